@@ -1,0 +1,160 @@
+"""
+What several test modules need: a part that may be missing, a free port, a program to talk to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping, Sequence
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SkipTest, TestCase
+
+
+def requirePart(condition: object, message: str) -> None:
+    """
+    Go on when `condition` holds; otherwise skip the test and say why.
+
+    With CI=true in the environment nothing may be missing, so there the test fails instead.
+    """
+    if condition:
+        return
+    if os.environ.get("CI") == "true":
+        raise AssertionError(f"missing, and CI=true: {message}")
+    raise SkipTest(message)
+
+
+def freePort() -> int:
+    """
+    A TCP port of the loopback interface that nobody listens on.
+
+    It is free when this returns and may be taken a moment later; where the program under test can
+    listen on port 0 and print what it got, let it.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Program(ProcessProtocol):
+    """
+    A running program: what it printed so far, and Deferreds for its next words and for its end.
+
+    Standard output and standard error are read into one text, in the order of arrival.
+    """
+
+    STOP_AFTER = 10.0
+    "Seconds between asking it to end (SIGTERM) and ending it (SIGKILL)."
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = list(command)
+        self.output = ""
+        self.exitCode: int | None = None
+        self.ended = False
+        self._waiting: list[tuple[str, Deferred[str]]] = []
+        self._endings: list[Deferred[int | None]] = []
+
+    def outReceived(self, data: bytes) -> None:
+        self.output += data.decode("utf-8", "replace")
+        self._answer()
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self.ended = True
+        self.exitCode = reason.value.exitCode  # None when a signal ended it
+        self._answer()
+        endings, self._endings = self._endings, []
+        for ending in endings:
+            ending.callback(self.exitCode)
+
+    def whenPrinted(self, text: str, timeout: float = 30.0) -> Deferred[str]:
+        """
+        Fires with the first line that contains `text`, also when it has been printed already.
+
+        Fails with AssertionError, which shows the output, after `timeout` seconds or when the program ends.
+        """
+        waiter: Deferred[str] = Deferred(lambda d: self._waiting.remove((text, d)))
+        self._waiting.append((text, waiter))
+
+        def late(result: object, seconds: float) -> object:
+            raise AssertionError(f"{self.command} did not print {text!r} in {seconds} s:\n{self.output}")
+
+        waiter.addTimeout(timeout, reactor, late)
+        self._answer()
+        return waiter
+
+    def whenEnded(self, timeout: float = 30.0) -> Deferred[int | None]:
+        """
+        Fires with the exit code (None when a signal ended it), also when it ended already.
+        """
+        ending: Deferred[int | None] = Deferred(lambda d: self._endings.remove(d))
+        if self.ended:
+            ending.callback(self.exitCode)
+        else:
+            self._endings.append(ending)
+            ending.addTimeout(timeout, reactor)
+        return ending
+
+    def signal(self, name: str) -> None:
+        """
+        Send a signal (`"TERM"`, `"INT"`, `"KILL"`); nothing happens when the program has ended.
+        """
+        with contextlib.suppress(ProcessExitedAlready):
+            self.transport.signalProcess(name)
+
+    def stop(self) -> Deferred[int | None]:
+        """
+        End the program and fire when it is gone: SIGTERM first, SIGKILL after `STOP_AFTER` seconds.
+        """
+        if self.ended:
+            return self.whenEnded()
+        self.signal("TERM")
+        kill = reactor.callLater(self.STOP_AFTER, self.signal, "KILL")
+
+        def gone(code: int | None) -> int | None:
+            if kill.active():
+                kill.cancel()
+            return code
+
+        return self.whenEnded(self.STOP_AFTER + 10).addCallback(gone)
+
+    def _answer(self) -> None:
+        for entry in list(self._waiting):
+            text, waiter = entry
+            line = next((line for line in self.output.splitlines() if text in line), None)
+            if line is not None:
+                self._waiting.remove(entry)
+                waiter.callback(line)
+            elif self.ended:
+                self._waiting.remove(entry)
+                waiter.errback(
+                    AssertionError(f"{self.command} ended and never printed {text!r}:\n{self.output}")
+                )
+
+
+def startProgram(
+    case: TestCase,
+    command: Sequence[str],
+    *,
+    cwd: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Program:
+    """
+    Start a program for one test, which stops it at its end.
+
+    :param command: the program, with its folder or found on PATH, and its arguments.
+    :param environment: added to the environment of the tests.
+    """
+    program = Program(command)
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+    reactor.spawnProcess(program, command[0], list(command), env=env, path=cwd)
+    case.addCleanup(program.stop)
+    return program
