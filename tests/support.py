@@ -1,5 +1,5 @@
 """
-What several test modules need: a part that may be missing, a free port, a program to talk to.
+What several test modules need: a part that may be missing, a free port, a program to run or to talk to.
 """
 
 from __future__ import annotations
@@ -7,7 +7,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -15,6 +18,12 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
+
+ROOT = Path(__file__).resolve().parent.parent
+"The project's folder."
+
+TWISTD = str(Path(sys.executable).with_name("twistd"))
+"The twistd of the environment that the tests run in."
 
 
 def requirePart(condition: object, message: str) -> None:
@@ -41,6 +50,28 @@ def freePort() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def run(*command: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
+    """
+    Run a program to its end and return what it printed; AssertionError, which shows that, when it fails.
+
+    The reactor stands still meanwhile: for a program that the test itself talks to, use `startProgram`.
+
+    :param environment: its whole environment; that of the tests when left out.
+    """
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=900,
+    )
+    if done.returncode:
+        raise AssertionError(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}")
+    return done.stdout
 
 
 class Program(ProcessProtocol):

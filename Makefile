@@ -1,0 +1,10 @@
+# Short names for what the scripts do.
+
+chat:    ; scripts/chat
+test:    ; scripts/test
+lint:    ; scripts/test tests.test_checks.LintTests
+types:   ; scripts/test tests.test_checks.TypeTests
+docs:    ; scripts/test tests.test_checks.DocumentationTests
+format:  ; .venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+.PHONY: chat test lint types docs format
