@@ -1,0 +1,95 @@
+"""
+The order of the modules and who may import what, read from the sources. docs/design.rst says why.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import ROOT
+
+LAYERS = [
+    "_version",
+    "errors",
+    "engineio",
+    "socketio",
+    "cluster",
+    "server",
+    "chat",
+    "service",
+    "flask",
+    "testing",
+]
+"Each imports only itself and what stands before it; the package's own __init__ gathers the public names."
+
+LIBRARIES = {
+    "autobahn": "txrealtime.engineio.websocket",
+    "txredisapi": "txrealtime.cluster.redis",
+    "pika": "txrealtime.cluster.amqp",
+}
+"Each third-party library has one module that knows it; Twisted and zope.interface are free."
+
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "txrealtime").rglob("*.py"))
+}
+
+
+def imports(name: str, node: ast.AST, functions: bool = True) -> Iterator[str]:
+    """
+    What a piece of the module `name` imports at run time, in full names; inside its functions too if asked.
+    """
+    package = name if SOURCES[name].name == "__init__.py" else name.rpartition(".")[0]
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - child.level + 1] if child.level else []
+            source = ".".join([*above, *([child.module] if child.module else [])])
+            yield from (f"{source}.{alias.name}" for alias in child.names)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            yield from imports(name, ast.Module(child.orelse, []), functions)
+        elif functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imports(name, child, functions)
+
+
+def modules(name: str, functions: bool = True) -> set[str]:
+    """
+    The modules that a module of this package imports; of other packages only the first name.
+    """
+    found = set()
+    for full in imports(name, ast.parse(SOURCES[name].read_bytes()), functions):
+        own = full if full in SOURCES else full.rpartition(".")[0]
+        found.add(own if own in SOURCES else full.partition(".")[0])
+    return found
+
+
+class LayerTests(SynchronousTestCase):
+    def test_importsRunDownTheLayers(self) -> None:
+        for name in SOURCES.keys() - {"txrealtime"}:
+            layer = LAYERS.index(name.split(".")[1])
+            for imported in modules(name) & SOURCES.keys():
+                allowed = imported.partition(".")[2].partition(".")[0] in LAYERS[: layer + 1]
+                self.assertTrue(allowed, f"{name} imports {imported}")
+
+    def test_noImportsInCircles(self) -> None:
+        graph = {name: modules(name) & SOURCES.keys() for name in SOURCES.keys() - {"txrealtime"}}
+        TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+    def test_oneModuleKnowsALibrary(self) -> None:
+        importers = defaultdict(set)
+        for name in SOURCES:
+            for library in modules(name) - SOURCES.keys() - sys.stdlib_module_names - {"twisted", "zope"}:
+                importers[library].add(name)
+        self.assertEqual(importers, {library: {LIBRARIES.get(library)} for library in importers})
+
+    def test_noReactorAtImportTime(self) -> None:
+        for name in SOURCES:
+            found = set(imports(name, ast.parse(SOURCES[name].read_bytes()), functions=False))
+            self.assertNotIn("twisted.internet.reactor", found, f"{name} imports the reactor")
