@@ -1,0 +1,176 @@
+"""
+Engine.IO packets and their wire forms.
+
+A :class:`Packet` is what a :class:`~txrealtime.engineio.session.Session` handles;
+a :class:`Codec` turns it into bytes and back for one version of the protocol.
+The version belongs to the session, so a server can speak several at once.
+Only bytes and packets are known here: no HTTP, no WebSocket frames, no time.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Final, Protocol, final
+
+from txrealtime.errors import PacketError
+
+__all__ = ["CLOSE", "NOOP", "PING", "Codec", "EngineIO4", "Packet", "PacketType", "message", "openPacket"]
+
+
+class PacketType(IntEnum):
+    """The packet types of the Engine.IO protocol ("Protocol", "Packet types")."""
+
+    OPEN = 0
+    CLOSE = 1
+    PING = 2
+    PONG = 3
+    MESSAGE = 4
+    UPGRADE = 5
+    NOOP = 6
+
+
+_TYPES: Final = tuple(PacketType)
+_DIGITS: Final = tuple(str(int(type)) for type in PacketType)
+
+
+@final
+class Packet:
+    """
+    One Engine.IO packet.  Treat it as immutable.
+
+    It remembers its wire form once that was asked for, so what goes to a
+    thousand clients is encoded and framed once.
+
+    :ivar type: the packet's type.
+    :ivar data: text, or bytes for a binary message.
+    :ivar frame: a place for the WebSocket transport to keep the finished frame.
+    """
+
+    __slots__ = ("_wire", "data", "frame", "type")
+
+    def __init__(self, type: PacketType, data: str | bytes = "") -> None:
+        self.type = type
+        self.data = data
+        self.frame: bytes | None = None
+        self._wire: bytes | None = None
+
+    @property
+    def isBinary(self) -> bool:
+        """Whether this is a binary message."""
+        return self.data.__class__ is bytes
+
+    @property
+    def wire(self) -> bytes:
+        """A text packet's type digit and text in UTF-8; a binary message's plain bytes."""
+        wire = self._wire
+        if wire is None:
+            data = self.data
+            wire = data if isinstance(data, bytes) else (_DIGITS[self.type] + data).encode()
+            self._wire = wire
+        return wire
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Packet) and self.type == other.type and self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.data))
+
+    def __repr__(self) -> str:
+        return f"<{self.type.name} {len(self.data)} {'bytes' if self.isBinary else 'characters'}>"
+
+
+CLOSE: Final = Packet(PacketType.CLOSE)
+PING: Final = Packet(PacketType.PING)
+NOOP: Final = Packet(PacketType.NOOP)
+
+
+def message(data: str | bytes) -> Packet:
+    """A message packet, text or binary."""
+    return Packet(PacketType.MESSAGE, data)
+
+
+def openPacket(
+    sid: str, upgrades: Sequence[str], pingInterval: float, pingTimeout: float, maxPayload: int
+) -> Packet:
+    """
+    The packet that opens a session ("Protocol", "Handshake").
+
+    :param pingInterval: seconds; the wire has whole milliseconds.
+    :param pingTimeout: seconds, likewise.
+    :param maxPayload: bytes.
+    """
+    data = {
+        "sid": sid,
+        "upgrades": list(upgrades),
+        "pingInterval": round(pingInterval * 1000),
+        "pingTimeout": round(pingTimeout * 1000),
+        "maxPayload": maxPayload,
+    }
+    return Packet(PacketType.OPEN, json.dumps(data, separators=(",", ":")))
+
+
+class Codec(Protocol):
+    """
+    The wire forms of one version of the protocol.
+
+    Decoding anything whatever gives packets or raises
+    :exc:`~txrealtime.errors.PacketError`, and nothing else.
+    """
+
+    version: int
+    """The number that clients send as ``EIO``."""
+
+    def encodePayload(self, packets: Iterable[Packet]) -> bytes:
+        """The body of an HTTP response that carries these packets."""
+
+    def decodePayload(self, body: bytes) -> list[Packet]:
+        """The packets in the body of an HTTP request."""
+
+    def decodeMessage(self, payload: bytes, isBinary: bool) -> Packet:
+        """The packet in one WebSocket message."""
+
+
+class EngineIO4:
+    """Engine.IO protocol 4: spoken by Socket.IO clients 3 and 4."""
+
+    version: Final = 4
+
+    _SEPARATOR: Final = b"\x1e"
+
+    @classmethod
+    def encodePayload(cls, packets: Iterable[Packet]) -> bytes:
+        # HTTP long polling carries binary in base64 ("Packet encoding", "HTTP long-polling").
+        return cls._SEPARATOR.join(
+            [b"b" + b64encode(packet.wire) if packet.isBinary else packet.wire for packet in packets]
+        )
+
+    @classmethod
+    def decodePayload(cls, body: bytes) -> list[Packet]:
+        decode = cls._decodeText
+        # An empty body or a trailing separator holds an empty packet, which is none.
+        return [decode(part) for part in body.split(cls._SEPARATOR)]
+
+    @classmethod
+    def decodeMessage(cls, payload: bytes, isBinary: bool) -> Packet:
+        return message(payload) if isBinary else cls._decodeText(payload)
+
+    @staticmethod
+    def _decodeText(text: bytes) -> Packet:
+        if not text:
+            raise PacketError("an empty packet")
+        digit = text[0] - 48
+        if 0 <= digit <= 6:
+            try:
+                return Packet(_TYPES[digit], text[1:].decode())
+            except UnicodeDecodeError as error:
+                raise PacketError(f"a text packet that is not UTF-8 at byte {error.start + 1}") from None
+        if text[:1] == b"b":
+            try:
+                return message(b64decode(text[1:], validate=True))
+            except binascii.Error:
+                raise PacketError("a binary packet that is not base64") from None
+        raise PacketError(f"packet type {text[:1]!r}, expected '0' to '6' or 'b'")

@@ -1,0 +1,316 @@
+"""
+The engine: a resource that opens sessions, finds them, and refuses the rest.
+
+Each request names a transport and, once it has one, its session ("HTTP
+long-polling", "WebSocket").  Refusals carry the protocol's JSON errors:
+
+====  ============================  ======
+code  message                       status
+====  ============================  ======
+0     Transport unknown             400
+1     Session ID unknown            400
+2     Bad handshake method          400
+3     Bad request                   400, or 413 for a body too large
+4     Forbidden                     403
+5     Unsupported protocol version  400
+====  ============================  ======
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+from txrealtime.engineio.handshake import (
+    Handshake,
+    allowsOrigin,
+    checkOrigin,
+    proxyFilter,
+    readHandshake,
+)
+from txrealtime.engineio.packet import Codec, EngineIO4
+from txrealtime.engineio.polling import PollingTransport, respond
+from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session
+from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.websocket import (
+    WebSocketFactory,
+    WebSocketTransport,
+    peerAddress,
+    refusal,
+    takeOver,
+)
+from txrealtime.errors import ConnectionRejected, HandshakeError
+
+__all__ = ["Engine"]
+
+_log = Logger()
+
+AllowRequest = Callable[[Handshake], bool | None | Awaitable[bool | None]]
+
+# 15 bytes from the system's CSPRNG: 120 bits, 20 characters.
+_SID_BYTES: Final = 15
+
+
+@implementer(IResource)
+class Engine:
+    """
+    An Engine.IO server, to be put into a ``twisted.web`` site as a child.
+
+    :param receiver: called with each new :class:`Session`; gives the
+        :class:`~txrealtime.engineio.session.IReceiver` that owns it.
+    :param settings: see :class:`Settings`.
+    :param reactor: the clock.
+    :param allowRequest: called with each opening :class:`Handshake`, before a session is
+        made.  Returning ``False`` or raising :exc:`ConnectionRejected` refuses it (403); it
+        may be ``async`` or return a Deferred.
+    :ivar sessions: the sessions by sid, those included that still deliver what was left.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        receiver: Callable[[Session], IReceiver],
+        settings: Settings | None = None,
+        reactor: IReactorTime | None = None,
+        allowRequest: AllowRequest | None = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor as installed
+
+            reactor = IReactorTime(installed)
+        self.settings = settings or Settings()
+        self.sessions: dict[str, Session] = {}
+        self.closed = False
+        self._receiver = receiver
+        self._reactor = reactor
+        self._allowRequest = allowRequest
+        self._trusts = proxyFilter(self.settings.trustedProxies)
+        self._webSockets = self.webSocketFactory()
+
+    def webSocketFactory(self) -> WebSocketFactory:
+        """A factory for an endpoint that serves WebSocket alone, without ``twisted.web``."""
+        factory = WebSocketFactory(self.settings, self._reactor)
+        factory.opener = self
+        return factory
+
+    # -- requests ----------------------------------------------------------------
+
+    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
+        """There are no children: an engine is a leaf."""
+        raise RuntimeError("an Engine is a leaf resource")
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """There are no children: an engine is a leaf."""
+        raise RuntimeError("an Engine is a leaf resource: put the child beside it")
+
+    def render(self, request: Request) -> int | bytes:
+        """Serve a request of either transport."""
+        if (request.getHeader(b"upgrade") or b"").lower() == b"websocket":
+            return takeOver(request, self._webSockets)
+        handshake = self._read(request)
+        self._allowOrigin(request, handshake)
+        if request.method == b"OPTIONS":
+            return self._preflight(request)
+        Deferred.fromCoroutine(self._serve(request, handshake)).addErrback(self._failed, request)
+        return NOT_DONE_YET
+
+    async def _serve(self, request: Request, handshake: Handshake) -> None:
+        try:
+            sid = handshake.query.get("sid")
+            if sid is None:
+                await self._openPolling(request, handshake)
+                return
+            session = self._find(handshake, sid, "polling")
+            transport = session.transport
+            if not isinstance(transport, PollingTransport):
+                raise HandshakeError(3, "Bad request: this session has moved to WebSocket")
+            if request.method == b"GET":
+                transport.poll(request)
+            elif request.method == b"POST":
+                transport.push(request)
+            else:
+                raise HandshakeError(3, f"Bad request: method {request.method!r}, expected GET or POST")
+        except HandshakeError as error:
+            self._logRefusal(error, handshake)
+            respond(request, error.status, refusal(error), b"application/json")
+
+    def _failed(self, failure: Failure, request: Request) -> None:
+        _log.failure("a request failed", failure)
+        if not request.startedWriting:
+            respond(
+                request, INTERNAL_SERVER_ERROR, b'{"code":3,"message":"Internal error"}', b"application/json"
+            )
+
+    def _read(self, request: Request) -> Handshake:
+        headers = {
+            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
+            for name, values in request.requestHeaders.getAllRawHeaders()
+        }
+        peer = peerAddress(request.getClientAddress())
+        return self.readHandshake(headers, request.uri.decode("latin-1"), peer, request.isSecure())
+
+    def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> Handshake:
+        """Read an opening request, with what a trusted proxy says in place of the proxy itself."""
+        return readHandshake(headers, url, peer, secure, self._trusts)
+
+    # -- sessions ----------------------------------------------------------------
+
+    async def verify(self, handshake: Handshake, transport: str, method: str) -> None:
+        """
+        Whether an opening request may go on.
+
+        :raises HandshakeError: when it may not.
+        """
+        sid = handshake.query.get("sid")
+        if sid is not None:
+            self._find(handshake, sid, transport)
+            checkOrigin(handshake, self.settings.origins)
+            return
+        self._checkTransport(handshake, transport)
+        if method != "GET":
+            raise HandshakeError(2, "Bad handshake method")
+        if handshake.protocol != EngineIO4.version:
+            version = handshake.query.get("EIO", "3, or none named")
+            raise HandshakeError(5, f"Unsupported protocol version: EIO={version[:20]}, this server speaks 4")
+        checkOrigin(handshake, self.settings.origins)
+        if self.closed:
+            raise HandshakeError(3, "Bad request: the server is shutting down", 503)
+        await self._askApplication(handshake)
+
+    async def _askApplication(self, handshake: Handshake) -> None:
+        if self._allowRequest is None:
+            return
+        try:
+            allowed = self._allowRequest(handshake)
+            if isinstance(allowed, Awaitable):
+                allowed = await allowed
+        except ConnectionRejected as rejection:
+            raise HandshakeError(4, rejection.message) from None
+        except HandshakeError:
+            raise
+        except Exception:
+            _log.failure("allowRequest failed; the client is refused")
+            raise HandshakeError(4, "Forbidden") from None
+        if allowed is False:
+            raise HandshakeError(4, "Forbidden")
+
+    def _checkTransport(self, handshake: Handshake, transport: str) -> None:
+        asked = handshake.query.get("transport")
+        if asked not in self.settings.transports:
+            raise HandshakeError(0, "Transport unknown")
+        if asked != transport:
+            raise HandshakeError(3, f"Bad request: transport={asked} came as {transport}")
+
+    def _find(self, handshake: Handshake, sid: str, transport: str) -> Session:
+        self._checkTransport(handshake, transport)
+        session = self.sessions.get(sid)
+        if session is None:
+            raise HandshakeError(1, "Session ID unknown")
+        if "EIO" in handshake.query and handshake.protocol != session.codec.version:
+            raise HandshakeError(3, "Bad request: the session was opened with another EIO")
+        return session
+
+    async def _openPolling(self, request: Request, handshake: Handshake) -> None:
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+        await self.verify(handshake, "polling", request.method.decode("latin-1"))
+        if gone:
+            return
+        transport = PollingTransport()
+        transport.session = session = self._newSession(handshake, transport)
+        if self.settings.cookie:
+            request.addCookie(
+                self.settings.cookie,
+                session.sid,
+                path="/",
+                httpOnly=True,
+                sameSite="lax",
+                secure=handshake.secure,
+            )
+        upgradable = self.settings.allowUpgrades and "websocket" in self.settings.transports
+        self._start(session, ["websocket"] if upgradable else [])
+        transport.poll(request)
+
+    def webSocketOpened(self, transport: WebSocketTransport, handshake: Handshake) -> None:
+        """A WebSocket has opened: a new session, or one that moves here from polling."""
+        sid = handshake.query.get("sid")
+        if sid is None:
+            transport.session = session = self._newSession(handshake, transport)
+            self._start(session, [])
+            return
+        session = self.sessions.get(sid)
+        if session is None or not self.settings.allowUpgrades:
+            transport.close(CloseReason.TRANSPORT_ERROR)
+            return
+        transport.session = session
+        session.upgrade(transport)
+
+    def _newSession(self, handshake: Handshake, transport: ITransport) -> Session:
+        sid = secrets.token_urlsafe(_SID_BYTES)
+        codec: Codec = EngineIO4()
+        session = Session(sid, handshake, codec, transport, self.settings, self._reactor, self._sessionEnded)
+        self.sessions[sid] = session
+        return session
+
+    def _start(self, session: Session, upgrades: list[str]) -> None:
+        session.greet(upgrades)
+        session.receiver = self._receiver(session)
+
+    def _sessionEnded(self, session: Session) -> None:
+        self.sessions.pop(session.sid, None)
+
+    def close(self, reason: CloseReason = CloseReason.SHUTTING_DOWN) -> None:
+        """Take no new sessions, and close those there are once what was sent is delivered."""
+        self.closed = True
+        for session in list(self.sessions.values()):
+            session.close(reason)
+
+    def abort(self, reason: CloseReason = CloseReason.SHUTTING_DOWN) -> None:
+        """End every session at once."""
+        for session in list(self.sessions.values()):
+            session.abort(reason)
+
+    # -- origins -----------------------------------------------------------------
+
+    def _allowOrigin(self, request: Request, handshake: Handshake) -> None:
+        """Let pages of allowed origins read the answer (Fetch standard, "CORS protocol")."""
+        request.setHeader(b"vary", b"Origin")
+        origin = handshake.origin
+        if origin is None or not allowsOrigin(handshake, self.settings.origins):
+            return
+        if "*" in self.settings.origins:
+            # Credentials must not go together with a wildcard.
+            request.setHeader(b"access-control-allow-origin", b"*")
+        else:
+            request.setHeader(b"access-control-allow-origin", origin.encode("latin-1"))
+            request.setHeader(b"access-control-allow-credentials", b"true")
+
+    def _preflight(self, request: Request) -> bytes:
+        request.setResponseCode(NO_CONTENT)
+        request.setHeader(b"access-control-allow-methods", b"GET, POST, OPTIONS")
+        wanted = request.getHeader(b"access-control-request-headers")
+        if wanted:
+            request.setHeader(b"access-control-allow-headers", wanted)
+            request.setHeader(b"vary", b"Origin, Access-Control-Request-Headers")
+        request.setHeader(b"access-control-max-age", b"600")
+        return b""
+
+    def _logRefusal(self, error: HandshakeError, handshake: Handshake) -> None:
+        _log.info(
+            "refused {address}: {status} {message}",
+            address=handshake.address,
+            status=error.status,
+            message=error.message,
+        )

@@ -1,0 +1,449 @@
+"""
+One client's session: everything that affects its state lives in this file.
+
+A session outlives its transports.  It begins over long polling or WebSocket, may
+move from the first to the second, and ends once::
+
+    OPEN ──close()──> CLOSING ──the rest is delivered──> CLOSED
+      └───────────────the transport is gone───────────────┘
+
+Its owner, an :class:`IReceiver`, hears of the end when the session leaves OPEN; the
+transport may still be delivering what was sent before.
+
+There is one outgoing buffer, of known size, whatever the transport: it fills while
+no GET waits (long polling) or while TCP pushes back (WebSocket).  What the client
+gets is a prefix of what was sent, in order, nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum, StrEnum
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import Attribute, Interface
+
+from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.packet import (
+    NOOP,
+    PING,
+    Codec,
+    Packet,
+    PacketType,
+    message,
+    openPacket,
+)
+from txrealtime.engineio.settings import Settings
+
+__all__ = ["CloseReason", "IReceiver", "ITransport", "Session", "State"]
+
+_log = Logger()
+
+MESSAGE: Final = PacketType.MESSAGE
+
+
+class CloseReason(StrEnum):
+    """Why a session, or a socket on it, ended: the words that Socket.IO users know."""
+
+    TRANSPORT_CLOSE = "transport close"
+    TRANSPORT_ERROR = "transport error"
+    PING_TIMEOUT = "ping timeout"
+    PARSE_ERROR = "parse error"
+    FORCED_CLOSE = "forced close"
+    FORCED_SERVER_CLOSE = "forced server close"
+    CLIENT_DISCONNECT = "client namespace disconnect"
+    SERVER_DISCONNECT = "server namespace disconnect"
+    SHUTTING_DOWN = "server shutting down"
+    SLOW_CONSUMER = "slow consumer"
+
+
+class State(Enum):
+    """Where a session is in its life."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class IReceiver(Interface):
+    """What owns a session and receives its messages.  Its methods must not raise."""
+
+    def messageReceived(data: str | bytes) -> None:
+        """A message came.  Never called after :meth:`sessionClosed`."""
+
+    def sessionClosed(reason: CloseReason) -> None:
+        """The session has ended.  Called once."""
+
+
+class ITransport(Interface):
+    """What carries a session's packets: a polling client's requests, or a WebSocket."""
+
+    name: str = Attribute("``polling`` or ``websocket``, as on the wire.")
+    writable: bool = Attribute("Whether :meth:`send` may be called now.")
+    farewell: Sequence[Packet] = Attribute("Packets that end a session, sent with the last ones.")
+
+    def send(packets: Sequence[Packet]) -> None:
+        """Send packets, now.  Only while :attr:`writable`."""
+
+    def close(reason: CloseReason) -> None:
+        """
+        End the transport once what was sent has gone out; at once when the reason is
+        :attr:`CloseReason.SLOW_CONSUMER`, since then nothing goes out.
+        """
+
+    def pauseReading() -> None:
+        """Read nothing more from the client until :meth:`resumeReading`."""
+
+    def resumeReading() -> None:
+        """Read on."""
+
+
+class Session:
+    """
+    One client, on whichever transport it has now.
+
+    :ivar sid: the session's id: a bearer secret, never logged whole.
+    :ivar handshake: the request that opened it.
+    :ivar codec: the version of the protocol that it speaks.
+    :ivar transport: the current :class:`ITransport`.
+    :ivar receiver: the :class:`IReceiver` that owns it.
+    :ivar state: a :class:`State`.
+    :ivar buffered: bytes that wait for the transport.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_alive",
+        "_awaitsPong",
+        "_closing",
+        "_ended",
+        "_paused",
+        "_queue",
+        "_reactor",
+        "_timer",
+        "_upgrade",
+        "buffered",
+        "codec",
+        "handshake",
+        "receiver",
+        "settings",
+        "sid",
+        "state",
+        "transport",
+    )
+
+    receiver: IReceiver
+
+    def __init__(
+        self,
+        sid: str,
+        handshake: Handshake,
+        codec: Codec,
+        transport: ITransport,
+        settings: Settings,
+        reactor: IReactorTime,
+        ended: Callable[[Session], object],
+    ) -> None:
+        self.sid = sid
+        self.handshake = handshake
+        self.codec = codec
+        self.transport = transport
+        self.settings = settings
+        self.state = State.OPEN
+        self.buffered = 0
+        self._reactor = reactor
+        self._ended = ended
+        self._queue: deque[Packet] = deque()
+        self._upgrade: _Upgrade | None = None
+        self._timer: IDelayedCall | None = None
+        self._alive = True
+        self._awaitsPong = False
+        self._paused = False
+        self._closing: CloseReason | None = None
+
+    def __repr__(self) -> str:
+        return f"<Session {self.label} {self.transport.name} {self.state.value}>"
+
+    @property
+    def label(self) -> str:
+        """The beginning of the sid: enough for a log, too little to take the session over."""
+        return self.sid[:6]
+
+    def greet(self, upgrades: Sequence[str]) -> None:
+        """Send the open packet and start the heartbeat ("Handshake", "Heartbeat")."""
+        settings = self.settings
+        greeting = openPacket(
+            self.sid, upgrades, settings.pingInterval, settings.pingTimeout, settings.maxPayload
+        )
+        self._enqueue([greeting])
+        self._startTimer(settings.pingInterval, self._ping)
+
+    # -- the way out ---------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Whether what is sent now leaves at once."""
+        return not self._queue and self.state is State.OPEN and self.transport.writable
+
+    def send(self, data: str | bytes, volatile: bool = False) -> None:
+        """
+        Send a message.  After the session's end, this does nothing.
+
+        :param volatile: drop it if it cannot leave at once.
+        """
+        self.sendPackets([message(data)], volatile)
+
+    def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> None:
+        """Send packets that belong together: all of them or, if volatile, none."""
+        if self.state is State.OPEN and (not volatile or self.writable):
+            self._enqueue(packets)
+
+    def _enqueue(self, packets: Sequence[Packet]) -> None:
+        if not self._queue and self.transport.writable:
+            self.transport.send(packets)
+            return
+        size = sum([len(packet.wire) for packet in packets])
+        # One message always goes, however large: it would never go otherwise.
+        if self._queue and self.buffered + size > self.settings.maxBuffered:
+            _log.info(
+                "session {session}: {buffered} bytes wait for a slow client, more than maxBuffered",
+                session=self.label,
+                buffered=self.buffered + size,
+            )
+            self._end(CloseReason.SLOW_CONSUMER)
+            return
+        self._queue.extend(packets)
+        self.buffered += size
+
+    def transportWritable(self, transport: ITransport) -> None:
+        """A transport can take packets now: a GET came, or TCP has room again."""
+        if transport is not self.transport or self.state is State.CLOSED:
+            return
+        self._flush()
+        # A client that is leaving polling waits for its last GET to return
+        # ("Upgrade": the server sends a NOOP to any pending polling request).
+        if self._upgrade is not None and self._upgrade.probed and transport.writable:
+            transport.send([NOOP])
+
+    def _flush(self) -> None:
+        """Hand over what waits and, in the end, say goodbye."""
+        transport, queue = self.transport, self._queue
+        if not transport.writable:
+            return
+        closing = self.state is State.CLOSING and self._upgrade is None
+        if queue or (closing and transport.farewell):
+            packets = list(queue)
+            queue.clear()
+            self.buffered = 0
+            if closing:
+                packets.extend(transport.farewell)
+            transport.send(packets)
+        if closing:
+            transport.close(self._closing or CloseReason.FORCED_CLOSE)
+            self._finish()
+
+    # -- the way in ----------------------------------------------------------
+
+    def packetReceived(self, transport: ITransport, packet: Packet) -> None:
+        """
+        A transport has received a packet.
+
+        Never raises: a packet that the protocol does not allow closes the session.
+        """
+        if transport is not self.transport:
+            if self._upgrade is not None and transport is self._upgrade.candidate:
+                self._upgrade.packetReceived(packet)
+            return
+        if self.state is not State.OPEN:
+            return
+        self._alive = True
+        type = packet.type
+        if type is MESSAGE:
+            try:
+                self.receiver.messageReceived(packet.data)
+            except Exception:
+                _log.failure("session {session}: the receiver failed on a message", session=self.label)
+        elif type is PacketType.PONG:
+            self._pong()
+        elif type is PacketType.CLOSE:
+            self._end(CloseReason.TRANSPORT_CLOSE)
+        elif type is PacketType.PING:
+            # "Heartbeat": since version 4 it is the server who asks.
+            self._end(CloseReason.TRANSPORT_ERROR, "a PING from a client of protocol 4")
+        # OPEN, UPGRADE and NOOP mean nothing here, and do no harm.
+
+    def pause(self) -> None:
+        """Read no more from the client: too much of what it sent is waiting."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pauseReading()
+
+    def resume(self) -> None:
+        """Read on after :meth:`pause`."""
+        if self._paused:
+            self._paused = False
+            self._alive = True
+            if self.state is State.OPEN:
+                self.transport.resumeReading()
+
+    @property
+    def paused(self) -> bool:
+        """Whether reading is paused."""
+        return self._paused
+
+    # -- the heartbeat -------------------------------------------------------
+
+    def _ping(self) -> None:
+        self._alive = False
+        self._awaitsPong = True
+        self._startTimer(self.settings.pingTimeout, self._pongMissing)
+        self._enqueue([PING])
+
+    def _pong(self) -> None:
+        # One that nobody asked for changes nothing.
+        if self._awaitsPong:
+            self._awaitsPong = False
+            self._startTimer(self.settings.pingInterval, self._ping)
+
+    def _pongMissing(self) -> None:
+        # A client whose upload delays its PONG is alive; one that we do not read cannot answer.
+        if self._alive or self._paused:
+            self._alive = False
+            self._startTimer(self.settings.pingTimeout, self._pongMissing)
+        else:
+            self._end(CloseReason.PING_TIMEOUT)
+
+    # -- the upgrade ---------------------------------------------------------
+
+    def upgrade(self, candidate: ITransport) -> None:
+        """
+        A WebSocket wants to take this session over ("Upgrade").
+
+        While another does, or one has, the newcomer is closed and nothing else changes.
+        """
+        if self._upgrade is not None or self.state is not State.OPEN or self.transport.name != "polling":
+            candidate.close(CloseReason.TRANSPORT_ERROR)
+            return
+        self._upgrade = _Upgrade(self, candidate)
+        self._upgrade.timer = self._reactor.callLater(
+            self.settings.upgradeTimeout, self._upgradeFailed, "not finished within upgradeTimeout"
+        )
+
+    def _upgraded(self, candidate: ITransport) -> None:
+        self._forgetUpgrade()
+        old, self.transport = self.transport, candidate
+        old.close(CloseReason.TRANSPORT_CLOSE)
+        if self._paused:
+            candidate.pauseReading()
+        self._flush()
+
+    def _upgradeFailed(self, why: str) -> None:
+        """Close the newcomer; polling goes on as if it had never come."""
+        if self._upgrade is None:
+            return
+        candidate = self._upgrade.candidate
+        self._forgetUpgrade()
+        _log.debug("session {session}: upgrade failed: {why}", session=self.label, why=why)
+        candidate.close(CloseReason.TRANSPORT_ERROR)
+        self._flush()
+
+    def _forgetUpgrade(self) -> None:
+        if self._upgrade is not None:
+            if self._upgrade.timer.active():
+                self._upgrade.timer.cancel()
+            self._upgrade = None
+
+    # -- the end -------------------------------------------------------------
+
+    def close(self, reason: CloseReason = CloseReason.FORCED_CLOSE) -> None:
+        """
+        Deliver what was sent, then end the session.
+
+        The receiver is told at once.  A polling client has ``closeTimeout`` seconds to
+        fetch the rest.
+        """
+        if self.state is not State.OPEN:
+            return
+        self._leaveOpen(State.CLOSING, reason)
+        self._startTimer(self.settings.closeTimeout, lambda: self._end(CloseReason.SLOW_CONSUMER))
+        self._flush()
+
+    def abort(self, reason: CloseReason) -> None:
+        """End the session at once; what waits in the buffer is dropped."""
+        self._end(reason)
+
+    def transportLost(self, transport: ITransport, reason: CloseReason, why: str = "") -> None:
+        """
+        A transport is gone, or of no more use.
+
+        :param reason: what the receiver is told.
+        :param why: for the log; no payload.
+        """
+        if transport is self.transport:
+            self._end(reason, why)
+        elif self._upgrade is not None and transport is self._upgrade.candidate:
+            self._upgradeFailed(why or reason)
+
+    def _end(self, reason: CloseReason, why: str = "") -> None:
+        if self.state is State.CLOSED:
+            return
+        if why:
+            _log.info("session {session}: {reason}: {why}", session=self.label, reason=reason, why=why)
+        if self.state is State.OPEN:
+            self._leaveOpen(State.CLOSED, reason)
+        self.transport.close(reason)
+        self._finish()
+
+    def _leaveOpen(self, state: State, reason: CloseReason) -> None:
+        self.state = state
+        self._closing = reason
+        try:
+            self.receiver.sessionClosed(reason)
+        except Exception:
+            _log.failure("session {session}: the receiver failed on its end", session=self.label)
+
+    def _finish(self) -> None:
+        """Nothing more will be sent or received."""
+        self.state = State.CLOSED
+        if self._upgrade is not None:
+            candidate = self._upgrade.candidate
+            self._forgetUpgrade()
+            candidate.close(CloseReason.TRANSPORT_ERROR)
+        self._queue.clear()
+        self.buffered = 0
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        self._ended(self)
+
+    def _startTimer(self, delay: float, call: Callable[[], Any]) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = self._reactor.callLater(delay, call)
+
+
+class _Upgrade:
+    """A WebSocket on probation beside a polling session ("Upgrade")."""
+
+    __slots__ = ("candidate", "probed", "session", "timer")
+
+    timer: IDelayedCall
+
+    def __init__(self, session: Session, candidate: ITransport) -> None:
+        self.session = session
+        self.candidate = candidate
+        self.probed = False
+
+    def packetReceived(self, packet: Packet) -> None:
+        """``2probe`` is answered by ``3probe``; ``5`` completes; anything else fails."""
+        if packet.type is PacketType.PING and packet.data == "probe" and not self.probed:
+            self.probed = True
+            self.candidate.send([Packet(PacketType.PONG, "probe")])
+            self.session.transportWritable(self.session.transport)
+        elif packet.type is PacketType.UPGRADE and self.probed:
+            self.session._upgraded(self.candidate)
+        else:
+            self.session._upgradeFailed(f"{packet.type.name} where a probe was expected")

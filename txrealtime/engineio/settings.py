@@ -1,0 +1,85 @@
+"""
+The engine's settings.
+
+Each field carries the help text from which ``twistd realtime`` makes an option.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from txrealtime.engineio.handshake import proxyFilter
+
+__all__ = ["Settings", "setting"]
+
+
+def setting(default: Any, help: str) -> Any:
+    """A dataclass field with its help text."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """
+    How an engine treats its clients.  Times are in seconds, fractions allowed; sizes in bytes.
+
+    :raises ValueError: when a value makes no sense.
+    """
+
+    pingInterval: float = setting(25.0, "seconds between heartbeats")
+    pingTimeout: float = setting(20.0, "seconds that a client has to answer a heartbeat")
+    upgradeTimeout: float = setting(10.0, "seconds that an upgrade to WebSocket may take")
+    closeTimeout: float = setting(
+        30.0, "seconds that a closing session waits for a polling client to fetch what is left"
+    )
+    handshakeTimeout: float = setting(
+        10.0, "seconds that the opening and the closing handshake of a WebSocket may each take"
+    )
+    maxPayload: int = setting(1_000_000, "the largest message or request body accepted, in bytes")
+    maxBuffered: int = setting(
+        4_000_000, "bytes that may wait for a slow client before it is closed as a slow consumer"
+    )
+    transports: tuple[str, ...] = setting(
+        ("polling", "websocket"), "the transports served: polling, websocket"
+    )
+    allowUpgrades: bool = setting(True, "let polling clients upgrade to WebSocket")
+    origins: tuple[str, ...] = setting(
+        (), "origin of pages that may connect beside the server's own, such as https://example.org; * for any"
+    )
+    trustedProxies: tuple[str, ...] = setting(
+        (), "address or network of a proxy whose X-Forwarded-* headers are believed, such as 127.0.0.1"
+    )
+    cookie: str = setting("", "name of a cookie with the session id, for load balancers; none by default")
+    compressionThreshold: int = setting(
+        1024, "smallest polling response that is compressed, in bytes; 0 for never"
+    )
+    perMessageDeflate: bool = setting(False, "compress WebSocket messages (costs memory and CPU per client)")
+
+    def __post_init__(self) -> None:
+        for name in ("transports", "origins", "trustedProxies"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        object.__setattr__(self, "origins", tuple(_checkedOrigin(origin) for origin in self.origins))
+        proxyFilter(self.trustedProxies)
+        if not self.transports or set(self.transports) - {"polling", "websocket"}:
+            raise ValueError(f"transports is {self.transports!r}, expected 'polling', 'websocket' or both")
+        self._checkPositive(
+            "pingInterval", "pingTimeout", "upgradeTimeout", "closeTimeout", "handshakeTimeout", "maxPayload"
+        )
+
+    def _checkPositive(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected a number above 0")
+
+
+def _checkedOrigin(origin: str) -> str:
+    """An origin in the form in which browsers send it, or ``*`` or ``null``."""
+    if origin in ("*", "null"):
+        return origin
+    parts = urlsplit(origin)
+    if not parts.scheme or not parts.netloc or parts.path.strip("/") or parts.query:
+        raise ValueError(f"origin {origin!r}, expected a form like 'https://example.org' or '*'")
+    return f"{parts.scheme}://{parts.netloc}".lower()

@@ -1,0 +1,95 @@
+"""
+A ``twisted.web`` site that refuses a body too large before it has read it.
+
+``twisted.web`` reads the whole of a request before a resource sees it.  On this site,
+a request to an engine is measured while it arrives, and kept in memory up to its limit;
+all other requests are as in any site.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any, Final
+
+from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from txrealtime.engineio.websocket import refusal
+from txrealtime.errors import HandshakeError
+
+__all__ = ["EngineSite"]
+
+
+class _MeasuredRequest(Request):
+    """A request whose body must not grow beyond a limit, if it is for an engine."""
+
+    site: EngineSite
+
+    _limit: int | None = None
+    _received = 0
+    _refused = False
+
+    def gotLength(self, length: int | None) -> None:
+        # The path is not given to a request before its body has been read.
+        path: bytes = getattr(self.channel, "_path", b"")
+        self._limit = self.channel.site.limitFor(path)
+        if self._limit is None:
+            super().gotLength(length)
+            return
+        self.content = BytesIO()
+        if length is not None and length > self._limit:
+            self._refuse()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self._limit is not None:
+            self._received += len(data)
+            if self._refused:
+                # The client reads our answer when it has sent its body, and not every client
+                # before: take what it sends and forget it, but not without end.
+                if self._received > 2 * self._limit:
+                    self.channel.loseConnection()
+                return
+            if self._received > self._limit:
+                self._refuse()
+                return
+        super().handleContentChunk(data)
+
+    def _refuse(self) -> None:
+        self._refused = True
+        error = HandshakeError(
+            3, f"the body is larger than maxPayload, {self._limit} bytes", REQUEST_ENTITY_TOO_LARGE
+        )
+        body = refusal(error)
+        self.content = BytesIO()
+        self.channel.write(
+            b"HTTP/1.1 413 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+            b"Connection: close\r\n\r\n%s" % (RESPONSES[REQUEST_ENTITY_TOO_LARGE], len(body), body)
+        )
+
+    def process(self) -> None:
+        if self._refused:
+            self.channel.loseConnection()
+        else:
+            super().process()
+
+
+class EngineSite(Site):
+    """
+    A site with an engine in it.
+
+    :param resource: the root of the site.
+    :param path: where the engine is, such as ``/socket.io``.
+    :param maxPayload: the largest body for it, in bytes.
+    """
+
+    noisy: Final = False
+
+    def __init__(self, resource: IResource, path: str, maxPayload: int, **options: Any) -> None:
+        super().__init__(resource, requestFactory=_MeasuredRequest, **options)
+        self._prefix = path.rstrip("/").encode()
+        self._maxPayload = maxPayload
+
+    def limitFor(self, path: bytes) -> int | None:
+        """The largest body that a request to this path may have, or ``None`` if it is not the engine's."""
+        return self._maxPayload if path.startswith(self._prefix) else None

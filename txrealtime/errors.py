@@ -1,0 +1,102 @@
+"""
+Every exception that txrealtime raises on purpose::
+
+    RealtimeError
+    ├── ProtocolError            a peer broke the protocol; its connection is closed
+    │   ├── PacketError          what came is not a packet
+    │   └── PayloadTooLarge      what came is larger than ``maxPayload``
+    ├── HandshakeError           a request was refused; carries the protocol's code and the HTTP status
+    ├── ConnectionRejected       raised by an application to refuse a client
+    ├── ArgumentsMismatch        an event came with more or fewer arguments than its handler takes
+    ├── Disconnected             the client is gone, so no answer will come
+    └── AckTimeout               no answer came in time; carries the answers that did
+
+A mistake of the caller (a value that JSON lacks, an unknown option) is a plain
+:exc:`TypeError` or :exc:`ValueError`, raised at the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "AckTimeout",
+    "ArgumentsMismatch",
+    "ConnectionRejected",
+    "Disconnected",
+    "HandshakeError",
+    "PacketError",
+    "PayloadTooLarge",
+    "ProtocolError",
+    "RealtimeError",
+]
+
+
+class RealtimeError(Exception):
+    """The root of everything raised on purpose."""
+
+
+class ProtocolError(RealtimeError):
+    """A peer sent something that its protocol does not allow."""
+
+
+class PacketError(ProtocolError):
+    """What came cannot be decoded as a packet."""
+
+
+class PayloadTooLarge(ProtocolError):
+    """What came is larger than the ``maxPayload`` setting."""
+
+
+class HandshakeError(RealtimeError):
+    """
+    An Engine.IO request was refused.
+
+    :ivar code: the protocol's error code, 0 to 5.
+    :ivar message: the text that the client gets.
+    :ivar status: the HTTP status: 403 for code 4, otherwise 400.
+    """
+
+    def __init__(self, code: int, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status if status is not None else (403 if code == 4 else 400)
+
+
+class ConnectionRejected(RealtimeError):
+    """
+    Raise this from ``connected`` to refuse a client.
+
+    The client's ``connect_error`` handler gets an error with this message and,
+    in JavaScript as ``error.data``, with this data.
+
+    :param message: a text for the client.
+    :param data: any JSON value for the client, or ``None`` for nothing.
+    """
+
+    def __init__(self, message: str = "Connection rejected by server", data: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data = data
+
+
+class ArgumentsMismatch(RealtimeError):
+    """An event's arguments do not fit the signature of its handler, which was not called."""
+
+
+class Disconnected(RealtimeError):
+    """The client has disconnected: what was asked of it will not be answered."""
+
+
+class AckTimeout(RealtimeError, TimeoutError):
+    """
+    Not every client answered in time.
+
+    :ivar answers: the answers that came, in the order in which they came.
+    """
+
+    def __init__(self, message: str = "no answer in time", answers: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.answers = list(answers)
