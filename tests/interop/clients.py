@@ -1,0 +1,110 @@
+"""
+The server under test as its own process, and the clients' scripts against it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.support import ROOT, TWISTD, Program, freePort, requirePart, startProgram
+
+FOLDER = Path(__file__).parent
+NODE = shutil.which("node") or shutil.which("nodejs")
+
+
+def requireJavaScriptClient(name: str) -> None:
+    """
+    Skip (or fail, see `requirePart`) without Node and the package `name` of package.json.
+    """
+    requirePart(NODE, "no node: apt install nodejs npm")
+    requirePart(
+        (FOLDER / "node_modules" / name).is_dir(),
+        f"no {name}: npm install --no-package-lock in tests/interop, as scripts/test does",
+    )
+
+
+def javaScript(script: str, *arguments: str) -> list[str]:
+    """The command that runs a script of js/."""
+    return [str(NODE), str(FOLDER / "js" / script), *arguments]
+
+
+def python(script: str, *arguments: str) -> list[str]:
+    """The command that runs a script of py/."""
+    return [sys.executable, str(FOLDER / "py" / script), *arguments]
+
+
+async def untilListening(program: Program, port: int, timeout: float = 30.0) -> None:
+    """
+    Wait until a program accepts connections on a port of 127.0.0.1; AssertionError when it ends instead.
+    """
+    deadline = reactor.seconds() + timeout
+    while True:
+        if program.ended or reactor.seconds() > deadline:
+            raise AssertionError(f"{program.command} does not listen on {port}:\n{program.output}")
+        try:
+            endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{port}")
+            connection = await endpoint.connect(Factory.forProtocol(Protocol))
+        except OSError:
+            await deferLater(reactor, 0.05)
+        else:
+            connection.transport.abortConnection()
+            return
+
+
+class RealtimeServer:
+    """
+    A server started by `twistd -n realtime`, on the same port each time it is started.
+
+    :param arguments: its options, but `--listen`.
+    :ivar url: where it is, `http://127.0.0.1:PORT`.
+    """
+
+    def __init__(self, case: TestCase, *arguments: str, cwd: Path = ROOT) -> None:
+        self.port = freePort()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._case = case
+        self._cwd = str(cwd)
+        listen = f"tcp:{self.port}:interface=127.0.0.1"
+        self._command = [TWISTD, "-n", "--pidfile=", "realtime", "--listen", listen, *arguments]
+
+    async def start(self) -> None:
+        """Start it, and wait until it accepts connections."""
+        self.program = startProgram(self._case, self._command, cwd=self._cwd)
+        await untilListening(self.program, self.port)
+
+    async def stop(self) -> None:
+        """Stop it by SIGTERM; it must end well, and have logged no traceback."""
+        code = await self.program.stop()
+        self._case.assertEqual(code, 0, self.program.output)
+        self._case.assertNotIn("Traceback", self.program.output)
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+
+async def play(case: TestCase, command: Sequence[str], server: RealtimeServer) -> list[str]:
+    """
+    Run a client's script to its end, restarting the server when it asks for that.
+
+    :return: the steps that it passed, in order; AssertionError when one failed.
+    """
+    client = startProgram(case, command)
+    await client.whenPrinted('"ask"', timeout=90)
+    await server.restart()
+    await client.whenEnded(timeout=60)
+    reports = [json.loads(line) for line in client.output.splitlines() if line.startswith('{"step"')]
+    failed = "\n".join(f"{report['step']}: {report['error']}" for report in reports if not report["ok"])
+    case.assertFalse(failed, f"{failed}\nThe server's log:\n{server.program.output[-3000:]}")
+    case.assertEqual(client.exitCode, 0, client.output)
+    return [report["step"] for report in reports]
