@@ -15,7 +15,7 @@ import os
 import time
 import unicodedata
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -121,14 +121,7 @@ class Chat(Namespace):
         super().__init__()
         self.now = now
         self.open = {LOBBY: Room(LOBBY)}
-        self.use(self.answerRefusals)
-
-    async def answerRefusals(self, incoming: Any, proceed: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Acknowledge an event with the reason when its handler raises `Refusal`."""
-        try:
-            return await proceed(incoming)
-        except Refusal as refusal:
-            return {"error": str(refusal)}
+        self.onError(Refusal)(self.refused)
 
     def connected(self, socket: Socket, auth: Any) -> None:
         """
@@ -147,6 +140,10 @@ class Chat(Namespace):
     def disconnected(self, socket: Socket, reason: object) -> None:
         self.vacate(socket)
         self.emit("rooms", self.counts())
+
+    def refused(self, socket: Socket, refusal: Refusal) -> dict[str, str]:
+        """Acknowledge an event with the reason why nothing was done."""
+        return {"error": str(refusal)}
 
     @on("join")
     def enter(self, socket: Socket, name: Any) -> dict[str, Any]:
@@ -283,23 +280,31 @@ def makeServer(**settings: Any) -> Server:
     return server
 
 
-def page(client: str | None = None, path: str = "/socket.io/") -> File:
+def installedClient() -> Path | None:
+    """
+    The JavaScript client: the file that TXREALTIME_CLIENT names in the environment, else the one in the
+    ``node_modules`` of the current folder or of the nearest one above it.
+    """
+    named = os.environ.get("TXREALTIME_CLIENT")
+    folder = Path.cwd()
+    candidates = [Path(named)] if named else [above / CLIENT for above in (folder, *folder.parents)]
+    return next(filter(Path.exists, candidates), None)
+
+
+def page(client: str | None = None, path: str = "/socket.io") -> File:
     """
     The page of the chat, to stand at the root of a site; the server's resource may become a child of it.
 
-    :param client: the file ``socket.io.min.js`` of npm's socket.io-client. When left out it is the one that
-        TXREALTIME_CLIENT names in the environment, else the one in ``node_modules`` of the current folder or
-        of one above it; where there is none, the browser is sent to a CDN.
+    :param client: the file ``socket.io.min.js`` to hand out instead of `installedClient`; where there is
+        neither, the browser is sent to a CDN.
     :param path: where the server listens, for the page to connect there.
     """
     root = File(str(STATIC))
     index = (STATIC / "index.html").read_bytes()
     root.putChild(
-        b"", Data(index.replace(b'"/socket.io/"', quoteattr(path).encode()), "text/html; charset=utf-8")
+        b"", Data(index.replace(b'"/socket.io"', quoteattr(path).encode()), "text/html; charset=utf-8")
     )
-    folder = Path.cwd()
-    installed = (above / CLIENT for above in (folder, *folder.parents))
-    found = client or os.environ.get("TXREALTIME_CLIENT") or next(filter(Path.exists, installed), None)
+    found = client or installedClient()
     script = File(str(found), "text/javascript") if found else Redirect(CDN)
     root.putChild(b"socket.io.min.js", script)
     return root

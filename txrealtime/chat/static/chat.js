@@ -7,6 +7,7 @@ const PAGE_TITLE = document.title;
 const SOCKET_PATH = document.currentScript.dataset.path;
 const ANSWER_WITHIN = 10_000;          // ms that the server has to acknowledge an event
 const PICTURE_WITHIN = 60_000;         // the same for a picture, which a slow line takes a while to carry
+const MAX_TRIES = 4;                   // times that a message is sent before its author has to ask for more
 const MAX_SHOWN = 300;                 // messages kept in the page
 const GROUP_WITHIN = 300;              // seconds in which messages of one person stand together
 const TYPING_EVERY = 2_000;            // ms between two "still typing" events
@@ -270,7 +271,7 @@ function mark(message, state, why = "") {
   if (state === "failed") {
     const again = make("button", "again", icon("failed"), why ? `${why} Try again` : "Not delivered. Try again");
     again.type = "button";
-    again.addEventListener("click", () => deliver(message));
+    again.addEventListener("click", () => { message.tries = 0; deliver(message); });
     node.append(again);
   }
 }
@@ -287,7 +288,7 @@ document.addEventListener("visibilitychange", unread);
 const outbox = new Map();              // id -> message that the server has not acknowledged
 
 function send(kind, body, more) {
-  const message = { id: newId(), kind, body, room: wanted, nick: here.you, time: Date.now() / 1000, mine: true, state: "sending", ...more };
+  const message = { id: newId(), kind, body, room: wanted, nick: here.you, time: Date.now() / 1000, mine: true, state: "sending", tries: 0, ...more };
   outbox.set(message.id, message);
   show(message);
   deliver(message);
@@ -297,9 +298,11 @@ function send(kind, body, more) {
 function deliver(message) {
   mark(message, "sending");
   if (!joined || message.room !== here.room) return;
+  message.tries += 1;
   const within = message.kind === "picture" ? PICTURE_WITHIN : ANSWER_WITHIN;
   socket.timeout(within).emit(message.kind, message.id, message.body, (error, answer) => {
-    if (error && !socket.connected) return;
+    // A message that costs the connection again and again must not be sent for ever.
+    if (error && !socket.connected && message.tries < MAX_TRIES) return;
     if (error) return mark(message, "failed", "The server did not answer.");
     if (answer?.error) return mark(message, "failed", answer.error);
     delivered(message);
