@@ -92,7 +92,8 @@ class Engine:
             reactor = IReactorTime(installed)
         self.settings = settings or Settings()
         self.sessions: dict[str, Session] = {}
-        self.closed = False
+        self._closed = False
+        self._drained: Deferred[None] | None = None
         self._receiver = receiver
         self._reactor = reactor
         self._allowRequest = allowRequest
@@ -185,7 +186,7 @@ class Engine:
             version = handshake.query.get("EIO", "3, or none named")
             raise HandshakeError(5, f"Unsupported protocol version: EIO={version[:20]}, this server speaks 4")
         checkOrigin(handshake, self.settings.origins)
-        if self.closed:
+        if self._closed:
             raise HandshakeError(3, "Bad request: the server is shutting down", 503)
         await self._askApplication(handshake)
 
@@ -229,7 +230,7 @@ class Engine:
         if gone:
             return
         transport = PollingTransport()
-        transport.session = session = self._newSession(handshake, transport)
+        session = transport.session = self._newSession(handshake, transport)
         if self.settings.cookie:
             request.addCookie(
                 self.settings.cookie,
@@ -239,16 +240,15 @@ class Engine:
                 sameSite="lax",
                 secure=handshake.secure,
             )
-        upgradable = self.settings.allowUpgrades and "websocket" in self.settings.transports
-        self._start(session, ["websocket"] if upgradable else [])
+        self._start(session)
         transport.poll(request)
 
     def webSocketOpened(self, transport: WebSocketTransport, handshake: Handshake) -> None:
         """A WebSocket has opened: a new session, or one that moves here from polling."""
         sid = handshake.query.get("sid")
         if sid is None:
-            transport.session = session = self._newSession(handshake, transport)
-            self._start(session, [])
+            transport.session = self._newSession(handshake, transport)
+            self._start(transport.session)
             return
         session = self.sessions.get(sid)
         if session is None or not self.settings.allowUpgrades:
@@ -264,23 +264,60 @@ class Engine:
         self.sessions[sid] = session
         return session
 
-    def _start(self, session: Session, upgrades: list[str]) -> None:
-        session.greet(upgrades)
+    def openSession(self, handshake: Handshake, transport: ITransport) -> Session:
+        """A session on a transport of another kind, for a handshake that :meth:`verify` has let through."""
+        session = self._newSession(handshake, transport)
+        self._start(session)
+        return session
+
+    def _start(self, session: Session) -> None:
+        settings = self.settings
+        upgradable = settings.allowUpgrades and "websocket" in settings.transports
+        session.greet(["websocket"] if upgradable and session.transport.name == "polling" else [])
         session.receiver = self._receiver(session)
+
+    # -- the end -------------------------------------------------------------------
+
+    def reopen(self) -> None:
+        """Take sessions again, after :meth:`drain`."""
+        self._closed = False
+
+    def drain(self, timeout: float) -> Deferred[None]:
+        """
+        Take no new sessions, and close those there are.
+
+        Each gets what was sent to it, and is told with its transport's own goodbye.
+
+        :param timeout: seconds after which those still left are dropped.
+        :return: a Deferred that fires when none is left.
+        """
+        self._closed = True
+        self._drained = drained = Deferred[None]()
+        for session in list(self.sessions.values()):
+            session.close(CloseReason.SHUTTING_DOWN)
+        late = self._reactor.callLater(timeout, self._dropAll)
+
+        def done(result: None) -> None:
+            self._drained = None
+            if late.active():
+                late.cancel()
+
+        drained.addCallback(done)
+        self._checkDrained()
+        return drained
+
+    def _dropAll(self) -> None:
+        _log.info("{count} sessions did not take their last messages in time", count=len(self.sessions))
+        for session in list(self.sessions.values()):
+            session.abort(CloseReason.SHUTTING_DOWN)
 
     def _sessionEnded(self, session: Session) -> None:
         self.sessions.pop(session.sid, None)
+        self._checkDrained()
 
-    def close(self, reason: CloseReason = CloseReason.SHUTTING_DOWN) -> None:
-        """Take no new sessions, and close those there are once what was sent is delivered."""
-        self.closed = True
-        for session in list(self.sessions.values()):
-            session.close(reason)
-
-    def abort(self, reason: CloseReason = CloseReason.SHUTTING_DOWN) -> None:
-        """End every session at once."""
-        for session in list(self.sessions.values()):
-            session.abort(reason)
+    def _checkDrained(self) -> None:
+        if self._drained is not None and not self._drained.called and not self.sessions:
+            self._drained.callback(None)
 
     # -- origins -----------------------------------------------------------------
 

@@ -12,13 +12,13 @@ from io import BytesIO
 from typing import Any, Final
 
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
 from txrealtime.engineio.websocket import refusal
 from txrealtime.errors import HandshakeError
 
-__all__ = ["EngineSite"]
+__all__ = ["Beside", "EngineSite"]
 
 
 class _MeasuredRequest(Request):
@@ -74,6 +74,33 @@ class _MeasuredRequest(Request):
             super().process()
 
 
+class Beside(Resource):
+    """
+    One resource at a path, and another everywhere else.
+
+    :param path: such as ``/socket.io``.
+    :param resource: what is there: a leaf.
+    :param root: the rest of the site.  It may be a leaf, as a WSGI application is.
+    """
+
+    def __init__(self, path: str, resource: IResource, root: IResource) -> None:
+        super().__init__()
+        self._segments = [segment.encode() for segment in path.strip("/").split("/")]
+        self._resource = resource
+        self._root = root
+
+    def getChild(self, path: bytes, request: Request) -> IResource:  # type: ignore[override]
+        wanted = self._segments
+        if [path, *request.postpath[: len(wanted) - 1]] == wanted:
+            for _ in wanted[1:]:
+                request.prepath.append(request.postpath.pop(0))
+            return self._resource
+        if self._root.isLeaf:
+            request.postpath.insert(0, request.prepath.pop())
+            return self._root
+        return self._root.getChildWithDefault(path, request)
+
+
 class EngineSite(Site):
     """
     A site with an engine in it.
@@ -93,3 +120,8 @@ class EngineSite(Site):
     def limitFor(self, path: bytes) -> int | None:
         """The largest body that a request to this path may have, or ``None`` if it is not the engine's."""
         return self._maxPayload if path.startswith(self._prefix) else None
+
+    def log(self, request: Any) -> None:
+        """Log a request, unless it is for the engine: its URL holds the session's secret."""
+        if self.limitFor(request.uri) is None:
+            super().log(request)

@@ -20,7 +20,7 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, UPGRADE_REQUIRED
+from twisted.web.http import RESPONSES
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
@@ -31,6 +31,9 @@ from txrealtime.engineio.settings import Settings
 from txrealtime.errors import HandshakeError, PacketError
 
 __all__ = ["FrameProtocol", "WebSocketFactory", "WebSocketTransport", "frame", "peerAddress", "takeOver"]
+
+# RFC 9110, 15.5.22; twisted.web has no name for it.
+_UPGRADE_REQUIRED: Final = 426
 
 # RFC 6455, 7.4.1
 _CLOSE_CODES: Final = {CloseReason.SHUTTING_DOWN: 1001, CloseReason.PARSE_ERROR: 1002}
@@ -321,7 +324,7 @@ def takeOver(request: Request, factory: WebSocketFactory) -> int | bytes:
     channel = request.channel
     transport = channel.transport
     if transport is None or not hasattr(channel, "clearLineBuffer"):
-        request.setResponseCode(UPGRADE_REQUIRED)
+        request.setResponseCode(_UPGRADE_REQUIRED)
         request.setHeader(b"upgrade", b"websocket")
         request.setHeader(b"content-type", b"application/json")
         return refusal(HandshakeError(3, "WebSocket takes HTTP/1.1, not HTTP/2"))

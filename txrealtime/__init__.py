@@ -1,0 +1,61 @@
+"""
+txrealtime: a Socket.IO server for Twisted.
+
+::
+
+    from txrealtime import Server
+
+    server = Server()
+
+    @server.on("say")
+    def say(socket, text):
+        server.emit("said", socket.id, text)
+        return "delivered"
+
+``server`` is a service, and ``server.resource()`` goes into a ``twisted.web`` site; or run
+it by ``twistd -n realtime --app module:server``.
+"""
+
+from txrealtime._version import __version__
+from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.session import CloseReason
+from txrealtime.errors import (
+    AckTimeout,
+    ArgumentsMismatch,
+    ConnectionRejected,
+    Disconnected,
+    HandshakeError,
+    PacketError,
+    PayloadTooLarge,
+    ProtocolError,
+    RealtimeError,
+)
+from txrealtime.server import Server, Settings
+from txrealtime.socketio.audience import Audience, Person
+from txrealtime.socketio.namespace import Incoming, Namespace, on
+from txrealtime.socketio.packet import IParser
+from txrealtime.socketio.sockets import Socket
+
+__all__ = [
+    "AckTimeout",
+    "ArgumentsMismatch",
+    "Audience",
+    "CloseReason",
+    "ConnectionRejected",
+    "Disconnected",
+    "Handshake",
+    "HandshakeError",
+    "IParser",
+    "Incoming",
+    "Namespace",
+    "PacketError",
+    "PayloadTooLarge",
+    "Person",
+    "ProtocolError",
+    "RealtimeError",
+    "Server",
+    "Settings",
+    "Socket",
+    "__version__",
+    "on",
+]

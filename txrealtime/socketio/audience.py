@@ -1,0 +1,252 @@
+"""
+Rooms, and the audiences chosen from them.
+
+:class:`Rooms` says who is where on this server.  An :class:`Audience` is a choice of
+sockets, by rooms and exceptions, with the things that can be done to all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from txrealtime.errors import AckTimeout, Disconnected
+from txrealtime.socketio.packet import Packet, PacketType, checkName
+
+if TYPE_CHECKING:
+    from txrealtime.socketio.namespace import Namespace
+    from txrealtime.socketio.sockets import Socket
+
+__all__ = ["Audience", "Person", "Rooms"]
+
+
+class Rooms:
+    """
+    Who is where in one namespace.
+
+    A room exists while somebody is in it.  Each socket is also alone in the room that is
+    named by its id, which is not stored.
+    """
+
+    __slots__ = ("_members", "_sockets")
+
+    def __init__(self) -> None:
+        self._sockets: dict[str, Socket] = {}
+        # Dictionaries for sets that keep their order.
+        self._members: dict[str, dict[Socket, None]] = {}
+
+    def __contains__(self, room: str) -> bool:
+        return room in self._members or room in self._sockets
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._members))
+
+    @property
+    def isEmpty(self) -> bool:
+        """Whether nobody is here."""
+        return not self._sockets
+
+    def add(self, socket: Socket) -> None:
+        """Let a socket in, to the room of its own."""
+        self._sockets[socket.id] = socket
+
+    def remove(self, socket: Socket) -> None:
+        """Take a socket out of all its rooms."""
+        for room in list(socket.joined):
+            self.leave(socket, room)
+        self._sockets.pop(socket.id, None)
+
+    def join(self, socket: Socket, room: str) -> None:
+        """
+        Put a socket into a room.
+
+        :raises ValueError: when it is another socket's own room.
+        """
+        if room == socket.id:
+            return
+        if room in self._sockets:
+            raise ValueError(f"room {room!r} is another socket's own: nobody else can join it")
+        self._members.setdefault(room, {})[socket] = None
+        socket.joined.add(room)
+
+    def leave(self, socket: Socket, room: str) -> None:
+        """Take a socket out of a room, if it is there."""
+        members = self._members.get(room)
+        if members is not None:
+            members.pop(socket, None)
+            if not members:
+                del self._members[room]
+        socket.joined.discard(room)
+
+    def members(self, room: str) -> Iterable[Socket]:
+        """The sockets in a room."""
+        members = self._members.get(room)
+        if members is not None:
+            return members
+        socket = self._sockets.get(room)
+        return () if socket is None else (socket,)
+
+    def select(self, rooms: Sequence[str] | None, excluded: Iterable[str]) -> list[Socket]:
+        """
+        The sockets in any of some rooms, each once.
+
+        :param rooms: ``None`` for everybody.
+        :param excluded: rooms whose members are left out.
+        """
+        if rooms is None:
+            chosen = list(self._sockets.values())
+        elif len(rooms) == 1:
+            chosen = list(self.members(rooms[0]))
+        else:
+            chosen = list(dict.fromkeys(socket for room in rooms for socket in self.members(room)))
+        if excluded:
+            absent = {socket for room in excluded for socket in self.members(room)}
+            chosen = [socket for socket in chosen if socket not in absent]
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """
+    What :meth:`Audience.fetch` tells of a socket.
+
+    :ivar id: the socket's id, which is also its own room.
+    :ivar rooms: the rooms it is in, its own included.
+    :ivar data: a copy of its ``data``.
+    """
+
+    id: str
+    rooms: frozenset[str]
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """
+    Some sockets of a namespace, chosen anew each time it is used.
+
+    It never changes: :meth:`to` and :meth:`excluding` make another one.
+    """
+
+    namespace: Namespace
+    rooms: tuple[str, ...] | None = None
+    excluded: frozenset[str] = frozenset()
+
+    # -- choosing --------------------------------------------------------------
+
+    def to(self, *rooms: str | Socket) -> Audience:
+        """
+        Those in any of these rooms, and of the rooms named before.
+
+        :param rooms: names; a socket, or its id, for that socket alone.
+        :raises ValueError: without a room, which would otherwise mean everybody.
+        """
+        return Audience(self.namespace, (self.rooms or ()) + _names(rooms, "to"), self.excluded)
+
+    def excluding(self, *rooms: str | Socket) -> Audience:
+        """
+        Without those in any of these rooms.
+
+        :param rooms: names; a socket, or its id, to leave out that socket.
+        :raises ValueError: without a room.
+        """
+        return Audience(self.namespace, self.rooms, self.excluded.union(_names(rooms, "excluding")))
+
+    def _select(self) -> list[Socket]:
+        return self.namespace.rooms.select(self.rooms, self.excluded)
+
+    # -- doing -----------------------------------------------------------------
+
+    def emit(self, event: str, *args: Any, volatile: bool = False) -> None:
+        """
+        Send an event to each of them, encoded once.
+
+        :param args: JSON values, bytes-like ones anywhere among them.
+        :param volatile: leave out those to whom it cannot go at once.
+        :raises TypeError: for a value that cannot be sent, with the path to it.
+        :raises ValueError: for a reserved event name, or a number that JSON lacks.
+        """
+        checkName(event)
+        self._deliver(Packet(PacketType.EVENT, self.namespace.path, [event, *args]), volatile)
+
+    def send(self, *args: Any, volatile: bool = False) -> None:
+        """Send the unnamed event, ``message``."""
+        self.emit("message", *args, volatile=volatile)
+
+    def _deliver(self, packet: Packet, volatile: bool = False) -> list[Socket]:
+        messages = self.namespace.encode(packet)
+        sockets = self._select()
+        for socket in sockets:
+            socket.deliver(messages, volatile)
+        return sockets
+
+    def call(self, event: str, *args: Any, timeout: float = 60.0) -> Deferred[list[Any]]:
+        """
+        Send an event to each of them and gather their acks.
+
+        Those who disconnect before they answer are no longer waited for.
+
+        :param timeout: seconds.
+        :return: a Deferred of the answers, in the order in which they came.  It can be
+            cancelled, and fails with :exc:`~txrealtime.errors.AckTimeout`, which holds the
+            answers so far.
+        """
+        checkName(event)
+        id = self.namespace.nextId()
+        packet = Packet(PacketType.EVENT, self.namespace.path, [event, *args], id)
+        answers: list[Any] = []
+        waiting = []
+        for socket in self._deliver(packet):
+            answer = socket.answerTo(id)
+            answer.addCallbacks(answers.append, lambda failure: failure.trap(Disconnected))
+            waiting.append(answer)
+
+        def late(result: Any, seconds: float) -> Any:
+            raise AckTimeout(
+                f"{len(answers)} of {len(waiting)} answered {event!r} within {seconds} s", answers
+            )
+
+        gathered: Deferred[Any] = DeferredList(waiting, consumeErrors=True)
+        gathered.addCallback(lambda _: answers)
+        gathered.addTimeout(timeout, self.namespace.reactor, onTimeoutCancel=late)
+        return gathered
+
+    def fetch(self) -> Deferred[list[Person]]:
+        """Who they are: a Deferred of a list of :class:`Person`."""
+        people: Deferred[list[Person]] = Deferred()
+        people.callback(
+            [
+                Person(socket.id, socket.rooms, dict(socket.data))
+                for socket in self._select()
+                if socket.connected
+            ]
+        )
+        return people
+
+    def join(self, *rooms: str) -> None:
+        """Put each of them into some rooms."""
+        for socket in self._select():
+            socket.join(*rooms)
+
+    def leave(self, *rooms: str) -> None:
+        """Take each of them out of some rooms."""
+        for socket in self._select():
+            socket.leave(*rooms)
+
+    def disconnect(self, close: bool = False) -> None:
+        """
+        Disconnect each of them.
+
+        :param close: end their connections too, with all their namespaces.
+        """
+        for socket in self._select():
+            socket.disconnect(close)
+
+
+def _names(rooms: Sequence[str | Socket], method: str) -> tuple[str, ...]:
+    if not rooms:
+        raise ValueError(f"{method}() without a room; for everybody, emit on the namespace itself")
+    return tuple(room if isinstance(room, str) else room.id for room in rooms)

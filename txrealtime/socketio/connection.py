@@ -1,0 +1,318 @@
+"""
+One client's connection: its packets, sorted to its namespaces.
+
+::
+
+    session -> messageReceived -> the decoder -> a packet
+        CONNECT     admission: the namespace is found and asked, then CONNECT or CONNECT_ERROR
+        EVENT       in turn, to Namespace.dispatch; its result leaves as an ACK
+        ACK         at once, to the socket that waits for it
+        DISCONNECT  the socket leaves
+
+A packet that the protocol does not allow closes the connection.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txrealtime.engineio.session import CloseReason, IReceiver, Session
+from txrealtime.errors import ConnectionRejected, ProtocolError
+from txrealtime.socketio.directory import Directory
+from txrealtime.socketio.namespace import NO_ACK
+from txrealtime.socketio.packet import Packet, PacketType
+from txrealtime.socketio.sockets import Handshake, Socket
+
+__all__ = ["Connection"]
+
+_log = Logger()
+
+# Beyond this many times maxWaiting, even a client that owes us an ack has sent too much.
+_PATIENCE: Final = 10
+
+
+@implementer(IReceiver)
+class Connection:
+    """
+    A client, in all its namespaces.
+
+    :param session: the wire.
+    :param directory: the namespaces there are.
+    :param connectTimeout: seconds that it may stay without a namespace.
+    :param maxAttachments: how many a packet may have.
+    :param maxWaiting: how many events may wait for their turn before reading pauses.
+    """
+
+    __slots__ = (
+        "_admissions",
+        "_decoder",
+        "_directory",
+        "_draining",
+        "_maxWaiting",
+        "_size",
+        "_sockets",
+        "_timer",
+        "_waiting",
+        "_waitingSize",
+        "session",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        directory: Directory,
+        connectTimeout: float,
+        maxAttachments: int,
+        maxWaiting: int,
+    ) -> None:
+        self.session = session
+        self._directory = directory
+        self._decoder = directory.parser.decoder(maxAttachments)
+        self._maxWaiting = maxWaiting
+        self._sockets: dict[str, Socket] = {}
+        self._admissions: dict[str, Deferred[None] | None] = {}
+        self._size = 0
+        self._waiting = 0
+        self._waitingSize = 0
+        self._draining = False
+        self._timer: IDelayedCall | None = directory.reactor.callLater(connectTimeout, self._nobodyCame)
+
+    # -- IReceiver -----------------------------------------------------------------
+
+    def messageReceived(self, data: str | bytes) -> None:
+        self._size += len(data)
+        try:
+            packet = self._decoder.feed(data)
+        except ProtocolError as error:
+            self._violated(CloseReason.FORCED_CLOSE, str(error))
+            return
+        if packet is None:
+            return
+        size, self._size = self._size, 0
+        type = packet.type
+        if type is PacketType.CONNECT:
+            self._connect(packet)
+            return
+        socket = self._sockets.get(packet.namespace)
+        if socket is None:
+            self._withoutSocket(packet)
+        elif type is PacketType.EVENT:
+            self._event(socket, packet, size)
+        elif type is PacketType.ACK and packet.id is not None:
+            socket.answered(packet.id, packet.data)
+        elif type is PacketType.DISCONNECT:
+            self._drop(socket, CloseReason.CLIENT_DISCONNECT)
+        else:
+            self._violated(CloseReason.FORCED_SERVER_CLOSE, f"a client sent {type.name}")
+
+    def sessionClosed(self, reason: CloseReason) -> None:
+        self._cancelTimer()
+        for path in list(self._admissions):
+            self._cancelAdmission(path)
+        for socket in list(self._sockets.values()):
+            self._drop(socket, reason)
+
+    def _violated(self, reason: CloseReason, why: str) -> None:
+        _log.info(
+            "session {session}: {reason}: {why}", session=self.session.label, reason=reason.value, why=why
+        )
+        self.session.close(reason)
+
+    def _withoutSocket(self, packet: Packet) -> None:
+        if packet.namespace in self._admissions and packet.type is PacketType.DISCONNECT:
+            self._cancelAdmission(packet.namespace)
+        elif packet.type is not PacketType.DISCONNECT or not self._sockets:
+            self._violated(
+                CloseReason.FORCED_SERVER_CLOSE, f"{packet.type.name} for a namespace that was not joined"
+            )
+        # Otherwise the client's DISCONNECT has met our own on the way.
+
+    # -- admission -----------------------------------------------------------------
+
+    def _connect(self, packet: Packet) -> None:
+        path = packet.namespace
+        if path in self._sockets or path in self._admissions:
+            self._violated(CloseReason.FORCED_SERVER_CLOSE, "a second CONNECT to one namespace")
+            return
+        self._admissions[path] = None
+        admission = Deferred.fromCoroutine(self._admit(path, packet.data))
+        if path in self._admissions:
+            self._admissions[path] = admission
+        admission.addErrback(lambda failure: _log.failure("admission failed", failure))
+
+    async def _admit(self, path: str, auth: Any) -> None:
+        """Find the namespace, ask it, and answer the client."""
+        socket: Socket | None = None
+        rejection: ConnectionRejected | None = None
+        try:
+            namespace = await self._directory.find(path, auth)
+            socket = Socket(namespace, self, Handshake(self.session.handshake, auth))
+            asked = namespace.admit(socket)
+            if isinstance(asked, Deferred):
+                await asked
+            if socket.leftBecause is not None:
+                rejection = ConnectionRejected()
+        except ConnectionRejected as error:
+            rejection = error
+        except Exception:
+            if path in self._admissions:
+                _log.failure("{namespace}: connected() failed; the client is refused", namespace=path)
+            rejection = ConnectionRejected("Internal server error")
+        # The client may have gone meanwhile, or changed its mind.
+        stillWanted = path in self._admissions
+        self._admissions.pop(path, None)
+        if socket is not None:
+            if rejection is None and stillWanted:
+                self._letIn(socket)
+                return
+            socket.namespace.remove(socket, CloseReason.FORCED_CLOSE)
+            self._directory.socketGone(socket.namespace)
+        if rejection is not None and stillWanted:
+            self._refuse(path, rejection)
+
+    def _letIn(self, socket: Socket) -> None:
+        self._cancelTimer()
+        namespace = socket.namespace
+        self._sockets[namespace.path] = socket
+        reply = Packet(PacketType.CONNECT, namespace.path, {"sid": socket.id})
+        self.session.sendPackets(namespace.encode(reply))
+        namespace.letIn(socket)
+
+    def _refuse(self, path: str, rejection: ConnectionRejected) -> None:
+        reply: dict[str, Any] = {"message": rejection.message}
+        if rejection.data is not None:
+            reply["data"] = rejection.data
+        self.session.sendPackets(self._directory.encode(Packet(PacketType.CONNECT_ERROR, path, reply)))
+
+    def _cancelAdmission(self, path: str) -> None:
+        admission = self._admissions.pop(path, None)
+        if admission is not None:
+            admission.cancel()
+
+    def _nobodyCame(self) -> None:
+        self._timer = None
+        if not self._sockets and not self._admissions:
+            self._violated(CloseReason.FORCED_SERVER_CLOSE, "no namespace joined within connectTimeout")
+
+    def _cancelTimer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    # -- events, in turn -------------------------------------------------------------
+
+    def _event(self, socket: Socket, packet: Packet, size: int) -> None:
+        if socket.running < socket.namespace.concurrency:
+            self._handle(socket, packet)
+            return
+        socket.waiting.append((packet, size))
+        self._waiting += 1
+        self._waitingSize += size
+        if self._tooMuchWaits:
+            self._holdBack()
+
+    def _handle(self, socket: Socket, packet: Packet) -> None:
+        socket.running += 1
+        event, *args = packet.data
+        result = socket.namespace.dispatch(socket, event, args)
+        if isinstance(result, Deferred):
+            result.addCallback(self._handledLater, socket, packet)
+        else:
+            self._handled(result, socket, packet)
+
+    def _handled(self, result: Any, socket: Socket, packet: Packet) -> None:
+        socket.running -= 1
+        if packet.id is not None and result is not NO_ACK:
+            self._acknowledge(socket, packet.id, result)
+
+    def _handledLater(self, result: Any, socket: Socket, packet: Packet) -> None:
+        self._handled(result, socket, packet)
+        if not self._draining:
+            # What is handled at once comes back here: the loop goes on, not deeper.
+            self._draining = True
+            try:
+                self._drain(socket)
+            finally:
+                self._draining = False
+
+    def _drain(self, socket: Socket) -> None:
+        """Handle what has waited for its turn."""
+        while socket.waiting and socket.running < socket.namespace.concurrency:
+            packet, size = socket.waiting.popleft()
+            self._waiting -= 1
+            self._waitingSize -= size
+            self._handle(socket, packet)
+        if not self._tooMuchWaits:
+            self.session.resume()
+
+    @property
+    def _tooMuchWaits(self) -> bool:
+        return self._waiting > self._maxWaiting or self._waitingSize > self.session.settings.maxPayload
+
+    def _holdBack(self) -> None:
+        """Read no more until less waits, so that a slow handler slows its client and fills no memory."""
+        if not any(socket.awaitsAnswer for socket in self._sockets.values()):
+            self.session.pause()
+        elif self._waiting > _PATIENCE * self._maxWaiting or (
+            self._waitingSize > _PATIENCE * self.session.settings.maxPayload
+        ):
+            self._violated(CloseReason.FORCED_SERVER_CLOSE, "too many events while an ack is owed")
+        # Otherwise the ack that a handler waits for may come right behind: read on.
+
+    def _acknowledge(self, socket: Socket, id: int, result: Any) -> None:
+        data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
+        try:
+            messages = socket.namespace.encode(Packet(PacketType.ACK, socket.namespace.path, data, id))
+        except (TypeError, ValueError):
+            _log.failure(
+                "{namespace} {socket}: a handler returned what cannot be sent as an ack",
+                namespace=socket.namespace.path,
+                socket=socket.id,
+            )
+        else:
+            if socket.connected:
+                self.session.sendPackets(messages)
+
+    def _tooMuchWaits(self) -> None:
+        if not any(socket.awaitsAnswer for socket in self._sockets.values()):
+            self.session.pause()
+        elif self._waiting > _PATIENCE * self._maxWaiting:
+            self._violated(CloseReason.FORCED_SERVER_CLOSE, "too many events while an ack is owed")
+        # Otherwise the ack that a handler waits for may be right behind: read on.
+
+    # -- leaving -----------------------------------------------------------------------
+
+    def disconnect(self, socket: Socket, close: bool) -> None:
+        """The application disconnects one of the sockets."""
+        path = socket.namespace.path
+        if self._sockets.get(path) is socket:
+            self.session.sendPackets(socket.namespace.encode(Packet(PacketType.DISCONNECT, path)))
+            self._forgetWaiting(socket)
+            self._drop(socket, CloseReason.SERVER_DISCONNECT)
+        elif socket.leftBecause is None:
+            # Not admitted yet: refused.
+            socket.leftBecause = CloseReason.SERVER_DISCONNECT
+        if close:
+            self.session.close(CloseReason.SERVER_DISCONNECT)
+
+    def _drop(self, socket: Socket, reason: CloseReason) -> None:
+        """
+        A socket leaves.
+
+        What its client sent before is still handled, unless it was we who wanted it gone.
+        """
+        del self._sockets[socket.namespace.path]
+        socket.namespace.remove(socket, reason)
+        self._directory.socketGone(socket.namespace)
+
+    def _forgetWaiting(self, socket: Socket) -> None:
+        self._waiting -= len(socket.waiting)
+        self._waitingSize -= sum(size for _, size in socket.waiting)
+        socket.waiting.clear()
+        if not self._tooMuchWaits:
+            self.session.resume()

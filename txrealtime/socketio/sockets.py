@@ -1,0 +1,313 @@
+"""
+One client in one namespace, as an application holds it.
+
+A :class:`Socket` is an outgoing handle.  What comes in goes from the connection to the
+namespace's handlers, and never through here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txrealtime.engineio import packet as engineio
+from txrealtime.engineio.handshake import Handshake as OpeningHandshake
+from txrealtime.engineio.session import CloseReason
+from txrealtime.errors import AckTimeout, Disconnected
+from txrealtime.socketio.audience import Audience
+from txrealtime.socketio.packet import Packet, PacketType, checkName
+
+if TYPE_CHECKING:
+    from txrealtime.socketio.connection import Connection
+    from txrealtime.socketio.namespace import Namespace
+
+__all__ = ["Handshake", "Socket"]
+
+_ID_BYTES: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """
+    How a client came to a namespace: its opening request, and the ``auth`` it sent.
+
+    :ivar request: the Engine.IO handshake, shared by the client's namespaces.
+    :ivar auth: what the client gave as ``auth``: a dictionary, or ``None``.
+    """
+
+    request: OpeningHandshake
+    auth: Any
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The HTTP headers, names in lower case."""
+        return self.request.headers
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The fields of the URL's query."""
+        return self.request.query
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies."""
+        return self.request.cookies
+
+    @property
+    def url(self) -> str:
+        """The path and query."""
+        return self.request.url
+
+    @property
+    def address(self) -> str:
+        """The client's address; behind a trusted proxy, the one it reports."""
+        return self.request.address
+
+    @property
+    def secure(self) -> bool:
+        """Whether the client speaks TLS."""
+        return self.request.secure
+
+    @property
+    def time(self) -> float:
+        """When the request came, in seconds since 1970."""
+        return self.request.time
+
+    @property
+    def protocol(self) -> int:
+        """The Engine.IO protocol that the client speaks."""
+        return self.request.protocol
+
+
+class Socket:
+    """
+    A client in a namespace.
+
+    :ivar id: its public id: another one in each namespace, and never the session's.
+    :ivar namespace: the :class:`~txrealtime.socketio.namespace.Namespace` it is in.
+    :ivar handshake: how it came, a :class:`Handshake`.
+    :ivar data: a dictionary for the application.
+    :ivar connected: whether it has been admitted and has not left.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_answers",
+        "_connection",
+        "_gone",
+        "_held",
+        "_heldBytes",
+        "connected",
+        "data",
+        "handshake",
+        "id",
+        "joined",
+        "leftBecause",
+        "namespace",
+        "running",
+        "waiting",
+    )
+
+    def __init__(self, namespace: Namespace, connection: Connection, handshake: Handshake) -> None:
+        self.id = secrets.token_urlsafe(_ID_BYTES)
+        self.namespace = namespace
+        self.handshake = handshake
+        self.data: dict[str, Any] = {}
+        self.connected = False
+        self.leftBecause: CloseReason | None = None
+        # For its neighbours: the rooms stored by Rooms, the events queued by Connection.
+        self.joined: set[str] = set()
+        self.waiting: deque[tuple[Packet, int]] = deque()
+        self.running = 0
+        self._connection = connection
+        self._answers: dict[int, Deferred[Any]] = {}
+        self._gone: list[Deferred[CloseReason]] = []
+        # What is sent to a socket before it is admitted reaches it right after.
+        self._held: list[Sequence[engineio.Packet]] | None = []
+        self._heldBytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Socket {self.id} {self.namespace.path}>"
+
+    # -- sending -----------------------------------------------------------------
+
+    def emit(self, event: str, *args: Any, volatile: bool = False) -> None:
+        """
+        Send an event to this client.  Once it is gone, this does nothing.
+
+        :param args: JSON values, bytes-like ones anywhere among them.
+        :param volatile: drop it if it cannot leave at once.
+        :raises TypeError: for a value that cannot be sent, with the path to it.
+        :raises ValueError: for a reserved event name, or a number that JSON lacks.
+        """
+        checkName(event)
+        packet = Packet(PacketType.EVENT, self.namespace.path, [event, *args])
+        self.deliver(self.namespace.encode(packet), volatile)
+
+    def send(self, *args: Any, volatile: bool = False) -> None:
+        """Send the unnamed event, ``message``."""
+        self.emit("message", *args, volatile=volatile)
+
+    def call(self, event: str, *args: Any, timeout: float | None = 60.0) -> Deferred[Any]:
+        """
+        Send an event and wait for its ack.
+
+        :param timeout: seconds, or ``None`` to wait until the client goes.
+        :return: a Deferred of what the client acked: ``None`` for nothing, one value as
+            it is, several as a tuple.  It can be cancelled, and fails with
+            :exc:`~txrealtime.errors.AckTimeout`, or with
+            :exc:`~txrealtime.errors.Disconnected` as soon as the client is gone.
+        :raises TypeError: as :meth:`emit`.
+        :raises ValueError: as :meth:`emit`.
+        """
+        checkName(event)
+        id = self.namespace.nextId()
+        messages = self.namespace.encode(Packet(PacketType.EVENT, self.namespace.path, [event, *args], id))
+        answer = self.answerTo(id)
+        if answer.called:
+            return answer
+        self.deliver(messages)
+
+        def late(result: Any, seconds: float) -> Any:
+            raise AckTimeout(f"no ack of {event!r} within {seconds} s")
+
+        if timeout is not None:
+            answer.addTimeout(timeout, self.namespace.reactor, onTimeoutCancel=late)
+        return answer
+
+    def answerTo(self, id: int) -> Deferred[Any]:
+        """A Deferred of the client's ack with this number."""
+        if self.leftBecause is not None:
+            return _failed(Disconnected(f"the client is gone: {self.leftBecause}"))
+        if self._held is not None:
+            return _failed(
+                Disconnected("a client cannot answer before it is admitted: call it from an event")
+            )
+        answer: Deferred[Any] = Deferred(lambda _: self._answers.pop(id, None))
+        self._answers[id] = answer
+        # Reading may be paused because much waits for the very handler that asks.
+        self._connection.session.resume()
+        return answer
+
+    def answered(self, id: int, args: Sequence[Any]) -> None:
+        """The client has sent an ack; one that nobody waits for is ignored."""
+        answer = self._answers.pop(id, None)
+        if answer is not None:
+            answer.callback(args[0] if len(args) == 1 else tuple(args) if args else None)
+
+    @property
+    def awaitsAnswer(self) -> bool:
+        """Whether an ack is still to come."""
+        return bool(self._answers)
+
+    def deliver(self, messages: Sequence[engineio.Packet], volatile: bool = False) -> None:
+        """Send messages that are encoded already."""
+        if self.connected:
+            self._connection.session.sendPackets(messages, volatile)
+        elif self._held is not None and not volatile:
+            self._hold(messages)
+
+    def _hold(self, messages: Sequence[engineio.Packet]) -> None:
+        assert self._held is not None
+        self._held.append(messages)
+        self._heldBytes += sum(len(message.wire) for message in messages)
+        if self._heldBytes > self._connection.session.settings.maxBuffered:
+            self._connection.session.abort(CloseReason.SLOW_CONSUMER)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait for the client's connection, with all its namespaces."""
+        return self._connection.session.buffered + self._heldBytes
+
+    @property
+    def transport(self) -> str:
+        """The name of the transport that the client is on now: ``polling`` or ``websocket``."""
+        return self._connection.session.transport.name
+
+    # -- rooms -------------------------------------------------------------------
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms it is in, its own included; none once it is gone."""
+        return frozenset((self.id, *self.joined)) if self.leftBecause is None else frozenset()
+
+    def join(self, *rooms: str) -> None:
+        """
+        Enter rooms.  Once the client is gone, this does nothing.
+
+        :raises ValueError: for another socket's own room.
+        """
+        if self.leftBecause is None:
+            for room in rooms:
+                self.namespace.rooms.join(self, room)
+
+    def leave(self, *rooms: str) -> None:
+        """Leave rooms; its own it keeps."""
+        for room in rooms:
+            self.namespace.rooms.leave(self, room)
+
+    def to(self, *rooms: str | Socket) -> Audience:
+        """Those in any of these rooms, without this socket."""
+        return self.others.to(*rooms)
+
+    @property
+    def others(self) -> Audience:
+        """Everybody in the namespace but this socket."""
+        return Audience(self.namespace, None, frozenset((self.id,)))
+
+    # -- the end -----------------------------------------------------------------
+
+    def disconnect(self, close: bool = False) -> None:
+        """
+        Disconnect the client from this namespace.
+
+        :param close: end its connection too, with all its namespaces.
+        """
+        self._connection.disconnect(self, close)
+
+    def whenDisconnected(self) -> Deferred[CloseReason]:
+        """A Deferred of the reason, when the socket has left its namespace."""
+        gone: Deferred[CloseReason] = Deferred(self._forgetGone)
+        if self.leftBecause is not None:
+            gone.callback(self.leftBecause)
+        else:
+            self._gone.append(gone)
+        return gone
+
+    def _forgetGone(self, gone: Deferred[CloseReason]) -> None:
+        if gone in self._gone:
+            self._gone.remove(gone)
+
+    # -- for the namespace ---------------------------------------------------------
+
+    def admitted(self) -> None:
+        """The namespace has let it in: what was held goes out."""
+        held, self._held, self._heldBytes = self._held or [], None, 0
+        self.connected = True
+        for messages in held:
+            self.deliver(messages)
+
+    def left(self, reason: CloseReason) -> None:
+        """It is gone: nobody waits for its answers any longer."""
+        self.connected = False
+        self.leftBecause = reason
+        self._held = None
+        self._heldBytes = 0
+        answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            answer.errback(Failure(Disconnected(f"the client is gone: {reason}")))
+        gone, self._gone = self._gone, []
+        for waiting in gone:
+            waiting.callback(reason)
+
+
+def _failed(error: Exception) -> Deferred[Any]:
+    failed: Deferred[Any] = Deferred()
+    failed.errback(Failure(error))
+    return failed
