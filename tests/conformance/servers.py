@@ -1,0 +1,367 @@
+"""
+What the official suites, and the JavaScript clients' own suites, expect of a server.
+
+The tests in this folder use the first of these servers; tac/conformance.tac serves all of them, for the
+suites themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from twisted.application.internet import TCPServer
+from twisted.application.service import MultiService, Service
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from txrealtime import AckTimeout, ConnectionRejected, Disconnected, Server
+from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.resource import Engine
+from txrealtime.engineio.session import CloseReason, IReceiver, Session
+from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.site import EngineSite
+from txrealtime.engineio.websocket import FrameProtocol, WebSocketFactory
+from txrealtime.socketio.namespace import NO_ACK
+from txrealtime.socketio.sockets import Socket
+
+PING_INTERVAL = 0.3
+PING_TIMEOUT = 0.2
+CONNECT_TIMEOUT = 1.0
+DRAIN_TIMEOUT = 0.01
+
+
+class EngineService(Service):
+    """
+    Ends the sessions of an engine that is served by itself, when it is stopped.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return self.engine.drain(DRAIN_TIMEOUT)
+
+
+@implementer(IReceiver)
+class Echo:
+    """
+    Sends back each message of a session.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def messageReceived(self, data: str | bytes) -> None:
+        self.session.send(data)
+
+    def sessionClosed(self, reason: CloseReason) -> None:
+        pass
+
+
+# -- the protocol suites
+
+
+class ProtocolServers(MultiService):
+    """
+    An Engine.IO server that echoes and a Socket.IO server that answers, at the paths of the protocol suites.
+
+    :ivar site: the site to serve.
+    :ivar engine: the Engine.IO server.
+    :ivar server: the Socket.IO server.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        settings = {"pingInterval": PING_INTERVAL, "pingTimeout": PING_TIMEOUT, "origins": "*"}
+        self.engine = Engine(Echo, Settings(**settings), reactor)
+        self.server = Server(
+            connectTimeout=CONNECT_TIMEOUT, drainTimeout=DRAIN_TIMEOUT, reactor=reactor, **settings
+        )
+        answer(self.server)
+        EngineService(self.engine).setServiceParent(self)
+        self.server.setServiceParent(self)
+        root = Resource()
+        root.putChild(b"engine.io", self.engine)
+        self.site = self.server.site(root)
+
+
+def answer(server: Server) -> None:
+    """
+    Greet with the payload of CONNECT in two namespaces, and answer `/`.
+    """
+
+    def greet(socket: Socket, auth: Any) -> None:
+        socket.emit("auth", auth or {})
+
+    server.onConnect(greet)
+    server.namespace("/custom").onConnect(greet)
+
+    @server.on("message")
+    def message(socket: Socket, *args: Any) -> None:
+        socket.emit("message-back", *args)
+
+    @server.on("message-with-ack")
+    def messageWithAck(socket: Socket, *args: Any) -> tuple[Any, ...]:
+        return args
+
+
+# -- the suite of socket.io-client
+
+
+async def hesitate(handshake: Handshake) -> None:
+    """
+    Let everybody in, after a moment: the suite tries a client that does not wait so long.
+    """
+    await deferLater(reactor, 0.01)
+
+
+def clientServer() -> Server:
+    """
+    The server that socket.io-client's suite talks to, without connection state recovery.
+    """
+    server = Server(pingInterval=2.0, allowRequest=hesitate, reactor=reactor)
+    answerClient(server)
+    answerDates(server)
+    answerBinary(server)
+    for path in ("/timeout_socket", "/valid", "/asd"):
+        server.namespace(path)
+    server.namespace("/foo").on("getId")(publicId)
+
+    @server.namespace("/abc").onConnect
+    def showHandshake(socket: Socket) -> None:
+        socket.emit("handshake", handshake(socket))
+
+    @server.namespace("/no").onConnect
+    def refuse(socket: Socket) -> None:
+        raise ConnectionRejected("Auth failed (custom namespace)")
+
+    return server
+
+
+def publicId(socket: Socket) -> str:
+    return socket.id
+
+
+def handshake(socket: Socket) -> dict[str, Any]:
+    """
+    What the suite asks of a handshake.
+    """
+    return {"query": dict(socket.handshake.query), "auth": socket.handshake.auth or {}}
+
+
+def answerClient(server: Server) -> None:
+    """
+    Admission, and events that carry text.
+    """
+    server.on("getId")(publicId)
+    server.on("getHandshake")(handshake)
+
+    @server.onConnect
+    def admit(socket: Socket) -> None:
+        if "fail" in socket.handshake.query:
+            raise ConnectionRejected("Auth failed (main namespace)")
+
+    @server.on("hi")
+    def hi(socket: Socket) -> None:
+        socket.emit("hi")
+
+    @server.on("echo")
+    def echo(socket: Socket, value: Any) -> tuple[Any]:
+        return (value,)
+
+    @server.on("false")
+    def false(socket: Socket) -> None:
+        socket.emit("false", False)
+
+    @server.on("ack")
+    def ack(socket: Socket, *args: Any) -> object:
+        def answered(answer: Any) -> None:
+            if answer == (5, {"test": True}):
+                socket.emit("got it")
+
+        # Most of the suite's clients do not answer, and ask again meanwhile: so the event does not wait.
+        socket.call("ack").addCallbacks(answered, lambda failure: failure.trap(AckTimeout, Disconnected))
+        return NO_ACK
+
+    @server.on("getUtf8")
+    def getUtf8(socket: Socket) -> None:
+        for text in ("てすと", "Я Б Г Д Ж Й", "Ä ä Ü ü ß", "utf8 — string", "utf8 — string"):
+            socket.emit("takeUtf8", text)
+
+
+def now() -> str:
+    """
+    The time as JavaScript's dates are written.
+    """
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def answerDates(server: Server) -> None:
+    """
+    Events that carry a date.
+    """
+
+    @server.on("getAckDate")
+    def getAckDate(socket: Socket, *args: Any) -> str:
+        return now()
+
+    @server.on("getDate")
+    def getDate(socket: Socket) -> None:
+        socket.emit("takeDate", now())
+
+    @server.on("getDateObj")
+    def getDateObj(socket: Socket) -> None:
+        socket.emit("takeDateObj", {"date": now()})
+
+
+def answerBinary(server: Server) -> None:
+    """
+    Events that carry bytes.
+    """
+
+    @server.on("doge")
+    def doge(socket: Socket) -> None:
+        socket.emit("doge", b"asdfasdf")
+
+    @server.on("getbin")
+    def getbin(socket: Socket) -> None:
+        socket.emit("takebin", b"asdfasdf")
+
+    @server.on("buffa")
+    def buffa(socket: Socket, data: Any) -> None:
+        if isinstance(data, bytes):
+            socket.emit("buffack")
+
+    @server.on("jsonbuff")
+    def jsonbuff(socket: Socket, data: Any) -> None:
+        message = data.pop("message")
+        if isinstance(message, bytes) and data == {"hello": "lol", "goodbye": "gotcha"}:
+            socket.emit("jsonbuff-ack")
+
+    @server.on("abuff1")
+    def abuff1(socket: Socket, data: Any) -> None:
+        socket.data["abuff1"] = isinstance(data, bytes)
+
+    @server.on("abuff2")
+    def abuff2(socket: Socket, data: Any) -> None:
+        if socket.data.get("abuff1"):
+            socket.emit("abuff2-ack")
+
+
+# -- the suite of engine.io-client
+
+
+class EngineClientServer(Engine):
+    """
+    The engine that engine.io-client's suite talks to.
+
+    It sets cookies on the response that opens a session, and remembers the headers of the request in hand.
+    """
+
+    COOKIES = (
+        "1=1; Max-Age=86400",
+        "2=2; Path=/; HttpOnly; Secure; SameSite=Strict",
+        "3=3; Max-Age=0",
+        "4=4; Expires=Thu, 01 Jan 2026 00:00:00 GMT",
+    )
+
+    headers: dict[str, str]
+
+    def __init__(self) -> None:
+        settings = Settings(pingInterval=0.5, maxPayload=100)
+        super().__init__(self._greet, settings, reactor, self._allow)
+
+    def _allow(self, handshake: Handshake) -> bool:
+        return "deny" not in handshake.query
+
+    def _greet(self, session: Session) -> EngineClientEcho:
+        session.send("hi")
+        return EngineClientEcho(session, self)
+
+    def render(self, request: Request) -> int | bytes:
+        if b"sid" not in request.args:
+            for cookie in self.COOKIES:
+                request.responseHeaders.addRawHeader(b"set-cookie", cookie.encode())
+        self.headers = {
+            name.decode("latin-1").lower(): values[0].decode("latin-1")
+            for name, values in request.requestHeaders.getAllRawHeaders()
+        }
+        return super().render(request)
+
+
+class EngineClientEcho(Echo):
+    """
+    An echo that answers some messages otherwise.
+    """
+
+    def __init__(self, session: Session, engine: EngineClientServer) -> None:
+        super().__init__(session)
+        self.engine = engine
+
+    def messageReceived(self, data: str | bytes) -> None:
+        match data:
+            case "give binary":
+                data = bytes(range(5))
+            case "give utf8":
+                data = "пойду спать всем спокойной ночи"
+            case "sendHeaders":
+                data = json.dumps(self.engine.headers)
+        super().messageReceived(data)
+
+
+# -- Autobahn's suite, for WebSocket itself
+
+
+class EchoFrames(FrameProtocol):
+    """
+    Sends back each message of a WebSocket.
+    """
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self.sendPayload(payload, isBinary)
+
+
+def echoFactory() -> WebSocketFactory:
+    """
+    WebSocket without Engine.IO: the limits, the framing and the compression that sessions have.
+    """
+    # The largest messages of the suite have 16 MiB.
+    settings = Settings(maxPayload=1 << 25, perMessageDeflate=True)
+    return WebSocketFactory(settings, reactor, EchoFrames)
+
+
+# -- all together
+
+
+def conformance(environ: Mapping[str, str]) -> MultiService:
+    """
+    All servers, on the loopback interface.
+
+    :param environ: may name other ports: PORT for the protocol suites, ECHO_PORT for Autobahn's, CLIENT_PORT
+        for socket.io-client's and ENGINE_CLIENT_PORT for engine.io-client's.
+    """
+    service = MultiService()
+    protocols = ProtocolServers()
+    client = clientServer()
+    engineClient = EngineClientServer()
+    for child in (protocols, client, EngineService(engineClient)):
+        child.setServiceParent(service)
+    engineRoot = Resource()
+    engineRoot.putChild(b"engine.io", engineClient)
+    for variable, port, factory in (
+        ("PORT", 3000, protocols.site),
+        ("ECHO_PORT", 9001, echoFactory()),
+        ("CLIENT_PORT", 3210, client.site(Resource())),
+        ("ENGINE_CLIENT_PORT", 3212, EngineSite(engineRoot, "/engine.io", engineClient.settings.maxPayload)),
+    ):
+        chosen = int(environ.get(variable, port))
+        TCPServer(chosen, factory, interface="127.0.0.1").setServiceParent(service)
+    return service

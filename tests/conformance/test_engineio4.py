@@ -1,0 +1,79 @@
+"""
+Engine.IO 4: the 25 cases of the official suite, against a server that echoes each message.
+"""
+
+from __future__ import annotations
+
+from tests.conformance.sessions import ProtocolCase, SessionCases
+from tests.conformance.wire import WebSocket
+
+
+class EngineIO4SessionTests(SessionCases, ProtocolCase):
+    path = "/engine.io/"
+
+    async def talk(self, websocket: WebSocket) -> None:
+        websocket.send("4hello")
+        self.assertEqual(await self.next(websocket), "4hello")
+
+
+class EngineIO4MessageTests(ProtocolCase):
+    path = "/engine.io/"
+
+    # -- By long polling
+
+    async def assertEchoes(self, payload: str) -> None:
+        sid = await self.openPolling()
+        pushed = await self.push(sid, payload)
+        self.assertEqual((pushed.status, pushed.text), (200, "ok"))
+        polled = await self.poll(sid)
+        self.assertEqual((polled.status, polled.text), (200, payload))
+
+    async def test_pollingOnePacket(self) -> None:
+        await self.assertEchoes("4hello")
+
+    async def test_pollingSeveralPackets(self) -> None:
+        await self.assertEchoes("4test1\x1e4test2\x1e4test3")
+
+    async def test_pollingTextAndBinary(self) -> None:
+        await self.assertEchoes("4hello\x1ebAQIDBA==")
+
+    async def test_pollingBrokenPacketEndsSession(self) -> None:
+        sid = await self.openPolling()
+        await self.push(sid, "abc")
+        await self.assertGone(sid)
+
+    async def test_pollingTwiceAtATimeEndsSession(self) -> None:
+        sid = await self.openPolling()
+        first = await self.beginPoll(sid)
+        second = await self.poll(sid)
+        self.assertIn(second.status, (400, 500))
+        reply = await first.reply
+        self.assertEqual((reply.status, reply.text), (200, "1"))
+        await self.assertGone(sid)
+
+    async def test_pollAbortedEndsSession(self) -> None:
+        sid = await self.openPolling()
+        waiting = await self.beginPoll(sid)
+        # The answer to what was asked after the poll shows that the server has the poll.
+        await self.openPolling()
+        waiting.abort()
+        await waiting.lost
+        await self.assertGone(sid)
+
+    # -- By WebSocket
+
+    async def test_webSocketText(self) -> None:
+        websocket = await self.openWebSocket()
+        websocket.send("4hello")
+        self.assertEqual(await websocket.receive(), "4hello")
+
+    async def test_webSocketBinary(self) -> None:
+        websocket = await self.openWebSocket()
+        websocket.send(b"\x01\x02\x03\x04")
+        self.assertEqual(await websocket.receive(), b"\x01\x02\x03\x04")
+
+    async def test_webSocketBrokenPacketEndsSession(self) -> None:
+        websocket = await self.openWebSocket()
+        websocket.send("abc")
+        # At once, before the first heartbeat: a silent client would be dropped anyway.
+        self.assertEqual(await websocket.rest(), [])
