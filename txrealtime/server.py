@@ -193,7 +193,7 @@ class Server(Service):
     # -- as a service ------------------------------------------------------------------
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self.engine.reopen()
 
     def stopService(self) -> Deferred[None]:
@@ -203,7 +203,7 @@ class Server(Service):
         :return: a Deferred that fires when the last has taken what was left for it, or
             after ``drainTimeout``.
         """
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         if self.settings.disconnectOnStop:
             for namespace in self._directory:
                 namespace.everyone.disconnect()

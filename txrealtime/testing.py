@@ -58,7 +58,7 @@ class FakeTransport:
     :ivar reading: whether the session wants to read.
     """
 
-    farewell: Final = ()
+    batch: Final = 16
 
     def __init__(self, name: Literal["polling", "websocket"] = "websocket") -> None:
         self.name: str = name
@@ -82,6 +82,9 @@ class FakeTransport:
         """The packets sent since the last call."""
         taken, self.sent = self.sent, []
         return taken
+
+    def farewell(self, reason: CloseReason) -> Sequence[Packet]:
+        return ()
 
     def close(self, reason: CloseReason) -> None:
         self.closed = self.closed or reason
@@ -131,9 +134,7 @@ class Client:
         self.disconnections: list[str] = []
         url = f"{server.path}/?" + urlencode({"EIO": "4", "transport": transport, **(query or {})})
         engine = server.engine
-        handshake = engine.readHandshake(
-            {"host": "localhost", **(headers or {})}, url, address, False
-        )
+        handshake = engine.readHandshake({"host": "localhost", **(headers or {})}, url, address, False)
         self._opening = Deferred.fromCoroutine(engine.verify(handshake, transport, "GET"))
         self._opening.addCallback(lambda _: self._opened(engine.openSession(handshake, self.transport)))
         if isinstance(getattr(self._opening, "result", None), Failure):
@@ -263,6 +264,4 @@ class Client:
         if answer is not None and packet.id is not None:
             result = answer(*args)
             data = list(result) if isinstance(result, tuple) else [] if result is None else [result]
-            self._sendPacket(
-                socketio.Packet(socketio.PacketType.ACK, packet.namespace, data, packet.id)
-            )
+            self._sendPacket(socketio.Packet(socketio.PacketType.ACK, packet.namespace, data, packet.id))

@@ -121,8 +121,9 @@ class Codec(Protocol):
     :exc:`~txrealtime.errors.PacketError`, and nothing else.
     """
 
-    version: int
-    """The number that clients send as ``EIO``."""
+    @property
+    def version(self) -> int:
+        """The number that clients send as ``EIO``."""
 
     def encodePayload(self, packets: Iterable[Packet]) -> bytes:
         """The body of an HTTP response that carries these packets."""

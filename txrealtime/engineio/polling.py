@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from twisted.python.failure import Failure
-from twisted.web.http import OK, REQUEST_ENTITY_TOO_LARGE
+from twisted.web.http import OK, REQUEST_ENTITY_TOO_LARGE, SERVICE_UNAVAILABLE
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
@@ -52,7 +52,9 @@ class PollingTransport:
     __slots__ = ("_get", "_post", "_reading", "session", "writable")
 
     name: Final = "polling"
-    farewell: Final = (CLOSE,)
+
+    # python-socketio's clients give up on a body with more than 16 packets.
+    batch: Final = 16
 
     session: Session
 
@@ -114,6 +116,7 @@ class PollingTransport:
             session.transportLost(self, CloseReason.TRANSPORT_ERROR, "a binary body, which protocol 4 lacks")
             raise HandshakeError(3, "Bad request: a binary body, expected text")
         limit = session.settings.maxPayload
+        assert request.content is not None
         body = request.content.read(limit + 1)
         if len(body) > limit:
             raise HandshakeError(
@@ -152,9 +155,19 @@ class PollingTransport:
 
     # -- the end ---------------------------------------------------------------
 
+    def farewell(self, reason: CloseReason) -> Sequence[Packet]:
+        # After a CLOSE, python-socketio's clients do not come back by themselves; when the
+        # server restarts, they should.
+        return () if reason is CloseReason.SHUTTING_DOWN else (CLOSE,)
+
     def close(self, reason: CloseReason) -> None:
         self._reading = True
         self._answerPost()
-        if self._get is not None:
+        if self._get is None:
+            return
+        if reason is CloseReason.SHUTTING_DOWN:
+            request, self._get, self.writable = self._get, None, False
+            respond(request, SERVICE_UNAVAILABLE, b"")
+        else:
             # The client itself closed, or moved to WebSocket: its GET returns empty ("Closing", "Upgrade").
             self.send([NOOP if reason is CloseReason.TRANSPORT_CLOSE else CLOSE])

@@ -56,7 +56,7 @@ __all__ = ["Engine"]
 
 _log = Logger()
 
-AllowRequest = Callable[[Handshake], bool | None | Awaitable[bool | None]]
+AllowRequest = Callable[[Handshake], bool | Awaitable[bool | None] | None]
 
 # 15 bytes from the system's CSPRNG: 120 bits, 20 characters.
 _SID_BYTES: Final = 15

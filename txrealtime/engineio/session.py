@@ -83,10 +83,13 @@ class ITransport(Interface):
 
     name: str = Attribute("``polling`` or ``websocket``, as on the wire.")
     writable: bool = Attribute("Whether :meth:`send` may be called now.")
-    farewell: Sequence[Packet] = Attribute("Packets that end a session, sent with the last ones.")
+    batch: int = Attribute("How many packets one :meth:`send` may carry.")
 
     def send(packets: Sequence[Packet]) -> None:
         """Send packets, now.  Only while :attr:`writable`."""
+
+    def farewell(reason: CloseReason) -> Sequence[Packet]:
+        """What tells the client of the session's end, to be sent with the last packets."""
 
     def close(reason: CloseReason) -> None:
         """
@@ -231,18 +234,19 @@ class Session:
     def _flush(self) -> None:
         """Hand over what waits and, in the end, say goodbye."""
         transport, queue = self.transport, self._queue
-        if not transport.writable:
-            return
-        closing = self.state is State.CLOSING and self._upgrade is None
-        if queue or (closing and transport.farewell):
-            packets = list(queue)
-            queue.clear()
-            self.buffered = 0
-            if closing:
-                packets.extend(transport.farewell)
+        closing = self._closing if self.state is State.CLOSING and self._upgrade is None else None
+        last = transport.farewell(closing) if closing is not None else ()
+        while queue or last:
+            if not transport.writable:
+                return
+            packets = [queue.popleft() for _ in range(min(len(queue), transport.batch))]
+            self.buffered -= sum([len(packet.wire) for packet in packets])
+            if not queue and len(packets) + len(last) <= transport.batch:
+                packets.extend(last)
+                last = ()
             transport.send(packets)
-        if closing:
-            transport.close(self._closing or CloseReason.FORCED_CLOSE)
+        if closing is not None:
+            transport.close(closing)
             self._finish()
 
     # -- the way in ----------------------------------------------------------

@@ -9,7 +9,7 @@ all other requests are as in any site.
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any, Final
+from typing import Any
 
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 from twisted.web.resource import IResource, Resource
@@ -32,10 +32,11 @@ class _MeasuredRequest(Request):
 
     def gotLength(self, length: int | None) -> None:
         # The path is not given to a request before its body has been read.
-        path: bytes = getattr(self.channel, "_path", b"")
-        self._limit = self.channel.site.limitFor(path)
+        channel: Any = self.channel
+        path: bytes = getattr(channel, "_path", b"")
+        self._limit = channel.site.limitFor(path)
         if self._limit is None:
-            super().gotLength(length)
+            super().gotLength(length)  # type: ignore[no-untyped-call]
             return
         self.content = BytesIO()
         if length is not None and length > self._limit:
@@ -53,7 +54,7 @@ class _MeasuredRequest(Request):
             if self._received > self._limit:
                 self._refuse()
                 return
-        super().handleContentChunk(data)
+        super().handleContentChunk(data)  # type: ignore[no-untyped-call]
 
     def _refuse(self) -> None:
         self._refused = True
@@ -71,7 +72,7 @@ class _MeasuredRequest(Request):
         if self._refused:
             self.channel.loseConnection()
         else:
-            super().process()
+            super().process()  # type: ignore[no-untyped-call]
 
 
 class Beside(Resource):
@@ -84,12 +85,12 @@ class Beside(Resource):
     """
 
     def __init__(self, path: str, resource: IResource, root: IResource) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._segments = [segment.encode() for segment in path.strip("/").split("/")]
         self._resource = resource
         self._root = root
 
-    def getChild(self, path: bytes, request: Request) -> IResource:  # type: ignore[override]
+    def getChild(self, path: bytes, request: Any) -> IResource:
         wanted = self._segments
         if [path, *request.postpath[: len(wanted) - 1]] == wanted:
             for _ in wanted[1:]:
@@ -98,7 +99,7 @@ class Beside(Resource):
         if self._root.isLeaf:
             request.postpath.insert(0, request.prepath.pop())
             return self._root
-        return self._root.getChildWithDefault(path, request)
+        return IResource(self._root.getChildWithDefault(path, request))
 
 
 class EngineSite(Site):
@@ -110,10 +111,10 @@ class EngineSite(Site):
     :param maxPayload: the largest body for it, in bytes.
     """
 
-    noisy: Final = False
+    noisy = False
 
     def __init__(self, resource: IResource, path: str, maxPayload: int, **options: Any) -> None:
-        super().__init__(resource, requestFactory=_MeasuredRequest, **options)
+        super().__init__(resource, requestFactory=_MeasuredRequest, **options)  # type: ignore[no-untyped-call]
         self._prefix = path.rstrip("/").encode()
         self._maxPayload = maxPayload
 

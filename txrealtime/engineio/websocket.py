@@ -20,7 +20,7 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES
+from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
@@ -64,6 +64,7 @@ class FrameProtocol(WebSocketServerProtocol):
     """
 
     factory: WebSocketFactory
+    transport: Any
 
     _deadline: IDelayedCall | None = None
 
@@ -86,12 +87,17 @@ class FrameProtocol(WebSocketServerProtocol):
         :param payload: bytes; of a text, its UTF-8.
         """
         deflate = self._perMessageCompress
-        if deflate is None or len(payload) < self.factory.settings.compressionThreshold:
+        threshold = self.factory.settings.compressionThreshold
+        if deflate is None or not threshold or len(payload) < threshold:
             self.transport.write(frame(payload, isBinary))
             return
         deflate.start_compress_message()
         compressed = deflate.compress_message_data(payload) + deflate.end_compress_message()
         self.sendFrame(opcode=2 if isBinary else 1, payload=compressed, rsv=4)
+
+    def _max_message_size_exceeded(self, size: int, limit: int, reason: str) -> None:
+        # What the limit is, is not the peer's business: clients expect the bare code.
+        self._fail_connection(1009, "")
 
     def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
         self.sendRefusal(HandshakeError(3, reason, code), dict(responseHeaders or ()))
@@ -141,7 +147,7 @@ class WebSocketTransport(FrameProtocol):
     """A session's WebSocket."""
 
     name: Final = "websocket"
-    farewell: Final = ()
+    batch: Final = 1 << 16
 
     session: Session | None = None
     writable = False
@@ -223,6 +229,9 @@ class WebSocketTransport(FrameProtocol):
 
     # -- the end -----------------------------------------------------------------
 
+    def farewell(self, reason: CloseReason) -> Sequence[Packet]:
+        return ()  # the close frame says it
+
     def close(self, reason: CloseReason) -> None:
         self.writable = False
         if reason is CloseReason.SLOW_CONSUMER:
@@ -283,10 +292,10 @@ class WebSocketFactory(WebSocketServerFactory):
         reactor: IReactorTime,
         protocol: Callable[[], FrameProtocol] = WebSocketTransport,
     ) -> None:
-        super().__init__(server="", reactor=reactor)
+        super().__init__(server="", reactor=reactor)  # type: ignore[no-untyped-call]
         self.settings = settings
-        self.protocol = protocol
-        self.setProtocolOptions(
+        self.protocol = protocol  # type: ignore[assignment]
+        self.setProtocolOptions(  # type: ignore[no-untyped-call]
             webStatus=False,
             versions=[13],
             maxMessagePayloadSize=settings.maxPayload,
@@ -312,7 +321,9 @@ class WebSocketFactory(WebSocketServerFactory):
 
 def refusal(error: HandshakeError) -> bytes:
     """The body of a refused request, as Socket.IO clients expect it."""
-    return json.dumps({"code": error.code, "message": error.message}).encode()
+    if error.status == REQUEST_ENTITY_TOO_LARGE:
+        return b""
+    return json.dumps({"code": error.code, "message": error.message}, separators=(",", ":")).encode()
 
 
 def takeOver(request: Request, factory: WebSocketFactory) -> int | bytes:
@@ -321,8 +332,8 @@ def takeOver(request: Request, factory: WebSocketFactory) -> int | bytes:
 
     Over HTTP/2 there is no connection to take, so the answer is 426 Upgrade Required.
     """
-    channel = request.channel
-    transport = channel.transport
+    channel: Any = request.channel
+    transport: Any = channel.transport
     if transport is None or not hasattr(channel, "clearLineBuffer"):
         request.setResponseCode(_UPGRADE_REQUIRED)
         request.setHeader(b"upgrade", b"websocket")
@@ -331,7 +342,7 @@ def takeOver(request: Request, factory: WebSocketFactory) -> int | bytes:
     # The channel is registered as the connection's producer, and would be told to write.
     transport.unregisterProducer()
     channel.transport = None
-    protocol = factory.buildProtocol(transport.getPeer())
+    protocol: Any = factory.buildProtocol(transport.getPeer())
     if isinstance(transport, ProtocolWrapper):  # TLS
         transport.wrappedProtocol = protocol
     else:

@@ -278,13 +278,6 @@ class Connection:
             if socket.connected:
                 self.session.sendPackets(messages)
 
-    def _tooMuchWaits(self) -> None:
-        if not any(socket.awaitsAnswer for socket in self._sockets.values()):
-            self.session.pause()
-        elif self._waiting > _PATIENCE * self._maxWaiting:
-            self._violated(CloseReason.FORCED_SERVER_CLOSE, "too many events while an ack is owed")
-        # Otherwise the ack that a handler waits for may be right behind: read on.
-
     # -- leaving -----------------------------------------------------------------------
 
     def disconnect(self, socket: Socket, close: bool) -> None:

@@ -19,7 +19,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from json.encoder import c_make_encoder, encode_basestring, encode_basestring_ascii
+from json import encoder as jsonEncoder
 from typing import Any, Final, NamedTuple
 
 from zope.interface import Interface, implementer
@@ -109,16 +109,18 @@ class _Encoder:
 
     def __init__(self) -> None:
         self._attachments: list[bytes] = []
-        self._toText = self._makeEncoder(encode_basestring)
-        self._toASCII = self._makeEncoder(encode_basestring_ascii)
+        self._toText = self._makeEncoder(jsonEncoder.encode_basestring)
+        self._toASCII = self._makeEncoder(jsonEncoder.encode_basestring_ascii)
 
     def _makeEncoder(self, encodeString: Callable[[str], str]) -> Callable[[Any, int], Sequence[str]]:
         # JSONEncoder.encode makes one of these at each call: 1.0 us for ["echo", 64 characters]
         # where this takes 0.4.  The arguments: no check for cycles (they end in a
         # RecursionError), separators, no sorting, no skipping of keys, no NaN.
-        assert c_make_encoder is not None
-        make: Any = c_make_encoder
-        return make(None, self._putAside, encodeString, None, ":", ",", False, False, False)
+        make: Any = jsonEncoder.c_make_encoder  # type: ignore[attr-defined]
+        encode: Callable[[Any, int], Sequence[str]] = make(
+            None, self._putAside, encodeString, None, ":", ",", False, False, False
+        )
+        return encode
 
     def _putAside(self, value: Any) -> dict[str, Any]:
         """Called by the JSON encoder for what JSON lacks."""
@@ -127,8 +129,9 @@ class _Encoder:
             return {"_placeholder": True, "num": len(self._attachments) - 1}
         raise TypeError
 
-    def encode(self, data: Any) -> tuple[str, list[bytes]]:
-        self._attachments = attachments = []
+    def encode(self, data: Any) -> tuple[str, Sequence[bytes]]:
+        attachments: list[bytes] = []
+        self._attachments = attachments
         try:
             text = "".join(self._toText(data, 0))
             if not text.isascii():
@@ -137,7 +140,8 @@ class _Encoder:
             raise _explained(data, error) from None
         if attachments and text.count('"_placeholder":') != len(attachments):
             raise ValueError(
-                "a dictionary with the key '_placeholder' beside bytes: receivers would take it for an attachment"
+                "cannot send a dictionary with the key '_placeholder' beside bytes: "
+                "clients would take it for an attachment"
             )
         return text, attachments
 
@@ -322,13 +326,11 @@ class JSONParser:
 
     def encode(self, packet: Packet) -> Sequence[str | bytes]:
         type, namespace, data, id = packet
-        if data is None:
-            text, attachments = "", []
-        else:
-            text, attachments = self._encoder.encode(data)
+        text, attachments = ("", ()) if data is None else self._encoder.encode(data)
         head = str(type.value)
         if attachments:
-            head = f"{PacketType.BINARY_EVENT if type is PacketType.EVENT else PacketType.BINARY_ACK:d}{len(attachments)}-"
+            binary = PacketType.BINARY_EVENT if type is PacketType.EVENT else PacketType.BINARY_ACK
+            head = f"{binary.value}{len(attachments)}-"
         if namespace != "/":
             head += namespace + ","
         if id is not None:

@@ -189,11 +189,14 @@ class Socket:
             return _failed(
                 Disconnected("a client cannot answer before it is admitted: call it from an event")
             )
-        answer: Deferred[Any] = Deferred(lambda _: self._answers.pop(id, None))
+        answer: Deferred[Any] = Deferred(lambda _: self._forgetAnswer(id))
         self._answers[id] = answer
         # Reading may be paused because much waits for the very handler that asks.
         self._connection.session.resume()
         return answer
+
+    def _forgetAnswer(self, id: int) -> None:
+        self._answers.pop(id, None)
 
     def answered(self, id: int, args: Sequence[Any]) -> None:
         """The client has sent an ack; one that nobody waits for is ignored."""
