@@ -177,15 +177,18 @@ def startProgram(
     *,
     cwd: str | None = None,
     environment: Mapping[str, str] | None = None,
+    childFDs: Mapping[int, str | int] | None = None,
 ) -> Program:
     """
     Start a program for one test, which stops it at its end.
 
     :param command: the program, with its folder or found on PATH, and its arguments.
     :param environment: added to the environment of the tests.
+    :param childFDs: as for `spawnProcess`, beside the standard streams.
     """
     program = Program(command)
     env = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
-    reactor.spawnProcess(program, command[0], list(command), env=env, path=cwd)
+    files = {0: "w", 1: "r", 2: "r", **(childFDs or {})}
+    reactor.spawnProcess(program, command[0], list(command), env=env, path=cwd, childFDs=files)
     case.addCleanup(program.stop)
     return program

@@ -5,6 +5,7 @@ The checks that are programs of their own, as tests, so that each is reported an
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -38,4 +39,5 @@ class DocumentationTests(SynchronousTestCase):
     """
 
     def test_builds(self) -> None:
-        run(sys.executable, "-m", "sphinx", "-qW", "--keep-going", ROOT / "docs", self.mktemp())
+        output = Path(self.mktemp()).resolve()
+        run(sys.executable, "-m", "sphinx", "-qW", "--keep-going", "docs", output, cwd=ROOT)

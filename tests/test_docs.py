@@ -1,0 +1,258 @@
+"""
+The code in the documentation, page by page: what a page shows must work, in the order in which it is shown.
+
+Files that a page includes whole are the examples, which tests/interop/test_examples.py runs.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from twisted import internet
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import TestCase
+
+from tests.interop.clients import NODE, requireJavaScriptClient, untilListening
+from tests.support import ROOT, TWISTD, Program, freePort, startProgram
+from txrealtime.testing import Client
+
+DOCS = ROOT / "docs"
+PAGES = {str(page.relative_to(DOCS).with_suffix("")): page for page in sorted(DOCS.rglob("*.rst"))}
+
+BLOCK = re.compile(
+    r"^\.\. code-block:: (?P<language>\w+)\n(?:   :caption: (?P<name>.*)\n)?\n(?P<text>(?:   .*\n|\n)+)",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """
+    A code block: its language, its text, and the name of the file that it is, which its caption tells.
+    """
+
+    language: str
+    name: str
+    text: str
+
+
+def blocksOf(page: str) -> Iterator[Block]:
+    """
+    The code blocks of a page, in order.
+    """
+    for found in BLOCK.finditer(PAGES[page].read_text() + "\n"):
+        yield Block(found["language"], found["name"] or "", dedent(found["text"]).strip() + "\n")
+
+
+class PageTestCase(TestCase):
+    """
+    Runs pages, in a folder with the examples and the files of the tutorial.
+
+    :ivar names: what the Python blocks of the page have defined so far.
+    :ivar clock: what servers made there take for the reactor.
+    :ivar port: where the server listens that a command of the page has started.
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).resolve()
+        shutil.copytree(DOCS / "examples", self.folder)
+        for block in blocksOf("tutorial"):
+            if block.name:
+                (self.folder / block.name).write_text(block.text)
+        self.names: dict[str, Any] = {"__name__": "page"}
+        self.clock = Clock()
+        self.port = 0
+        self.server: Program | None = None
+        loaded = set(sys.modules)
+        self.addCleanup(lambda: [sys.modules.pop(name) for name in sys.modules.keys() - loaded])
+        self.patch(sys, "path", [str(self.folder), *sys.path])
+
+    async def runPage(self, page: str, *languages: str) -> None:
+        """Run the blocks of a page; only those in some languages if these are named."""
+        for block in blocksOf(page):
+            if not languages or block.language in languages:
+                await getattr(self, f"show_{block.language}")(block)
+
+    # -- what a block shows --------------------------------------------------------
+
+    async def show_text(self, block: Block) -> None:
+        """Not code."""
+
+    async def show_python(self, block: Block) -> None:
+        """A file to import, or what goes on where the block before left off; `main(reactor)` listens."""
+        if block.name:
+            return
+        real = internet.reactor
+        internet.reactor = self.clock
+        try:
+            exec(compile(block.text, "page", "exec"), self.names)
+        finally:
+            internet.reactor = real
+        if "main" in self.names:
+            reactor = MemoryReactorClock()
+            self.names.pop("main")(reactor)
+            self.assertEqual([port for port, *_ in reactor.tcpServers], [8000])
+
+    async def show_javascript(self, block: Block) -> None:
+        """A file, which a command runs."""
+        (self.folder / block.name).write_text(block.text.replace("8000", str(self.port)))
+
+    async def show_ini(self, block: Block) -> None:
+        """A unit of systemd, whose command must work."""
+        unit = configparser.RawConfigParser()
+        unit.read_string(block.text)
+        if unit.has_section("Service"):
+            await self.command_twistd(*shlex.split(unit["Service"]["ExecStart"])[1:])
+
+    async def show_console(self, block: Block) -> None:
+        """Commands behind a $, and what each prints, where ... stands for anything."""
+        for part in re.split(r"^\$ ", block.text.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            name, *arguments = shlex.split(command)
+            printed = await getattr(self, f"command_{name}")(*arguments)
+            for shown, line in zip(output.splitlines(), printed.splitlines(), strict=False):
+                self.assertTrue(fnmatch(line, shown.replace("...", "*")), f"{shown!r} is shown, not {line!r}")
+
+    # -- commands --------------------------------------------------------------------
+
+    async def command_twistd(self, *arguments: str) -> str:
+        """The server must come up, on free ports, and serves what comes after it on the page."""
+        await self.stop()
+        command, ports = [TWISTD, "--pidfile="], []
+        for argument in arguments:
+            if argument.startswith(("tcp:", "ssl:")):
+                ports.append(freePort())
+                argument = re.sub(":[0-9]+", f":{ports[-1]}", argument, count=1)
+            command.append(argument)
+        if any(argument.startswith("systemd:") for argument in arguments):
+            # What systemd does: a socket that listens is the first file after the standard ones.
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                ports.append(listening.getsockname()[1])
+                command = ["/bin/sh", "-c", 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"', "sh", *command]
+                self.server = self.start(*command, childFDs={3: listening.fileno()})
+        else:
+            if not ports:
+                ports.append(freePort())
+                command += ["--listen", f"tcp:{ports[0]}"]
+            self.server = self.start(*command)
+        for port in ports:
+            await untilListening(self.server, port)
+        self.port = ports[0]
+        return ""
+
+    async def command_node(self, script: str) -> str:
+        requireJavaScriptClient("socket.io-client-4")
+        (self.folder / "node_modules").mkdir()
+        (self.folder / "node_modules" / "socket.io-client").symlink_to(
+            ROOT / "tests" / "interop" / "node_modules" / "socket.io-client-4"
+        )
+        return await self.finished(str(NODE), script)
+
+    async def command_trial(self, *arguments: str) -> str:
+        return await self.finished(sys.executable, "-m", "twisted.trial", *arguments)
+
+    async def command_openssl(self, *arguments: str) -> str:
+        return await self.finished(str(shutil.which("openssl")), *arguments)
+
+    async def finished(self, *command: str) -> str:
+        """What a command printed, which must succeed."""
+        program = self.start(*command)
+        self.assertEqual(await program.whenEnded(), 0, program.output)
+        return program.output
+
+    def start(self, *command: str, **options: Any) -> Program:
+        environment = {"PYTHONPATH": f"{self.folder}:{ROOT}"}
+        return startProgram(self, command, cwd=str(self.folder), environment=environment, **options)
+
+    async def stop(self) -> None:
+        """The server must end well."""
+        program, self.server = self.server, None
+        if program is not None:
+            self.assertEqual(await program.stop(), 0, program.output)
+            self.assertNotIn("Traceback", program.output)
+
+
+class PageTests(PageTestCase):
+    """
+    One test for each page with code.
+    """
+
+
+def _testOf(page: str) -> Any:
+    async def test(self: PageTests) -> None:
+        await self.runPage(page)
+        await self.stop()
+
+    return test
+
+
+for page in PAGES:
+    if any(blocksOf(page)):
+        setattr(PageTests, f"test_{re.sub('[^a-z]', '_', page)}", _testOf(page))
+
+
+class TutorialTests(PageTestCase):
+    """
+    What the tutorial says of the application that it builds.
+    """
+
+    async def setUp(self) -> None:
+        super().setUp()
+        # A server takes its clock when the first client comes.
+        self.patch(internet, "reactor", self.clock)
+        await self.runPage("tutorial", "python")
+        self.application = self.names["server"]
+        self.alice, self.bob = self.client(), self.client()
+
+    def client(self) -> Client:
+        client = Client(self.application)
+        self.successResultOf(client.connect())
+        return client
+
+    def test_sayReachesEverybodyAndIsAcknowledged(self) -> None:
+        self.assertEqual(self.successResultOf(self.alice.call("say", "hello")), "delivered")
+        for client in (self.alice, self.bob):
+            self.assertEqual(client.received(), [("said", self.alice.id(), "hello")])
+
+    def test_rooms(self) -> None:
+        self.alice.emit("enter", "red")
+        self.bob.emit("enter", "red")
+        self.client().emit("tell", "red", "hello")
+        self.assertEqual([name for name, *_ in self.alice.received()], ["entered", "said"])
+        self.assertEqual([name for name, *_ in self.bob.received()], ["said"])
+
+    def test_whoIsInTwoRoomsGetsOneEvent(self) -> None:
+        carol = self.client()
+        for client, room in (
+            (self.bob, "red"),
+            (self.bob, "blue"),
+            (carol, "red"),
+            (carol, "muted"),
+            (self.alice, "red"),
+        ):
+            client.emit("enter", room)
+        self.bob.received()
+        carol.received()
+        self.alice.received()
+        self.alice.emit("shout", "hello")
+        self.assertEqual(self.bob.received(), [("said", self.alice.id(), "HELLO")])
+        self.assertEqual(carol.received() + self.alice.received(), [])
+
+    def test_leavingAsksFirst(self) -> None:
+        self.alice.emit("enter", "red")
+        self.alice.on("sure?", lambda room: False)
+        self.assertEqual(self.successResultOf(self.alice.call("leave", "red")), ["red"])
+        self.alice.on("sure?", lambda room: True)
+        self.assertEqual(self.successResultOf(self.alice.call("leave", "red")), [])
