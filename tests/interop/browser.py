@@ -114,14 +114,18 @@ class ChatServer:
                     raise AssertionError(f"{command} does not listen:\n{self.stop()}") from None
                 time.sleep(0.05)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> str:
+    def signal(self, what: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(what)
+
+    def stop(self) -> str:
         """
         Stop it if it runs, and return what it printed.
         """
         if self.process is None:
             return ""
         process, self.process = self.process, None
-        process.send_signal(how)
+        process.terminate()
         try:
             output, _ = process.communicate(timeout=15)
         except subprocess.TimeoutExpired:
@@ -221,6 +225,21 @@ class Window:
         Choose a file in the picture dialog.
         """
         self["#picture"].send_keys(str(file))
+
+    def give(self, way: str, content: bytes) -> None:
+        """
+        Paste or drop a PNG file: the event that the browser would make of it.
+        """
+        script = """
+            const [way, bytes] = arguments;
+            const given = new DataTransfer();
+            given.items.add(new File([Uint8Array.from(bytes)], "given.png", { type: "image/png" }));
+            const event = way === "drop"
+              ? new DragEvent(way, { dataTransfer: given, bubbles: true, cancelable: true })
+              : new ClipboardEvent(way, { clipboardData: given, bubbles: true, cancelable: true });
+            document.body.dispatchEvent(event);
+        """
+        self.driver.execute_script(script, way, list(content))
 
     def save(self) -> bytes:
         """

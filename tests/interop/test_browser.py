@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -136,7 +137,39 @@ class ChatPageTests(SynchronousTestCase):
         ada.pick(self.file("notes.txt", b"no picture"))
         ada.sees("#notice:not([hidden])", "A picture can be PNG, JPEG, GIF or WebP.")
         ada.pick(self.file("fake.png", b"no picture either"))
-        ada.sees("#log .again", "A picture can be PNG, JPEG, GIF or WebP. Try again")
+        refusal = "A picture can be PNG, JPEG, GIF or WebP. Try again"
+        ada.sees("#log .again", refusal)
+        ada["#log .again"].click()
+        ada.sees("#log .again", refusal)
+
+    def test_pastedAndDropped(self) -> None:
+        """
+        A picture comes from the clipboard, or is dropped anywhere on the page.
+        """
+        ada, grace = self.window(), self.window()
+        ada.enter("Ada")
+        grace.enter("Grace")
+        for way in "paste", "drop":
+            ada.give(way, png(8, 8, lambda x, y: (30 * x, 30 * y, 90)))
+        ada.waitFor("both ticks", lambda: len(ada.texts("#log .mine[data-state=delivered]")) == 2)
+        grace.waitFor("both pictures", lambda: len(grace.texts("#log .picture img")) == 2)
+
+    def test_noAnswer(self) -> None:
+        """
+        A message without an ack is marked; sent again by a click it is delivered, and only once.
+        """
+        ada, grace = self.window(), self.window()
+        ada.enter("Ada")
+        grace.enter("Grace")
+        self.server.signal(signal.SIGSTOP)
+        ada.say("Anybody?")
+        ada.sees("#log .again", "The server did not answer. Try again")
+        self.server.signal(signal.SIGCONT)
+        ada["#log .again"].click()
+        ada.sees("#log .mine[data-state=delivered] .said", "Anybody?")
+        ada.sees("#log .again")
+        ada.say("Good.")
+        grace.sees("#log .said", "Anybody?", "Good.")
 
     def test_serverRestart(self) -> None:
         """

@@ -114,6 +114,7 @@ function start() {
   });
   socket.on("replaced", () => {
     socket.disconnect();
+    me.key = remember(sessionStorage, "key", "");      // two copies of one tab become two people
     showEntry("You came back in another window, so this one was left.");
   });
 
@@ -311,6 +312,7 @@ function deliver(message) {
 
 function delivered(message) {
   outbox.delete(message.id);
+  message.body = undefined;
   mark(message, "delivered");
 }
 
@@ -390,7 +392,10 @@ async function smaller(file) {
     const canvas = make("canvas");
     canvas.width = Math.max(1, Math.round(bitmap.width * scale));
     canvas.height = Math.max(1, Math.round(bitmap.height * scale));
-    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    const context = canvas.getContext("2d");
+    context.fillStyle = "white";       // behind what is transparent, which JPEG lacks
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.85));
     if (blob && blob.size <= here.maxPicture) return blob;
   }
@@ -403,14 +408,21 @@ function pictureBody(message) {
   button.setAttribute("aria-label", `Picture from ${message.nick}, open it`);
   const bytes = message.picture ?? message.body;
   if (bytes) fill(button, message, bytes);
-  else {                               // the history names its pictures; each is fetched by itself
-    button.append(make("span", "missing", "Loading the picture…"));
-    socket.timeout(PICTURE_WITHIN).emit("fetch", message.id, (error, answer) => {
-      if (error || answer.error) button.firstChild.textContent = answer?.error ?? "The picture did not arrive.";
-      else fill(button, message, answer);
-    });
-  }
+  else fetchPicture(button, message);
   return button;
+}
+
+// What was said earlier names its pictures only, and each is fetched by itself.
+function fetchPicture(button, message) {
+  const words = make("span", "missing", "Loading the picture…");
+  button.replaceChildren(words);
+  button.onclick = null;
+  socket.timeout(PICTURE_WITHIN).emit("fetch", message.id, (error, answer) => {
+    if (!message.node) return;         // the log was cleared meanwhile
+    if (!error && !answer.error) return fill(button, message, answer);
+    words.textContent = answer?.error ?? "The picture did not arrive. Try again";
+    if (error) button.onclick = () => fetchPicture(button, message);
+  });
 }
 
 function fill(button, message, bytes) {
@@ -468,7 +480,7 @@ function enter(nick, room) {
   me.key = remember(sessionStorage, "key", me.key || newId());
   $("entry").hidden = true;
   $("chat").hidden = false;
-  $("text").focus();
+  if (matchMedia("(hover: hover)").matches) $("text").focus();         // on a phone that opens the keyboard
   join(room);
   connection("connecting", "Connecting…");
   socket.connect();
