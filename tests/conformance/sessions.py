@@ -41,12 +41,15 @@ class Loopback:
         await self._port.stopListening()
         await self._service.stopService()
         deadline = reactor.seconds() + DEADLINE
-        while connections := self._connections():
+        while connections := self.connections():
             if reactor.seconds() > deadline:
                 raise AssertionError(f"still connected: {connections}")
             await deferLater(reactor, 0)
 
-    def _connections(self) -> list[Any]:
+    def connections(self) -> list[Any]:
+        """
+        The server's ends of the connections that are open.
+        """
         readers = [*reactor.getReaders(), *reactor.getWriters()]
         return [reader for reader in readers if getattr(reader, "server", None) is self._port]
 

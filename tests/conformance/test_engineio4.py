@@ -4,6 +4,8 @@ Engine.IO 4: the 25 cases of the official suite, against a server that echoes ea
 
 from __future__ import annotations
 
+import os
+
 from tests.conformance.sessions import ProtocolCase, SessionCases
 from tests.conformance.wire import WebSocket
 
@@ -77,3 +79,21 @@ class EngineIO4MessageTests(ProtocolCase):
         websocket.send("abc")
         # At once, before the first heartbeat: a silent client would be dropped anyway.
         self.assertEqual(await websocket.rest(), [])
+
+
+class EngineIO4StricterTests(ProtocolCase):
+    """What we ask of our own server, where the suite is content with less."""
+
+    path = "/engine.io/"
+
+    if "CONFORMANCE_URL" in os.environ:
+        skip = "asked of our own server only"
+
+    async def test_closePacketEndsWebSocket(self) -> None:
+        websocket = await self.openWebSocket()
+        websocket.send("1")
+        self.assertEqual(await websocket.rest(), [])
+
+    async def test_unknownProtocolVersionIsRefusedBeforeWebSocket(self) -> None:
+        websocket = await self.wire.websocket({"transport": "websocket", "EIO": "abc"})
+        self.assertEqual((websocket.accepted, websocket.refusal), (False, 400))

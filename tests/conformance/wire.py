@@ -7,6 +7,7 @@ in those cannot cancel itself out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -19,6 +20,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from wsproto import events
+from wsproto.extensions import Extension
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Connection")
@@ -127,13 +129,13 @@ class WebSocket(Connection):
     :ivar closeCode: what the server's close frame said.
     """
 
-    def __init__(self, host: str, target: str) -> None:
+    def __init__(self, host: str, target: str, extensions: Sequence[Extension] = ()) -> None:
         super().__init__()
         self.settled: Deferred[None] = Deferred()
         self.accepted = False
         self.refusal: int | None = None
         self.closeCode: int | None = None
-        self._request = events.Request(host=host, target=target)
+        self._request = events.Request(host=host, target=target, extensions=list(extensions))
         self._websocket = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
         self._partial: str | bytes | None = None
         self._messages: DeferredQueue[str | bytes] = DeferredQueue()
@@ -223,7 +225,7 @@ class Wire:
         self._host = parts.netloc
         self._path = parts.path
         self._endpoint = TCP4ClientEndpoint(reactor, parts.hostname, parts.port)
-        self._connections: list[Connection] = []
+        self._connections: set[Connection] = set()
 
     async def begin(self, method: str, query: dict[str, str], body: str = "") -> Exchange:
         """
@@ -245,11 +247,11 @@ class Wire:
         exchange = await self.begin(method, query, body)
         return await bounded(exchange.reply, f"the response to {method}")
 
-    async def websocket(self, query: dict[str, str]) -> WebSocket:
+    async def websocket(self, query: dict[str, str], extensions: Sequence[Extension] = ()) -> WebSocket:
         """
         Ask for a WebSocket, and wait until the server has accepted or refused.
         """
-        websocket = await self._connect(WebSocket(self._host, self._target(query)))
+        websocket = await self._connect(WebSocket(self._host, self._target(query), extensions))
         await bounded(websocket.settled, "the end of the opening handshake")
         return websocket
 
@@ -257,13 +259,21 @@ class Wire:
         """
         Drop every connection that is still open, and wait until all are gone.
         """
-        for connection in self._connections:
+        connections = list(self._connections)
+        for connection in connections:
             connection.abort()
-        await gatherResults([connection.lost for connection in self._connections])
+        await gatherResults([connection.lost for connection in connections])
+
+    async def dial(self) -> Connection:
+        """
+        Connect, and say nothing.
+        """
+        return await self._connect(Connection())
 
     async def _connect(self, connection: C) -> C:
         await connectProtocol(self._endpoint, connection)
-        self._connections.append(connection)
+        self._connections.add(connection)
+        connection.lost.addCallback(lambda _: self._connections.discard(connection))
         return connection
 
     def _target(self, query: dict[str, str]) -> str:

@@ -1,0 +1,49 @@
+"""
+tac/conformance.tac, started as its users start it.
+"""
+
+from __future__ import annotations
+
+import json
+
+from twisted.trial.unittest import TestCase
+from wsproto.extensions import PerMessageDeflate
+
+from tests.conformance.wire import Wire
+from tests.support import ROOT, TWISTD, freePort, startProgram
+
+
+class ConformanceTacTests(TestCase):
+    async def setUp(self) -> None:
+        self.ports = {name: freePort() for name in ("PORT", "ECHO_PORT", "CLIENT_PORT", "ENGINE_CLIENT_PORT")}
+        command = [TWISTD, "-n", "--pidfile=", "-y", str(ROOT / "tac" / "conformance.tac")]
+        environment = {name: str(port) for name, port in self.ports.items()}
+        # From another folder: the file finds the tests by itself.
+        program = startProgram(self, command, cwd="/", environment=environment)
+        for port in self.ports.values():
+            await program.whenPrinted(f"starting on {port}")
+
+    def wireTo(self, name: str, path: str) -> Wire:
+        wire = Wire(f"http://127.0.0.1:{self.ports[name]}{path}")
+        self.addCleanup(wire.hangUp)
+        return wire
+
+    async def test_opensSessions(self) -> None:
+        for name, path, pingInterval, maxPayload in (
+            ("PORT", "/engine.io/", 300, 1_000_000),
+            ("PORT", "/socket.io/", 300, 1_000_000),
+            ("CLIENT_PORT", "/socket.io/", 2000, 1_000_000),
+            ("ENGINE_CLIENT_PORT", "/engine.io/", 500, 100),
+        ):
+            wire = self.wireTo(name, path)
+            reply = await wire.request("GET", {"EIO": "4", "transport": "polling"})
+            opening = json.loads(reply.text.partition("\x1e")[0][1:])
+            self.assertEqual((opening["pingInterval"], opening["maxPayload"]), (pingInterval, maxPayload))
+
+    async def test_echoesCompressedMessages(self) -> None:
+        deflate = PerMessageDeflate()
+        websocket = await self.wireTo("ECHO_PORT", "/").websocket({}, [deflate])
+        self.assertTrue(deflate.enabled())
+        for message in ("", "short", "long " * 100_000, b"", b"\x00\x01", b"\x00\x01" * 100_000):
+            websocket.send(message)
+            self.assertEqual(await websocket.receive(), message)
