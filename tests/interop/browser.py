@@ -41,7 +41,7 @@ ALONE = (
 )
 "Chromium without a screen, and without anything that it would do on its own account."
 
-DESKTOP = (1280, 800)
+DESKTOP = (1280, 860)
 PHONE = (390, 844)
 
 WITHIN = 20.0
