@@ -5,7 +5,7 @@ The server: namespaces and an engine as one service and one resource.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from txrealtime.engineio.resource import AllowRequest, Engine
 from txrealtime.engineio.session import Session
 from txrealtime.engineio.settings import setting
 from txrealtime.engineio.site import Beside, EngineSite
-from txrealtime.engineio.websocket import WebSocketFactory
+from txrealtime.engineio.transport import WebSocketFactory
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.connection import Connection
 from txrealtime.socketio.directory import Directory, Factory, Where
@@ -83,6 +83,21 @@ class Server(Service):
         self.path = "/" + path.strip("/")
         self._allowRequest = allowRequest
         self._directory = Directory(parser or JSONParser(), reactor)
+
+    def configure(self, *, path: str | None = None, **options: Any) -> None:
+        """
+        Change the path or settings of a server that has not been used yet.
+
+        ``twistd realtime`` does, where its command line says something else than the application.
+
+        :param options: any field of :class:`Settings`.
+        :raises RuntimeError: when the server is in a site already, which has taken its settings.
+        """
+        if "engine" in self.__dict__:
+            raise RuntimeError("the server is in use: its settings cannot change any more")
+        self.settings = replace(self.settings, **options)
+        if path is not None:
+            self.path = "/" + path.strip("/")
 
     # -- in a site -------------------------------------------------------------------
 
