@@ -1,0 +1,184 @@
+"""
+Engine.IO 4 on the wire: the bytes of the specification, and whatever else may come.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+import tests.memory  # noqa: F401  the settings of hypothesis
+from txrealtime.engineio.packet import (
+    CLOSE,
+    NOOP,
+    PING,
+    EngineIO4,
+    Packet,
+    PacketType,
+    message,
+    openPacket,
+)
+from txrealtime.errors import PacketError, ProtocolError
+
+codec = EngineIO4()
+
+characters = st.characters(codec="utf-8")
+packets = st.one_of(
+    st.builds(Packet, st.sampled_from(PacketType), st.text(characters)),
+    st.builds(message, st.binary()),
+)
+
+# A payload has no way to escape its separator, and the specification does not speak of it: over long
+# polling, an application's text must not hold one.  (JSON does not.)
+pollingPackets = packets.filter(lambda packet: packet.isBinary or "\x1e" not in packet.data)
+
+nearlyPayloads = st.lists(
+    st.one_of(st.binary(), packets.map(lambda packet: packet.wire), st.binary().map(b64encode)), max_size=4
+).map(b"\x1e".join)
+
+
+class PacketTests(SynchronousTestCase):
+    def test_text(self) -> None:
+        packet = message("héllo")
+        self.assertEqual(packet.type, PacketType.MESSAGE)
+        self.assertFalse(packet.isBinary)
+        self.assertEqual(packet.wire, b"4h\xc3\xa9llo")
+
+    def test_binary(self) -> None:
+        packet = message(b"\x00\xff4")
+        self.assertTrue(packet.isBinary)
+        self.assertEqual(packet.wire, b"\x00\xff4")
+
+    def test_encodedOnce(self) -> None:
+        """A packet for a thousand clients is the same bytes for each."""
+        packet = message("x" * 100)
+        self.assertIs(packet.wire, packet.wire)
+
+    def test_withoutData(self) -> None:
+        self.assertEqual((CLOSE.wire, PING.wire, NOOP.wire), (b"1", b"2", b"6"))
+
+    def test_equality(self) -> None:
+        self.assertEqual(message("a"), message("a"))
+        self.assertEqual(len({message("a"), message("a"), message(b"a")}), 2)
+        self.assertNotEqual(message("a"), Packet(PacketType.PONG, "a"))
+        self.assertNotEqual(message("a"), "4a")
+
+    def test_reprShowsNoPayload(self) -> None:
+        self.assertEqual(repr(message("secret")), "<MESSAGE 6 characters>")
+        self.assertEqual(repr(message(b"secret")), "<MESSAGE 6 bytes>")
+
+    def test_open(self) -> None:
+        """The keys and their order are those of the specification's example; times are in milliseconds."""
+        packet = openPacket("lv_VI97HAXpY6yYWAAAB", ["websocket"], 25, 20.5, 1_000_000)
+        self.assertEqual(
+            packet.wire,
+            b'0{"sid":"lv_VI97HAXpY6yYWAAAB","upgrades":["websocket"],'
+            b'"pingInterval":25000,"pingTimeout":20500,"maxPayload":1000000}',
+        )
+
+    def test_openInWholeMilliseconds(self) -> None:
+        data = json.loads(openPacket("x", [], 0.3, 0.0004, 1).data)
+        self.assertEqual((data["pingInterval"], data["upgrades"]), (300, []))
+        self.assertIsInstance(data["pingTimeout"], int)
+
+
+class PayloadTests(SynchronousTestCase):
+    """The bodies of HTTP long polling."""
+
+    def test_version(self) -> None:
+        self.assertEqual(codec.version, 4)
+
+    def test_encode(self) -> None:
+        """The example of the specification: ``hello``, a ping, and four bytes."""
+        packets = [message("hello"), PING, message(b"\x01\x02\x03\x04")]
+        self.assertEqual(codec.encodePayload(packets), b"4hello\x1e2\x1ebAQIDBA==")
+
+    def test_decode(self) -> None:
+        self.assertEqual(
+            codec.decodePayload(b"4hello\x1e2\x1ebAQIDBA=="),
+            [message("hello"), PING, message(b"\x01\x02\x03\x04")],
+        )
+
+    def test_types(self) -> None:
+        for type in PacketType:
+            self.assertEqual(codec.decodePayload(b"%dx" % type), [Packet(type, "x")])
+
+    def test_emptyBinary(self) -> None:
+        self.assertEqual(codec.decodePayload(b"b"), [message(b"")])
+
+    def test_refused(self) -> None:
+        for body in (
+            b"",
+            b"4a\x1e",
+            b"\x1e4a",
+            b"4a\x1e\x1e4b",
+            b"7",
+            b"/",
+            b"abc",
+            b"\xd9\xa4",
+            b"B",
+            b"-1",
+        ):
+            self.assertRaises(PacketError, codec.decodePayload, body)
+
+    def test_notUTF8(self) -> None:
+        for text in (b"4\xff", b"4\xed\xa0\x80", b"2\xc3", b"4\xc0\x80"):
+            self.assertRaises(PacketError, codec.decodePayload, text)
+
+    def test_notBase64(self) -> None:
+        for text in (b"bA", b"bAQID\nBA==", b"b\xff\xff", b"bA===", b"b-_-_", b"bAQ==AQ=="):
+            self.assertRaises(PacketError, codec.decodePayload, text)
+
+    @given(st.lists(pollingPackets, min_size=1))
+    def test_roundTrip(self, packets: list[Packet]) -> None:
+        self.assertEqual(codec.decodePayload(codec.encodePayload(packets)), packets)
+
+    @given(st.one_of(st.binary(), nearlyPayloads))
+    @example(b"b" * 10_000)
+    @example(b"\x1e" * 10_000)
+    @example(b"4" + b"9" * 10_000)
+    def test_anythingDecodesOrIsRefused(self, body: bytes) -> None:
+        try:
+            decoded = codec.decodePayload(body)
+        except ProtocolError:
+            return
+        self.assertEqual(codec.decodePayload(codec.encodePayload(decoded)), decoded)
+
+
+class MessageTests(SynchronousTestCase):
+    """The messages of WebSocket."""
+
+    def test_text(self) -> None:
+        self.assertEqual(codec.decodeMessage(b"4hello", False), message("hello"))
+        self.assertEqual(codec.decodeMessage(b"2probe", False), Packet(PacketType.PING, "probe"))
+
+    def test_separatorIsText(self) -> None:
+        self.assertEqual(codec.decodeMessage(b"4a\x1e4b", False), message("a\x1e4b"))
+
+    def test_binaryHasNoType(self) -> None:
+        self.assertEqual(codec.decodeMessage(b"4\xff", True), message(b"4\xff"))
+        self.assertEqual(codec.decodeMessage(b"", True), message(b""))
+
+    def test_binaryAsText(self) -> None:
+        """A client that cannot send binary frames (``b64=1``) sends base64."""
+        self.assertEqual(codec.decodeMessage(b"bAQIDBA==", False), message(b"\x01\x02\x03\x04"))
+
+    def test_refused(self) -> None:
+        for text in (b"", b"x", b"7", b"4\xff", b"b="):
+            self.assertRaises(PacketError, codec.decodeMessage, text, False)
+
+    @given(packets)
+    def test_roundTrip(self, packet: Packet) -> None:
+        self.assertEqual(codec.decodeMessage(packet.wire, packet.isBinary), packet)
+
+    @given(st.binary(), st.booleans())
+    def test_anythingDecodesOrIsRefused(self, payload: bytes, isBinary: bool) -> None:
+        try:
+            packet = codec.decodeMessage(payload, isBinary)
+        except ProtocolError:
+            return
+        self.assertEqual(codec.decodeMessage(packet.wire, packet.isBinary), packet)
