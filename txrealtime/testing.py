@@ -76,7 +76,7 @@ class FakeTransport:
             if self.name == "polling":
                 self.sent += codec.decodePayload(codec.encodePayload([packet]))
             else:
-                self.sent.append(codec.decodeMessage(packet.wire, packet.isBinary))
+                self.sent.append(_decoded(packet))
 
     def take(self) -> list[Packet]:
         """The packets sent since the last call."""
@@ -222,8 +222,7 @@ class Client:
 
     def _sendPacket(self, packet: socketio.Packet) -> None:
         for part in self._parser.encode(packet):
-            wire = message(part)
-            self.session.packetReceived(self.transport, EngineIO4().decodeMessage(wire.wire, wire.isBinary))
+            self.session.packetReceived(self.transport, _decoded(message(part)))
         self.flush()
 
     def flush(self) -> None:
@@ -265,3 +264,9 @@ class Client:
             result = answer(*args)
             data = list(result) if isinstance(result, tuple) else [] if result is None else [result]
             self._sendPacket(socketio.Packet(socketio.PacketType.ACK, packet.namespace, data, packet.id))
+
+
+def _decoded(packet: Packet) -> Packet:
+    """What the other side of a WebSocket makes of a packet."""
+    codec = EngineIO4()
+    return codec.decodeBytes(packet.wire) if packet.isBinary else codec.decodeText(packet.wire.decode())

@@ -22,12 +22,13 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from txrealtime import AckTimeout, ConnectionRejected, Disconnected, Server
+from txrealtime.engineio.frames import FrameProtocol
 from txrealtime.engineio.handshake import Handshake
 from txrealtime.engineio.resource import Engine
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.site import EngineSite
-from txrealtime.engineio.websocket import FrameProtocol, WebSocketFactory
+from txrealtime.engineio.websocket import FrameFactory
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.sockets import Socket
 
@@ -325,17 +326,20 @@ class EchoFrames(FrameProtocol):
     Sends back each message of a WebSocket.
     """
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self.sendPayload(payload, isBinary)
+    def textReceived(self, text: str) -> None:
+        self.sendText(text)
+
+    def bytesReceived(self, data: bytes) -> None:
+        self.sendBytes(data)
 
 
-def echoFactory() -> WebSocketFactory:
+def echoFactory() -> FrameFactory:
     """
     WebSocket without Engine.IO: the limits, the framing and the compression that sessions have.
     """
     # The largest messages of the suite have 16 MiB.
     settings = Settings(maxPayload=1 << 25, perMessageDeflate=True)
-    return WebSocketFactory(settings, reactor, EchoFrames)
+    return FrameFactory(settings, reactor, EchoFrames)
 
 
 # -- all together

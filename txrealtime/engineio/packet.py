@@ -9,7 +9,6 @@ Only bytes and packets are known here: no HTTP, no WebSocket frames, no time.
 
 from __future__ import annotations
 
-import binascii
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
@@ -33,8 +32,8 @@ class PacketType(IntEnum):
     NOOP = 6
 
 
-_TYPES: Final = tuple(PacketType)
 _DIGITS: Final = tuple(str(int(type)) for type in PacketType)
+_BY_DIGIT: Final = dict(zip(_DIGITS, PacketType, strict=True))
 
 
 @final
@@ -131,8 +130,11 @@ class Codec(Protocol):
     def decodePayload(self, body: bytes) -> list[Packet]:
         """The packets in the body of an HTTP request."""
 
-    def decodeMessage(self, payload: bytes, isBinary: bool) -> Packet:
-        """The packet in one WebSocket message."""
+    def decodeText(self, text: str) -> Packet:
+        """The packet in a WebSocket's text message."""
+
+    def decodeBytes(self, data: bytes) -> Packet:
+        """The packet in a WebSocket's binary message."""
 
 
 class EngineIO4:
@@ -140,38 +142,34 @@ class EngineIO4:
 
     version: Final = 4
 
-    _SEPARATOR: Final = b"\x1e"
-
-    @classmethod
-    def encodePayload(cls, packets: Iterable[Packet]) -> bytes:
+    @staticmethod
+    def encodePayload(packets: Iterable[Packet]) -> bytes:
         # HTTP long polling carries binary in base64 ("Packet encoding", "HTTP long-polling").
-        return cls._SEPARATOR.join(
+        return b"\x1e".join(
             [b"b" + b64encode(packet.wire) if packet.isBinary else packet.wire for packet in packets]
         )
 
     @classmethod
     def decodePayload(cls, body: bytes) -> list[Packet]:
-        decode = cls._decodeText
+        try:
+            text = body.decode()
+        except UnicodeDecodeError as error:
+            raise PacketError(f"a body that is not UTF-8 at byte {error.start}") from None
         # An empty body or a trailing separator holds an empty packet, which is none.
-        return [decode(part) for part in body.split(cls._SEPARATOR)]
-
-    @classmethod
-    def decodeMessage(cls, payload: bytes, isBinary: bool) -> Packet:
-        return message(payload) if isBinary else cls._decodeText(payload)
+        return [cls.decodeText(part) for part in text.split("\x1e")]
 
     @staticmethod
-    def _decodeText(text: bytes) -> Packet:
-        if not text:
-            raise PacketError("an empty packet")
-        digit = text[0] - 48
-        if 0 <= digit <= 6:
-            try:
-                return Packet(_TYPES[digit], text[1:].decode())
-            except UnicodeDecodeError as error:
-                raise PacketError(f"a text packet that is not UTF-8 at byte {error.start + 1}") from None
-        if text[:1] == b"b":
+    def decodeText(text: str) -> Packet:
+        type = _BY_DIGIT.get(text[:1])
+        if type is not None:
+            return Packet(type, text[1:])
+        if text[:1] == "b":
             try:
                 return message(b64decode(text[1:], validate=True))
-            except binascii.Error:
+            except ValueError:
                 raise PacketError("a binary packet that is not base64") from None
         raise PacketError(f"packet type {text[:1]!r}, expected '0' to '6' or 'b'")
+
+    @staticmethod
+    def decodeBytes(data: bytes) -> Packet:
+        return message(data)

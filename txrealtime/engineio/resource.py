@@ -32,6 +32,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
+from txrealtime.engineio.frames import refusal
 from txrealtime.engineio.handshake import (
     Handshake,
     allowsOrigin,
@@ -43,13 +44,8 @@ from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.polling import PollingTransport, respond
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.websocket import (
-    WebSocketFactory,
-    WebSocketTransport,
-    peerAddress,
-    refusal,
-    takeOver,
-)
+from txrealtime.engineio.transport import WebSocketFactory, WebSocketTransport, peerAddress
+from txrealtime.engineio.websocket import takeOver
 from txrealtime.errors import ConnectionRejected, HandshakeError
 
 __all__ = ["Engine"]
@@ -102,9 +98,7 @@ class Engine:
 
     def webSocketFactory(self) -> WebSocketFactory:
         """A factory for an endpoint that serves WebSocket alone, without ``twisted.web``."""
-        factory = WebSocketFactory(self.settings, self._reactor)
-        factory.opener = self
-        return factory
+        return WebSocketFactory(self.settings, self._reactor, self)
 
     # -- requests ----------------------------------------------------------------
 

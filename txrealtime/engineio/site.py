@@ -15,7 +15,7 @@ from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
-from txrealtime.engineio.websocket import refusal
+from txrealtime.engineio.frames import refusal
 from txrealtime.errors import HandshakeError
 
 __all__ = ["Beside", "EngineSite"]

@@ -1,0 +1,164 @@
+"""
+A session's WebSocket: packets on top of :mod:`~txrealtime.engineio.websocket`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from twisted.internet.interfaces import IReactorTime, ISSLTransport
+from zope.interface import implementer
+
+from txrealtime.engineio.frames import FrameProtocol, frame
+from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.packet import Packet
+from txrealtime.engineio.session import CloseReason, ITransport, Session
+from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.websocket import FrameFactory
+from txrealtime.errors import PacketError
+
+__all__ = ["Opener", "WebSocketFactory", "WebSocketTransport", "peerAddress"]
+
+# RFC 6455, 7.4.1
+_CLOSE_CODES: Final = {CloseReason.SHUTTING_DOWN: 1001, CloseReason.PARSE_ERROR: 1002}
+
+
+class Opener(Protocol):
+    """What decides on a WebSocket's opening handshake, and finds its session: the engine."""
+
+    def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> Handshake: ...
+
+    async def verify(self, handshake: Handshake, transport: str, method: str) -> None: ...
+
+    def webSocketOpened(self, transport: WebSocketTransport, handshake: Handshake) -> None: ...
+
+
+def peerAddress(address: Any) -> str:
+    """A peer's address as text; ``unix`` for a UNIX socket."""
+    return getattr(address, "host", "unix")
+
+
+@implementer(ITransport)
+class WebSocketTransport(FrameProtocol):
+    """
+    A session's WebSocket.
+
+    :param opener: the engine.
+    """
+
+    name: Final = "websocket"
+    batch: Final = 1 << 16
+
+    def __init__(self, opener: Opener) -> None:
+        super().__init__()
+        self.session: Session | None = None
+        self.writable = False
+        self._opener = opener
+        self._handshake: Handshake | None = None
+
+    # -- the opening -------------------------------------------------------------
+
+    async def handshakeReceived(
+        self, headers: Mapping[str, str], url: str, protocols: Sequence[str]
+    ) -> str | None:
+        transport = self.transport
+        # What a hasty client sends before it has our answer must not be taken for another request.
+        transport.pauseProducing()
+        try:
+            secure = ISSLTransport.providedBy(transport)
+            peer = peerAddress(transport.getPeer())
+            self._handshake = handshake = self._opener.readHandshake(headers, url, peer, secure)
+            await self._opener.verify(handshake, self.name, "GET")
+        finally:
+            transport.resumeProducing()
+        return None
+
+    def opened(self) -> None:
+        self.writable = True
+        self.transport.registerProducer(self, True)
+        handshake, self._handshake = self._handshake, None
+        assert handshake is not None
+        self._opener.webSocketOpened(self, handshake)
+
+    # -- packets -----------------------------------------------------------------
+
+    def send(self, packets: Sequence[Packet]) -> None:
+        if self.compresses:
+            for packet in packets:
+                self.sendPayload(packet.wire, packet.isBinary)
+        else:
+            for packet in packets:
+                self.write(packet.frame or _framed(packet))
+
+    def textReceived(self, text: str) -> None:
+        session = self.session
+        if session is None:
+            return
+        try:
+            packet = session.codec.decodeText(text)
+        except PacketError as error:
+            session.transportLost(self, CloseReason.PARSE_ERROR, str(error))
+        else:
+            session.packetReceived(self, packet)
+
+    def bytesReceived(self, data: bytes) -> None:
+        session = self.session
+        if session is None:
+            return
+        session.packetReceived(self, session.codec.decodeBytes(data))
+
+    # -- backpressure: IPushProducer for what we write, and reading on demand ------
+
+    def pauseProducing(self) -> None:
+        self.writable = False
+
+    def resumeProducing(self) -> None:
+        if self.session is not None:
+            self.writable = True
+            self.session.transportWritable(self)
+
+    def stopProducing(self) -> None:
+        self.writable = False
+
+    def pauseReading(self) -> None:
+        self.transport.pauseProducing()
+
+    def resumeReading(self) -> None:
+        self.transport.resumeProducing()
+
+    # -- the end -----------------------------------------------------------------
+
+    def farewell(self, reason: CloseReason) -> Sequence[Packet]:
+        return ()  # the close frame says it
+
+    def close(self, reason: CloseReason) -> None:
+        self.writable = False
+        if reason is CloseReason.SLOW_CONSUMER:
+            self.abort()
+        elif self.session is not None:
+            # What reads the client's answer must run, even if the session had paused it.
+            self.transport.resumeProducing()
+            self.startClosing(_CLOSE_CODES.get(reason, 1000), reason)
+
+    def ended(self, broken: bool) -> None:
+        self.writable = False
+        session, self.session = self.session, None
+        if session is not None:
+            if broken:
+                session.transportLost(self, CloseReason.TRANSPORT_ERROR, "WebSocket protocol violation")
+            else:
+                session.transportLost(self, CloseReason.TRANSPORT_CLOSE)
+
+
+def _framed(packet: Packet) -> bytes:
+    """A packet's frame, kept for the next client that it goes to."""
+    packet.frame = frame(packet.wire, packet.isBinary)
+    return packet.frame
+
+
+class WebSocketFactory(FrameFactory):
+    """Makes the WebSockets of an engine."""
+
+    def __init__(self, settings: Settings, reactor: IReactorTime, opener: Opener) -> None:
+        super().__init__(settings, reactor, lambda: WebSocketTransport(opener))
