@@ -50,6 +50,7 @@ class Settings(engineio.Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._checkPositive("connectTimeout", "maxWaiting", "drainTimeout")
+        self._checkNotNegative("maxAttachments")
 
 
 class Server(Service):

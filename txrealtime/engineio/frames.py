@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Server as TCPServer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
@@ -31,6 +32,8 @@ __all__ = ["FrameProtocol", "frame", "refusal", "xor"]
 
 # Replies made while one read is handled leave in one write, unless they grow beyond this.
 _CORK_LIMIT: Final = 65536
+
+_log = Logger()
 
 _HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for first in (0x81, 0x82))
 
@@ -73,7 +76,7 @@ class FrameProtocol(Protocol):
     built on it, and so can be any plain WebSocket server that wants the same limits.
     """
 
-    factory: FrameFactory  # type: ignore[assignment]
+    factory: FrameFactory
     transport: Any
 
     def __init__(self) -> None:
@@ -288,6 +291,12 @@ class FrameProtocol(Protocol):
 
     def refuse(self, error: HandshakeError, headers: Mapping[str, str]) -> None:
         """Refuse the opening handshake, with the protocol's own error as the body."""
+        _log.info(
+            "refused {address}: {status} {message}",
+            address=getattr(self.transport.getPeer(), "host", "unix"),
+            status=error.status,
+            message=error.message,
+        )
         body = refusal(error)
         lines = [
             f"HTTP/1.1 {error.status} {RESPONSES.get(error.status, b'Refused').decode()}",

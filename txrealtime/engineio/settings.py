@@ -6,6 +6,7 @@ Each field carries the help text from which ``twistd realtime`` makes an option.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,18 +69,28 @@ class Settings:
         self._checkPositive(
             "pingInterval", "pingTimeout", "upgradeTimeout", "closeTimeout", "handshakeTimeout", "maxPayload"
         )
+        self._checkNotNegative("maxBuffered", "compressionThreshold")
 
     def _checkPositive(self, *names: str) -> None:
         for name in names:
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected a number above 0")
+
+    def _checkNotNegative(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected 0 or a number above")
 
 
 def _checkedOrigin(origin: str) -> str:
     """An origin in the form in which browsers send it, or ``*`` or ``null``."""
     if origin in ("*", "null"):
         return origin
-    parts = urlsplit(origin)
-    if not parts.scheme or not parts.netloc or parts.path.strip("/") or parts.query:
+    try:
+        parts = urlsplit(origin)
+        whole = parts.scheme and parts.hostname and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole or parts.path.strip("/") or parts.query:
         raise ValueError(f"origin {origin!r}, expected a form like 'https://example.org' or '*'")
     return f"{parts.scheme}://{parts.netloc}".lower()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from autobahn.websocket.xormasker import create_xor_masker
+from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.protocols.policies import ProtocolWrapper
@@ -48,8 +48,19 @@ else:
         unmask = _xorByAutobahn
 
 
+class _Silent:
+    """In place of Autobahn's logger, which tells each refusal twice, and holds text that a client sent."""
+
+    def ignore(self, *args: Any, **values: Any) -> None:
+        """Say nothing."""
+
+    debug = info = warn = error = failure = ignore
+
+
 class Autobahn(WebSocketServerProtocol):
     """Autobahn's part of one :class:`FrameProtocol`."""
+
+    log = _Silent()
 
     # Its settings are those of the factory: as class attributes, see FrameFactory, they
     # need not be copied to each connection.
@@ -81,7 +92,9 @@ class Autobahn(WebSocketServerProtocol):
         self.owner.write(data)
 
     def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
-        self.owner.refuse(self._refusal or HandshakeError(3, reason, code), dict(responseHeaders or ()))
+        # Autobahn quotes what it dislikes, after its own words.
+        error = self._refusal or HandshakeError(3, reason.partition('"')[0], code)
+        self.owner.refuse(error, dict(responseHeaders or ()))
 
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
@@ -134,7 +147,7 @@ class Autobahn(WebSocketServerProtocol):
 
     def sendCompressed(self, payload: bytes, isBinary: bool) -> None:
         """Send a message compressed (RFC 7692), of any size: ``sendMessage`` limits it to ``maxPayload``."""
-        deflate = self._perMessageCompress
+        deflate: Any = self._perMessageCompress
         deflate.start_compress_message()
         compressed = deflate.compress_message_data(payload) + deflate.end_compress_message()
         self.sendFrame(opcode=2 if isBinary else 1, payload=compressed, rsv=4)

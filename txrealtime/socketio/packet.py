@@ -329,6 +329,10 @@ class JSONParser:
         text, attachments = ("", ()) if data is None else self._encoder.encode(data)
         head = str(type.value)
         if attachments:
+            if type is not PacketType.EVENT and type is not PacketType.ACK:
+                raise TypeError(
+                    f"cannot send bytes, found in the data of a {type.name}: only events and acks carry them"
+                )
             binary = PacketType.BINARY_EVENT if type is PacketType.EVENT else PacketType.BINARY_ACK
             head = f"{binary.value}{len(attachments)}-"
         if namespace != "/":
