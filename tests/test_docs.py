@@ -20,8 +20,12 @@ from textwrap import dedent
 from typing import Any
 
 from twisted import internet
+from twisted.internet import endpoints, reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.interop.clients import NODE, requireJavaScriptClient, untilListening
@@ -35,6 +39,9 @@ BLOCK = re.compile(
     r"^\.\. code-block:: (?P<language>\w+)\n(?:   :caption: (?P<name>.*)\n)?\n(?P<text>(?:   .*\n|\n)+)",
     re.MULTILINE,
 )
+
+ACTIVATE = ("/bin/sh", "-c", 'exec env LISTEN_FDS=1 LISTEN_FDNAMES=chat.socket LISTEN_PID=$$ "$@"', "sh")
+"Runs a command as systemd does, with file 3 a socket that listens."
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,30 @@ def blocksOf(page: str) -> Iterator[Block]:
     """
     for found in BLOCK.finditer(PAGES[page].read_text() + "\n"):
         yield Block(found["language"], found["name"] or "", dedent(found["text"]).strip() + "\n")
+
+
+class Nonsense(Protocol):
+    """
+    Says what no server understands, and hears how it hangs up.
+    """
+
+    def __init__(self) -> None:
+        self.done: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.write(b"?\r\n\r\n")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.done.callback(None)
+
+
+async def answered(port: int) -> None:
+    """
+    Wait until a server reacts: one that listens may not be running yet, and would not end well.
+    """
+    endpoint = endpoints.clientFromString(reactor, f"tcp:127.0.0.1:{port}")
+    protocol = await endpoints.connectProtocol(endpoint, Nonsense())
+    await protocol.done
 
 
 class PageTestCase(TestCase):
@@ -101,9 +132,9 @@ class PageTestCase(TestCase):
         finally:
             internet.reactor = real
         if "main" in self.names:
-            reactor = MemoryReactorClock()
-            self.names.pop("main")(reactor)
-            self.assertEqual([port for port, *_ in reactor.tcpServers], [8000])
+            memory = MemoryReactorClock()
+            self.names.pop("main")(memory)
+            self.assertEqual([port for port, *_ in memory.tcpServers], [8000])
 
     async def show_javascript(self, block: Block) -> None:
         """A file, which a command runs."""
@@ -137,11 +168,9 @@ class PageTestCase(TestCase):
                 argument = re.sub(":[0-9]+", f":{ports[-1]}", argument, count=1)
             command.append(argument)
         if any(argument.startswith("systemd:") for argument in arguments):
-            # What systemd does: a socket that listens is the first file after the standard ones.
             with socket.create_server(("127.0.0.1", 0)) as listening:
                 ports.append(listening.getsockname()[1])
-                command = ["/bin/sh", "-c", 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"', "sh", *command]
-                self.server = self.start(*command, childFDs={3: listening.fileno()})
+                self.server = self.start(*ACTIVATE, *command, childFDs={3: listening.fileno()})
         else:
             if not ports:
                 ports.append(freePort())
@@ -149,6 +178,7 @@ class PageTestCase(TestCase):
             self.server = self.start(*command)
         for port in ports:
             await untilListening(self.server, port)
+            await answered(port)
         self.port = ports[0]
         return ""
 
