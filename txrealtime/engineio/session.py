@@ -42,8 +42,6 @@ __all__ = ["CloseReason", "IReceiver", "ITransport", "Session", "State"]
 
 _log = Logger()
 
-MESSAGE: Final = PacketType.MESSAGE
-
 
 class CloseReason(StrEnum):
     """Why a session, or a socket on it, ended: the words that Socket.IO users know."""
@@ -66,6 +64,11 @@ class State(Enum):
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
+
+
+# In Python 3.11, to look up a member of an enumeration takes longer than to compare it.
+_OPEN: Final = State.OPEN
+_MESSAGE: Final = PacketType.MESSAGE
 
 
 class IReceiver(Interface):
@@ -181,7 +184,7 @@ class Session:
         greeting = openPacket(
             self.sid, upgrades, settings.pingInterval, settings.pingTimeout, settings.maxPayload
         )
-        self._enqueue([greeting])
+        self.sendPackets([greeting])
         self._startTimer(settings.pingInterval, self._ping)
 
     # -- the way out ---------------------------------------------------------
@@ -201,13 +204,14 @@ class Session:
 
     def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> None:
         """Send packets that belong together: all of them or, if volatile, none."""
-        if self.state is State.OPEN and (not volatile or self.writable):
-            self._enqueue(packets)
+        if self.state is _OPEN:
+            if not self._queue and self.transport.writable:
+                self.transport.send(packets)
+            elif not volatile:
+                self._wait(packets)
 
-    def _enqueue(self, packets: Sequence[Packet]) -> None:
-        if not self._queue and self.transport.writable:
-            self.transport.send(packets)
-            return
+    def _wait(self, packets: Sequence[Packet]) -> None:
+        """Keep packets until the transport can take them."""
         size = sum([len(packet.wire) for packet in packets])
         # One message always goes, however large: it would never go otherwise.
         if self._queue and self.buffered + size > self.settings.maxBuffered:
@@ -261,15 +265,12 @@ class Session:
             if self._upgrade is not None and transport is self._upgrade.candidate:
                 self._upgrade.packetReceived(packet)
             return
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             return
         self._alive = True
         type = packet.type
-        if type is MESSAGE:
-            try:
-                self.receiver.messageReceived(packet.data)
-            except Exception:
-                _log.failure("session {session}: the receiver failed on a message", session=self.label)
+        if type is _MESSAGE:
+            self.messageReceived(packet.data)
         elif type is PacketType.PONG:
             self._pong()
         elif type is PacketType.CLOSE:
@@ -278,6 +279,15 @@ class Session:
             # "Heartbeat": since version 4 it is the server who asks.
             self._end(CloseReason.TRANSPORT_ERROR, "a PING from a client of protocol 4")
         # OPEN, UPGRADE and NOOP mean nothing here, and do no harm.
+
+    def messageReceived(self, data: str | bytes) -> None:
+        """The current transport has received a message: the short form of :meth:`packetReceived`."""
+        if self.state is _OPEN:
+            self._alive = True
+            try:
+                self.receiver.messageReceived(data)
+            except Exception:
+                _log.failure("session {session}: the receiver failed on a message", session=self.label)
 
     def pause(self) -> None:
         """Read no more from the client: too much of what it sent is waiting."""
@@ -304,7 +314,7 @@ class Session:
         self._alive = False
         self._awaitsPong = True
         self._startTimer(self.settings.pingTimeout, self._pongMissing)
-        self._enqueue([PING])
+        self.sendPackets([PING])
 
     def _pong(self) -> None:
         # One that nobody asked for changes nothing.

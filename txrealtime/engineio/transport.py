@@ -84,16 +84,20 @@ class WebSocketTransport(FrameProtocol):
     # -- packets -----------------------------------------------------------------
 
     def send(self, packets: Sequence[Packet]) -> None:
-        if self.compresses:
-            for packet in packets:
-                self.sendPayload(packet.wire, packet.isBinary)
-        else:
+        autobahn = self._autobahn
+        if autobahn is None or not autobahn.compresses:
             for packet in packets:
                 self.write(packet.frame or _framed(packet))
+        else:
+            for packet in packets:
+                self.sendPayload(packet.wire, packet.isBinary)
 
     def textReceived(self, text: str) -> None:
         session = self.session
         if session is None:
+            return
+        if text[:1] == "4" and session.transport is self:
+            session.messageReceived(text[1:])
             return
         try:
             packet = session.codec.decodeText(text)

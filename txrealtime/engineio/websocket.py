@@ -18,7 +18,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.server import NOT_DONE_YET, Request
 
-from txrealtime.engineio.frames import FrameProtocol, refusal, xor
+from txrealtime.engineio.frames import FrameProtocol, refusal
 from txrealtime.engineio.settings import Settings
 from txrealtime.errors import HandshakeError
 
@@ -30,12 +30,20 @@ _UPGRADE_REQUIRED: Final = 426
 _OPEN: Final = WebSocketServerProtocol.STATE_OPEN
 
 
-def _xorByAutobahn(payload: bytes, mask: bytes) -> bytes:
-    # Autobahn's masker takes 3 us for any size up to a few KiB.
-    if len(payload) < 1500:
-        return xor(payload, mask)
-    unmasked: bytes = create_xor_masker(mask, len(payload)).process(payload)
-    return unmasked
+def _unmask(payload: bytes, mask: bytes) -> bytes:
+    """
+    A payload without its mask (RFC 6455, 5.3).
+
+    :param mask: 4 bytes.
+    """
+    size = len(payload)
+    if size > 1500:
+        # Autobahn's masker takes 3 us for any size up to a few KiB, 8 for 64.
+        unmasked: bytes = create_xor_masker(mask, size).process(payload)
+        return unmasked
+    # One operation on two large integers: 0.5 us for 64 bytes, 2.3 for 1 KiB.
+    key = mask * ((size + 3) >> 2)
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(key[:size], "little")).to_bytes(size, "little")
 
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ else:
         # 0.06 us for 64 bytes, and 1 us for 64 KiB.
         from websockets.speedups import apply_mask as unmask
     except ImportError:
-        unmask = _xorByAutobahn
+        unmask = _unmask
 
 
 class _Silent:

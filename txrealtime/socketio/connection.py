@@ -24,6 +24,7 @@ from zope.interface import implementer
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
 from txrealtime.socketio.directory import Directory
+from txrealtime.socketio.handler import isDeferred
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.packet import Packet, PacketType
 from txrealtime.socketio.sockets import Handshake, Socket
@@ -31,6 +32,11 @@ from txrealtime.socketio.sockets import Handshake, Socket
 __all__ = ["Connection"]
 
 _log = Logger()
+
+# In Python 3.11, to look up a member of an enumeration takes longer than to compare it.
+_CONNECT: Final = PacketType.CONNECT
+_EVENT: Final = PacketType.EVENT
+_ACK: Final = PacketType.ACK
 
 # Beyond this many times maxWaiting, even a client that owes us an ack has sent too much.
 _PATIENCE: Final = 10
@@ -95,15 +101,15 @@ class Connection:
             return
         size, self._size = self._size, 0
         type = packet.type
-        if type is PacketType.CONNECT:
+        if type is _CONNECT:
             self._connect(packet)
             return
         socket = self._sockets.get(packet.namespace)
         if socket is None:
             self._withoutSocket(packet)
-        elif type is PacketType.EVENT:
+        elif type is _EVENT:
             self._event(socket, packet, size)
-        elif type is PacketType.ACK and packet.id is not None:
+        elif type is _ACK and packet.id is not None:
             socket.answered(packet.id, packet.data)
         elif type is PacketType.DISCONNECT:
             self._drop(socket, CloseReason.CLIENT_DISCONNECT)
@@ -153,7 +159,7 @@ class Connection:
             namespace = await self._directory.find(path, auth)
             socket = Socket(namespace, self, Handshake(self.session.handshake, auth))
             asked = namespace.admit(socket)
-            if isinstance(asked, Deferred):
+            if isDeferred(asked):
                 await asked
             if socket.leftBecause is not None:
                 rejection = ConnectionRejected()
@@ -220,7 +226,7 @@ class Connection:
         socket.running += 1
         event, *args = packet.data
         result = socket.namespace.dispatch(socket, event, args)
-        if isinstance(result, Deferred):
+        if isDeferred(result):
             result.addCallback(self._handledLater, socket, packet)
         else:
             self._handled(result, socket, packet)
@@ -267,7 +273,7 @@ class Connection:
     def _acknowledge(self, socket: Socket, id: int, result: Any) -> None:
         data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
         try:
-            messages = socket.namespace.encode(Packet(PacketType.ACK, socket.namespace.path, data, id))
+            messages = socket.namespace.encode(Packet(_ACK, socket.namespace.path, data, id))
         except (TypeError, ValueError):
             _log.failure(
                 "{namespace} {socket}: a handler returned what cannot be sent as an ack",

@@ -9,6 +9,7 @@ to the handler of its name; what that returns is the ack.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -20,7 +21,7 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import ArgumentsMismatch
 from txrealtime.socketio.audience import Audience, Person, Rooms
-from txrealtime.socketio.handler import Handler, run
+from txrealtime.socketio.handler import Handler, isDeferred, run, start
 from txrealtime.socketio.packet import RESERVED, Packet
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Namespace:
     """
 
     path: str = ""
+    encode: Callable[[Packet], list[engineio.Packet]]
     _home: Home
 
     def __init__(self, concurrency: int | None = 1) -> None:
@@ -233,7 +235,7 @@ class Namespace:
                 result = self._handle(socket, event, args)
         except Exception:
             return self._handlerFailed(Failure(), socket, event)
-        if isinstance(result, Deferred):
+        if isDeferred(result):
             result.addErrback(self._handlerFailed, socket, event)
         return result
 
@@ -254,7 +256,8 @@ class Namespace:
         given = len(args) + 1
         if not handler.least <= given <= handler.most:
             handler.check(given)
-        return run(handler.function, socket, *args)
+        result = handler.function(socket, *args)
+        return start(result) if result.__class__ is CoroutineType else result
 
     def _handlerFailed(self, failure: Failure, socket: Socket, event: str) -> Any:
         for kinds, handler in self._errorHandlers:
@@ -330,16 +333,12 @@ class Namespace:
         """
         if self.path:
             raise ValueError(f"this namespace is mounted at {self.path} already")
-        self.path, self._home = path, home
+        self.path, self._home, self.encode = path, home, home.encode
 
     @property
     def reactor(self) -> IReactorTime:
         """The clock."""
         return self._home.reactor
-
-    def encode(self, packet: Packet) -> list[engineio.Packet]:
-        """The messages of a packet, ready for any number of clients."""
-        return self._home.encode(packet)
 
     def nextId(self) -> int:
         """A number for an ack, unique in the namespace."""
