@@ -1,0 +1,975 @@
+"""
+One client's connection: admission, events in turn, backpressure, and how it ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import capturedLogs
+
+from tests.talk import Recorder, Steps, TalkTestCase, textOf
+from txrealtime import AckTimeout, CloseReason, ConnectionRejected, Disconnected, Socket
+from txrealtime.testing import Client
+
+
+class AdmissionTests(TalkTestCase):
+    """
+    CONNECT, and what `connected` says to it.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.makeServer()
+        self.lobby = Recorder()
+        self.server.mount("/lobby", self.lobby)
+
+    def test_connectWithAuth(self) -> None:
+        client = self.makeClient(self.server)
+        id = self.successResultOf(client.connect("/lobby", {"token": "x", "deep": [1, None]}))
+        self.assertEqual(self.lobby.take(), [("connected", id, {"token": "x", "deep": [1, None]})])
+        socket = self.lobby.sockets[id]
+        self.assertEqual(socket.handshake.auth, {"token": "x", "deep": [1, None]})
+        self.assertTrue(socket.connected)
+
+    def test_connectWithoutAuth(self) -> None:
+        client = self.makeClient(self.server)
+        id = self.successResultOf(client.connect("/lobby"))
+        self.assertEqual(self.lobby.take(), [("connected", id, None)])
+
+    def test_onTheWire(self) -> None:
+        client = self.makeClient(self.server)
+        self.sendText(client, '0/lobby,{"token":1}')
+        [socket] = self.lobby.sockets.values()
+        self.assertEqual(self.wireOf(client), [f'0/lobby,{{"sid":"{socket.id}"}}'])
+
+    def test_idIsNotTheSessions(self) -> None:
+        client = self.join(self.server, "/lobby")
+        self.successResultOf(client.connect("/"))
+        self.assertEqual(len({client.id("/lobby"), client.id("/"), client.session.sid}), 3)
+
+    def test_refusedWithData(self) -> None:
+        self.lobby.admission = ConnectionRejected("who are you?", {"code": 401})
+        client = self.makeClient(self.server)
+        error = self.failureResultOf(client.connect("/lobby"), ConnectionRejected).value
+        self.assertEqual((error.message, error.data), ("who are you?", {"code": 401}))
+        self.assertRaises(Disconnected, client.id, "/lobby")
+
+    def test_refusalOnTheWire(self) -> None:
+        client = self.makeClient(self.server)
+        self.lobby.admission = ConnectionRejected("no")
+        self.sendText(client, "0/lobby,")
+        self.lobby.admission = ConnectionRejected("no", 0)
+        self.sendText(client, "0/lobby,")
+        self.assertEqual(
+            self.wireOf(client), ['4/lobby,{"message":"no"}', '4/lobby,{"message":"no","data":0}']
+        )
+
+    def test_refusedIsNotToldThatItLeft(self) -> None:
+        self.lobby.admission = ConnectionRejected()
+        client = self.makeClient(self.server)
+        self.failureResultOf(client.connect("/lobby"), ConnectionRejected)
+        client.close()
+        self.assertEqual([call[0] for call in self.lobby.take()], ["connected"])
+
+    def test_refusedMayTryAgain(self) -> None:
+        self.lobby.admission = ConnectionRejected()
+        client = self.makeClient(self.server)
+        self.failureResultOf(client.connect("/lobby"), ConnectionRejected)
+        self.lobby.admission = None
+        self.successResultOf(client.connect("/lobby"))
+
+    def test_refusedFromRoomsLeavesThem(self) -> None:
+        @self.lobby.onConnect
+        def connected(socket: Socket) -> None:
+            socket.join("red")
+            raise ConnectionRejected("no")
+
+        client = self.makeClient(self.server)
+        self.failureResultOf(client.connect("/lobby"), ConnectionRejected)
+        self.assertNotIn("red", self.lobby.rooms)
+
+    def test_unknownNamespace(self) -> None:
+        client = self.makeClient(self.server)
+        error = self.failureResultOf(client.connect("/nowhere"), ConnectionRejected).value
+        self.assertEqual((error.message, error.data), ("Invalid namespace", None))
+        self.successResultOf(client.connect("/lobby"))
+
+    def test_failingIsLoggedAndRefused(self) -> None:
+        """
+        The client learns nothing of an error that was not meant for it.
+        """
+        self.lobby.admission = ZeroDivisionError("secret")
+        client = self.makeClient(self.server)
+        error = self.failureResultOf(client.connect("/lobby", {"password": "hush"}), ConnectionRejected).value
+        self.assertEqual(error.message, "Internal server error")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_failingIsLoggedWithoutAuth(self) -> None:
+        self.lobby.admission = ZeroDivisionError()
+        client = self.makeClient(self.server)
+        with capturedLogs() as events:
+            self.failureResultOf(client.connect("/lobby", {"password": "hush"}), ConnectionRejected)
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.assertIn("/lobby", textOf(events))
+        self.assertNotIn("hush", textOf(events))
+
+    def test_cannotEncodeTheRefusal(self) -> None:
+        """
+        A refusal that cannot be sent is the application's error; the client is refused all the same.
+        """
+        self.lobby.admission = ConnectionRejected("no", {"when": object()})
+        client = self.makeClient(self.server)
+        self.failureResultOf(client.connect("/lobby"), ConnectionRejected)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    def test_asyncFunction(self) -> None:
+        login: Deferred[bool] = Deferred()
+
+        @self.lobby.onConnect
+        async def connected(socket: Socket, auth: Any) -> None:
+            if not await login:
+                raise ConnectionRejected("who are you?")
+
+        client = self.makeClient(self.server)
+        joined = client.connect("/lobby")
+        self.assertNoResult(joined)
+        login.callback(True)
+        client.flush()
+        self.successResultOf(joined)
+
+    def test_emitsAreHeldUntilAdmitted(self) -> None:
+        """
+        What is sent to a client meanwhile reaches it right after its CONNECT, in order.
+        """
+        self.lobby.admission = Deferred()
+        client = self.makeClient(self.server)
+        self.sendText(client, "0/lobby,")
+        [socket] = self.lobby.asked
+        socket.emit("one", b"1")
+        self.lobby.emit("two")
+        socket.emit("never", volatile=True)
+        self.assertEqual(self.wireOf(client), [])
+        self.assertGreater(socket.buffered, 0)
+        self.lobby.admission.callback(None)
+        connect, *events = self.wireOf(client)
+        self.assertEqual(connect, f'0/lobby,{{"sid":"{socket.id}"}}')
+        self.assertEqual(events, ['51-/lobby,["one",{"_placeholder":true,"num":0}]', b"1", '2/lobby,["two"]'])
+        self.assertEqual(socket.buffered, 0)
+
+    def test_heldOnesOfARefusedAreDropped(self) -> None:
+        self.lobby.admission = Deferred()
+        client = self.makeClient(self.server)
+        joined = client.connect("/lobby")
+        self.lobby.asked[0].emit("secret")
+        self.lobby.admission.errback(ConnectionRejected())
+        client.flush()
+        self.failureResultOf(joined, ConnectionRejected)
+        self.assertEqual(client.received("/lobby"), [])
+
+    def test_tooMuchHeld(self) -> None:
+        """
+        A client that is not admitted for long does not fill the memory.
+        """
+        server = self.makeServer(maxBuffered=1000)
+        lobby = Recorder()
+        lobby.admission = Deferred()
+        server.mount("/lobby", lobby)
+        client = self.makeClient(server)
+        client.connect("/lobby").addErrback(lambda failure: None)
+        for _ in range(3):
+            lobby.emit("much", "x" * 400)
+        self.assertEqual(client.transport.closed, CloseReason.SLOW_CONSUMER)
+
+    def test_oneHeldMessageMayBeLarge(self) -> None:
+        """
+        One message always goes, also when it waits for the admission.
+        """
+        server = self.makeServer(maxBuffered=1000)
+
+        @server.onConnect
+        def connected(socket: Socket) -> None:
+            socket.emit("large", "x" * 2000)
+
+        client = self.join(server)
+        self.assertEqual(client.received(), [("large", "x" * 2000)])
+
+    def test_joinDuringConnected(self) -> None:
+        @self.lobby.onConnect
+        def connected(socket: Socket) -> None:
+            socket.join("red")
+            socket.emit("welcome")
+
+        client = self.join(self.server, "/lobby")
+        self.lobby.to("red").emit("hi")
+        self.assertEqual(client.received("/lobby"), [("welcome",), ("hi",)])
+
+    def test_broadcastDuringConnectedReachesTheOthers(self) -> None:
+        alice = self.join(self.server, "/lobby")
+
+        @self.lobby.onConnect
+        def connected(socket: Socket) -> None:
+            socket.others.emit("joined", socket.id)
+
+        bob = self.join(self.server, "/lobby")
+        self.assertEqual(alice.received("/lobby"), [("joined", bob.id("/lobby"))])
+        self.assertEqual(bob.received("/lobby"), [])
+
+    def test_pendingIsNotInSockets(self) -> None:
+        self.lobby.admission = Deferred()
+        client = self.makeClient(self.server)
+        client.connect("/lobby")
+        self.assertEqual(self.lobby.sockets, {})
+        self.assertEqual(self.successResultOf(self.lobby.fetch()), [])
+        self.lobby.admission.callback(None)
+        self.assertEqual(len(self.successResultOf(self.lobby.fetch())), 1)
+
+    def test_callDuringConnectedFails(self) -> None:
+        """
+        A client that has not been let in cannot answer: waiting for it would never end.
+        """
+        failures = []
+
+        @self.lobby.onConnect
+        async def connected(socket: Socket) -> None:
+            try:
+                await socket.call("sure?")
+            except Disconnected as error:
+                failures.append(str(error))
+
+        client = self.join(self.server, "/lobby")
+        self.assertEqual(len(failures), 1)
+        self.assertIn("before it is admitted", failures[0])
+        self.assertEqual(client.received("/lobby"), [])
+
+    def test_disconnectInsideConnected(self) -> None:
+        @self.lobby.onConnect
+        def connected(socket: Socket) -> None:
+            socket.join("red")
+            socket.disconnect()
+            socket.join("blue")
+            self.gone = socket.whenDisconnected()
+
+        client = self.makeClient(self.server)
+        self.failureResultOf(client.connect("/lobby"), ConnectionRejected)
+        self.assertEqual(self.successResultOf(self.gone), CloseReason.SERVER_DISCONNECT)
+        self.assertIsNone(client.transport.closed)
+        self.assertEqual(self.lobby.take(), [])
+
+    def test_disconnectAndCloseInsideConnected(self) -> None:
+        @self.lobby.onConnect
+        def connected(socket: Socket) -> None:
+            socket.disconnect(close=True)
+
+        client = self.makeClient(self.server)
+        self.assertNoResult(client.connect("/lobby"))
+        self.assertEqual(client.transport.closed, CloseReason.SERVER_DISCONNECT)
+
+    def test_disconnectWhilePending(self) -> None:
+        self.lobby.admission = Deferred()
+        client = self.makeClient(self.server)
+        joined = client.connect("/lobby")
+        self.lobby.asked[0].disconnect()
+        self.lobby.admission.callback(None)
+        client.flush()
+        self.failureResultOf(joined, ConnectionRejected)
+
+    def test_clientDisconnectsWhilePending(self) -> None:
+        """
+        The admission is cancelled, and the client may ask again.
+        """
+        cancelled: list[Deferred[None]] = []
+        self.lobby.admission = Deferred(cancelled.append)
+        client = self.makeClient(self.server)
+        joined = client.connect("/lobby")
+        gone = self.lobby.asked[0].whenDisconnected()
+        client.disconnect("/lobby")
+        self.assertEqual(cancelled, [self.lobby.admission])
+        self.assertNoResult(joined)
+        self.successResultOf(gone)
+        self.lobby.admission = None
+        self.successResultOf(client.connect("/lobby"))
+        self.assertEqual([call[0] for call in self.lobby.take()], ["connected", "connected"])
+
+    def test_clientGoneWhilePending(self) -> None:
+        cancelled: list[Deferred[None]] = []
+        self.lobby.admission = Deferred(cancelled.append)
+        client = self.makeClient(self.server)
+        joined = client.connect("/lobby")
+        client.close()
+        self.assertEqual(cancelled, [self.lobby.admission])
+        self.assertNoResult(joined)
+        self.assertEqual([call[0] for call in self.lobby.take()], ["connected"])
+
+    def test_coroutineIsCancelledWithItsClient(self) -> None:
+        seen: list[BaseException] = []
+
+        @self.lobby.onConnect
+        async def connected(socket: Socket) -> None:
+            try:
+                await Deferred()
+            except CancelledError as error:
+                seen.append(error)
+                raise
+
+        client = self.makeClient(self.server)
+        client.connect("/lobby")
+        with capturedLogs() as events:
+            client.close()
+        self.assertEqual(len(seen), 1)
+        self.assertEqual([event for event in events if "log_failure" in event], [])
+
+    def test_applicationIgnoresTheCancellation(self) -> None:
+        """
+        A client gone while `connected` waited, whatever that does about it, is not let in.
+        """
+        rest: Deferred[None] = Deferred()
+
+        @self.lobby.onConnect
+        async def connected(socket: Socket) -> None:
+            self.pending = socket
+            try:
+                await Deferred()
+            except CancelledError:
+                await rest
+
+        client = self.makeClient(self.server)
+        client.connect("/lobby")
+        client.close()
+        rest.callback(None)
+        self.assertFalse(self.pending.connected)
+        self.assertIsNotNone(self.pending.leftBecause)
+
+    def test_abandonedAdmissionIsNotTheNextOne(self) -> None:
+        """
+        An admission that outlives its cancellation is not taken for the client's next one, with another auth.
+        """
+        waits: list[Deferred[None]] = []
+
+        @self.lobby.onConnect
+        async def connected(socket: Socket, auth: Any) -> None:
+            wait: Deferred[None] = Deferred()
+            waits.append(wait)
+            try:
+                await wait
+            except CancelledError:
+                rest: Deferred[None] = Deferred()
+                waits.append(rest)
+                await rest
+
+        client = self.makeClient(self.server)
+        client.connect("/lobby", {"user": "alice"})
+        client.disconnect("/lobby")
+        joined = client.connect("/lobby", {"user": "bob"})
+        _, abandoned, current = waits
+        abandoned.callback(None)
+        client.flush()
+        self.assertNoResult(joined)
+        current.callback(None)
+        client.flush()
+        id = self.successResultOf(joined)
+        self.assertEqual(self.lobby.sockets[id].handshake.auth, {"user": "bob"})
+
+    def test_secondConnectWhilePending(self) -> None:
+        self.lobby.admission = Deferred()
+        client = self.makeClient(self.server)
+        client.connect("/lobby")
+        client.connect("/lobby")
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+
+    def test_secondConnectOnceIn(self) -> None:
+        client = self.join(self.server, "/lobby")
+        self.lobby.take()
+        self.sendText(client, "0/lobby,")
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+        self.assertEqual(
+            [call[2] for call in self.lobby.take()],
+            [CloseReason.FORCED_SERVER_CLOSE, CloseReason.FORCED_SERVER_CLOSE],
+        )
+
+    def test_eventBeforeAdmission(self) -> None:
+        self.lobby.admission = Deferred()
+        client = self.makeClient(self.server)
+        client.connect("/lobby")
+        client.emit("early", namespace="/lobby")
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+
+    def test_goneByItsOwnGreeting(self) -> None:
+        """
+        A connection that ends as the CONNECT is sent leaves no socket behind.
+        """
+        server = self.makeServer(maxBuffered=100)
+        lobby = Recorder()
+        server.mount("/lobby", lobby)
+        client = self.join(server)
+        self.setWritable(client, False)
+        server.emit("filler", "x" * 85)
+        client.connect("/lobby")
+        self.assertEqual(client.transport.closed, CloseReason.SLOW_CONSUMER)
+        [socket] = lobby.asked
+        self.assertFalse(socket.connected)
+        self.assertEqual(lobby.sockets, {})
+        self.assertEqual([call[0] for call in lobby.take()], ["connected"])
+
+
+class ConnectTimeoutTests(TalkTestCase):
+    """
+    A client has `connectTimeout` seconds to join a namespace.
+    """
+
+    def test_nobodyCame(self) -> None:
+        server = self.makeServer(connectTimeout=10)
+        client = self.makeClient(server)
+        self.advance(9.9)
+        self.assertIsNone(client.transport.closed)
+        self.advance(0.1)
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+
+    def test_joined(self) -> None:
+        client = self.join(self.makeServer(connectTimeout=10))
+        self.advance(60)
+        self.assertIsNone(client.transport.closed)
+
+    def test_leftAgain(self) -> None:
+        """
+        It counts once: one who was here may think about where to go next.
+        """
+        client = self.join(self.makeServer(connectTimeout=10))
+        client.disconnect()
+        self.advance(60)
+        self.assertIsNone(client.transport.closed)
+
+    def test_onlyRefused(self) -> None:
+        client = self.makeClient(self.makeServer(connectTimeout=10))
+        self.failureResultOf(client.connect("/nowhere"), ConnectionRejected)
+        self.advance(10)
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+
+    def test_slowAdmission(self) -> None:
+        """
+        A client is not blamed for an admission that takes longer.
+        """
+        server = self.makeServer(connectTimeout=10)
+        login: Deferred[None] = Deferred()
+        server.onConnect(lambda socket: login)
+        client = self.makeClient(server)
+        joined = client.connect()
+        self.advance(15)
+        login.callback(None)
+        client.flush()
+        self.successResultOf(joined)
+
+    def test_slowRefusal(self) -> None:
+        """
+        A client refused later than that does not stay for ever.
+        """
+        server = self.makeServer(connectTimeout=10)
+        login: Deferred[None] = Deferred()
+        server.onConnect(lambda socket: login)
+        client = self.makeClient(server)
+        joined = client.connect()
+        self.advance(15)
+        login.errback(ConnectionRejected())
+        client.flush()
+        self.failureResultOf(joined, ConnectionRejected)
+        self.advance(10)
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+
+
+class ViolationTests(TalkTestCase):
+    """
+    A packet that the protocol does not allow closes the connection, with a reason and without a traceback.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.makeServer()
+        self.root = Recorder()
+        self.server.mount("/root", self.root)
+        self.heard: list[Any] = []
+        self.server.onAny(lambda socket, *args: self.heard.append(args))
+
+    def assertCloses(self, reason: CloseReason, *messages: str | bytes) -> None:
+        client = self.join(self.server, "/root")
+        self.successResultOf(client.connect("/"))
+        self.root.take()
+        with capturedLogs() as events:
+            self.sendText(client, *messages)
+        self.assertEqual(client.transport.closed, reason, messages)
+        self.assertEqual([call[2] for call in self.root.take()], [reason, reason])
+        self.assertEqual([event for event in events if "log_failure" in event], [])
+        self.assertNotIn(client.session.sid, textOf(events))
+        self.assertIn(client.session.sid[:6], textOf(events))
+
+    def test_notAPacket(self) -> None:
+        for text in ("", "9", "x", "2{", '2["a"', "2{}", "2[]", "2[null]", '0["x"]', '1["x"]', '3["no id"]'):
+            self.assertCloses(CloseReason.FORCED_CLOSE, text)
+
+    def test_reservedEvents(self) -> None:
+        for name in (
+            "connect",
+            "connect_error",
+            "disconnect",
+            "disconnecting",
+            "newListener",
+            "removeListener",
+        ):
+            self.assertCloses(CloseReason.FORCED_CLOSE, f'2["{name}","x"]')
+        self.assertEqual(self.heard, [])
+
+    def test_attachments(self) -> None:
+        head = '51-["image",{"_placeholder":true,"num":0}]'
+        self.assertCloses(CloseReason.FORCED_CLOSE, b"unannounced")
+        self.assertCloses(CloseReason.FORCED_CLOSE, head, '2["between"]')
+        self.assertCloses(CloseReason.FORCED_CLOSE, '50-["image"]')
+        self.assertCloses(CloseReason.FORCED_CLOSE, '511-["image"]')
+        self.assertCloses(CloseReason.FORCED_CLOSE, '51-["image",{"_placeholder":true,"num":1}]', b"x")
+        self.assertEqual(self.heard, [])
+
+    def test_maxAttachments(self) -> None:
+        server = self.makeServer(maxAttachments=2)
+        heard: list[Any] = []
+        server.on("blobs")(lambda socket, *blobs: heard.append(blobs))
+        client = self.join(server)
+        client.emit("blobs", b"1", b"2")
+        self.assertEqual(heard, [(b"1", b"2")])
+        client.emit("blobs", b"1", b"2", b"3")
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_CLOSE)
+
+    def test_namespaceNotJoined(self) -> None:
+        self.assertCloses(CloseReason.FORCED_SERVER_CLOSE, '2/other,["x"]')
+        self.assertCloses(CloseReason.FORCED_SERVER_CLOSE, "3/other,1[]")
+
+    def test_disconnectBeforeAnything(self) -> None:
+        client = self.makeClient(self.server)
+        self.sendText(client, "1/other,")
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+
+    def test_disconnectAfterOurs(self) -> None:
+        """
+        A client's DISCONNECT may meet the server's own on the way.
+        """
+        client = self.join(self.server, "/root")
+        self.successResultOf(client.connect("/"))
+        self.socketOf(self.server, client, "/root").disconnect()
+        self.sendText(client, "1/root,")
+        self.assertIsNone(client.transport.closed)
+
+    def test_connectErrorFromAClient(self) -> None:
+        self.assertCloses(CloseReason.FORCED_SERVER_CLOSE, '4/root,{"message":"no"}')
+
+    def test_nothingIsHandledAfterwards(self) -> None:
+        client = self.join(self.server)
+        self.sendText(client, "x", '2["late"]')
+        self.assertEqual(self.heard, [])
+
+    def test_rejoinOnTheSameConnection(self) -> None:
+        client = self.join(self.server, "/root")
+        first = client.id("/root")
+        client.disconnect("/root")
+        second = self.successResultOf(client.connect("/root"))
+        self.assertNotEqual(first, second)
+        self.assertEqual(
+            [call[:2] for call in self.root.take()],
+            [("connected", first), ("disconnecting", first), ("disconnected", first), ("connected", second)],
+        )
+
+
+class OrderTests(TalkTestCase):
+    """
+    Events of one socket are handled in the order sent, one at a time unless told otherwise.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.makeServer()
+        self.steps = Steps()
+
+    def serve(self, concurrency: int | None) -> Client:
+        namespace = Recorder(concurrency)
+        namespace.on("step")(self.steps)
+        self.server.mount("/steps", namespace)
+        return self.join(self.server, "/steps")
+
+    def test_oneAtATime(self) -> None:
+        client = self.serve(1)
+        for number in range(3):
+            client.emit("step", number, namespace="/steps")
+        self.assertEqual(self.steps.begun, [0])
+        self.steps.waits[0].callback(None)
+        self.assertEqual(self.steps.begun, [0, 1])
+        client.emit("step", 3, namespace="/steps")
+        self.assertEqual(self.steps.begun, [0, 1])
+        self.steps.waits[1].callback(None)
+        self.steps.waits[2].callback(None)
+        self.assertEqual(self.steps.begun, [0, 1, 2, 3])
+
+    def test_aFailureLetsTheNextOneIn(self) -> None:
+        client = self.serve(1)
+        client.emit("step", 0, namespace="/steps")
+        client.emit("step", 1, namespace="/steps")
+        self.steps.waits[0].errback(ZeroDivisionError())
+        self.assertEqual(self.steps.begun, [0, 1])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_someAtATime(self) -> None:
+        client = self.serve(2)
+        for number in range(5):
+            client.emit("step", number, namespace="/steps")
+        self.assertEqual(self.steps.begun, [0, 1])
+        self.steps.waits[1].callback(None)
+        self.assertEqual(self.steps.begun, [0, 1, 2])
+        self.steps.waits[0].callback(None)
+        self.steps.waits[2].callback(None)
+        self.assertEqual(self.steps.begun, [0, 1, 2, 3, 4])
+
+    def test_allAtATime(self) -> None:
+        client = self.serve(None)
+        for number in range(500):
+            client.emit("step", number, namespace="/steps")
+        self.assertEqual(self.steps.begun, list(range(500)))
+        self.assertTrue(client.transport.reading)
+
+    def test_acksComeAsHandlersFinish(self) -> None:
+        client = self.serve(2)
+        first = client.call("step", 0, namespace="/steps")
+        second = client.call("step", 1, namespace="/steps")
+        self.steps.waits[1].callback("second")
+        client.flush()
+        self.assertNoResult(first)
+        self.assertEqual(self.successResultOf(second), "second")
+        self.steps.waits[0].callback("first")
+        client.flush()
+        self.assertEqual(self.successResultOf(first), "first")
+
+    def test_socketsDoNotWaitForOneAnother(self) -> None:
+        alice = self.serve(1)
+        bob = self.join(self.server, "/steps")
+        alice.emit("step", "alice", namespace="/steps")
+        bob.emit("step", "bob", namespace="/steps")
+        self.assertEqual(self.steps.begun, ["alice", "bob"])
+
+    def test_namespacesDoNotWaitForOneAnother(self) -> None:
+        client = self.serve(1)
+        self.successResultOf(client.connect("/"))
+        self.server.on("quick")(lambda socket: "done")
+        client.emit("step", 0, namespace="/steps")
+        self.assertEqual(self.successResultOf(client.call("quick")), "done")
+
+    def test_namespacesOfOneClientWakeEachOther(self) -> None:
+        """
+        A handler that finishes another's wait, while its own queue is worked off, leaves nothing behind.
+        """
+        client = self.serve(1)
+        self.successResultOf(client.connect("/"))
+        root = Steps()
+        self.server.on("step")(root)
+        self.server.on("wake")(lambda socket: self.steps.waits[0].callback(None))
+        client.emit("step", 0)
+        client.emit("wake")
+        client.emit("step", 0, namespace="/steps")
+        client.emit("step", 1, namespace="/steps")
+        root.waits[0].callback(None)
+        self.assertEqual(self.steps.begun, [0, 1])
+
+    def assertThousands(self, count: int = 5000) -> None:
+        client = self.serve(1)
+        namespace = self.server.namespace("/steps")
+        numbers: list[int] = []
+        namespace.on("number")(lambda socket, number: numbers.append(number))
+        namespace.on("later")(lambda socket, number: succeed(numbers.append(number)))
+
+        @namespace.on("soon")
+        async def soon(socket: Socket, number: int) -> None:
+            await succeed(None)
+            numbers.append(number)
+
+        client.emit("step", None, namespace="/steps")
+        for number in range(count):
+            client.emit(("number", "later", "soon")[number % 3], number, namespace="/steps")
+        self.assertEqual(numbers, [])
+        self.steps.waits[0].callback(None)
+        self.assertEqual(numbers, list(range(count)))
+        self.assertTrue(client.transport.reading)
+
+    def test_thousandsWaiting(self) -> None:
+        self.assertThousands()
+
+    def test_thousandsWaitingWithMiddleware(self) -> None:
+        server = self.server
+        namespace = Recorder()
+        server.mount("/steps", namespace)
+        for _ in range(3):
+            namespace.use(lambda incoming, proceed: proceed(incoming))
+        namespace.on("step")(self.steps)
+        self.serve = lambda concurrency: self.join(server, "/steps")  # type: ignore[method-assign]
+        self.assertThousands(2000)
+
+    def test_whatCameBeforeADisconnectIsHandled(self) -> None:
+        client = self.serve(1)
+        for number in range(3):
+            client.emit("step", number, namespace="/steps")
+        client.disconnect("/steps")
+        self.steps.waits[0].callback(None)
+        self.steps.waits[1].callback(None)
+        self.assertEqual(self.steps.begun, [0, 1, 2])
+
+    def test_whatCameBeforeTheEndIsHandled(self) -> None:
+        client = self.serve(1)
+        for number in range(2):
+            client.emit("step", number, namespace="/steps")
+        client.close()
+        self.steps.waits[0].callback(None)
+        self.assertEqual(self.steps.begun, [0, 1])
+
+    def test_whatWaitsOfOneWeDisconnectIsForgotten(self) -> None:
+        client = self.serve(1)
+        for number in range(200):
+            client.emit("step", number, namespace="/steps")
+        self.assertFalse(client.transport.reading)
+        self.socketOf(self.server, client, "/steps").disconnect()
+        self.assertTrue(client.transport.reading)
+        self.steps.waits[0].callback(None)
+        self.assertEqual(self.steps.begun, [0])
+
+    def test_handlerDisconnectsWhileOthersWait(self) -> None:
+        client = self.serve(1)
+        self.server.namespace("/steps").on("bye")(lambda socket: socket.disconnect())
+        client.emit("step", 0, namespace="/steps")
+        client.emit("bye", namespace="/steps")
+        client.emit("step", 1, namespace="/steps")
+        self.steps.waits[0].callback(None)
+        self.assertEqual(self.steps.begun, [0])
+        self.assertFalse(client.isConnected("/steps"))
+
+
+class BackpressureTests(TalkTestCase):
+    """
+    When too much waits for handlers, the client is read no more.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.makeServer(maxWaiting=5, maxPayload=1000)
+        self.steps = Steps()
+        self.server.on("step")(self.steps)
+        self.client = self.join(self.server)
+
+    def emitMany(self, count: int, client: Client | None = None) -> None:
+        for number in range(count):
+            (client or self.client).emit("step", number)
+
+    def finish(self, count: int) -> None:
+        for _ in range(count):
+            self.steps.waits.pop(0).callback(None)
+
+    def test_pausedAndResumed(self) -> None:
+        self.emitMany(6)  # one is being handled, five wait
+        self.assertTrue(self.client.transport.reading)
+        self.emitMany(1)
+        self.assertFalse(self.client.transport.reading)
+        self.finish(1)
+        self.assertTrue(self.client.transport.reading)
+
+    def test_pausedByBytes(self) -> None:
+        self.client.emit("step", "x")
+        self.client.emit("step", b"x" * 600)
+        self.assertTrue(self.client.transport.reading)
+        self.client.emit("step", b"x" * 600)
+        self.assertFalse(self.client.transport.reading)
+        self.finish(1)
+        self.assertTrue(self.client.transport.reading)
+
+    def test_othersAreRead(self) -> None:
+        bob = self.join(self.server)
+        self.emitMany(10)
+        self.assertTrue(bob.transport.reading)
+
+    def test_allNamespacesCount(self) -> None:
+        other = Steps()
+        self.server.namespace("/other").on("step")(other)
+        self.successResultOf(self.client.connect("/other"))
+        self.emitMany(4)
+        for number in range(4):
+            self.client.emit("step", number, namespace="/other")
+        self.assertFalse(self.client.transport.reading)
+        other.waits[0].callback(None)
+        self.assertTrue(self.client.transport.reading)
+
+    def test_closedWhilePaused(self) -> None:
+        self.emitMany(10)
+        self.client.close()
+        self.finish(1)
+        self.assertEqual(len(self.steps.begun), 2)
+
+    def test_pausedClientIsNotTimedOut(self) -> None:
+        self.emitMany(10)
+        self.client.ignoreHeartbeats()
+        self.advance(300)
+        self.assertIsNone(self.client.transport.closed)
+
+    def asking(self, **options: Any) -> tuple[Client, list[Any]]:
+        """
+        A client whose event is handled by asking it something, and the answers.
+        """
+        answers: list[Any] = []
+        server = self.makeServer(maxWaiting=5, **options)
+        server.on("step")(lambda socket, number: None)
+
+        @server.on("ask")
+        async def ask(socket: Socket) -> None:
+            answers.append(await socket.call("sure?", timeout=None))
+
+        return self.join(server), answers
+
+    def test_handlerAwaitsTheClient(self) -> None:
+        """
+        A handler that asks its own client while much waits gets the answer: reading goes on.
+        """
+        client, answers = self.asking()
+        client.emit("ask")
+        self.emitMany(30, client)
+        self.assertTrue(client.transport.reading)
+        client.on("sure?", lambda: "yes")
+        # The question came with the first event; it is answered only now, behind much else.
+        self.sendText(client, '30["yes"]')
+        self.assertEqual(answers, ["yes"])
+        self.assertTrue(client.transport.reading)
+
+    def test_pausedAndThenAwaitsTheClient(self) -> None:
+        """
+        The question may come when reading has been paused already.
+        """
+        answers: list[Any] = []
+
+        @self.server.on("ask")
+        async def ask(socket: Socket) -> None:
+            answers.append(await socket.call("sure?"))
+
+        self.emitMany(1)
+        self.client.emit("ask")
+        self.emitMany(20)
+        self.assertFalse(self.client.transport.reading)
+        self.finish(1)
+        self.assertTrue(self.client.transport.reading)
+        self.sendText(self.client, '30["yes"]')
+        self.assertEqual(answers, ["yes"])
+
+    def test_patienceEnds(self) -> None:
+        client, answers = self.asking()
+        client.emit("ask")
+        self.emitMany(50, client)
+        self.assertIsNone(client.transport.closed)
+        self.emitMany(1, client)
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+        self.assertEqual(answers, [])
+        self.flushLoggedErrors(Disconnected)
+
+    def test_patienceEndsByBytes(self) -> None:
+        client, _ = self.asking(maxPayload=100)
+        client.emit("ask")
+        for _ in range(10):
+            client.emit("step", "x" * 90)
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+        self.flushLoggedErrors(Disconnected)
+
+    def test_answeredLate(self) -> None:
+        """
+        Once nothing is owed any longer, reading pauses again.
+        """
+        asked: list[Deferred[Any]] = []
+        self.server.on("ask")(lambda socket: asked.append(socket.call("sure?", timeout=5)))
+        self.client.emit("ask")
+        self.emitMany(10)
+        self.assertTrue(self.client.transport.reading)
+        self.advance(5)
+        self.failureResultOf(asked[0], AckTimeout)
+        self.emitMany(1)
+        self.assertFalse(self.client.transport.reading)
+
+
+class NamespacesTests(TalkTestCase):
+    """
+    The namespaces of one connection have nothing to do with each other.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.makeServer()
+        self.red, self.blue = Recorder(), Recorder()
+        self.server.mount("/red", self.red)
+        self.server.mount("/blue", self.blue)
+        self.client = self.join(self.server, "/red", {"as": "red"})
+        self.successResultOf(self.client.connect("/blue", {"as": "blue"}))
+
+    def test_independent(self) -> None:
+        red = self.socketOf(self.server, self.client, "/red")
+        blue = self.socketOf(self.server, self.client, "/blue")
+        self.assertNotEqual(red.id, blue.id)
+        self.assertEqual(red.handshake.auth, {"as": "red"})
+        self.assertEqual(blue.handshake.auth, {"as": "blue"})
+        self.assertIs(red.handshake.request, blue.handshake.request)
+        red.data["name"] = "alice"
+        red.join("room")
+        self.assertEqual(blue.data, {})
+        self.assertEqual(blue.rooms, {blue.id})
+        self.blue.to("room").emit("nobody")
+        self.red.emit("news", 1)
+        self.assertEqual(self.client.received("/red"), [("news", 1)])
+        self.assertEqual(self.client.received("/blue"), [])
+
+    def test_clientLeavesOne(self) -> None:
+        self.red.take()
+        self.blue.take()
+        id = self.client.id("/red")
+        self.client.disconnect("/red")
+        self.assertEqual(
+            self.red.take(),
+            [
+                ("disconnecting", id, CloseReason.CLIENT_DISCONNECT, {id}),
+                ("disconnected", id, CloseReason.CLIENT_DISCONNECT, frozenset()),
+            ],
+        )
+        self.assertEqual(self.blue.take(), [])
+        self.blue.emit("still here")
+        self.assertEqual(self.client.received("/blue"), [("still here",)])
+
+    def test_serverDisconnectsOne(self) -> None:
+        self.socketOf(self.server, self.client, "/red").disconnect()
+        self.client.flush()
+        self.assertEqual(self.client.disconnections, ["/red"])
+        self.assertFalse(self.client.isConnected("/red"))
+        self.assertTrue(self.client.isConnected("/blue"))
+
+    def test_serverClosesTheConnection(self) -> None:
+        self.blue.take()
+        self.socketOf(self.server, self.client, "/red").disconnect(close=True)
+        self.assertEqual(self.client.transport.closed, CloseReason.SERVER_DISCONNECT)
+        self.assertEqual(
+            [call[2] for call in self.blue.take()],
+            [CloseReason.SERVER_DISCONNECT, CloseReason.SERVER_DISCONNECT],
+        )
+
+    def test_connectionEnds(self) -> None:
+        self.red.take()
+        self.blue.take()
+        self.client.close()
+        for namespace in (self.red, self.blue):
+            self.assertEqual(
+                [(call[0], call[2]) for call in namespace.take()],
+                [
+                    ("disconnecting", CloseReason.TRANSPORT_CLOSE),
+                    ("disconnected", CloseReason.TRANSPORT_CLOSE),
+                ],
+            )
+
+    def test_acksAreOfTheirNamespace(self) -> None:
+        """
+        An ack's number belongs to its namespace.
+        """
+        asked = self.socketOf(self.server, self.client, "/red").call("sure?")
+        self.sendText(self.client, '3/blue,0["wrong"]')
+        self.assertNoResult(asked)
+        self.sendText(self.client, '3/red,0["right"]')
+        self.assertEqual(self.successResultOf(asked), "right")
