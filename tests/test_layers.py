@@ -20,6 +20,7 @@ LAYERS += ["", "chat", "service", "flask", "testing"]
 
 LIBRARIES = {
     "autobahn": "txrealtime.engineio.websocket",
+    "websockets": "txrealtime.engineio.websocket",
     "txredisapi": "txrealtime.cluster.redis",
     "pika": "txrealtime.cluster.amqp",
 }
