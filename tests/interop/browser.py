@@ -90,9 +90,12 @@ def dusk(x: int, y: int) -> tuple[int, int, int]:
 class ChatServer:
     """
     `twistd -n realtime` on a port of its own, which it keeps when it is started again.
+
+    :param log: the file for what it prints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path) -> None:
+        self.log = log
         self.port = freePort()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.process: subprocess.Popen[bytes] | None = None
@@ -103,7 +106,8 @@ class ChatServer:
         """
         listen = f"tcp:{self.port}:interface=127.0.0.1"
         command = [TWISTD, "-n", "--pidfile=", "realtime", "--listen", listen]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         until = time.monotonic() + WITHIN
         while True:
             try:
@@ -120,18 +124,17 @@ class ChatServer:
 
     def stop(self) -> str:
         """
-        Stop it if it runs, and return what it printed.
+        Stop it if it runs, and return all that it ever printed.
         """
-        if self.process is None:
-            return ""
-        process, self.process = self.process, None
-        process.terminate()
-        try:
-            output, _ = process.communicate(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-        return output.decode("utf-8", "replace")
+        if self.process is not None:
+            process, self.process = self.process, None
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        return self.log.read_text("utf-8", "replace")
 
 
 class Window:

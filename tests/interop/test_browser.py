@@ -24,7 +24,7 @@ from tests.interop.browser import (
     png,
     webdriver,
 )
-from tests.support import requirePart
+from tests.support import ROOT, requirePart
 from txrealtime import chat
 
 
@@ -32,9 +32,9 @@ class ChatPageTests(SynchronousTestCase):
     def setUp(self) -> None:
         requirePart(webdriver, "selenium is not installed")
         requirePart(CHROMIUM and CHROMEDRIVER, "no chromium, or no chromedriver (Debian: chromium-driver)")
-        requirePart(chat.installedClient(), "no socket.io-client in node_modules")
-        self.server = ChatServer()
-        self.addCleanup(self.server.stop)
+        requirePart((ROOT / chat.CLIENT).exists(), "no socket.io-client in node_modules")
+        self.server = ChatServer(Path(self.mktemp()).resolve())
+        self.addCleanup(lambda: self.assertNotIn("Traceback", self.server.stop()))
         self.server.start()
 
     def window(self, size: tuple[int, int] = DESKTOP) -> Window:
@@ -114,9 +114,10 @@ class ChatPageTests(SynchronousTestCase):
         ada.say("Yes 🙂")
         grace.seesAmong("#log .said", "Yes 🙂")
         alan["#text"].send_keys("I wi")
-        for window, name in (ada, "chat-desktop"), (grace, "chat-phone"):
+        for window in ada, grace:
             window.sees(".typing.on #typing-text", "Alan is typing")
-            window.photograph(name)
+        ada.photograph("chat-desktop")
+        grace.photograph("chat-phone")
         for window in ada, grace, alan:
             self.assertEqual(window.complaints(), [])
 
