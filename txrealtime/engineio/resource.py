@@ -171,6 +171,8 @@ class Engine:
         sid = handshake.query.get("sid")
         if sid is not None:
             self._find(handshake, sid, transport)
+            if not self.settings.allowUpgrades:
+                raise HandshakeError(3, "Bad request: sessions stay on polling (setting allowUpgrades)")
             checkOrigin(handshake, self.settings.origins)
             return
         self._checkTransport(handshake, transport)
@@ -245,7 +247,7 @@ class Engine:
             self._start(transport.session)
             return
         session = self.sessions.get(sid)
-        if session is None or not self.settings.allowUpgrades:
+        if session is None:
             transport.close(CloseReason.TRANSPORT_ERROR)
             return
         transport.session = session

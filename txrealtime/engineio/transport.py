@@ -55,6 +55,7 @@ class WebSocketTransport(FrameProtocol):
         self.session: Session | None = None
         self.writable = False
         self._opener = opener
+        self._over = False
         self._handshake: Handshake | None = None
 
     # -- the opening -------------------------------------------------------------
@@ -140,13 +141,14 @@ class WebSocketTransport(FrameProtocol):
         self.writable = False
         if reason is CloseReason.SLOW_CONSUMER:
             self.abort()
-        elif self.session is not None:
+        elif not self._over:
             # What reads the client's answer must run, even if the session had paused it.
             self.transport.resumeProducing()
             self.startClosing(_CLOSE_CODES.get(reason, 1000), reason)
 
     def ended(self, broken: bool) -> None:
         self.writable = False
+        self._over = True
         session, self.session = self.session, None
         if session is not None:
             if broken:

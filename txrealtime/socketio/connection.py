@@ -42,6 +42,15 @@ _ACK: Final = PacketType.ACK
 _PATIENCE: Final = 10
 
 
+class _Admission:
+    """One CONNECT that is being decided on."""
+
+    __slots__ = ("asked",)
+
+    def __init__(self) -> None:
+        self.asked: Deferred[None] | None = None
+
+
 @implementer(IReceiver)
 class Connection:
     """
@@ -56,9 +65,9 @@ class Connection:
 
     __slots__ = (
         "_admissions",
+        "_connectTimeout",
         "_decoder",
         "_directory",
-        "_draining",
         "_maxWaiting",
         "_size",
         "_sockets",
@@ -81,12 +90,13 @@ class Connection:
         self._decoder = directory.parser.decoder(maxAttachments)
         self._maxWaiting = maxWaiting
         self._sockets: dict[str, Socket] = {}
-        self._admissions: dict[str, Deferred[None] | None] = {}
+        self._admissions: dict[str, _Admission] = {}
         self._size = 0
         self._waiting = 0
         self._waitingSize = 0
-        self._draining = False
-        self._timer: IDelayedCall | None = directory.reactor.callLater(connectTimeout, self._nobodyCame)
+        self._connectTimeout = connectTimeout
+        self._timer: IDelayedCall | None = None
+        self._startTimer()
 
     # -- IReceiver -----------------------------------------------------------------
 
@@ -145,13 +155,10 @@ class Connection:
         if path in self._sockets or path in self._admissions:
             self._violated(CloseReason.FORCED_SERVER_CLOSE, "a second CONNECT to one namespace")
             return
-        self._admissions[path] = None
-        admission = Deferred.fromCoroutine(self._admit(path, packet.data))
-        if path in self._admissions:
-            self._admissions[path] = admission
-        admission.addErrback(lambda failure: _log.failure("admission failed", failure))
+        self._admissions[path] = admission = _Admission()
+        admission.asked = Deferred.fromCoroutine(self._admit(admission, path, packet.data))
 
-    async def _admit(self, path: str, auth: Any) -> None:
+    async def _admit(self, admission: _Admission, path: str, auth: Any) -> None:
         """Find the namespace, ask it, and answer the client."""
         socket: Socket | None = None
         rejection: ConnectionRejected | None = None
@@ -166,12 +173,13 @@ class Connection:
         except ConnectionRejected as error:
             rejection = error
         except Exception:
-            if path in self._admissions:
+            if self._admissions.get(path) is admission:
                 _log.failure("{namespace}: connected() failed; the client is refused", namespace=path)
             rejection = ConnectionRejected("Internal server error")
-        # The client may have gone meanwhile, or changed its mind.
-        stillWanted = path in self._admissions
-        self._admissions.pop(path, None)
+        # The client may have gone meanwhile, or changed its mind, even more than once.
+        stillWanted = self._admissions.get(path) is admission
+        if stillWanted:
+            del self._admissions[path]
         if socket is not None:
             if rejection is None and stillWanted:
                 self._letIn(socket)
@@ -187,23 +195,36 @@ class Connection:
         self._sockets[namespace.path] = socket
         reply = Packet(PacketType.CONNECT, namespace.path, {"sid": socket.id})
         self.session.sendPackets(namespace.encode(reply))
-        namespace.letIn(socket)
+        # The greeting itself may have been too much for a slow client.
+        if socket.leftBecause is None:
+            namespace.letIn(socket)
 
     def _refuse(self, path: str, rejection: ConnectionRejected) -> None:
         reply: dict[str, Any] = {"message": rejection.message}
         if rejection.data is not None:
             reply["data"] = rejection.data
-        self.session.sendPackets(self._directory.encode(Packet(PacketType.CONNECT_ERROR, path, reply)))
+        try:
+            messages = self._directory.encode(Packet(PacketType.CONNECT_ERROR, path, reply))
+        except (TypeError, ValueError):
+            _log.failure("{namespace}: ConnectionRejected with what cannot be sent", namespace=path)
+            self._refuse(path, ConnectionRejected("Internal server error"))
+        else:
+            self.session.sendPackets(messages)
 
     def _cancelAdmission(self, path: str) -> None:
         admission = self._admissions.pop(path, None)
-        if admission is not None:
-            admission.cancel()
+        if admission is not None and admission.asked is not None:
+            admission.asked.cancel()
 
     def _nobodyCame(self) -> None:
         self._timer = None
-        if not self._sockets and not self._admissions:
+        if self._admissions:
+            self._startTimer()
+        elif not self._sockets:
             self._violated(CloseReason.FORCED_SERVER_CLOSE, "no namespace joined within connectTimeout")
+
+    def _startTimer(self) -> None:
+        self._timer = self._directory.reactor.callLater(self._connectTimeout, self._nobodyCame)
 
     def _cancelTimer(self) -> None:
         timer, self._timer = self._timer, None
@@ -238,13 +259,13 @@ class Connection:
 
     def _handledLater(self, result: Any, socket: Socket, packet: Packet) -> None:
         self._handled(result, socket, packet)
-        if not self._draining:
+        if not socket.draining:
             # What is handled at once comes back here: the loop goes on, not deeper.
-            self._draining = True
+            socket.draining = True
             try:
                 self._drain(socket)
             finally:
-                self._draining = False
+                socket.draining = False
 
     def _drain(self, socket: Socket) -> None:
         """Handle what has waited for its turn."""

@@ -27,16 +27,19 @@ class Handler:
 
     :ivar least: the fewest arguments it can be called with.
     :ivar most: the most.
-    :raises TypeError: when it is not callable, or needs keyword arguments.
+    :param given: the fewest that it will be called with.
+    :raises TypeError: when it is not callable, takes fewer, or needs keyword arguments.
     """
 
     __slots__ = ("function", "least", "most")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], given: int = 1) -> None:
         if not callable(function):
             raise TypeError(f"a handler is callable, not {type(function).__name__}")
         self.function = function
         self.least, self.most = _arity(function)
+        if self.most < given:
+            raise TypeError(f"{self.describe()}, but is called with {given} or more")
 
     def check(self, given: int) -> None:
         """

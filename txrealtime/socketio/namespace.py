@@ -173,7 +173,7 @@ class Namespace:
 
     def onAny(self, function: F) -> F:
         """Decorate the handler of events that have none of their own: ``handler(socket, event, *args)``."""
-        self._anyHandler = Handler(function)
+        self._anyHandler = Handler(function, given=2)
         return function
 
     def onConnect(self, function: F) -> F:
@@ -212,7 +212,7 @@ class Namespace:
         ``proceed(incoming)`` is a Deferred of what the next one inwards, and in the end
         the handler, returns.
         """
-        self._middleware.append(Handler(function))
+        self._middleware.append(Handler(function, given=2))
         return function
 
     # -- the way in ----------------------------------------------------------------

@@ -105,6 +105,7 @@ class Socket:
         "_heldBytes",
         "connected",
         "data",
+        "draining",
         "handshake",
         "id",
         "joined",
@@ -125,6 +126,7 @@ class Socket:
         self.joined: set[str] = set()
         self.waiting: deque[tuple[Packet, int]] = deque()
         self.running = 0
+        self.draining = False
         self._connection = connection
         self._answers: dict[int, Deferred[Any]] = {}
         self._gone: list[Deferred[CloseReason]] = []
@@ -218,10 +220,13 @@ class Socket:
 
     def _hold(self, messages: Sequence[engineio.Packet]) -> None:
         assert self._held is not None
-        self._held.append(messages)
-        self._heldBytes += sum(len(message.wire) for message in messages)
-        if self._heldBytes > self._connection.session.settings.maxBuffered:
-            self._connection.session.abort(CloseReason.SLOW_CONSUMER)
+        size = sum([len(message.wire) for message in messages])
+        session = self._connection.session
+        if self._held and self._heldBytes + size > session.settings.maxBuffered:
+            session.abort(CloseReason.SLOW_CONSUMER)
+        else:
+            self._held.append(messages)
+            self._heldBytes += size
 
     @property
     def buffered(self) -> int:
