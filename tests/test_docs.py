@@ -34,11 +34,13 @@ from txrealtime.testing import Client
 
 DOCS = ROOT / "docs"
 PAGES = {str(page.relative_to(DOCS).with_suffix("")): page for page in sorted(DOCS.rglob("*.rst"))}
+PAGES["readme"] = ROOT / "README.md"
 
 BLOCK = re.compile(
     r"^\.\. code-block:: (?P<language>\w+)\n(?:   :caption: (?P<name>.*)\n)?\n(?P<text>(?:   .*\n|\n)+)",
     re.MULTILINE,
 )
+FENCE = re.compile(r"^```(?P<language>\w+) ?(?P<name>.*)\n(?P<text>(?:.*\n)*?)```$", re.MULTILINE)
 
 ACTIVATE = ("/bin/sh", "-c", 'exec env LISTEN_FDS=1 LISTEN_FDNAMES=chat.socket LISTEN_PID=$$ "$@"', "sh")
 "Runs a command as systemd does, with file 3 a socket that listens."
@@ -59,7 +61,9 @@ def blocksOf(page: str) -> Iterator[Block]:
     """
     The code blocks of a page, in order.
     """
-    for found in BLOCK.finditer(PAGES[page].read_text() + "\n"):
+    source = PAGES[page]
+    pattern = BLOCK if source.suffix == ".rst" else FENCE
+    for found in pattern.finditer(source.read_text() + "\n"):
         yield Block(found["language"], found["name"] or "", dedent(found["text"]).strip() + "\n")
 
 
@@ -124,6 +128,7 @@ class PageTestCase(TestCase):
     async def show_python(self, block: Block) -> None:
         """A file to import, or what goes on where the block before left off; `main(reactor)` listens."""
         if block.name:
+            (self.folder / block.name).write_text(block.text)
             return
         real = internet.reactor
         internet.reactor = self.clock
