@@ -23,7 +23,7 @@ from tests.conformance.wire import DEADLINE, Wire
 from txrealtime import Disconnected, Server, Socket
 from txrealtime.engineio.polling import PollingTransport
 from txrealtime.engineio.session import Session
-from txrealtime.engineio.websocket import WebSocketTransport
+from txrealtime.engineio.transport import WebSocketTransport
 from txrealtime.socketio.connection import Connection
 
 CYCLES = 10_000
