@@ -1,0 +1,251 @@
+"""
+What a client's first request says, whose word counts for it, and which origins may talk to us.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+import tests.memory  # noqa: F401  the settings of hypothesis
+from txrealtime.engineio.handshake import Handshake, allowsOrigin, checkOrigin, proxyFilter, readHandshake
+from txrealtime.engineio.settings import Settings
+from txrealtime.errors import HandshakeError
+
+HOST = {"host": "example.org"}
+
+
+def read(
+    headers: dict[str, str] | None = None,
+    url: str = "/engine.io/?EIO=4&transport=polling",
+    peer: str = "192.0.2.7",
+    secure: bool = False,
+    proxies: tuple[str, ...] = (),
+) -> Handshake:
+    return readHandshake(headers or {}, url, peer, secure, proxyFilter(proxies))
+
+
+class ReadTests(SynchronousTestCase):
+    def test_plain(self) -> None:
+        handshake = read({"host": "example.org", "user-agent": "x"})
+        self.assertEqual(handshake.headers["user-agent"], "x")
+        self.assertEqual(handshake.query, {"EIO": "4", "transport": "polling"})
+        self.assertEqual(handshake.url, "/engine.io/?EIO=4&transport=polling")
+        self.assertEqual((handshake.address, handshake.secure), ("192.0.2.7", False))
+        self.assertEqual((handshake.host, handshake.ownOrigin), ("example.org", "http://example.org"))
+        self.assertIsNone(handshake.origin)
+        self.assertGreater(handshake.time, 1_700_000_000)
+
+    def test_secure(self) -> None:
+        self.assertEqual(read(HOST, secure=True).ownOrigin, "https://example.org")
+
+    def test_query(self) -> None:
+        """Empty values are kept; of repeated fields, the last counts."""
+        handshake = read(url="/x?token=a%20b&empty=&token=c%2Bd&%C3%A9=1")
+        self.assertEqual(handshake.query, {"token": "c+d", "empty": "", "é": "1"})
+
+    def test_protocol(self) -> None:
+        """A client that does not say speaks 3; what is no number is no protocol."""
+        for version, protocol in (
+            ("EIO=4", 4),
+            ("EIO=3", 3),
+            ("", 3),
+            ("EIO=", 0),
+            ("EIO=x", 0),
+            ("EIO=-4", 0),
+            ("EIO=" + "4" * 100, 0),
+        ):
+            self.assertEqual(read(url="/?" + version).protocol, protocol, version)
+
+    def test_cookies(self) -> None:
+        self.assertEqual(read({"cookie": 'a=1; b="x y"'}).cookies, {"a": "1", "b": "x y"})
+        self.assertEqual(read().cookies, {})
+
+    def test_brokenCookies(self) -> None:
+        self.assertEqual(read({"cookie": "a=1; \x00[]=2"}).cookies.get("\x00[]"), None)
+        self.assertEqual(read({"cookie": "expires=1; a\x7f:b=1;;;"}).cookies, {})
+
+    @given(
+        st.text(st.characters(codec="latin-1")),
+        st.dictionaries(
+            st.sampled_from(
+                ["host", "origin", "cookie", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"]
+            ),
+            st.one_of(st.text(st.characters(codec="latin-1")), st.sampled_from(["http://[", "127.0.0.1, ,"])),
+        ),
+        st.sampled_from([(), ("192.0.2.7", "127.0.0.0/8", "unix")]),
+    )
+    @example("//[/engine.io/?EIO=4", {}, ())
+    def test_anythingIsReadOrRefused(
+        self, url: str, headers: dict[str, str], proxies: tuple[str, ...]
+    ) -> None:
+        try:
+            handshake = read(headers, url, proxies=proxies)
+        except HandshakeError:
+            return
+        _ = handshake.cookies, handshake.protocol
+        try:
+            checkOrigin(handshake, ("https://a.org",))
+        except HandshakeError as error:
+            self.assertEqual((error.code, error.status), (4, 403))
+
+
+class ProxyTests(SynchronousTestCase):
+    FORWARDED = {
+        "host": "127.0.0.1:8000",
+        "x-forwarded-for": "203.0.113.9",
+        "x-forwarded-proto": "https",
+        "x-forwarded-host": "example.org",
+    }
+
+    def test_trusted(self) -> None:
+        handshake = read(self.FORWARDED, peer="127.0.0.1", proxies=("127.0.0.1",))
+        self.assertEqual(handshake.address, "203.0.113.9")
+        self.assertTrue(handshake.secure)
+        self.assertEqual(handshake.ownOrigin, "https://example.org")
+
+    def test_notTrusted(self) -> None:
+        """Anybody can write headers."""
+        for peer, proxies in (("127.0.0.1", ()), ("192.0.2.7", ("127.0.0.1",)), ("unix", ("127.0.0.1",))):
+            handshake = read(self.FORWARDED, peer=peer, proxies=proxies)
+            self.assertEqual((handshake.address, handshake.secure), (peer, False))
+            self.assertEqual(handshake.ownOrigin, "http://127.0.0.1:8000")
+
+    def test_silentProxy(self) -> None:
+        """One that adds nothing is like a client itself."""
+        handshake = read(HOST, peer="127.0.0.1", secure=True, proxies=("127.0.0.1",))
+        self.assertEqual((handshake.address, handshake.ownOrigin), ("127.0.0.1", "https://example.org"))
+
+    def test_endsTLS(self) -> None:
+        headers = {**self.FORWARDED, "x-forwarded-proto": "http"}
+        self.assertFalse(read(headers, peer="127.0.0.1", secure=True, proxies=("127.0.0.1",)).secure)
+
+    def test_chain(self) -> None:
+        """The client is the last that is no proxy of ours; left of it anybody can have written."""
+        chain = "1.1.1.1, 203.0.113.9, 10.0.0.2 ,10.0.0.3"
+        handshake = read({"x-forwarded-for": chain}, peer="10.0.0.1", proxies=("10.0.0.0/8",))
+        self.assertEqual(handshake.address, "203.0.113.9")
+
+    def test_chainOfProxies(self) -> None:
+        handshake = read({"x-forwarded-for": "10.0.0.3, 10.0.0.2"}, peer="10.0.0.1", proxies=("10.0.0.0/8",))
+        self.assertEqual(handshake.address, "10.0.0.3")
+
+    def test_brokenChain(self) -> None:
+        handshake = read({"x-forwarded-for": "1.1.1.1, unknown,,"}, peer="10.0.0.1", proxies=("10.0.0.0/8",))
+        self.assertEqual(handshake.address, "unknown")
+
+    def test_filter(self) -> None:
+        trusts = proxyFilter(("127.0.0.1", "10.0.0.0/8", "2001:db8::/32"))
+        for address in ("127.0.0.1", "10.1.2.3", "2001:db8::1", "::ffff:10.1.2.3"):
+            self.assertTrue(trusts(address), address)
+        for address in ("127.0.0.2", "11.0.0.1", "2001:db9::1", "::ffff:11.0.0.1", "unix", "", "localhost"):
+            self.assertFalse(trusts(address), address)
+
+    def test_unix(self) -> None:
+        trusts = proxyFilter(("unix",))
+        self.assertTrue(trusts("unix"))
+        self.assertFalse(trusts("127.0.0.1"))
+
+    def test_hostBits(self) -> None:
+        self.assertTrue(proxyFilter(("10.0.0.1/8",))("10.9.9.9"))
+
+    def test_notAnAddress(self) -> None:
+        self.assertRaises(ValueError, proxyFilter, ("localhost",))
+
+
+class OriginTests(SynchronousTestCase):
+    def allows(self, origin: str | None, *origins: str, **options: Any) -> bool:
+        headers = {**HOST, **options.pop("headers", {})}
+        if origin is not None:
+            headers["origin"] = origin
+        handshake = read(headers, **options)
+        allowed = Settings(origins=origins).origins
+        try:
+            checkOrigin(handshake, allowed)
+        except HandshakeError:
+            self.assertFalse(allowsOrigin(handshake, allowed))
+            return False
+        self.assertTrue(allowsOrigin(handshake, allowed))
+        return True
+
+    def test_none(self) -> None:
+        """Only browsers send one."""
+        self.assertTrue(self.allows(None))
+        self.assertTrue(self.allows(None, "https://a.org"))
+
+    def test_own(self) -> None:
+        self.assertTrue(self.allows("http://example.org"))
+        self.assertTrue(self.allows("https://example.org", secure=True))
+        self.assertTrue(self.allows("http://EXAMPLE.org"))
+
+    def test_ownPort(self) -> None:
+        """The port is part of it, and goes without saying when it is the scheme's."""
+        self.assertTrue(self.allows("http://example.org", headers={"host": "example.org:80"}))
+        self.assertTrue(self.allows("https://example.org:443", secure=True))
+        self.assertTrue(self.allows("http://example.org:8000", headers={"host": "example.org:8000"}))
+        self.assertTrue(self.allows("http://[::1]:8000", headers={"host": "[::1]:8000"}))
+        self.assertFalse(self.allows("http://example.org:8000"))
+        self.assertFalse(self.allows("http://example.org", headers={"host": "example.org:8000"}))
+
+    def test_foreign(self) -> None:
+        for origin in (
+            "http://evil.org",
+            "https://example.org",
+            "http://example.org.evil.org",
+            "http://sub.example.org",
+            "null",
+            "",
+            "example.org",
+            "http://[",
+            "http://example.org:x",
+            "file://",
+        ):
+            self.assertFalse(self.allows(origin), origin)
+            self.assertFalse(self.allows(origin, "https://a.org"), origin)
+
+    def test_listed(self) -> None:
+        origins = ("https://a.org", "http://b.org:8080")
+        for origin in (*origins, "https://A.org"):
+            self.assertTrue(self.allows(origin, *origins), origin)
+        for origin in ("http://a.org", "https://a.org:8443", "http://b.org"):
+            self.assertFalse(self.allows(origin, *origins), origin)
+
+    def test_listedPort(self) -> None:
+        """Listed with the port that browsers leave out, it is the same origin."""
+        self.assertTrue(self.allows("https://a.org", "https://a.org:443"))
+        self.assertTrue(self.allows("http://a.org", "http://a.org:80"))
+
+    def test_ownBesideTheListed(self) -> None:
+        self.assertTrue(self.allows("http://example.org", "https://a.org"))
+
+    def test_any(self) -> None:
+        for origin in ("https://a.org", "null", "http://["):
+            self.assertTrue(self.allows(origin, "*"))
+
+    def test_null(self) -> None:
+        """Sandboxed pages and files have no origin, and say so."""
+        self.assertTrue(self.allows("null", "null"))
+        self.assertFalse(self.allows("null", "https://a.org"))
+
+    def test_behindAProxy(self) -> None:
+        """The origin of the page is that of the proxy, which only a trusted one may tell."""
+        headers = {
+            "host": "127.0.0.1:8000",
+            "x-forwarded-proto": "https",
+            "x-forwarded-host": "example.org",
+        }
+        options = {"headers": headers, "peer": "127.0.0.1"}
+        self.assertTrue(self.allows("https://example.org", proxies=("127.0.0.1",), **options))
+        self.assertFalse(self.allows("https://example.org", **options))
+        self.assertFalse(self.allows("http://127.0.0.1:8000", proxies=("127.0.0.1",), **options))
+
+    def test_refusal(self) -> None:
+        """It names the two origins compared, and the options that help."""
+        handshake = read({**HOST, "origin": "https://evil.org"})
+        error = self.assertRaises(HandshakeError, checkOrigin, handshake, ())
+        self.assertEqual((error.code, error.status), (4, 403))
+        for text in ("'https://evil.org'", "'http://example.org'", "origins", "--origin", "trustedProxies"):
+            self.assertIn(text, error.message)

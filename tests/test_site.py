@@ -1,0 +1,246 @@
+"""
+The site that measures what comes for its engine, and a resource that shares a site with another.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import IResource, Resource
+from twisted.web.static import Data
+from twisted.web.test.requesthelper import DummyRequest
+
+from tests.memory import Exchange, Link, WireTestCase
+from txrealtime.engineio.resource import Engine
+from txrealtime.engineio.session import State
+from txrealtime.engineio.site import Beside, EngineSite
+
+
+class Sized(Resource):
+    """Answers with the size of the body that came."""
+
+    isLeaf = True
+
+    def render(self, request: Any) -> bytes:
+        return b"%d" % len(request.content.read())
+
+
+class EngineSiteTests(WireTestCase):
+    LIMIT = 1000
+
+    def makeEngine(self, allowRequest: Any = None, site: Any = None, **settings: Any) -> None:
+        def measured(root: Resource, engine: Engine) -> EngineSite:
+            root.putChild(b"other", Sized())
+            return EngineSite(
+                Beside("/engine.io", engine, root),
+                "/engine.io",
+                engine.settings.maxPayload,
+                reactor=self.clock,
+                timeout=None,
+            )
+
+        super().makeEngine(allowRequest, site or measured, maxPayload=self.LIMIT, **settings)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sid = self.openPolling()
+        self.url = f"/engine.io/?EIO=4&transport=polling&sid={self.sid}"
+
+    def send(self, *lines: str, body: bytes = b"", url: str | None = None) -> Exchange:
+        """A POST with these headers and, so far, this much of its body."""
+        link = Link().connect(self.site)
+        head = [f"POST {url or self.url} HTTP/1.1", "Host: example.org", *lines, "", ""]
+        link.deliver("\r\n".join(head).encode() + body)
+        return Exchange(link)
+
+    def test_within(self) -> None:
+        self.assertEqual(self.post(self.sid, b"4" + b"x" * 999).answer.body, b"ok")
+        self.assertEqual(self.owner.heard, ["x" * 999])
+
+    def test_GET(self) -> None:
+        poll = self.get(self.sid)
+        self.session.send("hello")
+        self.assertEqual(poll.payload, [b"4hello"])
+
+    def test_webSocket(self) -> None:
+        client = self.upgrade(self.sid)
+        client.send("4hello")
+        self.assertEqual(self.owner.heard, ["hello"])
+
+    def assertRefused(self, exchange: Exchange) -> None:
+        self.assertEqual((exchange.answer.status, exchange.answer.body), (413, b""))
+        self.assertEqual(exchange.answer.headers["connection"], "close")
+        self.assertEqual(self.owner.heard, [])
+        self.assertEqual(self.session.state, State.OPEN)
+
+    def test_announced(self) -> None:
+        """A body that says it is too large is refused before any of it has come."""
+        self.assertRefused(self.send("Content-Length: 1001"))
+
+    def test_announcedAsMuchAsAllowed(self) -> None:
+        post = self.send("Content-Length: 1000")
+        self.assertIsNone(post.response)
+        post.link.deliver(b"4" + b"x" * 999)
+        self.assertEqual(post.answer.body, b"ok")
+
+    def test_chunked(self) -> None:
+        """One that does not say is refused as soon as it is too large."""
+        post = self.send("Transfer-Encoding: chunked")
+        post.link.deliver(b"3e8\r\n" + b"4" + b"x" * 999 + b"\r\n")
+        self.assertIsNone(post.response)
+        post.link.deliver(b"1\r\nx\r\n")
+        self.assertRefused(post)
+
+    def test_chunkedWithin(self) -> None:
+        post = self.send("Transfer-Encoding: chunked", body=b"2\r\n4a\r\n1\r\nb\r\n0\r\n\r\n")
+        self.assertEqual(post.answer.body, b"ok")
+        self.assertEqual(self.owner.heard, ["ab"])
+
+    def test_refusedConnectionEnds(self) -> None:
+        """When the whole of it has come; a client reads our answer after that."""
+        post = self.send("Content-Length: 1001")
+        self.assertRefused(post)
+        self.assertFalse(post.link.disconnecting)
+        post.link.deliver(b"x" * 1001)
+        self.assertTrue(post.link.disconnecting)
+
+    def test_refusedChunksEnd(self) -> None:
+        post = self.send("Transfer-Encoding: chunked", body=b"5dc\r\n" + b"x" * 1500 + b"\r\n")
+        self.assertRefused(post)
+        post.link.deliver(b"0\r\n\r\n")
+        self.assertTrue(post.link.disconnecting)
+
+    def test_withoutEnd(self) -> None:
+        """What goes on sending is cut off."""
+        post = self.send("Transfer-Encoding: chunked")
+        for _ in range(3):
+            post.link.deliver(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+        self.assertRefused(post)
+        self.assertTrue(post.link.disconnecting)
+
+    def test_announcedWithoutEnd(self) -> None:
+        post = self.send("Content-Length: 1000000")
+        self.assertRefused(post)
+        for _ in range(3):
+            self.assertFalse(post.link.disconnecting and _ < 2)
+            post.link.deliver(b"x" * 1000)
+        self.assertTrue(post.link.disconnecting)
+
+    def test_isNotKept(self) -> None:
+        """Nothing of what is refused stays in memory or on disk."""
+        post = self.send("Content-Length: 1000000", body=b"x" * 1500)
+        (request,) = post.link.protocol._channel.requests
+        self.assertEqual(request.content.getvalue(), b"")
+
+    def test_staysInMemory(self) -> None:
+        """Where twisted.web writes a large body to a temporary file, which blocks."""
+        self.LIMIT = 1_000_000
+        self.setUp()
+        post = self.send("Content-Length: 500000", body=b"4" * 1000)
+        (request,) = post.link.protocol._channel.requests
+        self.assertIsInstance(request.content, io.BytesIO)
+
+    def test_escapedPath(self) -> None:
+        """The same path in other letters is measured too."""
+        post = self.send("Content-Length: 1001", url=self.url.replace("engine.io", "engine%2Eio"))
+        self.assertEqual(post.answer.status, 413)
+
+    def test_otherPaths(self) -> None:
+        """The rest of the site takes what it takes."""
+        for url in ("/other", "/other?/engine.io"):
+            answer = self.send("Content-Length: 5000", body=b"x" * 5000, url=url).answer
+            self.assertEqual((answer.status, answer.body), (200, b"5000"))
+
+    def test_similarPath(self) -> None:
+        """A path that only begins alike belongs to the rest."""
+        self.site.resource._root.putChild(b"engine.iox", Sized())
+        answer = self.send("Content-Length: 5000", body=b"x" * 5000, url="/engine.iox").answer
+        self.assertEqual((answer.status, answer.body), (200, b"5000"))
+        self.assertIsNone(self.site.limitFor(b"/engine.iox"))
+
+    def test_limits(self) -> None:
+        for path in (b"/engine.io", b"/engine.io/", b"/engine.io/?EIO=4", b"/engine.io?EIO=4"):
+            self.assertEqual(self.site.limitFor(path), 1000, path)
+        for path in (b"/", b"/other", b"", b"/x/engine.io/"):
+            self.assertIsNone(self.site.limitFor(path), path)
+
+    def test_log(self) -> None:
+        """A request for the engine is not logged: its URL holds the secret of a session."""
+        lines: list[str] = []
+        self.site.logFile = io.StringIO()
+        self.site._logDateTime = "now"
+        self.post(self.sid, b"4a")
+        self.send("Content-Length: 0", url="/other")
+        lines = self.site.logFile.getvalue().splitlines()
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn("/other", lines[0])
+
+
+class SecretTests(WireTestCase):
+    def test_notLogged(self) -> None:
+        """No event logged of a session, from its opening to its end, has its whole sid."""
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        self.makeEngine(maxBuffered=10)
+        sids = []
+        for _ in range(3):
+            sids.append(self.openPolling())
+        self.post(sids[0], b"garbage")
+        self.get(sids[1]).drop()
+        self.session.send("x" * 8)
+        self.session.send("x" * 8)
+        for sid in sids:
+            self.get(sid)
+        self.assertTrue(events)
+        for event in events:
+            for sid in sids:
+                self.assertNotIn(sid, repr({key: str(value) for key, value in event.items()}))
+
+
+class BesideTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.there = Sized()
+        self.root = Resource()
+        self.root.putChild(b"", Data(b"home", "text/plain"))
+        self.inner = Resource()
+        self.root.putChild(b"a", self.inner)
+
+    def find(self, site: IResource, path: str) -> tuple[Any, list[bytes], list[bytes]]:
+        """What a site finds at a path, and how it has divided the path for it."""
+        request = DummyRequest([segment.encode() for segment in path.split("/")[1:]])
+        request.prepath = []
+        resource: Any = site
+        while request.postpath and not resource.isLeaf:
+            segment = request.postpath.pop(0)
+            request.prepath.append(segment)
+            resource = resource.getChildWithDefault(segment, request)
+        return resource, request.prepath, request.postpath
+
+    def test_there(self) -> None:
+        site = Beside("/socket.io", self.there, self.root)
+        self.assertEqual(self.find(site, "/socket.io/"), (self.there, [b"socket.io"], [b""]))
+        self.assertEqual(self.find(site, "/socket.io"), (self.there, [b"socket.io"], []))
+
+    def test_deeper(self) -> None:
+        site = Beside("/a/socket.io/", self.there, self.root)
+        self.assertEqual(self.find(site, "/a/socket.io/x"), (self.there, [b"a", b"socket.io"], [b"x"]))
+
+    def test_elsewhere(self) -> None:
+        for path in ("/socket.io", "/a/socket.io"):
+            site = Beside(path, self.there, self.root)
+            self.assertIs(self.find(site, "/")[0], self.root.children[b""])
+            self.assertIs(self.find(site, "/a")[0], self.inner)
+            self.assertIsNot(self.find(site, "/a/x")[0], self.there)
+            self.assertIsNot(self.find(site, "/x/socket.io")[0], self.there)
+
+    def test_leafElsewhere(self) -> None:
+        """A WSGI application gets the whole of the path."""
+        leaf = Sized()
+        site = Beside("/socket.io", self.there, leaf)
+        self.assertEqual(self.find(site, "/a/b"), (leaf, [], [b"a", b"b"]))
+        self.assertEqual(self.find(site, "/"), (leaf, [], [b""]))
+        self.assertIs(self.find(site, "/socket.io/")[0], self.there)
