@@ -29,6 +29,10 @@ from txrealtime.socketio.connection import Connection
 CYCLES = 10_000
 AT_A_TIME = 20
 
+# No client answers a heartbeat: long enough for a whole life on a slow machine.
+PING_INTERVAL = 2.0
+PING_TIMEOUT = 1.0
+
 KINDS = (Session, PollingTransport, WebSocketTransport, Request, Connection, Socket)
 "What the server makes for a client."
 
@@ -159,7 +163,9 @@ class VanishingClientTests(TestCase):
     timeout = 600
 
     def setUp(self) -> None:
-        self.server = Server(pingInterval=0.3, pingTimeout=0.2, drainTimeout=DRAIN_TIMEOUT, reactor=reactor)
+        self.server = Server(
+            pingInterval=PING_INTERVAL, pingTimeout=PING_TIMEOUT, drainTimeout=DRAIN_TIMEOUT, reactor=reactor
+        )
 
         @self.server.onConnect
         def enter(socket: Socket) -> None:
@@ -181,7 +187,7 @@ class VanishingClientTests(TestCase):
         """
         Wait until no client is left, not even one that has been silent for less than the heartbeat allows.
         """
-        deadline = reactor.seconds() + DEADLINE
+        deadline = reactor.seconds() + PING_INTERVAL + PING_TIMEOUT + DEADLINE
         while left := [*self.server.engine.sessions.values(), *self.loopback.connections()]:
             if reactor.seconds() > deadline:
                 raise AssertionError(f"{len(left)} clients left, such as {left[0]}")
