@@ -153,32 +153,35 @@ class MessageTests(SynchronousTestCase):
     """The messages of WebSocket."""
 
     def test_text(self) -> None:
-        self.assertEqual(codec.decodeMessage(b"4hello", False), message("hello"))
-        self.assertEqual(codec.decodeMessage(b"2probe", False), Packet(PacketType.PING, "probe"))
+        self.assertEqual(codec.decodeText("4héllo"), message("héllo"))
+        self.assertEqual(codec.decodeText("2probe"), Packet(PacketType.PING, "probe"))
 
     def test_separatorIsText(self) -> None:
-        self.assertEqual(codec.decodeMessage(b"4a\x1e4b", False), message("a\x1e4b"))
+        self.assertEqual(codec.decodeText("4a\x1e4b"), message("a\x1e4b"))
 
     def test_binaryHasNoType(self) -> None:
-        self.assertEqual(codec.decodeMessage(b"4\xff", True), message(b"4\xff"))
-        self.assertEqual(codec.decodeMessage(b"", True), message(b""))
+        self.assertEqual(codec.decodeBytes(b"4\xff"), message(b"4\xff"))
+        self.assertEqual(codec.decodeBytes(b""), message(b""))
 
     def test_binaryAsText(self) -> None:
         """A client that cannot send binary frames (``b64=1``) sends base64."""
-        self.assertEqual(codec.decodeMessage(b"bAQIDBA==", False), message(b"\x01\x02\x03\x04"))
+        self.assertEqual(codec.decodeText("bAQIDBA=="), message(b"\x01\x02\x03\x04"))
 
     def test_refused(self) -> None:
-        for text in (b"", b"x", b"7", b"4\xff", b"b="):
-            self.assertRaises(PacketError, codec.decodeMessage, text, False)
+        for text in ("", "x", "7", "b=", "bé", "\u0664", "\ud800"):
+            self.assertRaises(PacketError, codec.decodeText, text)
 
     @given(packets)
     def test_roundTrip(self, packet: Packet) -> None:
-        self.assertEqual(codec.decodeMessage(packet.wire, packet.isBinary), packet)
+        if packet.isBinary:
+            self.assertEqual(codec.decodeBytes(packet.wire), packet)
+        else:
+            self.assertEqual(codec.decodeText(packet.wire.decode()), packet)
 
-    @given(st.binary(), st.booleans())
-    def test_anythingDecodesOrIsRefused(self, payload: bytes, isBinary: bool) -> None:
+    @given(st.one_of(st.text(st.characters()), st.text("0123456789bAB=").map(lambda text: "b" + text)))
+    def test_anythingDecodesOrIsRefused(self, text: str) -> None:
         try:
-            packet = codec.decodeMessage(payload, isBinary)
+            packet = codec.decodeText(text)
         except ProtocolError:
             return
-        self.assertEqual(codec.decodeMessage(packet.wire, packet.isBinary), packet)
+        self.assertEqual(packet.data, text[1:] if not packet.isBinary else packet.data)
