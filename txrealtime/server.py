@@ -19,7 +19,7 @@ from txrealtime.engineio import settings as engineio
 from txrealtime.engineio.resource import AllowRequest, Engine
 from txrealtime.engineio.session import Session
 from txrealtime.engineio.settings import setting
-from txrealtime.engineio.site import Beside, EngineSite
+from txrealtime.engineio.site import EngineSite
 from txrealtime.engineio.transport import WebSocketFactory
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.connection import Connection
@@ -124,7 +124,7 @@ class Server(Service):
         It refuses a request body larger than ``maxPayload`` before it has read it, which
         a resource in another site can do only after.
         """
-        return EngineSite(Beside(self.path, self.engine, root), self.path, self.settings.maxPayload)
+        return EngineSite(root, self.path, self.engine)
 
     def webSocketFactory(self) -> WebSocketFactory:
         """A factory for an endpoint that serves WebSocket alone, without ``twisted.web``."""

@@ -18,7 +18,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from txrealtime import AckTimeout, ConnectionRejected, Disconnected, Server
@@ -27,7 +27,6 @@ from txrealtime.engineio.handshake import Handshake
 from txrealtime.engineio.resource import Engine
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.site import EngineSite
 from txrealtime.engineio.websocket import FrameFactory
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.sockets import Socket
@@ -364,7 +363,7 @@ def conformance(environ: Mapping[str, str]) -> MultiService:
         ("PORT", 3000, protocols.site),
         ("ECHO_PORT", 9001, echoFactory()),
         ("CLIENT_PORT", 3210, client.site(Resource())),
-        ("ENGINE_CLIENT_PORT", 3212, EngineSite(engineRoot, "/engine.io", engineClient.settings.maxPayload)),
+        ("ENGINE_CLIENT_PORT", 3212, Site(engineRoot)),
     ):
         chosen = int(environ.get(variable, port))
         TCPServer(chosen, factory, interface="127.0.0.1").setServiceParent(service)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol
-from twisted.internet.tcp import Server as TCPServer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
+from txrealtime.engineio.tcp import peerAddress, writeNow
 from txrealtime.errors import HandshakeError
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class FrameProtocol(Protocol):
         """Write whole frames."""
         cork = self._cork
         if cork is None:
-            self._writeNow(data)
+            writeNow(self.transport, data)
             return
         cork.append(data)
         self._corked += len(data)
@@ -233,26 +233,7 @@ class FrameProtocol(Protocol):
     def _uncork(self) -> None:
         cork, self._cork, self._corked = self._cork, None, 0
         if cork:
-            self._writeNow(cork[0] if len(cork) == 1 else b"".join(cork))
-
-    def _writeNow(self, data: bytes) -> None:
-        """
-        Write straight to the socket when nothing waits before it.
-
-        The transport's own way, a buffer that is sent when the reactor next comes by,
-        costs 3.5 us more.
-        """
-        transport = self.transport
-        if transport.__class__ is TCPServer and not transport.dataBuffer and not transport._tempDataBuffer:
-            try:
-                sent = transport.socket.send(data)
-            except (OSError, AttributeError):
-                # It would block, or is broken or closed: the transport knows what to do.
-                sent = 0
-            if sent == len(data):
-                return
-            data = data[sent:]
-        transport.write(data)
+            writeNow(self.transport, cork[0] if len(cork) == 1 else b"".join(cork))
 
     # -- opening and closing -----------------------------------------------------
 
@@ -281,7 +262,7 @@ class FrameProtocol(Protocol):
         """Refuse the opening handshake, with the protocol's own error as the body."""
         _log.info(
             "refused {address}: {status} {message}",
-            address=getattr(self.transport.getPeer(), "host", "unix"),
+            address=peerAddress(self.transport),
             status=error.status,
             message=error.message,
         )

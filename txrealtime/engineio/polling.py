@@ -12,37 +12,24 @@ import gzip
 from collections.abc import Sequence
 from typing import Final
 
-from twisted.python.failure import Failure
 from twisted.web.http import OK, REQUEST_ENTITY_TOO_LARGE, SERVICE_UNAVAILABLE
-from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from txrealtime.engineio.packet import CLOSE, NOOP, Packet
+from txrealtime.engineio.request import HTTPRequest
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.errors import HandshakeError, PacketError
 
-__all__ = ["PollingTransport", "respond"]
+__all__ = ["PollingTransport", "acceptsGzip"]
 
 
-def acceptsGzip(header: bytes) -> bool:
+def acceptsGzip(header: str) -> bool:
     """Whether an ``Accept-Encoding`` allows gzip: named, or by ``*``, and not with a weight of zero."""
-    for coding in header.lower().split(b","):
-        name, _, weight = coding.replace(b" ", b"").partition(b";q=")
-        if name in (b"gzip", b"*"):
-            return weight.strip(b"0.") != b"" or weight == b""
+    for coding in header.lower().split(","):
+        name, _, weight = coding.replace(" ", "").partition(";q=")
+        if name in ("gzip", "*"):
+            return weight.strip("0.") != "" or weight == ""
     return False
-
-
-def respond(
-    request: Request, status: int, body: bytes, contentType: bytes = b"text/plain; charset=UTF-8"
-) -> None:
-    """Answer a request, once and for all."""
-    request.setResponseCode(status)
-    request.setHeader(b"content-type", contentType)
-    request.setHeader(b"content-length", b"%d" % len(body))
-    request.setHeader(b"cache-control", b"no-store")
-    request.write(body)
-    request.finish()
 
 
 @implementer(ITransport)
@@ -60,13 +47,13 @@ class PollingTransport:
 
     def __init__(self) -> None:
         self.writable = False
-        self._get: Request | None = None
-        self._post: Request | None = None
+        self._get: HTTPRequest | None = None
+        self._post: HTTPRequest | None = None
         self._reading = True
 
     # -- GET -------------------------------------------------------------------
 
-    def poll(self, request: Request) -> int:
+    def poll(self, request: HTTPRequest) -> None:
         """
         Keep a GET until there is something to send.
 
@@ -77,15 +64,15 @@ class PollingTransport:
             raise HandshakeError(3, "Bad request: another GET of this session is waiting")
         self._get = request
         self.writable = True
-        request.notifyFinish().addErrback(self._pollLost, request)
         self.session.transportWritable(self)
-        return NOT_DONE_YET
-
-    def _pollLost(self, failure: Failure, request: Request) -> None:
         if self._get is request:
-            self._get = None
-            self.writable = False
-            self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "the client dropped its GET")
+            request.whenLost(self._pollLost)
+
+    def _pollLost(self) -> None:
+        # Called only for the GET that waits: one that was answered cannot be lost.
+        self._get = None
+        self.writable = False
+        self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "the client dropped its GET")
 
     def send(self, packets: Sequence[Packet]) -> None:
         request, self._get = self._get, None
@@ -94,15 +81,15 @@ class PollingTransport:
         body = self.session.codec.encodePayload(packets)
         threshold = self.session.settings.compressionThreshold
         if threshold and len(body) >= threshold:
-            request.setHeader(b"vary", b"Origin, Accept-Encoding")
-            if acceptsGzip(request.getHeader(b"accept-encoding") or b""):
+            request.extra[b"Vary"] = b"Origin, Accept-Encoding"
+            if acceptsGzip(request.header("accept-encoding")):
                 body = gzip.compress(body, 6, mtime=0)
-                request.setHeader(b"content-encoding", b"gzip")
-        respond(request, OK, body)
+                request.extra[b"Content-Encoding"] = b"gzip"
+        request.respond(OK, body)
 
     # -- POST ------------------------------------------------------------------
 
-    def push(self, request: Request) -> int:
+    def push(self, request: HTTPRequest) -> None:
         """
         Deliver what a POST carries, and answer it when the session wants more.
 
@@ -112,12 +99,11 @@ class PollingTransport:
         if self._post is not None:
             session.transportLost(self, CloseReason.TRANSPORT_ERROR, "two POSTs at a time")
             raise HandshakeError(3, "Bad request: another POST of this session is being handled")
-        if (request.getHeader(b"content-type") or b"").startswith(b"application/octet-stream"):
+        if request.header("content-type").startswith("application/octet-stream"):
             session.transportLost(self, CloseReason.TRANSPORT_ERROR, "a binary body, which protocol 4 lacks")
             raise HandshakeError(3, "Bad request: a binary body, expected text")
         limit = session.settings.maxPayload
-        assert request.content is not None
-        body = request.content.read(limit + 1)
+        body = request.body(limit + 1)
         if len(body) > limit:
             raise HandshakeError(
                 3, f"the body is larger than maxPayload, {limit} bytes", REQUEST_ENTITY_TOO_LARGE
@@ -133,17 +119,15 @@ class PollingTransport:
         if self._reading:
             self._answerPost()
         else:
-            request.notifyFinish().addErrback(self._pushLost, request)
-        return NOT_DONE_YET
+            request.whenLost(self._pushLost)
 
-    def _pushLost(self, failure: Failure, request: Request) -> None:
-        if self._post is request:
-            self._post = None
+    def _pushLost(self) -> None:
+        self._post = None
 
     def _answerPost(self) -> None:
         request, self._post = self._post, None
         if request is not None:
-            respond(request, OK, b"ok", b"text/html")
+            request.respond(OK, b"ok", b"text/html")
 
     def pauseReading(self) -> None:
         # The client sends its next POST when this one is answered.
@@ -167,7 +151,7 @@ class PollingTransport:
             return
         if reason is CloseReason.SHUTTING_DOWN:
             request, self._get, self.writable = self._get, None, False
-            respond(request, SERVICE_UNAVAILABLE, b"")
+            request.respond(SERVICE_UNAVAILABLE, b"")
         else:
             # The client itself closed, or moved to WebSocket: its GET returns empty ("Closing", "Upgrade").
             self.send([NOOP if reason is CloseReason.TRANSPORT_CLOSE else CLOSE])

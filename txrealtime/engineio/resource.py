@@ -39,12 +39,14 @@ from txrealtime.engineio.handshake import (
     checkOrigin,
     proxyFilter,
     readHandshake,
+    readQuery,
 )
 from txrealtime.engineio.packet import Codec, EngineIO4
-from txrealtime.engineio.polling import PollingTransport, respond
+from txrealtime.engineio.polling import PollingTransport
+from txrealtime.engineio.request import JSON, HTTPRequest, WebRequest
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.transport import WebSocketFactory, WebSocketTransport, peerAddress
+from txrealtime.engineio.transport import WebSocketFactory, WebSocketTransport
 from txrealtime.engineio.websocket import takeOver
 from txrealtime.errors import ConnectionRejected, HandshakeError
 
@@ -71,6 +73,7 @@ class Engine:
         made.  Returning ``False`` or raising :exc:`ConnectionRejected` refuses it (403); it
         may be ``async`` or return a Deferred.
     :ivar sessions: the sessions by sid, those included that still deliver what was left.
+    :ivar webSockets: makes WebSockets for requests that :meth:`render` is not given.
     """
 
     isLeaf = True
@@ -94,7 +97,7 @@ class Engine:
         self._reactor = reactor
         self._allowRequest = allowRequest
         self._trusts = proxyFilter(self.settings.trustedProxies)
-        self._webSockets = self.webSocketFactory()
+        self.webSockets = self.webSocketFactory()
 
     def webSocketFactory(self) -> WebSocketFactory:
         """A factory for an endpoint that serves WebSocket alone, without ``twisted.web``."""
@@ -111,50 +114,58 @@ class Engine:
         raise RuntimeError("an Engine is a leaf resource: put the child beside it")
 
     def render(self, request: Request) -> int | bytes:
-        """Serve a request of either transport."""
+        """Serve a request that ``twisted.web`` has read."""
         if (request.getHeader(b"upgrade") or b"").lower() == b"websocket":
-            return takeOver(request, self._webSockets)
-        handshake = self._read(request)
-        self._allowOrigin(request, handshake)
-        if request.method == b"OPTIONS":
-            return self._preflight(request)
-        Deferred.fromCoroutine(self._serve(request, handshake)).addErrback(self._failed, request)
+            return takeOver(request, self.webSockets)
+        self.serve(WebRequest(request))
         return NOT_DONE_YET
 
-    async def _serve(self, request: Request, handshake: Handshake) -> None:
+    def serve(self, request: HTTPRequest) -> None:
+        """Serve a request for long polling."""
+        query = readQuery(request.url)
+        if request.header("origin"):
+            self._allowOrigin(request)
+        sid = query.get("sid")
         try:
-            sid = handshake.query.get("sid")
-            if sid is None:
-                await self._openPolling(request, handshake)
-                return
-            session = self._find(handshake, sid, "polling")
-            transport = session.transport
-            if not isinstance(transport, PollingTransport):
-                raise HandshakeError(3, "Bad request: this session has moved to WebSocket")
-            if request.method == b"GET":
-                transport.poll(request)
-            elif request.method == b"POST":
-                transport.push(request)
+            if request.method == "OPTIONS":
+                self._preflight(request)
+            elif sid is None:
+                handshake = self._read(request)
+                Deferred.fromCoroutine(self._openPolling(request, handshake)).addErrback(
+                    self._failed, request
+                )
             else:
-                raise HandshakeError(3, f"Bad request: method {request.method!r}, expected GET or POST")
-        except HandshakeError as error:
-            self._logRefusal(error, handshake)
-            respond(request, error.status, refusal(error), b"application/json")
+                self._servePolling(request, self._find(query, sid, "polling"))
+        except Exception:
+            self._failed(Failure(), request)
 
-    def _failed(self, failure: Failure, request: Request) -> None:
-        _log.failure("a request failed", failure)
-        if not request.startedWriting:
-            respond(
-                request, INTERNAL_SERVER_ERROR, b'{"code":3,"message":"Internal error"}', b"application/json"
+    def _servePolling(self, request: HTTPRequest, session: Session) -> None:
+        transport = session.transport
+        if not isinstance(transport, PollingTransport):
+            raise HandshakeError(3, "Bad request: this session has moved to WebSocket")
+        if request.method == "GET":
+            transport.poll(request)
+        elif request.method == "POST":
+            transport.push(request)
+        else:
+            raise HandshakeError(3, f"Bad request: method {request.method}, expected GET or POST")
+
+    def _failed(self, failure: Failure, request: HTTPRequest) -> None:
+        error = failure.value
+        if isinstance(error, HandshakeError):
+            _log.info(
+                "refused {address}: {status} {message}",
+                address=request.peer,
+                status=error.status,
+                message=error.message,
             )
+            request.respond(error.status, refusal(error), JSON)
+        else:
+            _log.failure("a request failed", failure)
+            request.respond(INTERNAL_SERVER_ERROR, b'{"code":3,"message":"Internal error"}', JSON)
 
-    def _read(self, request: Request) -> Handshake:
-        headers = {
-            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
-            for name, values in request.requestHeaders.getAllRawHeaders()
-        }
-        peer = peerAddress(request.getClientAddress())
-        return self.readHandshake(headers, request.uri.decode("latin-1"), peer, request.isSecure())
+    def _read(self, request: HTTPRequest) -> Handshake:
+        return self.readHandshake(request.headers(), request.url, request.peer, request.secure)
 
     def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> Handshake:
         """Read an opening request, with what a trusted proxy says in place of the proxy itself."""
@@ -170,12 +181,12 @@ class Engine:
         """
         sid = handshake.query.get("sid")
         if sid is not None:
-            self._find(handshake, sid, transport)
+            self._find(handshake.query, sid, transport)
             if not self.settings.allowUpgrades:
                 raise HandshakeError(3, "Bad request: sessions stay on polling (setting allowUpgrades)")
             checkOrigin(handshake, self.settings.origins)
             return
-        self._checkTransport(handshake, transport)
+        self._checkTransport(handshake.query, transport)
         if method != "GET":
             raise HandshakeError(2, "Bad handshake method")
         if handshake.protocol != EngineIO4.version:
@@ -203,39 +214,35 @@ class Engine:
         if allowed is False:
             raise HandshakeError(4, "Forbidden")
 
-    def _checkTransport(self, handshake: Handshake, transport: str) -> None:
-        asked = handshake.query.get("transport")
+    def _checkTransport(self, query: Mapping[str, str], transport: str) -> None:
+        asked = query.get("transport")
         if asked not in self.settings.transports:
             raise HandshakeError(0, "Transport unknown")
         if asked != transport:
             raise HandshakeError(3, f"Bad request: transport={asked} came as {transport}")
 
-    def _find(self, handshake: Handshake, sid: str, transport: str) -> Session:
-        self._checkTransport(handshake, transport)
+    def _find(self, query: Mapping[str, str], sid: str, transport: str) -> Session:
+        self._checkTransport(query, transport)
         session = self.sessions.get(sid)
         if session is None:
             raise HandshakeError(1, "Session ID unknown")
-        if "EIO" in handshake.query and handshake.protocol != session.codec.version:
+        version = query.get("EIO")
+        if version is not None and version != str(session.codec.version):
             raise HandshakeError(3, "Bad request: the session was opened with another EIO")
         return session
 
-    async def _openPolling(self, request: Request, handshake: Handshake) -> None:
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
-        await self.verify(handshake, "polling", request.method.decode("latin-1"))
+    async def _openPolling(self, request: HTTPRequest, handshake: Handshake) -> None:
+        gone: list[bool] = []
+        request.whenLost(lambda: gone.append(True))
+        await self.verify(handshake, "polling", request.method)
         if gone:
             return
         transport = PollingTransport()
         session = transport.session = self._newSession(handshake, transport)
         if self.settings.cookie:
-            request.addCookie(
-                self.settings.cookie,
-                session.sid,
-                path="/",
-                httpOnly=True,
-                sameSite="lax",
-                secure=handshake.secure,
-            )
+            secure = "; Secure" if handshake.secure else ""
+            cookie = f"{self.settings.cookie}={session.sid}; Path=/; HttpOnly; SameSite=Lax{secure}"
+            request.extra[b"Set-Cookie"] = cookie.encode("latin-1")
         self._start(session)
         transport.poll(request)
 
@@ -317,33 +324,24 @@ class Engine:
 
     # -- origins -----------------------------------------------------------------
 
-    def _allowOrigin(self, request: Request, handshake: Handshake) -> None:
-        """Let pages of allowed origins read the answer (Fetch standard, "CORS protocol")."""
-        request.setHeader(b"vary", b"Origin")
-        origin = handshake.origin
-        if origin is None or not allowsOrigin(handshake, self.settings.origins):
+    def _allowOrigin(self, request: HTTPRequest) -> None:
+        """Let a page of an allowed origin read the answer (Fetch standard, "CORS protocol")."""
+        request.extra[b"Vary"] = b"Origin"
+        handshake = self._read(request)
+        if not allowsOrigin(handshake, self.settings.origins):
             return
         if "*" in self.settings.origins:
             # Credentials must not go together with a wildcard.
-            request.setHeader(b"access-control-allow-origin", b"*")
+            request.extra[b"Access-Control-Allow-Origin"] = b"*"
         else:
-            request.setHeader(b"access-control-allow-origin", origin.encode("latin-1"))
-            request.setHeader(b"access-control-allow-credentials", b"true")
+            request.extra[b"Access-Control-Allow-Origin"] = request.header("origin").encode("latin-1")
+            request.extra[b"Access-Control-Allow-Credentials"] = b"true"
 
-    def _preflight(self, request: Request) -> bytes:
-        request.setResponseCode(NO_CONTENT)
-        request.setHeader(b"access-control-allow-methods", b"GET, POST, OPTIONS")
-        wanted = request.getHeader(b"access-control-request-headers")
+    def _preflight(self, request: HTTPRequest) -> None:
+        request.extra[b"Access-Control-Allow-Methods"] = b"GET, POST, OPTIONS"
+        wanted = request.header("access-control-request-headers")
         if wanted:
-            request.setHeader(b"access-control-allow-headers", wanted)
-            request.setHeader(b"vary", b"Origin, Access-Control-Request-Headers")
-        request.setHeader(b"access-control-max-age", b"600")
-        return b""
-
-    def _logRefusal(self, error: HandshakeError, handshake: Handshake) -> None:
-        _log.info(
-            "refused {address}: {status} {message}",
-            address=handshake.address,
-            status=error.status,
-            message=error.message,
-        )
+            request.extra[b"Access-Control-Allow-Headers"] = wanted.encode("latin-1")
+            request.extra[b"Vary"] = b"Origin, Access-Control-Request-Headers"
+        request.extra[b"Access-Control-Max-Age"] = b"600"
+        request.respond(NO_CONTENT, b"")

@@ -1,9 +1,10 @@
 """
-A ``twisted.web`` site that refuses a body too large before it has read it.
+A ``twisted.web`` site with an engine in it, which serves the engine's requests better
+than any other site could.
 
-``twisted.web`` reads the whole of a request before a resource sees it.  On this site,
-a request to an engine is measured while it arrives, and kept in memory up to its limit;
-all other requests are as in any site.
+They take the short way of :mod:`~txrealtime.engineio.channel`; and a body too large is
+refused before it has been read, where ``twisted.web`` reads the whole of a request
+before a resource sees it.  All other requests are as in any site.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
+from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
+from txrealtime.engineio.channel import EngineChannel
 from txrealtime.engineio.frames import refusal
+from txrealtime.engineio.resource import Engine
 from txrealtime.errors import HandshakeError
 
 __all__ = ["Beside", "EngineSite"]
@@ -23,8 +27,6 @@ __all__ = ["Beside", "EngineSite"]
 
 class _MeasuredRequest(Request):
     """A request whose body must not grow beyond a limit, if it is for an engine."""
-
-    site: EngineSite
 
     _limit: int | None = None
     _received = 0
@@ -34,10 +36,11 @@ class _MeasuredRequest(Request):
         # The path is not given to a request before its body has been read.
         channel: Any = self.channel
         path: bytes = getattr(channel, "_path", b"")
-        self._limit = channel.site.limitFor(path)
-        if self._limit is None:
+        site: EngineSite = channel.site
+        if not site.isForEngine(path):
             super().gotLength(length)  # type: ignore[no-untyped-call]
             return
+        self._limit = site.engine.settings.maxPayload
         self.content = BytesIO()
         if length is not None and length > self._limit:
             self._refuse()
@@ -106,23 +109,35 @@ class EngineSite(Site):
     """
     A site with an engine in it.
 
-    :param resource: the root of the site.
+    :param root: the rest of the site.
     :param path: where the engine is, such as ``/socket.io``.
-    :param maxPayload: the largest body for it, in bytes.
+    :param engine: the engine.
     """
 
     noisy = False
 
-    def __init__(self, resource: IResource, path: str, maxPayload: int, **options: Any) -> None:
-        super().__init__(resource, requestFactory=_MeasuredRequest, **options)  # type: ignore[no-untyped-call]
+    def __init__(self, root: IResource, path: str, engine: Engine, **options: Any) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            Beside(path, engine, root), requestFactory=_MeasuredRequest, **options
+        )
+        self.engine = engine
         self._prefix = path.rstrip("/").encode()
-        self._maxPayload = maxPayload
 
-    def limitFor(self, path: bytes) -> int | None:
-        """The largest body that a request to this path may have, or ``None`` if it is not the engine's."""
-        return self._maxPayload if path.startswith(self._prefix) else None
+    def isForEngine(self, uri: bytes) -> bool:
+        """Whether a request with this path and query is the engine's."""
+        size = len(self._prefix)
+        return uri.startswith(self._prefix) and uri[size : size + 1] in (b"/", b"?", b"")
+
+    def buildProtocol(self, addr: IAddress | None) -> EngineChannel:  # type: ignore[override]
+        """A connection begins with the short way."""
+        return EngineChannel(self, addr)
+
+    def webChannel(self, address: IAddress | None) -> IProtocol:
+        """``twisted.web``'s own way, for what the short one does not take."""
+        channel: IProtocol = super().buildProtocol(address)  # type: ignore[no-untyped-call]
+        return channel
 
     def log(self, request: Any) -> None:
         """Log a request, unless it is for the engine: its URL holds the session's secret."""
-        if self.limitFor(request.uri) is None:
+        if not self.isForEngine(request.uri):
             super().log(request)

@@ -5,7 +5,7 @@ A session's WebSocket: packets on top of :mod:`~txrealtime.engineio.websocket`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime, ISSLTransport
 from zope.interface import implementer
@@ -15,10 +15,11 @@ from txrealtime.engineio.handshake import Handshake
 from txrealtime.engineio.packet import Packet
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.tcp import peerAddress
 from txrealtime.engineio.websocket import FrameFactory
 from txrealtime.errors import PacketError
 
-__all__ = ["Opener", "WebSocketFactory", "WebSocketTransport", "peerAddress"]
+__all__ = ["Opener", "WebSocketFactory", "WebSocketTransport"]
 
 # RFC 6455, 7.4.1
 _CLOSE_CODES: Final = {CloseReason.SHUTTING_DOWN: 1001, CloseReason.PARSE_ERROR: 1002}
@@ -32,11 +33,6 @@ class Opener(Protocol):
     async def verify(self, handshake: Handshake, transport: str, method: str) -> None: ...
 
     def webSocketOpened(self, transport: WebSocketTransport, handshake: Handshake) -> None: ...
-
-
-def peerAddress(address: Any) -> str:
-    """A peer's address as text; ``unix`` for a UNIX socket."""
-    return getattr(address, "host", "unix")
 
 
 @implementer(ITransport)
@@ -68,7 +64,7 @@ class WebSocketTransport(FrameProtocol):
         transport.pauseProducing()
         try:
             secure = ISSLTransport.providedBy(transport)
-            peer = peerAddress(transport.getPeer())
+            peer = peerAddress(transport)
             self._handshake = handshake = self._opener.readHandshake(headers, url, peer, secure)
             await self._opener.verify(handshake, self.name, "GET")
         finally:

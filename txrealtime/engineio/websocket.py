@@ -15,11 +15,11 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txrealtime.engineio.frames import FrameProtocol, refusal
 from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.tcp import replaceProtocol
 from txrealtime.errors import HandshakeError
 
 __all__ = ["Autobahn", "FrameFactory", "takeOver"]
@@ -238,14 +238,10 @@ def takeOver(request: Request, factory: FrameFactory) -> int | bytes:
     transport.unregisterProducer()
     channel.transport = None
     protocol = factory.buildProtocol(transport.getPeer())
-    if isinstance(transport, ProtocolWrapper):  # TLS
-        transport.wrappedProtocol = protocol
-    else:
-        transport.protocol = protocol
     head = [request.method + b" " + request.uri + b" HTTP/1.1"]
     for name, values in request.requestHeaders.getAllRawHeaders():
         head += [name + b": " + value for value in values]
-    protocol.makeConnection(transport)  # type: ignore[no-untyped-call]
+    replaceProtocol(transport, protocol)
     # twisted.web reads no further while it handles a request.
     transport.resumeProducing()
     protocol.dataReceived(b"\r\n".join([*head, b"", b""]) + channel.clearLineBuffer())

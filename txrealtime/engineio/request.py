@@ -1,0 +1,112 @@
+"""
+What the engine needs of an HTTP request.
+
+A request comes from ``twisted.web``, as a :class:`WebRequest`, or from the short way of
+:mod:`~txrealtime.engineio.channel`; the engine does not ask which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from twisted.web.server import Request
+
+from txrealtime.engineio.tcp import peerAddress
+
+__all__ = ["JSON", "TEXT", "HTTPRequest", "WebRequest"]
+
+TEXT: Final = b"text/plain; charset=UTF-8"
+JSON: Final = b"application/json"
+
+
+class HTTPRequest(Protocol):
+    """
+    A request whose body has come.
+
+    :ivar method: ``GET``, ``POST`` ...
+    :ivar url: the path and query, as they came.
+    :ivar peer: the address at the other end of the connection.
+    :ivar secure: whether the connection is TLS.
+    :ivar extra: headers to go with the answer, by name.
+    """
+
+    method: str
+    url: str
+    extra: dict[bytes, bytes]
+
+    @property
+    def peer(self) -> str: ...
+
+    @property
+    def secure(self) -> bool: ...
+
+    def header(self, name: str) -> str:
+        """One header, named in lower case; empty when it was not sent."""
+
+    def headers(self) -> dict[str, str]:
+        """All headers, names in lower case, repeated ones joined by a comma."""
+
+    def body(self, most: int) -> bytes:
+        """
+        :param most: how much is wanted, in bytes.
+        """
+
+    def respond(self, status: int, body: bytes, contentType: bytes = TEXT) -> None:
+        """Answer, once and for all.  Does nothing when the client is gone."""
+
+    def whenLost(self, call: Callable[[], object]) -> None:
+        """Have a function called if the client goes before it is answered."""
+
+
+class WebRequest:
+    """A request of ``twisted.web``."""
+
+    __slots__ = ("_request", "extra", "method", "url")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.method = request.method.decode("latin-1")
+        self.url = request.uri.decode("latin-1")
+        self.extra: dict[bytes, bytes] = {}
+
+    @property
+    def peer(self) -> str:
+        return peerAddress(self._request.channel)
+
+    @property
+    def secure(self) -> bool:
+        return bool(self._request.isSecure())
+
+    def header(self, name: str) -> str:
+        value = self._request.getHeader(name.encode())
+        return "" if value is None else value.decode("latin-1")
+
+    def headers(self) -> dict[str, str]:
+        return {
+            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
+            for name, values in self._request.requestHeaders.getAllRawHeaders()
+        }
+
+    def body(self, most: int) -> bytes:
+        content = self._request.content
+        assert content is not None
+        body: bytes = content.read(most)
+        return body
+
+    def respond(self, status: int, body: bytes, contentType: bytes = TEXT) -> None:
+        request = self._request
+        if request._disconnected:
+            return
+        request.setResponseCode(status)
+        headers = request.responseHeaders
+        headers.setRawHeaders(b"content-type", [contentType])
+        headers.setRawHeaders(b"content-length", [b"%d" % len(body)])
+        headers.setRawHeaders(b"cache-control", [b"no-store"])
+        for name, value in self.extra.items():
+            headers.setRawHeaders(name, [value])
+        request.write(body)
+        request.finish()
+
+    def whenLost(self, call: Callable[[], object]) -> None:
+        self._request.notifyFinish().addErrback(lambda failure: call())
