@@ -1,0 +1,634 @@
+"""
+The command line of `twistd realtime` and the services that it makes, without processes and without a network.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import fields
+from io import StringIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.test.requesthelper import DummyRequest
+from twisted.web.wsgi import WSGIResource
+from zope.interface import implementer
+
+import txrealtime.service
+from txrealtime import Server, Settings
+from txrealtime.service import Options, RealtimeService, StartupError, makeService
+from txrealtime.service.application import Folder, load, rootOf, serverOf
+from txrealtime.testing import Client
+
+
+def parse(*arguments: str) -> Options:
+    """What the command line says."""
+    options = Options()
+    options.parseOptions(list(arguments))
+    return options
+
+
+class ServiceTestCase(SynchronousTestCase):
+    """
+    Tests that may look into what is logged, and that start in a folder of their own.
+
+    :ivar messages: what was logged, as text.
+    """
+
+    def setUp(self) -> None:
+        self.messages: list[str] = []
+        globalLogPublisher.addObserver(self._logged)
+        self.addCleanup(globalLogPublisher.removeObserver, self._logged)
+        self.folder = Path(self.mktemp()).resolve()
+        self.folder.mkdir()
+        self.addCleanup(os.chdir, Path.cwd())
+        os.chdir(self.folder)
+        self.patch(sys, "path", [path for path in sys.path if path])
+        known = set(sys.modules)
+        self.addCleanup(lambda: [sys.modules.pop(name) for name in sys.modules.keys() - known])
+
+    def _logged(self, event: LogEvent) -> None:
+        self.messages.append(formatEvent(event))
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file into the current folder."""
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    def module(self, **content: Any) -> None:
+        """Let there be a module `served`."""
+        module = ModuleType("served")
+        module.__dict__.update(content)
+        sys.modules["served"] = module
+
+    def assertRefused(self, function: Any, *arguments: Any) -> str:
+        """The message on standard error with which something is refused, without the program's name."""
+        error = self.assertRaises(StartupError, function, *arguments)
+        # Python shows the code of a SystemExit, and ends with code 1 when it is a text.
+        self.assertEqual(error.code, str(error))
+        name, _, message = str(error).partition(": ")
+        self.assertEqual(name, "twistd realtime")
+        return message
+
+    def assertOneLine(self, wanted: str, function: Any, *arguments: Any) -> None:
+        message = self.assertRefused(function, *arguments)
+        self.assertIn(wanted, message)
+        self.assertEqual(len(message.splitlines()), 1, message)
+
+
+class OptionsTests(ServiceTestCase):
+    def test_nothingGiven(self) -> None:
+        options = parse()
+        self.assertEqual(options["settings"], {})
+        self.assertEqual(options["listen"], [])
+        self.assertEqual([options[name] for name in ("app", "static", "wsgi", "path")], [None] * 4)
+
+    def test_listenRepeats(self) -> None:
+        self.assertEqual(parse("--listen", "tcp:1", "--listen=unix:x")["listen"], ["tcp:1", "unix:x"])
+
+    def test_eachSettingIsAnOption(self) -> None:
+        """Whatever its kind, it ends up in Settings with the value given."""
+        for field in fields(Settings):
+            words = "".join(f"-{c.lower()}" if c.isupper() else c for c in field.name)
+            if isinstance(field.default, bool):
+                given, value = [f"--{'no-' if field.default else ''}{words}"], not field.default
+            elif isinstance(field.default, tuple):
+                singular = {
+                    "origins": "origin",
+                    "trusted-proxies": "trusted-proxy",
+                    "transports": "transport",
+                }
+                text = {"origins": "https://a.example", "transports": "polling"}.get(words, "10.0.0.0/8")
+                given, value = [f"--{singular[words]}", text], (text,)
+            else:
+                value = type(field.default)(7)
+                given = [f"--{words}", "7"]
+            settings = parse(*given)["settings"]
+            self.assertEqual(settings, {field.name: value})
+            self.assertIs(type(settings[field.name]), type(field.default))
+
+    def test_fractions(self) -> None:
+        self.assertEqual(parse("--ping-interval", "0.3")["settings"], {"pingInterval": 0.3})
+
+    def test_repeated(self) -> None:
+        options = parse("--origin", "https://a.example", "--origin", "https://b.example")
+        self.assertEqual(options["settings"], {"origins": ("https://a.example", "https://b.example")})
+
+    def test_bothWords(self) -> None:
+        """What the application has switched on can be switched off, whatever the default."""
+        self.assertEqual(parse("--no-per-message-deflate")["settings"], {"perMessageDeflate": False})
+        options = parse("--no-allow-upgrades", "--allow-upgrades")
+        self.assertEqual(options["settings"], {"allowUpgrades": True})
+
+    def test_refusals(self) -> None:
+        for arguments, wanted in [
+            (["--ping-interval", "soon"], "--ping-interval soon: expected a number"),
+            (["--ping-interval", "inf"], "--ping-interval inf: expected a number"),
+            (
+                ["--ping-interval", "-1"],
+                "--ping-interval -1: pingInterval is -1.0, expected a number above 0",
+            ),
+            (["--max-payload", "1.5"], "--max-payload 1.5: expected a whole number"),
+            (["--origin", "example"], "--origin example: origin 'example', expected a form like"),
+            (["--trusted-proxy", "proxy"], "--trusted-proxy proxy: 'proxy' does not appear"),
+            (["--transport", "pigeon"], "--transport pigeon: transports is ('pigeon',), expected"),
+            (["--allow-upgrades=no"], "--allow-upgrades must not have an argument"),
+            (["--pings"], "--pings not recognized"),
+            (["--app"], "--app requires argument"),
+            (["chat:server"], "'chat:server' is not an option"),
+            (["--static", "nowhere"], "--static nowhere: there is no such folder"),
+            (["--static", ".", "--wsgi", "shop:app"], "--static and --wsgi both serve /"),
+        ]:
+            self.assertOneLine(wanted, parse, *arguments)
+
+    def test_staticIsAbsolute(self) -> None:
+        """As twistd may go elsewhere."""
+        (self.folder / "public").mkdir()
+        self.assertEqual(parse("--static", "public")["static"], str(self.folder / "public"))
+
+    def printed(self, option: str) -> str:
+        """What an option prints, which ends the program well."""
+        output = StringIO()
+        self.patch(sys, "stdout", output)
+        self.assertEqual(self.assertRaises(SystemExit, parse, option).code, 0)
+        return output.getvalue()
+
+    def test_help(self) -> None:
+        self.patch(os, "environ", {**os.environ, "COLUMNS": "80"})
+        shown = self.printed("--help")
+        self.assertLessEqual(max(map(len, shown.splitlines())), 80)
+        lines = [line.split()[0] for line in shown.splitlines() if line.startswith("  --")]
+        self.assertEqual(len(lines), len(set(lines)))
+        offered = {line.removeprefix("--").removeprefix("[no-]") for line in lines}
+        known = {name.rstrip("=").removeprefix("no-") for name in Options().longOpt}
+        self.assertEqual(offered, known)
+        self.assertNotIn("Other settings", shown)
+        for field in fields(Settings):
+            self.assertIn(field.metadata["help"].split(",")[0].split()[0], shown)
+        for example in ("--ping-interval SECONDS", "(default: 25)", "(default: 1000000)", "Examples:"):
+            self.assertIn(example, shown)
+
+    def test_version(self) -> None:
+        self.assertIn(f"txrealtime {txrealtime.__version__}, Twisted ", self.printed("--version"))
+
+
+class LoadTests(ServiceTestCase):
+    def test_fromTheCurrentFolder(self) -> None:
+        self.write("shop.py", "class things:\n    one = 1")
+        self.write("pack/inside.py", "two = 2")
+        self.assertEqual(load("--app", "shop:things.one"), 1)
+        self.assertEqual(load("--app", "pack.inside:two"), 2)
+        self.assertEqual(sys.path.count(str(self.folder)), 1)
+
+    def test_refusals(self) -> None:
+        self.write("shop.py", "one = 1")
+        for name, wanted in [
+            ("shop", "expected MODULE:NAME"),
+            (":shop", "expected MODULE:NAME"),
+            ("shop:", "expected MODULE:NAME"),
+            (".shop:one", "expected MODULE:NAME"),
+            ("shop:two", "shop has no two"),
+            ("shop:one.two", "shop has no one.two"),
+            ("shoe:one", f"No module named 'shoe' (sought in {self.folder} and on PYTHONPATH)"),
+            ("shoe.box:one", "No module named 'shoe'"),
+            ("shop.box:one", "No module named 'shop.box'; 'shop' is not a package"),
+        ]:
+            self.assertOneLine(f"--app {name}: {wanted}", load, "--app", name)
+
+    def failingModule(self, text: str) -> list[str]:
+        self.write("shop.py", text)
+        lines = self.assertRefused(load, "--wsgi", "shop:app").splitlines()
+        self.assertEqual(lines[0], "--wsgi shop:app: shop failed")
+        return lines[1:]
+
+    def test_whatTheApplicationImportsIsMissing(self) -> None:
+        """Told apart from a missing application, and it is shown where."""
+        lines = self.failingModule("import shoe")
+        self.assertEqual(lines[0], f'  File "{self.folder}/shop.py", line 1, in <module>')
+        self.assertEqual(lines[-1], "ModuleNotFoundError: No module named 'shoe'")
+
+    def test_theApplicationFails(self) -> None:
+        lines = self.failingModule("def price():\n    return 1 / 0\n\nprice()")
+        self.assertEqual(
+            [line for line in lines if "File" in line],
+            [
+                f'  File "{self.folder}/shop.py", line 4, in <module>',
+                f'  File "{self.folder}/shop.py", line 2, in price',
+            ],
+        )
+        self.assertEqual(lines[-1], "ZeroDivisionError: division by zero")
+
+    def test_theApplicationIsNoPython(self) -> None:
+        lines = self.failingModule("def price(:")
+        self.assertEqual(lines[0], f'  File "{self.folder}/shop.py", line 1')
+        self.assertIn("SyntaxError", lines[-1])
+
+
+class ServerTests(ServiceTestCase):
+    """
+    Which server the command line names.
+    """
+
+    def test_server(self) -> None:
+        server = Server("/talk", pingInterval=3)
+        self.module(server=server)
+        self.assertIs(serverOf(parse("--app", "served:server")), server)
+        self.assertEqual((server.path, server.settings), ("/talk", Settings(pingInterval=3)))
+
+    def test_callable(self) -> None:
+        server = Server()
+        self.module(make=lambda **settings: server)
+        self.assertIs(serverOf(parse("--app", "served:make")), server)
+
+    def test_theCommandLineWins(self) -> None:
+        """And leaves alone what it does not name."""
+        self.module(server=Server("/talk", pingInterval=3, pingTimeout=4, origins=["https://a.example"]))
+        arguments = ["--ping-interval", "5", "--origin", "https://b.example", "--path", "walk/"]
+        server = serverOf(parse("--app", "served:server", *arguments))
+        self.assertEqual(server.path, "/walk")
+        self.assertEqual(
+            server.settings, Settings(pingInterval=5, pingTimeout=4, origins=("https://b.example",))
+        )
+        self.assertIs(server.engine.settings, server.settings)
+
+    def test_inUseAlready(self) -> None:
+        """Settings that would come too late are refused; without any, such a server is served."""
+        server = Server(reactor=Clock())
+        server.resource()
+        self.module(server=server)
+        self.assertIs(serverOf(parse("--app", "served:server")), server)
+        options = parse("--app", "served:server", "--ping-interval", "5")
+        self.assertOneLine("--app served:server: the server is in use", serverOf, options)
+
+    def test_notAServer(self) -> None:
+        self.module(number=3, make=lambda: "text")
+        for name, kind in (("number", "int"), ("make", "str")):
+            wanted = f"--app served:{name}: expected a Server or a callable that returns one, not {kind}"
+            self.assertOneLine(wanted, serverOf, parse("--app", f"served:{name}"))
+
+    def test_theCallFails(self) -> None:
+        self.write("shop.py", "def make():\n    return {}['key']")
+        lines = self.assertRefused(serverOf, parse("--app", "shop:make")).splitlines()
+        self.assertEqual(lines[0], "--app shop:make: the call failed")
+        self.assertEqual(lines[-1], "KeyError: 'key'")
+
+    def test_theChat(self) -> None:
+        server = serverOf(parse("--ping-interval", "5", "--path", "/talk"))
+        self.assertEqual((server.path, server.settings), ("/talk", Settings(pingInterval=5)))
+        self.assertEqual(type(server.namespace("/")).__name__, "Chat")
+
+
+class RootTests(ServiceTestCase):
+    """
+    What is at /.
+    """
+
+    def rootOf(self, *arguments: str) -> tuple[Any, str]:
+        options = parse(*arguments)
+        reactor = MemoryReactorClock()
+        reactor.getThreadPool = lambda: None  # type: ignore[attr-defined]
+        return rootOf(options, serverOf(options), reactor)
+
+    def test_nothing(self) -> None:
+        self.module(server=Server())
+        root, name = self.rootOf("--app", "served:server")
+        self.assertEqual((type(root), name), (Resource, ""))
+
+    def test_theChat(self) -> None:
+        root, name = self.rootOf("--path", "/talk")
+        self.assertEqual(name, "the chat")
+        self.assertIn(b'"/talk"', root.getChildWithDefault(b"", DummyRequest([b""])).data)
+
+    def test_wsgi(self) -> None:
+        self.module(server=Server(), app=lambda environment, start: [b"hello"], number=3)
+        root, name = self.rootOf("--app", "served:server", "--wsgi", "served:app")
+        self.assertEqual((type(root), name), (WSGIResource, "served:app"))
+        wanted = "--wsgi served:number: expected a WSGI application, not int"
+        self.assertOneLine(wanted, self.rootOf, "--wsgi", "served:number")
+
+    def get(self, root: Any, *path: bytes) -> bytes | int:
+        """What a folder holds at a path, or the status."""
+        request: Any = DummyRequest(list(path))
+        resource = root
+        while request.postpath:
+            resource = resource.getChildWithDefault(request.postpath.pop(0), request)
+        resource.render(request)
+        return request.responseCode if request.responseCode == 404 else b"".join(request.written)
+
+    def test_static(self) -> None:
+        (self.folder / "public" / "deep").mkdir(parents=True)
+        for name in ("index.html", "a b.txt", "unknown", ".hidden", ".well-known"):
+            self.write(f"public/{name}", name)
+        self.write("secret", "secret")
+        root, name = self.rootOf("--static", "public")
+        self.assertEqual(name, str(self.folder / "public"))
+        self.assertEqual(type(root), Folder)
+        self.assertEqual(self.get(root, b""), b"index.html")
+        self.assertEqual(self.get(root, b"a b.txt"), b"a b.txt")
+        self.assertEqual(self.get(root, b".well-known"), b".well-known")
+        for path in ([b".hidden"], [b"deep", b""], [b"..", b"secret"], [b"../secret"], [b"nothing"]):
+            self.assertEqual(self.get(root, *path), 404, path)
+        for path in ([b"\xff"], [b"index.html\0"], [b"deep", b".."]):
+            self.assertEqual(self.get(root, *path), 404, path)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_unknownFilesAreNoPages(self) -> None:
+        self.write("public/unknown", "<script>")
+        root, _ = self.rootOf("--static", "public")
+        request: Any = DummyRequest([])
+        root.getChildWithDefault(b"unknown", request).render(request)
+        self.assertEqual(request.responseHeaders.getRawHeaders("content-type"), ["application/octet-stream"])
+
+
+@implementer(IStreamServerEndpoint)
+class SlowEndpoint:
+    """An endpoint that waits until `listening` is fired."""
+
+    def __init__(self) -> None:
+        self.listening: Deferred[Any] = Deferred()
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        return self.listening
+
+
+class RunningTestCase(ServiceTestCase):
+    """
+    Tests of the services on a reactor in memory.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor = MemoryReactorClock()
+        self.server = Server(reactor=self.reactor, drainTimeout=4)
+        self.server.namespace()
+        self.module(server=self.server)
+
+    def makeService(self, *listen: str) -> RealtimeService:
+        arguments = [argument for endpoint in listen for argument in ("--listen", endpoint)]
+        return makeService(parse("--app", "served:server", *arguments), self.reactor)
+
+    def start(self, *listen: str) -> RealtimeService:
+        """Start as twistd does."""
+        service = self.makeService(*listen)
+        service.privilegedStartService()
+        service.startService()
+        return service
+
+    def lines(self, wanted: str) -> list[str]:
+        """The lines of the log with these words."""
+        return [message for message in self.messages if wanted in message]
+
+
+class ServiceTests(RunningTestCase):
+    """
+    Which services there are, and what keeps them from starting.
+    """
+
+    def test_tree(self) -> None:
+        service = self.start("tcp:1234:interface=127.0.0.1", "unix:x.sock")
+        self.assertEqual([child.name for child in service], ["server", "listen-0", "listen-1"])
+        self.assertIs(service.getServiceNamed("server"), self.server)
+        self.assertTrue(all(child.running for child in service))
+        self.assertEqual([server[0] for server in self.reactor.tcpServers], [1234])
+        self.assertEqual([server[0] for server in self.reactor.unixServers], ["x.sock"])
+
+    def test_defaultPort(self) -> None:
+        self.start()
+        self.assertEqual([server[0] for server in self.reactor.tcpServers], [8000])
+
+    def test_startedAlone(self) -> None:
+        """Without the step that twistd takes with the rights of root."""
+        self.makeService().startService()
+        self.assertEqual(len(self.reactor.tcpServers), 1)
+
+    def test_takenFromItsTree(self) -> None:
+        """A server may come with a tree of its own, for `twistd -y`."""
+        other = RealtimeService(self.reactor, self.server, [])
+        service = self.makeService()
+        self.assertIs(self.server.parent, service)
+        self.assertEqual(list(other), [])
+
+    def test_addresses(self) -> None:
+        """One line in the log for each address."""
+        self.start("tcp:1", "tcp:2:interface=127.0.0.1", r"tcp6:3:interface=\:\:1", r"tcp6:4", "unix:x.sock")
+        self.assertEqual(
+            self.lines("serving"),
+            [
+                # MemoryReactor calls every address but an IPv6 one 0.0.0.0.
+                "serving Socket.IO at http://localhost:1/socket.io/",
+                "serving Socket.IO at http://localhost:2/socket.io/",
+                "serving Socket.IO at http://[::1]:3/socket.io/",
+                "serving Socket.IO at http://localhost:4/socket.io/",
+                "serving Socket.IO at unix:x.sock:/socket.io/",
+            ],
+        )
+
+    def test_addressOfThePages(self) -> None:
+        options = parse("--path", "/talk")
+        makeService(options, self.reactor).startService()
+        self.assertEqual(
+            self.lines("serving"),
+            ["serving Socket.IO at http://localhost:8000/talk/, the chat at http://localhost:8000/"],
+        )
+
+    def test_noEndpoint(self) -> None:
+        self.write("text.pem", "text")
+        for endpoint, wanted in [
+            ("8000", "Unknown endpoint type: '8000'"),
+            ("tcp", "missing 1 required positional argument: 'port'"),
+            ("tcp:http", "invalid literal for int() with base 10: 'http'"),
+            ("tcp:1:speed=3", "got an unexpected keyword argument 'speed'"),
+            ("ssl:1:privateKey=nothing.pem", "No such file or directory: "),
+            ("ssl:1:privateKey=text.pem", "the key or the certificate cannot be read, expected PEM"),
+            ("systemd:domain=INET:index=0", "systemd has passed no such socket"),
+        ]:
+            message = self.assertRefused(self.makeService, endpoint)
+            self.assertTrue(message.startswith(f"--listen {endpoint}: "), message)
+            self.assertTrue(wanted in message and "\n" not in message, message)
+
+    def test_cannotListen(self) -> None:
+        """twistd says it on standard error and in the log; what a daemon shows has the reason first."""
+
+        def listenTCP(*arguments: Any, **options: Any) -> None:
+            raise CannotListenError("", 1234, OSError(98, "Address already in use"))
+
+        self.reactor.listenTCP = listenTCP  # type: ignore[assignment]
+        service = self.makeService("tcp:1234")
+        stderr = StringIO()
+        self.patch(sys, "__stderr__", stderr)
+        error = self.assertRaises(StartupError, service.privilegedStartService)
+        self.assertEqual(error.code, 1)
+        self.assertEqual(str(error), "Address already in use: tcp:1234")
+        self.assertEqual(
+            stderr.getvalue(), "twistd realtime: cannot listen on tcp:1234: Address already in use\n"
+        )
+        self.assertEqual(self.lines("cannot"), ["cannot listen on tcp:1234: Address already in use"])
+
+    def test_cannotListenAfterAll(self) -> None:
+        """An endpoint of a plugin may find out later."""
+        endpoint = SlowEndpoint()
+        self.patch(txrealtime.service, "serverFromString", lambda *_: endpoint)
+        self.patch(sys, "__stderr__", StringIO())
+        self.reactor.run()
+        self.start("slow:1")
+        endpoint.listening.errback(OverflowError("port must be 0-65535"))
+        self.assertTrue(self.reactor.hasStopped)
+        self.assertEqual(self.lines("cannot"), ["cannot listen on slow:1: port must be 0-65535"])
+
+    def test_stoppedBeforeItListens(self) -> None:
+        endpoint = SlowEndpoint()
+        self.patch(txrealtime.service, "serverFromString", lambda *_: endpoint)
+        service = self.start("slow:1")
+        stopped = service.stopService()
+        self.reactor.advance(0)
+        self.successResultOf(stopped)
+        self.assertEqual(self.lines("cannot"), [])
+
+
+class ClosingPort:
+    """A port that stops listening when `closed` is fired."""
+
+    def __init__(self) -> None:
+        self.closed: Deferred[None] = Deferred()
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 1)
+
+    def stopListening(self) -> Deferred[None]:
+        return self.closed
+
+
+class StopTests(RunningTestCase):
+    """
+    The order of the stop, and its bound.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.port = ClosingPort()
+        self.reactor.listenTCP = lambda *_, **__: self.port  # type: ignore[assignment]
+        self.service = self.start()
+
+    def test_firstThePortThenTheClients(self) -> None:
+        client = Client(self.server)
+        client.connect("/")
+        stopped = self.service.stopService()
+        self.assertFalse(self.service.running)
+        self.assertNoResult(stopped)
+        self.assertTrue(client.isConnected())
+        self.port.closed.callback(None)
+        self.assertEqual(self.server.engine.sessions, {})
+        self.reactor.advance(0)
+        self.successResultOf(stopped)
+        self.assertEqual(
+            self.messages[-2:],
+            ["stopping: 1 clients have 4 seconds to take what is left for them", "stopped"],
+        )
+
+    def test_bounded(self) -> None:
+        """A client that takes nothing more holds the stop up for so long, and no longer."""
+        client = Client(self.server, transport="polling")
+        client.connect("/")
+        client.transport.writable = False
+        self.server.emit("last")
+        self.port.closed.callback(None)
+        stopped = self.service.stopService()
+        self.reactor.advance(3.9)
+        self.assertNoResult(stopped)
+        self.reactor.pump([0.2, 0])
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_whatTheReactorHasToWrite(self) -> None:
+        """It would throw it away."""
+        self.reactor.addWriter("connection")  # type: ignore[arg-type]
+        self.port.closed.callback(None)
+        stopped = self.service.stopService()
+        self.reactor.pump([0, 1])
+        self.assertNoResult(stopped)
+        self.reactor.removeWriter("connection")  # type: ignore[arg-type]
+        self.reactor.advance(0.01)
+        self.successResultOf(stopped)
+
+    def test_whatItCannotWrite(self) -> None:
+        """The bound is for this and for the clients together."""
+        self.reactor.addWriter("connection")  # type: ignore[arg-type]
+        self.port.closed.callback(None)
+        stopped = self.service.stopService()
+        self.reactor.pump([0, 3.9])
+        self.assertNoResult(stopped)
+        self.reactor.advance(0.2)
+        self.successResultOf(stopped)
+
+    def test_aPortThatFails(self) -> None:
+        """It does not keep the clients from being let go."""
+        Client(self.server)
+        stopped = self.service.stopService()
+        self.port.closed.errback(ZeroDivisionError())
+        self.reactor.advance(0)
+        self.successResultOf(stopped)
+        self.assertEqual(self.server.engine.sessions, {})
+        self.assertEqual(self.lines("did not stop"), ["listen-0 did not stop"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class SignalTests(RunningTestCase):
+    """
+    Signals, on a record of what handles them in place of the system's.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor.sigTerm = lambda *_: None  # type: ignore[attr-defined]
+        self.reactor.sigInt = lambda *_: None  # type: ignore[attr-defined]
+        self.reactor.callFromThread = lambda f, *args: f(*args)  # type: ignore[attr-defined]
+        self.handlers: dict[int, Any] = {
+            signal.SIGTERM: self.reactor.sigTerm,  # type: ignore[attr-defined]
+            signal.SIGINT: self.reactor.sigInt,  # type: ignore[attr-defined]
+        }
+        self.patch(signal, "signal", self.handlers.__setitem__)
+        self.patch(signal, "getsignal", self.handlers.__getitem__)
+
+    def test_theFirstStopsAndTheSecondEnds(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.reactor.hasRun = False
+            self.handlers[signal.SIGTERM] = self.reactor.sigTerm  # type: ignore[attr-defined]
+            self.handlers[signal.SIGINT] = self.reactor.sigInt  # type: ignore[attr-defined]
+            self.start()
+            self.reactor.run()
+            self.reactor.hasStopped = False
+            self.handlers[number](number, None)
+            self.assertTrue(self.reactor.hasStopped)
+            self.assertEqual(self.lines("received")[-1], f"{number.name} received")
+            self.assertEqual(set(self.handlers.values()), {signal.SIG_DFL})
+
+    def test_afterTheReactorHasStopped(self) -> None:
+        """Nothing is left to do, and that is no error."""
+
+        def stop() -> None:
+            raise ReactorNotRunning
+
+        self.start()
+        self.reactor.run()
+        self.reactor.stop = stop  # type: ignore[method-assign]
+        self.handlers[signal.SIGTERM](signal.SIGTERM, None)
+
+    def test_handlersOfOthersStay(self) -> None:
+        """Such as that of the debugger, `twistd --debug`."""
+        debugger = self.handlers[signal.SIGINT] = lambda *_: None
+        self.start()
+        self.reactor.run()
+        self.assertIs(self.handlers[signal.SIGINT], debugger)

@@ -1,0 +1,232 @@
+"""
+``twistd realtime``: a server and where it listens, as one service.
+
+Whatever keeps it from starting is one line on standard error and an exit code that is not 0.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Site
+
+from txrealtime.server import Server
+from txrealtime.service.application import rootOf, serverOf
+from txrealtime.service.options import Options, StartupError
+
+__all__ = ["Listener", "Options", "RealtimeService", "StartupError", "makeService"]
+
+_log = Logger()
+
+
+def makeService(options: Options, reactor: Any = None) -> RealtimeService:
+    """
+    The service that a command line asks for.
+
+    :param reactor: the installed one by default.
+    :raises StartupError: when it cannot be made.
+    """
+    if reactor is None:
+        from twisted.internet import reactor as installed
+
+        reactor = installed
+    server = serverOf(options)
+    root, rootName = rootOf(options, server, reactor)
+    site = server.site(root)
+    listeners = [
+        Listener(reactor, description, site, server.path, rootName)
+        for description in options["listen"] or ["tcp:8000"]
+    ]
+    return RealtimeService(reactor, server, listeners)
+
+
+class RealtimeService(MultiService):
+    """
+    The services ``server`` and ``listen-0``, ``listen-1`` ...
+
+    On SIGTERM or SIGINT it stops in order, and the process ends with code 0; a second signal ends it at once.
+    """
+
+    def __init__(self, reactor: Any, server: Server, listeners: list[Listener]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._server = server
+        self._listeners = listeners
+        children: dict[str, Service] = {"server": server}
+        children |= {f"listen-{number}": listener for number, listener in enumerate(listeners)}
+        for name, child in children.items():
+            if child.parent is not None:
+                # An application that brings its own tree of services, for `twistd -y`.
+                child.disownServiceParent()
+            child.setName(name)
+            child.setServiceParent(self)
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self._reactor.callWhenRunning(self._takeSignals)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Listen no more, then let the clients go.
+
+        :return: a Deferred that fires when they have gone, or after ``drainTimeout``.
+        """
+        # Not MultiService's, which stops all of them at once.
+        Service.stopService(self)
+        _log.info(
+            "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
+            count=len(self._server.engine.sessions),
+            seconds=self._server.settings.drainTimeout,
+        )
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for listener in self._listeners:
+            try:
+                await listener.stopService()
+            except Exception:
+                _log.failure("{name} did not stop", name=listener.name)
+        reactor = self._reactor
+        deadline = reactor.seconds() + self._server.settings.drainTimeout
+        await self._server.stopService()
+        # The reactor has the last answers now; what it has not written when it stops is lost.
+        await deferLater(reactor, 0)
+        while reactor.getWriters() and reactor.seconds() < deadline:
+            await deferLater(reactor, 0.01)
+        _log.info("stopped")
+
+    # -- signals -------------------------------------------------------------------------
+
+    def _takeSignals(self) -> None:
+        """
+        Put a handler of ours in place of the reactor's.
+
+        The reactor's makes twistd end by the signal even when all was stopped well, and
+        ignores a second one.  Handlers that others have installed stay.
+        """
+        for number, theirs in ((signal.SIGTERM, "sigTerm"), (signal.SIGINT, "sigInt")):
+            if signal.getsignal(number) == getattr(self._reactor, theirs, None):
+                signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            # The system's own handler, not Python's: it needs no loop that runs.
+            signal.signal(each, signal.SIG_DFL)
+        self._reactor.callFromThread(self._stopReactor, signal.Signals(number).name)
+
+    def _stopReactor(self, name: str) -> None:
+        _log.info("{name} received", name=name)
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+
+
+class Listener(Service):
+    """
+    One place where a site listens.
+
+    :param description: the endpoint string.
+    :param path: where Socket.IO is, for the log.
+    :param rootName: what is at /, for the log; empty for nothing.
+    :raises StartupError: when that is no endpoint.
+    """
+
+    def __init__(self, reactor: Any, description: str, site: Site, path: str, rootName: str = "") -> None:
+        try:
+            self._endpoint = serverFromString(reactor, description)
+        except Exception as error:
+            raise StartupError(f"--listen {description}: {_whyNoEndpoint(description, error)}") from None
+        self._reactor = reactor
+        self._description = description
+        self._site = site
+        self._path = path
+        self._rootName = rootName
+        self._listening: Deferred[IListeningPort | None] | None = None
+        self._error: StartupError | None = None
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen; twistd gives up the rights of root after this.
+
+        :raises StartupError: when it cannot, and has said so.
+        """
+        self._listening = self._endpoint.listen(self._site).addCallbacks(self._opened, self._failed)
+        if self._error is not None:
+            raise self._error
+
+    def startService(self) -> None:
+        if self._listening is None:
+            self.privilegedStartService()
+        super().startService()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        """Listen no more; what is connected stays connected."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        listening, self._listening = self._listening, None
+        if listening is None:
+            return succeed(None)
+        listening.cancel()
+        return listening.addCallback(lambda port: port.stopListening() if port else None)
+
+    def _opened(self, port: IListeningPort) -> IListeningPort:
+        secure = self._description.partition(":")[0] in ("ssl", "tls")
+        address = _urlOf(port.getHost(), "https" if secure else "http")
+        _log.info(
+            "serving Socket.IO at {url}{rest}",
+            url=f"{address}{self._path.rstrip('/')}/",
+            rest=f", {self._rootName} at {address}/" if self._rootName else "",
+        )
+        return port
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        reason = _whyNotListening(failure.value)
+        _log.critical("cannot listen on {where}: {reason}", where=self._description, reason=reason)
+        self._error = StartupError(f"cannot listen on {self._description}: {reason}")
+        # By now sys.stderr is the log.
+        print(self._error, file=sys.__stderr__)
+        self._error.code = 1
+        # A daemon has no standard error: twistd shows the first 98 bytes of this in its place.
+        self._error.args = (f"{reason}: {self._description}",)
+        if self.running:
+            # An endpoint that took its time.
+            self._reactor.stop()
+
+
+def _whyNoEndpoint(description: str, error: Exception) -> str:
+    """What is wrong with an endpoint string, from what Twisted raised on it."""
+    if description.startswith("systemd:") and isinstance(error, LookupError):
+        return "systemd has passed no such socket"
+    if type(error).__module__.startswith("OpenSSL"):
+        return "the key or the certificate cannot be read, expected PEM"
+    if isinstance(error, TypeError):
+        # Such as "_parseTCP() missing 1 required positional argument: 'port'".
+        return str(error).partition("() ")[2] or str(error)
+    return str(error)
+
+
+def _whyNotListening(error: Any) -> str:
+    """Why the system does not let us listen."""
+    cause = getattr(error, "socketError", error)
+    return getattr(cause, "strerror", None) or str(cause)
+
+
+def _urlOf(host: Any, scheme: str) -> str:
+    """An address as people write it."""
+    if isinstance(host, UNIXAddress):
+        return f"unix:{os.fsdecode(host.name or b'')}:"
+    name = "localhost" if host.host in ("0.0.0.0", "::") else host.host
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{host.port}"

@@ -1,0 +1,139 @@
+"""
+What the command line names: the application's server, and what is served beside it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request
+from twisted.web.static import File
+from twisted.web.wsgi import WSGIResource
+
+from txrealtime import chat
+from txrealtime.server import Server
+from txrealtime.service.options import Options, StartupError
+
+__all__ = ["Folder", "load", "rootOf", "serverOf"]
+
+
+def load(option: str, name: str) -> Any:
+    """
+    What ``module:name`` names, found from the current folder or ``PYTHONPATH``.
+
+    :param option: the option that names it, for the error.
+    :raises StartupError: when there is no such thing, or its module fails.
+    """
+    moduleName, _, path = name.partition(":")
+    if not moduleName or not path or moduleName.startswith("."):
+        raise StartupError(f"{option} {name}: expected MODULE:NAME, such as chat:server")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(moduleName)
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        # What the application imports may be missing as well as the application.
+        if missing and f"{moduleName}.".startswith(f"{missing}."):
+            sought = f"sought in {os.getcwd()} and on PYTHONPATH"
+            raise StartupError(f"{option} {name}: {error} ({sought})") from None
+        raise StartupError(f"{option} {name}: {moduleName} failed\n{_lastLines(error)}") from None
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise StartupError(f"{option} {name}: {moduleName} has no {path}") from None
+    return found
+
+
+def _lastLines(error: Exception) -> str:
+    """Where in the application an error came from, without how we got there."""
+    ours = (__file__, importlib.__file__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in ours and not frame.filename.startswith("<frozen importlib")
+    ]
+    lines = [*traceback.format_list(frames[-4:]), *traceback.format_exception_only(error)]
+    return "".join(lines).rstrip()
+
+
+def serverOf(options: Options) -> Server:
+    """
+    The server that the command line names, configured as it says; without one, the chat's.
+
+    :raises StartupError: when it cannot be had.
+    """
+    name, given = options["app"], dict(options["settings"])
+    if options["path"] is not None:
+        given["path"] = options["path"]
+    if name is None:
+        return chat.makeServer(**given)
+    found = load("--app", name)
+    if not isinstance(found, Server) and callable(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise StartupError(f"--app {name}: the call failed\n{_lastLines(error)}") from None
+    if not isinstance(found, Server):
+        kind = type(found).__qualname__
+        raise StartupError(f"--app {name}: expected a Server or a callable that returns one, not {kind}")
+    if given:
+        try:
+            found.configure(**given)
+        except (RuntimeError, ValueError) as error:
+            raise StartupError(f"--app {name}: {error}") from None
+    return found
+
+
+def _isUTF8(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class Folder(File):
+    """The files in a folder, but none that is hidden, and no list of them."""
+
+    indexNames = ["index.html"]
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        # A hidden file is not meant for others, but for what RFC 8615 puts there.
+        if path.startswith(b".") and path != b".well-known":
+            return self.childNotFound
+        # File makes tracebacks of these.
+        if b"\0" in path or not _isUTF8(path):
+            return self.childNotFound
+        child: IResource = super().getChild(path, request)  # type: ignore[no-untyped-call]
+        return child
+
+    def directoryListing(self) -> IResource:
+        return self.childNotFound
+
+
+def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:
+    """
+    What is at /, and what the log calls it.
+
+    :raises StartupError: when it cannot be had.
+    """
+    folder, name = options["static"], options["wsgi"]
+    if folder is not None:
+        # What a file without a known extension holds, a browser must not take for a page.
+        return Folder(folder, "application/octet-stream"), folder
+    if name is not None:
+        application = load("--wsgi", name)
+        if not callable(application):
+            kind = type(application).__qualname__
+            raise StartupError(f"--wsgi {name}: expected a WSGI application, not {kind}")
+        return WSGIResource(reactor, reactor.getThreadPool(), application), name
+    if options["app"] is None:
+        return chat.page(path=server.path), "the chat"
+    return Resource(), ""

@@ -1,0 +1,259 @@
+"""
+The command line of ``twistd realtime``, and its help.
+
+Most options are made from the fields of :class:`~txrealtime.server.Settings`: name, kind and default from the
+field, the help from its metadata.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import Field, fields
+from typing import Any, Final
+
+from twisted import copyright
+from twisted.python import usage
+
+from txrealtime._version import __version__
+from txrealtime.server import Settings
+
+__all__ = ["Options", "StartupError"]
+
+_NAME: Final = "twistd realtime"
+
+
+class StartupError(SystemExit, Exception):
+    """
+    The server cannot start: a message on standard error, and exit code 1.
+
+    It is both because twistd tidies up after an ``Exception``, and because Python shows no
+    traceback of a ``SystemExit``.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(f"{_NAME}: {message}")
+
+
+class Options(usage.Options):
+    """
+    What follows ``twistd realtime``.
+
+    ``self["settings"]`` has those settings that were given, by the names of their fields.
+
+    :raises StartupError: by :meth:`parseOptions`, for what makes no sense.
+    """
+
+    synopsis = "[--app MODULE:NAME] [options]"
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.update(app=None, static=None, wsgi=None, path=None, listen=[], settings={})
+
+    def opt_app(self, name: str) -> None:
+        """the application: a txrealtime.Server, or a callable that returns one; the module is found from the
+        current folder or PYTHONPATH (default: a chat to try)"""
+        self["app"] = name
+
+    def opt_static(self, folder: str) -> None:
+        """a folder to serve at /, with its index.html; hidden files are not served, nor lists of files"""
+        if not os.path.isdir(folder):
+            raise usage.UsageError(f"--static {folder}: there is no such folder")
+        # twistd may go to another folder before the first request comes.
+        self["static"] = os.path.abspath(folder)
+
+    def opt_wsgi(self, name: str) -> None:
+        """a WSGI application to serve at /, in a pool of threads"""
+        self["wsgi"] = name
+
+    def opt_path(self, path: str) -> None:
+        """where clients find Socket.IO (default: /socket.io, unless the application says otherwise)"""
+        self["path"] = path
+
+    def opt_listen(self, endpoint: str) -> None:
+        """where to listen, as an endpoint string of Twisted: tcp:, ssl:, unix:, systemd: and others; may be
+        repeated (default: tcp:8000)"""
+        self["listen"].append(endpoint)
+
+    def opt_version(self) -> None:
+        """show the versions and exit"""
+        print(f"txrealtime {__version__}, Twisted {copyright.version}")
+        sys.exit(0)
+
+    def opt_help(self) -> None:
+        """show this help and exit"""
+        super().opt_help()  # type: ignore[no-untyped-call]
+
+    def parseOptions(self, options: Any = None) -> None:
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as error:
+            # twistd would print all of the help, and the error below it.
+            raise StartupError(f"{error} (see {_NAME} --help)") from None
+
+    def parseArgs(self, *args: str) -> None:
+        if args:
+            raise usage.UsageError(f"{args[0]!r} is not an option")
+
+    def postOptions(self) -> None:
+        if self["static"] and self["wsgi"]:
+            raise usage.UsageError("--static and --wsgi both serve /: give one of them")
+
+    def getUsage(self, width: int | None = None) -> str:
+        width = width or int(os.environ.get("COLUMNS", "80"))
+        groups = [
+            f"{title}:\n" + "".join(_row(shown, self.docs[name], width) for name, shown in rows)
+            for title, rows in _groups().items()
+        ]
+        return "\n".join([_ABOUT, *groups, _EXAMPLES])
+
+
+# -- the help ------------------------------------------------------------------------
+
+_ABOUT: Final = """
+Serves Socket.IO, and pages beside it. Options of twistd itself, such as -n to
+stay in the foreground, --logfile and --pidfile, come before "realtime".
+"""
+
+_EXAMPLES: Final = """\
+Settings that are given here take the place of those that the application has
+set. Any option may be shortened as long as it is clear which is meant.
+
+Examples:
+  twistd -n realtime
+      a chat to try, on http://localhost:8000
+  twistd -n realtime --app chat:server --static public
+      the Server named server in chat.py, and the files in the folder public
+  twistd -n realtime --app chat:server --origin https://example.org \\
+          --listen tcp:8000:interface=127.0.0.1 --trusted-proxy 127.0.0.1
+      the same behind a proxy on this machine, also for the pages of example.org
+  twistd -n realtime --app shop:realtime --wsgi shop:app \\
+          --listen ssl:443:privateKey=key.pem:certKey=cert.pem
+      beside a Flask or Django application, over TLS
+"""
+
+# The settings by subject; one that is not here yet is shown among "Other settings".
+_SUBJECTS: Final = {
+    "Who may connect, and how": ("origins", "trustedProxies", "transports", "allowUpgrades", "cookie"),
+    "Times": (
+        "pingInterval",
+        "pingTimeout",
+        "connectTimeout",
+        "upgradeTimeout",
+        "handshakeTimeout",
+        "closeTimeout",
+        "drainTimeout",
+        "disconnectOnStop",
+    ),
+    "Limits": ("maxPayload", "maxBuffered", "maxWaiting", "maxAttachments"),
+    "Compression": ("compressionThreshold", "perMessageDeflate"),
+}
+
+
+def _groups() -> dict[str, list[tuple[str, str]]]:
+    """The options as the help shows them: title -> (name, what is shown for it)."""
+    rows = {field.name: (_optionOf(field), _shown(field)) for field in fields(Settings)}
+    groups = {
+        "What is served": [
+            ("app", "--app MODULE:NAME"),
+            ("path", "--path PATH"),
+            ("static", "--static FOLDER"),
+            ("wsgi", "--wsgi MODULE:NAME"),
+        ],
+        "Where": [("listen", "--listen ENDPOINT")],
+        **{title: [rows.pop(name) for name in names] for title, names in _SUBJECTS.items()},
+    }
+    if rows:
+        groups["Other settings"] = list(rows.values())
+    groups["Information"] = [("help", "--help"), ("version", "--version")]
+    return groups
+
+
+def _row(shown: str, text: str, width: int) -> str:
+    """One option and its text, in two columns."""
+    column = 30
+    indent = " " * column
+    lines = textwrap.fill(" ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent)
+    left = f"  {shown}"
+    return (left.ljust(column) + lines[column:] if len(left) < column else f"{left}\n{lines}") + "\n"
+
+
+# -- one option for each setting -------------------------------------------------------
+
+
+def _optionOf(field: Field[Any]) -> str:
+    """``pingInterval`` is ``ping-interval``; what may be repeated is in the singular."""
+    name = field.name
+    if isinstance(field.default, tuple):
+        name = f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name)
+
+
+def _shown(field: Field[Any]) -> str:
+    """The option as the help shows it."""
+    option = _optionOf(field)
+    if isinstance(field.default, bool):
+        return f"--[no-]{option}"
+    if isinstance(field.default, float):
+        return f"--{option} SECONDS"
+    return f"--{option} {'N' if isinstance(field.default, int) else option.rpartition('-')[2].upper()}"
+
+
+def _described(field: Field[Any]) -> str:
+    """The help of a setting, with its default."""
+    default, text = field.default, str(field.metadata["help"])
+    if isinstance(default, bool):
+        return f"{text} (default: {'yes' if default else 'no'})"
+    if isinstance(default, tuple):
+        shown = f"default: {', '.join(default)}; " if default else ""
+        return f"{text} ({shown}may be repeated)"
+    if isinstance(default, float):
+        return f"{text} (default: {default:g})"
+    return f"{text} (default: {default})" if default != "" else text
+
+
+def _value(default: object, text: str) -> str | int | float:
+    """A value of the command line, of the kind of the default."""
+    if isinstance(default, str):
+        return text
+    kind = int if isinstance(default, int) else float
+    with suppress(ValueError):
+        number = kind(text)
+        if math.isfinite(number):
+            return number
+    raise ValueError(f"expected a {'whole number' if kind is int else 'number'}")
+
+
+def _give(options: Options, field: Field[Any], value: Any) -> None:
+    Settings(**{field.name: value})  # raises ValueError
+    options["settings"][field.name] = value
+
+
+def _handlers(field: Field[Any]) -> Iterator[tuple[str, Callable[..., None]]]:
+    """The options of a setting, each with the method of :class:`Options` that takes it."""
+    option, default = _optionOf(field), field.default
+    if isinstance(default, bool):
+        yield option, lambda self: _give(self, field, True)
+        yield f"no-{option}", lambda self: _give(self, field, False)
+        return
+
+    def take(self: Options, text: str) -> None:
+        try:
+            if isinstance(default, tuple):
+                _give(self, field, (*self["settings"].get(field.name, ()), text))
+            else:
+                _give(self, field, _value(default, text))
+        except ValueError as error:
+            raise usage.UsageError(f"--{option} {text}: {error}") from None
+
+    yield option, take
+
+
+for _field in fields(Settings):
+    for _name, _handler in _handlers(_field):
+        _handler.__doc__ = _described(_field)
+        setattr(Options, "opt_" + _name.replace("-", "_"), _handler)
