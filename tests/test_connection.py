@@ -733,6 +733,19 @@ class OrderTests(TalkTestCase):
         self.steps.waits[0].callback(None)
         self.assertEqual(self.steps.begun, [0])
 
+    def test_whatWaitsInOtherNamespacesIsKept(self) -> None:
+        client = self.serve(1)
+        other = Steps()
+        self.server.on("step")(other)
+        self.successResultOf(client.connect("/"))
+        for number in range(200):
+            client.emit("step", number)
+            client.emit("step", number, namespace="/steps")
+        self.socketOf(self.server, client, "/steps").disconnect()
+        self.assertFalse(client.transport.reading)
+        other.waits[0].callback(None)
+        self.assertEqual(other.begun, [0, 1])
+
     def test_handlerDisconnectsWhileOthersWait(self) -> None:
         client = self.serve(1)
         self.server.namespace("/steps").on("bye")(lambda socket: socket.disconnect())
@@ -963,6 +976,20 @@ class NamespacesTests(TalkTestCase):
                     ("disconnected", CloseReason.TRANSPORT_CLOSE),
                 ],
             )
+
+    def test_leavingOneTakesTheOtherAlong(self) -> None:
+        """
+        Whoever leaves one may be put out of the others by its handlers, also when its connection ends.
+        """
+        self.red.onDisconnect(lambda socket: self.blue.everyone.disconnect())
+        self.blue.onDisconnect(lambda socket: self.red.everyone.disconnect())
+        self.server.namespace("/green")
+        self.successResultOf(self.client.connect("/green"))
+        sockets = [self.socketOf(self.server, self.client, path) for path in ("/red", "/blue", "/green")]
+        self.client.close()
+        for socket in sockets:
+            self.assertIsNotNone(socket.leftBecause)
+            self.assertEqual(socket.namespace.sockets, {})
 
     def test_acksAreOfTheirNamespace(self) -> None:
         """

@@ -146,6 +146,8 @@ class HandlerTests(TalkTestCase):
     def test_handlerWithoutASocket(self) -> None:
         self.assertRaises(TypeError, self.server.on("say"), lambda: None)
         self.assertRaises(TypeError, self.server.onAny, lambda socket: None)
+        self.assertRaises(TypeError, self.server.use, lambda incoming: None)
+        self.assertRaises(TypeError, self.server.onError(), lambda: None)
 
     def test_notCallable(self) -> None:
         self.assertRaises(TypeError, self.server.on("say"), "say")
@@ -740,13 +742,17 @@ class ComingAndGoingTests(TalkTestCase):
         wait.callback(None)
         self.assertEqual(told, ["transport close"])
 
-    def test_withoutArguments(self) -> None:
-        calls: list[str] = []
-        self.lobby.onConnect(lambda: calls.append("connect"))
-        self.lobby.onDisconnecting(lambda: calls.append("disconnecting"))
-        self.lobby.onDisconnect(lambda: calls.append("disconnect"))
+    def test_withoutTheSecondArgument(self) -> None:
+        calls: list[Any] = []
+        self.lobby.onConnect(lambda socket: calls.append("connect"))
+        self.lobby.onDisconnecting(lambda socket: calls.append("disconnecting"))
+        self.lobby.onDisconnect(lambda socket: calls.append("disconnect"))
         self.join(self.server, "/lobby").close()
         self.assertEqual(calls, ["connect", "disconnecting", "disconnect"])
+
+    def test_withoutASocket(self) -> None:
+        for register in (self.lobby.onConnect, self.lobby.onDisconnecting, self.lobby.onDisconnect):
+            self.assertRaises(TypeError, register, lambda: None)
 
     def test_aHandlerThatRunsOnSeesItGone(self) -> None:
         steps = Steps()

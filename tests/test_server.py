@@ -20,7 +20,6 @@ from tests.talk import Recorder, Steps, TalkTestCase, textOf
 from txrealtime import CloseReason, HandshakeError, IParser, PacketError, Server, Settings, Socket
 from txrealtime.engineio.resource import Engine
 from txrealtime.engineio.transport import WebSocketFactory
-from txrealtime.socketio.connection import Connection
 from txrealtime.socketio.packet import IDecoder, JSONParser, Packet, PacketType
 from txrealtime.testing import Client
 
@@ -334,9 +333,6 @@ class DefaultNamespaceTests(TalkTestCase):
 class LineDecoder:
     """See `LineParser`."""
 
-    def __init__(self, maxAttachments: int) -> None:
-        self.maxAttachments = maxAttachments
-
     def feed(self, message: str | bytes) -> Packet | None:
         if isinstance(message, bytes):
             raise PacketError("a line is text")
@@ -351,14 +347,20 @@ class LineDecoder:
 class LineParser:
     """
     Another parser: four lines, with the type, namespace, id and JSON; bytes are beyond it.
+
+    :ivar limits: the attachments allowed in each connection, which it is told and does not need.
     """
+
+    def __init__(self) -> None:
+        self.limits: list[int] = []
 
     def encode(self, packet: Packet) -> Sequence[str | bytes]:
         id = "" if packet.id is None else packet.id
         return [f"{packet.type:d}\n{packet.namespace}\n{id}\n{json.dumps(packet.data)}"]
 
     def decoder(self, maxAttachments: int) -> LineDecoder:
-        return LineDecoder(maxAttachments)
+        self.limits.append(maxAttachments)
+        return LineDecoder()
 
 
 class ParserTests(TalkTestCase):
@@ -404,10 +406,13 @@ class ParserTests(TalkTestCase):
         self.assertEqual(client.transport.closed, CloseReason.FORCED_CLOSE)
         self.assertIn("not four lines", textOf(events))
 
-    def test_getsTheLimit(self) -> None:
-        receiver = self.makeClient(self.server).session.receiver
-        assert isinstance(receiver, Connection)
-        self.assertEqual(receiver._decoder.maxAttachments, 3)  # type: ignore[attr-defined]
+    def test_oneDecoderForEachConnection(self) -> None:
+        parser = LineParser()
+        server = self.makeServer(parser=parser, maxAttachments=3)
+        clients = [self.makeClient(server), self.makeClient(server)]
+        for client in clients:
+            self.sendText(client, "0\n/\n\nnull")
+        self.assertEqual(parser.limits, [3, 3])
 
     def test_kitSpeaksIt(self) -> None:
         """
