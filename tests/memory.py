@@ -29,6 +29,7 @@ from zope.interface import implementer
 from txrealtime.engineio.resource import Engine
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.site import EngineSite
 
 # The same examples each time where many people depend on the answer; new ones at each run elsewhere.
 hypothesis.settings.register_profile("default", deadline=None, database=None)
@@ -295,21 +296,24 @@ class WireTestCase(SynchronousTestCase):
 
     HOST = "example.org"
 
+    shortWay = False
+    "Whether the site is one of ours, where an engine's own requests have a short way; else it is any site."
+
     def setUp(self) -> None:
         self.clock = Clock()
         self.owners: list[Recorder] = []
         self.makeEngine()
 
-    def makeEngine(
-        self, allowRequest: Any = None, site: Callable[[Resource, Engine], Any] | None = None, **settings: Any
-    ) -> None:
+    def makeEngine(self, allowRequest: Any = None, **settings: Any) -> None:
         """An engine with these settings, in a site of its own."""
         self.engine = Engine(self._own, Settings(**settings), self.clock, allowRequest)
-        root = Resource()
-        root.putChild(b"engine.io", self.engine)
-        self.site = (
-            site(root, self.engine) if site is not None else Site(root, reactor=self.clock, timeout=None)
-        )
+        self.root = Resource()
+        options = {"reactor": self.clock, "timeout": None}
+        if self.shortWay:
+            self.site: Site = EngineSite(self.root, "/engine.io", self.engine, **options)
+        else:
+            self.root.putChild(b"engine.io", self.engine)
+            self.site = Site(self.root, **options)
 
     def _own(self, session: Session) -> Recorder:
         self.owners.append(Recorder(session))

@@ -14,9 +14,8 @@ from twisted.web.static import Data
 from twisted.web.test.requesthelper import DummyRequest
 
 from tests.memory import Exchange, Link, WireTestCase
-from txrealtime.engineio.resource import Engine
 from txrealtime.engineio.session import State
-from txrealtime.engineio.site import Beside, EngineSite
+from txrealtime.engineio.site import Beside
 
 
 class Sized(Resource):
@@ -29,23 +28,15 @@ class Sized(Resource):
 
 
 class EngineSiteTests(WireTestCase):
+    shortWay = True
+
     LIMIT = 1000
-
-    def makeEngine(self, allowRequest: Any = None, site: Any = None, **settings: Any) -> None:
-        def measured(root: Resource, engine: Engine) -> EngineSite:
-            root.putChild(b"other", Sized())
-            return EngineSite(
-                Beside("/engine.io", engine, root),
-                "/engine.io",
-                engine.settings.maxPayload,
-                reactor=self.clock,
-                timeout=None,
-            )
-
-        super().makeEngine(allowRequest, site or measured, maxPayload=self.LIMIT, **settings)
 
     def setUp(self) -> None:
         super().setUp()
+        self.makeEngine(maxPayload=self.LIMIT)
+        self.root.putChild(b"other", Sized())
+        self.root.putChild(b"engine.iox", Sized())
         self.sid = self.openPolling()
         self.url = f"/engine.io/?EIO=4&transport=polling&sid={self.sid}"
 
@@ -129,20 +120,6 @@ class EngineSiteTests(WireTestCase):
             post.link.deliver(b"x" * 1000)
         self.assertTrue(post.link.disconnecting)
 
-    def test_isNotKept(self) -> None:
-        """Nothing of what is refused stays in memory or on disk."""
-        post = self.send("Content-Length: 1000000", body=b"x" * 1500)
-        (request,) = post.link.protocol._channel.requests
-        self.assertEqual(request.content.getvalue(), b"")
-
-    def test_staysInMemory(self) -> None:
-        """Where twisted.web writes a large body to a temporary file, which blocks."""
-        self.LIMIT = 1_000_000
-        self.setUp()
-        post = self.send("Content-Length: 500000", body=b"4" * 1000)
-        (request,) = post.link.protocol._channel.requests
-        self.assertIsInstance(request.content, io.BytesIO)
-
     def test_escapedPath(self) -> None:
         """The same path in other letters is measured too."""
         post = self.send("Content-Length: 1001", url=self.url.replace("engine.io", "engine%2Eio"))
@@ -156,16 +133,8 @@ class EngineSiteTests(WireTestCase):
 
     def test_similarPath(self) -> None:
         """A path that only begins alike belongs to the rest."""
-        self.site.resource._root.putChild(b"engine.iox", Sized())
         answer = self.send("Content-Length: 5000", body=b"x" * 5000, url="/engine.iox").answer
         self.assertEqual((answer.status, answer.body), (200, b"5000"))
-        self.assertIsNone(self.site.limitFor(b"/engine.iox"))
-
-    def test_limits(self) -> None:
-        for path in (b"/engine.io", b"/engine.io/", b"/engine.io/?EIO=4", b"/engine.io?EIO=4"):
-            self.assertEqual(self.site.limitFor(path), 1000, path)
-        for path in (b"/", b"/other", b"", b"/x/engine.io/"):
-            self.assertIsNone(self.site.limitFor(path), path)
 
     def test_log(self) -> None:
         """A request for the engine is not logged: its URL holds the secret of a session."""
