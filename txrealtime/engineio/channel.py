@@ -56,7 +56,7 @@ class _ChannelRequest:
     ) -> None:
         self.method = method
         self.url = url
-        self.extra: dict[bytes, bytes] = {}
+        self.extra = {b"Vary": b"Origin"}
         self._channel: EngineChannel | None = channel
         self._fields = fields
         self._body = body

@@ -25,11 +25,11 @@ __all__ = ["PollingTransport", "acceptsGzip"]
 
 def acceptsGzip(header: str) -> bool:
     """Whether an ``Accept-Encoding`` allows gzip: named, or by ``*``, and not with a weight of zero."""
+    accepted = {}
     for coding in header.lower().split(","):
         name, _, weight = coding.replace(" ", "").partition(";q=")
-        if name in ("gzip", "*"):
-            return weight.strip("0.") != "" or weight == ""
-    return False
+        accepted[name] = weight == "" or weight.strip("0.") != ""
+    return accepted.get("gzip", accepted.get("*", False))
 
 
 @implementer(ITransport)
@@ -75,10 +75,10 @@ class PollingTransport:
         self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "the client dropped its GET")
 
     def send(self, packets: Sequence[Packet]) -> None:
+        body = self.session.codec.encodePayload(packets)
         request, self._get = self._get, None
         assert request is not None, "send() without a waiting GET"
         self.writable = False
-        body = self.session.codec.encodePayload(packets)
         threshold = self.session.settings.compressionThreshold
         if threshold and len(body) >= threshold:
             request.extra[b"Vary"] = b"Origin, Accept-Encoding"

@@ -68,7 +68,7 @@ class WebRequest:
         self._request = request
         self.method = request.method.decode("latin-1")
         self.url = request.uri.decode("latin-1")
-        self.extra: dict[bytes, bytes] = {}
+        self.extra = {b"Vary": b"Origin"}
 
     @property
     def peer(self) -> str:

@@ -326,7 +326,6 @@ class Engine:
 
     def _allowOrigin(self, request: HTTPRequest) -> None:
         """Let a page of an allowed origin read the answer (Fetch standard, "CORS protocol")."""
-        request.extra[b"Vary"] = b"Origin"
         handshake = self._read(request)
         if not allowsOrigin(handshake, self.settings.origins):
             return

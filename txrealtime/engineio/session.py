@@ -205,9 +205,10 @@ class Session:
     def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> None:
         """Send packets that belong together: all of them or, if volatile, none."""
         if self.state is _OPEN:
-            if not self._queue and self.transport.writable:
-                self.transport.send(packets)
-            elif not volatile:
+            transport = self.transport
+            if not self._queue and transport.writable and len(packets) <= transport.batch:
+                transport.send(packets)
+            elif not volatile or self.writable:
                 self._wait(packets)
 
     def _wait(self, packets: Sequence[Packet]) -> None:
@@ -222,8 +223,11 @@ class Session:
             )
             self._end(CloseReason.SLOW_CONSUMER)
             return
+        more = bool(self._queue)
         self._queue.extend(packets)
         self.buffered += size
+        if not more:
+            self._flush()  # in batches
 
     def transportWritable(self, transport: ITransport) -> None:
         """A transport can take packets now: a GET came, or TCP has room again."""
@@ -291,7 +295,7 @@ class Session:
 
     def pause(self) -> None:
         """Read no more from the client: too much of what it sent is waiting."""
-        if not self._paused:
+        if not self._paused and self.state is _OPEN:
             self._paused = True
             self.transport.pauseReading()
 
@@ -382,8 +386,13 @@ class Session:
         if self.state is not State.OPEN:
             return
         self._leaveOpen(State.CLOSING, reason)
-        self._startTimer(self.settings.closeTimeout, lambda: self._end(CloseReason.SLOW_CONSUMER))
-        self._flush()
+        if self._stillCloses:  # unless the receiver has ended it
+            self._startTimer(self.settings.closeTimeout, lambda: self._end(CloseReason.SLOW_CONSUMER))
+            self._flush()
+
+    @property
+    def _stillCloses(self) -> bool:
+        return self.state is State.CLOSING
 
     def abort(self, reason: CloseReason) -> None:
         """End the session at once; what waits in the buffer is dropped."""

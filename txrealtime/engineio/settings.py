@@ -93,4 +93,6 @@ def _checkedOrigin(origin: str) -> str:
         whole = False
     if not whole or parts.path.strip("/") or parts.query:
         raise ValueError(f"origin {origin!r}, expected a form like 'https://example.org' or '*'")
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    # Browsers leave out the port that the scheme implies.
+    usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    return f"{parts.scheme}://{parts.netloc}".lower().removesuffix(usual)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
@@ -121,12 +122,15 @@ class EngineSite(Site):
             Beside(path, engine, root), requestFactory=_MeasuredRequest, **options
         )
         self.engine = engine
-        self._prefix = path.rstrip("/").encode()
+        self._segments = [segment.encode() for segment in path.strip("/").split("/")]
 
     def isForEngine(self, uri: bytes) -> bool:
         """Whether a request with this path and query is the engine's."""
-        size = len(self._prefix)
-        return uri.startswith(self._prefix) and uri[size : size + 1] in (b"/", b"?", b"")
+        path = uri.partition(b"?")[0]
+        segments = path.split(b"/")[1 : len(self._segments) + 1]
+        if b"%" in path:  # as twisted.web reads it
+            segments = [unquote_to_bytes(segment) for segment in segments]
+        return segments == self._segments
 
     def buildProtocol(self, addr: IAddress | None) -> EngineChannel:  # type: ignore[override]
         """A connection begins with the short way."""

@@ -130,8 +130,8 @@ class Connection:
         self._cancelTimer()
         for path in list(self._admissions):
             self._cancelAdmission(path)
-        for socket in list(self._sockets.values()):
-            self._drop(socket, reason)
+        while self._sockets:  # a handler that is told of one may disconnect another
+            self._drop(next(iter(self._sockets.values())), reason)
 
     def _violated(self, reason: CloseReason, why: str) -> None:
         _log.info(

@@ -159,7 +159,10 @@ def _explained(data: Any, error: Exception) -> Exception:
     """The error to raise at the caller, with the path to the value that cannot be sent."""
     if isinstance(error, RecursionError):
         return ValueError("cannot send a value that contains itself, or is nested too deeply")
-    found = _findUnsendable(data, "")
+    try:
+        found = _findUnsendable(data, "")
+    except RecursionError:  # the encoder may go deeper than we can
+        found = None
     if found is None:
         return error
     path, value = found
