@@ -9,7 +9,6 @@ Run it, and open http://localhost:8000 in two browsers::
 from pathlib import Path
 
 from klein import Klein
-from twisted.web.static import File
 
 from txrealtime import Server
 
@@ -19,7 +18,7 @@ realtime = Server()
 
 @app.route("/")
 def page(request):
-    return File(str(Path(__file__).with_name("page.html")))
+    return Path(__file__).with_name("page.html").read_text()
 
 
 @app.route("/socket.io/", branch=True)

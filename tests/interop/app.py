@@ -93,7 +93,7 @@ def tellEveryone(socket, text):
 
 @server.on("ask room")
 async def askRoom(socket, room, text):
-    return [await server.to(room).call("question", text, timeout=10)]
+    return await server.to(room).call("question", text, timeout=10)
 
 
 @server.on("kick me")

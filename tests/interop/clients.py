@@ -8,10 +8,12 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
@@ -31,6 +33,14 @@ def requireJavaScriptClient(name: str) -> None:
         (FOLDER / "node_modules" / name).is_dir(),
         f"no {name}: npm install --no-package-lock in tests/interop, as scripts/test does",
     )
+
+
+def requirePythonClient(*modules: str) -> None:
+    """
+    Skip (or fail, see `requirePart`) without the modules that a client of python-socketio needs.
+    """
+    missing = [name for name in modules if find_spec(name) is None]
+    requirePart(not missing, f"no {', '.join(missing)}: pip install '.[test]'")
 
 
 def javaScript(script: str, *arguments: str) -> list[str]:
@@ -54,7 +64,7 @@ async def untilListening(program: Program, port: int, timeout: float = 30.0) -> 
         try:
             endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{port}")
             connection = await endpoint.connect(Factory.forProtocol(Protocol))
-        except OSError:
+        except ConnectError:
             await deferLater(reactor, 0.05)
         else:
             connection.transport.abortConnection()
@@ -69,17 +79,16 @@ class RealtimeServer:
     :ivar url: where it is, `http://127.0.0.1:PORT`.
     """
 
-    def __init__(self, case: TestCase, *arguments: str, cwd: Path = ROOT) -> None:
+    def __init__(self, case: TestCase, *arguments: str) -> None:
         self.port = freePort()
         self.url = f"http://127.0.0.1:{self.port}"
         self._case = case
-        self._cwd = str(cwd)
         listen = f"tcp:{self.port}:interface=127.0.0.1"
         self._command = [TWISTD, "-n", "--pidfile=", "realtime", "--listen", listen, *arguments]
 
     async def start(self) -> None:
         """Start it, and wait until it accepts connections."""
-        self.program = startProgram(self._case, self._command, cwd=self._cwd)
+        self.program = startProgram(self._case, self._command, environment={"PYTHONPATH": str(ROOT)})
         await untilListening(self.program, self.port)
 
     async def stop(self) -> None:

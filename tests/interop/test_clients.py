@@ -11,7 +11,14 @@ from collections.abc import Sequence
 
 from twisted.trial.unittest import TestCase
 
-from tests.interop.clients import RealtimeServer, javaScript, play, python, requireJavaScriptClient
+from tests.interop.clients import (
+    RealtimeServer,
+    javaScript,
+    play,
+    python,
+    requireJavaScriptClient,
+    requirePythonClient,
+)
 
 STEPS = [
     "connect with auth",
@@ -88,8 +95,10 @@ class JavaScript3Tests(_JavaScriptTests, TestCase):
 
 class _PythonTests(_ClientTests):
     client: str
+    needs: Sequence[str]
 
     def command(self, transport: str, url: str) -> Sequence[str]:
+        requirePythonClient("socketio", *self.needs)
         return python("scenario.py", self.client, transport, url)
 
 
@@ -97,9 +106,11 @@ class PythonClientTests(_PythonTests, TestCase):
     """python-socketio's Client."""
 
     client = "Client"
+    needs = ["requests", "websocket"]
 
 
 class PythonAsyncClientTests(_PythonTests, TestCase):
     """python-socketio's AsyncClient."""
 
     client = "AsyncClient"
+    needs = ["aiohttp"]
