@@ -306,7 +306,9 @@ class WireTestCase(SynchronousTestCase):
 
     def makeEngine(self, allowRequest: Any = None, **settings: Any) -> None:
         """An engine with these settings, in a site of its own."""
-        self.engine = Engine(self._own, Settings(**settings), self.clock, allowRequest)
+        self.engine = Engine(
+            lambda session: self.own(session), Settings(**settings), self.clock, allowRequest
+        )
         self.root = Resource()
         options = {"reactor": self.clock, "timeout": None}
         if self.shortWay:
@@ -315,7 +317,8 @@ class WireTestCase(SynchronousTestCase):
             self.root.putChild(b"engine.io", self.engine)
             self.site = Site(self.root, **options)
 
-    def _own(self, session: Session) -> Recorder:
+    def own(self, session: Session) -> Recorder:
+        """The owner of a new session."""
         self.owners.append(Recorder(session))
         return self.owners[-1]
 

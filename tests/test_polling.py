@@ -7,8 +7,8 @@ from __future__ import annotations
 import gzip
 import zlib
 
-from tests.memory import Exchange, WireTestCase
-from txrealtime.engineio.session import CloseReason, State
+from tests.memory import Exchange, Recorder, WireTestCase
+from txrealtime.engineio.session import CloseReason, Session, State
 
 
 class GETTests(WireTestCase):
@@ -45,7 +45,12 @@ class GETTests(WireTestCase):
 
     def test_openWithTheFirstMessages(self) -> None:
         """What is sent as the session opens comes with, or right after, the open packet."""
-        self.engine._receiver = lambda session: (session.send("welcome"), self._own(session))[1]
+
+        def own(session: Session) -> Recorder:
+            session.send("welcome")
+            return WireTestCase.own(self, session)
+
+        self.own = own  # type: ignore[method-assign]
         poll = self.get()
         sid = self.session.sid
         packets = poll.payload

@@ -1,0 +1,735 @@
+"""
+The engine: whom it lets in and whom it refuses, what pages of other origins may read, and its end.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections import Counter
+from http.cookies import SimpleCookie
+from typing import Any
+
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesisSettings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import IResource, Resource
+from twisted.web.test.requesthelper import DummyRequest
+from zope.interface.verify import verifyObject
+
+from tests.memory import CLOSE, Exchange, Link, Recorder, WireTestCase
+from txrealtime.engineio.handshake import Handshake, readHandshake
+from txrealtime.engineio.packet import PacketType
+from txrealtime.engineio.resource import Engine
+from txrealtime.engineio.session import CloseReason, Session, State
+from txrealtime.errors import ConnectionRejected, HandshakeError
+from txrealtime.testing import FakeTransport
+
+
+class RefusalTests(WireTestCase):
+    """The protocol's own errors, on both transports, before anything is opened."""
+
+    def bothRefuse(self, error: tuple[int, int, str], **options: Any) -> None:
+        """A GET and a WebSocket with the same query are refused alike."""
+        self.assertEqual(self.get(**options).answer.error, error)
+        query = {name: value for name, value in options.items() if name != "transport"}
+        if options.get("transport", "polling") == "polling":
+            client = self.webSocket(**query)
+            assert client.response is not None
+            self.assertEqual(client.response.error, error)
+            self.assertEqual(client.response.headers["connection"], "close")
+            self.assertTrue(client.link.disconnecting)
+            client.link.lose()
+        self.assertEqual(self.owners, [])
+        self.assertNothingLeft()
+
+    def test_transport(self) -> None:
+        for transport in ("", "webtransport", "__proto__", "constructor", "Polling"):
+            self.bothRefuse((400, 0, "Transport unknown"), transport=transport)
+            client = self.webSocket(transport=transport)
+            assert client.response is not None
+            self.assertEqual(client.response.error, (400, 0, "Transport unknown"))
+            client.link.lose()
+
+    def test_transportNotServed(self) -> None:
+        self.makeEngine(transports=("websocket",))
+        self.assertEqual(self.get().answer.error, (400, 0, "Transport unknown"))
+        self.assertEqual(self.openWebSocket().response.status, 101)  # type: ignore[union-attr]
+        self.makeEngine(transports=("polling",))
+        client = self.webSocket()
+        assert client.response is not None
+        self.assertEqual(client.response.error, (400, 0, "Transport unknown"))
+        self.openPolling()
+
+    def test_session(self) -> None:
+        for sid in ("unknown", "x" * 1000, "__proto__"):
+            self.bothRefuse((400, 1, "Session ID unknown"), sid=sid)
+        self.assertEqual(self.post("unknown", b"4a").answer.error, (400, 1, "Session ID unknown"))
+
+    def test_emptySession(self) -> None:
+        """``sid=`` names a session, and there is none of that name."""
+        link = Link().connect(self.site)
+        link.deliver(self.requestBytes("GET", "/engine.io/?EIO=4&transport=polling&sid="))
+        self.assertEqual(Exchange(link).answer.error, (400, 1, "Session ID unknown"))
+
+    def test_method(self) -> None:
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            self.assertEqual(self.request(method, body=b"").answer.error, (400, 2, "Bad handshake method"))
+        self.assertNothingLeft()
+
+    def test_methodHEAD(self) -> None:
+        self.assertEqual(self.request("HEAD").link.value()[:12], b"HTTP/1.1 400")
+        self.assertNothingLeft()
+
+    def test_protocol(self) -> None:
+        """The version is refused before a WebSocket is open; the message names it."""
+        for version in ("3", "5", "x", "44", "4.0", "-4", " 4"):
+            status, code, message = self.get(EIO=version).answer.error
+            self.assertEqual((status, code), (400, 5))
+            self.assertTrue(message.startswith("Unsupported protocol version"), message)
+            self.assertIn(version, message)
+            self.bothRefuse((status, code, message), EIO=version)
+
+    def test_noProtocol(self) -> None:
+        """Clients of version 3 may leave it out."""
+        _, code, message = self.get(EIO="").answer.error
+        self.assertEqual(code, 5)
+        self.bothRefuse((400, 5, message), EIO="")
+
+    def test_longProtocol(self) -> None:
+        """What a client sends does not come back in full."""
+        self.assertLess(len(self.get(EIO="x" * 5000).answer.body), 200)
+
+    def test_protocolOfAnotherSession(self) -> None:
+        sid = self.openPolling()
+        self.assertEqual(self.get(sid, EIO="3").answer.error[:2], (400, 3))
+        client = self.webSocket(sid, EIO="3")
+        assert client.response is not None
+        self.assertEqual(client.response.error[:2], (400, 3))
+        self.assertEqual(self.session.state, State.OPEN)
+
+    def test_protocolNotRepeated(self) -> None:
+        """With a session it goes without saying."""
+        sid = self.openPolling()
+        self.session.send("hello")
+        self.assertEqual(self.get(sid, EIO="").payload, [b"4hello"])
+
+    def test_webSocketWithoutUpgrade(self) -> None:
+        self.assertEqual(self.get(transport="websocket").answer.error[:2], (400, 3))
+        self.assertNothingLeft()
+
+    def test_pollingWithUpgrade(self) -> None:
+        client = self.webSocket(transport="polling")
+        assert client.response is not None
+        self.assertEqual(client.response.error[:2], (400, 3))
+
+    def test_pollingAfterTheUpgrade(self) -> None:
+        sid = self.openPolling()
+        client = self.upgrade(sid)
+        self.assertEqual(self.get(sid).answer.error[:2], (400, 3))
+        self.assertEqual(self.post(sid, b"4a").answer.error[:2], (400, 3))
+        client.send("4b")
+        self.assertEqual(self.owner.heard, ["b"])
+
+    def test_pollingOfAWebSocket(self) -> None:
+        self.openWebSocket()
+        self.assertEqual(self.get(self.session.sid).answer.error[:2], (400, 3))
+        self.assertEqual(self.session.state, State.OPEN)
+
+    def test_bytes(self) -> None:
+        """Byte for byte what official clients look for."""
+        self.assertEqual(self.get("x").answer.body, b'{"code":1,"message":"Session ID unknown"}')
+
+    @hypothesisSettings(suppress_health_check=[HealthCheck.differing_executors], max_examples=50)
+    @given(
+        st.sampled_from(["GET", "POST", "OPTIONS", "DELETE"]),
+        st.one_of(
+            st.text(
+                st.characters(min_codepoint=33, max_codepoint=255, exclude_characters="\x7f\xa0\xad")
+            ).map(lambda text: "".join(char for char in text if char.isprintable())),
+            st.dictionaries(
+                st.sampled_from(["sid", "EIO", "transport", "t", "b64"]),
+                st.sampled_from(["4", "3", "polling", "websocket", "%00", "%ff", "a&a=b", "[", ";", "=&"]),
+            ).map(lambda query: "?" + "&".join(f"{name}={value}" for name, value in query.items())),
+        ),
+        st.sampled_from([{}, {"Origin": "http://["}, {"Cookie": "a[]=;;"}, {"X-Forwarded-For": ",,"}]),
+    )
+    def test_anythingIsAnswered(self, method: str, rest: str, headers: dict[str, str]) -> None:
+        """Opened, or refused; never a traceback."""
+        self.setUp()
+        link = Link().connect(self.site)
+        link.deliver(self.requestBytes(method, "/engine.io/" + rest, headers, b""))
+        status = Exchange(link).answer.status
+        self.assertIn(status, (200, 204, 400, 403, 404))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class OpeningTests(WireTestCase):
+    def test_resource(self) -> None:
+        verifyObject(IResource, self.engine)
+        self.assertTrue(self.engine.isLeaf)
+        request = DummyRequest([b""])
+        self.assertRaises(RuntimeError, self.engine.getChildWithDefault, b"x", request)
+        self.assertRaises(RuntimeError, self.engine.putChild, b"x", Resource())
+
+    def test_sid(self) -> None:
+        """A secret: from the system's random source, 120 bits, safe in a URL, never the same."""
+        sids = {self.openPolling() for _ in range(100)}
+        self.assertEqual(len(sids), 100)
+        self.assertEqual({len(sid) for sid in sids}, {20})
+        characters = Counter("".join(sids))
+        self.assertLess(max(characters.values()), 100)
+        self.assertRegex("".join(sids), r"^[A-Za-z0-9_-]+$")
+
+    def test_sessions(self) -> None:
+        sid = self.openPolling()
+        self.assertEqual(self.engine.sessions, {sid: self.session})
+        self.assertEqual(self.session.sid, sid)
+        self.session.abort(CloseReason.FORCED_CLOSE)
+        self.assertNothingLeft()
+
+    def test_handshake(self) -> None:
+        """What the client's first request said, also after others."""
+        sid = self.openPolling(token="x", headers={"User-Agent": "u", "X-Twice": "1"}, address="203.0.113.9")
+        self.get(sid, token="y", headers={"User-Agent": "v"})
+        handshake = self.session.handshake
+        self.assertEqual(handshake.query["token"], "x")
+        self.assertEqual(handshake.headers["user-agent"], "u")
+        self.assertEqual(handshake.address, "203.0.113.9")
+        self.assertTrue(handshake.url.startswith("/engine.io/?EIO=4"))
+
+    def test_handshakeOfAWebSocket(self) -> None:
+        self.openWebSocket(token="x", headers={"User-Agent": "u"}, address="203.0.113.9")
+        handshake = self.session.handshake
+        self.assertEqual((handshake.query["token"], handshake.headers["user-agent"]), ("x", "u"))
+        self.assertEqual((handshake.address, handshake.host), ("203.0.113.9", "example.org"))
+
+    def test_repeatedHeaders(self) -> None:
+        link = Link().connect(self.site)
+        request = self.requestBytes("GET", "/engine.io/?EIO=4&transport=polling", {"X-A": "1"})
+        link.deliver(request.replace(b"X-A: 1\r\n", b"X-A: 1\r\nx-a: 2\r\n"))
+        self.assertEqual(self.session.handshake.headers["x-a"], "1, 2")
+
+    def test_upgrades(self) -> None:
+        self.assertIn(b'"upgrades":["websocket"]', self.get().answer.body)
+        client = self.webSocket()
+        self.assertEqual(json.loads(client.messages()[0][1:])["upgrades"], [])
+        for options in ({"allowUpgrades": False}, {"transports": ("polling",)}):
+            self.makeEngine(**options)
+            self.assertIn(b'"upgrades":[]', self.get().answer.body)
+
+    def test_upgradesNotAllowed(self) -> None:
+        self.makeEngine(allowUpgrades=False)
+        sid = self.openPolling()
+        client = self.webSocket(sid)
+        assert client.response is not None
+        if client.response.status == 101:
+            self.assertEqual([frame.opcode for frame in client.frames()], [CLOSE])
+        else:
+            self.assertEqual(client.response.error[:2], (400, 3))
+        self.assertEqual(self.session.state, State.OPEN)
+        self.session.send("a")
+        self.assertEqual(self.get(sid).payload, [b"4a"])
+
+    def test_settings(self) -> None:
+        self.makeEngine(pingInterval=0.3, pingTimeout=0.2, maxPayload=1234)
+        opened = json.loads(self.get().answer.body[1:])
+        self.assertEqual(list(opened), ["sid", "upgrades", "pingInterval", "pingTimeout", "maxPayload"])
+        self.assertEqual(list(opened.values())[2:], [300, 200, 1234])
+
+    def test_otherTransport(self) -> None:
+        """A transport of another kind, as the testing kit's."""
+        transport = FakeTransport()
+        handshake = readHandshake({}, "/?EIO=4&transport=websocket", "127.0.0.1", False, lambda _: False)
+        session = self.engine.openSession(handshake, transport)
+        self.assertEqual([packet.type for packet in transport.take()], [PacketType.OPEN])
+        self.assertIs(self.engine.sessions[session.sid], session)
+
+    def test_defaultReactor(self) -> None:
+        from twisted.internet import reactor
+
+        self.assertIs(Engine(Recorder)._reactor, reactor)
+
+    def test_receiverFails(self) -> None:
+        """An application that cannot make an owner costs this client its session, and leaves nothing."""
+        self.own = lambda session: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        answer = self.get().answer
+        self.assertEqual(answer.status, 500)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertNothingLeft()
+
+    def test_receiverFailsOnAWebSocket(self) -> None:
+        self.own = lambda session: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        client = self.webSocket()
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_receiverCloses(self) -> None:
+        """An owner that wants to be none is told of the end like any other."""
+
+        def own(session: Session) -> Recorder:
+            session.close()
+            return WireTestCase.own(self, session)
+
+        self.own = own  # type: ignore[method-assign]
+        self.get()
+        self.clock.advance(100)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(self.owner.ends, [CloseReason.FORCED_CLOSE])
+        self.assertNothingLeft()
+
+
+class ShortWayRefusalTests(RefusalTests):
+    shortWay = True
+
+
+class ShortWayOpeningTests(OpeningTests):
+    shortWay = True
+
+
+class CookieTests(WireTestCase):
+    def cookie(self, **options: Any) -> Any:
+        (morsel,) = SimpleCookie(self.get(**options).answer.headers["set-cookie"]).values()
+        return morsel
+
+    def test_none(self) -> None:
+        self.assertNotIn("set-cookie", self.get().answer.headers)
+
+    def test_cookie(self) -> None:
+        self.makeEngine(cookie="io")
+        morsel = self.cookie()
+        self.assertEqual((morsel.key, morsel.value), ("io", self.session.sid))
+        self.assertEqual((morsel["path"], morsel["samesite"].lower()), ("/", "lax"))
+        self.assertTrue(morsel["httponly"])
+        self.assertFalse(morsel["secure"])
+
+    def test_secure(self) -> None:
+        """Where the client speaks TLS, if only to a proxy."""
+        self.makeEngine(cookie="io", trustedProxies=("127.0.0.1",))
+        self.assertTrue(self.cookie(headers={"X-Forwarded-Proto": "https"}, address="127.0.0.1")["secure"])
+
+    def test_onlyAtTheOpening(self) -> None:
+        self.makeEngine(cookie="io")
+        sid = self.openPolling()
+        self.session.send("a")
+        self.assertNotIn("set-cookie", self.get(sid).answer.headers)
+        self.assertNotIn("set-cookie", self.post(sid, b"4a").answer.headers)
+        client = self.webSocket()
+        assert client.response is not None
+        self.assertNotIn("set-cookie", client.response.headers)
+
+    def test_refused(self) -> None:
+        self.makeEngine(cookie="io")
+        self.assertNotIn("set-cookie", self.get(EIO="3").answer.headers)
+
+
+class ShortWayCookieTests(CookieTests):
+    shortWay = True
+
+
+class OriginTests(WireTestCase):
+    PAGE = {"Origin": "https://page.org"}
+
+    def assertForbidden(self, **options: Any) -> None:
+        for status, code, message in (
+            self.get(**options).answer.error,
+            self.webSocket(**options).response.error,  # type: ignore[union-attr]
+        ):
+            self.assertEqual((status, code), (403, 4))
+            self.assertIn("https://page.org", message)
+            self.assertIn("--origin", message)
+        self.assertEqual(self.owners, [])
+
+    def assertAllowed(self, **options: Any) -> dict[str, str]:
+        """Both transports open; the headers of the answer to the GET."""
+        answer = self.get(**options).answer
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(self.webSocket(**options).response.status, 101)  # type: ignore[union-attr]
+        return answer.headers
+
+    def test_none(self) -> None:
+        headers = self.assertAllowed()
+        self.assertNotIn("access-control-allow-origin", headers)
+
+    def test_own(self) -> None:
+        self.assertAllowed(headers={"Origin": "http://example.org"})
+
+    def test_foreign(self) -> None:
+        """Refused on both transports: a browser asks no leave before it opens a WebSocket."""
+        self.assertForbidden(headers=self.PAGE)
+        self.assertNotIn("access-control-allow-origin", self.get(headers=self.PAGE).answer.headers)
+
+    def test_listed(self) -> None:
+        self.makeEngine(origins=("https://other.org", "https://page.org"))
+        headers = self.assertAllowed(headers=self.PAGE)
+        self.assertEqual(headers["access-control-allow-origin"], "https://page.org")
+        self.assertEqual(headers["access-control-allow-credentials"], "true")
+        self.assertIn("Origin", headers["vary"])
+
+    def test_notListed(self) -> None:
+        self.makeEngine(origins=("https://other.org",))
+        self.assertForbidden(headers=self.PAGE)
+
+    def test_any(self) -> None:
+        """To any page, but without its credentials: the two must not go together."""
+        self.makeEngine(origins="*")
+        headers = self.assertAllowed(headers=self.PAGE)
+        self.assertEqual(headers["access-control-allow-origin"], "*")
+        self.assertNotIn("access-control-allow-credentials", headers)
+        self.assertAllowed(headers={"Origin": "null"})
+
+    def test_null(self) -> None:
+        self.assertEqual(self.get(headers={"Origin": "null"}).answer.error[:2], (403, 4))
+        self.makeEngine(origins="null")
+        self.assertAllowed(headers={"Origin": "null"})
+
+    def test_behindAProxy(self) -> None:
+        forwarded = {**self.PAGE, "X-Forwarded-Proto": "https", "X-Forwarded-Host": "page.org"}
+        self.assertForbidden(headers=forwarded, address="127.0.0.1")
+        self.makeEngine(trustedProxies=("127.0.0.1",))
+        self.assertAllowed(headers=forwarded, address="127.0.0.1")
+        self.owners.clear()
+        self.assertForbidden(headers=forwarded, address="192.0.2.7")
+
+    def test_onEachAnswer(self) -> None:
+        """A page must be able to read them all: polls, answers to POSTs, and refusals."""
+        self.makeEngine(origins="https://page.org")
+        sid = self.openPolling(headers=self.PAGE)
+        self.session.send("x" * 2000)
+        for exchange in (
+            self.get(sid, headers={**self.PAGE, "Accept-Encoding": "gzip"}),
+            self.post(sid, b"4a", headers=self.PAGE),
+            self.get("unknown", headers=self.PAGE),
+            self.get(EIO="3", headers=self.PAGE),
+            self.post(sid, b"garbage", headers=self.PAGE),
+        ):
+            headers = exchange.answer.headers
+            self.assertEqual(headers["access-control-allow-origin"], "https://page.org", exchange.answer)
+            self.assertIn("Origin", headers["vary"])
+
+    def test_preflight(self) -> None:
+        """What a browser asks before a page sends a header of its own."""
+        self.makeEngine(origins="https://page.org")
+        sid = self.openPolling()
+        asked = {
+            **self.PAGE,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "x-token",
+        }
+        for session in (None, sid):
+            answer = self.request("OPTIONS", session, headers=asked).answer
+            self.assertEqual((answer.status, answer.body), (204, b""))
+            self.assertEqual(answer.headers["access-control-allow-origin"], "https://page.org")
+            self.assertEqual(answer.headers["access-control-allow-credentials"], "true")
+            self.assertIn("POST", answer.headers["access-control-allow-methods"])
+            self.assertEqual(answer.headers["access-control-allow-headers"], "x-token")
+            self.assertEqual(answer.headers["vary"], "Origin, Access-Control-Request-Headers")
+        self.assertEqual(len(self.owners), 1)
+
+    def test_preflightWithoutHeaders(self) -> None:
+        self.makeEngine(origins="*")
+        headers = self.request("OPTIONS", headers=self.PAGE).answer.headers
+        self.assertEqual(headers["access-control-allow-origin"], "*")
+        self.assertNotIn("access-control-allow-headers", headers)
+
+    def test_preflightOfAForeignPage(self) -> None:
+        headers = self.request("OPTIONS", headers=self.PAGE).answer.headers
+        self.assertNotIn("access-control-allow-origin", headers)
+        self.assertNotIn("access-control-allow-credentials", headers)
+
+
+class ShortWayOriginTests(OriginTests):
+    shortWay = True
+
+
+class AllowRequestTests(WireTestCase):
+    """An application's own say in who may open a session."""
+
+    def asked(self, answer: Any) -> list[Handshake]:
+        """An engine whose application gives this answer; what it was asked."""
+        handshakes: list[Handshake] = []
+
+        def allowRequest(handshake: Handshake) -> Any:
+            handshakes.append(handshake)
+            return answer(handshake) if callable(answer) else answer
+
+        self.makeEngine(allowRequest)
+        return handshakes
+
+    def assertRefused(self, message: str) -> None:
+        self.assertEqual(self.get().answer.error, (403, 4, message))
+        client = self.webSocket()
+        assert client.response is not None
+        self.assertEqual(client.response.error, (403, 4, message))
+        client.link.lose()
+        self.assertEqual(self.owners, [])
+        self.assertNothingLeft()
+
+    def test_yes(self) -> None:
+        for answer in (True, None, lambda handshake: succeed(True), lambda handshake: succeed(None)):
+            asked = self.asked(answer)
+            self.openPolling(token="x")
+            self.openWebSocket(token="y")
+            self.assertEqual([handshake.query["token"] for handshake in asked], ["x", "y"])
+
+    def test_no(self) -> None:
+        async def refuse(handshake: Handshake) -> bool:
+            return False
+
+        for answer in (False, lambda handshake: succeed(False), refuse):
+            self.asked(answer)
+            self.assertRefused("Forbidden")
+
+    def test_rejected(self) -> None:
+        def reject(handshake: Handshake) -> bool:
+            raise ConnectionRejected("who are you?")
+
+        async def rejectLater(handshake: Handshake) -> bool:
+            raise ConnectionRejected("who are you?")
+
+        for answer in (reject, rejectLater, lambda handshake: fail(ConnectionRejected("who are you?"))):
+            self.asked(answer)
+            self.assertRefused("who are you?")
+
+    def test_handshakeError(self) -> None:
+        def refuse(handshake: Handshake) -> bool:
+            raise HandshakeError(3, "slow down", 429)
+
+        self.asked(refuse)
+        self.assertEqual(self.get().answer.error, (429, 3, "slow down"))
+
+    def test_fails(self) -> None:
+        """An application that fails lets nobody in, and says nothing of why."""
+
+        async def failLater(handshake: Handshake) -> bool:
+            raise ZeroDivisionError("secret")
+
+        for answer in (lambda handshake: 1 / 0, failLater):
+            self.asked(answer)
+            self.assertRefused("Forbidden")
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_later(self) -> None:
+        for refuses in (False, True):
+            self.owners.clear()
+            waiting: Deferred[bool] = Deferred()
+            self.asked(lambda handshake, waiting=waiting: waiting)
+            poll = self.get()
+            self.assertIsNone(poll.response)
+            self.assertEqual(self.owners, [])
+            waiting.callback(not refuses)
+            self.assertEqual(poll.answer.status, 403 if refuses else 200)
+
+    def test_webSocketLater(self) -> None:
+        """What a hasty client sends meanwhile is not lost."""
+        waiting: Deferred[bool] = Deferred()
+        self.asked(lambda handshake: waiting)
+        client = self.webSocket()
+        self.assertIsNone(client.response)
+        client.send("4hasty")
+        waiting.callback(True)
+        client.link.turn()
+        self.assertEqual(client.messages()[0][:1], "0")
+        self.assertEqual(self.owner.heard, ["hasty"])
+
+    def test_notForKnownSessions(self) -> None:
+        asked = self.asked(True)
+        sid = self.openPolling()
+        self.post(sid, b"4a")
+        self.upgrade(sid)
+        self.assertEqual(len(asked), 1)
+
+    def test_afterTheOtherChecks(self) -> None:
+        asked = self.asked(True)
+        self.get(EIO="3")
+        self.get(headers={"Origin": "http://evil.org"})
+        self.get(transport="x")
+        self.request("POST", body=b"")
+        self.assertEqual(asked, [])
+
+    def test_pollLostMeanwhile(self) -> None:
+        """A client that does not wait for the answer leaves nothing behind, whatever it is."""
+        for answer in (True, False, ZeroDivisionError("x")):
+            waiting: Deferred[bool] = Deferred()
+            self.asked(lambda handshake, waiting=waiting: waiting)
+            self.get().drop()
+            if isinstance(answer, Exception):
+                waiting.errback(answer)
+            else:
+                waiting.callback(answer)
+            self.assertEqual(self.owners, [])
+            gc.collect()  # an error in a Deferred shows when it goes
+            self.flushLoggedErrors(ZeroDivisionError)
+            self.assertEqual(self.flushLoggedErrors(), [], answer)
+            self.assertNothingLeft()
+
+    def test_webSocketLostMeanwhile(self) -> None:
+        for answer in (True, False, ZeroDivisionError("x")):
+            waiting: Deferred[bool] = Deferred()
+            self.asked(lambda handshake, waiting=waiting: waiting)
+            client = self.webSocket()
+            client.link.lose()
+            if isinstance(answer, Exception):
+                waiting.errback(answer)
+            else:
+                waiting.callback(answer)
+            self.assertEqual(self.owners, [])
+            gc.collect()  # an error in a Deferred shows when it goes
+            self.flushLoggedErrors(ZeroDivisionError)
+            self.assertEqual(self.flushLoggedErrors(), [], answer)
+            self.assertNothingLeft()
+
+    def test_tooLate(self) -> None:
+        """An opening handshake has its time; an answer that comes after it opens nothing."""
+        waiting: Deferred[bool] = Deferred()
+        self.asked(lambda handshake: waiting)
+        client = self.webSocket()
+        self.clock.advance(10)
+        self.assertTrue(client.link.disconnected)
+        client.link.lose()
+        waiting.callback(True)
+        self.assertEqual(self.owners, [])
+        self.assertNothingLeft()
+
+    def test_drainedMeanwhile(self) -> None:
+        """A server that has stopped meanwhile opens no more sessions."""
+        for open in (self.get, self.webSocket):
+            waiting: Deferred[bool] = Deferred()
+            self.asked(lambda handshake, waiting=waiting: waiting)
+            open()
+            self.successResultOf(self.engine.drain(5))
+            waiting.callback(True)
+            self.assertEqual(self.owners, [])
+            self.assertEqual(self.engine.sessions, {})
+
+
+class ShortWayAllowRequestTests(AllowRequestTests):
+    shortWay = True
+
+
+class DrainTests(WireTestCase):
+    def test_empty(self) -> None:
+        self.successResultOf(self.engine.drain(5))
+        self.assertNothingLeft()
+
+    def test_newcomers(self) -> None:
+        self.successResultOf(self.engine.drain(5))
+        self.assertEqual(self.get().answer.status, 503)
+        client = self.webSocket()
+        assert client.response is not None
+        self.assertEqual(client.response.status, 503)
+        self.assertEqual(self.owners, [])
+
+    def test_reopen(self) -> None:
+        self.successResultOf(self.engine.drain(5))
+        self.engine.reopen()
+        self.openPolling()
+
+    def test_sessions(self) -> None:
+        """Each is told why, gets what was sent to it, and the last one's end is the drain's."""
+        client = self.openWebSocket()
+        self.session.send("last")
+        sid = self.openPolling()
+        self.session.send("last")
+        drained = self.engine.drain(5)
+        self.assertEqual([owner.ends for owner in self.owners], [[CloseReason.SHUTTING_DOWN]] * 2)
+        last, close = client.frames()
+        self.assertEqual(last.payload, b"4last")
+        self.assertEqual((close.opcode, close.payload[:2]), (CLOSE, (1001).to_bytes(2, "big")))
+        self.assertNoResult(drained)
+        self.assertEqual(self.get(sid).payload, [b"4last"])
+        self.successResultOf(drained)
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_timeout(self) -> None:
+        self.openPolling()
+        self.session.send("last")
+        client = self.openWebSocket()
+        client.link.fill()
+        self.session.send("last")
+        drained = self.engine.drain(5)
+        self.clock.advance(4.9)
+        self.assertNoResult(drained)
+        self.clock.advance(0.1)
+        self.successResultOf(drained)
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_twice(self) -> None:
+        """Whoever waits for the end hears of it."""
+        sid = self.openPolling()
+        self.session.send("last")
+        first, second = self.engine.drain(5), self.engine.drain(5)
+        self.get(sid)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertNothingLeft()
+
+
+class WebSocketAloneTests(WireTestCase):
+    """An endpoint of its own, without twisted.web."""
+
+    def test_opens(self) -> None:
+        client = self.openWebSocket(factory=self.engine.webSocketFactory())
+        client.send("4hello")
+        self.assertEqual(self.owner.heard, ["hello"])
+        self.assertEqual(self.session.handshake.address, "192.0.2.7")
+
+    def test_upgrades(self) -> None:
+        """It knows the sessions of the same engine."""
+        sid = self.openPolling()
+        client = self.webSocket(sid, factory=self.engine.webSocketFactory())
+        client.send("2probe")
+        client.send("5")
+        self.assertEqual(self.session.transport.name, "websocket")
+
+    def test_refuses(self) -> None:
+        for query, error in (
+            ({"EIO": "3"}, (400, 5)),
+            ({"transport": "polling"}, (400, 3)),
+            ({"sid": "x"}, (400, 1)),
+        ):
+            client = self.webSocket(factory=self.engine.webSocketFactory(), **query)
+            assert client.response is not None
+            self.assertEqual(client.response.error[:2], error)
+
+    def test_plainRequest(self) -> None:
+        for request in (
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"POST /?EIO=4&transport=polling HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"garbage\r\n\r\n",
+            b"\xff\xff\r\n\r\n",
+            b"GET //[/?EIO=4 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+        ):
+            link = Link().connect(self.engine.webSocketFactory())
+            link.deliver(request)
+            self.assertGreaterEqual(Exchange(link).answer.status, 400)
+            self.assertTrue(link.disconnecting)
+            self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_nothingComes(self) -> None:
+        link = Link().connect(self.engine.webSocketFactory())
+        self.clock.advance(10)
+        self.assertTrue(link.disconnected)
+        link.lose()
+        self.assertNothingLeft()
+
+
+class ClockTests(SynchronousTestCase):
+    def test_clock(self) -> None:
+        """Time is the clock's that was given."""
+        clock = Clock()
+        engine = Engine(Recorder, reactor=clock)
+        transport = FakeTransport()
+        handshake = readHandshake({}, "/", "127.0.0.1", False, lambda _: False)
+        session = engine.openSession(handshake, transport)
+        clock.advance(25)
+        clock.advance(20)
+        self.assertEqual(session.state, State.CLOSED)
+        self.assertEqual(engine.sessions, {})
