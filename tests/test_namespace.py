@@ -626,8 +626,12 @@ class ErrorTests(TalkTestCase):
             await succeed(None)
             raise KeyError
 
+        self.server.on("fine")(lambda socket: "fine")
         for number in range(3):
-            self.assertNoResult(self.client.call(f"fail{number}"))
+            with capturedLogs() as events:
+                self.assertNoResult(self.client.call(f"fail{number}"))
+            self.assertIn(f"the handler of 'fail{number}' failed", textOf(events))
+            self.assertEqual(self.successResultOf(self.client.call("fine")), "fine")
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 3)
 
     def test_mismatchReachesErrorHandlers(self) -> None:
