@@ -21,6 +21,7 @@ LAYERS += ["", "chat", "service", "flask", "testing"]
 LIBRARIES = {
     "autobahn": "txrealtime.engineio.websocket",
     "websockets": "txrealtime.engineio.websocket",
+    "orjson": "txrealtime.socketio.jsontext",
     "txredisapi": "txrealtime.cluster.redis",
     "pika": "txrealtime.cluster.amqp",
 }

@@ -14,17 +14,15 @@ default one; another is any object that provides :class:`IParser`.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from json import encoder as jsonEncoder
 from typing import Any, Final, NamedTuple
 
 from zope.interface import Interface, implementer
 
 from txrealtime.errors import PacketError
+from txrealtime.socketio.jsontext import JSONText
 
 __all__ = ["RESERVED", "IDecoder", "IParser", "JSONParser", "Packet", "PacketType", "checkName"]
 
@@ -101,99 +99,6 @@ class IParser(Interface):
         """A decoder for one connection."""
 
 
-# -- encoding --------------------------------------------------------------------
-
-
-class _Encoder:
-    """Arguments to JSON, with bytes-like values put aside as attachments."""
-
-    def __init__(self) -> None:
-        self._attachments: list[bytes] = []
-        self._toText = self._makeEncoder(jsonEncoder.encode_basestring)
-        self._toASCII = self._makeEncoder(jsonEncoder.encode_basestring_ascii)
-
-    def _makeEncoder(self, encodeString: Callable[[str], str]) -> Callable[[Any, int], Sequence[str]]:
-        # JSONEncoder.encode makes one of these at each call: 1.0 us for ["echo", 64 characters]
-        # where this takes 0.4.  The arguments: no check for cycles (they end in a
-        # RecursionError), separators, no sorting, no skipping of keys, no NaN.
-        make: Any = jsonEncoder.c_make_encoder  # type: ignore[attr-defined]
-        encode: Callable[[Any, int], Sequence[str]] = make(
-            None, self._putAside, encodeString, None, ":", ",", False, False, False
-        )
-        return encode
-
-    def _putAside(self, value: Any) -> dict[str, Any]:
-        """Called by the JSON encoder for what JSON lacks."""
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            self._attachments.append(bytes(value))
-            return {"_placeholder": True, "num": len(self._attachments) - 1}
-        raise TypeError
-
-    def encode(self, data: Any) -> tuple[str, Sequence[bytes]]:
-        attachments: list[bytes] = []
-        self._attachments = attachments
-        try:
-            text = "".join(self._toText(data, 0))
-            if not text.isascii():
-                text = self._withoutLoneSurrogates(text, data)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise _explained(data, error) from None
-        if attachments and text.count('"_placeholder":') != len(attachments):
-            raise ValueError(
-                "cannot send a dictionary with the key '_placeholder' beside bytes: "
-                "clients would take it for an attachment"
-            )
-        return text, attachments
-
-    def _withoutLoneSurrogates(self, text: str, data: Any) -> str:
-        """Text that UTF-8 can carry: JavaScript strings may hold half a pair, which JSON can only escape."""
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            self._attachments.clear()
-            text = "".join(self._toASCII(data, 0))
-        return text
-
-
-def _explained(data: Any, error: Exception) -> Exception:
-    """The error to raise at the caller, with the path to the value that cannot be sent."""
-    if isinstance(error, RecursionError):
-        return ValueError("cannot send a value that contains itself, or is nested too deeply")
-    try:
-        found = _findUnsendable(data, "")
-    except RecursionError:  # the encoder may go deeper than we can
-        found = None
-    if found is None:
-        return error
-    path, value = found
-    if isinstance(value, float):
-        return ValueError(f"cannot send {value!r}, found at {path}: JSON has no such number")
-    return TypeError(
-        f"cannot send {type(value).__name__}, found at {path}: "
-        "expected None, bool, int, float, str, bytes, list, tuple or dict"
-    )
-
-
-def _findUnsendable(value: Any, path: str) -> tuple[str, Any] | None:
-    """The first value that cannot be sent, and where it is: ``arguments[0]['when']``."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, (str, int, float, bool, type(None))):
-                return f"a key of {path or 'the data'}", key
-            if found := _findUnsendable(item, f"{path}[{key!r}]"):
-                return found
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            if found := _findUnsendable(item, f"{path}[{index}]" if path else f"argument {index}"):
-                return found
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            return path, value
-    elif not isinstance(value, (str, int, bytes, bytearray, memoryview, type(None))):
-        return path, value
-    return None
-
-
 # -- decoding --------------------------------------------------------------------
 
 # Type, attachments, namespace (which starts with a slash and ends at a comma or the end), id, JSON.
@@ -203,51 +108,19 @@ _HEAD: Final = re.compile(r"([0-6])(?:(\d{1,9})-)?(?:(/[^,]*)(?:,|$))?(\d*)", re
 _MAX_ID_DIGITS: Final = 16
 
 
-def _refuseConstant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-_decoder: Final = json.JSONDecoder(parse_constant=_refuseConstant)
-_loads: Final = _decoder.decode
-_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
-
 _EVENT: Final = PacketType.EVENT
 _DIGITS: Final = tuple(str(type.value) for type in PacketType)
 _newTuple: Final = tuple.__new__
-
-
-def _quickEvent(message: str) -> Packet | None:
-    """
-    The short way for the packets that are most: ``2[...]``, ``213[...]`` and ``2/chat,13[...]``.
-
-    It takes 1.1 us for 64 characters where :meth:`_Decoder._parse` takes 4.5, which gets
-    whatever is not well-formed here.
-    """
-    if message[:1] != "2":
-        return None
-    start = message.find("[")
-    head, path = message[1:start], "/"
-    if head[:1] == "/":
-        path, _, head = head.partition(",")
-    if start < 1 or (head and not (head.isdecimal() and head.isascii() and len(head) <= _MAX_ID_DIGITS)):
-        return None
-    try:
-        data, end = _scan(message, start)
-        name = data[0]
-    except (ValueError, RecursionError, StopIteration, IndexError):
-        return None
-    if end != len(message) or name.__class__ is not str or name in RESERVED:
-        return None
-    return _newTuple(Packet, (_EVENT, path, data, int(head) if head else None))
 
 
 @implementer(IDecoder)
 class _Decoder:
     """See :class:`JSONParser`."""
 
-    __slots__ = ("_attachments", "_maxAttachments", "_missing", "_pending")
+    __slots__ = ("_attachments", "_decodeJSON", "_maxAttachments", "_missing", "_pending")
 
-    def __init__(self, maxAttachments: int) -> None:
+    def __init__(self, decodeJSON: Callable[[str, int], Any], maxAttachments: int) -> None:
+        self._decodeJSON = decodeJSON
         self._maxAttachments = maxAttachments
         self._pending: Packet | None = None
         self._missing = 0
@@ -258,9 +131,10 @@ class _Decoder:
             return self._attach(message)
         if self._pending is not None:
             raise PacketError(f"a text message where {self._missing} attachments were expected")
-        event = _quickEvent(message)
-        if event is not None:
-            return event
+        if message[:1] == "2":
+            event = self._parseEvent(message)
+            if event is not None:
+                return event
         packet, attachments = self._parse(message)
         if not attachments:
             return packet
@@ -281,6 +155,28 @@ class _Decoder:
         except RecursionError:
             raise PacketError("data nested too deeply") from None
 
+    def _parseEvent(self, message: str) -> Packet | None:
+        """
+        The short way for the packets that are most: ``2[...]``, ``213[...]`` and ``2/chat,13[...]``.
+
+        It takes 1.1 us for 64 characters where :meth:`_parse` takes 4.5, which gets
+        whatever is not well-formed here.
+        """
+        start = message.find("[")
+        head, path = message[1:start], "/"
+        if head[:1] == "/":
+            path, _, head = head.partition(",")
+        if start < 1 or (head and not (head.isdecimal() and head.isascii() and len(head) <= _MAX_ID_DIGITS)):
+            return None
+        try:
+            data = self._decodeJSON(message, start)
+            name = data[0]
+        except (ValueError, IndexError):
+            return None
+        if name.__class__ is not str or name in RESERVED:
+            return None
+        return _newTuple(Packet, (_EVENT, path, data, int(head) if head else None))
+
     def _parse(self, message: str) -> tuple[Packet, int]:
         head = _HEAD.match(message)
         if head is None:
@@ -290,13 +186,11 @@ class _Decoder:
         attachments = self._attachmentCount(type, count)
         if len(id) > _MAX_ID_DIGITS:
             raise PacketError(f"an ack id of {len(id)} digits, expected at most {_MAX_ID_DIGITS}")
-        text = message[head.end() :]
+        text = message[head.end() :].lstrip(" \t\r\n")
         try:
-            data = _loads(text) if text else None
-        except RecursionError:
-            raise PacketError("data nested too deeply") from None
-        except ValueError:
-            raise PacketError("data that is not JSON") from None
+            data = self._decodeJSON(text, 0) if text else None
+        except ValueError as error:
+            raise PacketError(f"data that cannot be read: {error}") from None
         if attachments:
             type = PacketType.EVENT if type is PacketType.BINARY_EVENT else PacketType.ACK
         return Packet(type, namespace or "/", _checked(type, data, id), int(id) if id else None), attachments
@@ -356,14 +250,18 @@ def _filled(data: Any, attachments: list[bytes]) -> Any:
 
 @implementer(IParser)
 class JSONParser:
-    """The default parser: JSON text, and bytes as attachments."""
+    """
+    The default parser: JSON text, and bytes as attachments.
 
-    def __init__(self) -> None:
-        self._encoder = _Encoder()
+    :param accelerated: whether to use orjson, if it is installed.
+    """
+
+    def __init__(self, accelerated: bool = True) -> None:
+        self._json = JSONText(accelerated)
 
     def encode(self, packet: Packet) -> Sequence[str | bytes]:
         type, namespace, data, id = packet
-        text, attachments = ("", ()) if data is None else self._encoder.encode(data)
+        text, attachments = ("", ()) if data is None else self._json.encode(data)
         head = _DIGITS[type]
         if attachments:
             if type is not PacketType.EVENT and type is not PacketType.ACK:
@@ -379,4 +277,4 @@ class JSONParser:
         return [head + text, *attachments]
 
     def decoder(self, maxAttachments: int) -> IDecoder:
-        return _Decoder(maxAttachments)
+        return _Decoder(self._json.decode, maxAttachments)
