@@ -733,6 +733,17 @@ class OrderTests(TalkTestCase):
         self.steps.waits[0].callback(None)
         self.assertEqual(self.steps.begun, [0])
 
+    def test_whatIsForgottenCountsNoLonger(self) -> None:
+        client = self.serve(1)
+        for _ in range(3):
+            client.emit("step", "x" * 600_000, namespace="/steps")
+        self.assertFalse(client.transport.reading)
+        self.socketOf(self.server, client, "/steps").disconnect()
+        self.successResultOf(client.connect("/steps"))
+        for number in range(2):
+            client.emit("step", number, namespace="/steps")
+        self.assertTrue(client.transport.reading)
+
     def test_whatWaitsInOtherNamespacesIsKept(self) -> None:
         client = self.serve(1)
         other = Steps()

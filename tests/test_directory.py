@@ -152,6 +152,18 @@ class PatternTests(TalkTestCase):
         self.join(self.server, "/game/1")
         self.assertEqual(len(Game.made), 2)
 
+    def test_mountedAfterItWasRemoved(self) -> None:
+        """
+        What is put by hand where one came and went stays.
+        """
+        self.server.mount(GAME, Game)
+        client = self.join(self.server, "/game/1")
+        client.disconnect("/game/1")
+        self.server.mount("/game/1", Recorder())
+        self.successResultOf(client.connect("/game/1"))
+        client.disconnect("/game/1")
+        self.assertEqual(self.paths(), ["/", "/game/1"])
+
     def test_removedAfterItsOwnDisconnect(self) -> None:
         self.server.mount(GAME, Game)
         self.join(self.server, "/game/1")

@@ -53,6 +53,7 @@ class ServiceTests(TalkTestCase):
 
     def test_nobodyThere(self) -> None:
         self.successResultOf(self.server.stopService())
+        self.assertFalse(self.server.running)
 
     def test_nobodyMayComeMeanwhile(self) -> None:
         self.setWritable(self.join(self.server, "/lobby"), False)
@@ -186,6 +187,12 @@ class SettingsTests(TalkTestCase):
             for value in (0, -1):
                 error = self.assertRaises(ValueError, Server, **{name: value})
                 self.assertIn(name, str(error))
+        self.assertRaises(ValueError, Server, maxAttachments=-1)
+
+    def test_noAttachments(self) -> None:
+        client = self.join(self.makeServer(maxAttachments=0))
+        client.emit("blob", b"1")
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_CLOSE)
 
     def test_reachTheClients(self) -> None:
         server = self.makeServer(pingInterval=0.3, pingTimeout=0.2, maxPayload=5000)
