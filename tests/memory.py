@@ -219,7 +219,30 @@ class Frame(NamedTuple):
     fin: bool = True
 
 
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+
+
+def clientFrame(
+    opcode: int,
+    payload: bytes = b"",
+    fin: bool = True,
+    rsv: int = 0,
+    mask: bytes | None = b"\x01\x7f\x80\xff",
+) -> bytes:
+    """A frame as clients send it; without a mask, as they must not."""
+    size = len(payload)
+    bit = 0x80 if mask is not None else 0
+    head = bytes([fin << 7 | rsv << 4 | opcode])
+    if size < 126:
+        head += bytes([bit | size])
+    elif size < 65536:
+        head += bytes([bit | 126]) + struct.pack("!H", size)
+    else:
+        head += bytes([bit | 127]) + struct.pack("!Q", size)
+    if mask is None:
+        return head + payload
+    key = (mask * (size // 4 + 1))[:size]
+    return head + mask + bytes(a ^ b for a, b in zip(payload, key, strict=True))
 
 
 def closeFrame(code: int, reason: str = "") -> Frame:
@@ -232,8 +255,6 @@ class WebSocket:
 
     :ivar response: the answer to its opening handshake, or ``None`` while there is none.
     """
-
-    MASK = b"\x01\x7f\x80\xff"
 
     def __init__(self, link: Link, request: bytes) -> None:
         self.link = link
@@ -248,12 +269,7 @@ class WebSocket:
         return self._response
 
     def sendFrame(self, opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0) -> None:
-        size = len(payload)
-        length = bytes([0x80 | size])
-        if size > 125:
-            length = b"\xfe" + struct.pack("!H", size) if size < 65536 else b"\xff" + struct.pack("!Q", size)
-        masked = bytes(byte ^ self.MASK[index % 4] for index, byte in enumerate(payload))
-        self.link.deliver(bytes([fin << 7 | rsv << 4 | opcode]) + length + self.MASK + masked)
+        self.link.deliver(clientFrame(opcode, payload, fin, rsv))
 
     def send(self, message: str | bytes) -> None:
         """A text or a binary message, in one frame."""

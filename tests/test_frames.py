@@ -15,41 +15,27 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.memory import BINARY, CLOSE, PING, PONG, TEXT, Frame, Link, WebSocket, closeFrame
+from tests.memory import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    Link,
+    WebSocket,
+    clientFrame,
+    closeFrame,
+)
 from txrealtime.engineio.frames import FrameProtocol, frame
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.websocket import FrameFactory
-
-CONTINUATION = 0
 
 REQUEST = (
     b"GET /chat?x=1 HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
-
-
-def clientFrame(
-    opcode: int,
-    payload: bytes = b"",
-    fin: bool = True,
-    rsv: int = 0,
-    mask: bytes | None = b"\x01\x7f\x80\xff",
-) -> bytes:
-    """A frame as clients send it; without a mask, as they must not."""
-    size = len(payload)
-    bit = 0x80 if mask is not None else 0
-    head = bytes([fin << 7 | rsv << 4 | opcode])
-    if size < 126:
-        head += bytes([bit | size])
-    elif size < 65536:
-        head += bytes([bit | 126]) + struct.pack("!H", size)
-    else:
-        head += bytes([bit | 127]) + struct.pack("!Q", size)
-    if mask is None:
-        return head + payload
-    key = (mask * (size // 4 + 1))[:size]
-    masked = bytes(a ^ b for a, b in zip(payload, key, strict=True))
-    return head + mask + masked
 
 
 class Listener(FrameProtocol):

@@ -1,0 +1,483 @@
+"""
+A session's WebSocket: packets, one frame for many clients, backpressure, and the end with its code.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface.verify import verifyObject
+
+from tests.memory import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PONG,
+    TEXT,
+    Frame,
+    Link,
+    WebSocket,
+    WireTestCase,
+    clientFrame,
+    closeFrame,
+)
+from txrealtime.engineio.packet import message
+from txrealtime.engineio.session import CloseReason, ITransport, State
+
+DEFLATE = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+
+
+class MessageTests(WireTestCase):
+    def test_interface(self) -> None:
+        self.openWebSocket()
+        verifyObject(ITransport, self.session.transport)
+
+    def test_received(self) -> None:
+        client = self.openWebSocket()
+        client.send("4héllo")
+        client.send(b"\x00\xff")
+        client.send("bAQID")
+        client.send("4")
+        self.assertEqual(self.owner.heard, ["héllo", b"\x00\xff", b"\x01\x02\x03", ""])
+
+    def test_sent(self) -> None:
+        client = self.openWebSocket()
+        self.session.send("héllo")
+        self.session.send(b"\x00\xff")
+        self.session.send("")
+        self.assertEqual(client.messages(), ["4héllo", b"\x00\xff", "4"])
+
+    def test_largerThanWhatIsAccepted(self) -> None:
+        """``maxPayload`` is for what comes in; out goes any size, compressed or not."""
+        for deflate in (False, True):
+            self.makeEngine(maxPayload=100, perMessageDeflate=deflate)
+            client = self.openWebSocket(headers=DEFLATE)
+            for size in (1000, 70_000, 1_000_000):
+                self.session.send(b"x" * size)
+                (sent,) = client.frames()
+                self.assertEqual(sent.opcode, BINARY)
+                if not deflate:
+                    self.assertEqual(len(sent.payload), size)
+
+    def test_framedOnce(self) -> None:
+        """A broadcast is one object, written to each client as it is."""
+        clients = [self.openWebSocket() for _ in range(3)]
+        packets = [message("x" * 100), message(b"attachment")]
+        for client in clients:
+            client.link.writes.clear()
+        for owner in self.owners:
+            owner.session.sendPackets(packets)
+        first = clients[0].link.writes
+        self.assertEqual(b"".join(first), b"\x81\x654" + b"x" * 100 + b"\x82\x0aattachment")
+        for client in clients[1:]:
+            self.assertEqual(len(client.link.writes), len(first))
+            for mine, other in zip(first, client.link.writes, strict=True):
+                self.assertIs(mine, other)
+
+    def test_notFramedForCompression(self) -> None:
+        """Each connection compresses with a dictionary of its own."""
+        self.makeEngine(perMessageDeflate=True)
+        packet = message("x" * 5000)
+        plain = self.openWebSocket()
+        self.session.sendPackets([packet])
+        compressing = self.openWebSocket(headers=DEFLATE)
+        self.session.sendPackets([packet])
+        self.assertEqual(plain.frames(), [Frame(TEXT, packet.wire)])
+        (sent,) = compressing.frames()
+        self.assertEqual(sent.rsv, 4)
+        self.assertLess(len(sent.payload), 100)
+
+    def test_heartbeat(self) -> None:
+        client = self.openWebSocket()
+        self.clock.advance(25)
+        self.assertEqual(client.messages(), ["2"])
+        client.send("3")
+        self.clock.advance(25)
+        self.assertEqual(client.messages(), ["2"])
+        self.clock.advance(20)
+        self.assertEqual(client.frames(), [closeFrame(1000, "ping timeout")])
+        self.assertEqual(self.owner.ends, [CloseReason.PING_TIMEOUT])
+
+    def test_pongIsNoHeartbeat(self) -> None:
+        """A WebSocket's own PONG says nothing about the client above it."""
+        client = self.openWebSocket()
+        self.clock.advance(25)
+        client.sendFrame(PONG)
+        self.clock.advance(20)
+        self.assertEqual(self.owner.ends, [CloseReason.PING_TIMEOUT])
+
+    def test_unixSocket(self) -> None:
+        class UnixLink(Link):
+            def getPeer(self) -> Any:
+                return object()
+
+        link = UnixLink().connect(self.site)
+        link.deliver(self.requestBytes("GET", "/engine.io/?EIO=4&transport=polling"))
+        self.assertEqual(self.session.handshake.address, "unix")
+
+
+class BackpressureTests(WireTestCase):
+    def test_producer(self) -> None:
+        client = self.openWebSocket()
+        verifyObject(IPushProducer, client.link.producer)
+        self.assertTrue(client.link.streaming)
+
+    def test_full(self) -> None:
+        """While TCP takes no more, messages wait where they are counted."""
+        client = self.openWebSocket()
+        client.link.fill()
+        self.assertFalse(self.session.writable)
+        self.session.send("a")
+        self.session.send("lost", volatile=True)
+        self.session.send(b"b")
+        self.assertEqual(client.messages(), [])
+        self.assertEqual(self.session.buffered, 3)
+        client.link.drain()
+        self.assertEqual(client.messages(), ["4a", b"b"])
+        self.assertEqual(self.session.buffered, 0)
+        self.assertTrue(self.session.writable)
+
+    def test_fullAgain(self) -> None:
+        client = self.openWebSocket()
+        client.link.fill()
+        self.session.send("a")
+        client.link.drain()
+        client.link.fill()
+        self.session.send("b")
+        self.assertEqual(client.messages(), ["4a"])
+        client.link.drain()
+        self.assertEqual(client.messages(), ["4b"])
+
+    def test_slowConsumer(self) -> None:
+        """Aborted: nothing goes out, so a close frame would not either."""
+        self.makeEngine(maxBuffered=10)
+        client = self.openWebSocket()
+        client.link.fill()
+        self.session.send("12345678")
+        self.session.send("12345678")
+        self.assertEqual(self.owner.ends, [CloseReason.SLOW_CONSUMER])
+        self.assertTrue(client.link.disconnected)
+        self.assertEqual(client.frames(), [])
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_closeWhileFull(self) -> None:
+        """What was sent goes first, then the close frame."""
+        client = self.openWebSocket()
+        client.link.fill()
+        self.session.send("last")
+        self.session.close()
+        self.assertEqual(client.frames(), [])
+        client.link.drain()
+        self.assertEqual(client.frames(), [Frame(TEXT, b"4last"), closeFrame(1000, "forced close")])
+
+    def test_neverDrained(self) -> None:
+        self.makeEngine(closeTimeout=5)
+        client = self.openWebSocket()
+        client.link.fill()
+        self.session.send("last")
+        self.session.close()
+        self.clock.advance(5)
+        self.assertTrue(client.link.disconnected)
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_afterTheEnd(self) -> None:
+        """TCP may have room again when there is nothing to send any more."""
+        client = self.openWebSocket()
+        transport = client.link.producer
+        self.session.close()
+        client.frames()
+        transport.resumeProducing()
+        self.assertEqual(client.frames(), [])
+
+    def test_pause(self) -> None:
+        client = self.openWebSocket()
+        self.session.pause()
+        self.assertFalse(client.link.reading)
+        client.send("4a")
+        self.assertEqual(self.owner.heard, [])
+        self.session.resume()
+        client.link.turn()
+        self.assertEqual(self.owner.heard, ["a"])
+
+    def test_closeWhilePaused(self) -> None:
+        """The client's answer must be read."""
+        client = self.openWebSocket()
+        self.session.pause()
+        self.session.close()
+        self.assertTrue(client.link.reading)
+        client.sendFrame(CLOSE, b"\x03\xe8")
+        self.assertTrue(client.link.disconnecting)
+
+
+class ClosingTests(WireTestCase):
+    def test_codes(self) -> None:
+        """RFC 6455, 7.4.1; the reason in words, for who looks at it."""
+        for reason, code in (
+            (CloseReason.FORCED_CLOSE, 1000),
+            (CloseReason.SERVER_DISCONNECT, 1000),
+            (CloseReason.SHUTTING_DOWN, 1001),
+            (CloseReason.PARSE_ERROR, 1002),
+        ):
+            client = self.openWebSocket()
+            self.session.close(reason)
+            self.assertEqual(client.frames(), [closeFrame(code, reason)])
+            self.assertEqual(self.owner.ends, [reason])
+            client.sendFrame(CLOSE, struct.pack("!H", code))
+            self.assertTrue(client.link.disconnecting)
+            client.link.lose()
+            self.assertNothingLeft()
+
+    def test_oncePerSession(self) -> None:
+        """The engine hears once that a session has ended, although the transport too reports its end."""
+        ended = []
+        client = self.openWebSocket()
+        session = self.session
+        inner = session._ended
+        session._ended = lambda gone: (ended.append(gone), inner(gone))
+        session.close()
+        client.link.lose()
+        self.assertEqual(ended, [session])
+
+    def test_producerIsLetGo(self) -> None:
+        """Over TLS a connection with a producer does not end until it is unregistered."""
+        for start in ("server", "client"):
+            client = self.openWebSocket()
+            if start == "server":
+                self.session.close()
+            client.sendFrame(CLOSE, b"\x03\xe8")
+            self.assertTrue(client.link.disconnecting)
+            self.assertIsNone(client.link.producer, start)
+
+    def test_byTheClient(self) -> None:
+        client = self.openWebSocket()
+        client.sendFrame(CLOSE, b"\x03\xe9going away")
+        self.assertEqual([sent.opcode for sent in client.frames()], [CLOSE])
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_CLOSE])
+        self.assertTrue(client.link.disconnecting)
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_byTheClientAsAPacket(self) -> None:
+        """Node ignores it, since its clients close the WebSocket; others send it."""
+        client = self.openWebSocket()
+        client.send("1")
+        self.assertEqual(client.frames(), [closeFrame(1000, "transport close")])
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_CLOSE])
+
+    def test_lost(self) -> None:
+        client = self.openWebSocket()
+        client.link.lose()
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_CLOSE])
+        self.assertNothingLeft()
+
+    def test_abort(self) -> None:
+        client = self.openWebSocket()
+        self.session.abort(CloseReason.FORCED_CLOSE)
+        self.assertEqual([sent.opcode for sent in client.frames()], [CLOSE])
+        client.link.lose()
+        self.assertEqual(self.owner.ends, [CloseReason.FORCED_CLOSE])
+        self.assertNothingLeft()
+
+    def test_notAPacket(self) -> None:
+        for text in ("", "x", "7", "b="):
+            client = self.openWebSocket()
+            client.send(text)
+            self.assertEqual(client.frames(), [closeFrame(1002, "parse error")])
+            self.assertEqual(self.owner.ends, [CloseReason.PARSE_ERROR])
+            client.send("4late")
+            self.assertEqual(self.owner.heard, [])
+
+    def test_wrongDirection(self) -> None:
+        client = self.openWebSocket()
+        client.send("2")
+        self.assertEqual(client.frames(), [closeFrame(1000, "transport error")])
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
+
+    def test_tooLarge(self) -> None:
+        """1009, whatever way it comes, and the session ends."""
+        for deflate in (False, True):
+            for fragmented in (False, True):
+                self.makeEngine(maxPayload=1000, perMessageDeflate=deflate)
+                client = self.openWebSocket(headers=DEFLATE)
+                if fragmented:
+                    client.sendFrame(BINARY, b"x" * 600, fin=False)
+                    client.sendFrame(CONTINUATION, b"x" * 600)
+                else:
+                    client.sendFrame(BINARY, b"x" * 1001)
+                self.assertEqual(client.frames(), [closeFrame(1009)])
+                self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
+                self.assertEqual(self.owner.heard, [])
+                client.link.lose()
+                self.assertNothingLeft()
+
+    def test_notUTF8(self) -> None:
+        client = self.openWebSocket()
+        client.sendFrame(TEXT, b"4\xff")
+        self.assertEqual(client.frames()[-1].payload[:2], struct.pack("!H", 1007))
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
+
+    def test_violation(self) -> None:
+        client = self.openWebSocket()
+        client.sendFrame(TEXT, b"4x", rsv=4)
+        self.assertEqual(client.frames()[-1].payload[:2], struct.pack("!H", 1002))
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
+
+    def test_noAnswer(self) -> None:
+        client = self.openWebSocket()
+        self.session.close()
+        self.assertNotIn(self.session.sid, self.engine.sessions)
+        self.clock.advance(10)
+        self.assertTrue(client.link.disconnected)
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_closeWithinAMessage(self) -> None:
+        client = self.openWebSocket()
+        self.owner.onMessage = lambda data: (self.session.send("answer"), self.session.close())
+        client.link.deliver(clientFrame(TEXT, b"4a") + clientFrame(TEXT, b"4b"))
+        self.assertEqual(self.owner.heard, ["a"])
+        self.assertEqual(client.frames(), [Frame(TEXT, b"4answer"), closeFrame(1000, "forced close")])
+
+
+class UpgradeTests(WireTestCase):
+    def test_upgrade(self) -> None:
+        sid = self.openPolling()
+        poll = self.get(sid)
+        self.session.send("1")
+        self.assertEqual(poll.payload, [b"41"])
+        poll = self.get(sid)
+        client = self.webSocket(sid)
+        self.assertEqual(client.messages(), [])
+        client.send("2probe")
+        self.assertEqual(client.messages(), ["3probe"])
+        self.assertEqual(poll.payload, [b"6"])
+        self.session.send("2")
+        client.send("5")
+        self.session.send("3")
+        self.assertEqual(client.messages(), ["42", "43"])
+        client.send("4hello")
+        self.assertEqual(self.owner.heard, ["hello"])
+        self.assertEqual(self.session.transport.name, "websocket")
+
+    def test_laterGET(self) -> None:
+        sid = self.openPolling()
+        client = self.webSocket(sid)
+        client.send("2probe")
+        self.assertEqual(self.get(sid).payload, [b"6"])
+        self.assertEqual(self.get(sid).payload, [b"6"])
+
+    def test_messageWithTheUpgrade(self) -> None:
+        """What comes in the same read as the last step is the session's already."""
+        sid = self.openPolling()
+        client = self.webSocket(sid)
+        client.send("2probe")
+        client.link.deliver(clientFrame(TEXT, b"5") + clientFrame(TEXT, b"4a"))
+        self.assertEqual(self.owner.heard, ["a"])
+
+    def test_garbage(self) -> None:
+        sid = self.openPolling()
+        for garbage in ("4x", "x", b"x", "3probe", "1"):
+            client = self.webSocket(sid)
+            client.send(garbage)
+            self.assertEqual([sent.opcode for sent in client.frames()], [CLOSE], garbage)
+            self.assertEqual(self.session.state, State.OPEN)
+            client.link.lose()
+        self.assertEqual(self.owner.heard, [])
+        self.session.send("still here")
+        self.assertEqual(self.get(sid).payload, [b"4still here"])
+
+    def test_lost(self) -> None:
+        sid = self.openPolling()
+        client = self.webSocket(sid)
+        client.send("2probe")
+        client.link.lose()
+        self.session.send("still here")
+        self.assertEqual(self.get(sid).payload, [b"4still here"])
+
+    def test_timeout(self) -> None:
+        sid = self.openPolling()
+        client = self.webSocket(sid)
+        self.clock.advance(10)
+        self.assertEqual([sent.opcode for sent in client.frames()], [CLOSE])
+        self.assertEqual(self.session.state, State.OPEN)
+
+    def test_second(self) -> None:
+        sid = self.openPolling()
+        first, second = self.webSocket(sid), self.webSocket(sid)
+        self.assertEqual([sent.opcode for sent in second.frames()], [CLOSE])
+        second.send("2probe")
+        first.send("2probe")
+        first.send("5")
+        self.assertEqual(first.messages(), ["3probe"])
+        third = self.webSocket(sid)
+        self.assertEqual([sent.opcode for sent in third.frames()], [CLOSE])
+        first.send("4hello")
+        self.assertEqual(self.owner.heard, ["hello"])
+
+    def test_closeMeanwhile(self) -> None:
+        sid = self.openPolling()
+        poll = self.get(sid)
+        client = self.webSocket(sid)
+        client.send("2probe")
+        self.assertEqual(poll.payload, [b"6"])
+        self.session.send("last")
+        self.session.close()
+        client.send("5")
+        self.assertEqual(
+            client.frames(),
+            [Frame(TEXT, b"3probe"), Frame(TEXT, b"4last"), closeFrame(1000, "forced close")],
+        )
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_sessionEndsMeanwhile(self) -> None:
+        sid = self.openPolling()
+        client = self.webSocket(sid)
+        self.session.abort(CloseReason.FORCED_CLOSE)
+        self.assertEqual([sent.opcode for sent in client.frames()], [CLOSE])
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_lostAfterTheUpgrade(self) -> None:
+        client = self.upgrade(self.openPolling())
+        client.link.lose()
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_CLOSE])
+        self.assertNothingLeft()
+
+    def test_full(self) -> None:
+        """A WebSocket that takes nothing yet; the messages wait for it."""
+        sid = self.openPolling()
+        client = self.webSocket(sid)
+        client.send("2probe")
+        client.link.fill()
+        self.session.send("a")
+        client.send("5")
+        self.assertEqual(client.messages(), ["3probe"])
+        client.link.drain()
+        self.assertEqual(client.messages(), ["4a"])
+
+
+class ShortWayMessageTests(MessageTests):
+    shortWay = True
+
+
+class ShortWayClosingTests(ClosingTests):
+    shortWay = True
+
+
+class ShortWayUpgradeTests(UpgradeTests):
+    shortWay = True
+
+
+class CompressedMessageTests(UpgradeTests):
+    """Where Autobahn reads all the time."""
+
+    def webSocket(self, *args: Any, **options: Any) -> WebSocket:
+        return super().webSocket(*args, headers=DEFLATE, **options)
+
+    def makeEngine(self, *args: Any, **settings: Any) -> None:
+        super().makeEngine(*args, perMessageDeflate=True, **settings)
