@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import decimal
+import enum
 import gc
 import uuid
 import weakref
@@ -19,6 +20,12 @@ from txrealtime import AckTimeout, CloseReason, Disconnected, Socket
 from txrealtime.testing import Client
 
 RESERVED = ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"]
+
+
+class Color(enum.Enum):
+    RED = "red"
+    SHADES = [1, 2]
+    NONE = object()
 
 
 @dataclasses.dataclass
@@ -101,7 +108,6 @@ class EmitTests(SocketTestCase):
             datetime.date(2026, 1, 1),
             {1, 2},
             decimal.Decimal("1.5"),
-            uuid.uuid4(),
             object(),
             range(3),
             1j,
@@ -113,6 +119,15 @@ class EmitTests(SocketTestCase):
             self.assertIn("argument 2['a'][1]['when']", str(error))
             self.assertRaises(TypeError, self.socket.call, "tick", value)
         self.assertEqual(self.wireOf(self.alice), [])
+
+    def test_uuidsAndMembers(self) -> None:
+        number = uuid.uuid4()
+        self.socket.emit("tick", number, [Color.RED], {"shades": Color.SHADES})
+        self.assertEqual(self.alice.received(), [("tick", str(number), ["red"], {"shades": [1, 2]})])
+
+    def test_unsendableMember(self) -> None:
+        error = self.assertRaises(TypeError, self.socket.emit, "tick", [Color.NONE])
+        self.assertIn("argument 1[0]", str(error))
 
     def test_unsendableKey(self) -> None:
         error = self.assertRaises(TypeError, self.socket.emit, "tick", {"a": {(1, 2): "b"}})
