@@ -1,0 +1,261 @@
+"""
+WebSocket by Autobahn: a request taken over from twisted.web, TLS, and the masks.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions, KeyPair
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.test.iosim import FakeTransport, IOPump
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.static import Data
+from twisted.web.test.requesthelper import DummyRequest
+
+from tests.memory import CLOSE, TEXT, Link, WebSocket, WireTestCase, clientFrame, readResponse
+from txrealtime.engineio import websocket
+from txrealtime.engineio.session import CloseReason
+from txrealtime.engineio.websocket import FrameFactory
+
+REQUEST = (
+    b"GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: example.org\r\nOrigin: %s\r\n"
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class TakeOverTests(WireTestCase):
+    """A connection leaves twisted.web for good."""
+
+    REQUEST = REQUEST % b"http://example.org"
+
+    def test_open(self) -> None:
+        client = self.openWebSocket()
+        assert client.response is not None
+        self.assertEqual(client.response.headers["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        client.send("4hello")
+        self.assertEqual(self.owner.heard, ["hello"])
+
+    def test_anyCase(self) -> None:
+        client = self.webSocket(headers={"Upgrade": "WebSocket", "Connection": "keep-alive, upgrade"})
+        self.assertEqual(len(client.messages()), 1)
+
+    def test_afterOtherRequests(self) -> None:
+        """On a connection that has served others before."""
+        self.root.putChild(b"hello", Data(b"hello", "text/plain"))
+        link = Link().connect(self.site)
+        link.deliver(self.requestBytes("GET", "/hello"))
+        response, rest = readResponse(link.take())
+        assert response is not None
+        self.assertEqual((response.body, rest), (b"hello", b""))
+        client = WebSocket(link, self.REQUEST)
+        self.assertEqual(len(client.messages()), 1)
+
+    def test_hastyClient(self) -> None:
+        """Frames that came with the request."""
+        hasty = clientFrame(TEXT, b"4a") + clientFrame(TEXT, b"4b")
+        client = WebSocket(Link().connect(self.site), self.REQUEST + hasty)
+        self.assertEqual(len(client.messages()), 1)
+        self.assertEqual(self.owner.heard, ["a", "b"])
+
+    def test_inPieces(self) -> None:
+        link = Link().connect(self.site)
+        client = WebSocket(link, b"")
+        for index in range(len(self.REQUEST)):
+            self.assertEqual(link.value(), b"")
+            link.deliver(self.REQUEST[index : index + 1])
+        self.assertEqual(len(client.messages()), 1)
+
+    def test_noTimerStays(self) -> None:
+        """twisted.web's own timeout must not end a WebSocket, nor stay when it has ended."""
+        root = Resource()
+        root.putChild(b"engine.io", self.engine)
+        self.site = Site(root, reactor=self.clock, timeout=60)
+        client = self.openWebSocket()
+        for _ in range(10):
+            self.clock.advance(25)
+            client.send("3")
+        self.assertFalse(client.link.disconnecting)
+        client.frames()
+        self.session.close()
+        client.sendFrame(CLOSE, b"\x03\xe8")
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_notLogged(self) -> None:
+        """A site logs a request at its end, which never comes; the connection is none of its business."""
+        client = self.openWebSocket()
+        client.link.lose()
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertNothingLeft()
+
+    def test_refused(self) -> None:
+        """With the protocol's error as the body, and the connection ends."""
+        client = self.webSocket(EIO="3")
+        assert client.response is not None
+        self.assertEqual(client.response.error[:2], (400, 5))
+        self.assertTrue(client.link.disconnecting)
+        client.link.deliver(self.requestBytes("GET", "/engine.io/?EIO=4&transport=polling"))
+        self.assertEqual(self.owners, [])
+        client.link.lose()
+        self.assertNothingLeft()
+
+    def test_method(self) -> None:
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+        answer = self.request("POST", body=b"", transport="websocket", headers=headers).answer
+        self.assertEqual(answer.status // 100, 4)
+        self.assertEqual(self.owners, [])
+
+    def test_notAWebSocketAfterAll(self) -> None:
+        answer = self.get(transport="websocket", headers={"Upgrade": "websocket"}).answer
+        self.assertEqual(answer.status, 400)
+        self.assertEqual(self.owners, [])
+
+    def test_otherUpgrade(self) -> None:
+        """A client may offer another protocol, and be served without."""
+        self.openPolling(headers={"Upgrade": "h2c"})
+
+    def test_HTTP2(self) -> None:
+        """There is no connection to take over in HTTP/2: 426, with the protocol to use."""
+        for channel in (type("H2Stream", (), {"transport": None}), type("H2Stream", (), {"transport": 1})):
+            request = DummyRequest([b""])
+            request.requestHeaders.addRawHeader(b"upgrade", b"websocket")
+            request.channel = channel()
+            body = self.engine.render(request)
+            self.assertNotEqual(body, NOT_DONE_YET)
+            self.assertEqual(request.responseCode, 426)
+            self.assertEqual(request.responseHeaders.getRawHeaders(b"upgrade"), [b"websocket"])
+            self.assertEqual(json.loads(body)["code"], 3)
+
+
+class ShortWayTakeOverTests(TakeOverTests):
+    shortWay = True
+
+
+class UnmaskTests(SynchronousTestCase):
+    """RFC 6455, 5.3: the same bytes whoever does the work."""
+
+    @staticmethod
+    def plainly(payload: bytes, mask: bytes) -> bytes:
+        return bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+
+    @given(st.binary(max_size=70), st.binary(min_size=4, max_size=4))
+    def test_any(self, payload: bytes, mask: bytes) -> None:
+        self.assertEqual(FrameFactory.unmask(payload, mask), self.plainly(payload, mask))
+        self.assertEqual(websocket._unmask(payload, mask), self.plainly(payload, mask))
+
+    def test_sizes(self) -> None:
+        for size in (0, 1, 1499, 1500, 1501, 65536, 100_003):
+            payload = bytes(index * 7 & 255 for index in range(size))
+            for unmask in (FrameFactory.unmask, websocket._unmask):
+                self.assertEqual(
+                    bytes(unmask(payload, b"\x01\x7f\x80\xff")), self.plainly(payload, b"\x01\x7f\x80\xff")
+                )
+
+
+def certificate() -> CertificateOptions:
+    """A server's TLS, with a certificate of its own signing."""
+    key = KeyPair.generate(size=2048)
+    own = key.selfSignedCert(1, CN="example.org")
+    return CertificateOptions(privateKey=own.privateKey.original, certificate=own.original)
+
+
+class Peer(Protocol):
+    """A client above TLS: keeps what comes."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.lost: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[override,assignment]
+        self.lost = reason
+
+
+class TLSTests(WireTestCase):
+    """A WebSocket over real TLS, in memory."""
+
+    options: Any = None
+
+    def connectTLS(self, factory: Any) -> tuple[Peer, IOPump]:
+        if TLSTests.options is None:
+            TLSTests.options = certificate()
+        peer = Peer()
+        client = TLSMemoryBIOFactory(
+            CertificateOptions(), True, Factory.forProtocol(lambda: peer), self.clock
+        ).buildProtocol(None)
+        server = TLSMemoryBIOFactory(TLSTests.options, False, factory, self.clock).buildProtocol(
+            Link().getPeer()
+        )
+        serverSide = FakeTransport(server, isServer=True, peerAddress=Link().getPeer())
+        clientSide = FakeTransport(client, isServer=False)
+        server.makeConnection(serverSide)
+        client.makeConnection(clientSide)
+        pump = IOPump(client, server, clientSide, serverSide, False, self.clock)
+        pump.flush()
+        return peer, pump
+
+    def open(self) -> tuple[Peer, IOPump]:
+        peer, pump = self.connectTLS(self.site)
+        assert peer.transport is not None
+        peer.transport.write(REQUEST % b"https://example.org")
+        pump.flush()
+        self.assertIn(b" 101 ", peer.received)
+        return peer, pump
+
+    def test_messages(self) -> None:
+        peer, pump = self.open()
+        self.assertTrue(self.session.handshake.secure)
+        assert peer.transport is not None
+        peer.transport.write(clientFrame(TEXT, b"4hello"))
+        pump.flush()
+        self.assertEqual(self.owner.heard, ["hello"])
+        self.session.send("answer" * 10_000)
+        pump.flush()
+        self.assertTrue(peer.received.endswith(b"4" + b"answer" * 10_000))
+
+    def test_close(self) -> None:
+        """The connection ends with the closing handshake, and not with the deadline after it."""
+        peer, pump = self.open()
+        self.session.close()
+        pump.flush()
+        assert peer.transport is not None
+        peer.transport.write(clientFrame(CLOSE, b"\x03\xe8"))
+        pump.flush()
+        self.assertIsNotNone(peer.lost)
+        self.assertNothingLeft()
+
+    def test_closeByTheClient(self) -> None:
+        peer, pump = self.open()
+        assert peer.transport is not None
+        peer.transport.write(clientFrame(CLOSE, b"\x03\xe8"))
+        pump.flush()
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_CLOSE])
+        self.assertIsNotNone(peer.lost)
+        self.assertNothingLeft()
+
+    def test_polling(self) -> None:
+        peer, pump = self.connectTLS(self.site)
+        assert peer.transport is not None
+        headers = {"Origin": "https://example.org"}
+        peer.transport.write(self.requestBytes("GET", "/engine.io/?EIO=4&transport=polling", headers))
+        pump.flush()
+        response, _ = readResponse(peer.received)
+        assert response is not None
+        self.assertEqual(response.status, 200)
+        self.assertEqual(response.headers["access-control-allow-origin"], "https://example.org")
+        self.assertTrue(self.session.handshake.secure)
+
+
+class ShortWayTLSTests(TLSTests):
+    shortWay = True
