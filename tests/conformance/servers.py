@@ -27,6 +27,7 @@ from txrealtime.engineio.handshake import Handshake
 from txrealtime.engineio.resource import Engine
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.site import EngineSite
 from txrealtime.engineio.websocket import FrameFactory
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.sockets import Socket
@@ -71,9 +72,8 @@ class Echo:
 
 class ProtocolServers(MultiService):
     """
-    An Engine.IO server that echoes and a Socket.IO server that answers, at the paths of the protocol suites.
+    An Engine.IO server that echoes and a Socket.IO server that answers, for the protocol suites.
 
-    :ivar site: the site to serve.
     :ivar engine: the Engine.IO server.
     :ivar server: the Socket.IO server.
     """
@@ -88,9 +88,20 @@ class ProtocolServers(MultiService):
         answer(self.server)
         EngineService(self.engine).setServiceParent(self)
         self.server.setServiceParent(self)
+
+    def site(self, host: str) -> Site:
+        """
+        A site with both, at /engine.io and /socket.io.
+
+        :param host: the path of the one whose own site it is, where it answers plain requests without
+            twisted.web; the other is a resource there, as it could be in any site.
+        """
         root = Resource()
-        root.putChild(b"engine.io", self.engine)
-        self.site = self.server.site(root)
+        if host == "/socket.io":
+            root.putChild(b"engine.io", self.engine)
+            return self.server.site(root)
+        root.putChild(b"socket.io", self.server.resource())
+        return EngineSite(root, "/engine.io", self.engine)
 
 
 def answer(server: Server) -> None:
@@ -360,7 +371,7 @@ def conformance(environ: Mapping[str, str]) -> MultiService:
     engineRoot = Resource()
     engineRoot.putChild(b"engine.io", engineClient)
     for variable, port, factory in (
-        ("PORT", 3000, protocols.site),
+        ("PORT", 3000, protocols.site("/socket.io")),
         ("ECHO_PORT", 9001, echoFactory()),
         ("CLIENT_PORT", 3210, client.site(Resource())),
         ("ENGINE_CLIENT_PORT", 3212, Site(engineRoot)),

@@ -59,18 +59,22 @@ class ProtocolCase(TestCase):
     A test of one server at one path, by hand-made requests.
 
     The server is ours, in this process, or else the one that CONFORMANCE_URL names.
+
+    :cvar path: the server's, without the slash that clients put after it.
+    :cvar host: the path of the server in whose site it is; see ProtocolServers.
     """
 
     path: str
+    host: str
 
     async def setUp(self) -> None:
         url = os.environ.get("CONFORMANCE_URL")
         if url is None:
             servers = ProtocolServers()
-            loopback = Loopback(servers.site, servers)
+            loopback = Loopback(servers.site(self.host), servers)
             self.addCleanup(loopback.stop)
             url = loopback.url
-        self.wire = Wire(url + self.path)
+        self.wire = Wire(f"{url}{self.path}/")
         self.addCleanup(self.wire.hangUp)
 
     def query(self, transport: str, sid: str | None = None) -> dict[str, str]:

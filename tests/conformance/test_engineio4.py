@@ -1,5 +1,7 @@
 """
 Engine.IO 4: the 25 cases of the official suite, against a server that echoes each message.
+
+They run twice: on a site of the server's own, and with the server as a resource in another site.
 """
 
 from __future__ import annotations
@@ -10,17 +12,18 @@ from tests.conformance.sessions import ProtocolCase, SessionCases
 from tests.conformance.wire import WebSocket
 
 
-class EngineIO4SessionTests(SessionCases, ProtocolCase):
-    path = "/engine.io/"
+class EngineIO4Case(ProtocolCase):
+    path = "/engine.io"
+    host = "/engine.io"
 
+
+class EngineIO4SessionTests(SessionCases, EngineIO4Case):
     async def talk(self, websocket: WebSocket) -> None:
         websocket.send("4hello")
         self.assertEqual(await self.next(websocket), "4hello")
 
 
-class EngineIO4MessageTests(ProtocolCase):
-    path = "/engine.io/"
-
+class EngineIO4MessageTests(EngineIO4Case):
     # -- By long polling
 
     async def assertEchoes(self, payload: str) -> None:
@@ -81,10 +84,16 @@ class EngineIO4MessageTests(ProtocolCase):
         self.assertEqual(await websocket.rest(), [])
 
 
-class EngineIO4StricterTests(ProtocolCase):
-    """What we ask of our own server, where the suite is content with less."""
+class EngineIO4ResourceSessionTests(EngineIO4SessionTests):
+    host = "/socket.io"
 
-    path = "/engine.io/"
+
+class EngineIO4ResourceMessageTests(EngineIO4MessageTests):
+    host = "/socket.io"
+
+
+class EngineIO4StricterTests(EngineIO4Case):
+    """What we ask of our own server, where the suite is content with less."""
 
     if "CONFORMANCE_URL" in os.environ:
         skip = "asked of our own server only"

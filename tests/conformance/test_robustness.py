@@ -13,7 +13,9 @@ from itertools import cycle, islice
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
+from twisted.internet.tcp import Server as TCPServer
 from twisted.trial.unittest import TestCase
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -21,10 +23,6 @@ from tests.conformance.servers import DRAIN_TIMEOUT
 from tests.conformance.sessions import Loopback
 from tests.conformance.wire import DEADLINE, Wire
 from txrealtime import Disconnected, Server, Socket
-from txrealtime.engineio.polling import PollingTransport
-from txrealtime.engineio.session import Session
-from txrealtime.engineio.transport import WebSocketTransport
-from txrealtime.socketio.connection import Connection
 
 CYCLES = 10_000
 AT_A_TIME = 20
@@ -33,16 +31,21 @@ AT_A_TIME = 20
 PING_INTERVAL = 2.0
 PING_TIMEOUT = 1.0
 
-KINDS = (Session, PollingTransport, WebSocketTransport, Request, Connection, Socket)
-"What the server makes for a client."
-
 
 def census() -> Counter[type]:
     """
-    How many objects of these kinds are alive.
+    How many objects are alive, of each class of ours and of those that Twisted makes for a client.
     """
     gc.collect()
-    return Counter(type(thing) for thing in gc.get_objects() if isinstance(thing, KINDS))
+    kinds = Counter(map(type, gc.get_objects()))
+    theirs = {Request, HTTPChannel, TCPServer}
+    return Counter(
+        {
+            kind: kinds[kind]
+            for kind in kinds
+            if kind in theirs or str(kind.__module__).startswith("txrealtime.")
+        }
+    )
 
 
 Life = Callable[[Wire], AsyncIterator[str]]
@@ -61,7 +64,7 @@ def sidOf(opening: str) -> str:
 async def pollingLife(wire: Wire) -> AsyncIterator[str]:
     connection = await wire.dial()
     yield "connected"
-    connection.transport.write(b"GET /socket.io/?EIO=4&trans")
+    connection.transport.write(f"GET {wire.target(POLLING)}".encode()[:-3])
     yield "half a request"
     opening = await wire.begin("GET", POLLING)
     yield "a request to open"
@@ -88,8 +91,8 @@ async def waitingLife(wire: Wire) -> AsyncIterator[str]:
 async def webSocketLife(wire: Wire) -> AsyncIterator[str]:
     connection = await wire.dial()
     connection.transport.write(
-        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+        f"GET {wire.target(WEBSOCKET)} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n".encode()
     )
     yield "half a handshake"
     connection.transport.write(b"\r\n")
@@ -179,9 +182,12 @@ class VanishingClientTests(TestCase):
         async def hesitate(socket: Socket) -> None:
             await deferLater(reactor, 0.05)
 
-        self.loopback = Loopback(self.server.site(Resource()), self.server)
+        # On a site of its own, where plain requests take a short way, and as a resource, as in any site.
+        root = Resource()
+        root.putChild(b"resource", self.server.resource())
+        self.loopback = Loopback(self.server.site(root), self.server)
         self.addCleanup(self.loopback.stop)
-        self.url = self.loopback.url + "/socket.io/"
+        self.urls = [f"{self.loopback.url}/{path}/" for path in ("socket.io", "resource")]
 
     async def untilQuiet(self) -> None:
         """
@@ -195,7 +201,9 @@ class VanishingClientTests(TestCase):
 
     async def test_nothingStays(self) -> None:
         # Each life once to its end: that all steps work, and what the server keeps for good, is seen here.
-        stages = [(life, step) for life in LIVES for step in range(await live(life, self.url))]
+        stages = [
+            (life, url, step) for life in LIVES for url in self.urls for step in range(await live(life, url))
+        ]
         await self.untilQuiet()
         objects = census()
         timers = len(reactor.getDelayedCalls())
@@ -203,8 +211,8 @@ class VanishingClientTests(TestCase):
         deaths = islice(cycle(stages), CYCLES)
 
         async def liveAndDie() -> None:
-            for life, step in deaths:
-                await live(life, self.url, step)
+            for stage in deaths:
+                await live(*stage)
 
         await gatherResults([Deferred.fromCoroutine(liveAndDie()) for _ in range(AT_A_TIME)])
         await self.untilQuiet()

@@ -18,7 +18,8 @@ from tests.conformance.wire import Closed, WebSocket
 
 
 class SocketIO5Case(ProtocolCase):
-    path = "/socket.io/"
+    path = "/socket.io"
+    host = "/socket.io"
 
     async def assertJoins(self, websocket: WebSocket, connect: str, namespace: str, auth: str) -> None:
         """
@@ -46,6 +47,12 @@ class SocketIO5SessionTests(SessionCases, SocketIO5Case):
 
     async def talk(self, websocket: WebSocket) -> None:
         await self.assertJoins(websocket, "40", "", "{}")
+
+
+class SocketIO5ResourceSessionTests(SocketIO5SessionTests):
+    """The same with the server as a resource in another site."""
+
+    host = "/engine.io"
 
 
 class SocketIO5ConnectTests(SocketIO5Case):

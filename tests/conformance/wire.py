@@ -237,7 +237,7 @@ class Wire:
         headers = [("host", self._host)]
         if method != "GET":
             headers += [("content-type", "text/plain;charset=UTF-8"), ("content-length", str(len(data)))]
-        request = h11.Request(method=method, target=self._target(query), headers=headers)
+        request = h11.Request(method=method, target=self.target(query), headers=headers)
         return await self._connect(Exchange(request, data))
 
     async def request(self, method: str, query: dict[str, str], body: str = "") -> Reply:
@@ -251,7 +251,7 @@ class Wire:
         """
         Ask for a WebSocket, and wait until the server has accepted or refused.
         """
-        websocket = await self._connect(WebSocket(self._host, self._target(query), extensions))
+        websocket = await self._connect(WebSocket(self._host, self.target(query), extensions))
         await bounded(websocket.settled, "the end of the opening handshake")
         return websocket
 
@@ -276,5 +276,8 @@ class Wire:
         connection.lost.addCallback(lambda _: self._connections.discard(connection))
         return connection
 
-    def _target(self, query: dict[str, str]) -> str:
+    def target(self, query: dict[str, str]) -> str:
+        """
+        What a request asks for: the path and a query.
+        """
         return f"{self._path}?{urlencode(query)}"
