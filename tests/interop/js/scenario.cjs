@@ -16,7 +16,9 @@ const TEXT = "Größe € 日本 𝄞";
 const MEGABYTE = Buffer.from(Uint8Array.from({ length: 1_000_000 }, (_, index) => (index * 31) % 251));
 const STEP_TIMEOUT = 20_000;
 
-const options = { transports: TRANSPORTS, forceNew: true, reconnection: false };
+// A browser says where its page came from: from the server itself, or from the proxy before it.
+const extraHeaders = { Origin: url };
+const options = { transports: TRANSPORTS, forceNew: true, reconnection: false, extraHeaders };
 const report = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 const next = (emitter, event) => new Promise((resolve) => emitter.once(event, (...args) => resolve(args)));
 const call = (socket, event, ...args) => new Promise((resolve) => socket.emit(event, ...args, (...answer) => resolve(answer)));
