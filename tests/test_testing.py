@@ -219,8 +219,8 @@ class StayingTests(TalkTestCase):
         self.client.flush()
         self.assertFalse(self.client.isConnected())
         self.assertRaises(Disconnected, self.client.id)
-        for deferred in pending:
-            self.failureResultOf(deferred, Disconnected)
+        for deferred in pending:  # a test that ignores them is not told of errors
+            self.assertNoResult(deferred)
 
     def pending(self) -> list[Deferred[Any]]:
         """
@@ -272,17 +272,6 @@ class StayingTests(TalkTestCase):
         pending = self.pending()
         self.successResultOf(self.server.stopService())
         self.assertGone(pending)
-
-    def test_disconnectFailsItsCalls(self) -> None:
-        answer = self.pending()[0]
-        self.client.disconnect()
-        self.failureResultOf(answer, Disconnected)
-
-    def test_disconnectedByTheServerFailsItsCalls(self) -> None:
-        answer = self.pending()[0]
-        self.server.namespace().everyone.disconnect()
-        self.client.flush()
-        self.failureResultOf(answer, Disconnected)
 
     def test_refused(self) -> None:
         """

@@ -17,7 +17,7 @@ from twisted.web.server import Site
 
 from txrealtime.engineio import settings as engineio
 from txrealtime.engineio.resource import AllowRequest, Engine
-from txrealtime.engineio.session import Session
+from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.engineio.settings import setting
 from txrealtime.engineio.site import EngineSite
 from txrealtime.engineio.transport import WebSocketFactory
@@ -83,7 +83,8 @@ class Server(Service):
         self.settings = Settings(**options)
         self.path = "/" + path.strip("/")
         self._allowRequest = allowRequest
-        self._directory = Directory(parser or JSONParser(), reactor)
+        self.parser = parser or JSONParser()
+        self._directory = Directory(self.parser, reactor)
 
     def configure(self, *, path: str | None = None, **options: Any) -> None:
         """
@@ -222,5 +223,5 @@ class Server(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         if self.settings.disconnectOnStop:
             for namespace in self._directory:
-                namespace.everyone.disconnect()
+                namespace.dismiss(CloseReason.SHUTTING_DOWN)
         return self.engine.drain(self.settings.drainTimeout)

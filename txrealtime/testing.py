@@ -17,7 +17,7 @@ server is encoded and decoded by the codecs that are used in production.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
@@ -53,9 +53,11 @@ class FakeTransport:
     A transport that ends in a list.
 
     :ivar sent: the packets sent and not yet taken, as a client decodes them.
-    :ivar writable: settable: ``False`` plays a client whose connection is full.
+    :ivar writable: whether it takes packets; see :meth:`Client.stopReading`.
     :ivar closed: the reason, once closed.
-    :ivar reading: whether the session wants to read.
+    :ivar reading: whether the session wants to read.  What a :class:`Client` sends meanwhile is
+        delivered all the same, where a network would hold it back.
+    :ivar pinged: called when a PING was sent.
     """
 
     batch: Final = 16
@@ -67,6 +69,7 @@ class FakeTransport:
         self.closed: CloseReason | None = None
         self.reading = True
         self.session: Session | None = None
+        self.pinged: Callable[[], object] = lambda: None
 
     def send(self, packets: Sequence[Packet]) -> None:
         assert self.writable, "send() while the transport is not writable"
@@ -77,6 +80,8 @@ class FakeTransport:
                 self.sent += codec.decodePayload(codec.encodePayload([packet]))
             else:
                 self.sent.append(_decoded(packet))
+            if packet.type is PacketType.PING:
+                self.pinged()
 
     def take(self) -> list[Packet]:
         """The packets sent since the last call."""
@@ -101,14 +106,17 @@ class Client:
     """
     A client of a server under test.
 
-    It answers heartbeats, and collects what it gets; it does nothing by itself.
+    It answers heartbeats, and collects what it gets until it is asked.
 
     :param server: the server, made with a Clock.
+    :param parser: what it speaks; as the server does by default.
     :param headers: HTTP headers of its opening request, names in lower case.
     :param query: fields of its URL's query.
     :param address: where it comes from.
     :param transport: the name of the transport that it seems to be on.
-    :raises HandshakeError: when the server's engine refuses it.
+    :raises HandshakeError: when the server's engine refuses it at once.
+    :ivar whenOpen: a Deferred that fires when the engine has let it in, and fails with
+        :exc:`~txrealtime.errors.HandshakeError` if ``allowRequest`` refuses it later.
     """
 
     def __init__(
@@ -119,9 +127,10 @@ class Client:
         query: Mapping[str, str] | None = None,
         address: str = "127.0.0.1",
         transport: Literal["polling", "websocket"] = "websocket",
+        parser: socketio.IParser | None = None,
     ) -> None:
         self._server = server
-        self._parser = socketio.JSONParser()
+        self._parser = parser or server.parser
         self._decoder = self._parser.decoder(maxAttachments=1 << 20)
         self._ids: dict[str, str] = {}
         self._received: dict[str, list[tuple[Any, ...]]] = {}
@@ -135,20 +144,22 @@ class Client:
         url = f"{server.path}/?" + urlencode({"EIO": "4", "transport": transport, **(query or {})})
         engine = server.engine
         handshake = engine.readHandshake({"host": "localhost", **(headers or {})}, url, address, False)
-        self._opening = Deferred.fromCoroutine(engine.verify(handshake, transport, "GET"))
-        self._opening.addCallback(lambda _: self._opened(engine.openSession(handshake, self.transport)))
-        if isinstance(getattr(self._opening, "result", None), Failure):
-            self._opening.addErrback(self._refused)
-            raise self._refusal
-
-    _refusal: Exception
-
-    def _refused(self, failure: Failure) -> None:
-        self._refusal = failure.value  # type: ignore[assignment]
+        self.session: Session | None = None
+        self.whenOpen = Deferred.fromCoroutine(engine.verify(handshake, transport, "GET"))
+        self.whenOpen.addCallback(lambda _: self._opened(engine.openSession(handshake, self.transport)))
+        refused: list[Failure] = []
+        if isinstance(getattr(self.whenOpen, "result", None), Failure):
+            self.whenOpen.addErrback(refused.append)
+            refused[0].raiseException()
 
     def _opened(self, session: Session) -> None:
         self.session = self.transport.session = session
+        self.transport.pinged = self._pinged
         self.flush()
+
+    def _pinged(self) -> None:
+        if self._answersHeartbeats:
+            self._deliver(Packet(PacketType.PONG))
 
     # -- connecting ----------------------------------------------------------------
 
@@ -171,7 +182,20 @@ class Client:
 
     def close(self) -> None:
         """Close the connection, as a browser does with its window."""
-        self.session.transportLost(self.transport, CloseReason.TRANSPORT_CLOSE)
+        if self.session is not None:
+            self.session.transportLost(self.transport, CloseReason.TRANSPORT_CLOSE)
+        self.flush()
+
+    def stopReading(self) -> None:
+        """Take nothing more, as a client whose connection is full."""
+        self.transport.writable = False
+
+    def resumeReading(self) -> None:
+        """Read on."""
+        self.transport.writable = True
+        if self.session is not None:
+            self.session.transportWritable(self.transport)
+        self.flush()
 
     def id(self, namespace: str = "/") -> str:
         """
@@ -196,7 +220,12 @@ class Client:
         self._sendPacket(socketio.Packet(socketio.PacketType.EVENT, namespace, [event, *args]))
 
     def call(self, event: str, *args: Any, namespace: str = "/") -> Deferred[Any]:
-        """Send an event; a Deferred of the server's ack, as in :meth:`Socket.call`."""
+        """
+        Send an event.
+
+        :return: a Deferred of the server's ack, as in :meth:`Socket.call`; without an ack it
+            never fires, nor fails when the client goes.
+        """
         self._lastCall += 1
         answer: Deferred[Any] = Deferred()
         self._calls[namespace, self._lastCall] = answer
@@ -222,8 +251,13 @@ class Client:
 
     def _sendPacket(self, packet: socketio.Packet) -> None:
         for part in self._parser.encode(packet):
-            self.session.packetReceived(self.transport, _decoded(message(part)))
+            self._deliver(_decoded(message(part)))
         self.flush()
+
+    def _deliver(self, packet: Packet) -> None:
+        if self.session is None:
+            raise Disconnected("the engine has not let the client in: see whenOpen")
+        self.session.packetReceived(self.transport, packet)
 
     def flush(self) -> None:
         """Take in what the server has sent."""
@@ -232,17 +266,18 @@ class Client:
                 decoded = self._decoder.feed(packet.data)
                 if decoded is not None:
                     self._packetReceived(decoded)
-            elif packet.type is PacketType.PING and self._answersHeartbeats:
-                self.session.packetReceived(self.transport, Packet(PacketType.PONG))
             elif packet.type is PacketType.OPEN:
                 self.opened = json.loads(packet.data)
+        if self.transport.closed is not None:
+            self._ids.clear()
 
     def _packetReceived(self, packet: socketio.Packet) -> None:
         namespace, data = packet.namespace, packet.data
         match packet.type:
             case socketio.PacketType.CONNECT:
                 self._ids[namespace] = data["sid"]
-                self._connecting.pop(namespace).callback(data["sid"])
+                if namespace in self._connecting:
+                    self._connecting.pop(namespace).callback(data["sid"])
             case socketio.PacketType.CONNECT_ERROR:
                 rejection = ConnectionRejected(data["message"], data.get("data"))
                 self._connecting.pop(namespace).errback(rejection)

@@ -122,6 +122,7 @@ class EngineChannel(Protocol):
         self._partial: bytearray | None = None
         self._wanted = 0
         self._active = False
+        self._last = False
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -130,6 +131,8 @@ class EngineChannel(Protocol):
         self._startTimer()
 
     def dataReceived(self, data: bytes) -> None:
+        if self._last:
+            return
         if self._partial is not None:
             self._partial += data
             if len(self._partial) < self._wanted:
@@ -214,6 +217,7 @@ class EngineChannel(Protocol):
         self._request = None
         writeNow(self.transport, response)
         if not persistent:
+            self._last = True
             self.transport.loseConnection()
             return
         self._active = True

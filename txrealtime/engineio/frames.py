@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameProtocol", "frame", "refusal"]
 
+# The largest head of an opening handshake: what twisted.web takes, too.
+_MAX_HEAD: Final = 16384
+
 # Replies made while one read is handled leave in one write, unless they grow beyond this.
 _CORK_LIMIT: Final = 65536
 
@@ -70,6 +73,7 @@ class FrameProtocol(Protocol):
     def __init__(self) -> None:
         self._autobahn: Autobahn | None = None
         self._autobahnReads = True
+        self._head: int | None = 0
         self._partial: bytearray | None = None
         self._wanted = 0
         self._cork: list[bytes] | None = None
@@ -110,6 +114,11 @@ class FrameProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self._autobahnReads:
+            if self._head is not None:
+                self._head += len(data)
+                if self._head > _MAX_HEAD:
+                    self.transport.abortConnection()
+                    return
             self._readByAutobahn(data)
             return
         partial = self._partial
@@ -133,7 +142,7 @@ class FrameProtocol(Protocol):
         unmask = self.factory.unmask
         maxPayload = self.factory.settings.maxPayload
         position, end = 0, len(data)
-        while end - position >= 6:
+        while end - position >= 2:
             first = data[position]
             size = data[position + 1] - 128  # the mask bit, which a client's frame must have
             start = position + 6
@@ -172,7 +181,7 @@ class FrameProtocol(Protocol):
         """Keep the beginning of a frame until enough has come to go on."""
         rest = bytearray(data[position:])
         self._partial = rest
-        self._wanted = 6
+        self._wanted = 2
         if len(rest) >= 2:
             size = rest[1] & 127
             self._wanted = head = 6 if size < 126 else 8 if size == 126 else 14
@@ -244,6 +253,7 @@ class FrameProtocol(Protocol):
     def handshakeDone(self) -> None:
         """The opening handshake is complete."""
         self._cancelDeadline()
+        self._head = None
         autobahn = self._autobahn
         if autobahn is None:
             return  # the connection was lost while somebody thought about it

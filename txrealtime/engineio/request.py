@@ -12,8 +12,6 @@ from typing import Final, Protocol
 
 from twisted.web.server import Request
 
-from txrealtime.engineio.tcp import peerAddress
-
 __all__ = ["JSON", "TEXT", "HTTPRequest", "WebRequest"]
 
 TEXT: Final = b"text/plain; charset=UTF-8"
@@ -72,7 +70,7 @@ class WebRequest:
 
     @property
     def peer(self) -> str:
-        return peerAddress(self._request.channel)
+        return getattr(self._request.client, "host", "unix")
 
     @property
     def secure(self) -> bool:
@@ -98,6 +96,8 @@ class WebRequest:
         request = self._request
         if request._disconnected:
             return
+        # The query holds the session's secret, and the site's access log the URL.
+        request.uri = request.uri.partition(b"?")[0]
         request.setResponseCode(status)
         headers = request.responseHeaders
         headers.setRawHeaders(b"content-type", [contentType])

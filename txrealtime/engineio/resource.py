@@ -18,15 +18,16 @@ code  message                       status
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT
+from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, SERVICE_UNAVAILABLE
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -58,6 +59,16 @@ AllowRequest = Callable[[Handshake], bool | Awaitable[bool | None] | None]
 
 # 15 bytes from the system's CSPRNG: 120 bits, 20 characters.
 _SID_BYTES: Final = 15
+
+
+class _Drain:
+    """Sessions that are closing because the engine is."""
+
+    late: IDelayedCall
+
+    def __init__(self, sessions: set[Session]) -> None:
+        self.sessions = sessions
+        self.done: Deferred[None] = Deferred()
 
 
 @implementer(IResource)
@@ -92,7 +103,7 @@ class Engine:
         self.settings = settings or Settings()
         self.sessions: dict[str, Session] = {}
         self._closed = False
-        self._drained: Deferred[None] | None = None
+        self._drains: list[_Drain] = []
         self._receiver = receiver
         self._reactor = reactor
         self._allowRequest = allowRequest
@@ -193,9 +204,13 @@ class Engine:
             version = handshake.query.get("EIO", "3, or none named")
             raise HandshakeError(5, f"Unsupported protocol version: EIO={version[:20]}, this server speaks 4")
         checkOrigin(handshake, self.settings.origins)
-        if self._closed:
-            raise HandshakeError(3, "Bad request: the server is shutting down", 503)
+        self._checkServing()
         await self._askApplication(handshake)
+        self._checkServing()
+
+    def _checkServing(self) -> None:
+        if self._closed:
+            raise HandshakeError(3, "Bad request: the server is shutting down", SERVICE_UNAVAILABLE)
 
     async def _askApplication(self, handshake: Handshake) -> None:
         if self._allowRequest is None:
@@ -251,7 +266,8 @@ class Engine:
         sid = handshake.query.get("sid")
         if sid is None:
             transport.session = self._newSession(handshake, transport)
-            self._start(transport.session)
+            with contextlib.suppress(HandshakeError):  # it has been logged, and the session ended
+                self._start(transport.session)
             return
         session = self.sessions.get(sid)
         if session is None:
@@ -277,7 +293,15 @@ class Engine:
         settings = self.settings
         upgradable = settings.allowUpgrades and "websocket" in settings.transports
         session.greet(["websocket"] if upgradable and session.transport.name == "polling" else [])
-        session.receiver = self._receiver(session)
+        try:
+            receiver = self._receiver(session)
+        except Exception:
+            _log.failure("session {session}: no receiver could be made", session=session.label)
+            session.abort(CloseReason.FORCED_CLOSE)
+            raise HandshakeError(3, "Internal error", INTERNAL_SERVER_ERROR) from None
+        session.receiver = receiver
+        if session.closeReason is not None:  # it did not like what it saw
+            receiver.sessionClosed(session.closeReason)
 
     # -- the end -------------------------------------------------------------------
 
@@ -295,32 +319,31 @@ class Engine:
         :return: a Deferred that fires when none is left.
         """
         self._closed = True
-        self._drained = drained = Deferred[None]()
-        for session in list(self.sessions.values()):
+        drain = _Drain(set(self.sessions.values()))
+        drain.late = self._reactor.callLater(timeout, self._dropAll, drain)
+        self._drains.append(drain)
+        for session in list(drain.sessions):
             session.close(CloseReason.SHUTTING_DOWN)
-        late = self._reactor.callLater(timeout, self._dropAll)
+        self._checkDrained(drain)
+        return drain.done
 
-        def done(result: None) -> None:
-            self._drained = None
-            if late.active():
-                late.cancel()
-
-        drained.addCallback(done)
-        self._checkDrained()
-        return drained
-
-    def _dropAll(self) -> None:
-        _log.info("{count} sessions did not take their last messages in time", count=len(self.sessions))
-        for session in list(self.sessions.values()):
+    def _dropAll(self, drain: _Drain) -> None:
+        _log.info("{count} sessions did not take their last messages in time", count=len(drain.sessions))
+        for session in list(drain.sessions):
             session.abort(CloseReason.SHUTTING_DOWN)
 
     def _sessionEnded(self, session: Session) -> None:
         self.sessions.pop(session.sid, None)
-        self._checkDrained()
+        for drain in list(self._drains):
+            drain.sessions.discard(session)
+            self._checkDrained(drain)
 
-    def _checkDrained(self) -> None:
-        if self._drained is not None and not self._drained.called and not self.sessions:
-            self._drained.callback(None)
+    def _checkDrained(self, drain: _Drain) -> None:
+        if not drain.sessions and drain in self._drains:
+            self._drains.remove(drain)
+            if drain.late.active():
+                drain.late.cancel()
+            drain.done.callback(None)
 
     # -- origins -----------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import Attribute, Interface
+from zope.interface import Attribute, Interface, implementer
 
 from txrealtime.engineio.handshake import Handshake
 from txrealtime.engineio.packet import (
@@ -81,6 +81,17 @@ class IReceiver(Interface):
         """The session has ended.  Called once."""
 
 
+@implementer(IReceiver)
+class Nobody:
+    """The receiver of a session that has none yet."""
+
+    def messageReceived(self, data: str | bytes) -> None:
+        pass
+
+    def sessionClosed(self, reason: CloseReason) -> None:
+        pass
+
+
 class ITransport(Interface):
     """What carries a session's packets: a polling client's requests, or a WebSocket."""
 
@@ -118,13 +129,13 @@ class Session:
     :ivar receiver: the :class:`IReceiver` that owns it.
     :ivar state: a :class:`State`.
     :ivar buffered: bytes that wait for the transport.
+    :ivar closeReason: why it has left OPEN, or ``None``.
     """
 
     __slots__ = (
         "__weakref__",
         "_alive",
         "_awaitsPong",
-        "_closing",
         "_ended",
         "_paused",
         "_queue",
@@ -132,6 +143,7 @@ class Session:
         "_timer",
         "_upgrade",
         "buffered",
+        "closeReason",
         "codec",
         "handshake",
         "receiver",
@@ -140,8 +152,6 @@ class Session:
         "state",
         "transport",
     )
-
-    receiver: IReceiver
 
     def __init__(
         self,
@@ -168,7 +178,8 @@ class Session:
         self._alive = True
         self._awaitsPong = False
         self._paused = False
-        self._closing: CloseReason | None = None
+        self.receiver: IReceiver = Nobody()
+        self.closeReason: CloseReason | None = None
 
     def __repr__(self) -> str:
         return f"<Session {self.label} {self.transport.name} {self.state.value}>"
@@ -242,7 +253,7 @@ class Session:
     def _flush(self) -> None:
         """Hand over what waits and, in the end, say goodbye."""
         transport, queue = self.transport, self._queue
-        closing = self._closing if self.state is State.CLOSING and self._upgrade is None else None
+        closing = self.closeReason if self.state is State.CLOSING and self._upgrade is None else None
         last = transport.farewell(closing) if closing is not None else ()
         while queue or last:
             if not transport.writable:
@@ -254,6 +265,7 @@ class Session:
                 last = ()
             transport.send(packets)
         if closing is not None:
+            self.state = State.CLOSED
             transport.close(closing)
             self._finish()
 
@@ -417,12 +429,13 @@ class Session:
             _log.info("session {session}: {reason}: {why}", session=self.label, reason=reason, why=why)
         if self.state is State.OPEN:
             self._leaveOpen(State.CLOSED, reason)
+        self.state = State.CLOSED
         self.transport.close(reason)
         self._finish()
 
     def _leaveOpen(self, state: State, reason: CloseReason) -> None:
         self.state = state
-        self._closing = reason
+        self.closeReason = reason
         try:
             self.receiver.sessionClosed(reason)
         except Exception:
@@ -430,7 +443,6 @@ class Session:
 
     def _finish(self) -> None:
         """Nothing more will be sent or received."""
-        self.state = State.CLOSED
         if self._upgrade is not None:
             candidate = self._upgrade.candidate
             self._forgetUpgrade()

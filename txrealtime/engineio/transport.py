@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from twisted.internet.interfaces import IReactorTime, ISSLTransport
+from twisted.internet.interfaces import IPushProducer, IReactorTime, ISSLTransport
 from zope.interface import implementer
 
 from txrealtime.engineio.frames import FrameProtocol, frame
@@ -35,7 +35,7 @@ class Opener(Protocol):
     def webSocketOpened(self, transport: WebSocketTransport, handshake: Handshake) -> None: ...
 
 
-@implementer(ITransport)
+@implementer(ITransport, IPushProducer)
 class WebSocketTransport(FrameProtocol):
     """
     A session's WebSocket.

@@ -27,6 +27,9 @@ __all__ = ["Autobahn", "FrameFactory", "takeOver"]
 # RFC 9110, 15.5.22; twisted.web has no name for it.
 _UPGRADE_REQUIRED: Final = 426
 
+# How many fragments a message may have, beside one for every 16 bytes.
+_FRAGMENTS: Final = 1024
+
 _OPEN: Final = WebSocketServerProtocol.STATE_OPEN
 
 
@@ -76,6 +79,7 @@ class Autobahn(WebSocketServerProtocol):
 
     owner: FrameProtocol
 
+    _fragments = 0
     _refusal: HandshakeError | None = None
 
     async def onConnect(self, request: ConnectionRequest) -> str | None:  # type: ignore[override]
@@ -109,6 +113,17 @@ class Autobahn(WebSocketServerProtocol):
     ) -> None:
         super().sendCloseFrame(code, reasonUtf8, isReply)
         self.owner.closing(self.failedByMe)
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        self._fragments = 0
+        super().onMessageBegin(isBinary)
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        super().onMessageFrameBegin(length)
+        # Empty and tiny fragments cost memory that no limit on a message's size counts.
+        self._fragments += 1
+        if self._fragments > _FRAGMENTS + self.message_data_total_length // 16 and not self.failedByMe:
+            self._fail_connection(1008, "too many fragments")
 
     def _max_message_size_exceeded(self, size: int, limit: int, reason: str) -> None:
         # What the limit is, is not the peer's business: clients expect the bare code.

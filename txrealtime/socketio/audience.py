@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -204,15 +205,9 @@ class Audience:
             answer.addCallbacks(answers.append, lambda failure: failure.trap(Disconnected))
             waiting.append(answer)
 
-        def late(result: Any, seconds: float) -> Any:
-            raise AckTimeout(
-                f"{len(answers)} of {len(waiting)} answered {event!r} within {seconds} s", answers
-            )
-
-        gathered: Deferred[Any] = DeferredList(waiting, consumeErrors=True)
-        gathered.addCallback(lambda _: answers)
-        gathered.addTimeout(timeout, self.namespace.reactor, onTimeoutCancel=late)
-        return gathered
+        return _gathered(waiting, answers).addTimeout(
+            timeout, self.namespace.reactor, onTimeoutCancel=partial(_late, event, len(waiting), answers)
+        )
 
     def fetch(self) -> Deferred[list[Person]]:
         """Who they are: a Deferred of a list of :class:`Person`."""
@@ -246,7 +241,43 @@ class Audience:
             socket.disconnect(close)
 
 
+def _gathered(waiting: list[Deferred[Any]], answers: list[Any]) -> Deferred[list[Any]]:
+    """A Deferred of the answers, once nobody is waited for; cancelled, it cancels those that are."""
+    cancelled = False
+
+    def cancel(_: object) -> None:
+        nonlocal cancelled
+        cancelled = True
+        everybody.cancel()
+
+    def done(_: object) -> None:
+        if not cancelled:
+            gathered.callback(answers)
+
+    gathered: Deferred[list[Any]] = Deferred(cancel)
+    everybody = DeferredList(waiting, consumeErrors=True)
+    everybody.addCallback(done)
+    return gathered
+
+
+def _late(event: str, asked: int, answers: list[Any], result: object, seconds: float) -> Any:
+    raise AckTimeout(f"{len(answers)} of {asked} answered {event!r} within {seconds} s", answers)
+
+
 def _names(rooms: Sequence[str | Socket], method: str) -> tuple[str, ...]:
     if not rooms:
         raise ValueError(f"{method}() without a room; for everybody, emit on the namespace itself")
-    return tuple(room if isinstance(room, str) else room.id for room in rooms)
+    names = [room if isinstance(room, str) else getattr(room, "id", room) for room in rooms]
+    checkRooms(names)  # type: ignore[arg-type]
+    return tuple(names)  # type: ignore[arg-type]
+
+
+def checkRooms(rooms: Sequence[str]) -> None:
+    """
+    :raises TypeError: when the name of a room is not a string.
+    """
+    for room in rooms:
+        if not isinstance(room, str):
+            raise TypeError(
+                f"a room is named by a str, not by {room!r}; several are given as several arguments"
+            )

@@ -69,6 +69,7 @@ class Connection:
         "_decoder",
         "_directory",
         "_maxWaiting",
+        "_parted",
         "_size",
         "_sockets",
         "_timer",
@@ -91,6 +92,8 @@ class Connection:
         self._maxWaiting = maxWaiting
         self._sockets: dict[str, Socket] = {}
         self._admissions: dict[str, _Admission] = {}
+        # Where we have disconnected it, and it may not know yet.
+        self._parted: set[str] = set()
         self._size = 0
         self._waiting = 0
         self._waitingSize = 0
@@ -142,11 +145,11 @@ class Connection:
     def _withoutSocket(self, packet: Packet) -> None:
         if packet.namespace in self._admissions and packet.type is PacketType.DISCONNECT:
             self._cancelAdmission(packet.namespace)
-        elif packet.type is not PacketType.DISCONNECT or not self._sockets:
+        elif packet.namespace not in self._parted:
             self._violated(
                 CloseReason.FORCED_SERVER_CLOSE, f"{packet.type.name} for a namespace that was not joined"
             )
-        # Otherwise the client's DISCONNECT has met our own on the way.
+        # Otherwise the packet has met our own DISCONNECT on the way.
 
     # -- admission -----------------------------------------------------------------
 
@@ -155,6 +158,7 @@ class Connection:
         if path in self._sockets or path in self._admissions:
             self._violated(CloseReason.FORCED_SERVER_CLOSE, "a second CONNECT to one namespace")
             return
+        self._parted.discard(path)
         self._admissions[path] = admission = _Admission()
         admission.asked = Deferred.fromCoroutine(self._admit(admission, path, packet.data))
 
@@ -174,7 +178,7 @@ class Connection:
             rejection = error
         except Exception:
             if self._admissions.get(path) is admission:
-                _log.failure("{namespace}: connected() failed; the client is refused", namespace=path)
+                _log.failure("{namespace}: admission failed; the client is refused", namespace=path)
             rejection = ConnectionRejected("Internal server error")
         # The client may have gone meanwhile, or changed its mind, even more than once.
         stillWanted = self._admissions.get(path) is admission
@@ -220,7 +224,7 @@ class Connection:
         self._timer = None
         if self._admissions:
             self._startTimer()
-        elif not self._sockets:
+        else:
             self._violated(CloseReason.FORCED_SERVER_CLOSE, "no namespace joined within connectTimeout")
 
     def _startTimer(self) -> None:
@@ -307,18 +311,19 @@ class Connection:
 
     # -- leaving -----------------------------------------------------------------------
 
-    def disconnect(self, socket: Socket, close: bool) -> None:
+    def disconnect(self, socket: Socket, reason: CloseReason, close: bool) -> None:
         """The application disconnects one of the sockets."""
         path = socket.namespace.path
         if self._sockets.get(path) is socket:
             self.session.sendPackets(socket.namespace.encode(Packet(PacketType.DISCONNECT, path)))
             self._forgetWaiting(socket)
-            self._drop(socket, CloseReason.SERVER_DISCONNECT)
+            self._parted.add(path)
+            self._drop(socket, reason)
         elif socket.leftBecause is None:
             # Not admitted yet: refused.
-            socket.leftBecause = CloseReason.SERVER_DISCONNECT
+            socket.leftBecause = reason
         if close:
-            self.session.close(CloseReason.SERVER_DISCONNECT)
+            self.session.close(reason)
 
     def _drop(self, socket: Socket, reason: CloseReason) -> None:
         """

@@ -75,6 +75,10 @@ class Directory:
             if path in self._namespaces:
                 raise ValueError(f"there is a namespace at {path} already")
             self._put(path, what)
+        elif not isinstance(where, re.Pattern) and not callable(where):
+            raise TypeError(
+                f"a namespace is mounted at a path, a compiled pattern or a predicate, not {where!r}"
+            )
         elif isinstance(what, Namespace) or not callable(what):
             raise TypeError(f"for a pattern goes what makes a Namespace, such as its class, not {what!r}")
         else:
@@ -98,9 +102,11 @@ class Directory:
             if await _matches(pattern, path, auth):
                 # Another client may have asked for it while the predicate took its time.
                 if path not in self._namespaces:
-                    self._made.add(path)
                     self._put(path, factory())
+                    self._made.add(path)
                 return self._namespaces[path]
+        if path == "/":  # there always is one
+            return self.get(path)
         raise ConnectionRejected("Invalid namespace")
 
     def encode(self, packet: Packet) -> list[engineio.Packet]:

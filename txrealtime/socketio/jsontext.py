@@ -46,8 +46,9 @@ class JSONText:
 
     # -- encoding ----------------------------------------------------------------
 
-    def encode(self, data: Any) -> tuple[str, Sequence[bytes]]:
+    def encode(self, data: Any, first: int = 0) -> tuple[str, Sequence[bytes]]:
         """
+        :param first: the number of the first argument, for error messages.
         :return: the text, and the attachments that its placeholders stand for.
         :raises TypeError: for a value that cannot be sent, with the path to it.
         :raises ValueError: for a number that JSON lacks, a nesting too deep, or a
@@ -55,7 +56,7 @@ class JSONText:
         """
         text = self._encodeQuickly(data) if self._accelerated else None
         if text is None:
-            text = self._encodeFully(data)
+            text = self._encodeFully(data, first)
         attachments = self._attachments
         if attachments and text.count('"_placeholder":') != len(attachments):
             raise ValueError(
@@ -74,14 +75,14 @@ class JSONText:
         # It writes null for NaN, which we refuse.
         return None if "null" in text else text
 
-    def _encodeFully(self, data: Any) -> str:
+    def _encodeFully(self, data: Any, first: int) -> str:
         self._attachments = []
         try:
             text = "".join(self._toText(data, 0))
             if not text.isascii():
                 text = self._withoutLoneSurrogates(text, data)
         except (TypeError, ValueError, RecursionError) as error:
-            raise _explained(data, error) from None
+            raise _explained(data, first, error) from None
         return text
 
     def _makeEncoder(self, encodeString: Callable[[str], str]) -> Callable[[Any, int], Sequence[str]]:
@@ -145,12 +146,12 @@ _OPTIONS: Final = (
 )
 
 
-def _explained(data: Any, error: Exception) -> Exception:
+def _explained(data: Any, first: int, error: Exception) -> Exception:
     """The error to raise at the caller, with the path to the value that cannot be sent."""
     if isinstance(error, RecursionError):
         return ValueError("cannot send a value that contains itself, or is nested too deeply")
     try:
-        found = _findUnsendable(data, "")
+        found = _findUnsendable(data, "", first)
     except RecursionError:  # the encoder may go deeper than we can
         found = None
     if found is None:
@@ -164,8 +165,10 @@ def _explained(data: Any, error: Exception) -> Exception:
     )
 
 
-def _findUnsendable(value: Any, path: str) -> tuple[str, Any] | None:
+def _findUnsendable(value: Any, path: str, first: int = 0) -> tuple[str, Any] | None:
     """The first value that cannot be sent, and where it is: ``arguments[0]['when']``."""
+    if isinstance(value, Enum):
+        value = value.value
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, (str, int, float, bool, type(None))):
@@ -174,12 +177,12 @@ def _findUnsendable(value: Any, path: str) -> tuple[str, Any] | None:
                 return found
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            if found := _findUnsendable(item, f"{path}[{index}]" if path else f"argument {index}"):
+            if found := _findUnsendable(item, f"{path}[{index}]" if path else f"argument {first + index}"):
                 return found
     elif isinstance(value, float):
         if not math.isfinite(value):
             return path, value
-    elif not isinstance(value, (str, int, bytes, bytearray, memoryview, UUID, Enum, type(None))):
+    elif not isinstance(value, (str, int, bytes, bytearray, memoryview, UUID, type(None))):
         return path, value
     return None
 

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
-from txrealtime.errors import ArgumentsMismatch
+from txrealtime.errors import ArgumentsMismatch, Disconnected
 from txrealtime.socketio.audience import Audience, Person, Rooms
 from txrealtime.socketio.handler import Handler, isDeferred, run, start
 from txrealtime.socketio.packet import RESERVED, Packet
@@ -273,7 +273,16 @@ class Namespace:
         return self._logFailure(failure, socket, event)
 
     def _logFailure(self, failure: Failure, socket: Socket, event: str) -> Any:
-        if failure.check(ArgumentsMismatch):
+        if failure.check(Disconnected) and not socket.connected:
+            # It waited for a client that is gone: that happens.
+            _log.debug(
+                "{namespace} {socket}: {event!r}: {reason}",
+                namespace=self.path,
+                socket=socket.id,
+                event=event[:100],
+                reason=str(failure.value),
+            )
+        elif failure.check(ArgumentsMismatch):
             # The client's doing, as likely as ours: no traceback.
             _log.warn(
                 "{namespace} {socket}: event {event!r} not handled: {reason}",
@@ -298,6 +307,11 @@ class Namespace:
         """A socket has been admitted."""
         self.sockets[socket.id] = socket
         socket.admitted()
+
+    def dismiss(self, reason: CloseReason) -> None:
+        """Disconnect everybody, and tell the application this reason."""
+        for socket in list(self.sockets.values()):
+            socket.dismiss(reason)
 
     def remove(self, socket: Socket, reason: CloseReason) -> None:
         """A socket is gone, admitted or not."""
@@ -333,6 +347,8 @@ class Namespace:
         """
         if self.path:
             raise ValueError(f"this namespace is mounted at {self.path} already")
+        if not hasattr(self, "rooms"):
+            raise TypeError(f"{type(self).__name__}.__init__() does not call super().__init__()")
         self.path, self._home, self.encode = path, home, home.encode
 
     @property

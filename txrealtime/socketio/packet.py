@@ -261,7 +261,7 @@ class JSONParser:
 
     def encode(self, packet: Packet) -> Sequence[str | bytes]:
         type, namespace, data, id = packet
-        text, attachments = ("", ()) if data is None else self._json.encode(data)
+        text, attachments = ("", ()) if data is None else self._json.encode(data, type is PacketType.ACK)
         head = _DIGITS[type]
         if attachments:
             if type is not PacketType.EVENT and type is not PacketType.ACK:

@@ -20,7 +20,7 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.handshake import Handshake as OpeningHandshake
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import AckTimeout, Disconnected
-from txrealtime.socketio.audience import Audience
+from txrealtime.socketio.audience import Audience, checkRooms
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
 if TYPE_CHECKING:
@@ -249,14 +249,21 @@ class Socket:
         """
         Enter rooms.  Once the client is gone, this does nothing.
 
+        :raises TypeError: for a room whose name is not a string.
         :raises ValueError: for another socket's own room.
         """
+        checkRooms(rooms)
         if self.leftBecause is None:
             for room in rooms:
                 self.namespace.rooms.join(self, room)
 
     def leave(self, *rooms: str) -> None:
-        """Leave rooms; its own it keeps."""
+        """
+        Leave rooms; its own it keeps.
+
+        :raises TypeError: for a room whose name is not a string.
+        """
+        checkRooms(rooms)
         for room in rooms:
             self.namespace.rooms.leave(self, room)
 
@@ -277,7 +284,11 @@ class Socket:
 
         :param close: end its connection too, with all its namespaces.
         """
-        self._connection.disconnect(self, close)
+        self.dismiss(CloseReason.SERVER_DISCONNECT, close)
+
+    def dismiss(self, reason: CloseReason, close: bool = False) -> None:
+        """Disconnect the client, and tell the application this reason."""
+        self._connection.disconnect(self, reason, close)
 
     def whenDisconnected(self) -> Deferred[CloseReason]:
         """A Deferred of the reason, when the socket has left its namespace."""
@@ -307,12 +318,12 @@ class Socket:
         self.leftBecause = reason
         self._held = None
         self._heldBytes = 0
-        answers, self._answers = self._answers, {}
-        for answer in answers.values():
+        # Whoever is told may cancel the others.
+        while self._answers:
+            answer = self._answers.pop(next(iter(self._answers)))
             answer.errback(Failure(Disconnected(f"the client is gone: {reason}")))
-        gone, self._gone = self._gone, []
-        for waiting in gone:
-            waiting.callback(reason)
+        while self._gone:
+            self._gone.pop(0).callback(reason)
 
 
 def _failed(error: Exception) -> Deferred[Any]:
