@@ -483,6 +483,15 @@ class CompressionTests(FrameTestCase):
         client.send("a")
         self.assertEqual(self.server.heard, ["a"])
 
+    def test_otherCompression(self) -> None:
+        """Autobahn knows more of them than browsers do; they are not for us."""
+        client = self.connect(
+            REQUEST + b"Sec-WebSocket-Extensions: permessage-bzip2\r\n", perMessageDeflate=True
+        )
+        assert client.response is not None
+        self.assertNotIn("sec-websocket-extensions", client.response.headers)
+        self.assertFalse(self.server.compresses)
+
     def test_on(self) -> None:
         client = self.connect(self.OFFER, perMessageDeflate=True)
         assert client.response is not None

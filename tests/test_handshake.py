@@ -65,7 +65,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(read().cookies, {})
 
     def test_brokenCookies(self) -> None:
-        self.assertEqual(read({"cookie": "a=1; \x00[]=2"}).cookies.get("\x00[]"), None)
+        self.assertEqual(read({"cookie": "a@b=1"}).cookies, {})
         self.assertEqual(read({"cookie": "expires=1; a\x7f:b=1;;;"}).cookies, {})
 
     @given(

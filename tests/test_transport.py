@@ -173,6 +173,16 @@ class BackpressureTests(WireTestCase):
         client.link.drain()
         self.assertEqual(client.frames(), [Frame(TEXT, b"4last"), closeFrame(1000, "forced close")])
 
+    def test_messagesWhileClosing(self) -> None:
+        """The owner was told of the end; nothing comes after that."""
+        client = self.openWebSocket()
+        client.link.fill()
+        self.session.send("last")
+        self.session.close()
+        client.send("4late")
+        client.send(b"late")
+        self.assertEqual(self.owner.heard, [])
+
     def test_neverDrained(self) -> None:
         self.makeEngine(closeTimeout=5)
         client = self.openWebSocket()
@@ -338,7 +348,9 @@ class ClosingTests(WireTestCase):
     def test_closeWithinAMessage(self) -> None:
         client = self.openWebSocket()
         self.owner.onMessage = lambda data: (self.session.send("answer"), self.session.close())
-        client.link.deliver(clientFrame(TEXT, b"4a") + clientFrame(TEXT, b"4b"))
+        late = clientFrame(TEXT, b"4b") + clientFrame(BINARY, b"c")
+        client.link.deliver(clientFrame(TEXT, b"4a") + late)
+        client.link.deliver(late)
         self.assertEqual(self.owner.heard, ["a"])
         self.assertEqual(client.frames(), [Frame(TEXT, b"4answer"), closeFrame(1000, "forced close")])
 
