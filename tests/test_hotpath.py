@@ -1,0 +1,115 @@
+"""
+How much is done for a message, in numbers that do not vary: function calls and writes.
+
+Time is measured in ``benchmarks/``.  These tests notice what makes a message dearer long
+before a benchmark is run again: each bound is what it takes today and a little more.  Who
+adds to the way of a message on purpose raises it, and says why.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.memory import Link, clientFrame
+from txrealtime import Server, Socket
+from txrealtime.engineio.websocket import FrameFactory
+from txrealtime.socketio.packet import JSONParser
+
+MESSAGE = b'["echo","' + b"x" * 64 + b'"]'
+ROUNDS = 100
+
+
+def counted(function: Callable[[], object]) -> Counter[str]:
+    """Call a function, and count the calls of functions meanwhile: `call` in Python, `c_call` in C."""
+    events: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, argument: Any) -> None:
+        events[event] += 1
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return events
+
+
+class HotPathTests(SynchronousTestCase):
+    """
+    Without accelerators, which would hide some of it.
+    """
+
+    def setUp(self) -> None:
+        self.server = Server(reactor=Clock(), parser=JSONParser(accelerated=False))
+        self.server.startService()
+        self.addCleanup(self.server.stopService)
+        self.patch(FrameFactory, "unmask", staticmethod(lambda payload, mask: payload))
+
+        @self.server.on("echo")
+        def echo(socket: Socket, text: str) -> str:
+            return text
+
+        @self.server.on("broadcast")
+        def broadcast(socket: Socket, text: str) -> None:
+            self.server.emit("news", text)
+
+    def connect(self) -> Link:
+        link = Link().connect(self.server.webSocketFactory())
+        link.deliver(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Sec-WebSocket-Version: 13\r\n\r\n"
+        )
+        link.deliver(self.frame(b"40"))
+        link.writes.clear()
+        return link
+
+    def frame(self, payload: bytes) -> bytes:
+        return clientFrame(1, payload, True, 0, b"\0\0\0\0")
+
+    def repeat(self, link: Link, data: bytes) -> Counter[str]:
+        """The calls that it takes to receive some data, on the average of many times."""
+        received = link.protocol.dataReceived
+        received(data)  # what is made once, is made now
+        link.writes.clear()
+
+        def often() -> None:
+            for _ in range(ROUNDS):
+                received(data)
+
+        events = counted(often)
+        return Counter({event: round(number / ROUNDS) for event, number in events.items()})
+
+    def test_ack(self) -> None:
+        link = self.connect()
+        events = self.repeat(link, self.frame(b"421" + MESSAGE))
+        self.assertEqual(len(link.writes), ROUNDS)
+        self.assertLessEqual(events["call"], 40)
+        self.assertLessEqual(events["c_call"], 30)
+
+    def test_acksOfOneReadLeaveInOneWrite(self) -> None:
+        link = self.connect()
+        events = self.repeat(link, self.frame(b"421" + MESSAGE) * 8)
+        self.assertEqual(len(link.writes), ROUNDS)
+        self.assertLessEqual(events["call"], 270)
+        self.assertLessEqual(events["c_call"], 195)
+
+    def test_delivery(self) -> None:
+        """What one receiver more costs in a broadcast."""
+        sender = self.connect()
+        message = self.frame(b'42["broadcast","' + b"x" * 64 + b'"]')
+        alone = self.repeat(sender, message)
+        others = [self.connect() for _ in range(50)]
+        together = self.repeat(sender, message)
+        self.assertEqual({len(link.writes) for link in others}, {ROUNDS + 1})
+        self.assertEqual(len({id(link.writes[-1]) for link in others}), 1, "framed once")
+        # Of these, four calls and two are the test's own connection's.
+        self.assertLessEqual(together["call"] - alone["call"], 50 * 8.5)
+        self.assertLessEqual(together["c_call"] - alone["c_call"], 50 * 4.5)
