@@ -1,0 +1,113 @@
+"""
+The environments that the servers and the charts run in, in ``.venv``.
+
+They are made at the first run, and made anew when what they are made of changes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.peers import ENVIRONMENTS, ROOT, TLS
+
+PYTHON = {
+    "txrealtime": ["--editable", str(ROOT)],
+    "python": [
+        "python-socketio==5.18.1",
+        "python-engineio==4.15.1",
+        "uvicorn==0.54.0",
+        "uvloop==0.23.0",
+        "httptools==0.9.0",
+        "websockets==17.4",
+        "flask-socketio==5.7.0",
+        "gevent==26.9.0",
+        "gevent-websocket==0.10.1",
+    ],
+    "report": ["matplotlib>=3.10"],
+}
+
+NODE = {
+    "node": ["socket.io@4.8.4", "ws@8", "bufferutil@4"],
+    # Later ones do not run on Node 20.
+    "eiows": ["socket.io@4.8.4", "eiows@9.2.0"],
+}
+
+OPTIONAL = {"eiows"}
+"Built from Node's own sources, which its installation fetches: it fails in many places."
+
+
+def install(again: bool = False) -> list[str]:
+    """
+    Make what is missing.
+
+    :param again: make all of it, also what could not be made before.
+    :return: what could not be made, and why, of what is optional.
+    :raises SystemExit: when something else could not be made.
+    """
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    missing = []
+    for name, packages in {**PYTHON, **NODE}.items():
+        folder = ENVIRONMENTS / name
+        recipe = _recipe(packages)
+        done, failed = folder / ".installed", folder / ".failed"
+        if not again and recipe in (_text(done), _text(failed).partition("\0")[0]):
+            if not done.exists():
+                missing.append(f"{name}: {_text(failed).partition(chr(0))[2]}")
+            continue
+        print(f"-- installing {', '.join(packages)}", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            (_installPython if name in PYTHON else _installNode)(folder, packages)
+        except (OSError, subprocess.CalledProcessError) as error:
+            reason = _reason(error)
+            if name not in OPTIONAL:
+                raise SystemExit(f"cannot install {', '.join(packages)}: {reason}") from None
+            failed.write_text(f"{recipe}\0{reason}")
+            missing.append(f"{name}: {reason}")
+        else:
+            done.write_text(recipe)
+    _makeCertificate()
+    return missing
+
+
+def _recipe(packages: Sequence[str]) -> str:
+    """What an environment is made of; when this changes it is made anew."""
+    recipe = f"{sys.version}\n{packages}\n"
+    return recipe + (ROOT / "setup.cfg").read_text() if str(ROOT) in " ".join(packages) else recipe
+
+
+def _installPython(folder: Path, packages: Sequence[str]) -> None:
+    _run(sys.executable, "-m", "venv", str(folder))
+    pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    _run(*pip, *packages)
+
+
+def _installNode(folder: Path, packages: Sequence[str]) -> None:
+    options = ("--no-audit", "--no-fund", "--no-package-lock", "--no-update-notifier", "--loglevel=error")
+    _run("npm", "install", "--prefix", str(folder), *options, *packages)
+
+
+def _makeCertificate() -> None:
+    key, certificate = TLS["KEY"], TLS["CERT"]
+    if not Path(certificate).exists():
+        kind = ("-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", "/CN=localhost")
+        _run("openssl", "req", *kind, "-keyout", key, "-out", certificate)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def _reason(error: OSError | subprocess.CalledProcessError) -> str:
+    """The line that tells most of what a program said before it failed."""
+    lines = (getattr(error, "stdout", None) or str(error)).strip().splitlines()
+    return next((line for line in lines if "fatal" in line or "ERROR" in line), lines[-1])
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""

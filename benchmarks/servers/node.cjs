@@ -1,0 +1,23 @@
+// The application on Node's Socket.IO; ENGINE names the WebSocket server below it, KEY and CERT make it TLS.
+const { readFileSync } = require("fs");
+const { createRequire } = require("module");
+const installed = createRequire(process.env.MODULES + "/");
+const { Server } = installed("socket.io");
+
+const { PORT, ENGINE, KEY, CERT } = process.env;
+const server = KEY
+  ? require("https").createServer({ key: readFileSync(KEY), cert: readFileSync(CERT) })
+  : require("http").createServer();
+const io = new Server(server, {
+  wsEngine: installed(ENGINE).Server,
+  perMessageDeflate: false,
+  httpCompression: false,
+  serveClient: false,
+});
+
+io.on("connection", (socket) => {
+  socket.on("echo", (payload, answer) => answer(payload));
+  socket.on("broadcast", (payload) => io.emit("news", payload));
+});
+
+server.listen(Number(PORT), "127.0.0.1", 1024);

@@ -1,0 +1,476 @@
+"""
+What is asked of every server, and what is measured.
+
+`Steady` workloads are measured again and again on servers that stay, the servers taking turns in each round,
+so that what else the computer does meets all of them alike. `Fresh` ones get a new process each time.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import count
+from random import Random
+from statistics import quantiles
+from typing import Any
+
+from benchmarks.load import Loop, Tally, Wrong, openAll
+from benchmarks.peers import Peer, Running
+from benchmarks.polling import PollingClient
+from benchmarks.websocket import Asker, Crowd, Exchange, Listener, Rotation, WebSocketClient, dumps
+
+HEARTBEAT = 25.0
+"Seconds between heartbeats: what all servers do unless they are told otherwise."
+
+SATURATED = 0.95
+"The part of its core above which the load generator has been what limits the server."
+
+
+@dataclass(frozen=True)
+class Effort:
+    """
+    How much to measure.
+
+    :ivar rounds: how often each server has its turn.
+    :ivar seconds: how long a turn takes.
+    :ivar warm: for how long a server is loaded before its first turn: Node compiles what runs often.
+    :ivar opened: connections that are opened in a turn of `connect`.
+    :ivar idle: numbers of idle connections whose memory is measured.
+    :ivar secure: the same over TLS.
+    :ivar beating: idle clients whose heartbeats are measured; 0 for none.
+    :ivar growth: numbers of connections at which the cost of a message is measured.
+    """
+
+    rounds: int = 5
+    seconds: float = 2.0
+    warm: float = 2.0
+    opened: int = 2000
+    idle: Sequence[int] = (100, 1000, 2500, 5000, 10_000)
+    secure: Sequence[int] = (100, 1000, 2000)
+    beating: int = 10_000
+    growth: Sequence[int] = (100, 300, 1000, 3000, 10_000)
+
+
+SHORT = Effort(
+    rounds=3,
+    seconds=0.3,
+    warm=0.5,
+    opened=200,
+    idle=(100, 500, 1000),
+    secure=(100, 250),
+    beating=0,
+    growth=(100, 1000),
+)
+
+
+@dataclass
+class Sample:
+    """
+    One measurement of a server.
+
+    :ivar connections: how many there were.
+    :ivar values: what was measured, by name: ``cpu`` and ``generator`` in microseconds for each message (or
+        connection), ``p50`` and ``p99`` in milliseconds, ``busy`` and ``generatorBusy`` as part of a core,
+        ``memory`` and ``each`` (for each connection) in bytes, ``load`` in percent of a core.
+    :ivar wrong: why it does not count.
+    """
+
+    workload: str
+    peer: str
+    round: int
+    connections: int
+    values: dict[str, float] = field(default_factory=dict)
+    wrong: str = ""
+
+    def asDict(self) -> dict[str, Any]:
+        """The sample for JSON."""
+        return asdict(self)
+
+
+class Meter:
+    """What a server and the load generator use, from when it is made."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._server, self._generator, self._wall = running.cpu(), time.process_time(), time.perf_counter()
+
+    def read(self, count: int, latencies: Sequence[float]) -> dict[str, float]:
+        """The values of a sample, for so many messages."""
+        server = self._running.cpu() - self._server
+        generator = time.process_time() - self._generator
+        wall = time.perf_counter() - self._wall
+        if len(latencies) < 2:
+            raise Wrong(f"{count} answers in {wall:.1f} s")
+        percentiles = quantiles(latencies, n=100)
+        return {
+            "cpu": server / count * 1e6,
+            "generator": generator / count * 1e6,
+            "p50": percentiles[49] * 1e3,
+            "p99": percentiles[98] * 1e3,
+            "busy": server / wall,
+            "generatorBusy": generator / wall,
+            "rate": count / wall,
+            "memory": self._running.memory(),
+        }
+
+
+def measure(running: Running, loop: Loop, tally: Tally, seconds: float) -> dict[str, float]:
+    """
+    Load a server for so long, after a moment to get warm.
+
+    From nothing under way to nothing under way: all that the server does is for the messages counted.
+    """
+    for duration in (seconds / 4, seconds):
+        tally.done = tally.asked = 0
+        tally.latencies.clear()
+        meter = Meter(running)
+        tally.start()
+        loop.run(duration)
+        tally.stop(loop)
+    values = meter.read(tally.done, tally.latencies)
+    if values["generatorBusy"] > SATURATED:
+        raise Wrong(f"the load generator was busy for {values['generatorBusy']:.0%} of the time")
+    return values
+
+
+class Workload(ABC):
+    """
+    Something to ask of every server.
+
+    :ivar name: for the command line.
+    :ivar title: for tables and charts.
+    :ivar unit: what the cost is for.
+    """
+
+    kind: str
+
+    def __init__(self, name: str, title: str, unit: str) -> None:
+        self.name = name
+        self.title = title
+        self.unit = unit
+
+    @abstractmethod
+    def run(self, peers: Sequence[Peer], effort: Effort, running: dict[str, Running]) -> Iterator[Sample]:
+        """
+        Measure servers.
+
+        :param running: their processes, for workloads that need no fresh ones.
+        """
+
+
+# -- on servers that stay ------------------------------------------------------------------
+
+
+class Steady(Workload):
+    """Clients that stay connected all the time, and rounds in which the servers take turns."""
+
+    kind = "messages"
+
+    def __init__(self, name: str, title: str, unit: str, connections: int) -> None:
+        super().__init__(name, title, unit)
+        self.connections = connections
+
+    @abstractmethod
+    def prepare(self, loop: Loop, running: Running) -> Clients:
+        """Open the clients of a server."""
+
+    def run(self, peers: Sequence[Peer], effort: Effort, running: dict[str, Running]) -> Iterator[Sample]:
+        ready: dict[str, Clients] = {}
+        wrong: dict[str, str] = {}
+        for peer in peers:
+            with _noted(wrong, peer):
+                ready[peer.name] = clients = self.prepare(Loop(), running[peer.name])
+                measure(running[peer.name], clients.loop, clients.tally, effort.warm)
+        for turn in range(effort.rounds):
+            for peer in peers:
+                for other in peers:
+                    if other.name not in wrong:
+                        with _noted(wrong, other):
+                            ready[other.name].loop.catchUp()
+                sample = Sample(self.name, peer.name, turn, self.connections)
+                if peer.name not in wrong:
+                    with _noted(wrong, peer):
+                        clients = ready[peer.name]
+                        sample.values = measure(
+                            running[peer.name], clients.loop, clients.tally, effort.seconds
+                        )
+                sample.wrong = wrong.get(peer.name, "")
+                yield sample
+        for clients in ready.values():
+            clients.close()
+
+
+@dataclass
+class Clients:
+    """The clients of one server."""
+
+    loop: Loop
+    tally: Tally
+    opened: Sequence[Any]
+
+    def close(self) -> None:
+        """End them."""
+        for client in self.opened:
+            client.close()
+
+
+@contextmanager
+def _noted(wrong: dict[str, str], peer: Peer) -> Iterator[None]:
+    """Keep what a server does wrong for its samples; the others are measured all the same."""
+    try:
+        yield
+    except Wrong as error:
+        wrong[peer.name] = str(error)
+
+
+class Acknowledged(Steady):
+    """
+    Events that are echoed by their acknowledgement.
+
+    :param value: makes what is echoed, from a number.
+    :param values: how many different ones.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        value: Callable[[int], Any],
+        values: int = 64,
+        inFlight: int = 1,
+        connections: int = 100,
+        client: Callable[..., Any] = Asker,
+        unit: str = "message",
+    ) -> None:
+        super().__init__(name, title, unit, connections)
+        self._value = value
+        self._values = values
+        self._inFlight = inFlight
+        self._client = client
+
+    def prepare(self, loop: Loop, running: Running) -> Clients:
+        exchange = Exchange([self._value(i) for i in range(self._values)], self._inFlight)
+        numbers = count()
+        exchange.clients = openAll(
+            loop,
+            self.connections,
+            lambda opened: self._client(loop, running.address, opened, exchange, next(numbers)),
+        )
+        return Clients(loop, exchange, exchange.clients)
+
+
+class Broadcast(Steady):
+    """What one says, everybody gets; the cost is that of one delivery."""
+
+    def prepare(self, loop: Loop, running: Running) -> Clients:
+        crowd = Crowd([text(i) for i in range(4)])
+        crowd.clients = openAll(
+            loop, self.connections, lambda opened: Listener(loop, running.address, opened, crowd)
+        )
+        return Clients(loop, crowd, crowd.clients)
+
+
+class Connecting(Workload):
+    """Connections that are opened, by WebSocket and into the namespace, until all are there."""
+
+    kind = "messages"
+
+    def run(self, peers: Sequence[Peer], effort: Effort, running: dict[str, Running]) -> Iterator[Sample]:
+        for turn in range(effort.rounds):
+            for peer in peers:
+                sample = Sample(self.name, peer.name, turn, effort.opened)
+                try:
+                    sample.values = self._measure(running[peer.name], effort.opened)
+                except Wrong as error:
+                    sample.wrong = str(error)
+                yield sample
+
+    def _measure(self, running: Running, number: int) -> dict[str, float]:
+        loop = Loop()
+        for opened in (min(number, 500), number):
+            meter = Meter(running)
+            clients = openAll(loop, opened, lambda opened: WebSocketClient(loop, running.address, opened))
+            values = meter.read(opened, [client.openedAt - client.startedAt for client in clients])
+            for client in clients:
+                client.close()
+            _untilIdle(running)
+        return values
+
+
+def _untilIdle(running: Running, seconds: float = 10.0) -> None:
+    """Wait until a server has nothing left to do."""
+    end = time.monotonic() + seconds
+    quiet = 0
+    while quiet < 3 and time.monotonic() < end:
+        before = running.cpu()
+        time.sleep(0.05)
+        quiet = quiet + 1 if running.cpu() - before < 0.005 else 0
+
+
+# -- on fresh servers ----------------------------------------------------------------------
+
+
+class Fresh(Workload):
+    """
+    A process for each measurement.
+
+    :param secure: over TLS.
+    """
+
+    def __init__(self, name: str, title: str, unit: str, secure: bool = False) -> None:
+        super().__init__(name, title, unit)
+        self._secure = secure
+
+    @abstractmethod
+    def measure(self, running: Running, effort: Effort) -> Iterator[tuple[int, dict[str, float]]]:
+        """Numbers of connections, and what is measured with so many."""
+
+    def rounds(self, effort: Effort) -> int:
+        """How often each server has its turn."""
+        return 1
+
+    def run(self, peers: Sequence[Peer], effort: Effort, running: dict[str, Running]) -> Iterator[Sample]:
+        for turn in range(self.rounds(effort)):
+            for peer in peers:
+                try:
+                    with Running(peer, self._secure) as fresh:
+                        for connections, values in self.measure(fresh, effort):
+                            yield Sample(self.name, peer.name, turn, connections, values)
+                except Wrong as error:
+                    yield Sample(self.name, peer.name, turn, 0, wrong=str(error))
+
+
+class Memory(Fresh):
+    """What idle connections occupy, beyond what the server does when it has had some and they are gone."""
+
+    kind = "memory"
+
+    def measure(self, running: Running, effort: Effort) -> Iterator[tuple[int, dict[str, float]]]:
+        loop = Loop()
+        make = partial(_idle, loop, running, _trusting() if self._secure else None)
+        for client in openAll(loop, 20, make):
+            client.close()
+        _untilIdle(running)
+        before = running.memory()
+        clients: list[WebSocketClient] = []
+        for connections in effort.secure if self._secure else effort.idle:
+            clients += openAll(loop, connections - len(clients), make)
+            _untilIdle(running)
+            loop.catchUp()
+            memory = running.memory()
+            yield connections, {"memory": memory, "each": (memory - before) / connections}
+
+
+class Heartbeats(Fresh):
+    """What idle clients cost by their heartbeats."""
+
+    kind = "load"
+
+    def measure(self, running: Running, effort: Effort) -> Iterator[tuple[int, dict[str, float]]]:
+        if not effort.beating:
+            return
+        loop = Loop()
+        openAll(loop, effort.beating, partial(_idle, loop, running, None))
+        _untilIdle(running)
+        loop.run(1.0)
+        meter = Meter(running)
+        loop.run(HEARTBEAT)
+        values = meter.read(effort.beating, [0.0, 0.0])
+        if values["generatorBusy"] > SATURATED:
+            raise Wrong("the load generator was saturated")
+        yield effort.beating, {"load": values["busy"] * 100, "generatorBusy": values["generatorBusy"]}
+
+
+class Growth(Fresh):
+    """The cost of an acknowledged event while the connections grow in number, and the clients take turns."""
+
+    kind = "growth"
+
+    def rounds(self, effort: Effort) -> int:
+        return max(1, effort.rounds // 2)
+
+    def measure(self, running: Running, effort: Effort) -> Iterator[tuple[int, dict[str, float]]]:
+        loop = Loop()
+        exchange = Rotation([text(i) for i in range(4)], atOnce=100)
+        numbers = count()
+        for connections in effort.growth:
+            exchange.clients += openAll(
+                loop,
+                connections - len(exchange.clients),
+                lambda opened: Asker(loop, running.address, opened, exchange, next(numbers)),
+            )
+            _untilIdle(running)
+            if connections == effort.growth[0]:
+                measure(running, loop, exchange, effort.warm)
+            yield connections, measure(running, loop, exchange, effort.seconds)
+
+
+def _idle(
+    loop: Loop, running: Running, context: ssl.SSLContext | None, opened: Callable[[], None]
+) -> WebSocketClient:
+    return WebSocketClient(loop, running.address, opened, context)
+
+
+def _trusting() -> ssl.SSLContext:
+    """A client's context that takes any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+# -- what is echoed --------------------------------------------------------------------------
+
+
+def text(number: int, size: int = 64) -> str:
+    """A text of so many bytes, another for each number, and the same in each run."""
+    return "".join(Random(number).choices("etaoin shrdlucmfwypvbgkjqxz,.-0123456789", k=size))
+
+
+def record(number: int) -> dict[str, Any]:
+    """An object of 1 KiB as JSON, such as a page would get."""
+    line = {"sku": "4006381333931", "title": "Fineliner 0.4 mm", "amount": 12, "price": 1.25, "taxed": True}
+    value: dict[str, Any] = {
+        "id": 100_000 + number,
+        "customer": {"name": "", "mail": "ada@example.org", "tags": ["early", "paper"]},
+        "lines": [line] * 8,
+        "shipped": None,
+        "note": "",
+    }
+    value["customer"]["name"] = text(number, 20)
+    value["note"] = "x" * (1024 - len(dumps(value)))
+    return value
+
+
+WORKLOADS: list[Workload] = [
+    Acknowledged("ack", "ack, 64 bytes, 1 in flight", text),
+    Acknowledged("ack-8", "ack, 64 bytes, 8 in flight", text, inFlight=8),
+    Acknowledged("json", "ack, 1 KiB JSON, 1 in flight", record),
+    Acknowledged("json-8", "ack, 1 KiB JSON, 8 in flight", record, inFlight=8),
+    Acknowledged("large", "ack, 64 KiB, 1 in flight", partial(text, size=1 << 16), values=8, connections=20),
+    Broadcast("broadcast", "broadcast to 1,000", "delivery", connections=1000),
+    Acknowledged("polling", "long polling, POST and GET", text, client=PollingClient, unit="round trip"),
+    Connecting("connect", "connect by WebSocket", "connection"),
+    Memory("memory", "idle WebSocket connections", "connection"),
+    Memory("memory-tls", "idle WebSocket connections over TLS", "connection", secure=True),
+    Heartbeats("heartbeat", "heartbeats of idle clients", "client"),
+    Growth("growth", "ack, 64 bytes, 100 in flight over all connections", "message"),
+]
+
+
+def run(
+    workloads: Sequence[Workload], peers: Sequence[Peer], effort: Effort, say: Callable[[str], None]
+) -> Iterator[Sample]:
+    """Measure workload after workload, with the servers taking turns in each."""
+    with ExitStack() as stack:
+        steady = any(not isinstance(workload, Fresh) for workload in workloads)
+        running = {peer.name: stack.enter_context(Running(peer)) for peer in peers if steady}
+        for workload in workloads:
+            say(f"{workload.name}: {workload.title}")
+            chosen = [peer for peer in peers if not peer.only or workload.name in peer.only]
+            yield from workload.run(chosen, effort, running)
