@@ -74,13 +74,16 @@ class ProtocolServers(MultiService):
     """
     An Engine.IO server that echoes and a Socket.IO server that answers, for the protocol suites.
 
+    :param allowEIO3: whether to serve version 3 of Engine.IO too.
     :ivar engine: the Engine.IO server.
     :ivar server: the Socket.IO server.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allowEIO3: bool = False) -> None:
         super().__init__()
         settings = {"pingInterval": PING_INTERVAL, "pingTimeout": PING_TIMEOUT, "origins": "*"}
+        if allowEIO3:
+            settings["allowEIO3"] = True
         self.engine = Engine(Echo, Settings(**settings), reactor)
         self.server = Server(
             connectTimeout=CONNECT_TIMEOUT, drainTimeout=DRAIN_TIMEOUT, reactor=reactor, **settings

@@ -1,5 +1,5 @@
 """
-What both suites ask of a session, whatever is built on it: its opening, heartbeat, close and upgrade.
+What all suites ask of a session, whatever is built on it: its opening, heartbeat, close and upgrade.
 """
 
 from __future__ import annotations
@@ -62,29 +62,44 @@ class ProtocolCase(TestCase):
 
     :cvar path: the server's, without the slash that clients put after it.
     :cvar host: the path of the server in whose site it is; see ProtocolServers.
+    :cvar version: of Engine.IO, as in its queries.
     """
 
     path: str
     host: str
+    version = "4"
 
     async def setUp(self) -> None:
         url = os.environ.get("CONFORMANCE_URL")
         if url is None:
-            servers = ProtocolServers()
+            servers = self.servers()
             loopback = Loopback(servers.site(self.host), servers)
             self.addCleanup(loopback.stop)
             url = loopback.url
         self.wire = Wire(f"{url}{self.path}/")
         self.addCleanup(self.wire.hangUp)
 
+    def servers(self) -> ProtocolServers:
+        """What the test runs in this process."""
+        return ProtocolServers()
+
+    def framed(self, *packets: str) -> str:
+        """The body of a request or a response that carries these packets."""
+        return "\x1e".join(packets)
+
+    def unframed(self, reply: Reply) -> str:
+        """The one packet that a response carries."""
+        self.assertEqual(reply.status, 200)
+        return reply.text
+
     def query(self, transport: str, sid: str | None = None) -> dict[str, str]:
-        query = {"EIO": "4", "transport": transport}
+        query = {"EIO": self.version, "transport": transport}
         return query if sid is None else {**query, "sid": sid}
 
     async def openPolling(self) -> str:
         """Open a session by long polling; its id."""
         reply = await self.poll()
-        return self.opened(reply.text)["sid"]
+        return self.opened(self.unframed(reply))["sid"]
 
     async def openWebSocket(self) -> WebSocket:
         """Open a session by WebSocket, past the open packet."""
@@ -103,7 +118,7 @@ class ProtocolCase(TestCase):
     async def beginPoll(self, sid: str) -> Exchange:
         return await self.wire.begin("GET", self.query("polling", sid))
 
-    async def push(self, sid: str, payload: str) -> Reply:
+    async def push(self, sid: str, payload: str | bytes) -> Reply:
         return await self.wire.request("POST", self.query("polling", sid), payload)
 
     async def websocket(self, sid: str | None = None) -> WebSocket:
@@ -135,7 +150,7 @@ class ProtocolCase(TestCase):
 
 class SessionCases:
     """
-    The cases; mixed into a ProtocolCase.
+    The cases that both versions of Engine.IO share; mixed into a ProtocolCase.
     """
 
     async def talk(self: ProtocolCase, websocket: WebSocket) -> None:
@@ -158,9 +173,7 @@ class SessionCases:
         )
 
     async def test_pollingOpens(self) -> None:
-        reply = await self.poll()
-        self.assertEqual(reply.status, 200)
-        self.assertOpens(reply.text, ["websocket"])
+        self.assertOpens(self.unframed(await self.poll()), ["websocket"])
 
     async def test_webSocketOpens(self) -> None:
         websocket = await self.websocket()
@@ -172,6 +185,65 @@ class SessionCases:
     async def assertRefusesWebSocket(self, query: dict[str, str]) -> None:
         self.assertEqual(await (await self.wire.websocket(query)).rest(), [])
 
+    async def test_requestWithoutKnownTransport(self) -> None:
+        await self.assertRefusesRequest({"EIO": self.version})
+        await self.assertRefusesRequest({"EIO": self.version, "transport": "abc"})
+
+    async def test_webSocketWithoutKnownTransport(self) -> None:
+        await self.assertRefusesWebSocket({"EIO": self.version})
+        await self.assertRefusesWebSocket({"EIO": self.version, "transport": "abc"})
+
+    async def test_onlyGetOpens(self) -> None:
+        await self.assertRefusesRequest(self.query("polling"), "POST")
+        await self.assertRefusesRequest(self.query("polling"), "PUT")
+
+    # -- Close
+
+    async def test_pollingClientCloses(self) -> None:
+        sid = await self.openPolling()
+        waiting = await self.beginPoll(sid)
+        self.assertEqual((await self.push(sid, self.framed("1"))).status, 200)
+        reply = await waiting.reply
+        self.assertEqual(self.unframed(reply), "6")
+        await self.assertGone(sid)
+
+    async def test_webSocketClientCloses(self) -> None:
+        websocket = await self.openWebSocket()
+        websocket.send("1")
+        # Node's server lets the heartbeat run out; ours is asked for more in test_closePacketEndsWebSocket.
+        await websocket.rest()
+
+    # -- Upgrade
+
+    async def test_upgrade(self) -> None:
+        sid = await self.openPolling()
+        websocket = await self.probe(sid)
+        # The server sends nothing by polling any more, and ends the last poll with a NOOP.
+        reply = await self.poll(sid)
+        self.assertEqual(self.unframed(reply), "6")
+        websocket.send("5")
+        await self.talk(websocket)
+
+    async def test_pollAfterUpgradeIsRefused(self) -> None:
+        sid = await self.openPolling()
+        websocket = await self.upgrade(sid)
+        self.assertEqual((await self.poll(sid)).status, 400)
+        await self.talk(websocket)
+
+    async def test_webSocketAfterUpgradeIsClosed(self) -> None:
+        sid = await self.openPolling()
+        websocket = await self.upgrade(sid)
+        second = await self.websocket(sid)
+        self.assertTrue(second.accepted)
+        self.assertEqual(await second.rest(), [])
+        await self.talk(websocket)
+
+
+class SessionCases4(SessionCases):
+    """
+    The cases of Engine.IO 4, where the server asks for signs of life, on a server that speaks nothing else.
+    """
+
     async def test_pollingWithoutKnownProtocolVersion(self) -> None:
         await self.assertRefusesRequest({"transport": "polling"})
         await self.assertRefusesRequest({"transport": "polling", "EIO": "abc"})
@@ -179,18 +251,6 @@ class SessionCases:
     async def test_webSocketWithoutKnownProtocolVersion(self) -> None:
         await self.assertRefusesWebSocket({"transport": "websocket"})
         await self.assertRefusesWebSocket({"transport": "websocket", "EIO": "abc"})
-
-    async def test_requestWithoutKnownTransport(self) -> None:
-        await self.assertRefusesRequest({"EIO": "4"})
-        await self.assertRefusesRequest({"EIO": "4", "transport": "abc"})
-
-    async def test_webSocketWithoutKnownTransport(self) -> None:
-        await self.assertRefusesWebSocket({"EIO": "4"})
-        await self.assertRefusesWebSocket({"EIO": "4", "transport": "abc"})
-
-    async def test_onlyGetOpens(self) -> None:
-        await self.assertRefusesRequest(self.query("polling"), "POST")
-        await self.assertRefusesRequest(self.query("polling"), "PUT")
 
     # -- Heartbeat
 
@@ -216,44 +276,3 @@ class SessionCases:
     async def test_silentWebSocketClientIsDropped(self) -> None:
         websocket = await self.openWebSocket()
         self.assertEqual(await websocket.rest(), ["2"])
-
-    # -- Close
-
-    async def test_pollingClientCloses(self) -> None:
-        sid = await self.openPolling()
-        waiting = await self.beginPoll(sid)
-        self.assertEqual((await self.push(sid, "1")).status, 200)
-        reply = await waiting.reply
-        self.assertEqual((reply.status, reply.text), (200, "6"))
-        await self.assertGone(sid)
-
-    async def test_webSocketClientCloses(self) -> None:
-        websocket = await self.openWebSocket()
-        websocket.send("1")
-        # Node's server lets the heartbeat run out; ours is asked for more in test_closePacketEndsWebSocket.
-        await websocket.rest()
-
-    # -- Upgrade
-
-    async def test_upgrade(self) -> None:
-        sid = await self.openPolling()
-        websocket = await self.probe(sid)
-        # The server sends nothing by polling any more, and ends the last poll with a NOOP.
-        reply = await self.poll(sid)
-        self.assertEqual((reply.status, reply.text), (200, "6"))
-        websocket.send("5")
-        await self.talk(websocket)
-
-    async def test_pollAfterUpgradeIsRefused(self) -> None:
-        sid = await self.openPolling()
-        websocket = await self.upgrade(sid)
-        self.assertEqual((await self.poll(sid)).status, 400)
-        await self.talk(websocket)
-
-    async def test_webSocketAfterUpgradeIsClosed(self) -> None:
-        sid = await self.openPolling()
-        websocket = await self.upgrade(sid)
-        second = await self.websocket(sid)
-        self.assertTrue(second.accepted)
-        self.assertEqual(await second.rest(), [])
-        await self.talk(websocket)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from tests.conformance.sessions import ProtocolCase, SessionCases
+from tests.conformance.sessions import ProtocolCase, SessionCases4
 from tests.conformance.wire import WebSocket
 
 
@@ -17,7 +17,7 @@ class EngineIO4Case(ProtocolCase):
     host = "/engine.io"
 
 
-class EngineIO4SessionTests(SessionCases, EngineIO4Case):
+class EngineIO4SessionTests(SessionCases4, EngineIO4Case):
     async def talk(self, websocket: WebSocket) -> None:
         websocket.send("4hello")
         self.assertEqual(await self.next(websocket), "4hello")

@@ -13,7 +13,7 @@ import json
 from twisted.internet import reactor
 
 from tests.conformance.servers import CONNECT_TIMEOUT
-from tests.conformance.sessions import ProtocolCase, SessionCases
+from tests.conformance.sessions import ProtocolCase, SessionCases4
 from tests.conformance.wire import Closed, WebSocket
 
 
@@ -42,7 +42,7 @@ class SocketIO5Case(ProtocolCase):
         return websocket
 
 
-class SocketIO5SessionTests(SessionCases, SocketIO5Case):
+class SocketIO5SessionTests(SessionCases4, SocketIO5Case):
     """The session below: what Engine.IO asks, at Socket.IO's path."""
 
     async def talk(self, websocket: WebSocket) -> None:

@@ -28,6 +28,9 @@ C = TypeVar("C", bound="Connection")
 DEADLINE = 5.0
 "Seconds after which what a test waits for counts as missing; far more than any case needs."
 
+TEXT = "text/plain;charset=UTF-8"
+"The content type with which browsers send text."
+
 
 def bounded(waiter: Deferred[T], what: str) -> Deferred[T]:
     """
@@ -43,11 +46,18 @@ def bounded(waiter: Deferred[T], what: str) -> Deferred[T]:
 class Reply(NamedTuple):
     """
     An HTTP response.
+
+    :ivar headers: by their names in lower case.
     """
 
     status: int
     headers: dict[str, str]
-    text: str
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body, which must be UTF-8."""
+        return self.body.decode()
 
 
 class Connection(Protocol):
@@ -99,7 +109,7 @@ class Exchange(Connection):
                     self._body += event.data
                 case h11.EndOfMessage():
                     headers = {name.decode(): value.decode() for name, value in self._response.headers}
-                    self.reply.callback(Reply(self._response.status_code, headers, self._body.decode()))
+                    self.reply.callback(Reply(self._response.status_code, headers, self._body))
                     self.transport.loseConnection()
                     return
 
@@ -227,24 +237,28 @@ class Wire:
         self._endpoint = TCP4ClientEndpoint(reactor, parts.hostname, parts.port)
         self._connections: set[Connection] = set()
 
-    async def begin(self, method: str, query: dict[str, str], body: str = "") -> Exchange:
+    async def begin(
+        self, method: str, query: dict[str, str], body: str | bytes = "", contentType: str = TEXT
+    ) -> Exchange:
         """
         Send a request, and do not wait for its response.
 
         Whatever another connection sends after this has returned, the server reads after the request.
         """
-        data = body.encode()
+        data = body.encode() if isinstance(body, str) else body
         headers = [("host", self._host)]
         if method != "GET":
-            headers += [("content-type", "text/plain;charset=UTF-8"), ("content-length", str(len(data)))]
+            headers += [("content-type", contentType), ("content-length", str(len(data)))]
         request = h11.Request(method=method, target=self.target(query), headers=headers)
         return await self._connect(Exchange(request, data))
 
-    async def request(self, method: str, query: dict[str, str], body: str = "") -> Reply:
+    async def request(
+        self, method: str, query: dict[str, str], body: str | bytes = "", contentType: str = TEXT
+    ) -> Reply:
         """
         Send a request and wait for its response.
         """
-        exchange = await self.begin(method, query, body)
+        exchange = await self.begin(method, query, body, contentType)
         return await bounded(exchange.reply, f"the response to {method}")
 
     async def websocket(self, query: dict[str, str], extensions: Sequence[Extension] = ()) -> WebSocket:
