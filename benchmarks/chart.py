@@ -20,7 +20,7 @@ from benchmarks.peers import REFERENCE
 from benchmarks.report import TITLES, Results
 from benchmarks.workloads import Sample
 
-COLOURS = ["#1b6ca8", "#7fb2d9", "#a9cfe8", "#5a9e4b", "#9fce8f", "#e0a030", "#b5533c"]
+COLOURS = ["#1b6ca8", "#0b3c61", "#7fb2d9", "#a9cfe8", "#5a9e4b", "#9fce8f", "#e0a030", "#b5533c"]
 
 
 def colours(results: Results) -> dict[str, str]:

@@ -16,6 +16,7 @@ from benchmarks.peers import ENVIRONMENTS, ROOT, TLS
 
 PYTHON = {
     "txrealtime": ["--editable", str(ROOT)],
+    "speed": ["--editable", f"{ROOT}[speed]"],
     "python": [
         "python-socketio==5.18.1",
         "python-engineio==4.15.1",

@@ -74,10 +74,18 @@ def twistd(*options: str, listen: str = "tcp:{port}:interface=127.0.0.1:backlog=
 
 
 SSL = f"ssl:{{port}}:interface=127.0.0.1:backlog=1024:privateKey={TLS['KEY']}:certKey={TLS['CERT']}"
-OURS = ("txrealtime", "twisted", "autobahn", "orjson")
+OURS = ("txrealtime", "twisted", "autobahn", "orjson", "websockets")
 
 PEERS = [
     Peer("txrealtime", "txrealtime", "txrealtime", twistd(), versions=OURS, tls=twistd(listen=SSL)),
+    Peer(
+        "txrealtime-speed",
+        "txrealtime[speed]",
+        "speed",
+        twistd(),
+        versions=OURS,
+        tls=twistd(listen=SSL),
+    ),
     Peer(
         "txrealtime-site",
         "txrealtime in a twisted.web Site",
