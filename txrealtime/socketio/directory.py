@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -17,6 +17,8 @@ from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.packet import IParser, Packet
 
 __all__ = ["Directory"]
+
+_MESSAGE: Final = engineio.PacketType.MESSAGE
 
 Predicate = Callable[[str, Any], bool | Awaitable[bool]]
 Where = str | re.Pattern[str] | Predicate
@@ -111,7 +113,10 @@ class Directory:
 
     def encode(self, packet: Packet) -> list[engineio.Packet]:
         """The messages of a packet, ready for any number of clients."""
-        return [engineio.message(part) for part in self.parser.encode(packet)]
+        parts = self.parser.encode(packet)
+        if len(parts) == 1:
+            return [engineio.Packet(_MESSAGE, parts[0])]
+        return [engineio.message(part) for part in parts]
 
     def socketGone(self, namespace: Namespace) -> None:
         """A socket has left a namespace, or was not let in."""

@@ -9,13 +9,13 @@ import inspect
 from collections.abc import Callable, Generator
 from contextvars import copy_context
 from types import CoroutineType
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import inlineCallbacks
 
 from txrealtime.errors import ArgumentsMismatch
 
-__all__ = ["Handler", "isDeferred", "run", "start"]
+__all__ = ["PLAIN", "Handler", "run", "start"]
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -124,10 +124,8 @@ def _continue(coroutine: Any, waitsFor: Any) -> Generator[Any, Any, Any]:
             return stop.value
 
 
-_PLAIN: Final = frozenset([type(None), str, int, float, bool, list, tuple, dict, bytes, object])
-
-
-def isDeferred(result: Any) -> TypeGuard[Deferred[Any]]:
-    """Whether a result is still to come."""
-    # Deferred is an abstract base class in the sense of abc, so isinstance takes 0.3 us.
-    return result.__class__ not in _PLAIN and isinstance(result, Deferred)
+PLAIN: Final = frozenset([type(None), str, int, float, bool, list, tuple, dict, bytes, object])
+"""
+Classes of results that are no Deferred: to look here first saves an ``isinstance``, which
+takes 0.3 us because Deferred is an abstract base class in the sense of ``abc``.
+"""

@@ -30,6 +30,8 @@ __all__ = ["JSONText"]
 # Below so many characters, the standard library's scanner is as fast.
 _LONG: Final = 256
 
+_BLANKS: Final = " \t\r\n"
+
 
 class JSONText:
     """
@@ -39,7 +41,9 @@ class JSONText:
     """
 
     def __init__(self, accelerated: bool = True) -> None:
+        # Empty, but while encode() runs.
         self._attachments: list[bytes] = []
+        self._default = self._putAside
         self._toText = self._makeEncoder(jsonEncoder.encode_basestring)
         self._toASCII = self._makeEncoder(jsonEncoder.encode_basestring_ascii)
         self._accelerated = accelerated and orjson is not None
@@ -54,34 +58,34 @@ class JSONText:
         :raises ValueError: for a number that JSON lacks, a nesting too deep, or a
             dictionary that would be taken for a placeholder.
         """
-        text = self._encodeQuickly(data) if self._accelerated else None
-        if text is None:
+        text = "null"
+        if self._accelerated:
+            try:  # noqa: SIM105: contextlib.suppress takes 0.5 us
+                text = orjson.dumps(data, self._default, _OPTIONS).decode()
+            except TypeError:
+                pass  # it refuses more than we do
+        # It writes null for NaN, which we refuse.
+        if "null" in text:
+            self._attachments.clear()
             text = self._encodeFully(data, first)
-        attachments = self._attachments
-        if attachments and text.count('"_placeholder":') != len(attachments):
+        return (text, self._takeAttachments(text)) if self._attachments else (text, ())
+
+    def _takeAttachments(self, text: str) -> Sequence[bytes]:
+        attachments, self._attachments = self._attachments, []
+        if text.count('"_placeholder":') != len(attachments):
             raise ValueError(
                 "cannot send a dictionary with the key '_placeholder' beside bytes: "
                 "clients would take it for an attachment"
             )
-        return text, attachments
-
-    def _encodeQuickly(self, data: Any) -> str | None:
-        """The text by orjson, if it would be the same by the standard library."""
-        self._attachments = []
-        try:
-            text = orjson.dumps(data, self._putAside, _OPTIONS).decode()
-        except TypeError:
-            return None
-        # It writes null for NaN, which we refuse.
-        return None if "null" in text else text
+        return attachments
 
     def _encodeFully(self, data: Any, first: int) -> str:
-        self._attachments = []
         try:
             text = "".join(self._toText(data, 0))
             if not text.isascii():
                 text = self._withoutLoneSurrogates(text, data)
         except (TypeError, ValueError, RecursionError) as error:
+            self._attachments.clear()
             raise _explained(data, first, error) from None
         return text
 
@@ -131,10 +135,12 @@ class JSONText:
         try:
             data, end = _scan(text, start)
         except StopIteration:
+            if start < len(text) and text[start] in _BLANKS:
+                return self.decode(text[start:].lstrip(_BLANKS))
             raise ValueError("not JSON") from None
         except RecursionError:
             raise ValueError("JSON nested too deeply") from None
-        if end != len(text) and text[end:].strip(" \t\r\n"):
+        if end != len(text) and text[end:].strip(_BLANKS):
             raise ValueError("text after the JSON")
         return data
 

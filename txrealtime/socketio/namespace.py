@@ -21,7 +21,7 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import ArgumentsMismatch, Disconnected
 from txrealtime.socketio.audience import Audience, Person, Rooms
-from txrealtime.socketio.handler import Handler, isDeferred, run, start
+from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.packet import RESERVED, Packet
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class Namespace:
                 result = self._handle(socket, event, args)
         except Exception:
             return self._handlerFailed(Failure(), socket, event)
-        if isDeferred(result):
+        if result.__class__ not in PLAIN and isinstance(result, Deferred):
             result.addErrback(self._handlerFailed, socket, event)
         return result
 

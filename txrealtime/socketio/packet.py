@@ -109,6 +109,7 @@ _MAX_ID_DIGITS: Final = 16
 
 
 _EVENT: Final = PacketType.EVENT
+_ACK: Final = PacketType.ACK
 _DIGITS: Final = tuple(str(type.value) for type in PacketType)
 _newTuple: Final = tuple.__new__
 
@@ -131,10 +132,8 @@ class _Decoder:
             return self._attach(message)
         if self._pending is not None:
             raise PacketError(f"a text message where {self._missing} attachments were expected")
-        if message[:1] == "2":
-            event = self._parseEvent(message)
-            if event is not None:
-                return event
+        if message[:1] == "2" and (event := self._parseEvent(message)) is not None:
+            return event
         packet, attachments = self._parse(message)
         if not attachments:
             return packet
@@ -175,6 +174,7 @@ class _Decoder:
             return None
         if name.__class__ is not str or name in RESERVED:
             return None
+        # As Packet(...), in a third of the time.
         return _newTuple(Packet, (_EVENT, path, data, int(head) if head else None))
 
     def _parse(self, message: str) -> tuple[Packet, int]:
@@ -261,7 +261,7 @@ class JSONParser:
 
     def encode(self, packet: Packet) -> Sequence[str | bytes]:
         type, namespace, data, id = packet
-        text, attachments = ("", ()) if data is None else self._json.encode(data, type is PacketType.ACK)
+        text, attachments = ("", ()) if data is None else self._json.encode(data, type is _ACK)
         head = _DIGITS[type]
         if attachments:
             if type is not PacketType.EVENT and type is not PacketType.ACK:

@@ -93,6 +93,7 @@ class Socket:
     :ivar namespace: the :class:`~txrealtime.socketio.namespace.Namespace` it is in.
     :ivar handshake: how it came, a :class:`Handshake`.
     :ivar data: a dictionary for the application.
+    :ivar session: the Engine.IO session, shared by the client's namespaces.
     :ivar connected: whether it has been admitted and has not left.
     """
 
@@ -112,6 +113,7 @@ class Socket:
         "leftBecause",
         "namespace",
         "running",
+        "session",
         "waiting",
     )
 
@@ -128,6 +130,7 @@ class Socket:
         self.running = 0
         self.draining = False
         self._connection = connection
+        self.session = connection.session
         self._answers: dict[int, Deferred[Any]] = {}
         self._gone: list[Deferred[CloseReason]] = []
         # What is sent to a socket before it is admitted reaches it right after.
@@ -194,7 +197,7 @@ class Socket:
         answer: Deferred[Any] = Deferred(lambda _: self._forgetAnswer(id))
         self._answers[id] = answer
         # Reading may be paused because much waits for the very handler that asks.
-        self._connection.session.resume()
+        self.session.resume()
         return answer
 
     def _forgetAnswer(self, id: int) -> None:
@@ -214,14 +217,14 @@ class Socket:
     def deliver(self, messages: Sequence[engineio.Packet], volatile: bool = False) -> None:
         """Send messages that are encoded already."""
         if self.connected:
-            self._connection.session.sendPackets(messages, volatile)
+            self.session.sendPackets(messages, volatile)
         elif self._held is not None and not volatile:
             self._hold(messages)
 
     def _hold(self, messages: Sequence[engineio.Packet]) -> None:
         assert self._held is not None
         size = sum([len(message.wire) for message in messages])
-        session = self._connection.session
+        session = self.session
         if self._held and self._heldBytes + size > session.settings.maxBuffered:
             session.abort(CloseReason.SLOW_CONSUMER)
         else:
@@ -231,12 +234,12 @@ class Socket:
     @property
     def buffered(self) -> int:
         """Bytes that wait for the client's connection, with all its namespaces."""
-        return self._connection.session.buffered + self._heldBytes
+        return self.session.buffered + self._heldBytes
 
     @property
     def transport(self) -> str:
         """The name of the transport that the client is on now: ``polling`` or ``websocket``."""
-        return self._connection.session.transport.name
+        return self.session.transport.name
 
     # -- rooms -------------------------------------------------------------------
 
