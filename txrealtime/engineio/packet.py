@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, Protocol, final
 
@@ -124,11 +124,38 @@ class Codec(Protocol):
     def version(self) -> int:
         """The number that clients send as ``EIO``."""
 
-    def encodePayload(self, packets: Iterable[Packet]) -> bytes:
+    @property
+    def clientPings(self) -> bool:
+        """Whether it is the client who sends PING, and the server who answers."""
+
+    @property
+    def takesOctets(self) -> bool:
+        """Whether HTTP bodies may be binary, in either direction."""
+
+    @property
+    def sharesFrames(self) -> bool:
+        """Whether a WebSocket carries :attr:`Packet.wire` as it is, so that one frame does for all clients."""
+
+    def encodePayload(self, packets: Sequence[Packet]) -> bytes:
         """The body of an HTTP response that carries these packets."""
 
-    def decodePayload(self, body: bytes) -> list[Packet]:
-        """The packets in the body of an HTTP request."""
+    def isOctets(self, body: bytes) -> bool:
+        """Whether a body that :meth:`encodePayload` has made is binary; only where bodies may be."""
+
+    def decodePayload(self, body: bytes, octets: bool = False) -> list[Packet]:
+        """
+        The packets in the body of an HTTP request.
+
+        :param octets: whether the client says that the body is binary.
+        """
+
+    def encodeMessage(self, packet: Packet, base64: bool = False) -> tuple[bytes, bool]:
+        """
+        A packet as a WebSocket's message.
+
+        :param base64: whether the client takes text messages only.
+        :return: the payload, and whether it is binary.
+        """
 
     def decodeText(self, text: str) -> Packet:
         """The packet in a WebSocket's text message."""
@@ -141,22 +168,35 @@ class EngineIO4:
     """Engine.IO protocol 4: spoken by Socket.IO clients 3 and 4."""
 
     version: Final = 4
+    clientPings: Final = False
+    takesOctets: Final = False
+    sharesFrames: Final = True
 
     @staticmethod
-    def encodePayload(packets: Iterable[Packet]) -> bytes:
+    def encodePayload(packets: Sequence[Packet]) -> bytes:
         # HTTP long polling carries binary in base64 ("Packet encoding", "HTTP long-polling").
         return b"\x1e".join(
             [b"b" + b64encode(packet.wire) if packet.isBinary else packet.wire for packet in packets]
         )
 
+    @staticmethod
+    def isOctets(body: bytes) -> bool:
+        return False
+
     @classmethod
-    def decodePayload(cls, body: bytes) -> list[Packet]:
+    def decodePayload(cls, body: bytes, octets: bool = False) -> list[Packet]:
         try:
             text = body.decode()
         except UnicodeDecodeError as error:
             raise PacketError(f"a body that is not UTF-8 at byte {error.start}") from None
         # An empty body or a trailing separator holds an empty packet, which is none.
         return [cls.decodeText(part) for part in text.split("\x1e")]
+
+    @staticmethod
+    def encodeMessage(packet: Packet, base64: bool = False) -> tuple[bytes, bool]:
+        if base64 and packet.isBinary:
+            return b"b" + b64encode(packet.wire), False
+        return packet.wire, packet.isBinary
 
     @staticmethod
     def decodeText(text: str) -> Packet:

@@ -16,7 +16,7 @@ from twisted.web.http import OK, REQUEST_ENTITY_TOO_LARGE, SERVICE_UNAVAILABLE
 from zope.interface import implementer
 
 from txrealtime.engineio.packet import CLOSE, NOOP, Packet
-from txrealtime.engineio.request import HTTPRequest
+from txrealtime.engineio.request import OCTETS, TEXT, HTTPRequest
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.errors import HandshakeError, PacketError
 
@@ -75,7 +75,9 @@ class PollingTransport:
         self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "the client dropped its GET")
 
     def send(self, packets: Sequence[Packet]) -> None:
-        body = self.session.codec.encodePayload(packets)
+        codec = self.session.codec
+        body = codec.encodePayload(packets)
+        contentType = OCTETS if codec.takesOctets and codec.isOctets(body) else TEXT
         request, self._get = self._get, None
         assert request is not None, "send() without a waiting GET"
         self.writable = False
@@ -85,7 +87,7 @@ class PollingTransport:
             if acceptsGzip(request.header("accept-encoding")):
                 body = gzip.compress(body, 6, mtime=0)
                 request.extra[b"Content-Encoding"] = b"gzip"
-        request.respond(OK, body)
+        request.respond(OK, body, contentType)
 
     # -- POST ------------------------------------------------------------------
 
@@ -99,7 +101,8 @@ class PollingTransport:
         if self._post is not None:
             session.transportLost(self, CloseReason.TRANSPORT_ERROR, "two POSTs at a time")
             raise HandshakeError(3, "Bad request: another POST of this session is being handled")
-        if request.header("content-type").startswith("application/octet-stream"):
+        octets = request.header("content-type").startswith("application/octet-stream")
+        if octets and not session.codec.takesOctets:
             session.transportLost(self, CloseReason.TRANSPORT_ERROR, "a binary body, which protocol 4 lacks")
             raise HandshakeError(3, "Bad request: a binary body, expected text")
         limit = session.settings.maxPayload
@@ -109,7 +112,7 @@ class PollingTransport:
                 3, f"the body is larger than maxPayload, {limit} bytes", REQUEST_ENTITY_TOO_LARGE
             )
         try:
-            packets = session.codec.decodePayload(body)
+            packets = session.codec.decodePayload(body, octets)
         except PacketError as error:
             session.transportLost(self, CloseReason.PARSE_ERROR, str(error))
             raise HandshakeError(3, f"Bad request: {error}") from None

@@ -12,10 +12,11 @@ from typing import Final, Protocol
 
 from twisted.web.server import Request
 
-__all__ = ["JSON", "TEXT", "HTTPRequest", "WebRequest"]
+__all__ = ["JSON", "OCTETS", "TEXT", "HTTPRequest", "WebRequest"]
 
 TEXT: Final = b"text/plain; charset=UTF-8"
 JSON: Final = b"application/json"
+OCTETS: Final = b"application/octet-stream"
 
 
 class HTTPRequest(Protocol):

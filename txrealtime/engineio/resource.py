@@ -42,7 +42,9 @@ from txrealtime.engineio.handshake import (
     readHandshake,
     readQuery,
 )
+from txrealtime.engineio.jsonp import JSONPRequest
 from txrealtime.engineio.packet import Codec, EngineIO4
+from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling import PollingTransport
 from txrealtime.engineio.request import JSON, HTTPRequest, WebRequest
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session
@@ -107,6 +109,7 @@ class Engine:
         self._receiver = receiver
         self._reactor = reactor
         self._allowRequest = allowRequest
+        self._versions = (3, 4) if self.settings.allowEIO3 else (4,)
         self._trusts = proxyFilter(self.settings.trustedProxies)
         self.webSockets = self.webSocketFactory()
 
@@ -134,10 +137,12 @@ class Engine:
     def serve(self, request: HTTPRequest) -> None:
         """Serve a request for long polling."""
         query = readQuery(request.url)
-        if request.header("origin"):
-            self._allowOrigin(request)
         sid = query.get("sid")
         try:
+            if "j" in query:
+                request = JSONPRequest(request, query["j"])
+            if request.header("origin"):
+                self._allowOrigin(request)
             if request.method == "OPTIONS":
                 self._preflight(request)
             elif sid is None:
@@ -200,13 +205,20 @@ class Engine:
         self._checkTransport(handshake.query, transport)
         if method != "GET":
             raise HandshakeError(2, "Bad handshake method")
-        if handshake.protocol != EngineIO4.version:
-            version = handshake.query.get("EIO", "3, or none named")
-            raise HandshakeError(5, f"Unsupported protocol version: EIO={version[:20]}, this server speaks 4")
+        self._checkVersion(handshake)
         checkOrigin(handshake, self.settings.origins)
         self._checkServing()
         await self._askApplication(handshake)
         self._checkServing()
+
+    def _checkVersion(self, handshake: Handshake) -> None:
+        if handshake.protocol not in self._versions:
+            asked = handshake.query.get("EIO", "3, or none named")
+            spoken = " and ".join(map(str, self._versions))
+            hint = "" if self.settings.allowEIO3 else "; 3 too with the setting allowEIO3 (--allow-eio3)"
+            raise HandshakeError(
+                5, f"Unsupported protocol version: EIO={asked[:20]}, this server speaks {spoken}{hint}"
+            )
 
     def _checkServing(self) -> None:
         if self._closed:
@@ -265,20 +277,21 @@ class Engine:
         """A WebSocket has opened: a new session, or one that moves here from polling."""
         sid = handshake.query.get("sid")
         if sid is None:
-            transport.session = self._newSession(handshake, transport)
+            session = self._newSession(handshake, transport)
+            transport.serve(session, _wantsBase64(handshake))
             with contextlib.suppress(HandshakeError):  # it has been logged, and the session ended
-                self._start(transport.session)
+                self._start(session)
             return
-        session = self.sessions.get(sid)
-        if session is None:
+        found = self.sessions.get(sid)
+        if found is None:
             transport.close(CloseReason.TRANSPORT_ERROR)
             return
-        transport.session = session
-        session.upgrade(transport)
+        transport.serve(found, _wantsBase64(handshake))
+        found.upgrade(transport)
 
     def _newSession(self, handshake: Handshake, transport: ITransport) -> Session:
         sid = secrets.token_urlsafe(_SID_BYTES)
-        codec: Codec = EngineIO4()
+        codec: Codec = EngineIO3(_wantsBase64(handshake)) if handshake.protocol == 3 else EngineIO4()
         session = Session(sid, handshake, codec, transport, self.settings, self._reactor, self._sessionEnded)
         self.sessions[sid] = session
         return session
@@ -367,3 +380,9 @@ class Engine:
             request.extra[b"Vary"] = b"Origin, Access-Control-Request-Headers"
         request.extra[b"Access-Control-Max-Age"] = b"600"
         request.respond(NO_CONTENT, b"")
+
+
+def _wantsBase64(handshake: Handshake) -> bool:
+    """Whether binary must travel as text on the transport that this request opens."""
+    query = handshake.query
+    return query.get("b64", "0") not in ("", "0") or "j" in query

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -137,6 +137,7 @@ class Session:
         "_alive",
         "_awaitsPong",
         "_ended",
+        "_heartbeat",
         "_paused",
         "_queue",
         "_reactor",
@@ -177,6 +178,7 @@ class Session:
         self._timer: IDelayedCall | None = None
         self._alive = True
         self._awaitsPong = False
+        self._heartbeat: _Heartbeat = _ClientAsks if codec.clientPings else _ServerAsks
         self._paused = False
         self.receiver: IReceiver = Nobody()
         self.closeReason: CloseReason | None = None
@@ -196,7 +198,7 @@ class Session:
             self.sid, upgrades, settings.pingInterval, settings.pingTimeout, settings.maxPayload
         )
         self.sendPackets([greeting])
-        self._startTimer(settings.pingInterval, self._ping)
+        self._heartbeat.start(self)
 
     # -- the way out ---------------------------------------------------------
 
@@ -217,7 +219,11 @@ class Session:
         """Send packets that belong together: all of them or, if volatile, none."""
         if self.state is _OPEN:
             transport = self.transport
-            if not self._queue and transport.writable and len(packets) <= transport.batch:
+            if (
+                not self._queue
+                and transport.writable
+                and (len(packets) < 16 or len(packets) <= transport.batch)
+            ):
                 transport.send(packets)
             elif not volatile or self.writable:
                 self._wait(packets)
@@ -287,13 +293,10 @@ class Session:
         type = packet.type
         if type is _MESSAGE:
             self.messageReceived(packet.data)
-        elif type is PacketType.PONG:
-            self._pong()
+        elif type is PacketType.PONG or type is PacketType.PING:
+            self._heartbeat.received(self, packet)
         elif type is PacketType.CLOSE:
             self._end(CloseReason.TRANSPORT_CLOSE)
-        elif type is PacketType.PING:
-            # "Heartbeat": since version 4 it is the server who asks.
-            self._end(CloseReason.TRANSPORT_ERROR, "a PING from a client of protocol 4")
         # OPEN, UPGRADE and NOOP mean nothing here, and do no harm.
 
     def messageReceived(self, data: str | bytes) -> None:
@@ -326,23 +329,15 @@ class Session:
 
     # -- the heartbeat -------------------------------------------------------
 
-    def _ping(self) -> None:
+    def _signOfLifeWithin(self, seconds: float) -> None:
+        """End the session unless the heartbeat's next packet comes in time."""
         self._alive = False
-        self._awaitsPong = True
-        self._startTimer(self.settings.pingTimeout, self._pongMissing)
-        self.sendPackets([PING])
+        self._startTimer(seconds, self._noSignOfLife)
 
-    def _pong(self) -> None:
-        # One that nobody asked for changes nothing.
-        if self._awaitsPong:
-            self._awaitsPong = False
-            self._startTimer(self.settings.pingInterval, self._ping)
-
-    def _pongMissing(self) -> None:
-        # A client whose upload delays its PONG is alive; one that we do not read cannot answer.
+    def _noSignOfLife(self) -> None:
+        # A client whose upload delays its heartbeat is alive; one that we do not read cannot show it.
         if self._alive or self._paused:
-            self._alive = False
-            self._startTimer(self.settings.pingTimeout, self._pongMissing)
+            self._signOfLifeWithin(self.settings.pingTimeout)
         else:
             self._end(CloseReason.PING_TIMEOUT)
 
@@ -458,6 +453,57 @@ class Session:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = self._reactor.callLater(delay, call)
+
+
+class _Heartbeat(Protocol):
+    """Who asks for signs of life; what is known of them is in the session."""
+
+    @staticmethod
+    def start(session: Session) -> None:
+        """The session has begun."""
+
+    @staticmethod
+    def received(session: Session, packet: Packet) -> None:
+        """A PING or PONG has come."""
+
+
+class _ServerAsks:
+    """Protocol 4: the server sends PING every ``pingInterval``, the client answers within ``pingTimeout``."""
+
+    @staticmethod
+    def start(session: Session) -> None:
+        session._startTimer(session.settings.pingInterval, lambda: _ServerAsks._ask(session))
+
+    @staticmethod
+    def _ask(session: Session) -> None:
+        session._awaitsPong = True
+        session._signOfLifeWithin(session.settings.pingTimeout)
+        session.sendPackets([PING])
+
+    @staticmethod
+    def received(session: Session, packet: Packet) -> None:
+        if packet.type is PacketType.PING:
+            session._end(CloseReason.TRANSPORT_ERROR, "a PING from a client of protocol 4")
+        elif session._awaitsPong:  # one that nobody asked for changes nothing
+            session._awaitsPong = False
+            _ServerAsks.start(session)
+
+
+class _ClientAsks:
+    """Protocol 3: the client sends PING every ``pingInterval``, the server answers with the same data."""
+
+    @staticmethod
+    def start(session: Session) -> None:
+        settings = session.settings
+        session._signOfLifeWithin(settings.pingInterval + settings.pingTimeout)
+
+    @staticmethod
+    def received(session: Session, packet: Packet) -> None:
+        if packet.type is PacketType.PONG:
+            session._end(CloseReason.TRANSPORT_ERROR, "a PONG from a client of protocol 3")
+        else:
+            _ClientAsks.start(session)
+            session.sendPackets([Packet(PacketType.PONG, packet.data)])
 
 
 class _Upgrade:

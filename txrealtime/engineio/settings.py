@@ -46,6 +46,7 @@ class Settings:
         ("polling", "websocket"), "the transports served: polling, websocket"
     )
     allowUpgrades: bool = setting(True, "let polling clients upgrade to WebSocket")
+    allowEIO3: bool = setting(False, "serve clients of Socket.IO 1 and 2 too, which speak Engine.IO 3")
     origins: tuple[str, ...] = setting(
         (), "origin of pages that may connect beside the server's own, such as https://example.org; * for any"
     )

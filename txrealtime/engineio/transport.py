@@ -52,6 +52,8 @@ class WebSocketTransport(FrameProtocol):
         self.writable = False
         self._opener = opener
         self._over = False
+        self._sharesFrames = False
+        self._base64 = False
         self._handshake: Handshake | None = None
 
     # -- the opening -------------------------------------------------------------
@@ -78,16 +80,27 @@ class WebSocketTransport(FrameProtocol):
         assert handshake is not None
         self._opener.webSocketOpened(self, handshake)
 
+    def serve(self, session: Session, base64: bool) -> None:
+        """
+        This is the session's WebSocket, or its candidate.
+
+        :param base64: whether its client takes text messages only.
+        """
+        self.session = session
+        self._base64 = base64
+        # What is the same for all clients is framed once: decided here, and not for each message.
+        self._sharesFrames = session.codec.sharesFrames and not base64 and not self.compresses
+
     # -- packets -----------------------------------------------------------------
 
     def send(self, packets: Sequence[Packet]) -> None:
-        autobahn = self._autobahn
-        if autobahn is None or not autobahn.compresses:
+        if self._sharesFrames:
             for packet in packets:
                 self.write(packet.frame or _framed(packet))
-        else:
+        elif self.session is not None:
+            encodeMessage = self.session.codec.encodeMessage
             for packet in packets:
-                self.sendPayload(packet.wire, packet.isBinary)
+                self.sendPayload(*encodeMessage(packet, self._base64))
 
     def textReceived(self, text: str) -> None:
         session = self.session
@@ -107,7 +120,12 @@ class WebSocketTransport(FrameProtocol):
         session = self.session
         if session is None:
             return
-        session.packetReceived(self, session.codec.decodeBytes(data))
+        try:
+            packet = session.codec.decodeBytes(data)
+        except PacketError as error:
+            session.transportLost(self, CloseReason.PARSE_ERROR, str(error))
+        else:
+            session.packetReceived(self, packet)
 
     # -- backpressure: IPushProducer for what we write, and reading on demand ------
 
@@ -155,8 +173,8 @@ class WebSocketTransport(FrameProtocol):
 
 def _framed(packet: Packet) -> bytes:
     """A packet's frame, kept for the next client that it goes to."""
-    packet.frame = frame(packet.wire, packet.isBinary)
-    return packet.frame
+    packet.frame = framed = frame(packet.wire, packet.data.__class__ is bytes)
+    return framed
 
 
 class WebSocketFactory(FrameFactory):

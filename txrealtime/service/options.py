@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -138,7 +139,14 @@ Examples:
 
 # The settings by subject; one that is not here yet is shown among "Other settings".
 _SUBJECTS: Final = {
-    "Who may connect, and how": ("origins", "trustedProxies", "transports", "allowUpgrades", "cookie"),
+    "Who may connect, and how": (
+        "origins",
+        "trustedProxies",
+        "transports",
+        "allowUpgrades",
+        "allowEIO3",
+        "cookie",
+    ),
     "Times": (
         "pingInterval",
         "pingTimeout",
@@ -186,11 +194,11 @@ def _row(shown: str, text: str, width: int) -> str:
 
 
 def _optionOf(field: Field[Any]) -> str:
-    """``pingInterval`` is ``ping-interval``; what may be repeated is in the singular."""
+    """``pingInterval`` is ``ping-interval``, ``allowEIO3`` ``allow-eio3``; repeatable ones are in the singular."""
     name = field.name
     if isinstance(field.default, tuple):
         name = f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
-    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name)
+    return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
 def _shown(field: Field[Any]) -> str:

@@ -1,0 +1,127 @@
+"""
+Long polling for browsers without cross-origin requests: JSONP.
+
+A GET comes from a ``<script>``, so its answer is JavaScript, which hands the payload to
+a function that the page has under the number ``j``.  A POST comes from a form, its
+payload in the field ``d``.  All else is as with any request: :class:`JSONPRequest` is
+one, to whoever answers it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from twisted.web.http import OK
+
+from txrealtime.engineio.request import TEXT, HTTPRequest
+from txrealtime.errors import HandshakeError
+
+__all__ = ["JSONPRequest"]
+
+# Not text/plain: no browser runs that as a script if told "nosniff".
+_JAVASCRIPT: Final = b"text/javascript; charset=UTF-8"
+
+_INDEX: Final = re.compile(r"[0-9]{1,10}")
+
+
+class JSONPRequest:
+    """
+    A request with a ``j`` in its query.
+
+    :param request: the request as it came.
+    :param index: the ``j``.
+    :raises HandshakeError: when that is anything but digits, since the answer repeats it.
+    """
+
+    __slots__ = ("_fields", "_index", "_request", "extra", "method", "url")
+
+    def __init__(self, request: HTTPRequest, index: str) -> None:
+        if not _INDEX.fullmatch(index):
+            raise HandshakeError(3, "Bad request: j is not a number")
+        self._request = request
+        self._index = index
+        self._fields = _fieldsOf(request)
+        self.method = request.method
+        self.url = request.url
+        self.extra = request.extra
+
+    @property
+    def peer(self) -> str:
+        return self._request.peer
+
+    @property
+    def secure(self) -> bool:
+        return self._request.secure
+
+    def header(self, name: str) -> str:
+        return self._fields.get(name, "")
+
+    def headers(self) -> dict[str, str]:
+        return self._fields
+
+    def body(self, most: int) -> bytes:
+        body = self._request.body(most)
+        return body if len(body) >= most else _formPayload(body)
+
+    def respond(self, status: int, body: bytes, contentType: bytes = TEXT) -> None:
+        if status == OK and self.method == "GET":
+            self._request.respond(OK, _script(self._index, body), _JAVASCRIPT)
+        else:
+            self._request.respond(status, body, contentType)
+
+    def whenLost(self, call: Callable[[], object]) -> None:
+        self._request.whenLost(call)
+
+
+def _fieldsOf(request: HTTPRequest) -> dict[str, str]:
+    """
+    The headers, as those of a request that a page's script makes.
+
+    Nobody asks the page's origin before a ``<script>`` of any page gets to run the answer, and
+    the browser does not name it; what it does say must do.
+    """
+    # Compressed is only what respond() is given, and that is not yet what leaves.
+    fields = {name: value for name, value in request.headers().items() if name != "accept-encoding"}
+    if "origin" not in fields:
+        try:
+            page = urlsplit(fields.get("referer", ""))
+        except ValueError:
+            page = urlsplit("")
+        if page.scheme and page.netloc:
+            fields["origin"] = f"{page.scheme}://{page.netloc}"
+        elif fields.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            fields["origin"] = "null"
+    return fields
+
+
+def _script(index: str, body: bytes) -> bytes:
+    """What runs in the page."""
+    # ASCII, so U+2028 and U+2029, which end a line of JavaScript, are escaped with the rest; and
+    # nothing in it ends a <script> or begins a comment.
+    text = json.dumps(body.decode(errors="replace")).replace("<", "\\u003c").replace("/", "\\/")
+    return f"___eio[{index}]({text});".encode()
+
+
+def _formPayload(form: bytes) -> bytes:
+    """
+    The payload in a form; empty when there is none.
+
+    Browsers change line ends in forms, so clients send a line feed as ``\\n``, and what was
+    ``\\n`` already with one backslash more.
+    """
+    try:
+        fields = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=8)
+        return _ESCAPED.sub(_unescaped, fields["d"][0]).encode()
+    except (KeyError, ValueError):
+        return b""
+
+
+_ESCAPED: Final = re.compile(r"\\?\\n")
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return "\n" if match[0] == "\\n" else "\\n"
