@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import ROOT
 
 LAYERS = ["_version", "errors", "engineio", "socketio", "cluster", "server"]
-LAYERS += ["", "chat", "service", "flask", "testing"]
+LAYERS += ["reactor", "", "chat", "service", "flask", "testing"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 
 LIBRARIES = {
