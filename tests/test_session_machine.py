@@ -83,8 +83,12 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(size=st.sampled_from([0, 0, 0, 50, 99, 150, 500]), binary=st.booleans())
     def send(self, size: int, binary: bool) -> None:
         packet = self.nextMessage(size, binary)
+        before = self.session.buffered
         self.sent.append(packet)
         self.session.send(packet.data)
+        if not self.isOpen:
+            assert self.owner.ends == [CloseReason.SLOW_CONSUMER]
+            assert 0 < before <= self.SETTINGS.maxBuffered < before + len(packet.wire) + 200
 
     @precondition(lambda self: self.isOpen)
     @rule(count=st.integers(1, 24), volatile=st.booleans())
@@ -286,9 +290,10 @@ class SessionMachine(RuleBasedStateMachine):
         if not hasattr(self, "session"):
             return
         # All ends well: whoever takes what is sent gets all of it.
-        while self.isOpen and self.session.buffered:
-            self.transport.writable = True
-            self.session.transportWritable(self.transport)
+        for _ in range(100):
+            if self.isOpen and self.session.buffered:
+                self.transport.writable = True
+                self.session.transportWritable(self.transport)
         if self.isOpen:
             self.collect()
             assert self.got == self.sent
