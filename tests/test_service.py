@@ -5,6 +5,7 @@ The command line of `twistd realtime` and the services that it makes, without pr
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from dataclasses import fields
@@ -102,7 +103,7 @@ class OptionsTests(ServiceTestCase):
     def test_eachSettingIsAnOption(self) -> None:
         """Whatever its kind, it ends up in Settings with the value given."""
         for field in fields(Settings):
-            words = "".join(f"-{c.lower()}" if c.isupper() else c for c in field.name)
+            words = re.sub("[A-Z]+", lambda capitals: f"-{capitals[0].lower()}", field.name)
             if isinstance(field.default, bool):
                 given, value = [f"--{'no-' if field.default else ''}{words}"], not field.default
             elif isinstance(field.default, tuple):

@@ -134,7 +134,7 @@ class Codec(Protocol):
 
     @property
     def sharesFrames(self) -> bool:
-        """Whether a WebSocket carries :attr:`Packet.wire` as it is, so that one frame does for all clients."""
+        """Whether a WebSocket carries :attr:`Packet.wire` as it is, so one frame does for all clients."""
 
     def encodePayload(self, packets: Sequence[Packet]) -> bytes:
         """The body of an HTTP response that carries these packets."""

@@ -194,7 +194,7 @@ def _row(shown: str, text: str, width: int) -> str:
 
 
 def _optionOf(field: Field[Any]) -> str:
-    """``pingInterval`` is ``ping-interval``, ``allowEIO3`` ``allow-eio3``; repeatable ones are in the singular."""
+    """``pingInterval`` is ``ping-interval``, ``allowEIO3`` ``allow-eio3``; a repeatable one is singular."""
     name = field.name
     if isinstance(field.default, tuple):
         name = f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
+from txrealtime.socketio.dialect import dialectOf
 from txrealtime.socketio.directory import Directory
 from txrealtime.socketio.handler import PLAIN
 from txrealtime.socketio.namespace import NO_ACK
@@ -68,6 +69,7 @@ class Connection:
         "_admissions",
         "_connectTimeout",
         "_decoder",
+        "_dialect",
         "_directory",
         "_maxWaiting",
         "_parted",
@@ -90,6 +92,7 @@ class Connection:
         self.session = session
         self._directory = directory
         self._decoder = directory.parser.decoder(maxAttachments)
+        self._dialect = dialectOf(session, directory.parser)
         self._maxWaiting = maxWaiting
         self._sockets: dict[str, Socket] = {}
         self._admissions: dict[str, _Admission] = {}
@@ -101,6 +104,8 @@ class Connection:
         self._connectTimeout = connectTimeout
         self._timer: IDelayedCall | None = None
         self._startTimer()
+        if self._dialect.joinsUnasked:
+            self._connect(Packet(_CONNECT))
 
     # -- IReceiver -----------------------------------------------------------------
 
@@ -158,13 +163,13 @@ class Connection:
     # -- admission -----------------------------------------------------------------
 
     def _connect(self, packet: Packet) -> None:
-        path = packet.namespace
+        path, auth = self._dialect.wanted(packet)
         if path in self._sockets or path in self._admissions:
             self._violated(CloseReason.FORCED_SERVER_CLOSE, "a second CONNECT to one namespace")
             return
         self._parted.discard(path)
         self._admissions[path] = admission = _Admission()
-        admission.asked = Deferred.fromCoroutine(self._admit(admission, path, packet.data))
+        admission.asked = Deferred.fromCoroutine(self._admit(admission, path, auth))
 
     async def _admit(self, admission: _Admission, path: str, auth: Any) -> None:
         """Find the namespace, ask it, and answer the client."""
@@ -172,7 +177,8 @@ class Connection:
         rejection: ConnectionRejected | None = None
         try:
             namespace = await self._directory.find(path, auth)
-            socket = Socket(namespace, self, Handshake(self.session.handshake, auth))
+            id = self._dialect.socketId(self.session, path)
+            socket = Socket(namespace, self, Handshake(self.session.handshake, auth), id)
             asked = namespace.admit(socket)
             if isinstance(asked, Deferred):
                 await asked
@@ -201,18 +207,14 @@ class Connection:
         self._cancelTimer()
         namespace = socket.namespace
         self._sockets[namespace.path] = socket
-        reply = Packet(PacketType.CONNECT, namespace.path, {"sid": socket.id})
-        self.session.sendPackets(namespace.encode(reply))
+        self.session.sendPackets(namespace.encode(self._dialect.welcome(namespace.path, socket.id)))
         # The greeting itself may have been too much for a slow client.
         if socket.leftBecause is None:
             namespace.letIn(socket)
 
     def _refuse(self, path: str, rejection: ConnectionRejected) -> None:
-        reply: dict[str, Any] = {"message": rejection.message}
-        if rejection.data is not None:
-            reply["data"] = rejection.data
         try:
-            messages = self._directory.encode(Packet(PacketType.CONNECT_ERROR, path, reply))
+            messages = self._directory.encode(self._dialect.refusal(path, rejection))
         except (TypeError, ValueError):
             _log.failure("{namespace}: ConnectionRejected with what cannot be sent", namespace=path)
             self._refuse(path, ConnectionRejected("Internal server error"))
@@ -305,7 +307,7 @@ class Connection:
             _log.failure(
                 "{namespace} {socket}: a handler returned what cannot be sent as an ack",
                 namespace=socket.namespace.path,
-                socket=socket.id,
+                socket=socket.label,
             )
         else:
             if socket.connected:

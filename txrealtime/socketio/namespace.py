@@ -278,7 +278,7 @@ class Namespace:
             _log.debug(
                 "{namespace} {socket}: {event!r}: {reason}",
                 namespace=self.path,
-                socket=socket.id,
+                socket=socket.label,
                 event=event[:100],
                 reason=str(failure.value),
             )
@@ -287,7 +287,7 @@ class Namespace:
             _log.warn(
                 "{namespace} {socket}: event {event!r} not handled: {reason}",
                 namespace=self.path,
-                socket=socket.id,
+                socket=socket.label,
                 event=event[:100],
                 reason=str(failure.value),
             )
@@ -296,7 +296,7 @@ class Namespace:
                 "{namespace} {socket}: the handler of {event!r} failed",
                 failure,
                 namespace=self.path,
-                socket=socket.id,
+                socket=socket.label,
                 event=event[:100],
             )
         return NO_ACK
@@ -331,7 +331,7 @@ class Namespace:
                 "{namespace} {socket}: {handler} failed",
                 failure,
                 namespace=self.path,
-                socket=socket.id,
+                socket=socket.label,
                 handler=getattr(handler.function, "__qualname__", "a handler"),
             )
 

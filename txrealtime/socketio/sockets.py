@@ -7,11 +7,10 @@ namespace's handlers, and never through here.
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from txrealtime.socketio.namespace import Namespace
 
 __all__ = ["Handshake", "Socket"]
-
-_ID_BYTES: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,8 @@ class Socket:
     """
     A client in a namespace.
 
-    :ivar id: its public id: another one in each namespace, and never the session's.
+    :ivar id: its public id: another one in each namespace, and not the session's.  A client of
+        protocol 3 knows no other than the session's; see :doc:`/howto/old-clients`.
     :ivar namespace: the :class:`~txrealtime.socketio.namespace.Namespace` it is in.
     :ivar handshake: how it came, a :class:`Handshake`.
     :ivar data: a dictionary for the application.
@@ -117,8 +115,8 @@ class Socket:
         "waiting",
     )
 
-    def __init__(self, namespace: Namespace, connection: Connection, handshake: Handshake) -> None:
-        self.id = secrets.token_urlsafe(_ID_BYTES)
+    def __init__(self, namespace: Namespace, connection: Connection, handshake: Handshake, id: str) -> None:
+        self.id = id
         self.namespace = namespace
         self.handshake = handshake
         self.data: dict[str, Any] = {}
@@ -138,7 +136,12 @@ class Socket:
         self._heldBytes = 0
 
     def __repr__(self) -> str:
-        return f"<Socket {self.id} {self.namespace.path}>"
+        return f"<Socket {self.label} {self.namespace.path}>"
+
+    @property
+    def label(self) -> str:
+        """The id for a log: without the session's secret, which a client of protocol 3 has in it."""
+        return self.id.replace(self.session.sid, self.session.label)
 
     # -- sending -----------------------------------------------------------------
 
