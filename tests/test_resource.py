@@ -251,7 +251,12 @@ class OpeningTests(WireTestCase):
     def test_defaultReactor(self) -> None:
         from twisted.internet import reactor
 
-        self.assertIs(Engine(Recorder)._reactor, reactor)
+        handshake = readHandshake({}, "/", "127.0.0.1", False, lambda _: False)
+        before = reactor.getDelayedCalls()
+        session = Engine(Recorder).openSession(handshake, FakeTransport())
+        self.assertEqual(len(reactor.getDelayedCalls()), len(before) + 1)  # its heartbeat
+        session.abort(CloseReason.FORCED_CLOSE)
+        self.assertEqual(reactor.getDelayedCalls(), before)
 
     def test_receiverFails(self) -> None:
         """An application that cannot make an owner costs this client its session, and leaves nothing."""

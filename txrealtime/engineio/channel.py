@@ -18,8 +18,9 @@ import contextlib
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
+from typing import Protocol as Interface
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, ISSLTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime, ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES
@@ -28,9 +29,9 @@ from txrealtime.engineio.request import TEXT
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, writeNow
 
 if TYPE_CHECKING:
-    from txrealtime.engineio.site import EngineSite
+    from txrealtime.engineio.resource import Engine
 
-__all__ = ["EngineChannel"]
+__all__ = ["ChannelSite", "EngineChannel"]
 
 # RFC 9112, 3 and 5.  A value holds no control characters but the tab.
 _HEAD: Final = re.compile(
@@ -44,6 +45,23 @@ _MAX_HEAD: Final = 16384
 _MAX_AHEAD: Final = 65536
 
 _LENGTH: Final = re.compile(r"[0-9]{1,9}")
+
+
+class ChannelSite(Interface):
+    """What a channel needs of its site."""
+
+    engine: Engine
+    reactor: IReactorTime
+    timeOut: float | None
+
+    def isForEngine(self, uri: bytes) -> bool:
+        """Whether a request with this path and query may take the short way."""
+
+    def giveWay(self, transport: Any, address: IAddress | None) -> IProtocol:
+        """Let ``twisted.web`` have the connection; its protocol gets what was read too much."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is lost while it is the channel's."""
 
 
 class _ChannelRequest:
@@ -113,7 +131,7 @@ class EngineChannel(Protocol):
 
     transport: Any
 
-    def __init__(self, site: EngineSite, address: IAddress | None) -> None:
+    def __init__(self, site: ChannelSite, address: IAddress | None) -> None:
         self._site = site
         self._address = address
         self._buffer = b""
@@ -198,16 +216,17 @@ class EngineChannel(Protocol):
         if fields["upgrade"].lower() != "websocket" or method != b"GET" or "content-length" in fields:
             self._giveWay()
         else:
-            self._replaceBy(self._site.engine.webSockets.buildProtocol(self._address))
+            protocol = self._site.engine.webSockets.buildProtocol(self._address)
+            replaceProtocol(self.transport, protocol)
+            self._handOver(protocol)
 
     def _giveWay(self) -> None:
         """This connection is ``twisted.web``'s from now on."""
-        self._replaceBy(self._site.webChannel(self._address))
+        self._handOver(self._site.giveWay(self.transport, self._address))
 
-    def _replaceBy(self, protocol: IProtocol) -> None:
+    def _handOver(self, protocol: IProtocol) -> None:
         self._stopTimer()
         buffer, self._buffer = self._buffer, b""
-        replaceProtocol(self.transport, protocol)
         protocol.dataReceived(buffer)
 
     # -- answering -----------------------------------------------------------------
@@ -258,6 +277,7 @@ class EngineChannel(Protocol):
         request, self._request = self._request, None
         if request is not None:
             request.lost()
+        self._site.connectionLost(reason)
 
 
 def _readFields(lines: bytes) -> dict[str, str] | None:

@@ -33,6 +33,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
+from txrealtime.engineio.borrowed import borrowAfter
 from txrealtime.engineio.frames import refusal
 from txrealtime.engineio.handshake import (
     Handshake,
@@ -86,6 +87,7 @@ class Engine:
         made.  Returning ``False`` or raising :exc:`ConnectionRejected` refuses it (403); it
         may be ``async`` or return a Deferred.
     :ivar sessions: the sessions by sid, those included that still deliver what was left.
+    :ivar reactor: the clock.
     :ivar webSockets: makes WebSockets for requests that :meth:`render` is not given.
     """
 
@@ -107,7 +109,7 @@ class Engine:
         self._closed = False
         self._drains: list[_Drain] = []
         self._receiver = receiver
-        self._reactor = reactor
+        self.reactor = reactor
         self._allowRequest = allowRequest
         self._versions = (3, 4) if self.settings.allowEIO3 else (4,)
         self._trusts = proxyFilter(self.settings.trustedProxies)
@@ -115,7 +117,7 @@ class Engine:
 
     def webSocketFactory(self) -> WebSocketFactory:
         """A factory for an endpoint that serves WebSocket alone, without ``twisted.web``."""
-        return WebSocketFactory(self.settings, self._reactor, self)
+        return WebSocketFactory(self.settings, self.reactor, self)
 
     # -- requests ----------------------------------------------------------------
 
@@ -131,6 +133,7 @@ class Engine:
         """Serve a request that ``twisted.web`` has read."""
         if (request.getHeader(b"upgrade") or b"").lower() == b"websocket":
             return takeOver(request, self.webSockets)
+        borrowAfter(request, self)
         self.serve(WebRequest(request))
         return NOT_DONE_YET
 
@@ -292,7 +295,7 @@ class Engine:
     def _newSession(self, handshake: Handshake, transport: ITransport) -> Session:
         sid = secrets.token_urlsafe(_SID_BYTES)
         codec: Codec = EngineIO3(_wantsBase64(handshake)) if handshake.protocol == 3 else EngineIO4()
-        session = Session(sid, handshake, codec, transport, self.settings, self._reactor, self._sessionEnded)
+        session = Session(sid, handshake, codec, transport, self.settings, self.reactor, self._sessionEnded)
         self.sessions[sid] = session
         return session
 
@@ -333,7 +336,7 @@ class Engine:
         """
         self._closed = True
         drain = _Drain(set(self.sessions.values()))
-        drain.late = self._reactor.callLater(timeout, self._dropAll, drain)
+        drain.late = self.reactor.callLater(timeout, self._dropAll, drain)
         self._drains.append(drain)
         for session in list(drain.sessions):
             session.close(CloseReason.SHUTTING_DOWN)

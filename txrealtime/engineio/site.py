@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
@@ -21,6 +22,7 @@ from twisted.web.server import Request, Site
 from txrealtime.engineio.channel import EngineChannel
 from txrealtime.engineio.frames import refusal
 from txrealtime.engineio.resource import Engine
+from txrealtime.engineio.tcp import replaceProtocol
 from txrealtime.errors import HandshakeError
 
 __all__ = ["Beside", "EngineSite"]
@@ -136,10 +138,14 @@ class EngineSite(Site):
         """A connection begins with the short way."""
         return EngineChannel(self, addr)
 
-    def webChannel(self, address: IAddress | None) -> IProtocol:
+    def giveWay(self, transport: Any, address: IAddress | None) -> IProtocol:
         """``twisted.web``'s own way, for what the short one does not take."""
         channel: IProtocol = super().buildProtocol(address)  # type: ignore[no-untyped-call]
+        replaceProtocol(transport, channel)
         return channel
+
+    def connectionLost(self, reason: Failure) -> None:
+        """A connection is lost that was not given to ``twisted.web``, so nobody else need know."""
 
     def log(self, request: Any) -> None:
         """Log a request, unless it is for the engine: its URL holds the session's secret."""

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IProtocol
 from twisted.internet.tcp import Server
 from twisted.protocols.policies import ProtocolWrapper
 
-__all__ = ["directSend", "peerAddress", "replaceProtocol", "writeNow"]
+__all__ = ["currentProtocol", "directSend", "peerAddress", "replaceProtocol", "setProtocol", "writeNow"]
 
 
 def peerAddress(transport: Any) -> str:
@@ -20,12 +20,24 @@ def peerAddress(transport: Any) -> str:
     return getattr(transport.getPeer(), "host", "unix")
 
 
-def replaceProtocol(transport: Any, protocol: IProtocol) -> None:
-    """Let another protocol receive what comes from now on."""
+def currentProtocol(transport: Any) -> IProtocol:
+    """The protocol that receives what comes."""
+    protocol: IProtocol
+    protocol = transport.wrappedProtocol if isinstance(transport, ProtocolWrapper) else transport.protocol
+    return protocol
+
+
+def setProtocol(transport: Any, protocol: IProtocol) -> None:
+    """Let a protocol receive what comes from now on."""
     if isinstance(transport, ProtocolWrapper):  # TLS
         transport.wrappedProtocol = protocol
     else:
         transport.protocol = protocol
+
+
+def replaceProtocol(transport: Any, protocol: IProtocol) -> None:
+    """Let a new protocol have a connection."""
+    setProtocol(transport, protocol)
     protocol.makeConnection(transport)
 
 

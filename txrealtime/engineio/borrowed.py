@@ -1,0 +1,77 @@
+"""
+The short way on a site that is not ours.
+
+A connection there is ``twisted.web``'s, and so is every request that opens a session:
+whatever stands before the engine, authentication say, sees it.  Once a session exists, its
+polling requests, which carry its secret, may take the short way of
+:mod:`~txrealtime.engineio.channel` in between: the connection is borrowed after such a
+request, and given back with the first that is anything else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request
+
+from txrealtime.engineio.channel import EngineChannel
+from txrealtime.engineio.handshake import readQuery
+from txrealtime.engineio.tcp import currentProtocol, setProtocol
+
+if TYPE_CHECKING:
+    from txrealtime.engineio.resource import Engine
+
+__all__ = ["borrowAfter"]
+
+
+def borrowAfter(request: Request, engine: Engine) -> None:
+    """Borrow a request's connection when the request has been answered, if that is possible."""
+    channel: Any = request.channel
+    if isinstance(channel, HTTPChannel):
+        path = request.uri.partition(b"?")[0]
+        request.notifyFinish().addCallbacks(lambda _: _borrow(channel, path, engine), lambda failure: None)
+
+
+def _borrow(channel: Any, path: bytes, engine: Engine) -> None:
+    transport: Any = channel.transport
+    if transport is None or channel.requests or not channel.persistent:
+        return
+    owner: Any = currentProtocol(transport)
+    if not hasattr(owner, "_channel") or owner._channel is not channel:
+        return  # not as twisted.web leaves it: somebody else has plans
+    borrowed = EngineChannel(_ForeignSite(engine, path, channel, owner), None)
+    channel.setTimeout(None)
+    setProtocol(transport, borrowed)
+    borrowed.makeConnection(transport)  # type: ignore[no-untyped-call]
+    rest = channel.clearLineBuffer()
+    if rest:
+        borrowed.dataReceived(rest)
+
+
+class _ForeignSite:
+    """What an :class:`EngineChannel` needs of a site: here, of the connection that it has borrowed."""
+
+    def __init__(self, engine: Engine, path: bytes, channel: Any, owner: IProtocol) -> None:
+        self.engine = engine
+        self.reactor = engine.reactor
+        self.timeOut: float | None = channel.timeOut or None
+        self._path = path
+        self._channel = channel
+        self._owner = owner
+
+    def isForEngine(self, uri: bytes) -> bool:
+        if uri.partition(b"?")[0] != self._path:
+            return False
+        query = readQuery(uri.decode("latin-1"))
+        return query.get("transport") == "polling" and query.get("sid") in self.engine.sessions
+
+    def giveWay(self, transport: Any, address: IAddress | None) -> IProtocol:
+        setProtocol(transport, self._owner)
+        self._channel.setTimeout(self.timeOut)
+        return self._owner
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._owner.connectionLost(reason)
