@@ -88,7 +88,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.session.send(packet.data)
         if not self.isOpen:
             assert self.owner.ends == [CloseReason.SLOW_CONSUMER]
-            assert 0 < before <= self.SETTINGS.maxBuffered < before + len(packet.wire) + 200
+            assert before and before + len(packet.wire) > self.SETTINGS.maxBuffered
 
     @precondition(lambda self: self.isOpen)
     @rule(count=st.integers(1, 24), volatile=st.booleans())
