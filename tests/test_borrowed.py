@@ -116,8 +116,13 @@ class BorrowedTests(WireTestCase):
 
     def test_idle(self) -> None:
         """A connection that is borrowed and says nothing is dropped as the site would."""
-        self.owners[0].session.abort(self.owners[0].session.closeReason or "transport close")  # type: ignore[arg-type]
-        self.clock.pump([30] * 10)
+        self.site.timeOut = 60
+        self.link = Link().connect(self.site)
+        self.ask(self.request("GET", ""))
+        self.assertTrue(self.isBorrowed)
+        self.clock.advance(59)
+        self.assertFalse(self.link.disconnecting)
+        self.clock.advance(1)
         self.assertTrue(self.link.disconnecting)
 
     def test_lastRequest(self) -> None:
