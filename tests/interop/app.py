@@ -45,6 +45,16 @@ def auth(socket):
     return socket.handshake.auth
 
 
+@server.on("id")
+def ownId(socket):
+    return socket.id
+
+
+@server.on("handshake")
+def handshake(socket):
+    return {"protocol": socket.handshake.protocol, "query": dict(socket.handshake.query)}
+
+
 @server.on("number")
 def number(socket, n):
     socket.data.setdefault("numbers", []).append(n)
@@ -96,6 +106,14 @@ async def askRoom(socket, room, text):
     return await server.to(room).call("question", text, timeout=10)
 
 
+@server.on("gather")
+async def gather(socket, room, count):
+    """Join; who comes last tells all of them that the room is complete."""
+    socket.join(room)
+    if len(await server.to(room).fetch()) == count:
+        server.to(room).emit("complete")
+
+
 @server.on("kick me")
 def kick(socket):
     socket.disconnect()
@@ -133,6 +151,7 @@ def gone(socket, reason):
     if "ticking" in socket.data:
         stopTicking(socket)
     farewells[socket.id].callback(reason)
+    print(f"{socket.id} is gone: {reason}")
 
 
 for path in ("/red", "/blue"):
@@ -152,4 +171,16 @@ members.on("echo")(echo)
 @members.onConnect
 async def admit(socket, auth):
     if auth != {"token": "open sesame"}:
+        raise ConnectionRejected("who are you?", {"code": 401})
+
+
+guests = server.namespace("/guests")
+guests.on("echo")(echo)
+
+
+@guests.onConnect
+def receive(socket, auth):
+    """Clients of the first versions can send a token in the query of the URL only."""
+    token = (auth or {}).get("token") or socket.handshake.query.get("token")
+    if token != "open sesame":
         raise ConnectionRejected("who are you?", {"code": 401})

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tarfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,10 +19,14 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.support import ROOT, TWISTD, Program, freePort, requirePart, startProgram
+from tests.support import ROOT, TWISTD, Program, freePort, requirePart, run, startProgram
 
 FOLDER = Path(__file__).parent
 NODE = shutil.which("node") or shutil.which("nodejs")
+NPM = shutil.which("npm")
+
+FETCHED = FOLDER / ".fetched"
+"What the tests fetched once, because it does not install beside the rest."
 
 
 def requireJavaScriptClient(name: str) -> None:
@@ -41,6 +46,48 @@ def requirePythonClient(*modules: str) -> None:
     """
     missing = [name for name in modules if find_spec(name) is None]
     requirePart(not missing, f"no {', '.join(missing)}: pip install '.[test]'")
+
+
+def oldPython() -> str:
+    """
+    The Python of an environment with python-socketio 4.6.1, which cannot stand beside version 5.
+
+    It is made where it is missing, and kept. Where that cannot be done, the test is skipped (or fails, see
+    `requirePart`).
+    """
+    folder = FETCHED / "python-socketio-4.6.1"
+    executable = str(folder / "bin" / "python")
+    ready = folder / "ready"
+    if not ready.exists():
+        try:
+            run(sys.executable, "-m", "venv", "--clear", folder)
+            run(executable, "-m", "pip", "install", "--quiet", "python-socketio[client]==4.6.1")
+        except AssertionError as error:
+            requirePart(False, f"python-socketio 4.6.1 cannot be installed: {error}")
+        ready.touch()
+    return executable
+
+
+def oldBundle() -> str:
+    """
+    socket.io-client 1.3.6 for browsers, as its package on npm holds it.
+
+    The package does not install, for a dependency that is gone, but what it holds is whole. It is fetched
+    where it is missing, and kept. Where that cannot be done, the test is skipped (or fails, see
+    `requirePart`).
+    """
+    name = "socket.io-client-1.3.6"
+    bundle = FETCHED / name / "package" / "socket.io.js"
+    if not bundle.exists():
+        requirePart(NPM, "no npm: apt install npm")
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            run(NPM, "pack", "--pack-destination", FETCHED, "socket.io-client@1.3.6")
+        except AssertionError as error:
+            requirePart(False, f"{name} cannot be fetched: {error}")
+        with tarfile.open(FETCHED / f"{name}.tgz") as archive:
+            bundle.write_bytes(archive.extractfile("package/socket.io.js").read())
+    return bundle.read_text("utf-8")
 
 
 def javaScript(script: str, *arguments: str) -> list[str]:
