@@ -22,6 +22,7 @@ LIBRARIES = {
     "autobahn": "txrealtime.engineio.websocket",
     "websockets": "txrealtime.engineio.websocket",
     "orjson": "txrealtime.socketio.jsontext",
+    "msgpack": "txrealtime.socketio.msgpack",
     "txredisapi": "txrealtime.cluster.redis",
     "pika": "txrealtime.cluster.amqp",
 }

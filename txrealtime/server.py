@@ -86,9 +86,9 @@ class Server(Service):
         self.parser = parser or JSONParser()
         self._directory = Directory(self.parser, reactor)
 
-    def configure(self, *, path: str | None = None, **options: Any) -> None:
+    def configure(self, *, path: str | None = None, parser: IParser | None = None, **options: Any) -> None:
         """
-        Change the path or settings of a server that has not been used yet.
+        Change the path, parser or settings of a server that has not been used yet.
 
         ``twistd realtime`` does, where its command line says something else than the application.
 
@@ -100,6 +100,8 @@ class Server(Service):
         self.settings = replace(self.settings, **options)
         if path is not None:
             self.path = "/" + path.strip("/")
+        if parser is not None:
+            self.parser = self._directory.parser = parser
 
     # -- in a site -------------------------------------------------------------------
 

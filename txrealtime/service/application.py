@@ -18,8 +18,9 @@ from twisted.web.wsgi import WSGIResource
 from txrealtime import chat
 from txrealtime.server import Server
 from txrealtime.service.options import Options, StartupError
+from txrealtime.socketio.packet import IParser, JSONParser
 
-__all__ = ["Folder", "load", "rootOf", "serverOf"]
+__all__ = ["Folder", "load", "parserOf", "rootOf", "serverOf"]
 
 
 def load(option: str, name: str) -> Any:
@@ -63,6 +64,21 @@ def _lastLines(error: Exception) -> str:
     return "".join(lines).rstrip()
 
 
+def parserOf(name: str) -> IParser:
+    """
+    The parser with a name on the command line.
+
+    :raises StartupError: when its package is not installed.
+    """
+    if name == "json":
+        return JSONParser()
+    try:
+        from txrealtime.socketio.msgpack import MsgpackParser
+    except ModuleNotFoundError as error:
+        raise StartupError(f"--parser {name}: {error}; pip install txrealtime[{name}]") from None
+    return MsgpackParser()
+
+
 def serverOf(options: Options) -> Server:
     """
     The server that the command line names, configured as it says; without one, the chat's.
@@ -72,6 +88,8 @@ def serverOf(options: Options) -> Server:
     name, given = options["app"], dict(options["settings"])
     if options["path"] is not None:
         given["path"] = options["path"]
+    if options["parser"] is not None:
+        given["parser"] = parserOf(options["parser"])
     if name is None:
         return chat.makeServer(**given)
     found = load("--app", name)

@@ -53,7 +53,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.update(app=None, static=None, wsgi=None, path=None, listen=[], settings={})
+        self.update(app=None, static=None, wsgi=None, path=None, parser=None, listen=[], settings={})
 
     def opt_app(self, name: str) -> None:
         """the application: a txrealtime.Server, or a callable that returns one; the module is found from the
@@ -74,6 +74,13 @@ class Options(usage.Options):
     def opt_path(self, path: str) -> None:
         """where clients find Socket.IO (default: /socket.io, unless the application says otherwise)"""
         self["path"] = path
+
+    def opt_parser(self, name: str) -> None:
+        """what packets are made of, the same for all clients: json, or msgpack for those with
+        socket.io-msgpack-parser (default: json, unless the application says otherwise)"""
+        if name not in ("json", "msgpack"):
+            raise usage.UsageError(f"--parser {name}: expected json or msgpack")
+        self["parser"] = name
 
     def opt_listen(self, endpoint: str) -> None:
         """where to listen, as an endpoint string of Twisted: tcp:, ssl:, unix:, systemd: and others; may be
@@ -169,6 +176,7 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
         "What is served": [
             ("app", "--app MODULE:NAME"),
             ("path", "--path PATH"),
+            ("parser", "--parser NAME"),
             ("static", "--static FOLDER"),
             ("wsgi", "--wsgi MODULE:NAME"),
         ],

@@ -26,7 +26,7 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]
 
-__all__ = ["JSONText", "escaped"]
+__all__ = ["JSONText", "escaped", "explained"]
 
 # Below so many characters, the standard library's scanner is as fast.
 _LONG: Final = 256
@@ -88,7 +88,7 @@ class JSONText:
                 text = self._withoutLoneSurrogates(text, data)
         except (TypeError, ValueError, RecursionError) as error:
             self._attachments.clear()
-            raise _explained(data, first, error) from None
+            raise explained(data, first, error, _whyNot) from None
         return text
 
     def _makeEncoder(self, encodeString: Callable[[str], str]) -> Callable[[Any, int], Sequence[str]]:
@@ -162,44 +162,57 @@ def escaped(text: str) -> str:
     return _OTHER.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
-def _explained(data: Any, first: int, error: Exception) -> Exception:
-    """The error to raise at the caller, with the path to the value that cannot be sent."""
+def explained(data: Any, first: int, error: Exception, whyNot: Callable[[Any], str | None]) -> Exception:
+    """
+    The error to raise at the caller, with the path to the value that cannot be sent.
+
+    :param first: the number of the first argument.
+    :param error: what the encoder said.
+    :param whyNot: why a value that is no list or dictionary cannot be sent; ``None`` when it can.
+    """
     if isinstance(error, RecursionError):
         return ValueError("cannot send a value that contains itself, or is nested too deeply")
     try:
-        found = _findUnsendable(data, "", first)
+        found = _findUnsendable(data, whyNot, "", first)
     except RecursionError:  # the encoder may go deeper than we can
         found = None
     if found is None:
         return error
-    path, value = found
+    path, value, reason = found
+    if isinstance(value, (int, float)):
+        return ValueError(f"cannot send {value!r}, found at {path}: {reason}")
+    return TypeError(f"cannot send {type(value).__name__}, found at {path}: {reason}")
+
+
+_SENDABLE: Final = "expected None, bool, int, float, str, bytes, list, tuple, dict, UUID or Enum"
+
+
+def _whyNot(value: Any) -> str | None:
     if isinstance(value, float):
-        return ValueError(f"cannot send {value!r}, found at {path}: JSON has no such number")
-    return TypeError(
-        f"cannot send {type(value).__name__}, found at {path}: "
-        "expected None, bool, int, float, str, bytes, list, tuple, dict, UUID or Enum"
-    )
+        return None if math.isfinite(value) else "JSON has no such number"
+    known = isinstance(value, (str, int, bytes, bytearray, memoryview, UUID, type(None)))
+    return None if known else _SENDABLE
 
 
-def _findUnsendable(value: Any, path: str, first: int = 0) -> tuple[str, Any] | None:
-    """The first value that cannot be sent, and where it is: ``arguments[0]['when']``."""
+def _findUnsendable(
+    value: Any, whyNot: Callable[[Any], str | None], path: str, first: int = 0
+) -> tuple[str, Any, str] | None:
+    """The first value that cannot be sent, where it is, as in ``argument 0['when']``, and why."""
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, (str, int, float, bool, type(None))):
-                return f"a key of {path or 'the data'}", key
-            if found := _findUnsendable(item, f"{path}[{key!r}]"):
+                return f"a key of {path or 'the data'}", key, _SENDABLE
+            if found := _findUnsendable(item, whyNot, f"{path}[{key!r}]"):
                 return found
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            if found := _findUnsendable(item, f"{path}[{index}]" if path else f"argument {first + index}"):
+            name = f"{path}[{index}]" if path else f"argument {first + index}"
+            if found := _findUnsendable(item, whyNot, name):
                 return found
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            return path, value
-    elif not isinstance(value, (str, int, bytes, bytearray, memoryview, UUID, type(None))):
-        return path, value
+    elif reason := whyNot(value):
+        return path, value, reason
     return None
 
 

@@ -24,7 +24,16 @@ from zope.interface import Interface, implementer
 from txrealtime.errors import PacketError
 from txrealtime.socketio.jsontext import JSONText
 
-__all__ = ["RESERVED", "IDecoder", "IParser", "JSONParser", "Packet", "PacketType", "checkName"]
+__all__ = [
+    "RESERVED",
+    "IDecoder",
+    "IParser",
+    "JSONParser",
+    "Packet",
+    "PacketType",
+    "checkName",
+    "checkedData",
+]
 
 
 class PacketType(IntEnum):
@@ -193,7 +202,9 @@ class _Decoder:
             raise PacketError(f"data that cannot be read: {error}") from None
         if attachments:
             type = PacketType.EVENT if type is PacketType.BINARY_EVENT else PacketType.ACK
-        return Packet(type, namespace or "/", _checked(type, data, id), int(id) if id else None), attachments
+        return Packet(
+            type, namespace or "/", checkedData(type, data, bool(id)), int(id) if id else None
+        ), attachments
 
     def _attachmentCount(self, type: PacketType, count: str | None) -> int:
         if type < PacketType.BINARY_EVENT:
@@ -208,8 +219,13 @@ class _Decoder:
         return attachments
 
 
-def _checked(type: PacketType, data: Any, id: str) -> Any:
-    """The data of a packet, if it is what packets of this type carry ("Packet encoding")."""
+def checkedData(type: PacketType, data: Any, hasId: bool) -> Any:
+    """
+    The data of a packet, if it is what packets of this type carry ("Packet encoding").
+
+    :param hasId: whether the packet has an ack id.
+    :raises PacketError: if it is not.
+    """
     if type is PacketType.EVENT:
         if isinstance(data, list) and data:
             name = data[0]
@@ -222,7 +238,7 @@ def _checked(type: PacketType, data: Any, id: str) -> Any:
                 return [str(name), *data[1:]]
         raise PacketError("event data that is not an array with the event's name first")
     if type is PacketType.ACK:
-        if isinstance(data, list) and id:
+        if isinstance(data, list) and hasId:
             return data
         raise PacketError("an ack without an id, or whose data is not an array")
     if type is PacketType.CONNECT:
