@@ -22,11 +22,13 @@ from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txrealtime.engineio.packet import EngineIO4, Packet, PacketType, message
+from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, message
+from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.errors import ConnectionRejected, Disconnected
 from txrealtime.server import Server
@@ -58,28 +60,36 @@ class FakeTransport:
     :ivar reading: whether the session wants to read.  What a :class:`Client` sends meanwhile is
         delivered all the same, where a network would hold it back.
     :ivar pinged: called when a PING was sent.
+    :ivar ended: called when it is closed.
+
+    :param codec: the version of Engine.IO that its client speaks; 4 by default.
     """
 
     batch: Final = 16
 
-    def __init__(self, name: Literal["polling", "websocket"] = "websocket") -> None:
+    def __init__(
+        self, name: Literal["polling", "websocket"] = "websocket", codec: Codec | None = None
+    ) -> None:
         self.name: str = name
+        self._codec = codec or EngineIO4()
         self.writable = True
         self.sent: list[Packet] = []
         self.closed: CloseReason | None = None
         self.reading = True
         self.session: Session | None = None
         self.pinged: Callable[[], object] = lambda: None
+        self.ended: Callable[[], object] = lambda: None
 
     def send(self, packets: Sequence[Packet]) -> None:
         assert self.writable, "send() while the transport is not writable"
         assert self.closed is None, "send() after close()"
-        codec = EngineIO4()
+        codec = self._codec
         for packet in packets:
             if self.name == "polling":
-                self.sent += codec.decodePayload(codec.encodePayload([packet]))
+                body = codec.encodePayload([packet])
+                self.sent += codec.decodePayload(body, codec.isOctets(body))
             else:
-                self.sent.append(_decoded(packet))
+                self.sent.append(self.decoded(packet))
             if packet.type is PacketType.PING:
                 self.pinged()
 
@@ -88,12 +98,18 @@ class FakeTransport:
         taken, self.sent = self.sent, []
         return taken
 
+    def decoded(self, packet: Packet) -> Packet:
+        """What the other side of a WebSocket makes of a packet."""
+        wire, isBinary = self._codec.encodeMessage(packet)
+        return self._codec.decodeBytes(wire) if isBinary else self._codec.decodeText(wire.decode())
+
     def farewell(self, reason: CloseReason) -> Sequence[Packet]:
         return ()
 
     def close(self, reason: CloseReason) -> None:
         self.closed = self.closed or reason
         self.writable = False
+        self.ended()
 
     def pauseReading(self) -> None:
         self.reading = False
@@ -106,7 +122,7 @@ class Client:
     """
     A client of a server under test.
 
-    It answers heartbeats, and collects what it gets until it is asked.
+    It keeps up its heartbeat, and collects what it gets until it is asked.
 
     :param server: the server, made with a Clock.
     :param parser: what it speaks; as the server does by default.
@@ -114,6 +130,8 @@ class Client:
     :param query: fields of its URL's query.
     :param address: where it comes from.
     :param transport: the name of the transport that it seems to be on.
+    :param protocol: 4; or 3 for a client as Socket.IO 1 and 2 have them, of a server with
+        ``allowEIO3``.
     :raises HandshakeError: when the server's engine refuses it at once.
     :ivar whenOpen: a Deferred that fires when the engine has let it in, and fails with
         :exc:`~txrealtime.errors.HandshakeError` if ``allowRequest`` refuses it later.
@@ -128,6 +146,7 @@ class Client:
         address: str = "127.0.0.1",
         transport: Literal["polling", "websocket"] = "websocket",
         parser: socketio.IParser | None = None,
+        protocol: Literal[3, 4] = 4,
     ) -> None:
         self._server = server
         self._parser = parser or server.parser
@@ -138,10 +157,14 @@ class Client:
         self._calls: dict[tuple[str, int], Deferred[Any]] = {}
         self._handlers: dict[tuple[str, str], Any] = {}
         self._lastCall = -1
+        self._refused: dict[str, ConnectionRejected] = {}
+        self._isOld = protocol == 3
         self._answersHeartbeats = True
-        self.transport = FakeTransport(transport)
+        self._heartbeat: IDelayedCall | None = None
+        self.transport = FakeTransport(transport, EngineIO3() if self._isOld else EngineIO4())
         self.disconnections: list[str] = []
-        url = f"{server.path}/?" + urlencode({"EIO": "4", "transport": transport, **(query or {})})
+        fields = {"EIO": str(protocol), "transport": transport, **(query or {})}
+        url = f"{server.path}/?{urlencode(fields)}"
         engine = server.engine
         handshake = engine.readHandshake({"host": "localhost", **(headers or {})}, url, address, False)
         self.session: Session | None = None
@@ -155,11 +178,27 @@ class Client:
     def _opened(self, session: Session) -> None:
         self.session = self.transport.session = session
         self.transport.pinged = self._pinged
+        self.transport.ended = self._stopPinging
+        if self._isOld and self.transport.closed is None:
+            self._startPinging()
         self.flush()
 
     def _pinged(self) -> None:
         if self._answersHeartbeats:
             self._deliver(Packet(PacketType.PONG))
+
+    def _startPinging(self) -> None:
+        interval = self._server.settings.pingInterval
+        self._heartbeat = self._server.namespace().reactor.callLater(interval, self._ping)
+
+    def _ping(self) -> None:
+        self._startPinging()
+        self._deliver(Packet(PacketType.PING))
+
+    def _stopPinging(self) -> None:
+        heartbeat, self._heartbeat = self._heartbeat, None
+        if heartbeat is not None and heartbeat.active():
+            heartbeat.cancel()
 
     # -- connecting ----------------------------------------------------------------
 
@@ -172,8 +211,25 @@ class Client:
         """
         joined: Deferred[str] = Deferred()
         self._connecting[namespace] = joined
-        self._sendPacket(socketio.Packet(socketio.PacketType.CONNECT, namespace, auth))
+        if not self._isOld:
+            self._sendPacket(socketio.Packet(socketio.PacketType.CONNECT, namespace, auth))
+        elif namespace != "/":
+            asked = f"{namespace}?{urlencode(auth)}" if auth else namespace
+            self._sendPacket(socketio.Packet(socketio.PacketType.CONNECT, asked))
+        elif "/" in self._ids or "/" in self._refused:  # where it is, or not, without having asked
+            self._connected("/", self._refused.pop("/", None))
         return joined
+
+    def _connected(self, namespace: str, rejection: ConnectionRejected | None = None) -> None:
+        """The server has answered a CONNECT, or what stands for it."""
+        joined = self._connecting.pop(namespace, None)
+        if rejection is None:
+            if joined is not None:
+                joined.callback(self._ids[namespace])
+        elif joined is not None:
+            joined.errback(rejection)
+        else:
+            self._refused[namespace] = rejection
 
     def disconnect(self, namespace: str = "/") -> None:
         """Leave a namespace."""
@@ -244,14 +300,15 @@ class Client:
         return self._received.pop(namespace, [])
 
     def ignoreHeartbeats(self) -> None:
-        """Answer no PING any more, as a machine that sleeps."""
+        """Keep up the heartbeat no longer, as a machine that sleeps."""
         self._answersHeartbeats = False
+        self._stopPinging()
 
     # -- the wire --------------------------------------------------------------------
 
     def _sendPacket(self, packet: socketio.Packet) -> None:
         for part in self._parser.encode(packet):
-            self._deliver(_decoded(message(part)))
+            self._deliver(self.transport.decoded(message(part)))
         self.flush()
 
     def _deliver(self, packet: Packet) -> None:
@@ -275,12 +332,10 @@ class Client:
         namespace, data = packet.namespace, packet.data
         match packet.type:
             case socketio.PacketType.CONNECT:
-                self._ids[namespace] = data["sid"]
-                if namespace in self._connecting:
-                    self._connecting.pop(namespace).callback(data["sid"])
+                self._ids[namespace] = self._oldId(namespace) if self._isOld else data["sid"]
+                self._connected(namespace)
             case socketio.PacketType.CONNECT_ERROR:
-                rejection = ConnectionRejected(data["message"], data.get("data"))
-                self._connecting.pop(namespace).errback(rejection)
+                self._connected(namespace, _rejection(data, self._isOld))
             case socketio.PacketType.DISCONNECT:
                 self._ids.pop(namespace, None)
                 self.disconnections.append(namespace)
@@ -290,6 +345,11 @@ class Client:
                 answer.callback(args[0] if len(args) == 1 else args or None)
             case socketio.PacketType.EVENT:
                 self._eventReceived(packet)
+
+    def _oldId(self, namespace: str) -> str:
+        """What a client of Socket.IO 2 takes for its id."""
+        sid: str = self.opened["sid"]
+        return sid if namespace == "/" else f"{namespace}#{sid}"
 
     def _eventReceived(self, packet: socketio.Packet) -> None:
         event, *args = packet.data
@@ -301,7 +361,8 @@ class Client:
             self._sendPacket(socketio.Packet(socketio.PacketType.ACK, packet.namespace, data, packet.id))
 
 
-def _decoded(packet: Packet) -> Packet:
-    """What the other side of a WebSocket makes of a packet."""
-    codec = EngineIO4()
-    return codec.decodeBytes(packet.wire) if packet.isBinary else codec.decodeText(packet.wire.decode())
+def _rejection(data: Any, isOld: bool) -> ConnectionRejected:
+    """What a CONNECT_ERROR says; from protocol 4, either a message or data."""
+    if not isOld:
+        return ConnectionRejected(data["message"], data.get("data"))
+    return ConnectionRejected(data) if isinstance(data, str) else ConnectionRejected(data=data)
