@@ -80,11 +80,11 @@ PEERS = [
     Peer("txrealtime", "txrealtime", "txrealtime", twistd(), versions=OURS, tls=twistd(listen=SSL)),
     Peer(
         "txrealtime-speed",
-        "txrealtime[speed]",
+        "txrealtime[speed], quickepoll",
         "speed",
-        twistd(),
+        twistd("--reactor=quickepoll"),
         versions=OURS,
-        tls=twistd(listen=SSL),
+        tls=twistd("--reactor=quickepoll", listen=SSL),
     ),
     Peer(
         "txrealtime-site",
