@@ -67,7 +67,7 @@ class JSONText:
             except TypeError:
                 pass  # it refuses more than we do
         # It writes null for NaN, which we refuse.
-        if "null" in text:
+        if "null" in text and (text == "null" or _mayHoldNaN(data)):
             self._attachments.clear()
             text = self._encodeFully(data, first)
         return (text, self._takeAttachments(text)) if self._attachments else (text, ())
@@ -145,6 +145,24 @@ class JSONText:
         if end != len(text) and text[end:].strip(_BLANKS):
             raise ValueError("text after the JSON")
         return data
+
+
+_LEAVES: Final = frozenset([str, int, bool, type(None), bytes])
+
+
+def _mayHoldNaN(data: Any) -> bool:
+    """Whether there is a float without a value among what orjson has encoded, or something unusual."""
+    containers = [data]
+    for container in containers:
+        for value in container.values() if container.__class__ is dict else container:
+            kind = value.__class__
+            if kind in _LEAVES:
+                continue
+            if kind is dict or kind is list or kind is tuple:
+                containers.append(value)
+            elif kind is not float or not math.isfinite(value):
+                return True
+    return False
 
 
 _OPTIONS: Final = (
