@@ -101,8 +101,8 @@ def _fieldsOf(request: HTTPRequest) -> dict[str, str]:
 def _script(index: str, body: bytes) -> bytes:
     """What runs in the page."""
     # ASCII, so U+2028 and U+2029, which end a line of JavaScript, are escaped with the rest; and
-    # nothing in it ends a <script> or begins a comment.
-    text = json.dumps(body.decode(errors="replace")).replace("<", "\\u003c").replace("/", "\\/")
+    # without "<", nothing in it ends a script or begins a comment of HTML.
+    text = json.dumps(body.decode(errors="replace")).replace("<", "\\u003c")
     return f"___eio[{index}]({text});".encode()
 
 
