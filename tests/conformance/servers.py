@@ -81,9 +81,12 @@ class ProtocolServers(MultiService):
 
     def __init__(self, allowEIO3: bool = False) -> None:
         super().__init__()
-        settings = {"pingInterval": PING_INTERVAL, "pingTimeout": PING_TIMEOUT, "origins": "*"}
-        if allowEIO3:
-            settings["allowEIO3"] = True
+        settings = {
+            "pingInterval": PING_INTERVAL,
+            "pingTimeout": PING_TIMEOUT,
+            "origins": "*",
+            "allowEIO3": allowEIO3,
+        }
         self.engine = Engine(Echo, Settings(**settings), reactor)
         self.server = Server(
             connectTimeout=CONNECT_TIMEOUT, drainTimeout=DRAIN_TIMEOUT, reactor=reactor, **settings
