@@ -19,14 +19,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from zope.interface import Attribute, Interface, implementer
 
 from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody
 from txrealtime.engineio.packet import (
     NOOP,
     PING,
@@ -43,21 +43,6 @@ __all__ = ["CloseReason", "IReceiver", "ITransport", "Session", "State"]
 _log = Logger()
 
 
-class CloseReason(StrEnum):
-    """Why a session, or a socket on it, ended: the words that Socket.IO users know."""
-
-    TRANSPORT_CLOSE = "transport close"
-    TRANSPORT_ERROR = "transport error"
-    PING_TIMEOUT = "ping timeout"
-    PARSE_ERROR = "parse error"
-    FORCED_CLOSE = "forced close"
-    FORCED_SERVER_CLOSE = "forced server close"
-    CLIENT_DISCONNECT = "client namespace disconnect"
-    SERVER_DISCONNECT = "server namespace disconnect"
-    SHUTTING_DOWN = "server shutting down"
-    SLOW_CONSUMER = "slow consumer"
-
-
 class State(Enum):
     """Where a session is in its life."""
 
@@ -69,53 +54,6 @@ class State(Enum):
 # In Python 3.11, to look up a member of an enumeration takes longer than to compare it.
 _OPEN: Final = State.OPEN
 _MESSAGE: Final = PacketType.MESSAGE
-
-
-class IReceiver(Interface):
-    """What owns a session and receives its messages.  Its methods must not raise."""
-
-    def messageReceived(data: str | bytes) -> None:
-        """A message came.  Never called after :meth:`sessionClosed`."""
-
-    def sessionClosed(reason: CloseReason) -> None:
-        """The session has ended.  Called once."""
-
-
-@implementer(IReceiver)
-class Nobody:
-    """The receiver of a session that has none yet."""
-
-    def messageReceived(self, data: str | bytes) -> None:
-        pass
-
-    def sessionClosed(self, reason: CloseReason) -> None:
-        pass
-
-
-class ITransport(Interface):
-    """What carries a session's packets: a polling client's requests, or a WebSocket."""
-
-    name: str = Attribute("``polling`` or ``websocket``, as on the wire.")
-    writable: bool = Attribute("Whether :meth:`send` may be called now.")
-    batch: int = Attribute("How many packets one :meth:`send` may carry.")
-
-    def send(packets: Sequence[Packet]) -> None:
-        """Send packets, now.  Only while :attr:`writable`."""
-
-    def farewell(reason: CloseReason) -> Sequence[Packet]:
-        """What tells the client of the session's end, to be sent with the last packets."""
-
-    def close(reason: CloseReason) -> None:
-        """
-        End the transport once what was sent has gone out; at once when the reason is
-        :attr:`CloseReason.SLOW_CONSUMER`, since then nothing goes out.
-        """
-
-    def pauseReading() -> None:
-        """Read nothing more from the client until :meth:`resumeReading`."""
-
-    def resumeReading() -> None:
-        """Read on."""
 
 
 class Session:
@@ -357,29 +295,27 @@ class Session:
             self.settings.upgradeTimeout, self._upgradeFailed, "not finished within upgradeTimeout"
         )
 
-    def _upgraded(self, candidate: ITransport) -> None:
-        self._forgetUpgrade()
-        old, self.transport = self.transport, candidate
+    def _upgraded(self) -> None:
+        old, self.transport = self.transport, self._takeCandidate()
         old.close(CloseReason.TRANSPORT_CLOSE)
         if self._paused:
-            candidate.pauseReading()
+            self.transport.pauseReading()
         self._flush()
 
     def _upgradeFailed(self, why: str) -> None:
         """Close the newcomer; polling goes on as if it had never come."""
-        if self._upgrade is None:
-            return
-        candidate = self._upgrade.candidate
-        self._forgetUpgrade()
+        candidate = self._takeCandidate()
         _log.debug("session {session}: upgrade failed: {why}", session=self.label, why=why)
         candidate.close(CloseReason.TRANSPORT_ERROR)
         self._flush()
 
-    def _forgetUpgrade(self) -> None:
-        if self._upgrade is not None:
-            if self._upgrade.timer.active():
-                self._upgrade.timer.cancel()
-            self._upgrade = None
+    def _takeCandidate(self) -> ITransport:
+        """The WebSocket on probation, which is so no longer."""
+        upgrade, self._upgrade = self._upgrade, None
+        assert upgrade is not None
+        if upgrade.timer.active():
+            upgrade.timer.cancel()
+        return upgrade.candidate
 
     # -- the end -------------------------------------------------------------
 
@@ -439,9 +375,7 @@ class Session:
     def _finish(self) -> None:
         """Nothing more will be sent or received."""
         if self._upgrade is not None:
-            candidate = self._upgrade.candidate
-            self._forgetUpgrade()
-            candidate.close(CloseReason.TRANSPORT_ERROR)
+            self._takeCandidate().close(CloseReason.TRANSPORT_ERROR)
         self._queue.clear()
         self.buffered = 0
         if self._timer is not None and self._timer.active():
@@ -477,7 +411,9 @@ class _ServerAsks:
     @staticmethod
     def _ask(session: Session) -> None:
         session._awaitsPong = True
-        session._signOfLifeWithin(session.settings.pingTimeout)
+        # If this timer is late, the next is not late on top of it.
+        late = session._reactor.seconds() - session._timer.getTime() if session._timer is not None else 0.0
+        session._signOfLifeWithin(max(0.0, session.settings.pingTimeout - late))
         session.sendPackets([PING])
 
     @staticmethod
@@ -525,6 +461,6 @@ class _Upgrade:
             self.candidate.send([Packet(PacketType.PONG, "probe")])
             self.session.transportWritable(self.session.transport)
         elif packet.type is PacketType.UPGRADE and self.probed:
-            self.session._upgraded(self.candidate)
+            self.session._upgraded()
         else:
             self.session._upgradeFailed(f"{packet.type.name} where a probe was expected")
