@@ -4,7 +4,8 @@ The servers that the official suites expect, each on a port of its own: `twistd 
 ==================  =====  ====================================================================
 variable            port   suite
 ==================  =====  ====================================================================
-PORT                3000   the protocol suites: Engine.IO at /engine.io/, Socket.IO at /socket.io/
+PORT                3000   the protocol suites: Engine.IO 4 at /engine.io/, Socket.IO 5 at /socket.io/
+EIO3_PORT           3001   that of Engine.IO 3 at /engine.io/: clients of both versions are served
 ECHO_PORT           9001   Autobahn's, of WebSocket itself
 CLIENT_PORT         3210   socket.io-client's own, without connection state recovery
 ENGINE_CLIENT_PORT  3212   engine.io-client's own

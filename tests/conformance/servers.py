@@ -365,19 +365,22 @@ def conformance(environ: Mapping[str, str]) -> MultiService:
     """
     All servers, on the loopback interface.
 
-    :param environ: may name other ports: PORT for the protocol suites, ECHO_PORT for Autobahn's, CLIENT_PORT
-        for socket.io-client's and ENGINE_CLIENT_PORT for engine.io-client's.
+    :param environ: may name other ports: PORT for the protocol suites but Engine.IO 3's, EIO3_PORT for that,
+        ECHO_PORT for Autobahn's, CLIENT_PORT for socket.io-client's and ENGINE_CLIENT_PORT for
+        engine.io-client's.
     """
     service = MultiService()
     protocols = ProtocolServers()
+    protocols3 = ProtocolServers(allowEIO3=True)
     client = clientServer()
     engineClient = EngineClientServer()
-    for child in (protocols, client, EngineService(engineClient)):
+    for child in (protocols, protocols3, client, EngineService(engineClient)):
         child.setServiceParent(service)
     engineRoot = Resource()
     engineRoot.putChild(b"engine.io", engineClient)
     for variable, port, factory in (
         ("PORT", 3000, protocols.site("/socket.io")),
+        ("EIO3_PORT", 3001, protocols3.site("/engine.io")),
         ("ECHO_PORT", 9001, echoFactory()),
         ("CLIENT_PORT", 3210, client.site(Resource())),
         ("ENGINE_CLIENT_PORT", 3212, Site(engineRoot)),

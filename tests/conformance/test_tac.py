@@ -15,7 +15,8 @@ from tests.support import ROOT, TWISTD, freePort, startProgram
 
 class ConformanceTacTests(TestCase):
     async def setUp(self) -> None:
-        self.ports = {name: freePort() for name in ("PORT", "ECHO_PORT", "CLIENT_PORT", "ENGINE_CLIENT_PORT")}
+        names = ("PORT", "EIO3_PORT", "ECHO_PORT", "CLIENT_PORT", "ENGINE_CLIENT_PORT")
+        self.ports = {name: freePort() for name in names}
         command = [TWISTD, "-n", "--pidfile=", "-y", str(ROOT / "tac" / "conformance.tac")]
         environment = {name: str(port) for name, port in self.ports.items()}
         # From another folder: the file finds the tests by itself.
@@ -32,6 +33,7 @@ class ConformanceTacTests(TestCase):
         for name, path, pingInterval, maxPayload in (
             ("PORT", "/engine.io/", 300, 1_000_000),
             ("PORT", "/socket.io/", 300, 1_000_000),
+            ("EIO3_PORT", "/engine.io/", 300, 1_000_000),
             ("CLIENT_PORT", "/socket.io/", 2000, 1_000_000),
             ("ENGINE_CLIENT_PORT", "/engine.io/", 500, 100),
         ):
@@ -39,6 +41,13 @@ class ConformanceTacTests(TestCase):
             reply = await wire.request("GET", {"EIO": "4", "transport": "polling"})
             opening = json.loads(reply.text.partition("\x1e")[0][1:])
             self.assertEqual((opening["pingInterval"], opening["maxPayload"]), (pingInterval, maxPayload))
+
+    async def test_onePortServesVersion3(self) -> None:
+        for name, status in (("PORT", 400), ("EIO3_PORT", 200)):
+            reply = await self.wireTo(name, "/engine.io/").request(
+                "GET", {"EIO": "3", "transport": "polling"}
+            )
+            self.assertEqual(reply.status, status)
 
     async def test_echoesCompressedMessages(self) -> None:
         deflate = PerMessageDeflate()
