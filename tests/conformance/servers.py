@@ -75,17 +75,19 @@ class ProtocolServers(MultiService):
     An Engine.IO server that echoes and a Socket.IO server that answers, for the protocol suites.
 
     :param allowEIO3: whether to serve version 3 of Engine.IO too.
+    :param shortWays: whether plain frames and requests are read without Autobahn and twisted.web.
     :ivar engine: the Engine.IO server.
     :ivar server: the Socket.IO server.
     """
 
-    def __init__(self, allowEIO3: bool = False) -> None:
+    def __init__(self, allowEIO3: bool = False, shortWays: bool = True) -> None:
         super().__init__()
         settings = {
             "pingInterval": PING_INTERVAL,
             "pingTimeout": PING_TIMEOUT,
             "origins": "*",
             "allowEIO3": allowEIO3,
+            "shortWays": shortWays,
         }
         self.engine = Engine(Echo, Settings(**settings), reactor)
         self.server = Server(

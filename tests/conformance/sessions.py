@@ -148,6 +148,15 @@ class ProtocolCase(TestCase):
         self.assertEqual((await self.poll(sid)).status, 400)
 
 
+class LongWay:
+    """
+    The same, of a server that has everything read by Autobahn and twisted.web.
+    """
+
+    def servers(self) -> ProtocolServers:
+        return ProtocolServers(shortWays=False)
+
+
 class SessionCases:
     """
     The cases that both versions of Engine.IO share; mixed into a ProtocolCase.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from tests.conformance.sessions import ProtocolCase, SessionCases4
+from tests.conformance.sessions import LongWay, ProtocolCase, SessionCases4
 from tests.conformance.wire import WebSocket
 
 
@@ -90,6 +90,14 @@ class EngineIO4ResourceSessionTests(EngineIO4SessionTests):
 
 class EngineIO4ResourceMessageTests(EngineIO4MessageTests):
     host = "/socket.io"
+
+
+class EngineIO4LongWaySessionTests(LongWay, EngineIO4SessionTests):
+    pass
+
+
+class EngineIO4LongWayMessageTests(LongWay, EngineIO4MessageTests):
+    pass
 
 
 class EngineIO4StricterTests(EngineIO4Case):

@@ -43,13 +43,16 @@ class _ClientTests:
 
     steps = STEPS
 
+    options: Sequence[str] = ()
+    "Further options of the server."
+
     def command(self, transport: str, url: str) -> Sequence[str]:
         """The client's script; where the client cannot be had, skips the test."""
         raise NotImplementedError
 
     async def scenario(self, transport: str, *steps: str) -> None:
         # Pings fall among everything else; 1 MB in base64 is more than the default of --max-payload.
-        options = ["--ping-interval", "0.3", "--max-payload", "5000000"]
+        options = ["--ping-interval", "0.3", "--max-payload", "5000000", *self.options]
         server = RealtimeServer(self, "--app", "tests.interop.app:server", *options)
         command = self.command(transport, server.url)
         await server.start()
@@ -114,3 +117,25 @@ class PythonAsyncClientTests(_PythonTests, TestCase):
 
     client = "AsyncClient"
     needs = ["aiohttp"]
+
+
+class _LongWay:
+    """To a server that has everything read by Autobahn and twisted.web."""
+
+    options = ("--no-short-ways",)
+
+
+class JavaScript4LongWayTests(_LongWay, JavaScript4Tests):
+    pass
+
+
+class JavaScript3LongWayTests(_LongWay, JavaScript3Tests):
+    pass
+
+
+class PythonClientLongWayTests(_LongWay, PythonClientTests):
+    pass
+
+
+class PythonAsyncClientLongWayTests(_LongWay, PythonAsyncClientTests):
+    pass

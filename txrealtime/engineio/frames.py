@@ -197,7 +197,7 @@ class FrameProtocol(Protocol):
             autobahn = self._ensureAutobahn()
             autobahn.feed(data)
             if self._autobahn is autobahn:
-                self._autobahnReads = not autobahn.isBetweenMessages
+                self._autobahnReads = not (self.factory.settings.shortWays and autobahn.isBetweenMessages)
 
     def _ensureAutobahn(self) -> Autobahn:
         if self._autobahn is None:
@@ -250,10 +250,11 @@ class FrameProtocol(Protocol):
         # in a broadcast to a thousand, each look is a miss of the processor's cache.
         send = self._send
         if send is None:
-            send = self._send = directSend(self.transport)
+            send = directSend(self.transport) if self.factory.settings.shortWays else None
             if send is None:
                 self.transport.write(data)
                 return
+            self._send = send
         try:
             sent = send(data)
         except OSError:
@@ -275,7 +276,7 @@ class FrameProtocol(Protocol):
         autobahn = self._autobahn
         if autobahn is None:
             return  # the connection was lost while somebody thought about it
-        if not autobahn.compresses:
+        if self.factory.settings.shortWays and not autobahn.compresses:
             # It took 8 kB; another is made if something extraordinary comes.
             rest = autobahn.takeRest()
             self._autobahn = None

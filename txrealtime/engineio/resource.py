@@ -133,7 +133,8 @@ class Engine:
         """Serve a request that ``twisted.web`` has read."""
         if (request.getHeader(b"upgrade") or b"").lower() == b"websocket":
             return takeOver(request, self.webSockets)
-        borrowAfter(request, self)
+        if self.settings.shortWays:
+            borrowAfter(request, self)
         self.serve(WebRequest(request))
         return NOT_DONE_YET
 

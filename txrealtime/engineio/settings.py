@@ -59,6 +59,10 @@ class Settings:
     )
     perMessageDeflate: bool = setting(False, "compress WebSocket messages (costs memory and CPU per client)")
 
+    shortWays: bool = setting(
+        True, "read plain WebSocket frames and polling requests without Autobahn and twisted.web"
+    )
+
     def __post_init__(self) -> None:
         for name in ("transports", "origins", "trustedProxies"):
             value = getattr(self, name)

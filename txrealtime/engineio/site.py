@@ -134,9 +134,11 @@ class EngineSite(Site):
             segments = [unquote_to_bytes(segment) for segment in segments]
         return segments == self._segments
 
-    def buildProtocol(self, addr: IAddress | None) -> EngineChannel:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         """A connection begins with the short way."""
-        return EngineChannel(self, addr)
+        if self.engine.settings.shortWays:
+            return EngineChannel(self, addr)
+        return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
 
     def giveWay(self, transport: Any, address: IAddress | None) -> IProtocol:
         """``twisted.web``'s own way, for what the short one does not take."""

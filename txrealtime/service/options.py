@@ -165,7 +165,7 @@ _SUBJECTS: Final = {
         "disconnectOnStop",
     ),
     "Limits": ("maxPayload", "maxBuffered", "maxWaiting", "maxAttachments"),
-    "Compression": ("compressionThreshold", "perMessageDeflate"),
+    "Compression and speed": ("compressionThreshold", "perMessageDeflate", "shortWays"),
 }
 
 
