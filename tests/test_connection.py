@@ -11,7 +11,10 @@ from twisted.logger import capturedLogs
 
 from tests.talk import Recorder, Steps, TalkTestCase, textOf
 from txrealtime import AckTimeout, CloseReason, ConnectionRejected, Disconnected, Socket
-from txrealtime.testing import Client
+from txrealtime.engineio.packet import message
+from txrealtime.engineio.packet3 import EngineIO3
+from txrealtime.socketio.packet import Packet, PacketType
+from txrealtime.testing import Client, FakeTransport
 
 
 class AdmissionTests(TalkTestCase):
@@ -1011,3 +1014,167 @@ class NamespacesTests(TalkTestCase):
         self.assertNoResult(asked)
         self.sendText(self.client, '3/red,0["right"]')
         self.assertEqual(self.successResultOf(asked), "right")
+
+
+class Protocol4Tests(TalkTestCase):
+    """
+    Clients of Socket.IO 1 and 2, in whose protocol, the fourth, only the way into a namespace differs.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.makeServer(allowEIO3=True)
+        self.lobby = Recorder()
+        self.server.mount("/lobby", self.lobby)
+
+    def old(self, **options: Any) -> Client:
+        return self.makeClient(self.server, protocol=3, **options)
+
+    def test_inWithoutAsking(self) -> None:
+        calls = []
+        self.server.onConnect(lambda socket, auth: calls.append((socket.id, auth)))
+        client = self.makeClient(self.server, protocol=3)
+        self.assertEqual(calls, [(client.id(), None)])
+        self.assertEqual(self.successResultOf(client.connect()), client.id())
+
+    def test_onTheWire(self) -> None:
+        transport = FakeTransport("polling", EngineIO3())
+        handshake = self.server.engine.readHandshake({}, "/socket.io/?EIO=3", "127.0.0.1", False)
+        session = self.server.engine.openSession(handshake, transport)
+        self.assertEqual([packet.data for packet in transport.take()][1:], ["0"])
+        for text in ("0/lobby", "0/lobby?a=1,"):
+            session.packetReceived(transport, message(text))
+            session.packetReceived(transport, message("1/lobby"))
+            self.assertEqual([packet.data for packet in transport.take()], ["0/lobby,"])
+        session.packetReceived(transport, message("0/nowhere,"))
+        self.assertEqual([packet.data for packet in transport.take()], ['4/nowhere,"Invalid namespace"'])
+        session.abort(CloseReason.FORCED_CLOSE)
+
+    def test_ids(self) -> None:
+        """Those that clients 2 make themselves, of the sid."""
+        client = self.old()
+        sid = client.session.sid
+        self.assertEqual(client.id(), sid)
+        self.assertEqual(self.successResultOf(client.connect("/lobby")), f"/lobby#{sid}")
+        self.assertEqual(list(self.lobby.sockets), [f"/lobby#{sid}"])
+        self.assertEqual(list(self.server.namespace().sockets), [sid])
+
+    def test_idsAreNotLogged(self) -> None:
+        """They hold the session's secret."""
+        self.server.on("fail")(lambda socket: 1 / 0)
+        self.lobby.on("fail")(lambda socket: 1 / 0)
+        client = self.old()
+        self.successResultOf(client.connect("/lobby"))
+        sockets = [self.socketOf(self.server, client, path) for path in ("/", "/lobby")]
+        with capturedLogs() as events:
+            client.emit("fail")
+            client.emit("fail", namespace="/lobby")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        secret = client.session.sid
+        self.assertNotIn(secret, textOf(events) + repr(sockets))
+        self.assertIn(secret[:6], textOf(events))
+
+    def test_queryIsAuth(self) -> None:
+        client = self.old()
+        id = self.successResultOf(client.connect("/lobby", {"token": "größe & co", "empty": ""}))
+        self.assertEqual(self.lobby.take(), [("connected", id, {"token": "größe & co", "empty": ""})])
+        self.assertEqual(self.lobby.sockets[id].handshake.auth["token"], "größe & co")
+
+    def test_queryIsNotThePath(self) -> None:
+        client = self.old()
+        self.successResultOf(client.connect("/lobby", {"a": "1"}))
+        self.sendText(client, '2/lobby,0["unknown"]', "1/lobby,", "0/lobby?a=2,")
+        self.assertEqual(
+            [call[0] for call in self.lobby.take()],
+            ["connected", "disconnecting", "disconnected", "connected"],
+        )
+
+    def test_refusal(self) -> None:
+        """A message, or data in its place."""
+        client = self.old()
+        for rejection, expected in (
+            (ConnectionRejected("no"), ("no", None)),
+            (ConnectionRejected("no", {"code": 401}), ("Connection rejected by server", {"code": 401})),
+            (ConnectionRejected("no", [0]), ("Connection rejected by server", [0])),
+            # It would be taken for the number of an ack.
+            (ConnectionRejected("no", 7), ("no", None)),
+        ):
+            self.lobby.admission = rejection
+            error = self.failureResultOf(client.connect("/lobby"), ConnectionRejected).value
+            self.assertEqual((error.message, error.data), expected)
+
+    def test_refusedFromTheFirst(self) -> None:
+        """Without a namespace it may not stay."""
+
+        @self.server.onConnect
+        def refuse(socket: Socket) -> None:
+            raise ConnectionRejected("not you")
+
+        client = self.old()
+        error = self.failureResultOf(client.connect(), ConnectionRejected).value
+        self.assertEqual(error.message, "not you")
+        self.assertIsNone(client.transport.closed)
+        self.advance(45)
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+
+    def test_closedFromTheFirst(self) -> None:
+        """Even before the session knows whom it belongs to."""
+        reasons = []
+        self.server.onDisconnect(lambda socket, reason: reasons.append(reason))
+        self.server.onConnect(lambda socket: socket.disconnect(close=True))
+        client = self.old()
+        self.assertIsNotNone(client.transport.closed)
+        self.assertEqual((reasons, self.server.namespace().sockets), ([], {}))
+
+    def test_admissionWaits(self) -> None:
+        admission: Deferred[None] = Deferred()
+        self.server.onConnect(lambda socket: admission)
+        client = self.old()
+        joined = client.connect()
+        self.advance(100)
+        self.assertNoResult(joined)
+        admission.callback(None)
+        client.flush()
+        self.successResultOf(joined)
+
+    def test_asksAllTheSame(self) -> None:
+        client = self.old()
+        self.sendText(client, "0")
+        self.assertEqual(client.transport.closed, CloseReason.FORCED_SERVER_CLOSE)
+
+    def test_talk(self) -> None:
+        """Events, acks and rooms are as with everybody."""
+
+        @self.server.on("ask")
+        async def ask(socket: Socket, *args: Any) -> Any:
+            socket.join("red")
+            return await socket.call("answer", *args)
+
+        old, new = self.old(), self.join(self.server)
+        for client in (old, new):
+            client.on("answer", lambda *args: args[::-1])
+            answer = client.call("ask", "€", {"a": b"\x00"})
+            self.assertEqual(self.successResultOf(answer), ({"a": b"\x00"}, "€"))
+            client.received()
+        self.server.to("red").emit("news", "𝄞", b"\x01")
+        for client in (old, new):
+            self.assertEqual(client.received(), [("news", "𝄞", b"\x01")])
+        protocols = {socket.handshake.protocol for socket in self.server.namespace().sockets.values()}
+        self.assertEqual(protocols, {3, 4})
+
+    def test_disconnect(self) -> None:
+        client = self.old()
+        self.successResultOf(client.connect("/lobby"))
+        self.socketOf(self.server, client).disconnect()
+        self.assertFalse(client.isConnected())
+        self.assertTrue(client.isConnected("/lobby"))
+
+    def test_textForEverybody(self) -> None:
+        """As long as a client's version is not known, its text is ASCII in JSON's own way."""
+        transport = FakeTransport("polling", EngineIO3())
+        handshake = self.server.engine.readHandshake({}, "/socket.io/?EIO=3&b64=1", "127.0.0.1", False)
+        session = self.server.engine.openSession(handshake, transport)
+        [packet] = self.server.namespace().encode(Packet(PacketType.EVENT, "/", ["€𝄞"]))
+        self.assertEqual(session.codec.encodePayload([packet]), rb'24:42["\u20ac\ud834\udd1e"]')
+        session.packetReceived(transport, message("1"))
+        session.abort(CloseReason.FORCED_CLOSE)

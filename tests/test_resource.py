@@ -5,6 +5,7 @@ The engine: whom it lets in and whom it refuses, what pages of other origins may
 from __future__ import annotations
 
 import gc
+import gzip
 import json
 from collections import Counter
 from http.cookies import SimpleCookie
@@ -15,6 +16,7 @@ from hypothesis import settings as hypothesisSettings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource, Resource
 from twisted.web.test.requesthelper import DummyRequest
@@ -22,7 +24,7 @@ from zope.interface.verify import verifyObject
 
 from tests.memory import CLOSE, Exchange, Link, Recorder, WireTestCase
 from txrealtime.engineio.handshake import Handshake, readHandshake
-from txrealtime.engineio.packet import PacketType
+from txrealtime.engineio.packet import Packet, PacketType
 from txrealtime.engineio.resource import Engine
 from txrealtime.engineio.session import CloseReason, Session, State
 from txrealtime.errors import ConnectionRejected, HandshakeError
@@ -151,7 +153,7 @@ class RefusalTests(WireTestCase):
                 st.characters(min_codepoint=33, max_codepoint=255, exclude_characters="\x7f\xa0\xad")
             ).map(lambda text: "".join(char for char in text if char.isprintable())),
             st.dictionaries(
-                st.sampled_from(["sid", "EIO", "transport", "t", "b64"]),
+                st.sampled_from(["sid", "EIO", "transport", "t", "b64", "j"]),
                 st.sampled_from(["4", "3", "polling", "websocket", "%00", "%ff", "a&a=b", "[", ";", "=&"]),
             ).map(lambda query: "?" + "&".join(f"{name}={value}" for name, value in query.items())),
         ),
@@ -738,3 +740,168 @@ class ClockTests(SynchronousTestCase):
         clock.advance(20)
         self.assertEqual(session.state, State.CLOSED)
         self.assertEqual(engine.sessions, {})
+
+
+class EngineIO3Tests(WireTestCase):
+    """Clients of Socket.IO 1 and 2, on a server that serves them beside the others."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.makeEngine(allowEIO3=True)
+
+    def open3(self, **query: str) -> str:
+        poll = self.get(EIO="3", **query)
+        self.assertEqual(poll.answer.headers["content-type"], "text/plain; charset=UTF-8")
+        length, _, packet = poll.answer.body.decode().partition(":")
+        self.assertEqual((int(length), packet[0]), (len(packet), "0"))
+        sid: str = json.loads(packet[1:])["sid"]
+        return sid
+
+    def body(self, sid: str) -> bytes:
+        answer = self.get(sid, EIO="3").answer
+        self.assertEqual(answer.status, 200)
+        return answer.body
+
+    def test_versionsSideBySide(self) -> None:
+        for version in ("3", ""):
+            self.get(EIO=version)
+            self.assertEqual(self.session.codec.version, 3)
+        self.openPolling()
+        self.assertEqual(self.session.codec.version, 4)
+
+    def test_othersAreRefused(self) -> None:
+        for version in ("2", "5", "x"):
+            _, code, message = self.get(EIO=version).answer.error
+            self.assertEqual(code, 5)
+            self.assertIn("speaks 3 and 4", message)
+            self.assertNotIn("allowEIO3", message)
+
+    def test_notAllowed(self) -> None:
+        """The refusal, and the log, say what would help."""
+        self.makeEngine()
+        with capturedLogs() as logged:
+            _, code, message = self.get(EIO="3").answer.error
+        for text in (message, formatEvent(logged[-1])):
+            for part in ("EIO=3", "speaks 4", "allowEIO3", "--allow-eio3"):
+                self.assertIn(part, text)
+        client = self.webSocket(EIO="3")
+        assert client.response is not None
+        self.assertEqual(client.response.error, (400, code, message))
+
+    def test_binaryBodies(self) -> None:
+        sid = self.open3()
+        self.session.send("hello")
+        self.session.send(b"\x01\x02\x03\x04")
+        answer = self.get(sid, EIO="3").answer
+        self.assertEqual(answer.headers["content-type"], "application/octet-stream")
+        self.assertEqual(answer.body.hex(" "), "00 06 ff 34 68 65 6c 6c 6f 01 05 ff 04 01 02 03 04")
+        headers = {"Content-Type": "application/octet-stream"}
+        self.assertEqual(self.post(sid, answer.body, headers=headers, EIO="3").answer.body, b"ok")
+        self.assertEqual(self.owner.heard, ["hello", b"\x01\x02\x03\x04"])
+
+    def test_base64IsRemembered(self) -> None:
+        """Clients say it once."""
+        sid = self.open3(b64="1")
+        for _ in range(2):
+            self.session.send(b"\x01\x02\x03\x04")
+            self.assertEqual(self.body(sid), b"10:b4AQIDBA==")
+
+    def test_compressed(self) -> None:
+        sid = self.open3()
+        self.session.send(b"x" * 2000)
+        answer = self.get(sid, EIO="3", headers={"Accept-Encoding": "gzip"}).answer
+        self.assertEqual(answer.headers["content-type"], "application/octet-stream")
+        self.assertEqual(gzip.decompress(answer.body), b"\x01\x02\x00\x00\x01\xff\x04" + b"x" * 2000)
+
+    def test_ping(self) -> None:
+        sid = self.open3()
+        for _ in range(3):
+            self.post(sid, b"1:2", EIO="3")
+            self.assertEqual(self.body(sid), b"1:3")
+
+    def test_close(self) -> None:
+        sid = self.open3()
+        poll = self.get(sid, EIO="3")
+        self.post(sid, b"1:1", EIO="3")
+        self.assertEqual(poll.answer.body, b"1:6")
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_CLOSE])
+
+    def test_broken(self) -> None:
+        for body, headers in ((b"4hello", {}), (b"abc", {"Content-Type": "application/octet-stream"})):
+            sid = self.open3()
+            self.assertEqual(self.post(sid, body, EIO="3", headers=headers).answer.error[:2], (400, 3))
+            self.assertEqual(self.owner.ends, [CloseReason.PARSE_ERROR])
+
+    def test_webSocket(self) -> None:
+        client = self.openWebSocket(EIO="3")
+        client.send("2")
+        client.send("4€")
+        client.send(b"\x04\x01")
+        client.send("b4AQI=")
+        self.assertEqual(self.owner.heard, ["€", b"\x01", b"\x01\x02"])
+        self.session.send("é")
+        self.session.send(b"\x01")
+        self.assertEqual(client.messages(), ["3", "4é", b"\x04\x01"])
+
+    def test_webSocketBase64(self) -> None:
+        for version, text in (("3", "b4AQIDBA=="), ("4", "bAQIDBA==")):
+            client = self.openWebSocket(EIO=version, b64="1")
+            self.session.send(b"\x01\x02\x03\x04")
+            self.assertEqual(client.messages(), [text])
+
+    def test_webSocketBroken(self) -> None:
+        for message in (b"", b"\x00", "abc"):
+            client = self.openWebSocket(EIO="3")
+            client.send(message)
+            self.assertEqual(client.frames()[-1].opcode, CLOSE)
+            self.assertEqual(self.owner.ends, [CloseReason.PARSE_ERROR])
+
+    def test_oneMessageForAll(self) -> None:
+        """A packet may go to clients of all kinds, in any order."""
+        clients = {
+            version + base64: (self.openWebSocket(EIO=version, b64=base64), self.session)
+            for version in ("3", "4")
+            for base64 in ("", "1")
+        }
+        for order in (1, -1):
+            packet = Packet(PacketType.MESSAGE, b"\x01")
+            for _, session in list(clients.values())[::order]:
+                session.sendPackets([packet])
+        received = {name: client.messages() for name, (client, _) in clients.items()}
+        self.assertEqual(
+            received, {"3": [b"\x04\x01"] * 2, "31": ["b4AQ=="] * 2, "4": [b"\x01"] * 2, "41": ["bAQ=="] * 2}
+        )
+
+    def test_upgrade(self) -> None:
+        sid = self.open3()
+        poll = self.get(sid, EIO="3")
+        client = self.webSocket(sid, EIO="3")
+        client.send("2probe")
+        self.assertEqual(client.messages(), ["3probe"])
+        self.assertEqual(poll.answer.body, b"1:6")
+        client.send("5")
+        self.session.send(b"\x01")
+        self.assertEqual(client.messages(), [b"\x04\x01"])
+        client.send("2")
+        self.assertEqual(client.messages(), ["3"])
+
+    def test_upgradeSaysBase64Anew(self) -> None:
+        """A browser that polls with JSONP may well take binary frames."""
+        for base64, received in (("", b"\x04\x01"), ("1", "b4AQ==")):
+            sid = self.open3(b64="1")
+            client = self.webSocket(sid, EIO="3", b64=base64)
+            client.send("2probe")
+            client.send("5")
+            self.session.send(b"\x01")
+            self.assertEqual(client.messages()[1:], [received])
+
+    def test_otherVersionOnTheSameSession(self) -> None:
+        sid = self.open3()
+        self.assertEqual(self.get(sid).answer.error[:2], (400, 3))
+        client = self.webSocket(sid)
+        assert client.response is not None
+        self.assertEqual(client.response.error[:2], (400, 3))
+
+
+class ShortWayEngineIO3Tests(EngineIO3Tests):
+    shortWay = True

@@ -14,7 +14,8 @@ from zope.interface.verify import verifyObject
 
 from tests.memory import Recorder
 from txrealtime.engineio.handshake import readHandshake
-from txrealtime.engineio.packet import CLOSE, NOOP, PING, EngineIO4, Packet, PacketType, message
+from txrealtime.engineio.packet import CLOSE, NOOP, PING, Codec, EngineIO4, Packet, PacketType, message
+from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.session import CloseReason, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
 from txrealtime.testing import FakeTransport
@@ -62,11 +63,17 @@ class FakePolling(FakeTransport):
 
 
 def openSession(
-    clock: Clock, transport: FakeTransport, settings: Settings, ended: Any = None
+    clock: Clock,
+    transport: FakeTransport,
+    settings: Settings,
+    ended: Any = None,
+    codec: Codec | None = None,
 ) -> tuple[Session, Recorder]:
     """A session on a transport, and its owner."""
     ends = ended if ended is not None else []
-    session = Session("0123456789secret", HANDSHAKE, EngineIO4(), transport, settings, clock, ends.append)
+    session = Session(
+        "0123456789secret", HANDSHAKE, codec or EngineIO4(), transport, settings, clock, ends.append
+    )
     transport.session = session
     session.greet(["websocket"] if transport.name == "polling" else [])
     session.receiver = owner = Recorder(session)
@@ -81,12 +88,15 @@ class SessionTestCase(SynchronousTestCase):
     """
 
     transport: FakeTransport
+    codec: type[EngineIO3 | EngineIO4] = EngineIO4
 
     def open(self, transport: FakeTransport, **settings: Any) -> None:
         self.clock = Clock()
         self.ended: list[Session] = []
         self.transport = transport
-        self.session, self.owner = openSession(self.clock, transport, Settings(**settings), self.ended)
+        self.session, self.owner = openSession(
+            self.clock, transport, Settings(**settings), self.ended, self.codec()
+        )
 
     def openWebSocket(self, **settings: Any) -> None:
         self.open(FakeTransport(), **settings)
@@ -505,6 +515,90 @@ class HeartbeatTests(SessionTestCase):
             else:
                 self.clock.advance(2)
                 self.assertEnded(CloseReason.PING_TIMEOUT)
+
+
+class ClientHeartbeatTests(SessionTestCase):
+    """Of protocol 3: the client asks."""
+
+    codec = EngineIO3
+
+    def test_answered(self) -> None:
+        self.openWebSocket()
+        self.receive(PING, PROBE)
+        self.assertEqual(self.transport.take(), [PONG, PROBED])
+
+    def test_nobodyAsksTheClient(self) -> None:
+        self.openWebSocket(pingInterval=3, pingTimeout=2)
+        for _ in range(3):
+            self.clock.advance(4.9)
+            self.receive(PING)
+        self.assertEqual(self.transport.take(), [PONG, PONG, PONG])
+        self.assertOpen()
+
+    def test_missing(self) -> None:
+        for pings in (0, 1, 3):
+            self.openWebSocket(pingInterval=3, pingTimeout=2)
+            for _ in range(pings):
+                self.clock.advance(3)
+                self.receive(PING)
+            self.clock.advance(4.9)
+            self.assertOpen()
+            self.clock.advance(0.1)
+            self.assertEnded(CloseReason.PING_TIMEOUT)
+
+    def test_whileAGETWaits(self) -> None:
+        """A GET that waits says nothing: it may be that of a machine asleep."""
+        self.openPolling(pingInterval=3, pingTimeout=2)
+        self.polling.get()
+        self.clock.advance(5)
+        self.assertEnded(CloseReason.PING_TIMEOUT)
+
+    def test_anotherPacketIsASignOfLife(self) -> None:
+        self.openWebSocket(pingInterval=3, pingTimeout=2)
+        self.clock.advance(4)
+        self.receive(message("x"))
+        self.clock.advance(1)
+        self.assertOpen()
+        self.clock.advance(2)
+        self.assertEnded(CloseReason.PING_TIMEOUT)
+
+    def test_notWhilePaused(self) -> None:
+        self.openWebSocket(pingInterval=3, pingTimeout=2)
+        self.session.pause()
+        for _ in range(10):
+            self.clock.advance(2)
+        self.assertOpen()
+        self.session.resume()
+        self.clock.advance(2)
+        self.assertOpen()
+        self.clock.advance(2)
+        self.assertEnded(CloseReason.PING_TIMEOUT)
+
+    def test_wrongDirection(self) -> None:
+        self.openWebSocket()
+        self.receive(PONG)
+        self.assertEnded(CloseReason.TRANSPORT_ERROR)
+
+    def test_acrossAnUpgrade(self) -> None:
+        """The heartbeat is the session's, not the transport's."""
+        for pings in (0, 2):
+            self.openPolling(pingInterval=3, pingTimeout=2)
+            self.polling.get()
+            self.clock.advance(1)
+            candidate = FakeTransport()
+            self.session.upgrade(candidate)
+            for packet in (PROBE, UPGRADE):
+                self.session.packetReceived(candidate, packet)
+            self.transport = candidate
+            candidate.take()
+            for _ in range(pings):
+                self.clock.advance(3)
+                self.receive(PING)
+                self.assertEqual(candidate.take(), [PONG])
+            self.clock.advance(3.9)
+            self.assertOpen()
+            self.clock.advance(1.1)
+            self.assertEnded(CloseReason.PING_TIMEOUT)
 
 
 class UpgradeTests(SessionTestCase):

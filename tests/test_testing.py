@@ -285,3 +285,67 @@ class StayingTests(TalkTestCase):
         error = self.failureResultOf(self.client.connect("/lobby"), ConnectionRejected).value
         self.assertEqual((error.message, error.data), ("no", [1]))
         self.assertFalse(self.client.isConnected("/lobby"))
+
+
+class Protocol3Tests(TalkTestCase):
+    """
+    Clients as Socket.IO 2 has them.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.makeServer(allowEIO3=True)
+
+    def old(self, **options: Any) -> Client:
+        return self.makeClient(self.server, protocol=3, **options)
+
+    def test_connect(self) -> None:
+        """It is in / already; elsewhere it asks."""
+        chat = self.server.namespace("/chat")
+        for transport in ("polling", "websocket"):
+            client = self.old(transport=transport)
+            self.assertTrue(client.isConnected())
+            id = self.successResultOf(client.connect("/chat", {"token": "é"}))
+            self.assertEqual(chat.sockets[id].handshake.auth, {"token": "é"})
+            self.assertEqual(chat.sockets[id].handshake.protocol, 3)
+
+    def test_talk(self) -> None:
+        self.server.on("echo")(lambda socket, *args: args)
+        for transport in ("polling", "websocket"):
+            client = self.old(transport=transport)
+            self.assertEqual(self.successResultOf(client.call("echo", "€", b"\x00")), ("€", b"\x00"))
+
+    def test_refused(self) -> None:
+        def refuse(socket: Socket) -> None:
+            raise ConnectionRejected("no")
+
+        self.server.onConnect(refuse)
+        self.server.namespace("/chat").onConnect(refuse)
+        client = self.old()
+        for path in ("/", "/chat"):
+            self.assertFalse(client.isConnected(path))
+            error = self.failureResultOf(client.connect(path), ConnectionRejected).value
+            self.assertEqual(error.message, "no")
+
+    def test_notServed(self) -> None:
+        self.assertRaises(HandshakeError, Client, self.makeServer(), protocol=3)
+
+    def test_heartbeats(self) -> None:
+        client = self.old()
+        for _ in range(10):
+            self.clock.advance(30)
+        self.assertTrue(client.isConnected())
+
+    def test_ignoreHeartbeats(self) -> None:
+        client = self.old()
+        self.clock.advance(25)
+        client.ignoreHeartbeats()
+        self.clock.advance(44)
+        self.assertTrue(client.isConnected())
+        self.clock.advance(1)
+        self.assertEqual(client.transport.closed, CloseReason.PING_TIMEOUT)
+
+    def test_heartbeatsEndWithTheServer(self) -> None:
+        self.old()
+        self.successResultOf(self.server.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])

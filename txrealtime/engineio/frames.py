@@ -290,10 +290,10 @@ class FrameProtocol(Protocol):
     def refuse(self, error: HandshakeError, headers: Mapping[str, str]) -> None:
         """Refuse the opening handshake, with the protocol's own error as the body."""
         _log.info(
-            "refused {address}: {status} {message}",
+            "refused {address}: {status} {why}",
             address=peerAddress(self.transport),
             status=error.status,
-            message=error.message,
+            why=error.message,  # "message" is a key of twisted.python.log
         )
         body = refusal(error)
         lines = [

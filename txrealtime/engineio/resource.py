@@ -174,10 +174,10 @@ class Engine:
         error = failure.value
         if isinstance(error, HandshakeError):
             _log.info(
-                "refused {address}: {status} {message}",
+                "refused {address}: {status} {why}",
                 address=request.peer,
                 status=error.status,
-                message=error.message,
+                why=error.message,  # "message" is a key of twisted.python.log
             )
             request.respond(error.status, refusal(error), JSON)
         else:

@@ -94,8 +94,10 @@ class _SocketIO4:
 
     @staticmethod
     def refusal(path: str, rejection: ConnectionRejected) -> Packet:
-        reply = rejection.message if rejection.data is None else rejection.data
-        return Packet(PacketType.CONNECT_ERROR, path, reply)
+        data = rejection.data
+        # A number alone would be read as the id of an ack.
+        bare = data is None or isinstance(data, (int, float))
+        return Packet(PacketType.CONNECT_ERROR, path, rejection.message if bare else data)
 
 
 def dialectOf(session: Session, parser: IParser) -> Dialect:
