@@ -18,6 +18,7 @@ from txrealtime.engineio.packet import CLOSE, NOOP, PING, Codec, EngineIO4, Pack
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.session import CloseReason, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.timers import Timers
 from txrealtime.testing import FakeTransport
 
 PONG = Packet(PacketType.PONG)
@@ -71,8 +72,9 @@ def openSession(
 ) -> tuple[Session, Recorder]:
     """A session on a transport, and its owner."""
     ends = ended if ended is not None else []
+    timers = Timers(clock, 0.001)
     session = Session(
-        "0123456789secret", HANDSHAKE, codec or EngineIO4(), transport, settings, clock, ends.append
+        "0123456789secret", HANDSHAKE, codec or EngineIO4(), transport, settings, timers, ends.append
     )
     transport.session = session
     session.greet(["websocket"] if transport.name == "polling" else [])

@@ -12,8 +12,9 @@ never again.
 
 Clients 1 encode the text of a packet as UTF-8 before HTTP does, and expect the same of
 the server: ``€`` comes as ``4:4`` and three characters below U+0100.  Clients 2 do not,
-and neither says which it is.  Where the two agree, in ASCII and in binary bodies, there
-is nothing to know; :class:`EngineIO3` keeps to that until a client has shown what it is.
+and neither says which it is, but for the oldest, by the form of their ``t``.  Where the
+two agree, in ASCII and in binary bodies, there is nothing to know; :class:`EngineIO3`
+keeps to that until a client has shown what it is.
 """
 
 from __future__ import annotations
@@ -44,27 +45,29 @@ class EngineIO3:
     Engine.IO protocol 3, for one session.
 
     :param base64: whether its client takes no binary bodies.
+    :param oldest: whether it is a client before 1.4, which takes no others unless it asks for base64.
     :ivar escape: gives a message's text in ASCII, where its format has a way to; used for
         clients that may read other text in one of two ways.
     """
 
-    __slots__ = ("_doubles", "base64", "escape")
+    __slots__ = ("_doubles", "_octetsOnly", "base64", "escape")
 
     version: Final = 3
     clientPings: Final = True
     takesOctets: Final = True
     sharesFrames: Final = False
 
-    def __init__(self, base64: bool = False) -> None:
+    def __init__(self, base64: bool = False, oldest: bool = False) -> None:
         self.base64 = base64
+        self._octetsOnly = oldest and not base64
         self.escape: Callable[[str], str] = str
         # Whether the client encodes text twice; None as long as that is not known.
-        self._doubles: bool | None = None
+        self._doubles: bool | None = True if oldest else None
 
     # -- HTTP bodies -------------------------------------------------------------
 
     def encodePayload(self, packets: Sequence[Packet]) -> bytes:
-        if not self.base64 and any(map(self._wantsOctets, packets)):
+        if self._octetsOnly or (not self.base64 and any(map(self._wantsOctets, packets))):
             return b"".join([_framed(packet) for packet in packets])
         texts = [self._textOf(packet) for packet in packets]
         return "".join([f"{_units(text)}:{text}" for text in texts]).encode()

@@ -19,6 +19,7 @@ code  message                       status
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -50,6 +51,7 @@ from txrealtime.engineio.polling import PollingTransport
 from txrealtime.engineio.request import JSON, HTTPRequest, WebRequest
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session
 from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.timers import Timers
 from txrealtime.engineio.transport import WebSocketFactory, WebSocketTransport
 from txrealtime.engineio.websocket import takeOver
 from txrealtime.errors import ConnectionRejected, HandshakeError
@@ -62,6 +64,8 @@ AllowRequest = Callable[[Handshake], bool | Awaitable[bool | None] | None]
 
 # 15 bytes from the system's CSPRNG: 120 bits, 20 characters.
 _SID_BYTES: Final = 15
+
+_OLDEST_TIME: Final = re.compile(r"\d{13}-\d+", re.ASCII)
 
 
 class _Drain:
@@ -110,6 +114,9 @@ class Engine:
         self._drains: list[_Drain] = []
         self._receiver = receiver
         self.reactor = reactor
+        # Fine enough that nobody could tell: 80 ms with the defaults.
+        tick = min(self.settings.pingInterval, self.settings.pingTimeout) / 250
+        self._timers = Timers(reactor, tick)
         self._allowRequest = allowRequest
         self._versions = (3, 4) if self.settings.allowEIO3 else (4,)
         self._trusts = proxyFilter(self.settings.trustedProxies)
@@ -295,8 +302,9 @@ class Engine:
 
     def _newSession(self, handshake: Handshake, transport: ITransport) -> Session:
         sid = secrets.token_urlsafe(_SID_BYTES)
-        codec: Codec = EngineIO3(_wantsBase64(handshake)) if handshake.protocol == 3 else EngineIO4()
-        session = Session(sid, handshake, codec, transport, self.settings, self.reactor, self._sessionEnded)
+        session = Session(
+            sid, handshake, _codecFor(handshake), transport, self.settings, self._timers, self._sessionEnded
+        )
         self.sessions[sid] = session
         return session
 
@@ -384,6 +392,15 @@ class Engine:
             request.extra[b"Vary"] = b"Origin, Access-Control-Request-Headers"
         request.extra[b"Access-Control-Max-Age"] = b"600"
         request.respond(NO_CONTENT, b"")
+
+
+def _codecFor(handshake: Handshake) -> Codec:
+    """The version of the protocol that a session begins with, and keeps."""
+    if handshake.protocol != 3:
+        return EngineIO4()
+    # Clients before 1.4 say the time and a number, later ones a few letters.
+    oldest = _OLDEST_TIME.fullmatch(handshake.query.get("t", "")) is not None
+    return EngineIO3(_wantsBase64(handshake), oldest)
 
 
 def _wantsBase64(handshake: Handshake) -> bool:

@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from txrealtime.engineio.handshake import Handshake
@@ -37,6 +36,7 @@ from txrealtime.engineio.packet import (
     openPacket,
 )
 from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.timers import Timer, Timers
 
 __all__ = ["CloseReason", "IReceiver", "ITransport", "Session", "State"]
 
@@ -78,8 +78,8 @@ class Session:
         "_heartbeat",
         "_paused",
         "_queue",
-        "_reactor",
         "_timer",
+        "_timers",
         "_upgrade",
         "buffered",
         "closeReason",
@@ -99,7 +99,7 @@ class Session:
         codec: Codec,
         transport: ITransport,
         settings: Settings,
-        reactor: IReactorTime,
+        timers: Timers,
         ended: Callable[[Session], object],
     ) -> None:
         self.sid = sid
@@ -109,11 +109,11 @@ class Session:
         self.settings = settings
         self.state = State.OPEN
         self.buffered = 0
-        self._reactor = reactor
+        self._timers = timers
         self._ended = ended
         self._queue: deque[Packet] = deque()
         self._upgrade: _Upgrade | None = None
-        self._timer: IDelayedCall | None = None
+        self._timer: Timer | None = None
         self._alive = True
         self._awaitsPong = False
         self._heartbeat: _Heartbeat = _ClientAsks if codec.clientPings else _ServerAsks
@@ -291,8 +291,8 @@ class Session:
             candidate.close(CloseReason.TRANSPORT_ERROR)
             return
         self._upgrade = _Upgrade(self, candidate)
-        self._upgrade.timer = self._reactor.callLater(
-            self.settings.upgradeTimeout, self._upgradeFailed, "not finished within upgradeTimeout"
+        self._upgrade.timer = self._timers.callLater(
+            self.settings.upgradeTimeout, lambda: self._upgradeFailed("not finished within upgradeTimeout")
         )
 
     def _upgraded(self) -> None:
@@ -313,8 +313,7 @@ class Session:
         """The WebSocket on probation, which is so no longer."""
         upgrade, self._upgrade = self._upgrade, None
         assert upgrade is not None
-        if upgrade.timer.active():
-            upgrade.timer.cancel()
+        upgrade.timer.cancel()
         return upgrade.candidate
 
     # -- the end -------------------------------------------------------------
@@ -378,15 +377,15 @@ class Session:
             self._takeCandidate().close(CloseReason.TRANSPORT_ERROR)
         self._queue.clear()
         self.buffered = 0
-        if self._timer is not None and self._timer.active():
+        if self._timer is not None:
             self._timer.cancel()
         self._timer = None
         self._ended(self)
 
     def _startTimer(self, delay: float, call: Callable[[], Any]) -> None:
-        if self._timer is not None and self._timer.active():
+        if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._reactor.callLater(delay, call)
+        self._timer = self._timers.callLater(delay, call)
 
 
 class _Heartbeat(Protocol):
@@ -412,7 +411,7 @@ class _ServerAsks:
     def _ask(session: Session) -> None:
         session._awaitsPong = True
         # If this timer is late, the next is not late on top of it.
-        late = session._reactor.seconds() - session._timer.getTime() if session._timer is not None else 0.0
+        late = session._timers.reactor.seconds() - session._timer.time if session._timer is not None else 0.0
         session._signOfLifeWithin(max(0.0, session.settings.pingTimeout - late))
         session.sendPackets([PING])
 
@@ -447,7 +446,7 @@ class _Upgrade:
 
     __slots__ = ("candidate", "probed", "session", "timer")
 
-    timer: IDelayedCall
+    timer: Timer
 
     def __init__(self, session: Session, candidate: ITransport) -> None:
         self.session = session

@@ -1,0 +1,107 @@
+"""
+Timers of many sessions that fire together.
+
+Ten thousand clients with a heartbeat of 25 seconds would wake the reactor 400 times a
+second to send one PING each.  Timers that are due within one tick of each other share
+one call of the reactor's here, so it wakes a few times a second, and the answers come
+together too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+__all__ = ["Timer", "Timers"]
+
+_log = Logger()
+
+
+class Timer:
+    """One call to come, until it is cancelled."""
+
+    __slots__ = ("_bucket", "call", "time")
+
+    def __init__(self, bucket: _Bucket, time: float, call: Callable[[], Any]) -> None:
+        self._bucket: _Bucket | None = bucket
+        self.time = time
+        self.call = call
+
+    def active(self) -> bool:
+        """Whether it is still to come."""
+        return self._bucket is not None
+
+    def cancel(self) -> None:
+        """Forget it; a second time does nothing."""
+        bucket, self._bucket = self._bucket, None
+        if bucket is not None:
+            bucket.remove(self)
+
+    def fire(self) -> None:
+        """It is time."""
+        self._bucket = None
+        self.call()
+
+
+class _Bucket:
+    """The timers of one tick."""
+
+    __slots__ = ("_delayed", "_key", "_owner", "timers")
+
+    def __init__(self, owner: Timers, key: int, delay: float) -> None:
+        # A dictionary for a set that keeps its order.
+        self.timers: dict[Timer, None] = {}
+        self._owner = owner
+        self._key = key
+        self._delayed: IDelayedCall = owner.reactor.callLater(delay, self._due)
+
+    def remove(self, timer: Timer) -> None:
+        del self.timers[timer]
+        if not self.timers and self._delayed.active():
+            self._delayed.cancel()
+            self._owner.forget(self._key)
+
+    def _due(self) -> None:
+        self._owner.forget(self._key)
+        while self.timers:  # one that fires may cancel others
+            timer = next(iter(self.timers))
+            del self.timers[timer]
+            try:
+                timer.fire()
+            except Exception:
+                _log.failure("a session's timer failed")
+
+
+class Timers:
+    """
+    Calls to come, gathered by ticks.
+
+    :param reactor: the clock.
+    :param tick: seconds.  A call comes less than a tick before or after its time; one that has
+        a tick to itself, at its time.
+    """
+
+    def __init__(self, reactor: IReactorTime, tick: float) -> None:
+        self.reactor = reactor
+        self._tick = tick
+        self._buckets: dict[int, _Bucket] = {}
+
+    def callLater(self, delay: float, call: Callable[[], Any]) -> Timer:
+        """
+        :param delay: seconds.
+        """
+        time = self.reactor.seconds() + delay
+        key = int(time / self._tick)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = _Bucket(self, key, delay)
+        timer = Timer(bucket, time, call)
+        bucket.timers[timer] = None
+        return timer
+
+    def forget(self, key: int) -> None:
+        """A bucket is empty, or due."""
+        del self._buckets[key]
