@@ -246,6 +246,15 @@ class TwoKindsOfClientsTests(SynchronousTestCase):
         codec = EngineIO3()
         self.assertEqual(codec.encodePayload([message("€")]), b"\x00\x04\xff4\xe2\x82\xac")
 
+    def test_oldest(self) -> None:
+        """Clients before 1.4 take all that is not binary for nothing, unless they ask for base64."""
+        codec = EngineIO3(oldest=True)
+        self.assertEqual(codec.encodePayload([message("a"), NOOP]), b"\x00\x02\xff4a\x00\x01\xff6")
+        self.assertTrue(codec.isOctets(codec.encodePayload([CLOSE])))
+        codec = EngineIO3(base64=True, oldest=True)
+        self.assertEqual(codec.encodePayload([message("€")]), "4:4â\x82¬".encode())
+        self.assertEqual(self.read(codec, doubled("€")), "€")
+
     def test_textProvesTwo(self) -> None:
         """A client 1 that can send binary bodies sends nothing else."""
         codec = EngineIO3()
