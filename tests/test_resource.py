@@ -806,6 +806,15 @@ class EngineIO3Tests(WireTestCase):
             self.session.send(b"\x01\x02\x03\x04")
             self.assertEqual(self.body(sid), b"10:b4AQIDBA==")
 
+    def test_oldest(self) -> None:
+        """Clients before 1.4, known by the form of their ``t``, want the open packet too in a binary body."""
+        answer = self.get(EIO="3", t="1795222700237-0").answer
+        self.assertEqual(answer.headers["content-type"], "application/octet-stream")
+        self.assertRegex(answer.body, rb'^\x00[\x00-\x09]+\xff0\{"sid"')
+        for time in ("Lj3xQ2", "Lj3xQ2.0", "1795222700.237", "1795222700237"):
+            self.open3(t=time)
+        self.open3(t="1795222700237-0", b64="1")
+
     def test_compressed(self) -> None:
         sid = self.open3()
         self.session.send(b"x" * 2000)
