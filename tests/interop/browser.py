@@ -92,10 +92,12 @@ class ChatServer:
     `twistd -n realtime` on a port of its own, which it keeps when it is started again.
 
     :param log: the file for what it prints.
+    :param arguments: its options, but `--listen`.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *arguments: str) -> None:
         self.log = log
+        self.arguments = arguments
         self.port = freePort()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.process: subprocess.Popen[bytes] | None = None
@@ -104,10 +106,10 @@ class ChatServer:
         """
         Start it, and come back when it accepts connections.
         """
-        listen = f"tcp:{self.port}:interface=127.0.0.1"
-        command = [TWISTD, "-n", "--pidfile=", "realtime", "--listen", listen]
+        command = self.command()
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         until = time.monotonic() + WITHIN
         while True:
             try:
@@ -117,6 +119,10 @@ class ChatServer:
                 if self.process.poll() is not None or time.monotonic() > until:
                     raise AssertionError(f"{command} does not listen:\n{self.stop()}") from None
                 time.sleep(0.05)
+
+    def command(self) -> list[str]:
+        listen = f"tcp:{self.port}:interface=127.0.0.1"
+        return [TWISTD, "-n", "--pidfile=", "realtime", "--listen", listen, *self.arguments]
 
     def signal(self, what: signal.Signals) -> None:
         assert self.process is not None
