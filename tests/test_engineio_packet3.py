@@ -255,11 +255,23 @@ class TwoKindsOfClientsTests(SynchronousTestCase):
         self.assertEqual(codec.encodePayload([message("€")]), "4:4â\x82¬".encode())
         self.assertEqual(self.read(codec, doubled("€")), "€")
 
-    def test_textProvesTwo(self) -> None:
-        """A client 1 that can send binary bodies sends nothing else."""
+    def test_oneGetsBinaryBodies(self) -> None:
+        """If it can: then nothing depends on the guess."""
         codec = EngineIO3()
-        self.assertEqual(self.read(codec, "Ã©"), "Ã©")
+        self.read(codec, doubled("é"))
+        self.assertEqual(codec.encodePayload([message("€")]), b"\x00\x04\xff4\xe2\x82\xac")
+
+    def test_twoGetsText(self) -> None:
+        codec = EngineIO3()
+        self.read(codec, "é")
         self.assertEqual(codec.encodePayload([message("€")]), "2:4€".encode())
+
+    def test_halfASurrogatePair(self) -> None:
+        """Clients 1 encode it like any character."""
+        codec = EngineIO3(base64=True)
+        text = "\ud834"
+        self.assertEqual(self.read(codec, text.encode("utf-8", "surrogatepass").decode("latin-1")), text)
+        self.assertEqual(self.read(codec, doubled("é")), "é")
 
     def test_unknownGetsASCII(self) -> None:
         """Where the text has a form in ASCII, it needs no guess."""

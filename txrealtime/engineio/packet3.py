@@ -95,9 +95,6 @@ class EngineIO3:
         return self._decodeOctets(body) if octets else self._decodeTexts(body)
 
     def _decodeTexts(self, body: bytes) -> list[Packet]:
-        if not self.base64:
-            # A client 1 that can send binary bodies sends nothing else.
-            self._doubles = False
         try:
             texts = list(_split(body.decode()))
             if not body.isascii():
@@ -110,7 +107,8 @@ class EngineIO3:
         """Texts that are not ASCII, as the client meant them."""
         if self._doubles is not False:
             try:
-                texts = [text.encode("latin-1").decode() for text in texts]
+                # Half a surrogate pair, which JavaScript's strings may hold, clients 1 encode too.
+                texts = [text.encode("latin-1").decode("utf-8", "surrogatepass") for text in texts]
             except UnicodeError:
                 # Nobody has encoded these twice.
                 self._doubles = False
