@@ -12,6 +12,7 @@ import os
 import random
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from tests.support import run
 from txrealtime.engineio import packet as engine
 from txrealtime.engineio.packet import EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
+from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
 
 T = TypeVar("T")
@@ -32,6 +34,8 @@ COUNT = 2000
 
 MAX_ATTACHMENTS = 10
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 LETTERS = [*'ab01 :,-/[]{}"\\\b\n\r\0\x7f\x85', *"äß€日本\u2028\u2029\ufeff\ufffd", "𝄞", "👩‍🚀"]
 "One to four bytes in UTF-8, one or two units in JavaScript, and whatever means something to a parser."
 
@@ -41,6 +45,8 @@ def marked(value: Any) -> Any:
     match value:
         case bytes():
             return {"$bytes": b64encode(value).decode()}
+        case datetime():
+            return {"$date": (value - EPOCH) // timedelta(milliseconds=1)}
         case list() | tuple():
             return [marked(item) for item in value]
         case dict():
@@ -53,6 +59,8 @@ def unmarked(value: Any) -> Any:
     match value:
         case {"$bytes": text}:
             return b64decode(text)
+        case {"$date": milliseconds}:
+            return EPOCH + timedelta(milliseconds=milliseconds)
         case list():
             return [unmarked(item) for item in value]
         case dict():
@@ -63,16 +71,22 @@ def unmarked(value: Any) -> Any:
 class Generator:
     """
     Makes up what may be sent.
+
+    :ivar floats: some that are at the limits of a codec.
     """
 
     def __init__(self) -> None:
         self._random = random.Random(SEED)
+        self.floats = [0.5, 5e-324, 1e21, 1e300]
 
     def text(self, maxLength: int = 12) -> str:
         return "".join(self._random.choices(LETTERS, k=self._length(maxLength)))
 
     def bytes(self, maxLength: int = 12) -> bytes:
         return self._random.randbytes(self._length(maxLength))
+
+    def date(self) -> datetime:
+        return EPOCH + timedelta(milliseconds=self._random.randint(-(10**13), 10**13))
 
     def value(self, depth: int = 4, withBytes: bool = True) -> Any:
         """Anything that JSON has, and bytes."""
@@ -84,7 +98,7 @@ class Generator:
             case "int":
                 return choose([0, 1, -1, self._random.randint(-(2**53), 2**53)])
             case "float":
-                return choose([0.5, 1e300, 5e-324, 1e21, self._random.uniform(-1e6, 1e6)])
+                return choose([*self.floats, self._random.uniform(-1e6, 1e6)])
             case "constant":
                 return choose([None, True, False])
             case "bytes":
@@ -310,6 +324,33 @@ class SocketIO5Tests(SocketIOCase):
 
     def test_openings(self) -> None:
         self.assertAgree("socket 5", JSONParser(), self.openings())
+
+
+class MsgpackTests(SocketIOCase):
+    """npm socket.io-msgpack-parser 3.0.2."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # To JavaScript the others are integers, and this parser cuts them to 64 bits.
+        self.generator.floats = [0.5, 5e-324]
+
+    def test_packets(self) -> None:
+        packets = self.packets()
+        # Beyond JSON there are dates.
+        packets += [
+            Packet(PacketType.EVENT, "/", ["event", self.generator.date(), [self.generator.date()]])
+            for _ in range(COUNT // 10)
+        ]
+        self.assertAgree("socket 5 in msgpack", MsgpackParser(), packets)
+
+    def test_openings(self) -> None:
+        self.assertAgree("socket 5 in msgpack", MsgpackParser(), self.openings())
+
+    def test_undefined(self) -> None:
+        event = {"type": PacketType.EVENT, "nsp": "/", "data": ["event", {"$undefined": True}]}
+        parser = MsgpackParser()
+        [messages], _ = self.javaScript("socket 5 in msgpack", [event], [])
+        self.assertEqual(self.decoded(parser, messages), Packet(PacketType.EVENT, "/", ["event", None]))
 
 
 class SocketIO4Tests(SocketIOCase):
