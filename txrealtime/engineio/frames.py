@@ -232,7 +232,7 @@ class FrameProtocol(Protocol):
         """Write whole frames."""
         cork = self._cork
         if cork is None:
-            self._writeNow(data)
+            self.writeNow(data)
             return
         cork.append(data)
         self._corked += len(data)
@@ -243,9 +243,10 @@ class FrameProtocol(Protocol):
     def _uncork(self) -> None:
         cork, self._cork, self._corked = self._cork, None, 0
         if cork:
-            self._writeNow(cork[0] if len(cork) == 1 else b"".join(cork))
+            self.writeNow(cork[0] if len(cork) == 1 else b"".join(cork))
 
-    def _writeNow(self, data: bytes) -> None:
+    def writeNow(self, data: bytes) -> None:
+        """Write whole frames past the cork: only where nothing is held by it."""
         # As tcp.writeNow, but as long as all goes well without a look at the transport:
         # in a broadcast to a thousand, each look is a miss of the processor's cache.
         send = self._send

@@ -95,8 +95,9 @@ class WebSocketTransport(FrameProtocol):
 
     def send(self, packets: Sequence[Packet]) -> None:
         if self._sharesFrames:
+            write = self.writeNow if self._cork is None else self.write
             for packet in packets:
-                self.write(packet.frame or _framed(packet))
+                write(packet.frame or _framed(packet))
         elif self.session is not None:
             encodeMessage = self.session.codec.encodeMessage
             for packet in packets:
