@@ -20,15 +20,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.logger import Logger
 
 from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody
 from txrealtime.engineio.packet import (
     NOOP,
-    PING,
     Codec,
     Packet,
     PacketType,
@@ -73,7 +73,6 @@ class Session:
     __slots__ = (
         "__weakref__",
         "_alive",
-        "_awaitsPong",
         "_ended",
         "_heartbeat",
         "_paused",
@@ -81,6 +80,7 @@ class Session:
         "_timer",
         "_timers",
         "_upgrade",
+        "awaitsPong",
         "buffered",
         "closeReason",
         "codec",
@@ -115,8 +115,8 @@ class Session:
         self._upgrade: _Upgrade | None = None
         self._timer: Timer | None = None
         self._alive = True
-        self._awaitsPong = False
-        self._heartbeat: _Heartbeat = _ClientAsks if codec.clientPings else _ServerAsks
+        self.awaitsPong = False
+        self._heartbeat: type[Heartbeat] = ClientAsks if codec.clientPings else ServerAsks
         self._paused = False
         self.receiver: IReceiver = Nobody()
         self.closeReason: CloseReason | None = None
@@ -267,15 +267,20 @@ class Session:
 
     # -- the heartbeat -------------------------------------------------------
 
-    def _signOfLifeWithin(self, seconds: float) -> None:
+    @property
+    def lateness(self) -> float:
+        """Seconds by which the timer that has just called came late."""
+        return 0.0 if self._timer is None else self._timers.reactor.seconds() - self._timer.time
+
+    def signOfLifeWithin(self, seconds: float) -> None:
         """End the session unless the heartbeat's next packet comes in time."""
         self._alive = False
-        self._startTimer(seconds, self._noSignOfLife)
+        self.startTimer(seconds, self._noSignOfLife)
 
     def _noSignOfLife(self) -> None:
         # A client whose upload delays its heartbeat is alive; one that we do not read cannot show it.
         if self._alive or self._paused:
-            self._signOfLifeWithin(self.settings.pingTimeout)
+            self.signOfLifeWithin(self.settings.pingTimeout)
         else:
             self._end(CloseReason.PING_TIMEOUT)
 
@@ -329,7 +334,7 @@ class Session:
             return
         self._leaveOpen(State.CLOSING, reason)
         if self._stillCloses:  # unless the receiver has ended it
-            self._startTimer(self.settings.closeTimeout, lambda: self._end(CloseReason.SLOW_CONSUMER))
+            self.startTimer(self.settings.closeTimeout, lambda: self._end(CloseReason.SLOW_CONSUMER))
             self._flush()
 
     @property
@@ -382,63 +387,10 @@ class Session:
         self._timer = None
         self._ended(self)
 
-    def _startTimer(self, delay: float, call: Callable[[], Any]) -> None:
+    def startTimer(self, delay: float, call: Callable[[], Any]) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timers.callLater(delay, call)
-
-
-class _Heartbeat(Protocol):
-    """Who asks for signs of life; what is known of them is in the session."""
-
-    @staticmethod
-    def start(session: Session) -> None:
-        """The session has begun."""
-
-    @staticmethod
-    def received(session: Session, packet: Packet) -> None:
-        """A PING or PONG has come."""
-
-
-class _ServerAsks:
-    """Protocol 4: the server sends PING every ``pingInterval``, the client answers within ``pingTimeout``."""
-
-    @staticmethod
-    def start(session: Session) -> None:
-        session._startTimer(session.settings.pingInterval, lambda: _ServerAsks._ask(session))
-
-    @staticmethod
-    def _ask(session: Session) -> None:
-        session._awaitsPong = True
-        # If this timer is late, the next is not late on top of it.
-        late = session._timers.reactor.seconds() - session._timer.time if session._timer is not None else 0.0
-        session._signOfLifeWithin(max(0.0, session.settings.pingTimeout - late))
-        session.sendPackets([PING])
-
-    @staticmethod
-    def received(session: Session, packet: Packet) -> None:
-        if packet.type is PacketType.PING:
-            session._end(CloseReason.TRANSPORT_ERROR, "a PING from a client of protocol 4")
-        elif session._awaitsPong:  # one that nobody asked for changes nothing
-            session._awaitsPong = False
-            _ServerAsks.start(session)
-
-
-class _ClientAsks:
-    """Protocol 3: the client sends PING every ``pingInterval``, the server answers with the same data."""
-
-    @staticmethod
-    def start(session: Session) -> None:
-        settings = session.settings
-        session._signOfLifeWithin(settings.pingInterval + settings.pingTimeout)
-
-    @staticmethod
-    def received(session: Session, packet: Packet) -> None:
-        if packet.type is PacketType.PONG:
-            session._end(CloseReason.TRANSPORT_ERROR, "a PONG from a client of protocol 3")
-        else:
-            _ClientAsks.start(session)
-            session.sendPackets([Packet(PacketType.PONG, packet.data)])
 
 
 class _Upgrade:
