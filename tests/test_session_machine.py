@@ -284,7 +284,8 @@ class SessionMachine(RuleBasedStateMachine):
         if self.session.state is State.CLOSED:
             assert calls == 0, self.clock.getDelayedCalls()
         else:
-            assert calls == (2 if self.candidate is not None else 1)
+            # The upgrade's timer and the session's may come to share a call.
+            assert 1 <= calls <= (2 if self.candidate is not None else 1)
 
     def teardown(self) -> None:
         if not hasattr(self, "session"):
