@@ -31,6 +31,8 @@ import txrealtime.service
 from txrealtime import Server, Settings
 from txrealtime.service import Options, RealtimeService, StartupError, makeService
 from txrealtime.service.application import Folder, load, rootOf, serverOf
+from txrealtime.socketio.msgpack import MsgpackParser
+from txrealtime.socketio.packet import JSONParser, Packet, PacketType
 from txrealtime.testing import Client
 
 
@@ -96,6 +98,36 @@ class OptionsTests(ServiceTestCase):
         self.assertEqual(options["settings"], {})
         self.assertEqual(options["listen"], [])
         self.assertEqual([options[name] for name in ("app", "static", "wsgi", "path")], [None] * 4)
+
+    def test_allowEIO3(self) -> None:
+        """Its name is that of Node's, as an option is written."""
+        self.assertEqual(parse("--allow-eio3")["settings"], {"allowEIO3": True})
+
+    def test_parser(self) -> None:
+        for name, kind in (("json", JSONParser), ("msgpack", MsgpackParser)):
+            self.assertIsInstance(serverOf(parse("--parser", name)).parser, kind)
+
+    def test_parserOfAnApplication(self) -> None:
+        """It is replaced in the namespaces that there are already, too."""
+        module = ModuleType("served")
+        module.server = server = Server()  # type: ignore[attr-defined]
+        lobby = server.namespace("/lobby")
+        sys.modules["served"] = module
+        self.addCleanup(sys.modules.pop, "served")
+        serverOf(parse("--app", "served:server", "--parser", "msgpack"))
+        [message] = lobby.encode(Packet(PacketType.DISCONNECT, "/lobby"))
+        self.assertTrue(message.isBinary)
+
+    def test_unknownParser(self) -> None:
+        error = self.assertRaises(StartupError, parse, "--parser", "xml")
+        self.assertIn("--parser xml: expected json or msgpack", str(error))
+
+    def test_parserNotInstalled(self) -> None:
+        for name in ("msgpack", "txrealtime.socketio.msgpack"):
+            self.addCleanup(sys.modules.__setitem__, name, sys.modules.pop(name))
+        sys.modules["msgpack"] = None  # type: ignore[assignment]
+        error = self.assertRaises(StartupError, serverOf, parse("--parser", "msgpack"))
+        self.assertIn("pip install txrealtime[msgpack]", str(error))
 
     def test_listenRepeats(self) -> None:
         self.assertEqual(parse("--listen", "tcp:1", "--listen=unix:x")["listen"], ["tcp:1", "unix:x"])
