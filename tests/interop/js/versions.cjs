@@ -1,10 +1,9 @@
 // What a JavaScript client of any version asks of the server in tests/interop/app.py, step by step.
 //
-//     node versions.cjs PACKAGE polling|websocket|upgrade binary|base64|msgpack URL            every step
-//     node versions.cjs PACKAGE polling|websocket|upgrade binary|base64|msgpack URL NAME COUNT meet COUNT clients
+//     node versions.cjs PACKAGE polling|websocket|upgrade binary|base64|msgpack URL [NAME COUNT]
 //
-// Prints one JSON line a step, {"step", "ok"[, "error"]}. After its steps it prints {"ask": "freeze", "id"}, and waits
-// to be frozen and killed; after a meeting it ends by itself.
+// With a name it only meets COUNT clients in a room. Prints one JSON line a step, {"step", "ok"[, "error"]}. After its
+// steps it prints {"ask": "freeze", "id"}, and waits to be frozen and killed; after a meeting it ends by itself.
 const assert = require("node:assert").strict;
 const { Buffer } = require("node:buffer");
 
