@@ -132,6 +132,7 @@ class Connection:
                 self._enqueue(socket, packet, len(data) + self._size)
             self._size = 0
         elif type is _ACK and id is not None:
+            self._size = 0
             socket.answered(id, args)
         elif type is PacketType.DISCONNECT:
             self._drop(socket, CloseReason.CLIENT_DISCONNECT)
