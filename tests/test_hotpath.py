@@ -91,14 +91,14 @@ class HotPathTests(SynchronousTestCase):
         link = self.connect()
         events = self.repeat(link, self.frame(b"421" + MESSAGE))
         self.assertEqual(len(link.writes), ROUNDS)
-        self.assertLessEqual(events["call"], 40)
+        self.assertLessEqual(events["call"], 33)
         self.assertLessEqual(events["c_call"], 30)
 
     def test_acksOfOneReadLeaveInOneWrite(self) -> None:
         link = self.connect()
         events = self.repeat(link, self.frame(b"421" + MESSAGE) * 8)
         self.assertEqual(len(link.writes), ROUNDS)
-        self.assertLessEqual(events["call"], 270)
+        self.assertLessEqual(events["call"], 205)
         self.assertLessEqual(events["c_call"], 195)
 
     def test_delivery(self) -> None:
@@ -111,5 +111,5 @@ class HotPathTests(SynchronousTestCase):
         self.assertEqual({len(link.writes) for link in others}, {ROUNDS + 1})
         self.assertEqual(len({id(link.writes[-1]) for link in others}), 1, "framed once")
         # Of these, four calls and two are the test's own connection's.
-        self.assertLessEqual(together["call"] - alone["call"], 50 * 8.5)
+        self.assertLessEqual(together["call"] - alone["call"], 50 * 7.5)
         self.assertLessEqual(together["c_call"] - alone["c_call"], 50 * 4.5)
