@@ -9,7 +9,8 @@ Every exception that txrealtime raises on purpose::
     ├── ConnectionRejected       raised by an application to refuse a client
     ├── ArgumentsMismatch        an event came with more or fewer arguments than its handler takes
     ├── Disconnected             the client is gone, so no answer will come
-    └── AckTimeout               no answer came in time; carries the answers that did
+    ├── AckTimeout               no answer came in time; carries the answers that did
+    └── BusError                 other servers cannot be reached, or not in this way
 
 A mistake of the caller (a value that JSON lacks, an unknown option) is a plain
 :exc:`TypeError` or :exc:`ValueError`, raised at the call.
@@ -23,6 +24,7 @@ from typing import Any
 __all__ = [
     "AckTimeout",
     "ArgumentsMismatch",
+    "BusError",
     "ConnectionRejected",
     "Disconnected",
     "HandshakeError",
@@ -95,8 +97,16 @@ class AckTimeout(RealtimeError, TimeoutError):
     Not every client answered in time.
 
     :ivar answers: the answers that came, in the order in which they came.
+    :ivar servers: the names of other servers that have not told all of theirs.
     """
 
-    def __init__(self, message: str = "no answer in time", answers: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, message: str = "no answer in time", answers: Sequence[Any] = (), servers: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.answers = list(answers)
+        self.servers = list(servers)
+
+
+class BusError(RealtimeError):
+    """The other servers cannot be reached: the link to them is down, or has no way to do this."""

@@ -205,9 +205,9 @@ class Server(Service):
         """Ask everybody: see :meth:`Audience.call`."""
         return self.namespace().call(event, *args, timeout=timeout)
 
-    def fetch(self) -> Deferred[list[Person]]:
+    def fetch(self, timeout: float = 5.0) -> Deferred[list[Person]]:
         """Who is here: see :meth:`Audience.fetch`."""
-        return self.namespace().fetch()
+        return self.namespace().fetch(timeout)
 
     # -- as a service ------------------------------------------------------------------
 

@@ -2,19 +2,23 @@
 Rooms, and the audiences chosen from them.
 
 :class:`Rooms` says who is where on this server.  An :class:`Audience` is a choice of
-sockets, by rooms and exceptions, with the things that can be done to all of them.
+sockets, by rooms and exceptions, with the things that can be done to all of them: here, and
+where there are other servers, there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 
-from txrealtime.errors import AckTimeout, Disconnected
+from txrealtime.engineio import packet as engineio
+from txrealtime.errors import AckTimeout, BusError, Disconnected
+from txrealtime.socketio.gathering import gathered, late
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
 if TYPE_CHECKING:
@@ -32,9 +36,11 @@ class Rooms:
     named by its id, which is not stored.
     """
 
-    __slots__ = ("_members", "_sockets")
+    __slots__ = ("_members", "_sockets", "watch")
 
     def __init__(self) -> None:
+        self.watch: Callable[[str, bool], object] | None = None
+        """Told the name of each room, a socket's own too, that comes to exist or no longer does."""
         self._sockets: dict[str, Socket] = {}
         # Dictionaries for sets that keep their order.
         self._members: dict[str, dict[Socket, None]] = {}
@@ -53,12 +59,15 @@ class Rooms:
     def add(self, socket: Socket) -> None:
         """Let a socket in, to the room of its own."""
         self._sockets[socket.id] = socket
+        if self.watch is not None:
+            self.watch(socket.id, True)
 
     def remove(self, socket: Socket) -> None:
         """Take a socket out of all its rooms."""
         for room in list(socket.joined):
             self.leave(socket, room)
-        self._sockets.pop(socket.id, None)
+        if self._sockets.pop(socket.id, None) is not None and self.watch is not None:
+            self.watch(socket.id, False)
 
     def join(self, socket: Socket, room: str) -> None:
         """
@@ -70,7 +79,12 @@ class Rooms:
             return
         if room in self._sockets:
             raise ValueError(f"room {room!r} is another socket's own: nobody else can join it")
-        self._members.setdefault(room, {})[socket] = None
+        members = self._members.get(room)
+        if members is None:
+            members = self._members[room] = {}
+            if self.watch is not None:
+                self.watch(room, True)
+        members[socket] = None
         socket.joined.add(room)
 
     def leave(self, socket: Socket, room: str) -> None:
@@ -80,6 +94,8 @@ class Rooms:
             members.pop(socket, None)
             if not members:
                 del self._members[room]
+                if self.watch is not None:
+                    self.watch(room, False)
         socket.joined.discard(room)
 
     def members(self, room: str) -> Iterable[Socket]:
@@ -156,10 +172,7 @@ class Audience:
         """
         return Audience(self.namespace, self.rooms, self.excluded.union(_names(rooms, "excluding")))
 
-    def _select(self) -> list[Socket]:
-        return self.namespace.rooms.select(self.rooms, self.excluded)
-
-    # -- doing -----------------------------------------------------------------
+    # -- doing, on all servers ---------------------------------------------------
 
     def emit(self, event: str, *args: Any, volatile: bool = False) -> None:
         """
@@ -171,22 +184,16 @@ class Audience:
         :raises ValueError: for a reserved event name, or a number that JSON lacks.
         """
         checkName(event)
-        self._deliver(Packet(PacketType.EVENT, self.namespace.path, [event, *args]), volatile)
+        packet = Packet(PacketType.EVENT, self.namespace.path, [event, *args])
+        messages = self.namespace.encode(packet)
+        self.deliver(messages, volatile)
+        peers = self.namespace.peers
+        if peers is not None:
+            peers.emit(self, packet, messages, volatile)
 
     def send(self, *args: Any, volatile: bool = False) -> None:
         """Send the unnamed event, ``message``."""
         self.emit("message", *args, volatile=volatile)
-
-    def _deliver(self, packet: Packet, volatile: bool = False) -> list[Socket]:
-        messages = self.namespace.encode(packet)
-        sockets = self._select()
-        for socket in sockets:
-            # Socket.deliver, with one call less: 8 % of what a receiver costs.
-            if socket.connected:
-                socket.session.sendPackets(messages, volatile)
-            else:
-                socket.deliver(messages, volatile)
-        return sockets
 
     def call(self, event: str, *args: Any, timeout: float = 60.0) -> Deferred[list[Any]]:
         """
@@ -197,43 +204,68 @@ class Audience:
         :param timeout: seconds.
         :return: a Deferred of the answers, in the order in which they came.  It can be
             cancelled, and fails with :exc:`~txrealtime.errors.AckTimeout`, which holds the
-            answers so far.
+            answers so far and the names of the servers that kept silent; or at once with
+            :exc:`~txrealtime.errors.BusError` when other servers cannot be asked now.
         """
         checkName(event)
-        id = self.namespace.nextId()
-        packet = Packet(PacketType.EVENT, self.namespace.path, [event, *args], id)
+        namespace = self.namespace
+        data = [event, *args]
         answers: list[Any] = []
-        waiting = []
-        for socket in self._deliver(packet):
-            answer = socket.answerTo(id)
+        waiting = self.ask(data)
+        for answer in waiting:
             answer.addCallbacks(answers.append, lambda failure: failure.trap(Disconnected))
-            waiting.append(answer)
-
-        return _gathered(waiting, answers).addTimeout(
-            timeout, self.namespace.reactor, onTimeoutCancel=partial(_late, event, len(waiting), answers)
+        inquiry = None
+        if namespace.peers is not None:
+            packet = Packet(PacketType.EVENT, namespace.path, data)
+            try:
+                inquiry = namespace.peers.call(self, packet, answers.append, timeout)
+            except BusError:
+                failed: Deferred[list[Any]] = fail(Failure())
+                for answer in waiting:
+                    answer.cancel()
+                return failed
+        return gathered(waiting, answers, inquiry, event).addTimeout(
+            timeout,
+            namespace.reactor,
+            onTimeoutCancel=partial(late, event, len(waiting), answers, inquiry),
         )
 
-    def fetch(self) -> Deferred[list[Person]]:
-        """Who they are: a Deferred of a list of :class:`Person`."""
-        people: Deferred[list[Person]] = Deferred()
-        people.callback(
-            [
-                Person(socket.id, socket.rooms, dict(socket.data))
-                for socket in self._select()
-                if socket.connected
-            ]
-        )
-        return people
+    def fetch(self, timeout: float = 5.0) -> Deferred[list[Person]]:
+        """
+        Who they are.
+
+        :param timeout: seconds that other servers have to answer.
+        :return: a Deferred of a list of :class:`Person`.  With other servers it may fail with
+            :exc:`~txrealtime.errors.AckTimeout`, whose ``answers`` are those found so far, or
+            with :exc:`~txrealtime.errors.BusError` when they cannot be asked now.
+        """
+        people = self.people()
+        peers = self.namespace.peers
+        if peers is None:
+            return succeed(people)
+
+        def missing(failure: Failure) -> NoReturn:
+            failure.trap(AckTimeout)
+            error = cast(AckTimeout, failure.value)
+            raise AckTimeout(str(error), people + error.answers, error.servers) from None
+
+        return peers.fetch(self, timeout).addCallbacks(lambda others: people + others, missing)
 
     def join(self, *rooms: str) -> None:
         """Put each of them into some rooms."""
-        for socket in self._select():
+        checkRooms(rooms)
+        for socket in self.here():
             socket.join(*rooms)
+        if self.namespace.peers is not None:
+            self.namespace.peers.join(self, rooms)
 
     def leave(self, *rooms: str) -> None:
         """Take each of them out of some rooms."""
-        for socket in self._select():
+        checkRooms(rooms)
+        for socket in self.here():
             socket.leave(*rooms)
+        if self.namespace.peers is not None:
+            self.namespace.peers.leave(self, rooms)
 
     def disconnect(self, close: bool = False) -> None:
         """
@@ -241,31 +273,49 @@ class Audience:
 
         :param close: end their connections too, with all their namespaces.
         """
-        for socket in self._select():
+        for socket in self.here():
             socket.disconnect(close)
+        if self.namespace.peers is not None:
+            self.namespace.peers.disconnect(self, close)
 
+    # -- doing, on this server -----------------------------------------------------
 
-def _gathered(waiting: list[Deferred[Any]], answers: list[Any]) -> Deferred[list[Any]]:
-    """A Deferred of the answers, once nobody is waited for; cancelled, it cancels those that are."""
-    cancelled = False
+    def here(self) -> list[Socket]:
+        """Those of them who are on this server."""
+        return self.namespace.rooms.select(self.rooms, self.excluded)
 
-    def cancel(_: object) -> None:
-        nonlocal cancelled
-        cancelled = True
-        everybody.cancel()
+    def deliver(self, messages: Sequence[engineio.Packet], volatile: bool = False) -> list[Socket]:
+        """
+        Send messages that are encoded already to those on this server.
 
-    def done(_: object) -> None:
-        if not cancelled:
-            gathered.callback(answers)
+        :return: those.
+        """
+        sockets = self.here()
+        for socket in sockets:
+            # Socket.deliver, with one call less: 8 % of what a receiver costs.
+            if socket.connected:
+                socket.session.sendPackets(messages, volatile)
+            else:
+                socket.deliver(messages, volatile)
+        return sockets
 
-    gathered: Deferred[list[Any]] = Deferred(cancel)
-    everybody = DeferredList(waiting, consumeErrors=True)
-    everybody.addCallback(done)
-    return gathered
+    def ask(self, data: list[Any]) -> list[Deferred[Any]]:
+        """
+        Send an event to those on this server, and expect their acks.
 
+        :param data: its name, and its arguments.
+        :return: what each of them is going to answer, as from :meth:`Socket.answerTo`.
+        """
+        namespace = self.namespace
+        id = namespace.nextId()
+        messages = namespace.encode(Packet(PacketType.EVENT, namespace.path, data, id))
+        return [socket.answerTo(id) for socket in self.deliver(messages)]
 
-def _late(event: str, asked: int, answers: list[Any], result: object, seconds: float) -> Any:
-    raise AckTimeout(f"{len(answers)} of {asked} answered {event!r} within {seconds} s", answers)
+    def people(self) -> list[Person]:
+        """Those on this server."""
+        return [
+            Person(socket.id, socket.rooms, dict(socket.data)) for socket in self.here() if socket.connected
+        ]
 
 
 def _names(rooms: Sequence[str | Socket], method: str) -> tuple[str, ...]:

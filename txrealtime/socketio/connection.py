@@ -177,8 +177,8 @@ class Connection:
         socket: Socket | None = None
         rejection: ConnectionRejected | None = None
         try:
-            namespace = await self._directory.find(path, auth)
-            id = self._dialect.socketId(self.session, path)
+            namespace = await self._directory.open(path, auth)
+            id = self._dialect.socketId(self.session, path, self._directory.idPrefix)
             socket = Socket(namespace, self, Handshake(self.session.handshake, auth), id)
             asked = namespace.admit(socket)
             if isinstance(asked, Deferred):

@@ -42,8 +42,8 @@ class Dialect(Protocol):
     def wanted(self, packet: Packet) -> tuple[str, Any]:
         """The path that a CONNECT asks for, and the ``auth`` that comes along."""
 
-    def socketId(self, session: Session, path: str) -> str:
-        """The id of a new socket."""
+    def socketId(self, session: Session, path: str, prefix: str) -> str:
+        """The id of a new socket, which begins with a prefix where it may."""
 
     def welcome(self, path: str, id: str) -> Packet:
         """What tells the client that it is in."""
@@ -60,8 +60,8 @@ class _SocketIO5:
         return packet.namespace, packet.data
 
     @staticmethod
-    def socketId(session: Session, path: str) -> str:
-        return secrets.token_urlsafe(_ID_BYTES)
+    def socketId(session: Session, path: str, prefix: str) -> str:
+        return prefix + secrets.token_urlsafe(_ID_BYTES)
 
     @staticmethod
     def welcome(path: str, id: str) -> Packet:
@@ -84,7 +84,7 @@ class _SocketIO4:
         return path, dict(parse_qsl(query, keep_blank_values=True)) or None
 
     @staticmethod
-    def socketId(session: Session, path: str) -> str:
+    def socketId(session: Session, path: str, prefix: str) -> str:
         # The client is told none: clients 2 make this of the session's.
         return session.sid if path == "/" else f"{path}#{session.sid}"
 

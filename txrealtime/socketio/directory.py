@@ -15,6 +15,7 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.errors import ConnectionRejected
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.packet import IParser, Packet
+from txrealtime.socketio.peers import Peers
 
 __all__ = ["Directory"]
 
@@ -30,7 +31,13 @@ class Directory:
     The namespaces of a server.
 
     A namespace made for a pattern lives while somebody is in it.
+
+    :ivar peers: the other servers, if there may be some; see :meth:`meet`.
+    :ivar idPrefix: what the ids of its sockets begin with, where they may be chosen.
     """
+
+    peers: Peers | None = None
+    idPrefix = ""
 
     def __init__(self, parser: IParser, reactor: IReactorTime | None = None) -> None:
         self.parser = parser
@@ -49,6 +56,16 @@ class Directory:
 
     def __iter__(self) -> Iterator[Namespace]:
         return iter(list(self._namespaces.values()))
+
+    def meet(self, peers: Peers, idPrefix: str) -> None:
+        """There may be other servers from now on, which know sockets of ours by how their ids begin."""
+        self.peers, self.idPrefix = peers, idPrefix
+        for namespace in self:
+            namespace.meet(peers)
+
+    def find(self, path: str) -> Namespace | None:
+        """The namespace at a path, if there is one."""
+        return self._namespaces.get(path)
 
     def get(self, path: str) -> Namespace:
         """
@@ -91,9 +108,9 @@ class Directory:
         self._namespaces[path] = namespace
         return namespace
 
-    async def find(self, path: str, auth: Any) -> Namespace:
+    async def open(self, path: str, auth: Any) -> Namespace:
         """
-        The namespace that a client asks for.
+        The namespace that a client asks for, made if a pattern matches.
 
         :raises ConnectionRejected: when there is none.
         """
@@ -123,6 +140,8 @@ class Directory:
         if namespace.path in self._made and namespace.rooms.isEmpty:
             self._made.discard(namespace.path)
             del self._namespaces[namespace.path]
+            if self.peers is not None:
+                self.peers.unmounted(namespace)
 
 
 async def _matches(pattern: re.Pattern[str] | Predicate, path: str, auth: Any) -> bool:

@@ -9,6 +9,7 @@ to the handler of its name; what that returns is the ack.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -23,6 +24,7 @@ from txrealtime.errors import ArgumentsMismatch, Disconnected
 from txrealtime.socketio.audience import Audience, Person, Rooms
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.packet import RESERVED, Packet
+from txrealtime.socketio.peers import Peers
 
 if TYPE_CHECKING:
     from txrealtime.socketio.sockets import Socket
@@ -58,6 +60,9 @@ class Home(Protocol):
 
     @property
     def reactor(self) -> IReactorTime: ...
+
+    @property
+    def peers(self) -> Peers | None: ...
 
     def encode(self, packet: Packet) -> list[engineio.Packet]: ...
 
@@ -101,9 +106,11 @@ class Namespace:
     :ivar path: ``/``, ``/chat`` ...; empty until it is mounted on a server.
     :ivar sockets: the sockets admitted on this server, by id.
     :ivar rooms: who is where, :class:`~txrealtime.socketio.audience.Rooms`.
+    :ivar peers: the other servers, if there may be some.
     """
 
     path: str = ""
+    peers: Peers | None = None
     encode: Callable[[Packet], list[engineio.Packet]]
     _home: Home
 
@@ -350,6 +357,14 @@ class Namespace:
         if not hasattr(self, "rooms"):
             raise TypeError(f"{type(self).__name__}.__init__() does not call super().__init__()")
         self.path, self._home, self.encode = path, home, home.encode
+        if home.peers is not None:
+            self.meet(home.peers)
+
+    def meet(self, peers: Peers) -> None:
+        """There may be other servers from now on."""
+        self.peers = peers
+        self.rooms.watch = partial(peers.roomChanged, self)
+        peers.mounted(self)
 
     @property
     def reactor(self) -> IReactorTime:
@@ -386,6 +401,6 @@ class Namespace:
         """Ask everybody; see :meth:`Audience.call`."""
         return Audience(self).call(event, *args, timeout=timeout)
 
-    def fetch(self) -> Deferred[list[Person]]:
-        """Who is here; see :meth:`Audience.fetch`."""
-        return Audience(self).fetch()
+    def fetch(self, timeout: float = 5.0) -> Deferred[list[Person]]:
+        """Who is in the namespace; see :meth:`Audience.fetch`."""
+        return Audience(self).fetch(timeout)

@@ -1,0 +1,72 @@
+"""
+The answers of many to one question, as one Deferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from txrealtime.errors import AckTimeout
+from txrealtime.socketio.peers import Inquiry
+
+__all__ = ["gathered", "late"]
+
+
+def gathered(
+    waiting: list[Deferred[Any]], answers: list[Any], inquiry: Inquiry | None, event: str
+) -> Deferred[list[Any]]:
+    """
+    A Deferred of the answers, once nobody is waited for; cancelled, it cancels those that are.
+
+    :param waiting: clients of this server, who add their answers themselves.
+    :param inquiry: what other servers were asked; when one of them went away and left
+        answers owing, the Deferred fails with :exc:`~txrealtime.errors.AckTimeout`.
+    """
+    cancelled = False
+
+    def cancel(_: object) -> None:
+        nonlocal cancelled
+        cancelled = True
+        everybody.cancel()
+
+    def done(_: object) -> None:
+        if cancelled:
+            return
+        if inquiry is not None and inquiry.silent:
+            result.errback(
+                AckTimeout(f"{event!r} was not answered by {_named(inquiry.silent)}", answers, inquiry.silent)
+            )
+        else:
+            result.callback(answers)
+
+    result: Deferred[list[Any]] = Deferred(cancel)
+    everybody = DeferredList(waiting if inquiry is None else [*waiting, inquiry.done], consumeErrors=True)
+    everybody.addCallback(done)
+    return result
+
+
+def late(
+    event: str, asked: int, answers: list[Any], inquiry: Inquiry | None, result: object, seconds: float
+) -> NoReturn:
+    """
+    Not all have answered in time.
+
+    :param asked: how many were asked on this server.
+    :raises AckTimeout: always.
+    """
+    silent: Sequence[str] = ()
+    if inquiry is not None:
+        asked += inquiry.asked
+        silent = inquiry.silent
+    message = f"{len(answers)} of {asked} answered {event!r} within {seconds} s"
+    if silent:
+        message += f", and not all is known of {_named(silent)}"
+    raise AckTimeout(message, answers, silent)
+
+
+def _named(servers: Sequence[str]) -> str:
+    """Servers for a message."""
+    return f"the server{'s' if len(servers) > 1 else ''} {', '.join(servers)}"
