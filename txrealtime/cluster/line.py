@@ -1,0 +1,129 @@
+"""
+One connection to a broker, made again whenever it ends.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+__all__ = ["Backoff", "Line"]
+
+
+class _Connection(Protocol):
+    def abort(self) -> None: ...
+
+
+C = TypeVar("C", bound=_Connection)
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """
+    When to connect again.
+
+    :ivar first: seconds before the first attempt after a connection has ended.  They double with each
+        attempt that fails, and each time a random part, at most half, is taken off, so that the servers
+        of a cluster do not come all at once.
+    :ivar last: what they do not exceed.
+    :ivar timeout: seconds that an attempt may take.
+    """
+
+    first: float = 0.2
+    last: float = 1.0
+    timeout: float = 5.0
+
+
+class Line(Generic[C]):
+    """
+    A connection, and the next when that has ended, until it is stopped.
+
+    :param open: makes one attempt.
+    :param opened: called with each new connection.
+    :param failed: called with the reason each time that an attempt fails or a connection ends, when
+        it is gone and before the next attempt.
+    :ivar connection: the connection, if there is one.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        backoff: Backoff,
+        open: Callable[[], Deferred[C]],
+        opened: Callable[[C], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self.connection: C | None = None
+        self._reactor = reactor
+        self._backoff = backoff
+        self._open = open
+        self._opened = opened
+        self._failed = failed
+        self._failures = 0
+        self._attempt: Deferred[None] | None = None
+        self._delayed: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Connect now."""
+        self._delayed = None
+        attempt = self._open().addTimeout(self._backoff.timeout, self._reactor, self._late)
+        # It may have succeeded or failed already.
+        self._attempt = attempt.addCallbacks(self._made, self._notMade)
+        if self._attempt.called:
+            self._attempt = None
+
+    def _late(self, result: object, seconds: float) -> object:
+        if isinstance(result, Failure):
+            raise ConnectError(string=f"no answer within {seconds:g} s")
+        return result
+
+    def _made(self, connection: C) -> None:
+        self._attempt = None
+        self.connection = connection
+        self._opened(connection)
+
+    def _notMade(self, failure: Failure) -> None:
+        self._attempt = None
+        if not failure.check(CancelledError):
+            self._again(failure.getErrorMessage())
+
+    def proven(self) -> None:
+        """The connection is good: the next one that ends is the first to do so."""
+        self._failures = 0
+
+    def lost(self, reason: str) -> None:
+        """The connection has ended by itself."""
+        self.connection = None
+        self._again(reason)
+
+    def drop(self, reason: str) -> None:
+        """End the connection, and make a new one.  Nothing happens while there is none."""
+        if self.connection is not None:
+            self.connection.abort()
+            self.lost(reason)
+
+    def _again(self, reason: str) -> None:
+        delay = min(self._backoff.last, self._backoff.first * 2 ** min(self._failures, 30))
+        self._failures += 1
+        self._delayed = self._reactor.callLater(delay * (1 - random.random() / 2), self.start)
+        self._failed(reason)
+
+    def stop(self) -> C | None:
+        """
+        Connect no more.
+
+        :return: the connection, if there is one: it is the caller's now.
+        """
+        if self._delayed is not None and self._delayed.active():
+            self._delayed.cancel()
+        if self._attempt is not None:
+            self._attempt.cancel()
+        connection, self.connection = self.connection, None
+        return connection

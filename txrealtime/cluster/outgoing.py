@@ -1,0 +1,172 @@
+"""
+What a server says to others: handed to the broker, or waiting for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner
+from txrealtime.cluster.journal import Journal
+from txrealtime.cluster.line import Backoff, Line
+
+__all__ = ["Outgoing"]
+
+WINDOW = 256 * 1024
+"""
+Bytes that may be with the broker, unconfirmed.  What more there is waits here, where it is not lost
+with the connection.
+"""
+
+OVERHEAD = 100
+"Bytes that a waiting message counts beside its topic and payload, so that empty ones are bounded too."
+
+STOP_WITHIN = 2.0
+"Seconds that the broker has to take what waits when the link is stopped."
+
+
+@implementer(IPublisherOwner)
+class Outgoing:
+    """
+    Messages in order, each handed to the broker at most once.
+
+    :param limit: bytes that may wait.  Above it the oldest messages go: who missed some may still have
+        what is true now.
+    :param changed: called with ``""`` when messages can go out, and with the reason when they cannot.
+    """
+
+    def __init__(
+        self,
+        bus: IBus,
+        reactor: IReactorTime,
+        backoff: Backoff,
+        limit: int,
+        journal: Journal,
+        changed: Callable[[str], None],
+    ) -> None:
+        self.limit = limit
+        self.line: Line[IPublisher] = Line(
+            reactor, backoff, lambda: bus.openPublisher(reactor, self), self._opened, self._ended
+        )
+        self._reactor = reactor
+        self._settleFor = backoff.last
+        self._journal = journal
+        self._counts = journal.counts
+        self._changed = changed
+        self._publisher: IPublisher | None = None
+        self._outlet: IPublisher | None = None  # the publisher, once it may have what waits
+        self._settling: IDelayedCall | None = None
+        self._again = False
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._size = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether messages go out."""
+        return self._outlet is not None
+
+    # -- messages ----------------------------------------------------------------------
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Hand a message to the broker when it takes it."""
+        outlet = self._outlet
+        if outlet is not None and not self._waiting and outlet.pending < WINDOW:
+            self._counts.published += 1
+            outlet.publish(topic, payload)
+            return
+        self._waiting.append((topic, payload))
+        self._size += len(topic) + len(payload) + OVERHEAD
+        while self._size > self.limit:
+            self._pop()
+            self._counts.dropped += 1
+            self._journal.complain("{bus} does not take what is published: the queue is full, the oldest go")
+
+    def beat(self, topic: str, payload: bytes) -> None:
+        """Send a heartbeat, now.  Only while it is :attr:`open`."""
+        if self._outlet is not None:
+            self._outlet.beat(topic, payload)
+
+    def _pop(self) -> tuple[str, bytes]:
+        topic, payload = message = self._waiting.popleft()
+        self._size -= len(topic) + len(payload) + OVERHEAD
+        return message
+
+    def _hand(self, publisher: IPublisher) -> None:
+        self._counts.published += 1
+        publisher.publish(*self._pop())
+
+    def confirmed(self) -> None:
+        """See :class:`IPublisherOwner`."""
+        outlet = self._outlet
+        while self._waiting and outlet is not None and outlet.pending < WINDOW:
+            self._hand(outlet)
+
+    def refused(self, reason: str) -> None:
+        """See :class:`IPublisherOwner`."""
+        self._counts.refused += 1
+        self._journal.complain("{bus} refused a message: {why}", reason)
+        self.confirmed()
+
+    # -- the connection ----------------------------------------------------------------
+
+    def lost(self, reason: str) -> None:
+        """See :class:`IPublisherOwner`."""
+        self.line.lost(reason)
+
+    def _opened(self, publisher: IPublisher) -> None:
+        self._publisher = publisher
+        if self._again:
+            # The broker was away, so the others have to come back too before they hear anything.
+            self._settling = self._reactor.callLater(self._settleFor, self._settled)
+        else:
+            self._settled()
+
+    def _settled(self) -> None:
+        self._settling = None
+        self._outlet = self._publisher
+        self._changed("")
+        self.confirmed()
+
+    def _ended(self, reason: str) -> None:
+        publisher = self._forget()
+        if publisher is not None:
+            self._again = True
+            self._counts.unconfirmed += publisher.unconfirmed
+        self._changed(reason)
+
+    def _forget(self) -> IPublisher | None:
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        publisher, self._publisher, self._outlet = self._publisher, None, None
+        return publisher
+
+    def stop(self) -> Deferred[None]:
+        """
+        Hand out what waits, and disconnect.
+
+        :return: fires when the broker has confirmed it all, or after ``STOP_WITHIN`` seconds.
+        """
+        self._again = False
+        self._forget()
+        publisher = self.line.stop()
+        if publisher is None:
+            closed: Deferred[None] = succeed(None)
+        else:
+            while self._waiting:
+                self._hand(publisher)
+            closed = publisher.close().addTimeout(STOP_WITHIN, self._reactor)
+            closed.addErrback(lambda failure: None)  # whether it was late or cut: what is unconfirmed counts
+            closed.addCallback(lambda result: self._closed(publisher))
+        self._counts.dropped += len(self._waiting)
+        self._waiting.clear()
+        self._size = 0
+        return closed
+
+    def _closed(self, publisher: IPublisher) -> None:
+        self._counts.unconfirmed += publisher.unconfirmed
