@@ -267,10 +267,12 @@ class TwoKindsOfClientsTests(SynchronousTestCase):
         self.assertEqual(codec.encodePayload([message("€")]), "2:4€".encode())
 
     def test_halfASurrogatePair(self) -> None:
-        """Clients 1 encode it like any character."""
+        """Clients 1 encode it like any character, but it cannot be sent on."""
         codec = EngineIO3(base64=True)
-        text = "\ud834"
-        self.assertEqual(self.read(codec, text.encode("utf-8", "surrogatepass").decode("latin-1")), text)
+        text = "a\ud834b"
+        self.assertEqual(
+            self.read(codec, text.encode("utf-8", "surrogatepass").decode("latin-1")), "a\ufffdb"
+        )
         self.assertEqual(self.read(codec, doubled("é")), "é")
 
     def test_unknownGetsASCII(self) -> None:

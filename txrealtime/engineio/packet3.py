@@ -38,6 +38,7 @@ _MAX_DIGITS: Final = 10
 _TO_DIGITS: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
 
 _ASTRAL: Final = re.compile("[\U00010000-\U0010ffff]")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class EngineIO3:
@@ -108,7 +109,9 @@ class EngineIO3:
         if self._doubles is not False:
             try:
                 # Half a surrogate pair, which JavaScript's strings may hold, clients 1 encode too.
+                # UTF-8 has no way to send it back, so it becomes what browsers make of it.
                 texts = [text.encode("latin-1").decode("utf-8", "surrogatepass") for text in texts]
+                texts = [_SURROGATE.sub("\ufffd", text) for text in texts]
             except UnicodeError:
                 # Nobody has encoded these twice.
                 self._doubles = False
