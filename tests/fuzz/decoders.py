@@ -325,6 +325,8 @@ def _answers(data: bytes, size: int, shortWays: bool) -> tuple[Any, ...]:
     data = data.replace(b"{sid}", sid.encode())
     link = Link().connect(site)
     for start, stop in pairwise([*range(0, len(data), max(size, 1)), len(data)]):
+        if link.disconnecting:
+            break  # over TCP, nothing is read any more
         link.deliver(data[start:stop])
         for _ in range(3):
             clock.advance(0)

@@ -19,7 +19,7 @@ from tests.support import requirePart
 from txrealtime.engineio import packet
 from txrealtime.socketio.connection import Connection
 
-SECONDS = 6
+SECONDS = 5
 "For each target: all of them stay below a minute, on two processors."
 
 
