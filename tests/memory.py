@@ -120,7 +120,11 @@ class Link(StringTransport):
             self.disconnecting = self.disconnected = True
             if self.producer is not None:
                 self.producer.stopProducing()
-            self.protocol.connectionLost(Failure(ConnectionDone()))
+            self.connectionLost(Failure(ConnectionDone()))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor tells of the loss."""
+        self.protocol.connectionLost(reason)
 
     def take(self) -> bytes:
         """What was written since the last call."""

@@ -311,10 +311,14 @@ class TimeTests(ChannelTestCase):
         self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
 
     def test_silent(self) -> None:
-        for beginning in (b"", b"GET /eng", b"GET " + URL + b" HTTP/1.1\r\nHost: a\r\n"):
+        for beginning, seconds in (
+            (b"", 60),
+            (b"GET /eng", 30),
+            (b"GET " + URL + b" HTTP/1.1\r\nHost: a\r\n", 30),
+        ):
             link = Link().connect(self.site)
             link.deliver(beginning)
-            self.clock.advance(59)
+            self.clock.advance(seconds - 1)
             self.assertFalse(link.disconnecting)
             self.clock.pump([10] * 12)
             self.assertTrue(link.disconnecting)

@@ -58,6 +58,8 @@ class SettingsTests(SynchronousTestCase):
             "upgradeTimeout",
             "closeTimeout",
             "handshakeTimeout",
+            "requestTimeout",
+            "maxHeaderSize",
             "maxPayload",
         ):
             for value in (0, -1, float("nan")):
@@ -66,7 +68,15 @@ class SettingsTests(SynchronousTestCase):
                 )
 
     def test_mustNotBeNegative(self) -> None:
-        for name in ("maxBuffered", "compressionThreshold"):
+        for name in (
+            "maxBuffered",
+            "compressionThreshold",
+            "maxConnections",
+            "maxConnectionsPerAddress",
+            "maxFragments",
+            "maxMessageRate",
+            "maxByteRate",
+        ):
             self.assertIn(name, self.refused(**{name: -1}))
             self.assertEqual(getattr(Settings(**{name: 0}), name), 0)
 

@@ -9,6 +9,7 @@ Every exception that txrealtime raises on purpose::
     ├── ConnectionRejected       raised by an application to refuse a client
     ├── ArgumentsMismatch        an event came with more or fewer arguments than its handler takes
     ├── Disconnected             the client is gone, so no answer will come
+    ├── LimitExceeded            a client would have more of something than a setting allows
     ├── AckTimeout               no answer came in time; carries the answers that did
     └── BusError                 other servers cannot be reached, or not in this way
 
@@ -28,6 +29,7 @@ __all__ = [
     "ConnectionRejected",
     "Disconnected",
     "HandshakeError",
+    "LimitExceeded",
     "PacketError",
     "PayloadTooLarge",
     "ProtocolError",
@@ -90,6 +92,10 @@ class ArgumentsMismatch(RealtimeError):
 
 class Disconnected(RealtimeError):
     """The client has disconnected: what was asked of it will not be answered."""
+
+
+class LimitExceeded(RealtimeError):
+    """A client would have more of something than a setting allows, such as ``maxRooms``."""
 
 
 class AckTimeout(RealtimeError, TimeoutError):

@@ -38,6 +38,8 @@ class Settings(engineio.Settings):
     """All settings of a server: the engine's, and those of Socket.IO on top."""
 
     connectTimeout: float = setting(45.0, "seconds that a client may stay without joining a namespace")
+    maxNamespaces: int = setting(100, "namespaces that one client may be in at a time")
+    maxRooms: int = setting(10_000, "rooms that one socket may be in at a time")
     maxAttachments: int = setting(10, "the most binary attachments that one packet may have")
     maxWaiting: int = setting(
         100, "events of one client that may wait for their handlers before reading from it pauses"
@@ -49,8 +51,8 @@ class Settings(engineio.Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._checkPositive("connectTimeout", "maxWaiting", "drainTimeout")
-        self._checkNotNegative("maxAttachments")
+        self._checkPositive("connectTimeout", "maxNamespaces", "maxWaiting", "drainTimeout")
+        self._checkNotNegative("maxAttachments", "maxRooms")
 
 
 class Server(Service):
@@ -113,7 +115,13 @@ class Server(Service):
     def _connection(self, session: Session) -> Connection:
         settings = self.settings
         return Connection(
-            session, self._directory, settings.connectTimeout, settings.maxAttachments, settings.maxWaiting
+            session,
+            self._directory,
+            settings.connectTimeout,
+            settings.maxAttachments,
+            settings.maxWaiting,
+            settings.maxNamespaces,
+            settings.maxRooms,
         )
 
     def resource(self) -> IResource:

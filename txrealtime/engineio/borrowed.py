@@ -54,6 +54,9 @@ def _borrow(channel: Any, path: bytes, engine: Engine) -> None:
 class _ForeignSite:
     """What an :class:`EngineChannel` needs of a site: here, of the connection that it has borrowed."""
 
+    # The channel of twisted.web is still registered as the connection's producer.
+    heedsTransport = True
+
     def __init__(self, engine: Engine, path: bytes, channel: Any, owner: IProtocol) -> None:
         self.engine = engine
         self.reactor = engine.reactor

@@ -20,10 +20,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from typing import Protocol as Interface
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime, ISSLTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+)
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES
+from zope.interface import implementer
 
 from txrealtime.engineio.request import TEXT
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, writeNow
@@ -38,9 +46,6 @@ _HEAD: Final = re.compile(
     rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*+)\r\n"
 )
 
-# twisted.web's own limit for a request's head.
-_MAX_HEAD: Final = 16384
-
 # What may arrive while a request is being answered, before reading pauses.
 _MAX_AHEAD: Final = 65536
 
@@ -48,11 +53,17 @@ _LENGTH: Final = re.compile(r"[0-9]{1,9}")
 
 
 class ChannelSite(Interface):
-    """What a channel needs of its site."""
+    """
+    What a channel needs of its site.
+
+    :ivar timeOut: seconds that a connection may be idle.
+    :ivar heedsTransport: whether another is told already when the transport is full, and stops reading.
+    """
 
     engine: Engine
     reactor: IReactorTime
     timeOut: float | None
+    heedsTransport: bool
 
     def isForEngine(self, uri: bytes) -> bool:
         """Whether a request with this path and query may take the short way."""
@@ -122,6 +133,7 @@ class _ChannelRequest:
             self._lost()
 
 
+@implementer(IPushProducer)
 class EngineChannel(Protocol):
     """
     A connection to a site with an engine.
@@ -142,6 +154,9 @@ class EngineChannel(Protocol):
         self._active = False
         self._last = False
         self._timer: IDelayedCall | None = None
+        self._deadline: IDelayedCall | None = None
+        self._full = False
+        self._heeds = False
 
     def connectionMade(self) -> None:
         with contextlib.suppress(AttributeError, OSError):  # a UNIX socket has no such thing
@@ -166,10 +181,13 @@ class EngineChannel(Protocol):
     def _read(self) -> None:
         """Take the next request, if all of it is there."""
         buffer = self._buffer
-        end = buffer.find(b"\r\n\r\n", 0, _MAX_HEAD) + 4
+        most = self._site.engine.settings.maxHeaderSize
+        end = buffer.find(b"\r\n\r\n", 0, most) + 4
         if end < 4:
-            if len(buffer) > _MAX_HEAD or not self._mayBeOurs(buffer):
+            if len(buffer) > most or not self._mayBeOurs(buffer):
                 self._giveWay()
+            else:
+                self._awaitRest()
             return
         match = _HEAD.fullmatch(buffer, 0, end)
         fields = None if match is None or not self._site.isForEngine(match[2]) else _readFields(match[3])
@@ -184,7 +202,10 @@ class EngineChannel(Protocol):
             self._giveWay()
         elif len(buffer) < end + size:
             self._partial, self._wanted, self._buffer = bytearray(buffer), end + size, b""
+            self._awaitRest()
         else:
+            if self._deadline is not None:
+                self._stopWaiting()
             self._buffer = buffer[end + size :]
             self._request = request = _ChannelRequest(
                 self, match[1].decode(), match[2].decode(), fields, buffer[end : end + size]
@@ -210,22 +231,41 @@ class EngineChannel(Protocol):
             return None
         return int(length)
 
+    def _awaitRest(self) -> None:
+        """Part of a request has come; the rest must, in time."""
+        if self._deadline is None:
+            self._deadline = self._site.reactor.callLater(
+                self._site.engine.settings.requestTimeout, self._tooSlow
+            )
+
+    def _stopWaiting(self) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.cancel()
+
+    def _tooSlow(self) -> None:
+        self._deadline = None
+        self.transport.abortConnection()
+
     # -- giving way ----------------------------------------------------------------
 
     def _upgrade(self, method: bytes, fields: dict[str, str]) -> None:
         if fields["upgrade"].lower() != "websocket" or method != b"GET" or "content-length" in fields:
             self._giveWay()
         else:
+            self._ignoreTransport()
             protocol = self._site.engine.webSockets.buildProtocol(self._address)
             replaceProtocol(self.transport, protocol)
             self._handOver(protocol)
 
     def _giveWay(self) -> None:
         """This connection is ``twisted.web``'s from now on."""
+        self._ignoreTransport()
         self._handOver(self._site.giveWay(self.transport, self._address))
 
     def _handOver(self, protocol: IProtocol) -> None:
         self._stopTimer()
+        self._stopWaiting()
         buffer, self._buffer = self._buffer, b""
         protocol.dataReceived(buffer)
 
@@ -234,12 +274,16 @@ class EngineChannel(Protocol):
     def answered(self, response: bytes, persistent: bool) -> None:
         """The request has been answered."""
         self._request = None
-        writeNow(self.transport, response)
+        if not writeNow(self.transport, response):
+            self._heedTransport()
         if not persistent:
             self._last = True
+            self._ignoreTransport()
             self.transport.loseConnection()
             return
         self._active = True
+        if self._full:
+            return
         if not self._reading:
             self._reading = True
             self.transport.resumeProducing()
@@ -248,8 +292,40 @@ class EngineChannel(Protocol):
             self._site.reactor.callLater(0, self._readOn)
 
     def _readOn(self) -> None:
-        if self._request is None and self.connected and self._buffer:
+        if self._request is None and self.connected and self._buffer and not self._full:
             self._read()
+
+    # -- backpressure: IPushProducer for our answers ----------------------------------
+
+    def _heedTransport(self) -> None:
+        """
+        Have the transport say when it is full: a client that sends one request after the other
+        and reads no answer would fill our memory.
+        """
+        if not self._heeds and not self._site.heedsTransport:
+            self._heeds = True
+            self.transport.registerProducer(self, True)
+
+    def _ignoreTransport(self) -> None:
+        if self._heeds:
+            self._heeds = False
+            self.transport.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        self._full = True
+        if self._reading:
+            self._reading = False
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._full = False
+        if self._request is None:
+            self._reading = True
+            self.transport.resumeProducing()
+            self._readOn()
+
+    def stopProducing(self) -> None:
+        """The connection is lost, which we are told by itself."""
 
     # -- time and the end ------------------------------------------------------------
 
@@ -274,6 +350,7 @@ class EngineChannel(Protocol):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.connected = 0
         self._stopTimer()
+        self._stopWaiting()
         request, self._request = self._request, None
         if request is not None:
             request.lost()

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameProtocol", "frame", "refusal"]
 
-# The largest head of an opening handshake: what twisted.web takes, too.
-_MAX_HEAD: Final = 16384
-
 # Replies made while one read is handled leave in one write, unless they grow beyond this.
 _CORK_LIMIT: Final = 65536
 
@@ -111,13 +108,17 @@ class FrameProtocol(Protocol):
         :param broken: whether the peer broke the WebSocket protocol.
         """
 
+    def pinged(self, payload: bytes) -> None:
+        """A PING has come: answer it, sooner or later (RFC 6455, 5.5.3)."""
+        self._ensureAutobahn().answerPing(payload)
+
     # -- reading -----------------------------------------------------------------
 
     def dataReceived(self, data: bytes) -> None:
         if self._autobahnReads:
             if self._head is not None:
                 self._head += len(data)
-                if self._head > _MAX_HEAD:
+                if self._head > self.factory.settings.maxHeaderSize:
                     self.transport.abortConnection()
                     return
             self._readByAutobahn(data)

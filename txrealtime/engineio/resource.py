@@ -10,7 +10,7 @@ code  message                       status
 0     Transport unknown             400
 1     Session ID unknown            400
 2     Bad handshake method          400
-3     Bad request                   400, or 413 for a body too large
+3     Bad request                   400; 413 for a body too large; 503 and 429 for clients too many
 4     Forbidden                     403
 5     Unsupported protocol version  400
 ====  ============================  ======
@@ -45,6 +45,7 @@ from txrealtime.engineio.handshake import (
     readQuery,
 )
 from txrealtime.engineio.jsonp import JSONPRequest
+from txrealtime.engineio.limits import Tally, Throttle
 from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling import PollingTransport
@@ -64,6 +65,9 @@ AllowRequest = Callable[[Handshake], bool | Awaitable[bool | None] | None]
 
 # 15 bytes from the system's CSPRNG: 120 bits, 20 characters.
 _SID_BYTES: Final = 15
+
+# RFC 6585, 4; twisted.web has no name for it.
+_TOO_MANY_REQUESTS: Final = 429
 
 _OLDEST_TIME: Final = re.compile(r"\d{13}-\d+", re.ASCII)
 
@@ -119,7 +123,8 @@ class Engine:
         self._timers = Timers(reactor, tick)
         self._allowRequest = allowRequest
         self._versions = (3, 4) if self.settings.allowEIO3 else (4,)
-        self._trusts = proxyFilter(self.settings.trustedProxies)
+        self.trusts = proxyFilter(self.settings.trustedProxies)
+        self._tally = Tally("sessions", self.settings.maxConnections, self.settings.maxConnectionsPerAddress)
         self.webSockets = self.webSocketFactory()
 
     def webSocketFactory(self) -> WebSocketFactory:
@@ -196,7 +201,7 @@ class Engine:
 
     def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> Handshake:
         """Read an opening request, with what a trusted proxy says in place of the proxy itself."""
-        return readHandshake(headers, url, peer, secure, self._trusts)
+        return readHandshake(headers, url, peer, secure, self.trusts)
 
     # -- sessions ----------------------------------------------------------------
 
@@ -218,9 +223,9 @@ class Engine:
             raise HandshakeError(2, "Bad handshake method")
         self._checkVersion(handshake)
         checkOrigin(handshake, self.settings.origins)
-        self._checkServing()
+        self._checkServing(handshake)
         await self._askApplication(handshake)
-        self._checkServing()
+        self._checkServing(handshake)
 
     def _checkVersion(self, handshake: Handshake) -> None:
         if handshake.protocol not in self._versions:
@@ -231,9 +236,13 @@ class Engine:
                 5, f"Unsupported protocol version: EIO={asked[:20]}, this server speaks {spoken}{hint}"
             )
 
-    def _checkServing(self) -> None:
+    def _checkServing(self, handshake: Handshake) -> None:
         if self._closed:
             raise HandshakeError(3, "Bad request: the server is shutting down", SERVICE_UNAVAILABLE)
+        if self._tally.isFull:
+            raise HandshakeError(3, "Bad request: the server is full", SERVICE_UNAVAILABLE)
+        if self._tally.isFullFor(handshake.address):
+            raise HandshakeError(3, "Bad request: too many sessions of this address", _TOO_MANY_REQUESTS)
 
     async def _askApplication(self, handshake: Handshake) -> None:
         if self._allowRequest is None:
@@ -306,6 +315,8 @@ class Engine:
             sid, handshake, _codecFor(handshake), transport, self.settings, self._timers, self._sessionEnded
         )
         self.sessions[sid] = session
+        if self._tally.counts:
+            self._tally.add(handshake.address)
         return session
 
     def openSession(self, handshake: Handshake, transport: ITransport) -> Session:
@@ -324,6 +335,8 @@ class Engine:
             _log.failure("session {session}: no receiver could be made", session=session.label)
             session.abort(CloseReason.FORCED_CLOSE)
             raise HandshakeError(3, "Internal error", INTERNAL_SERVER_ERROR) from None
+        if settings.maxMessageRate or settings.maxByteRate:
+            receiver = Throttle(session, receiver, settings, self._timers)
         session.receiver = receiver
         if session.closeReason is not None:  # it did not like what it saw
             receiver.sessionClosed(session.closeReason)
@@ -358,7 +371,8 @@ class Engine:
             session.abort(CloseReason.SHUTTING_DOWN)
 
     def _sessionEnded(self, session: Session) -> None:
-        self.sessions.pop(session.sid, None)
+        if self.sessions.pop(session.sid, None) is not None and self._tally.counts:
+            self._tally.remove(session.handshake.address)
         for drain in list(self._drains):
             drain.sessions.discard(session)
             self._checkDrained(drain)

@@ -117,7 +117,7 @@ class Session:
         self._alive = True
         self.awaitsPong = False
         self._heartbeat: type[Heartbeat] = ClientAsks if codec.clientPings else ServerAsks
-        self._paused = False
+        self._paused = 0
         self.receiver: IReceiver = Nobody()
         self.closeReason: CloseReason | None = None
 
@@ -246,24 +246,31 @@ class Session:
             except Exception:
                 _log.failure("session {session}: the receiver failed on a message", session=self.label)
 
-    def pause(self) -> None:
-        """Read no more from the client: too much of what it sent is waiting."""
-        if not self._paused and self.state is _OPEN:
-            self._paused = True
-            self.transport.pauseReading()
+    def pause(self, by: int = 1) -> None:
+        """
+        Read no more from the client: too much of what it sent is waiting.
 
-    def resume(self) -> None:
+        :param by: who wants it, 1 for the receiver, or another power of two; reading goes on when
+            none of them does.
+        """
+        if self.state is _OPEN:
+            if not self._paused:
+                self.transport.pauseReading()
+            self._paused |= by
+
+    def resume(self, by: int = 1) -> None:
         """Read on after :meth:`pause`."""
-        if self._paused:
-            self._paused = False
-            self._alive = True
-            if self.state is State.OPEN:
-                self.transport.resumeReading()
+        if self._paused & by:
+            self._paused &= ~by
+            if not self._paused:
+                self._alive = True
+                if self.state is State.OPEN:
+                    self.transport.resumeReading()
 
     @property
     def paused(self) -> bool:
         """Whether reading is paused."""
-        return self._paused
+        return self._paused != 0
 
     # -- the heartbeat -------------------------------------------------------
 

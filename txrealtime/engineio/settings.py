@@ -38,9 +38,26 @@ class Settings:
     handshakeTimeout: float = setting(
         10.0, "seconds that the opening and the closing handshake of a WebSocket may each take"
     )
+    requestTimeout: float = setting(
+        30.0, "seconds that an HTTP request may take to arrive, from its first byte to the last of its body"
+    )
+    maxConnections: int = setting(
+        0, "connections, and likewise sessions, that there may be at a time; 0 for no limit"
+    )
+    maxConnectionsPerAddress: int = setting(
+        0, "the same from one address, or one /64 network of IPv6; 0 for no limit"
+    )
+    maxHeaderSize: int = setting(16384, "the largest head of an HTTP request accepted, in bytes")
     maxPayload: int = setting(1_000_000, "the largest message or request body accepted, in bytes")
     maxBuffered: int = setting(
         4_000_000, "bytes that may wait for a slow client before it is closed as a slow consumer"
+    )
+    maxFragments: int = setting(
+        1024, "fragments that a WebSocket message may have, beside one for every 16 bytes"
+    )
+    maxMessageRate: int = setting(0, "messages per second that are read from one client; 0 for no limit")
+    maxByteRate: int = setting(
+        0, "bytes of messages per second that are read from one client; 0 for no limit"
     )
     transports: tuple[str, ...] = setting(
         ("polling", "websocket"), "the transports served: polling, websocket"
@@ -72,9 +89,24 @@ class Settings:
         if not self.transports or set(self.transports) - {"polling", "websocket"}:
             raise ValueError(f"transports is {self.transports!r}, expected 'polling', 'websocket' or both")
         self._checkPositive(
-            "pingInterval", "pingTimeout", "upgradeTimeout", "closeTimeout", "handshakeTimeout", "maxPayload"
+            "pingInterval",
+            "pingTimeout",
+            "upgradeTimeout",
+            "closeTimeout",
+            "handshakeTimeout",
+            "requestTimeout",
+            "maxHeaderSize",
+            "maxPayload",
         )
-        self._checkNotNegative("maxBuffered", "compressionThreshold")
+        self._checkNotNegative(
+            "maxBuffered",
+            "compressionThreshold",
+            "maxConnections",
+            "maxConnectionsPerAddress",
+            "maxFragments",
+            "maxMessageRate",
+            "maxByteRate",
+        )
 
     def _checkPositive(self, *names: str) -> None:
         for name in names:

@@ -14,15 +14,17 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
+from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES, HTTPChannel, _GenericHTTPChannelProtocol
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
 from txrealtime.engineio.channel import EngineChannel
 from txrealtime.engineio.frames import refusal
+from txrealtime.engineio.limits import Tally
 from txrealtime.engineio.resource import Engine
-from txrealtime.engineio.tcp import replaceProtocol
+from txrealtime.engineio.tcp import peerAddress, replaceProtocol, whenLost
 from txrealtime.errors import HandshakeError
 
 __all__ = ["Beside", "EngineSite"]
@@ -81,6 +83,54 @@ class _MeasuredRequest(Request):
             super().process()  # type: ignore[no-untyped-call]
 
 
+class _TimedChannel(HTTPChannel):
+    """
+    ``twisted.web``'s part of a connection, where a request must be complete in time.
+
+    By itself, ``twisted.web`` waits as long as something comes, be it a byte a minute.
+    """
+
+    site: EngineSite
+    _begun = False
+
+    def resetTimeout(self) -> None:
+        # Called for whatever has come.
+        if not self._begun and not self._handlingRequest:
+            self._begun = True
+            self.setTimeout(self.site.engine.settings.requestTimeout)  # type: ignore[no-untyped-call]
+
+    def allContentReceived(self) -> None:
+        self._begun = False
+        # It cancels this, and starts it anew when the request has been answered.
+        self.setTimeout(self.site.timeOut)  # type: ignore[no-untyped-call]
+        super().allContentReceived()  # type: ignore[no-untyped-call]
+
+
+class _Doorman(Protocol):
+    """
+    A connection that has just come: it is let in if there is room, and otherwise dropped.
+
+    :param addr: from where.
+    """
+
+    def __init__(self, site: EngineSite, addr: IAddress | None) -> None:
+        self._site = site
+        self._addr = addr
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        address = peerAddress(transport)
+        # Who comes through a proxy of ours is counted when its session opens.
+        counted = not self._site.engine.trusts(address)
+        tally = self._site.tally
+        if tally.isFull or (counted and tally.isFullFor(address)):
+            transport.abortConnection()
+            return
+        tally.add(address if counted else None)
+        whenLost(transport, lambda: tally.remove(address if counted else None))
+        replaceProtocol(transport, self._site.protocolFor(self._addr))
+
+
 class Beside(Resource):
     """
     One resource at a path, and another everywhere else.
@@ -118,12 +168,15 @@ class EngineSite(Site):
     """
 
     noisy = False
+    heedsTransport = False
 
     def __init__(self, root: IResource, path: str, engine: Engine, **options: Any) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             Beside(path, engine, root), requestFactory=_MeasuredRequest, **options
         )
         self.engine = engine
+        settings = engine.settings
+        self.tally = Tally("connections", settings.maxConnections, settings.maxConnectionsPerAddress)
         self._segments = [segment.encode() for segment in path.strip("/").split("/")]
 
     def isForEngine(self, uri: bytes) -> bool:
@@ -135,14 +188,26 @@ class EngineSite(Site):
         return segments == self._segments
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A connection begins with the short way."""
-        if self.engine.settings.shortWays:
-            return EngineChannel(self, addr)
-        return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        """A connection begins with the short way, and where connections are counted before that."""
+        return _Doorman(self, addr) if self.tally.counts else self.protocolFor(addr)
+
+    def protocolFor(self, addr: IAddress | None) -> Any:
+        """What serves a connection."""
+        return EngineChannel(self, addr) if self.engine.settings.shortWays else self._longWay(addr)
+
+    def protocol(self) -> Any:
+        """What :meth:`HTTPFactory.buildProtocol` makes: as its own, but for the class of the channel."""
+        return _GenericHTTPChannelProtocol(_TimedChannel())  # type: ignore[no-untyped-call]
+
+    def _longWay(self, addr: IAddress | None) -> Any:
+        generic: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        # The one that speaks HTTP/1.1; where TLS agrees on HTTP/2, it takes another in its place.
+        generic._channel.totalHeadersSize = self.engine.settings.maxHeaderSize
+        return generic
 
     def giveWay(self, transport: Any, address: IAddress | None) -> IProtocol:
         """``twisted.web``'s own way, for what the short one does not take."""
-        channel: IProtocol = super().buildProtocol(address)  # type: ignore[no-untyped-call]
+        channel: IProtocol = self._longWay(address)
         replaceProtocol(transport, channel)
         return channel
 

@@ -11,8 +11,17 @@ from typing import Any
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.tcp import Server
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
 
-__all__ = ["currentProtocol", "directSend", "peerAddress", "replaceProtocol", "setProtocol", "writeNow"]
+__all__ = [
+    "currentProtocol",
+    "directSend",
+    "peerAddress",
+    "replaceProtocol",
+    "setProtocol",
+    "whenLost",
+    "writeNow",
+]
 
 
 def peerAddress(transport: Any) -> str:
@@ -55,12 +64,32 @@ def directSend(transport: Any) -> Callable[[bytes], int] | None:
     return None
 
 
-def writeNow(transport: Any, data: bytes) -> None:
-    """Write, straight to the socket if that is possible."""
+def writeNow(transport: Any, data: bytes) -> bool:
+    """
+    Write, straight to the socket if that is possible.
+
+    :return: whether all of it has left.
+    """
     send = directSend(transport)
     if send is not None:
         with contextlib.suppress(OSError):  # it would block, or is broken: the transport knows what to do
             data = data[send(data) :]
         if not data:
-            return
+            return True
     transport.write(data)
+    return False
+
+
+def whenLost(transport: Any, call: Callable[[], object]) -> None:
+    """
+    Have a function called when a connection is lost, whichever protocol has it by then.
+    """
+    lost = transport.connectionLost
+
+    def connectionLost(reason: Failure) -> None:
+        del transport.connectionLost
+        call()
+        lost(reason)
+
+    # Protocols change on a connection, some of them ours and some not; the transport stays.
+    transport.connectionLost = connectionLost

@@ -55,6 +55,8 @@ class WebSocketTransport(FrameProtocol):
         self._sharesFrames = False
         self._base64 = False
         self._handshake: Handshake | None = None
+        # The last PING that came while TCP took no more.
+        self._ping: bytes | None = None
 
     # -- the opening -------------------------------------------------------------
 
@@ -128,12 +130,25 @@ class WebSocketTransport(FrameProtocol):
         else:
             session.packetReceived(self, packet)
 
+    def pinged(self, payload: bytes) -> None:
+        if self.writable or self._over:
+            super().pinged(payload)
+        else:
+            # "If an endpoint receives a Ping frame and has not yet sent Pong frame(s) in response
+            # to previous Ping frame(s), the endpoint MAY elect to send a Pong frame for only the
+            # most recently processed Ping frame": or a client that sends PINGs, and reads nothing,
+            # would fill our memory.
+            self._ping = payload
+
     # -- backpressure: IPushProducer for what we write, and reading on demand ------
 
     def pauseProducing(self) -> None:
         self.writable = False
 
     def resumeProducing(self) -> None:
+        ping, self._ping = self._ping, None
+        if ping is not None and not self._over:
+            super().pinged(ping)
         if self.session is not None:
             self.writable = True
             self.session.transportWritable(self)

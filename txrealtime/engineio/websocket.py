@@ -27,9 +27,6 @@ __all__ = ["Autobahn", "FrameFactory", "takeOver"]
 # RFC 9110, 15.5.22; twisted.web has no name for it.
 _UPGRADE_REQUIRED: Final = 426
 
-# How many fragments a message may have, beside one for every 16 bytes.
-_FRAGMENTS: Final = 1024
-
 _OPEN: Final = WebSocketServerProtocol.STATE_OPEN
 
 
@@ -114,6 +111,9 @@ class Autobahn(WebSocketServerProtocol):
         super().sendCloseFrame(code, reasonUtf8, isReply)
         self.owner.closing(self.failedByMe)
 
+    def onPing(self, payload: bytes) -> None:
+        self.owner.pinged(payload)
+
     def onMessageBegin(self, isBinary: bool) -> None:
         self._fragments = 0
         super().onMessageBegin(isBinary)
@@ -122,7 +122,9 @@ class Autobahn(WebSocketServerProtocol):
         super().onMessageFrameBegin(length)
         # Empty and tiny fragments cost memory that no limit on a message's size counts.
         self._fragments += 1
-        if self._fragments > _FRAGMENTS + self.message_data_total_length // 16 and not self.failedByMe:
+        allowed = self.owner.factory.settings.maxFragments + self.message_data_total_length // 16
+        # A message in one frame has no fragments.
+        if self._fragments > max(1, allowed) and not self.failedByMe:
             self._fail_connection(1008, "too many fragments")
 
     def _max_message_size_exceeded(self, size: int, limit: int, reason: str) -> None:
@@ -167,6 +169,11 @@ class Autobahn(WebSocketServerProtocol):
         """Begin the closing handshake, unless it has begun."""
         if self.state == _OPEN:
             self.sendCloseFrame(code, reason.encode())
+
+    def answerPing(self, payload: bytes) -> None:
+        """Send a PONG."""
+        if self.state == _OPEN:
+            self.sendPong(payload)  # type: ignore[no-untyped-call]
 
     def sendCompressed(self, payload: bytes, isBinary: bool) -> None:
         """Send a message compressed (RFC 7692), of any size: ``sendMessage`` limits it to ``maxPayload``."""

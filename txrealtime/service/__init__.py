@@ -6,22 +6,24 @@ Whatever keeps it from starting is one line on standard error and an exit code t
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Site
+from zope.interface import implementer
 
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
@@ -181,6 +183,10 @@ class Listener(Service):
         return listening.addCallback(lambda port: port.stopListening() if port else None)
 
     def _opened(self, port: IListeningPort) -> IListeningPort:
+        logger = getattr(port, "_logger", None)
+        if isinstance(logger, Logger):
+            shortage = _Shortage(self._reactor, self._description, logger.observer)
+            port._logger = Logger(logger.namespace, observer=shortage)  # type: ignore[attr-defined]
         secure = self._description.partition(":")[0] in ("ssl", "tls")
         address = _urlOf(port.getHost(), "https" if secure else "http")
         _log.info(
@@ -204,6 +210,42 @@ class Listener(Service):
         if self.running:
             # An endpoint that took its time.
             self._reactor.stop()
+
+
+# For so many seconds nothing must go wrong before what goes wrong again is news.
+_QUIET: Final = 60.0
+
+
+@implementer(ILogObserver)
+class _Shortage:
+    """
+    Tells the log that connections cannot be accepted: once, and not for each of them.
+
+    Twisted closes those for which there is no file descriptor left, with a line for each.
+
+    :param where: what is listened on.
+    :param observer: what observes all else that the port has to say.
+    """
+
+    def __init__(self, reactor: IReactorTime, where: str, observer: ILogObserver) -> None:
+        self._reactor = reactor
+        self._where = where
+        self._observer = observer
+        self._quietSince = -math.inf
+
+    def __call__(self, event: LogEvent) -> None:
+        text = event.get("log_format") or ""
+        if "EMFILE" not in text and not text.startswith("Could not accept"):
+            self._observer(event)
+            return
+        now = self._reactor.seconds()
+        if now - self._quietSince > _QUIET:
+            _log.warn(
+                "{where}: out of file descriptors, so newcomers are dropped until some are free: "
+                "raise the limit (ulimit -n, LimitNOFILE), or set maxConnections below it",
+                where=self._where,
+            )
+        self._quietSince = now
 
 
 def _whyNoEndpoint(description: str, error: Exception) -> str:

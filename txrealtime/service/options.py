@@ -160,11 +160,27 @@ _SUBJECTS: Final = {
         "connectTimeout",
         "upgradeTimeout",
         "handshakeTimeout",
+        "requestTimeout",
         "closeTimeout",
         "drainTimeout",
         "disconnectOnStop",
     ),
-    "Limits": ("maxPayload", "maxBuffered", "maxWaiting", "maxAttachments"),
+    "Limits": (
+        "maxConnections",
+        "maxConnectionsPerAddress",
+        "maxHeaderSize",
+        "maxPayload",
+        "maxBuffered",
+    ),
+    "Limits of one client": (
+        "maxMessageRate",
+        "maxByteRate",
+        "maxFragments",
+        "maxAttachments",
+        "maxWaiting",
+        "maxNamespaces",
+        "maxRooms",
+    ),
     "Compression and speed": ("compressionThreshold", "perMessageDeflate", "shortWays"),
 }
 

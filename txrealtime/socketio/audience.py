@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
-from txrealtime.errors import AckTimeout, BusError, Disconnected
+from txrealtime.errors import AckTimeout, BusError, Disconnected, LimitExceeded
 from txrealtime.socketio.gathering import gathered, late
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
@@ -252,12 +252,23 @@ class Audience:
         return peers.fetch(self, timeout).addCallbacks(lambda others: people + others, missing)
 
     def join(self, *rooms: str) -> None:
-        """Put each of them into some rooms."""
+        """
+        Put each of them into some rooms.
+
+        :raises LimitExceeded: when some of them on this server are in ``maxRooms`` already; the
+            others have joined then.
+        """
         checkRooms(rooms)
+        full: LimitExceeded | None = None
         for socket in self.here():
-            socket.join(*rooms)
+            try:
+                socket.join(*rooms)
+            except LimitExceeded as error:
+                full = error
         if self.namespace.peers is not None:
             self.namespace.peers.join(self, rooms)
+        if full is not None:
+            raise full
 
     def leave(self, *rooms: str) -> None:
         """Take each of them out of some rooms."""

@@ -63,6 +63,8 @@ class Connection:
     :param connectTimeout: seconds that it may stay without a namespace.
     :param maxAttachments: how many a packet may have.
     :param maxWaiting: how many events may wait for their turn before reading pauses.
+    :param maxNamespaces: how many it may be in.
+    :param maxRooms: how many rooms it may be in, in each of them.
     """
 
     __slots__ = (
@@ -71,6 +73,7 @@ class Connection:
         "_decoder",
         "_dialect",
         "_directory",
+        "_maxNamespaces",
         "_maxWaiting",
         "_parted",
         "_size",
@@ -78,6 +81,7 @@ class Connection:
         "_timer",
         "_waiting",
         "_waitingSize",
+        "maxRooms",
         "session",
     )
 
@@ -88,12 +92,16 @@ class Connection:
         connectTimeout: float,
         maxAttachments: int,
         maxWaiting: int,
+        maxNamespaces: int,
+        maxRooms: int,
     ) -> None:
         self.session = session
         self._directory = directory
         self._decoder = directory.parser.decoder(maxAttachments)
         self._dialect = dialectOf(session, directory.parser)
         self._maxWaiting = maxWaiting
+        self._maxNamespaces = maxNamespaces
+        self.maxRooms = maxRooms
         self._sockets: dict[str, Socket] = {}
         self._admissions: dict[str, _Admission] = {}
         # Where we have disconnected it, and it may not know yet.
@@ -169,6 +177,9 @@ class Connection:
             self._violated(CloseReason.FORCED_SERVER_CLOSE, "a second CONNECT to one namespace")
             return
         self._parted.discard(path)
+        if len(self._sockets) + len(self._admissions) >= self._maxNamespaces:
+            self._refuse(path, ConnectionRejected("Too many namespaces"))
+            return
         self._admissions[path] = admission = _Admission()
         admission.asked = Deferred.fromCoroutine(self._admit(admission, path, auth))
 
@@ -322,6 +333,9 @@ class Connection:
         if self._sockets.get(path) is socket:
             self.session.sendPackets(socket.namespace.encode(Packet(PacketType.DISCONNECT, path)))
             self._forgetWaiting(socket)
+            if len(self._parted) >= self._maxNamespaces:
+                # A packet to that one ends the connection, if it is still under way.
+                self._parted.pop()
             self._parted.add(path)
             self._drop(socket, reason)
         elif socket.leftBecause is None:

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.handshake import Handshake as OpeningHandshake
 from txrealtime.engineio.session import CloseReason
-from txrealtime.errors import AckTimeout, Disconnected
+from txrealtime.errors import AckTimeout, Disconnected, LimitExceeded
 from txrealtime.socketio.audience import Audience, checkRooms
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
@@ -257,10 +257,14 @@ class Socket:
 
         :raises TypeError: for a room whose name is not a string.
         :raises ValueError: for another socket's own room.
+        :raises LimitExceeded: when it would be in more than ``maxRooms``.
         """
         checkRooms(rooms)
         if self.leftBecause is None:
+            most = self._connection.maxRooms
             for room in rooms:
+                if len(self.joined) >= most and room not in self.joined and room != self.id:
+                    raise LimitExceeded(f"{self!r} is in {most} rooms, as many as maxRooms allows")
                 self.namespace.rooms.join(self, room)
 
     def leave(self, *rooms: str) -> None:

@@ -1,0 +1,484 @@
+"""
+Limits: how many clients there may be, how fast one is read, and how long a request may take.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, Logger, capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.memory import CONTINUATION, TEXT, Link, WireTestCase
+from tests.talk import TalkTestCase
+from txrealtime.engineio.channel import EngineChannel
+from txrealtime.engineio.limits import Tally, networkOf
+from txrealtime.engineio.site import EngineSite
+from txrealtime.errors import ConnectionRejected, LimitExceeded
+from txrealtime.service import _Shortage
+
+
+def warned(events: list[LogEvent]) -> list[str]:
+    """What the log warns of."""
+    return [formatEvent(event) for event in events if event["log_level"].name == "warn"]
+
+
+class TallyTests(SynchronousTestCase):
+    def test_networks(self) -> None:
+        for address, network in (
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+            ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+            ("unix", "unix"),
+            ("", ""),
+        ):
+            self.assertEqual(networkOf(address), network)
+
+    def test_off(self) -> None:
+        tally = Tally("things", 0, 0)
+        for _ in range(1000):
+            tally.add("192.0.2.7")
+        self.assertFalse(tally.counts or tally.isFull or tally.isFullFor("192.0.2.7"))
+
+    def test_inAll(self) -> None:
+        tally = Tally("things", 2, 0)
+        self.assertTrue(tally.counts)
+        tally.add("192.0.2.7")
+        self.assertFalse(tally.isFull)
+        tally.add("192.0.2.8")
+        self.assertTrue(tally.isFull)
+        tally.remove("192.0.2.7")
+        self.assertFalse(tally.isFull or tally.isFullFor("192.0.2.8"))
+
+    def test_perAddress(self) -> None:
+        tally = Tally("things", 0, 2)
+        self.assertTrue(tally.counts)
+        for address in ("2001:db8::1", "2001:db8::2"):
+            self.assertFalse(tally.isFullFor(address))
+            tally.add(address)
+        self.assertTrue(tally.isFullFor("2001:db8::3"))
+        self.assertFalse(tally.isFullFor("192.0.2.7") or tally.isFull)
+        tally.remove("2001:db8::2")
+        self.assertFalse(tally.isFullFor("2001:db8::3"))
+        tally.remove("2001:db8::1")
+        tally.add(None)
+        tally.remove(None)
+
+    def test_forgetsWhoIsGone(self) -> None:
+        tally = Tally("things", 0, 2)
+        for number in range(1000):
+            tally.add(f"192.0.2.{number % 256}")
+        for number in range(1000):
+            tally.remove(f"192.0.2.{number % 256}")
+        self.assertEqual(len(tally._byNetwork), 0)
+
+    def test_toldOnce(self) -> None:
+        tally = Tally("things", 2, 1)
+        tally.add("192.0.2.7")
+        with capturedLogs() as events:
+            for _ in range(10):
+                tally.isFullFor("192.0.2.7")
+        self.assertEqual(
+            warned(events),
+            ["1 things of 192.0.2.7, as many as maxConnectionsPerAddress allows: no more are taken"],
+        )
+        tally.add("192.0.2.8")
+        with capturedLogs() as events:
+            for _ in range(10):
+                self.assertTrue(tally.isFull)
+            tally.remove("192.0.2.7")
+            tally.add("192.0.2.7")
+            self.assertTrue(tally.isFull and tally.isFullFor("192.0.2.7"))
+        self.assertEqual(len(warned(events)), 3)
+
+
+class SessionTests(WireTestCase):
+    """Sessions are counted, whatever their transport and site, for the address that a proxy reports."""
+
+    def test_inAll(self) -> None:
+        self.makeEngine(maxConnections=2)
+        self.openPolling()
+        client = self.openWebSocket(address="192.0.2.8")
+        full = (503, 3, "Bad request: the server is full")
+        self.assertEqual(self.get().answer.error, full)
+        refused = self.webSocket().response
+        assert refused is not None
+        self.assertEqual(refused.error, full)
+        client.link.lose()
+        self.openPolling()
+
+    def test_perAddress(self) -> None:
+        self.makeEngine(maxConnectionsPerAddress=2, trustedProxies="10.0.0.0/8")
+        for transport in (self.openPolling, self.openWebSocket):
+            transport(address="10.0.0.1", headers={"X-Forwarded-For": "192.0.2.7"})
+        full = (429, 3, "Bad request: too many sessions of this address")
+        self.assertEqual(self.get(address="192.0.2.7").answer.error, full)
+        # It may say what it likes of whom it speaks for: nobody believes it.
+        forged = self.get(address="192.0.2.7", headers={"X-Forwarded-For": "192.0.2.9"})
+        self.assertEqual(forged.answer.error, full)
+        self.openPolling(address="192.0.2.8")
+        self.openPolling(address="10.0.0.1", headers={"X-Forwarded-For": "192.0.2.9"})
+
+    def test_upgradeIsNoOther(self) -> None:
+        self.makeEngine(maxConnectionsPerAddress=1)
+        sid = self.openPolling()
+        client = self.upgrade(sid)
+        client.send("4hello")
+        self.assertEqual(self.owner.heard, ["hello"])
+        self.assertEqual(self.get().answer.status, 429)
+        client.link.lose()
+        self.openPolling()
+
+    def test_everyEndCounts(self) -> None:
+        """In the end there is room again, however sessions ended."""
+        self.makeEngine(maxConnections=1)
+        for _ in range(3):
+            self.post(self.openPolling(), b"1")
+            self.openWebSocket().send("1")
+            self.openWebSocket().sendFrame(TEXT, b"\xff")
+            self.openPolling()
+            self.session.close()
+            self.clock.advance(31)
+            self.openPolling()
+            self.clock.pump([1] * 46)  # nobody answers the heartbeat
+        self.assertEqual(self.engine.sessions, {})
+
+
+class SiteTests(WireTestCase):
+    """Connections to a site of ours are counted, also those that never say a word."""
+
+    shortWay = True
+
+    def test_inAll(self) -> None:
+        self.makeEngine(maxConnections=3)
+        links = [Link(f"192.0.2.{number}").connect(self.site) for number in range(3)]
+        with capturedLogs() as events:
+            late = [Link().connect(self.site) for _ in range(5)]
+        self.assertEqual({link.disconnecting for link in late}, {True})
+        self.assertEqual(
+            warned(events), ["3 connections, as many as maxConnections allows: no more are taken"]
+        )
+        self.assertEqual({link.disconnecting for link in links}, {False})
+        for link in late:
+            link.lose()
+        links[0].lose()
+        self.assertFalse(Link().connect(self.site).disconnecting)
+        self.assertTrue(Link().connect(self.site).disconnecting)
+
+    def test_perAddress(self) -> None:
+        self.makeEngine(maxConnectionsPerAddress=2, trustedProxies="10.0.0.1")
+        for _ in range(2):
+            self.assertFalse(Link("192.0.2.7").connect(self.site).disconnecting)
+        self.assertTrue(Link("192.0.2.7").connect(self.site).disconnecting)
+        self.assertFalse(Link("192.0.2.8").connect(self.site).disconnecting)
+        for _ in range(10):
+            self.assertFalse(Link("10.0.0.1").connect(self.site).disconnecting)
+
+    def test_whoeverHasItAtTheEnd(self) -> None:
+        """A connection counts until it is lost, whatever it has become."""
+        for shortWays in (True, False):
+            self.makeEngine(maxConnections=1, shortWays=shortWays)
+            for _ in range(3):
+                client = self.openWebSocket()
+                self.assertTrue(Link().connect(self.site).disconnecting)
+                client.link.lose()
+                link = Link().connect(self.site)
+                link.deliver(self.requestBytes("GET", "/other"))
+                self.assertIn(b"404", link.take())
+                link.lose()
+                self.get("unknown").drop()
+
+    def test_off(self) -> None:
+        """Without a limit nothing stands between a connection and what serves it."""
+        link = Link().connect(self.site)
+        self.assertIsInstance(link.protocol, EngineChannel)
+        self.assertNotIn("connectionLost", vars(link))
+
+
+class RateTests(WireTestCase):
+    def test_off(self) -> None:
+        client = self.openWebSocket()
+        self.assertIs(self.session.receiver, self.owner)
+        for _ in range(1000):
+            client.send("4x")
+        self.assertTrue(client.link.reading)
+        self.assertEqual(len(self.owner.heard), 1000)
+
+    def test_messages(self) -> None:
+        self.makeEngine(maxMessageRate=10)
+        client = self.openWebSocket()
+        for _ in range(10):
+            client.send("4x")
+        self.assertTrue(client.link.reading)
+        client.send("4x")
+        self.assertFalse(client.link.reading)
+        for _ in range(100):
+            client.send("4x")  # waits in TCP
+        self.assertEqual(len(self.owner.heard), 11)
+        heard = []
+        for _ in range(100):
+            self.clock.advance(0.1)
+            client.link.turn()
+            heard.append(len(self.owner.heard))
+        # Link gives all that waits in one read; each message is heard, none is lost.
+        self.assertEqual(heard[-1], 111)
+        self.assertFalse(client.link.reading)
+        self.assertEqual(self.owner.ends, [])
+
+    def test_inTheLongRun(self) -> None:
+        """A client that sends as fast as it is read is heard as often as it may."""
+        self.makeEngine(maxMessageRate=10)
+        client = self.openWebSocket()
+        for _ in range(10_000):
+            if client.link.reading:
+                client.send("4x")
+            else:
+                self.clock.advance(0.01)
+        seconds = self.clock.seconds()
+        self.assertGreater(seconds, 20)
+        self.assertLessEqual(len(self.owner.heard), 10 * seconds + 11)
+        self.assertGreaterEqual(len(self.owner.heard), 9 * seconds)
+
+    def test_bytes(self) -> None:
+        self.makeEngine(maxByteRate=1000)
+        client = self.openWebSocket()
+        client.send("4" + "€" * 333)
+        self.assertTrue(client.link.reading)
+        client.send(b"xx")
+        self.assertFalse(client.link.reading)
+        self.clock.advance(0.1)
+        self.assertTrue(client.link.reading)
+        client.send(b"x" * 10_000)
+        self.assertFalse(client.link.reading)
+        self.clock.advance(9)
+        self.assertFalse(client.link.reading)
+        self.clock.advance(1)
+        self.assertTrue(client.link.reading)
+        self.assertEqual(len(self.owner.heard), 3)
+
+    def test_polling(self) -> None:
+        """A POST is answered when the next may come."""
+        self.makeEngine(maxMessageRate=2)
+        sid = self.openPolling()
+        self.assertEqual(self.post(sid, b"4a\x1e4b").answer.body, b"ok")
+        more = self.post(sid, b"4c\x1e4d")
+        self.assertIsNone(more.response)
+        self.clock.advance(1.1)
+        self.assertEqual(more.answer.body, b"ok")
+        self.assertEqual(self.owner.heard, ["a", "b", "c", "d"])
+
+    def test_ownerPausesToo(self) -> None:
+        """Reading goes on when neither of the two minds."""
+        self.makeEngine(maxMessageRate=1)
+        client = self.openWebSocket()
+        client.send("4a")
+        client.send("4b")
+        self.session.pause()
+        self.clock.advance(2)
+        self.assertFalse(client.link.reading)
+        self.session.resume()
+        self.assertTrue(client.link.reading)
+        client.send("4c")
+        client.send("4d")
+        self.session.pause()
+        self.session.resume()
+        self.assertFalse(client.link.reading)
+        self.clock.advance(2)
+        self.assertTrue(client.link.reading)
+
+    def test_end(self) -> None:
+        self.makeEngine(maxMessageRate=1)
+        client = self.openWebSocket()
+        client.send("4a")
+        client.send("4b")
+        client.link.lose()
+        self.assertEqual(len(self.owner.ends), 1)
+        self.assertNothingLeft()
+
+
+class RequestTimeoutTests(WireTestCase):
+    """A request that is sent byte by byte has no more time than another."""
+
+    shortWay = True
+
+    def dribbled(self, data: bytes, seconds: float = 1.0) -> tuple[Link, float]:
+        """A connection on which data come slowly, and the seconds until it was dropped."""
+        self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
+        link = Link().connect(self.site)
+        start = self.clock.seconds()
+        for byte in data:
+            link.deliver(bytes([byte]))
+            self.clock.advance(seconds)
+            if link.disconnecting:
+                break
+        link.lose()
+        return link, self.clock.seconds() - start
+
+    def test_head(self) -> None:
+        for shortWays in (True, False):
+            for path in ("/engine.io/?EIO=4&transport=polling", "/page"):
+                self.makeEngine(shortWays=shortWays)
+                link, seconds = self.dribbled(self.requestBytes("GET", path, {"X": "x" * 100}))
+                # From the path's first segments on, the connection is twisted.web's, and its time anew.
+                self.assertLessEqual(seconds, 30 + len("GET /page"))
+                self.assertEqual(link.take(), b"")
+
+    def test_body(self) -> None:
+        for shortWays in (True, False):
+            self.makeEngine(shortWays=shortWays)
+            sid = self.openPolling()
+            url = f"/engine.io/?EIO=4&transport=polling&sid={sid}"
+            request = self.requestBytes("POST", url, {}, b"4" + b"x" * 1000)
+            _, seconds = self.dribbled(request, 0.1)
+            self.assertLessEqual(seconds, 31)
+            self.assertEqual(self.owner.heard, [])
+
+    def test_chunks(self) -> None:
+        for shortWays in (True, False):
+            self.makeEngine(shortWays=shortWays)
+            sid = self.openPolling()
+            url = f"/engine.io/?EIO=4&transport=polling&sid={sid}"
+            head = self.requestBytes("POST", url, {"Transfer-Encoding": "chunked"})
+            _, seconds = self.dribbled(head + b"1\r\n4\r\n" * 1000, 0.02)
+            self.assertLessEqual(seconds, 62)
+            self.assertEqual(self.owner.heard, [])
+
+    def test_eachRequest(self) -> None:
+        """It is the request that is timed, not the connection."""
+        for shortWays in (True, False):
+            self.makeEngine(shortWays=shortWays, requestTimeout=5)
+            self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
+            for path in ("/engine.io/?EIO=4&transport=polling&sid=x", "/page"):
+                link = Link().connect(self.site)
+                request = self.requestBytes("GET", path)
+                for _ in range(5):
+                    self.clock.advance(40)
+                    link.deliver(request[:-5])
+                    self.clock.advance(4)
+                    link.deliver(request[-5:])
+                    self.assertIn(b"HTTP/1.1 40", link.take())
+                self.assertFalse(link.disconnecting)
+                link.lose()
+
+    def test_waitingIsNotSlow(self) -> None:
+        """A GET that waits for messages has arrived long ago, whatever its client sends meanwhile."""
+        for shortWays in (True, False):
+            self.makeEngine(shortWays=shortWays, requestTimeout=5, pingInterval=1000)
+            self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
+            poll = self.get(self.openPolling())
+            self.clock.advance(100)
+            poll.link.deliver(b"GET /")
+            self.clock.advance(100)
+            self.assertFalse(poll.link.disconnecting)
+            self.session.send("there")
+            self.assertIn(b"4there", poll.link.take())
+
+
+class HeaderSizeTests(WireTestCase):
+    shortWay = True
+
+    def test_limit(self) -> None:
+        for shortWays in (True, False):
+            for path in ("/engine.io/?EIO=4&transport=polling", "/page"):
+                self.makeEngine(maxHeaderSize=1000, shortWays=shortWays)
+                link = Link().connect(self.site)
+                link.deliver(self.requestBytes("GET", path, {"X": "x" * 500}))
+                self.assertNotIn(b"HTTP/1.1 400", link.take())
+                link = Link().connect(self.site)
+                link.deliver(self.requestBytes("GET", path, {"X": "x" * 1000}))
+                self.assertEqual(link.take(), b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                self.assertTrue(link.disconnecting)
+
+    def test_webSocketAlone(self) -> None:
+        self.makeEngine(maxHeaderSize=1000)
+        factory = self.engine.webSocketFactory()
+        self.openWebSocket(factory=factory, headers={"X": "x" * 500})
+        client = self.webSocket(factory=factory, headers={"X": "x" * 1000})
+        self.assertTrue(client.link.disconnected or client.link.disconnecting)
+        self.assertEqual(client.link.take(), b"")
+
+
+class FragmentTests(WireTestCase):
+    def test_none(self) -> None:
+        self.makeEngine(maxFragments=0)
+        client = self.openWebSocket()
+        client.send("4in one frame")
+        client.sendFrame(TEXT, b"4" + b"x" * 64, fin=False)
+        client.sendFrame(CONTINUATION, b"x" * 64)  # one for every 16 bytes
+        self.assertEqual(len(self.owner.heard), 2)
+        for _ in range(3):
+            client.sendFrame(TEXT if _ == 0 else CONTINUATION, b"", fin=False)
+        self.assertEqual(self.owner.ends, ["transport error"])
+
+
+class NamespaceTests(TalkTestCase):
+    def test_tooMany(self) -> None:
+        server = self.makeServer(maxNamespaces=3)
+        for path in ("/a", "/b", "/c"):
+            server.namespace(path)
+        client = self.join(server)
+        self.successResultOf(client.connect("/a"))
+        self.successResultOf(client.connect("/b"))
+        refused = self.failureResultOf(client.connect("/c"), ConnectionRejected)
+        self.assertEqual(refused.value.message, "Too many namespaces")
+        self.assertTrue(client.isConnected("/b"))
+        client.disconnect("/a")
+        self.successResultOf(client.connect("/c"))
+        self.successResultOf(self.join(server).connect("/a"))
+
+    def test_partedAreBounded(self) -> None:
+        """Where we have disconnected it is remembered, for packets on the way, but not without end."""
+        server = self.makeServer(maxNamespaces=3)
+        for number in range(20):
+            server.namespace(f"/{number}")
+        client = self.join(server)
+        connection = self.socketOf(server, client)._connection
+        for number in range(20):
+            self.successResultOf(client.connect(f"/{number}"))
+            self.socketOf(server, client, f"/{number}").disconnect()
+            client.flush()
+        self.assertLessEqual(len(connection._parted), 3)
+
+
+class RoomTests(TalkTestCase):
+    def test_tooMany(self) -> None:
+        server = self.makeServer(maxRooms=2)
+        socket = self.socketOf(server, self.join(server))
+        socket.join("a", "b")
+        socket.join("a", socket.id)
+        error = self.assertRaises(LimitExceeded, socket.join, "c")
+        self.assertIn("is in 2 rooms, as many as maxRooms allows", str(error))
+        self.assertNotIn("c", server.namespace().rooms)
+        socket.leave("a")
+        socket.join("c")
+        self.assertEqual(socket.rooms, {"b", "c", socket.id})
+
+    def test_othersJoin(self) -> None:
+        server = self.makeServer(maxRooms=1)
+        first, second, third = (self.socketOf(server, self.join(server)) for _ in range(3))
+        second.join("a")
+        self.assertRaises(LimitExceeded, server.namespace().everyone.join, "b")
+        self.assertEqual([socket.joined for socket in (first, second, third)], [{"b"}, {"a"}, {"b"}])
+
+
+class ShortageTests(SynchronousTestCase):
+    """What a port says when it runs out of file descriptors."""
+
+    def test_onceForEachShortage(self) -> None:
+        clock = Clock()
+        others: list[LogEvent] = []
+        logger = Logger("port", observer=_Shortage(clock, "tcp:8000", others.append))
+        with capturedLogs() as events:
+            for _ in range(100):
+                logger.info("EMFILE encountered; releasing reserved file descriptor.")
+                logger.info("EMFILE recovery: Closed socket from {address}", address="x")
+                logger.info("Could not accept new connection ({acceptError})", acceptError="ENFILE")
+                clock.advance(1)
+            logger.info("{port} starting", port="it")
+            clock.advance(61)
+            logger.info("EMFILE encountered; releasing reserved file descriptor.")
+        self.assertEqual([formatEvent(event) for event in others], ["it starting"])
+        told = warned(events)
+        self.assertEqual(len(told), 2)
+        self.assertTrue(told[0].startswith("tcp:8000: out of file descriptors"), told)

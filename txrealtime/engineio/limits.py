@@ -1,0 +1,175 @@
+"""
+Limits on how many clients there are, and on how fast one of them is read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Final
+
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txrealtime.engineio.interfaces import CloseReason, IReceiver
+from txrealtime.engineio.session import Session
+from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.timers import Timer, Timers
+
+__all__ = ["Tally", "Throttle", "networkOf"]
+
+_log = Logger()
+
+_THROTTLED: Final = 2
+"Who pauses a session: the throttle.  Its owner is 1."
+
+
+@lru_cache(maxsize=1024)
+def networkOf(address: str) -> str:
+    """
+    Whom an address stands for: itself, or the /64 network that a host of IPv6 has to itself.
+
+    What is no address, such as ``unix``, stands for itself.
+    """
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(ip, IPv6Address):
+        return address
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(IPv6Network((ip.packed[:8] + bytes(8), 64)))
+
+
+class Tally:
+    """
+    How many of something there are, in all and for each address.
+
+    :param what: their name in the log, in the plural.
+    :param inAll: how many there may be; 0 for any number.
+    :param perAddress: how many there may be of one address; 0 for any number.
+    """
+
+    def __init__(self, what: str, inAll: int, perAddress: int) -> None:
+        self._what = what
+        self._inAll = inAll
+        self._perAddress = perAddress
+        self._count = 0
+        self._byNetwork: Counter[str] = Counter()
+        self._told: set[str] = set()
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is a limit."""
+        return bool(self._inAll or self._perAddress)
+
+    @property
+    def isFull(self) -> bool:
+        """Whether there can be no other, from whatever address."""
+        full = 0 < self._inAll <= self._count
+        if full:
+            self._tell("", f"{self._count} {self._what}, as many as maxConnections allows: no more are taken")
+        return full
+
+    def isFullFor(self, address: str) -> bool:
+        """Whether there can be no other of an address."""
+        network = networkOf(address)
+        full = 0 < self._perAddress <= self._byNetwork[network]
+        if full:
+            self._tell(
+                network,
+                f"{self._perAddress} {self._what} of {network}, as many as maxConnectionsPerAddress allows: "
+                "no more are taken",
+            )
+        return full
+
+    def _tell(self, network: str, text: str) -> None:
+        """Log, once until there is room again."""
+        if network not in self._told:
+            self._told.add(network)
+            _log.warn("{text}", text=text)
+
+    def add(self, address: str | None) -> None:
+        """There is one more; of no address when it counts for none."""
+        self._count += 1
+        if self._perAddress and address is not None:
+            self._byNetwork[networkOf(address)] += 1
+
+    def remove(self, address: str | None) -> None:
+        """There is one less."""
+        self._count -= 1
+        self._told.discard("")
+        if self._perAddress and address is not None:
+            network = networkOf(address)
+            self._told.discard(network)
+            self._byNetwork[network] -= 1
+            if not self._byNetwork[network]:
+                del self._byNetwork[network]
+
+
+@implementer(IReceiver)
+class Throttle:
+    """
+    A session's owner that hears no more in a second than ``maxMessageRate`` and ``maxByteRate`` allow.
+
+    Both are token buckets that hold one second's worth.  What has been read already is heard all
+    the same, so nothing is lost: then reading pauses until the debt is paid.  So what comes at
+    once may be more by what one read holds, and in the long run it is what was allowed.
+
+    :param receiver: who hears it.
+    """
+
+    def __init__(self, session: Session, receiver: IReceiver, settings: Settings, timers: Timers) -> None:
+        self._session = session
+        self._receiver = receiver
+        self._timers = timers
+        now = timers.reactor.seconds()
+        self._buckets = [_Bucket(rate, now) for rate in (settings.maxMessageRate, settings.maxByteRate)]
+        self._timer: Timer | None = None
+
+    def messageReceived(self, data: str | bytes) -> None:
+        now = self._timers.reactor.seconds()
+        size = len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
+        wait = max(bucket.take(taken, now) for bucket, taken in zip(self._buckets, (1, size), strict=True))
+        if wait > 0:
+            if self._timer is None:
+                self._session.pause(_THROTTLED)
+            else:
+                self._timer.cancel()
+            self._timer = self._timers.callLater(wait, self._readOn)
+        self._receiver.messageReceived(data)
+
+    def _readOn(self) -> None:
+        self._timer = None
+        self._session.resume(_THROTTLED)
+
+    def sessionClosed(self, reason: CloseReason) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._receiver.sessionClosed(reason)
+
+
+class _Bucket:
+    """A token bucket; one of rate 0 never runs out."""
+
+    __slots__ = ("_level", "_rate", "_time")
+
+    def __init__(self, rate: int, now: float) -> None:
+        self._rate = rate
+        self._level = float(rate)
+        self._time = now
+
+    def take(self, count: int, now: float) -> float:
+        """
+        Take some tokens, if need be on credit.
+
+        :return: seconds until the debt is paid.
+        """
+        rate = self._rate
+        if not rate:
+            return 0.0
+        self._level = min(rate, self._level + (now - self._time) * rate) - count
+        self._time = now
+        return -self._level / rate
