@@ -42,9 +42,10 @@ class TalkTestCase(SynchronousTestCase):
 
     def makeServer(self, **options: Any) -> Server:
         """
-        A started server, with a default namespace.
+        A started server, with a default namespace; not started with `start=False`.
         """
-        server = makeServer(reactor=self.clock, **options)
+        start = options.pop("start", True)
+        server = makeServer(reactor=self.clock, **options) if start else Server(reactor=self.clock, **options)
         server.namespace()
         self.servers.append(server)
         return server

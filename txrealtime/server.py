@@ -15,6 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from txrealtime.cluster.cluster import Cluster
+from txrealtime.cluster.interfaces import IBus
 from txrealtime.engineio import settings as engineio
 from txrealtime.engineio.resource import AllowRequest, Engine
 from txrealtime.engineio.session import CloseReason, Session
@@ -68,9 +70,12 @@ class Server(Service):
         must use too.
     :param allowRequest: see :class:`~txrealtime.engineio.resource.Engine`.
     :param reactor: the clock; the installed reactor by default.
+    :param bus: what connects this server with others: see
+        :class:`~txrealtime.cluster.cluster.Cluster`.
     :param options: any field of :class:`Settings`.
     :raises TypeError: for an option that is no setting.
     :raises ValueError: for a value that makes no sense.
+    :ivar cluster: this server among others; without a bus, alone.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Server(Service):
         parser: IParser | None = None,
         allowRequest: AllowRequest | None = None,
         reactor: IReactorTime | None = None,
+        bus: IBus | None = None,
         **options: Any,
     ) -> None:
         self.settings = Settings(**options)
@@ -87,10 +93,20 @@ class Server(Service):
         self._allowRequest = allowRequest
         self.parser = parser or JSONParser()
         self._directory = Directory(self.parser, reactor)
+        self.cluster = Cluster(self._directory)
+        if bus is not None:
+            self.cluster.use(bus)
 
-    def configure(self, *, path: str | None = None, parser: IParser | None = None, **options: Any) -> None:
+    def configure(
+        self,
+        *,
+        path: str | None = None,
+        parser: IParser | None = None,
+        bus: IBus | None = None,
+        **options: Any,
+    ) -> None:
         """
-        Change the path, parser or settings of a server that has not been used yet.
+        Change the path, parser, bus or settings of a server that has not been used yet.
 
         ``twistd realtime`` does, where its command line says something else than the application.
 
@@ -104,6 +120,8 @@ class Server(Service):
             self.path = "/" + path.strip("/")
         if parser is not None:
             self.parser = self._directory.parser = parser
+        if bus is not None:
+            self.cluster.use(bus)
 
     # -- in a site -------------------------------------------------------------------
 
@@ -221,11 +239,12 @@ class Server(Service):
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
+        self.cluster.start()
         self.engine.reopen()
 
     def stopService(self) -> Deferred[None]:
         """
-        Take no more clients and close those there are.
+        Take no more clients and close those there are; then leave the cluster.
 
         :return: a Deferred that fires when the last has taken what was left for it, or
             after ``drainTimeout``.
@@ -234,4 +253,4 @@ class Server(Service):
         if self.settings.disconnectOnStop:
             for namespace in self._directory:
                 namespace.dismiss(CloseReason.SHUTTING_DOWN)
-        return self.engine.drain(self.settings.drainTimeout)
+        return self.engine.drain(self.settings.drainTimeout).addCallback(lambda _: self.cluster.stop())

@@ -12,6 +12,13 @@ A testing kit: clients without sockets, on a clock of yours.
 
 A :class:`Client` speaks real Engine.IO and Socket.IO: what passes between it and the
 server is encoded and decoded by the codecs that are used in production.
+
+Several servers are one when they share a hub and a clock::
+
+    hub, clock = MemoryHub(), Clock()
+    one, two = (makeServer(reactor=clock, bus=MemoryBus(hub)) for _ in range(2))
+
+What one says to another arrives while the clock is turned: ``clock.advance(0)``, some times.
 """
 
 from __future__ import annotations
@@ -27,6 +34,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txrealtime.cluster.bus import MemoryBus, MemoryHub
 from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, message
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.session import CloseReason, ITransport, Session
@@ -34,7 +42,7 @@ from txrealtime.errors import ConnectionRejected, Disconnected
 from txrealtime.server import Server
 from txrealtime.socketio import packet as socketio
 
-__all__ = ["Client", "FakeTransport", "makeServer"]
+__all__ = ["Client", "FakeTransport", "MemoryBus", "MemoryHub", "makeServer"]
 
 
 def makeServer(reactor: Any = None, **options: Any) -> Server:

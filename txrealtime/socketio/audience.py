@@ -132,12 +132,16 @@ class Person:
 
     :ivar id: the socket's id, which is also its own room.
     :ivar rooms: the rooms it is in, its own included.
-    :ivar data: a copy of its ``data``.
+    :ivar data: a copy of its ``data``; from another server, what of it can be sent as an
+        argument of an event can.
+    :ivar server: the name of the other server that it is on; empty for this one, and where
+        servers do not tell their names.
     """
 
     id: str
     rooms: frozenset[str]
     data: dict[str, Any]
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +226,7 @@ class Audience:
             except BusError:
                 failed: Deferred[list[Any]] = fail(Failure())
                 for answer in waiting:
-                    answer.cancel()
+                    answer.addErrback(lambda cancelled: None).cancel()
                 return failed
         return gathered(waiting, answers, inquiry, event).addTimeout(
             timeout,

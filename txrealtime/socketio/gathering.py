@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
 
 from txrealtime.errors import AckTimeout
 from txrealtime.socketio.peers import Inquiry
@@ -23,7 +24,8 @@ def gathered(
 
     :param waiting: clients of this server, who add their answers themselves.
     :param inquiry: what other servers were asked; when one of them went away and left
-        answers owing, the Deferred fails with :exc:`~txrealtime.errors.AckTimeout`.
+        answers owing, the Deferred fails with :exc:`~txrealtime.errors.AckTimeout`, and with
+        the inquiry's own error when that fails.
     """
     cancelled = False
 
@@ -42,8 +44,18 @@ def gathered(
         else:
             result.callback(answers)
 
+    def failed(failure: Failure) -> None:
+        nonlocal cancelled
+        if not cancelled:
+            cancelled = True
+            everybody.cancel()
+            result.errback(failure)
+
     result: Deferred[list[Any]] = Deferred(cancel)
-    everybody = DeferredList(waiting if inquiry is None else [*waiting, inquiry.done], consumeErrors=True)
+    if inquiry is not None:
+        # Before the list has a look at it: its failure is that of the whole.
+        waiting = [*waiting, inquiry.done.addErrback(failed)]
+    everybody = DeferredList(waiting, consumeErrors=True)
     everybody.addCallback(done)
     return result
 

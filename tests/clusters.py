@@ -1,0 +1,78 @@
+"""
+What the tests of several servers share: servers on one clock and one hub.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tests.talk import TalkTestCase
+from txrealtime import Server
+from txrealtime.cluster.bus import MemoryBus, MemoryHub
+from txrealtime.testing import Client
+
+SETTLED = 1.5
+"Seconds after which servers know each other."
+
+
+class ClusterTestCase(TalkTestCase):
+    """
+    Servers that are one: `self.one`, `self.two` and `self.three`, whose names are these words.
+
+    After each test they stop, and nothing is left of them.
+    """
+
+    NAMES = ("one", "two", "three")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.hub = MemoryHub()
+        for name in self.NAMES:
+            setattr(self, name, self.member(name))
+        self.advance(SETTLED)
+
+    def member(self, name: str, **options: Any) -> Server:
+        """One more server."""
+        server = self.makeServer(start=False, **{"bus": MemoryBus(self.hub), **options})
+        server.cluster.name = name
+        server.startService()
+        return server
+
+    def tearDown(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.hub.resume()
+        stopping = [server.stopService() for server in self.servers if server.running]
+        self.settle()
+        for stopped in stopping:
+            self.clock.advance(3)
+            self.successResultOf(stopped)
+        self.settle()
+        super().tearDown()
+
+    def settle(self) -> None:
+        """Let what is under way arrive, and what it leads to."""
+        for _ in range(12):
+            self.clock.advance(0)
+            for client in self.clients:
+                client.flush()
+
+    def advance(self, seconds: float) -> None:
+        while seconds > 0:
+            self.settle()
+            step = min(seconds, 0.5)
+            super().advance(step)
+            seconds -= step
+        self.settle()
+
+    def resultOf(self, deferred: Deferred[Any]) -> Any:
+        """The result of what needs a word with other servers."""
+        self.settle()
+        return self.successResultOf(deferred)
+
+    def get(self, *clients: Client, namespace: str = "/") -> list[list[Any]]:
+        """What each client has got, once everything has arrived."""
+        self.settle()
+        return [client.received(namespace) for client in clients]

@@ -1,0 +1,168 @@
+"""
+The wire form of our own: what is written can be read, and whatever comes is read or refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txrealtime.cluster.messages import (
+    Alive,
+    Ask,
+    Disconnect,
+    Emit,
+    Fetch,
+    Gone,
+    Join,
+    Leave,
+    Message,
+    Reply,
+    Target,
+    Tell,
+)
+from txrealtime.cluster.native import NativeDialect
+from txrealtime.engineio.packet import message
+from txrealtime.errors import PacketError
+from txrealtime.socketio.audience import Person
+from txrealtime.socketio.packet import JSONParser, Packet, PacketType
+
+SENDER, READER = NativeDialect("abcdefgh"), NativeDialect("ABCDEFGH")
+
+TARGET = Target("/chat", ("red", "bl,ue\n"), frozenset(["é"]))
+EVENT = Packet(PacketType.EVENT, "/chat", ["hi", {"a": b"\x00\n"}, None])
+PERSON = Person("id", frozenset(["id", "red"]), {"name": "x", "photo": b"1"})
+ASK = Ask(TARGET, EVENT, "abcdefgh", "r1", 2.5)
+FETCH = Fetch(Target("/"), "abcdefgh", "r2")
+TELL = Tell(["reload", b"\x00", 1], "abcdefgh", "r3")
+
+MESSAGES: list[Message] = [
+    Emit(
+        TARGET, None, [message('51-["hi",{"_placeholder":true,"num":0}]'), message(b"\x00\n"), message("é")]
+    ),
+    Join(TARGET, ("a", "b")),
+    Leave(TARGET, ()),
+    Disconnect(TARGET, True),
+    ASK,
+    FETCH,
+    TELL,
+    Tell(["reload"], "abcdefgh"),
+    Alive("abcdefgh", "host:1", 15.0, "parser", True),
+    Gone("abcdefgh"),
+]
+
+REPLIES = [
+    Reply(ASK, "r1", "abcdefgh", 3),
+    Reply(ASK, "r1", "abcdefgh", None, ["one", ("two", b"2"), None, [1, 2]]),
+    Reply(ASK, "r1", "abcdefgh", None, (), 1),
+    Reply(FETCH, "r2", "abcdefgh", 1, [PERSON]),
+    Reply(TELL, "r3", "abcdefgh", 1, [{"load": [0.5, b"1"]}]),
+]
+
+
+class FormTests(SynchronousTestCase):
+    def read(self, topicAndData: tuple[str, bytes] | None) -> Any:
+        assert topicAndData is not None
+        return READER.read(*topicAndData)
+
+    def test_roundTrip(self) -> None:
+        for each in MESSAGES:
+            self.assertEqual(self.read(SENDER.write(each)), each)
+
+    def test_replies(self) -> None:
+        for each in REPLIES:
+            read = self.read(SENDER.write(each))
+            self.assertEqual(
+                read._replace(values=list(read.values)),
+                each._replace(question=None, values=list(each.values)),
+            )
+
+    def test_onTheWire(self) -> None:
+        """As the module and docs/protocol.rst show it."""
+        emit = Emit(Target("/chat", ("red",)), None, [message('2/chat,["hi",1,{}]')])
+        self.assertEqual(
+            NativeDialect("q8Zk3x9a").write(emit),
+            (
+                "txrealtime,/chat,red",
+                b'txr1 q8Zk3x9a ["emit","/chat",["red"],[],false,[18]]\n2/chat,["hi",1,{}]',
+            ),
+        )
+
+    def test_ownMessagesAreSkipped(self) -> None:
+        for each in MESSAGES:
+            self.assertIsNone(SENDER.read(*SENDER.write(each)))
+
+    def test_cut(self) -> None:
+        """A message of which a part is missing is none, wherever it was cut."""
+        for each in MESSAGES:
+            topic, data = SENDER.write(each)
+            for end in range(len(data)):
+                self.assertRaises(PacketError, READER.read, topic, data[:end])
+            self.assertRaises(PacketError, READER.read, topic, data + b"x")
+
+    @given(st.binary(max_size=200))
+    def test_anything(self, data: bytes) -> None:
+        self.assertRaises(PacketError, READER.read, "txrealtime", data)
+
+    @given(
+        st.recursive(
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(),
+            lambda inner: (
+                st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+            ),
+        ),
+        st.sampled_from(
+            ["emit", "join", "leave", "disconnect", "ask", "fetch", "tell", "reply", "alive", "gone"]
+        ),
+        st.binary(max_size=20),
+    )
+    def test_anyHead(self, fields: Any, kind: str, body: bytes) -> None:
+        head = [kind, *fields] if isinstance(fields, list) else fields
+        text, _ = JSONParser()._json.encode(head)
+        with contextlib.suppress(PacketError):
+            READER.read("txrealtime", b"txr1 abcdefgh " + text.encode() + b"\n" + body)
+
+    @given(st.sampled_from(range(len(MESSAGES) + len(REPLIES))), st.data())
+    def test_anyChange(self, number: int, data: st.DataObject) -> None:
+        topic, wire = SENDER.write([*MESSAGES, *REPLIES][number])
+        at = data.draw(st.integers(0, len(wire) - 1))
+        with contextlib.suppress(PacketError):
+            READER.read(topic, wire[:at] + data.draw(st.binary(max_size=3)) + wire[at + 1 :])
+
+
+class TopicTests(SynchronousTestCase):
+    ID = "ABCDEFGH" + "x" * 20
+
+    def topic(self, *rooms: str, known: tuple[str, ...] = ("ABCDEFGH",)) -> str:
+        dialect = NativeDialect("abcdefgh", "key", known)
+        topic, _ = dialect.write(Join(Target("/a", rooms or None), ()))
+        return topic
+
+    def test_topics(self) -> None:
+        self.assertEqual(self.topic(), "key,/a")
+        self.assertEqual(self.topic("red"), "key,/a,red")
+        self.assertEqual(self.topic("red", "blue"), "key,/a")
+        self.assertEqual(self.topic(self.ID), "key@ABCDEFGH")
+
+    def test_unknownServer(self) -> None:
+        """It may have come this moment, so all who have the namespace are told."""
+        self.assertEqual(self.topic(self.ID, known=()), "key,/a")
+
+    def test_longRoom(self) -> None:
+        """RabbitMQ has a limit; so there is one, and it is the same for who listens and who speaks."""
+        room = "é" * 300
+        topic = self.topic(room)
+        self.assertLess(len(topic), 100)
+        self.assertEqual(NativeDialect("abcdefgh", "key").topicOf("/a", room).name, topic)
+
+    def test_ownSocketsNeedNoTopic(self) -> None:
+        self.assertIsNone(NativeDialect("ABCDEFGH").topicOf("/a", self.ID))
+        self.assertIsNotNone(NativeDialect("abcdefgh").topicOf("/a", self.ID))

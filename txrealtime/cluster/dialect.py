@@ -1,0 +1,79 @@
+"""
+What a wire form of the servers' messages has to provide.
+
+There are three: ours (:mod:`~txrealtime.cluster.native`), the one of python-socketio
+(:mod:`~txrealtime.cluster.pythonsocketio`) and the one of Node's Redis adapter
+(:mod:`~txrealtime.cluster.node`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from txrealtime.cluster.messages import Message, Target
+from txrealtime.errors import BusError
+
+__all__ = ["Dialect", "Topic", "Unsupported"]
+
+
+class Unsupported(BusError):
+    """The dialect that the servers speak has no way to say this."""
+
+
+class Topic(NamedTuple):
+    """
+    What to subscribe to.
+
+    :ivar isPattern: whether the name is a pattern as Redis has them.
+    """
+
+    name: str
+    isPattern: bool = False
+
+
+class Dialect(Protocol):
+    """One wire form, as one server speaks it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a URL."""
+
+    @property
+    def idPrefix(self) -> str:
+        """What the ids of this server's sockets begin with."""
+
+    @property
+    def topics(self) -> Sequence[Topic]:
+        """What every server reads."""
+
+    @property
+    def hasPresence(self) -> bool:
+        """Whether servers tell each other that they are there."""
+
+    def topicsOf(self, path: str) -> Sequence[Topic]:
+        """What a server reads that has a namespace."""
+
+    def topicOf(self, path: str, room: str) -> Topic | None:
+        """What it reads beside, while it has members of a room."""
+
+    def soleServer(self, target: Target | None) -> str | None:
+        """The uid of the only server that can have some of an audience, if there is such a one."""
+
+    def write(self, message: Message) -> tuple[str, bytes] | None:
+        """
+        A message, and the topic to publish it on.
+
+        :return: ``None`` when there is nobody to tell.
+        :raises Unsupported: when there is no way to say this.
+        :raises TypeError: for what cannot be sent.
+        :raises ValueError: likewise.
+        """
+
+    def read(self, topic: str, data: bytes) -> Message | None:
+        """
+        The message that came on a topic.
+
+        :return: ``None`` for one of our own, or one that is not for us.
+        :raises PacketError: for what is no message, and for nothing else is anything raised.
+        """

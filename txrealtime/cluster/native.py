@@ -1,0 +1,372 @@
+"""
+The wire form that servers of ours speak among themselves.
+
+A message is one line of text, and then the packet that it carries, if it does::
+
+    txr1 <sender> <head>\\n<packet>
+
+``txr1`` names the form and its version, the sender is a server's uid of 8 characters, and the
+head is a JSON array: what kind of message it is, what belongs to that kind, and last the size of
+each part of the packet, in bytes.  A part that is binary, of n bytes, is written as ``-n - 1``::
+
+    txr1 q8Zk3x9a ["emit","/chat",["red"],[],false,[18]]\\n2/chat,["hi",1,{}]
+
+An event for clients is carried as they get it, so that it is encoded once for all servers, and
+one who forwards it does not read it.  Whatever a server itself reads is a packet of Socket.IO's
+default parser, whichever the clients have.
+
+Topics, where ``txrealtime`` stands for the key of the URL:
+
+``txrealtime``
+    for every server: who is there, and questions for all.
+``txrealtime@<uid>``
+    for one server: answers, and what is meant for a socket of its.  The id of a socket begins
+    with the uid of its server.
+``txrealtime,<namespace>``
+    for those that have the namespace.
+``txrealtime,<namespace>,<room>``
+    for those that have members of the room.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+from txrealtime.cluster.dialect import Topic
+from txrealtime.cluster.messages import (
+    Alive,
+    Ask,
+    Disconnect,
+    Emit,
+    Fetch,
+    Gone,
+    Join,
+    Leave,
+    Message,
+    Reply,
+    Target,
+    Tell,
+)
+from txrealtime.engineio import packet as engineio
+from txrealtime.errors import PacketError, ProtocolError
+from txrealtime.socketio.audience import Person
+from txrealtime.socketio.jsontext import JSONText
+from txrealtime.socketio.packet import JSONParser, Packet, PacketType
+
+__all__ = ["UID_LENGTH", "NativeDialect"]
+
+_MAGIC: Final = b"txr1 "
+UID_LENGTH: Final = 8
+_HEAD: Final = len(_MAGIC) + UID_LENGTH + 1
+"""Where a head begins."""
+
+# What a head may be long: rooms are named in it.
+_MAX_HEAD: Final = 1 << 20
+_MAX_ATTACHMENTS: Final = 1 << 16
+_MAX_TOPIC_ROOM: Final = 100
+
+# The id of a socket: the uid, and what Dialect.socketId adds.
+_ID: Final = re.compile("[A-Za-z0-9_-]{28}")
+
+_MESSAGE: Final = engineio.PacketType.MESSAGE
+
+Wire = Sequence[str | bytes]
+
+
+class NativeDialect:
+    """
+    See the module.
+
+    :param uid: this server's.
+    :param key: what topics begin with.
+    :param known: the uids of other servers that are there.
+    """
+
+    name: Final = "native"
+    hasPresence: Final = True
+
+    def __init__(self, uid: str, key: str = "txrealtime", known: Container[str] = ()) -> None:
+        self.uid = self.idPrefix = uid
+        self._key = key
+        self._known = known
+        self._mine = _MAGIC + uid.encode() + b" "
+        self._own = f"{key}@{uid}"
+        self.topics = (Topic(key), Topic(self._own))
+        self._json = JSONText()
+        self._parser = JSONParser()
+        self._writers: dict[type, Callable[[Any], tuple[str, list[Any], Wire]]] = {
+            Emit: self._writeEmit,
+            Join: lambda m: (self._topicOf(m.target), ["join", *_listed(m.target), list(m.rooms)], ()),
+            Leave: lambda m: (self._topicOf(m.target), ["leave", *_listed(m.target), list(m.rooms)], ()),
+            Disconnect: lambda m: (self._topicOf(m.target), ["disconnect", *_listed(m.target), m.close], ()),
+            Ask: self._writeAsk,
+            Fetch: lambda m: (self._askedOn(m.target), ["fetch", *_listed(m.target), m.request], ()),
+            Tell: self._writeTell,
+            Reply: self._writeReply,
+            Alive: self._writeAlive,
+            Gone: lambda m: (self._key, ["gone"], ()),
+        }
+        self._readers: dict[str, Callable[[str, list[Any], list[engineio.Packet]], Message]] = {
+            "emit": self._readEmit,
+            "join": lambda uid, f, parts: Join(_target(f), _rooms(_last(f, 4)[3])),
+            "leave": lambda uid, f, parts: Leave(_target(f), _rooms(_last(f, 4)[3])),
+            "disconnect": lambda uid, f, parts: Disconnect(_target(f), _typed(_last(f, 4)[3], bool)),
+            "ask": self._readAsk,
+            "fetch": lambda uid, f, parts: Fetch(_target(f), uid, _name(_last(f, 4)[3])),
+            "tell": self._readTell,
+            "reply": self._readReply,
+            "alive": self._readAlive,
+            "gone": lambda uid, f, parts: Gone(uid),
+        }
+
+    # -- topics ----------------------------------------------------------------------
+
+    def topicsOf(self, path: str) -> Sequence[Topic]:
+        return (Topic(f"{self._key},{path}"),)
+
+    def topicOf(self, path: str, room: str) -> Topic | None:
+        # What is for a socket with an id of our making comes on our own topic.
+        if room.startswith(self.uid) and _ID.fullmatch(room):
+            return None
+        return Topic(self._roomTopic(path, room))
+
+    def _roomTopic(self, path: str, room: str) -> str:
+        if len(room) > _MAX_TOPIC_ROOM // 4 and len(room.encode("utf-8", "replace")) > _MAX_TOPIC_ROOM:
+            # RabbitMQ takes 255 bytes at most.
+            room = sha256(room.encode("utf-8", "replace")).hexdigest()
+        return f"{self._key},{path},{room}"
+
+    def _topicOf(self, target: Target) -> str:
+        """Where those listen who may have some of an audience."""
+        rooms = target.rooms
+        if rooms is None or len(rooms) != 1:
+            return f"{self._key},{target.path}"
+        server = self._serverOf(rooms[0])
+        if server is None:
+            return self._roomTopic(target.path, rooms[0])
+        # One that is not known may have come this moment: all who have the namespace look for it.
+        return f"{self._key}@{server}" if server in self._known else f"{self._key},{target.path}"
+
+    def _serverOf(self, room: str) -> str | None:
+        """The server of a socket, if that is what a room is the id of."""
+        return room[:UID_LENGTH] if len(room) == 28 and _ID.fullmatch(room) else None
+
+    def soleServer(self, target: Target | None) -> str | None:
+        """The only server that can have some of an audience, if there is such a one."""
+        if target is None or target.rooms is None or len(target.rooms) != 1:
+            return None
+        server = self._serverOf(target.rooms[0])
+        return server if server is not None and server in self._known else None
+
+    def _askedOn(self, target: Target) -> str:
+        server = self.soleServer(target)
+        return self._key if server is None else f"{self._key}@{server}"
+
+    # -- writing ---------------------------------------------------------------------
+
+    def write(self, message: Message) -> tuple[str, bytes] | None:
+        topic, head, packet = self._writers[type(message)](message)
+        parts = []
+        sizes = []
+        for part in packet:
+            if isinstance(part, str):
+                parts.append(part.encode())
+                sizes.append(len(parts[-1]))
+            else:
+                parts.append(part)
+                sizes.append(-len(part) - 1)
+        head.append(sizes)
+        text, _ = self._json.encode(head)
+        return topic, b"".join((self._mine, text.encode(), b"\n", *parts))
+
+    def _writeEmit(self, emit: Emit) -> tuple[str, list[Any], Wire]:
+        assert emit.messages is not None
+        wire = [message.data for message in emit.messages]
+        return self._topicOf(emit.target), ["emit", *_listed(emit.target), emit.volatile], wire
+
+    def _writeAsk(self, ask: Ask) -> tuple[str, list[Any], Wire]:
+        head = ["ask", *_listed(ask.target), ask.request, ask.timeout]
+        return self._askedOn(ask.target), head, self._parser.encode(ask.packet)
+
+    def _writeTell(self, tell: Tell) -> tuple[str, list[Any], Wire]:
+        return self._key, ["tell", tell.request], self._event(PacketType.EVENT, tell.data)
+
+    def _writeReply(self, reply: Reply) -> tuple[str, list[Any], Wire]:
+        assert reply.question is not None
+        form, write = _FORMS[type(reply.question)]
+        values = [write(value) for value in reply.values]
+        head = ["reply", reply.request, reply.total, reply.lapsed, form]
+        packet = self._event(PacketType.ACK, values) if values else ()
+        return f"{self._key}@{reply.question.sender}", head, packet
+
+    def _event(self, type: PacketType, data: list[Any]) -> Wire:
+        return self._parser.encode(Packet(type, "/", data, 0 if type is PacketType.ACK else None))
+
+    def _writeAlive(self, alive: Alive) -> tuple[str, list[Any], Wire]:
+        topic = f"{self._key}@{alive.recipient}" if alive.recipient else self._key
+        return topic, ["alive", alive.name, alive.lease, alive.parser, alive.asks], ()
+
+    # -- reading ---------------------------------------------------------------------
+
+    def read(self, topic: str, data: bytes) -> Message | None:
+        if data.startswith(self._mine):
+            return None
+        end = data.find(b"\n", _HEAD, _HEAD + _MAX_HEAD)
+        if not data.startswith(_MAGIC) or data[_HEAD - 1 : _HEAD] != b" " or end < 0:
+            raise PacketError(f"not a message of the form {_MAGIC.decode().strip()}")
+        try:
+            uid = data[len(_MAGIC) : _HEAD - 1].decode("ascii")
+            head = self._json.decode(data[_HEAD:end].decode())
+            kind, sizes = head[0], head[-1]
+            reader = self._readers.get(kind)
+            if reader is None:
+                raise PacketError(f"a message of an unknown kind, {str(kind)[:20]!r}")
+            return reader(uid, head[1:-1], _parts(data, end + 1, sizes))
+        except PacketError:
+            raise
+        except ProtocolError as error:
+            raise PacketError(str(error)) from None
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            # What a hostile head may be is not to be listed; that it has these effects only is tested.
+            raise PacketError("a message whose head is not as it should be") from None
+
+    def _readEmit(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        if not parts:
+            raise PacketError("an event without its packet")
+        return Emit(_target(fields), None, parts, _typed(_last(fields, 4)[3], bool))
+
+    def _readAsk(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        packet = self._packetOf(parts, PacketType.EVENT)
+        timeout = _typed(_last(fields, 5)[4], (int, float))
+        return Ask(_target(fields), packet, uid, _name(fields[3]), float(timeout))
+
+    def _readTell(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        request = _last(fields, 1)[0]
+        return Tell(
+            self._packetOf(parts, PacketType.EVENT).data, uid, None if request is None else _name(request)
+        )
+
+    def _readReply(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        request, total, lapsed, form = _last(fields, 4)
+        read = _READERS[form]
+        values = [read(value) for value in self._packetOf(parts, PacketType.ACK).data] if parts else []
+        if total is not None:
+            _number(total)
+        return Reply(None, _name(request), uid, total, values, _number(lapsed))
+
+    def _readAlive(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        name, lease, parser, asks = _last(fields, 4)
+        lease = float(_typed(lease, (int, float)))
+        if not 0 < lease <= 86400:
+            raise PacketError("a lease that makes no sense")
+        return Alive(uid, _name(name), lease, _name(parser), _typed(asks, bool))
+
+    def _packetOf(self, parts: list[engineio.Packet], type: PacketType) -> Packet:
+        decoder = self._parser.decoder(_MAX_ATTACHMENTS)
+        packet = None
+        for part in parts:
+            if packet is not None:
+                raise PacketError("a part too many")
+            packet = decoder.feed(part.data)
+        if packet is None or packet.type is not type:
+            raise PacketError("a packet that is none, or of the wrong type")
+        return packet
+
+
+# The values of a reply: the name of their form, and how to write one.
+_FORMS: Final[dict[type, tuple[str, Callable[[Any], Any]]]] = {
+    Ask: (
+        "acks",
+        lambda value: list(value) if isinstance(value, tuple) else [] if value is None else [value],
+    ),
+    Fetch: ("people", lambda value: {"id": value.id, "rooms": list(value.rooms), "data": value.data}),
+    Tell: ("answers", lambda value: value),
+}
+
+
+def _listed(target: Target) -> list[Any]:
+    rooms = None if target.rooms is None else list(target.rooms)
+    return [target.path, rooms, list(target.excluded)]
+
+
+# -- checks of what came: each gives what it was given, or raises PacketError -------------
+
+
+def _parts(data: bytes, start: int, sizes: Any) -> list[engineio.Packet]:
+    """The parts of a packet, as clients get them."""
+    parts = []
+    for size in sizes:
+        if size.__class__ is not int:
+            raise PacketError("a size that is no number")
+        end = start + (size if size >= 0 else -size - 1)
+        if end > len(data):
+            break
+        part = data[start:end]
+        parts.append(engineio.Packet(_MESSAGE, part.decode() if size >= 0 else part))
+        start = end
+    if start != len(data) or len(parts) != len(sizes):
+        raise PacketError("a message that was cut, or has more than it says")
+    return parts
+
+
+def _target(fields: list[Any]) -> Target:
+    path, rooms, excluded = fields[:3]
+    if path.__class__ is not str:
+        raise PacketError("a namespace that is no text")
+    return Target(path, None if rooms is None else _rooms(rooms), frozenset(_rooms(excluded)))
+
+
+def _rooms(rooms: Any) -> tuple[str, ...]:
+    if rooms.__class__ is not list:
+        raise PacketError("rooms that are no list")
+    for room in rooms:
+        if room.__class__ is not str:
+            raise PacketError("a room that is no text")
+    return tuple(rooms)
+
+
+def _last(fields: list[Any], count: int) -> list[Any]:
+    if len(fields) != count:
+        raise PacketError(f"a head with {len(fields)} fields, expected {count}")
+    return fields
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise PacketError("a field of the wrong type")
+    return value
+
+
+def _number(value: Any) -> int:
+    number: int = _typed(value, int)
+    if number < 0:
+        raise PacketError("a number below 0")
+    return number
+
+
+def _name(value: Any) -> str:
+    name: str = _typed(value, str)
+    if len(name) > 300:
+        raise PacketError("a name that is too long")
+    return name
+
+
+def _ack(value: Any) -> Any:
+    """As :meth:`Socket.answered` has it."""
+    args = _typed(value, list)
+    return args[0] if len(args) == 1 else tuple(args) if args else None
+
+
+def _person(value: Any) -> Person:
+    id, rooms, data = value["id"], value["rooms"], value["data"]
+    return Person(_typed(id, str), frozenset(_rooms(rooms)), _typed(data, dict))
+
+
+_READERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "acks": _ack,
+    "people": _person,
+    "answers": lambda value: value,
+}
