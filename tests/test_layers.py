@@ -24,6 +24,7 @@ LIBRARIES = {
     "orjson": "txrealtime.socketio.jsontext",
     "msgpack": "txrealtime.socketio.msgpack",
     "txredisapi": "txrealtime.cluster.redis",
+    "hiredis": "txrealtime.cluster.redis",
     "pika": "txrealtime.cluster.amqp",
 }
 "Each third-party library has one module that knows it; Twisted and zope.interface are free."

@@ -1,0 +1,159 @@
+"""
+Where a broker is, as its URL says it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import (
+    Certificate,
+    PrivateCertificate,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
+from twisted.python.filepath import FilePath
+
+__all__ = ["Address"]
+
+PORTS = {
+    "redis": 6379,
+    "rediss": 6379,
+    "redis+unix": 0,
+    "redis+sentinel": 26379,
+    "amqp": 5672,
+    "amqps": 5671,
+}
+"The schemes, and the ports where such brokers usually are."
+
+FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+@dataclass(frozen=True)
+class Address:
+    """
+    A URL in its parts.  Neither its ``repr`` nor :attr:`name` has the password.
+
+    :ivar hosts: the brokers; more than one if they are Sentinels; none for a socket of this machine.
+    :ivar path: what follows the hosts, without the first slash.
+    :ivar options: the query.
+    """
+
+    scheme: str
+    hosts: tuple[tuple[str, int], ...]
+    path: str = ""
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    options: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def fromURL(cls, url: str) -> Address:
+        """
+        :raises ValueError: when it is not the URL of a broker.  The text does not have the password.
+        """
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ValueError(f"the URL of the bus is broken: {_example(url)}") from None
+        if parts.scheme not in PORTS:
+            known = ", ".join(f"{scheme}://" for scheme in PORTS)
+            raise ValueError(f"no bus is called {parts.scheme}://: expected {known}")
+        user, password = parts.netloc.rpartition("@")[0].partition(":")[::2]
+        address = cls(
+            scheme=parts.scheme,
+            hosts=() if parts.scheme == "redis+unix" else tuple(_hosts(parts)),
+            path=unquote(parts.path[1:]),
+            user=unquote(user) or None,
+            password=unquote(password) or None,
+            options=dict(parse_qsl(parts.query, keep_blank_values=True)),
+        )
+        unknown = address.options.keys() - set(FILES)
+        if unknown:
+            raise ValueError(
+                f"{address.name} has the unknown option {min(unknown)}: expected {', '.join(FILES)}"
+            )
+        if len(address.hosts) > 1 and address.scheme != "redis+sentinel":
+            raise ValueError(f"{address.name} names many hosts: only redis+sentinel:// may")
+        return address
+
+    @property
+    def name(self) -> str:
+        """The URL for logs: no user, no password, no query."""
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
+        return f"{self.scheme}://{hosts}/{self.path}".rstrip("/")
+
+    def connect(
+        self, reactor: IReactorTime, protocol: Protocol, host: str, port: int, timeout: float
+    ) -> Deferred[IProtocol]:
+        """
+        Connect a protocol to a host, or to the socket at :attr:`path`; over TLS if the scheme says so.
+
+        :param timeout: seconds to connect in.
+        :return: fires when it is connected; fails when it cannot be, or when a file named in the options
+            cannot be read.
+        """
+        endpoint: IStreamClientEndpoint
+        if self.scheme == "redis+unix":
+            endpoint = UNIXClientEndpoint(reactor, f"/{self.path}", timeout)
+        else:
+            endpoint = HostnameEndpoint(reactor, host, port, timeout)
+        if self.scheme in ("rediss", "amqps"):
+            try:
+                endpoint = wrapClientTLS(self._tls(host), endpoint)
+            except Exception as error:
+                return fail(error)
+        connected: Deferred[IProtocol] = endpoint.connect(_Once(protocol))
+        return connected
+
+    def _tls(self, host: str) -> IOpenSSLClientConnectionCreator:
+        authorities, certificate, key = (self.options.get(name) for name in FILES)
+        trusted = own = None
+        if authorities:
+            pem = FilePath(authorities).getContent()
+            end = b"-----END CERTIFICATE-----"
+            trusted = trustRootFromCertificates(
+                [Certificate.loadPEM(part + end) for part in pem.split(end)[:-1]]
+            )
+        if certificate:
+            pem = FilePath(certificate).getContent()
+            own = PrivateCertificate.loadPEM(pem + (FilePath(key).getContent() if key else b""))
+        return optionsForClientTLS(host, trustRoot=trusted, clientCertificate=own)
+
+
+class _Once(Factory):
+    """A factory of one protocol, which the log has nothing of."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, address: object) -> Protocol:
+        return self._protocol
+
+
+def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
+    """The hosts with their ports.  ``urlsplit`` knows of one host only."""
+    hosts = []
+    for text in parts.netloc.rpartition("@")[2].split(","):
+        try:
+            one = urlsplit(f"//{text}")
+            hosts.append((one.hostname or "localhost", one.port or PORTS[parts.scheme]))
+        except ValueError:
+            raise ValueError(f"{text!r} is no host: expected HOST or HOST:PORT") from None
+    return hosts
+
+
+def _example(url: str) -> str:
+    """What to say of a URL that cannot be shown, as it may have a password."""
+    return f"expected something like redis://user:password@host:6379, and came {len(url)} characters"

@@ -1,0 +1,249 @@
+"""
+The bus over RabbitMQ, or another broker of AMQP 0-9-1.
+
+The only importer of pika.  Each subscriber has a queue of its own, which goes with its connection.  A
+topic is a routing key of one direct exchange, so the broker sends a server what it has subscribed to and
+nothing else, and topics come and go without being declared.  Where others share a topic, it is a
+fanout exchange of its name, as kombu has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from hashlib import sha256
+from typing import Any
+
+from pika import ConnectionParameters, PlainCredentials  # type: ignore[import-untyped]
+from pika.adapters.twisted_connection import (  # type: ignore[import-untyped]
+    TwistedProtocolConnection,
+)
+from pika.exceptions import NackError  # type: ignore[import-untyped]
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txrealtime.cluster.address import Address
+from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
+from txrealtime.errors import BusError
+
+__all__ = ["AMQPBus"]
+
+EXCHANGE = "txrealtime"
+"The direct exchange."
+
+TIMEOUT = 5.0
+"Seconds for TCP to connect; the whole attempt has its own limit."
+
+HEARTBEAT = 30
+"Seconds after which broker and client each see that the other is gone, if nothing else tells them."
+
+
+@implementer(IBus)
+class AMQPBus:
+    """
+    :param address: of a scheme that begins with ``amqp``.
+    :param fanout: topics that are fanout exchanges.
+    """
+
+    patterns = False
+
+    def __init__(self, address: Address, fanout: Collection[str] = ()) -> None:
+        self.name = address.name
+        self.fanout = frozenset(fanout)
+        self._address = address
+
+    def __repr__(self) -> str:
+        return f"<AMQPBus {self.name}>"
+
+    def openPublisher(self, reactor: IReactorTime, owner: IPublisherOwner) -> Deferred[IPublisher]:
+        return Deferred.fromCoroutine(self._open(reactor, _Publisher(self, owner)))
+
+    def openSubscriber(self, reactor: IReactorTime, lost: Callable[[str], object]) -> Deferred[ISubscriber]:
+        return Deferred.fromCoroutine(self._open(reactor, _Subscriber(self, lost)))
+
+    async def _open(self, reactor: IReactorTime, user: Any) -> Any:
+        address = self._address
+        parameters = ConnectionParameters(
+            virtual_host=address.path or "/",
+            credentials=PlainCredentials(address.user or "guest", address.password or "guest"),
+            heartbeat=HEARTBEAT,
+        )
+        connection = _Connection(parameters, reactor)
+        await address.connect(reactor, connection, *address.hosts[0], TIMEOUT)
+        try:
+            await connection.ready
+            channel = await connection.channel()
+            await channel.exchange_declare(EXCHANGE, "direct")
+            for topic in self.fanout:
+                await channel.exchange_declare(topic, "fanout")
+            await user.prepare(connection, channel)
+        except Exception as error:
+            connection.abort()
+            raise BusError(connection.why or str(error) or type(error).__name__) from None
+        except BaseException:
+            connection.abort()
+            raise
+        return user
+
+    def route(self, topic: str) -> tuple[str, str]:
+        """The exchange and the routing key of a topic."""
+        if topic in self.fanout:
+            return topic, ""
+        name = topic.encode("utf-8", "replace")
+        if len(name) > 255:  # a "shortstr", AMQP 0-9-1, section 4.2.5.3
+            return EXCHANGE, "sha256:" + sha256(name).hexdigest()
+        return EXCHANGE, name.decode()
+
+
+class _Connection(TwistedProtocolConnection):  # type: ignore[misc]
+    """
+    :ivar why: what it ended by, when it has.
+    """
+
+    def __init__(self, parameters: ConnectionParameters, reactor: IReactorTime) -> None:
+        super().__init__(parameters, custom_reactor=reactor)
+        self.why = ""
+
+    def makeConnection(self, transport: Any) -> None:
+        transport.setTcpNoDelay(True)
+        super().makeConnection(transport)
+
+    def _on_connection_failed(self, connection: Any, error: Exception | None = None) -> None:
+        # The adapter would tell no more than that it has failed.
+        self.why = str(error)
+        super()._on_connection_failed(connection, error)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.why = self.why or reason.getErrorMessage()
+        super().connectionLost(reason)
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+
+class _User:
+    """One connection with one channel; whatever ends the one ends the other."""
+
+    connection: _Connection
+    channel: Any  # a TwistedChannel
+
+    def __init__(self, bus: AMQPBus, lost: Callable[[str], object]) -> None:
+        self.bus = bus
+        self.ended = False
+        self._lost = lost
+
+    async def prepare(self, connection: _Connection, channel: Any) -> None:
+        self.connection = connection
+        self.channel = channel
+        channel.on_closed.addCallback(self._closed)
+
+    def _closed(self, reason: Exception | None) -> None:
+        if not self.ended:
+            self.abort()
+            self._lost(str(reason) or type(reason).__name__)
+
+    def abort(self) -> None:
+        self.ended = True
+        self.connection.abort()
+
+
+@implementer(IPublisher)
+class _Publisher(_User):
+    def __init__(self, bus: AMQPBus, owner: IPublisherOwner) -> None:
+        super().__init__(bus, owner.lost)
+        self.unconfirmed = 0
+        self.pending = 0
+        self._owner = owner
+        self._closing: Deferred[None] | None = None
+
+    async def prepare(self, connection: _Connection, channel: Any) -> None:
+        await super().prepare(connection, channel)
+        await channel.confirm_delivery()
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        size = len(payload)
+        self.unconfirmed += 1
+        self.pending += size
+        self._send(topic, payload).addCallbacks(self._confirmed, self._refused, (size,), errbackArgs=(size,))
+
+    def beat(self, topic: str, payload: bytes) -> None:
+        self._send(topic, payload).addErrback(lambda failure: None)
+
+    def _send(self, topic: str, payload: bytes) -> Deferred[Any]:
+        # It raises when it is closing, and nobody has been told yet.
+        exchange, key = self.bus.route(topic)
+        return maybeDeferred(lambda: self.channel.basic_publish(exchange, key, payload))
+
+    def _confirmed(self, result: object, size: int) -> None:
+        self.unconfirmed -= 1
+        self.pending -= size
+        if self._closing is None:
+            self._owner.confirmed()
+        elif not self.unconfirmed:
+            self._close()
+
+    def _refused(self, failure: Failure, size: int) -> None:
+        # Any other failure is that of the connection, and leaves the message unconfirmed.
+        if failure.check(NackError):
+            self._owner.refused("the broker could not take it (basic.nack)")
+            self._confirmed(None, size)
+
+    def close(self) -> Deferred[None]:
+        self._closing = Deferred(lambda closing: self.abort())
+        self.channel.on_closed.addCallback(lambda reason: self._close())
+        if not self.unconfirmed:
+            self._close()
+        return self._closing
+
+    def _close(self) -> None:
+        self.abort()
+        if self._closing is not None and not self._closing.called:
+            self._closing.callback(None)
+
+    def _closed(self, reason: Exception | None) -> None:
+        if self._closing is None:
+            super()._closed(reason)
+
+
+@implementer(ISubscriber)
+class _Subscriber(_User):
+    def __init__(self, bus: AMQPBus, lost: Callable[[str], object]) -> None:
+        super().__init__(bus, lost)
+        self._subscriptions: dict[tuple[str, str], Subscription] = {}
+        self._queue = ""
+
+    async def prepare(self, connection: _Connection, channel: Any) -> None:
+        await super().prepare(connection, channel)
+        declared = await channel.queue_declare("", exclusive=True, auto_delete=True)
+        self._queue = declared.method.queue
+        messages, _ = await channel.basic_consume(self._queue, auto_ack=True, exclusive=True)
+        self._next(messages)
+
+    def _next(self, messages: Any) -> None:
+        # One is always waited for, so a message that comes is taken at once, and none waits in the queue.
+        # It fails when the broker cancels, as when somebody has deleted the queue.
+        messages.get().addCallbacks(self._received, lambda failure: self._closed(failure.value), (messages,))
+
+    def _received(self, message: Any, messages: Any) -> None:
+        method = message.method
+        fanout = method.exchange in self.bus.fanout
+        subscription = self._subscriptions.get((method.exchange, "" if fanout else method.routing_key))
+        if subscription is not None and not self.ended:
+            subscription.deliver(subscription.topic, message.body)
+        self._next(messages)
+
+    def subscribe(self, subscription: Subscription) -> Deferred[None]:
+        route = self.bus.route(subscription.topic)
+        self._subscriptions[route] = subscription
+        bound: Deferred[Any] = self.channel.queue_bind(self._queue, *route)
+        return bound.addCallback(lambda frame: None)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        route = self.bus.route(subscription.topic)
+        if self._subscriptions.pop(route, None) is not None:
+            self.channel.queue_unbind(self._queue, *route).addErrback(lambda failure: None)
+
+    def ping(self) -> None:
+        """AMQP has heartbeats of its own."""

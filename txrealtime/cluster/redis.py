@@ -1,0 +1,373 @@
+"""
+The bus over Redis: pub/sub.
+
+The only importer of txredisapi, of which we take the protocol: replies read by hiredis, and commands with
+Deferreds while a connection starts.  Its factory is not for us: it stops for good when a connection is
+lost while it authenticates, and does not subscribe again.  Once a connection has started, messages go the
+shortest way, without a Deferred for each.
+
+Redis keeps nothing: who is not subscribed when a message is published does not get it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import txredisapi  # type: ignore[import-untyped]
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txrealtime.cluster.address import Address
+from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
+from txrealtime.errors import BusError
+
+if txredisapi.hiredis is None:
+    raise ImportError("No module named 'hiredis'")
+
+__all__ = ["RedisBus"]
+
+TIMEOUT = 5.0
+"Seconds for TCP to connect; the whole attempt has its own limit."
+
+SENTINEL_TIMEOUT = 1.0
+"Seconds that one Sentinel has to answer before the next is asked."
+
+BEAT, ROLE = -1, -2
+"What stands among the sizes of messages for replies to other commands."
+
+UNUSABLE = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
+"Errors that are not about a message, but about the server."
+
+
+@implementer(IBus)
+class RedisBus:
+    """
+    :param address: of a scheme that begins with ``redis``.
+    :raises ValueError: when its path is none for Redis.
+    """
+
+    patterns = True
+
+    def __init__(self, address: Address) -> None:
+        self.name = address.name
+        self._address = address
+        self._hosts = list(address.hosts) or [("", 0)]
+        self._service = ""
+        path = address.path
+        if address.scheme == "redis+sentinel":
+            path, _, self._service = f"/{path}".rpartition("/")
+            path = path[1:]
+            if not self._service:
+                raise ValueError(
+                    f"{self.name} names no service: expected {address.scheme}://HOST[:PORT]/SERVICE"
+                )
+        if address.scheme == "redis+unix":
+            path = ""
+        if not (path == "" or (path.isascii() and path.isdigit())):
+            raise ValueError(f"{self.name} has the database {path!r}: expected a number, or nothing")
+        self._database = int(path or 0)
+        # The last publisher of each owner, as Redis knows it.
+        self._formerly: WeakKeyDictionary[IPublisherOwner, tuple[str, str]] = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        return f"<RedisBus {self.name}>"
+
+    def openPublisher(self, reactor: IReactorTime, owner: IPublisherOwner) -> Deferred[IPublisher]:
+        return Deferred.fromCoroutine(self._openPublisher(reactor, owner))
+
+    async def _openPublisher(self, reactor: IReactorTime, owner: IPublisherOwner) -> IPublisher:
+        publisher = _Publisher(owner)
+        await self._connect(reactor, publisher, lambda: self._prepare(publisher, owner))
+        return publisher
+
+    def openSubscriber(self, reactor: IReactorTime, lost: Callable[[str], object]) -> Deferred[ISubscriber]:
+        return Deferred.fromCoroutine(self._openSubscriber(reactor, lost))
+
+    async def _openSubscriber(self, reactor: IReactorTime, lost: Callable[[str], object]) -> ISubscriber:
+        subscriber = _Subscriber(lost)
+        await self._connect(reactor, subscriber, subscriber.whenConnected)
+        return subscriber
+
+    async def _connect(
+        self, reactor: IReactorTime, connection: _Connection, prepare: Callable[[], Any]
+    ) -> None:
+        address = self._address
+        host, port = await self._master(reactor) if self._service else self._hosts[0]
+        await address.connect(reactor, connection, host, port, TIMEOUT)
+        try:
+            if address.password is not None:
+                await connection.auth(address.password, address.user)
+            if self._database:
+                await connection.select(self._database)
+            await prepare()
+        except BaseException as error:  # also when the attempt is cancelled
+            connection.abort()
+            if isinstance(error, txredisapi.RedisError):
+                raise BusError(connection.why or str(error)) from None
+            raise
+        connection.established = True
+
+    async def _prepare(self, publisher: _Publisher, owner: IPublisherOwner) -> None:
+        """
+        Make sure that messages go to a master, and after those of the connection before.
+
+        Redis may not have read all that this server sent by that, if it hung: what it reads later would
+        reach others too late, between newer messages.
+        """
+        publisher.checkRole(await publisher.ask("ROLE"))
+        formerly = self._formerly.pop(owner, None)
+        if formerly is not None:
+            # By both, as the numbers begin anew when Redis is restarted.
+            await publisher.ask("CLIENT", "KILL", "ID", formerly[0], "ADDR", formerly[1])
+        info = await publisher.ask("CLIENT", "INFO")
+        if isinstance(info, bytes):
+            fields = dict(
+                field.split("=", 1) for field in info.decode("ascii", "replace").split() if "=" in field
+            )
+            if "id" in fields and "addr" in fields:
+                self._formerly[owner] = (fields["id"], fields["addr"])
+
+    async def _master(self, reactor: IReactorTime) -> tuple[str, int]:
+        """The address of the master now, from the first Sentinel that knows it."""
+        problem = ""
+        for host in list(self._hosts):
+            sentinel = _Connection()
+            try:
+                await self._address.connect(reactor, sentinel, *host, SENTINEL_TIMEOUT)
+                asked = sentinel.sentinel_get_master_addr_by_name(self._service)
+                answer = await asked.addTimeout(SENTINEL_TIMEOUT, reactor)
+            except CancelledError:
+                raise
+            except Exception as error:
+                problem = str(error) or type(error).__name__
+            else:
+                if isinstance(answer, list) and len(answer) == 2:
+                    self._hosts.remove(host)
+                    self._hosts.insert(0, host)  # the first to ask next time
+                    return answer[0].decode(), int(answer[1])
+                problem = f"it does not know {self._service}"
+            finally:
+                sentinel.abort()
+        raise ConnectError(string=f"no Sentinel names the master of {self._service}: {problem}")
+
+
+class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
+    """
+    :ivar established: whether its start is over, and replies go to :meth:`received`.
+    :ivar why: what it ended by, when it has.
+    """
+
+    def __init__(self) -> None:
+        # The defaults would make numbers of payloads that look like numbers.
+        super().__init__(charset=None, convertNumbers=False)
+        self.established = False
+        self.why = ""
+        self._ended = False
+
+    def connectionMade(self) -> Any:
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+        return super().connectionMade()
+
+    def ask(self, *command: str) -> Deferred[Any]:
+        """
+        Ask something that the server may refuse.
+
+        :return: fires with the reply, or with the error that it is.
+        """
+        asked: Deferred[Any] = self.execute_command(*command)
+        return asked.addErrback(lambda failure: failure.trap(txredisapi.ResponseError) and failure.value)
+
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        # As in txredisapi, but for transactions and conversions.
+        reader = self._reader
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not False:
+                if self.established:
+                    self.received(reply)
+                else:
+                    self.replyReceived(reply)
+        except txredisapi.InvalidData as error:
+            self.fail(f"what came is not of Redis: {error}")
+
+    def received(self, reply: Any) -> None:
+        """A reply."""
+
+    def connectionLost(self, why: Failure) -> None:
+        self.why = why.getErrorMessage()
+        super().connectionLost(why)
+        if not self._ended:
+            self._ended = True
+            self.ended(self.why)
+
+    def ended(self, reason: str) -> None:
+        """The connection has ended by itself."""
+
+    def fail(self, reason: str) -> None:
+        """End the connection, as if by itself."""
+        if not self._ended:
+            self.abort()
+            self.ended(reason)
+
+    def abort(self) -> None:
+        """End it; nobody is told."""
+        self._ended = True
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+
+@implementer(IPublisher)
+class _Publisher(_Connection):
+    """
+    Its replies come in the order of the commands: for each message a number, or an error.
+    """
+
+    def __init__(self, owner: IPublisherOwner) -> None:
+        super().__init__()
+        self.unconfirmed = 0
+        self.pending = 0
+        self._owner = owner
+        self._sizes: deque[int] = deque()
+        self._closing: Deferred[None] | None = None
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        name = topic.encode("utf-8", "surrogatepass")
+        size = len(payload)
+        self.unconfirmed += 1
+        self.pending += size
+        self._sizes.append(size)
+        self.transport.write(
+            b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, size, payload)
+        )
+
+    def beat(self, topic: str, payload: bytes) -> None:
+        self.publish(topic, payload)
+        self.unconfirmed -= 1
+        self.pending -= len(payload)
+        self._sizes[-1] = BEAT
+        # A master that became a replica goes on as before, and only its own clients hear us.
+        self._sizes.append(ROLE)
+        self.transport.write(b"*1\r\n$4\r\nROLE\r\n")
+
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        super().dataReceived(data)
+        if self._ended or not self.established:
+            return
+        if self._closing is None:
+            self._owner.confirmed()
+        elif not self._sizes:
+            self._close()
+
+    def received(self, reply: Any) -> None:
+        if not self._sizes:
+            self.fail("a reply came that nobody asked for")
+            return
+        size = self._sizes.popleft()
+        if size >= 0:
+            self.unconfirmed -= 1
+            self.pending -= size
+        if size == ROLE:
+            try:
+                self.checkRole(reply)
+            except BusError as error:
+                self.fail(str(error))
+        elif isinstance(reply, Exception):
+            reason = str(reply)
+            if size >= 0:
+                self._owner.refused(reason)
+            if reason.startswith(UNUSABLE):
+                self.fail(reason)
+
+    def checkRole(self, reply: Any) -> None:
+        """
+        Look at a reply to ROLE.
+
+        :raises BusError: when it is that of a replica.  A server that does not tell is taken for a master.
+        """
+        if isinstance(reply, Exception) and str(reply).startswith(UNUSABLE):
+            raise BusError(str(reply))
+        if isinstance(reply, list) and reply and reply[0] == b"slave":
+            raise BusError(
+                "it is a read-only replica, and does not pass on what is published: connect to the master"
+            )
+
+    def ended(self, reason: str) -> None:
+        if self._closing is not None:
+            self._close()
+        elif self.established:
+            self._owner.lost(reason)
+
+    def close(self) -> Deferred[None]:
+        self._closing = Deferred(lambda closing: self.abort())
+        if not self._sizes:
+            self._close()
+        return self._closing
+
+    def _close(self) -> None:
+        self.abort()
+        if self._closing is not None and not self._closing.called:
+            self._closing.callback(None)
+
+
+@implementer(ISubscriber)
+class _Subscriber(_Connection):
+    def __init__(self, lost: Callable[[str], object]) -> None:
+        super().__init__()
+        self._lost = lost
+        self._topics: dict[bytes, Subscription] = {}
+        self._patterns: dict[bytes, Subscription] = {}
+        self._asked: deque[Deferred[None]] = deque()
+
+    def subscribe(self, subscription: Subscription) -> Deferred[None]:
+        name = subscription.topic.encode("utf-8", "surrogatepass")
+        (self._patterns if subscription.pattern else self._topics)[name] = subscription
+        self._command(b"PSUBSCRIBE" if subscription.pattern else b"SUBSCRIBE", name)
+        asked: Deferred[None] = Deferred()
+        self._asked.append(asked)
+        return asked
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        name = subscription.topic.encode("utf-8", "surrogatepass")
+        (self._patterns if subscription.pattern else self._topics).pop(name, None)
+        self._command(b"PUNSUBSCRIBE" if subscription.pattern else b"UNSUBSCRIBE", name)
+
+    def _command(self, command: bytes, name: bytes) -> None:
+        self.transport.write(b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(command), command, len(name), name))
+
+    def ping(self) -> None:
+        self.transport.write(b"*1\r\n$4\r\nPING\r\n")
+
+    def received(self, reply: Any) -> None:
+        if self._ended:
+            return
+        kind = reply[0] if isinstance(reply, list) and reply else reply
+        if kind == b"message":
+            subscription = self._topics.get(reply[1])
+            if subscription is not None:
+                subscription.deliver(subscription.topic, reply[2])
+        elif kind == b"pmessage":
+            subscription = self._patterns.get(reply[1])
+            if subscription is not None:
+                subscription.deliver(reply[2].decode("utf-8", "replace"), reply[3])
+        elif kind in (b"subscribe", b"psubscribe"):
+            self._asked.popleft().callback(None)
+        elif isinstance(reply, Exception):
+            if self._asked:
+                self._asked.popleft().errback(BusError(str(reply)))
+            else:
+                self.fail(str(reply))
+
+    def ended(self, reason: str) -> None:
+        if self.established:
+            asked, self._asked = self._asked, deque()
+            for deferred in asked:
+                deferred.errback(BusError(reason))
+            self._lost(reason)
