@@ -29,6 +29,7 @@ from txrealtime.socketio.directory import Directory, Factory, Where
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.packet import IParser, JSONParser
 from txrealtime.socketio.sockets import Socket
+from txrealtime.threads import Crossing, Handover
 
 __all__ = ["Server", "Settings"]
 
@@ -103,10 +104,11 @@ class Server(Service):
         path: str | None = None,
         parser: IParser | None = None,
         bus: IBus | None = None,
+        reactor: IReactorTime | None = None,
         **options: Any,
     ) -> None:
         """
-        Change the path, parser, bus or settings of a server that has not been used yet.
+        Change the path, parser, bus, clock or settings of a server that has not been used yet.
 
         ``twistd realtime`` does, where its command line says something else than the application.
 
@@ -122,6 +124,47 @@ class Server(Service):
             self.parser = self._directory.parser = parser
         if bus is not None:
             self.cluster.use(bus)
+        if reactor is not None:
+            self._directory.reactor = reactor
+
+    # -- from other threads ------------------------------------------------------------
+
+    @property
+    def reactor(self) -> IReactorTime:
+        """The clock, and in a process that serves the reactor."""
+        return self._directory.reactor
+
+    @cached_property
+    def crossing(self) -> Crossing:
+        """What takes calls from other threads to the reactor's."""
+        return Handover(self.reactor)
+
+    def callFromThread(self, function: Callable[..., object], *args: Any) -> None:
+        """
+        Have a function called in the reactor's thread, and do not wait: from any thread.
+
+        ::
+
+            server.callFromThread(server.to("red").emit, "goal", 3)
+
+        The calls of one thread are made in their order, many in one turn of the reactor; an error is
+        logged.  See :meth:`txrealtime.threads.Handover.call`.
+        """
+        self.crossing.call(function, *args)
+
+    def blockingCallFromThread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """
+        Have a function called in the reactor's thread, and wait for what it or its Deferred gives.
+
+        ::
+
+            people = server.blockingCallFromThread(server.to("red").fetch)
+
+        :raises RuntimeError: in the reactor's thread, which would wait for itself, and when the reactor
+            does not run.
+        :raises Disconnected: when the reactor stops before there is a result.
+        """
+        return self.crossing.ask(function, *args)
 
     # -- in a site -------------------------------------------------------------------
 

@@ -98,6 +98,10 @@ class Rooms:
                     self.watch(room, False)
         socket.joined.discard(room)
 
+    def find(self, id: str) -> Socket | None:
+        """The socket with an id."""
+        return self._sockets.get(id)
+
     def members(self, room: str) -> Iterable[Socket]:
         """The sockets in a room."""
         members = self._members.get(room)
@@ -189,7 +193,15 @@ class Audience:
         """
         checkName(event)
         packet = Packet(PacketType.EVENT, self.namespace.path, [event, *args])
-        messages = self.namespace.encode(packet)
+        self.transmit(packet, self.namespace.encode(packet), volatile)
+
+    def transmit(self, packet: Packet, messages: Sequence[engineio.Packet], volatile: bool = False) -> None:
+        """
+        Send an event that is encoded already, to each of them.
+
+        :param packet: the event.
+        :param messages: what it is on the wire.
+        """
         self.deliver(messages, volatile)
         peers = self.namespace.peers
         if peers is not None:

@@ -1,0 +1,137 @@
+"""
+What handlers call: these know the client whose event is handled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import flask
+
+from txrealtime.flask.contexts import currentEvent
+
+if TYPE_CHECKING:
+    from txrealtime.flask.socketio import SocketIO
+
+__all__ = ["call", "close_room", "disconnect", "emit", "join_room", "leave_room", "rooms", "send"]
+
+
+def _socketio() -> SocketIO:
+    return cast("SocketIO", flask.current_app.extensions["socketio"])
+
+
+def emit(
+    event: str,
+    *args: Any,
+    namespace: str | None = None,
+    to: Any = None,
+    room: Any = None,
+    broadcast: bool = False,
+    include_self: bool = True,
+    skip_sid: Any = None,
+    callback: Callable[..., Any] | None = None,
+    ignore_queue: bool = False,
+    **unknown: Any,
+) -> None:
+    """
+    Send an event to the client whose event is handled, or to others.
+
+    :param args: one JSON value, bytes anywhere in it; a tuple for several values.
+    :param namespace: that of the handled event by default.
+    :param to: a room, a sid, or a list of these; `room` is the same.
+    :param broadcast: to everybody in the namespace.
+    :param include_self: whether the client itself is among those who get it.
+    :param skip_sid: a sid, or a list of sids, of those who do not.
+    :param callback: called with what a client acks.
+    :raises RuntimeError: outside of a handler.
+    :raises TypeError: for a value that cannot be sent.
+    """
+    request = currentEvent("emit()")
+    to = to or room
+    if to is None and not broadcast:
+        to = request.sid
+    _socketio().emit(
+        event,
+        *args,
+        namespace=namespace or request.namespace,
+        to=to,
+        include_self=include_self,
+        skip_sid=skip_sid,
+        callback=callback,
+        ignore_queue=ignore_queue,
+    )
+
+
+def send(message: Any, json: bool = False, namespace: str | None = None, **options: Any) -> None:
+    """
+    Send the event ``message``, or ``json``; as :func:`emit` does.
+
+    :param json: whether it is JSON data, and not text.
+    """
+    currentEvent("send()")
+    emit("json" if json else "message", message, namespace=namespace, **options)
+
+
+def call(
+    event: str,
+    *args: Any,
+    namespace: str | None = None,
+    to: Any = None,
+    room: Any = None,
+    timeout: float = 60,
+    ignore_queue: bool = False,
+) -> Any:
+    """
+    Send an event to the client whose event is handled, or to another one, and wait for its ack.
+
+    :param to: a sid.
+    :param timeout: seconds.
+    :return: what it acked: `None` for nothing, one value as it is, several as a tuple.
+    :raises TimeoutError: when it does not answer in time, or has gone.
+    :raises RuntimeError: outside of a handler.
+    """
+    request = currentEvent("call()")
+    return _socketio().call(
+        event,
+        *args,
+        namespace=namespace or request.namespace,
+        to=to or room or request.sid,
+        timeout=timeout,
+        ignore_queue=ignore_queue,
+    )
+
+
+def join_room(room: Any, sid: str | None = None, namespace: str | None = None) -> None:
+    """
+    Put the client whose event is handled, or the one named, into a room.
+
+    :raises ValueError: when it is another client's own room.
+    :raises RuntimeError: outside of a handler.
+    """
+    request = currentEvent("join_room()")
+    _socketio().enter_room(sid or request.sid, room, namespace or request.namespace)
+
+
+def leave_room(room: Any, sid: str | None = None, namespace: str | None = None) -> None:
+    """Take the client whose event is handled, or the one named, out of a room."""
+    request = currentEvent("leave_room()")
+    _socketio().leave_room(sid or request.sid, room, namespace or request.namespace)
+
+
+def close_room(room: Any, namespace: str | None = None) -> None:
+    """Take everybody out of a room."""
+    request = currentEvent("close_room()")
+    _socketio().close_room(room, namespace or request.namespace)
+
+
+def rooms(sid: str | None = None, namespace: str | None = None) -> list[str]:
+    """The rooms of the client whose event is handled, or of the one named; its sid is one of them."""
+    request = currentEvent("rooms()")
+    return _socketio().rooms(sid or request.sid, namespace or request.namespace)
+
+
+def disconnect(sid: str | None = None, namespace: str | None = None, silent: bool = False) -> None:
+    """Disconnect the client whose event is handled, or the one named, from the namespace."""
+    request = currentEvent("disconnect()")
+    _socketio().disconnect(sid or request.sid, namespace or request.namespace)

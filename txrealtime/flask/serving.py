@@ -1,0 +1,114 @@
+"""
+``socketio.run(app)``: the reactor, a site with the application at / and Socket.IO at its path.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from flask import Flask
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+from twisted.web.resource import IResource
+from twisted.web.wsgi import WSGIResource
+
+from txrealtime.flask.options import warning
+from txrealtime.service import Listener, RealtimeService
+
+if TYPE_CHECKING:
+    from txrealtime.flask.socketio import SocketIO
+
+__all__ = ["rootOf", "run", "stop"]
+
+_OTHERS: Final = ("keyfile", "certfile")
+
+
+def rootOf(app: Flask, reactor: Any) -> IResource:
+    """The application as what is at /, in the threads of the reactor's pool."""
+    root: IResource = WSGIResource(reactor, reactor.getThreadPool(), app)
+    return root
+
+
+def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:
+    """Serve until the reactor stops."""
+    if port is None:
+        name, _, given = str(app.config["SERVER_NAME"] or "").rpartition(":")
+        port = int(given) if name and given.isdecimal() else 5000
+    app.debug = debug = options.pop("debug", app.debug)
+    logOutput = options.pop("log_output", debug)
+    useReloader = options.pop("use_reloader", debug)
+    reloaderOptions = dict(options.pop("reloader_options", {}))
+    extraFiles = options.pop("extra_files", None)
+    if extraFiles:
+        reloaderOptions["extra_files"] = extraFiles
+    key, certificate = options.pop("keyfile", None), options.pop("certfile", None)
+    options.pop("allow_unsafe_werkzeug", None)
+    if options:
+        warnings.warn(warning("SocketIO.run()", options), stacklevel=3)
+    where = f"{port}:interface={(host or '127.0.0.1').replace(':', chr(92) + ':')}"
+    if certificate:
+        where = f"ssl:{where}:privateKey={key or certificate}:certKey={certificate}"
+    else:
+        where = f"tcp:{where}"
+    if debug:
+        from werkzeug.debug import DebuggedApplication
+
+        app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)  # type: ignore[method-assign]
+
+    def serve() -> None:
+        _serve(socketio, app, where, logOutput)
+
+    if useReloader:
+        from werkzeug._reloader import run_with_reloader
+
+        run_with_reloader(serve, **reloaderOptions)
+    else:
+        serve()
+
+
+def _serve(socketio: SocketIO, app: Flask, where: str, logOutput: bool) -> None:
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    _startLogging(logOutput)
+    server = socketio.realtime
+    site = server.site(rootOf(app, reactor))
+    site.noisy = False
+    service = RealtimeService(reactor, server, [Listener(reactor, where, site, server.path, app.name)])
+    service.privilegedStartService()  # type: ignore[no-untyped-call]
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    # The reloader has the main thread, and signals come to that alone.
+    reactor.run(installSignalHandlers=threading.current_thread() is threading.main_thread())
+
+
+def stop(socketio: SocketIO) -> None:
+    """Stop the reactor, from any thread."""
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+
+    def stopReactor() -> None:
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
+    reactor.callFromThread(stopReactor)
+
+
+def _startLogging(all: bool) -> None:
+    """Show on standard error what goes wrong, or all."""
+    if not globalLogBeginner._temporaryObserver:
+        return  # somebody has started it
+    level = LogLevel.info if all else LogLevel.warn
+    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(level)])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)

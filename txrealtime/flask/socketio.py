@@ -1,0 +1,329 @@
+"""
+The object that a Flask application holds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import flask
+from flask import Flask
+
+from txrealtime.flask.bridge import Bridge, roomNames
+from txrealtime.flask.handlers import Handlers, methodsOf
+from txrealtime.flask.namespace import Namespace
+from txrealtime.flask.options import configured, warning
+from txrealtime.flask.server import BridgedServer, Threads
+
+if TYPE_CHECKING:
+    from txrealtime.flask.client import SocketIOTestClient
+
+__all__ = ["SocketIO"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Reasons:
+    """Why a client has gone, as ``disconnect`` handlers are told."""
+
+    SERVER_DISCONNECT = "server disconnect"
+    CLIENT_DISCONNECT = "client disconnect"
+    PING_TIMEOUT = "ping timeout"
+    TRANSPORT_CLOSE = "transport close"
+    TRANSPORT_ERROR = "transport error"
+
+
+class SocketIO:
+    """
+    Socket.IO for a Flask application.
+
+    :param app: the application; without it, :meth:`init_app` is to be called.
+    :param options: those of Flask-SocketIO's class of this name; ``handler_threads``, the most threads in
+        which handlers run; or any field of :class:`txrealtime.Settings`.
+    :raises TypeError: for an option that does not exist.
+    :raises ValueError: for a value that makes no sense.
+    :ivar realtime: the :class:`txrealtime.Server`.
+    """
+
+    reason = _Reasons
+
+    def __init__(self, app: Flask | None = None, **options: Any) -> None:
+        self.server_options: dict[str, Any] = {}
+        self.handlers = Handlers()
+        self._bridge: Bridge | None = None
+        if app is not None or "message_queue" in options:
+            self.init_app(app, **options)
+        else:
+            self.server_options.update(options)
+
+    def init_app(self, app: Flask | None, **options: Any) -> None:
+        """
+        Belong to an application.
+
+        :param options: as for the class; they take the place of those given there.
+        """
+        self.server_options.update(options)
+        configuration = configured(self.server_options)
+        if configuration.ignored:
+            warnings.warn(warning("SocketIO()", configuration.ignored), stacklevel=3)
+        if app is None:
+            raise TypeError("init_app() needs the Flask application")
+        app.extensions["socketio"] = self
+        threads = Threads(configuration.threads)
+        server = BridgedServer(
+            configuration.path, parser=configuration.parser(), threads=threads, **configuration.settings
+        )
+        self._bridge = Bridge(app, self.handlers, configuration, server, threads)
+
+    @property
+    def bridge(self) -> Bridge:
+        """What connects the application with its server."""
+        if self._bridge is None:
+            raise RuntimeError("this SocketIO has no application yet: call init_app(app) first")
+        return self._bridge
+
+    @property
+    def realtime(self) -> BridgedServer:
+        server = self.bridge.server
+        assert isinstance(server, BridgedServer)
+        return server
+
+    @property
+    def manage_session(self) -> bool:
+        """Whether each client has a session of its own, forked from its user's."""
+        return self.bridge.configuration.manageSession
+
+    @manage_session.setter
+    def manage_session(self, value: bool) -> None:
+        self.bridge.configuration.manageSession = value
+
+    # -- registering -------------------------------------------------------------------
+
+    def on(self, message: str, namespace: str | None = None) -> Callable[[F], F]:
+        """
+        Decorate the handler of an event: ``handler(*args)``; what it returns is the ack.
+
+        :param message: the event.  ``connect`` and ``disconnect`` are told of a client's coming and going,
+            ``message`` and ``json`` are what ``send`` sends, and ``*`` is every event without a handler.
+        :param namespace: ``/`` by default, ``*`` for every namespace.
+        """
+
+        def register(handler: F) -> F:
+            self.on_event(message, handler, namespace)
+            return handler
+
+        return register
+
+    def on_event(self, message: str, handler: Callable[..., Any], namespace: str | None = None) -> None:
+        """Register the handler of an event; as :meth:`on`."""
+        path = namespace or "/"
+        self.handlers.add(message, handler, path)
+        self._opened(path)
+
+    def event(self, *args: Any, **options: Any) -> Any:
+        """Decorate the handler of the event that has the function's name."""
+        if len(args) == 1 and not options and callable(args[0]):
+            return self.on(args[0].__name__)(args[0])
+        return lambda handler: self.on(handler.__name__, *args, **options)(handler)
+
+    def on_namespace(self, namespace_handler: Namespace) -> None:
+        """
+        Register a namespace of a class.
+
+        :raises ValueError: when it is none.
+        """
+        if not isinstance(namespace_handler, Namespace):
+            raise ValueError(
+                f"on_namespace() takes an instance of a subclass of Namespace, not {namespace_handler!r}"
+            )
+        namespace_handler.attach(self, methodsOf(namespace_handler))
+        self.handlers.mount(namespace_handler)
+        self._opened(namespace_handler.namespace)
+
+    def on_error(self, namespace: str | None = None) -> Callable[[F], F]:
+        """Decorate what gets the exceptions of a namespace's handlers; what it returns is the ack."""
+
+        def register(handler: F) -> F:
+            if not callable(handler):
+                raise ValueError(f"an error handler is callable, not {handler!r}")
+            self.handlers.errorHandlers[namespace or "/"] = handler
+            return handler
+
+        return register
+
+    def on_error_default(self, exception_handler: F) -> F:
+        """Decorate what gets the exceptions in namespaces without an error handler of their own."""
+        if not callable(exception_handler):
+            raise ValueError(f"an error handler is callable, not {exception_handler!r}")
+        self.handlers.errorDefault = exception_handler
+        return exception_handler
+
+    def _opened(self, path: str) -> None:
+        if self._bridge is not None and path != "*":
+            self._bridge.open(path)
+
+    # -- sending, from any thread ------------------------------------------------------------
+
+    def emit(
+        self,
+        event: str,
+        *args: Any,
+        namespace: str | None = "/",
+        to: Any = None,
+        room: Any = None,
+        include_self: bool = True,
+        skip_sid: Any = None,
+        callback: Callable[..., Any] | None = None,
+        ignore_queue: bool = False,
+    ) -> None:
+        """
+        Send an event, from a handler or from anywhere else.
+
+        :param args: one JSON value, bytes anywhere in it; a tuple for several values.
+        :param to: a room, a sid, or a list of these; everybody by default.  `room` is the same.
+        :param include_self: in a handler: whether its client is among those who get it.
+        :param skip_sid: a sid, or a list of sids, of those who do not.
+        :param callback: called with what a client acks; in a handler's contexts when emitted from a handler.
+        :raises TypeError: for a value that cannot be sent, with the path to it.
+        """
+        skip = roomNames(skip_sid)
+        if not include_self:
+            skip.append(self._sender())
+        data = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
+        if callback is not None:
+            callback = self._inItsContext(callback)
+        self.bridge.emit(event, () if data == (None,) else data, namespace or "/", to or room, skip, callback)
+
+    def send(
+        self,
+        data: Any,
+        json: bool = False,
+        namespace: str | None = None,
+        to: Any = None,
+        callback: Callable[..., Any] | None = None,
+        include_self: bool = True,
+        skip_sid: Any = None,
+        **options: Any,
+    ) -> None:
+        """Send the event ``message``, or ``json``; as :meth:`emit`."""
+        self.emit(
+            "json" if json else "message",
+            data,
+            namespace=namespace,
+            to=to,
+            callback=callback,
+            include_self=include_self,
+            skip_sid=skip_sid,
+            **options,
+        )
+
+    def call(
+        self,
+        event: str,
+        *args: Any,
+        namespace: str | None = "/",
+        to: Any = None,
+        room: Any = None,
+        timeout: float = 60,
+        ignore_queue: bool = False,
+    ) -> Any:
+        """
+        Send an event to one client and wait for its ack.
+
+        :param to: its sid.
+        :param timeout: seconds.
+        :return: what it acked: `None` for nothing, one value as it is, several as a tuple.
+        :raises TimeoutError: when it does not answer in time, or has gone.
+        :raises RuntimeError: in the reactor's thread, which would wait for itself.
+        """
+        to = to or room
+        if not isinstance(to, str):
+            raise ValueError(f"call() asks one client: expected its sid as to=, not {to!r}")
+        data = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
+        return self.bridge.call(event, () if data == (None,) else data, namespace or "/", to, timeout)
+
+    def _sender(self) -> str:
+        sid = getattr(flask.request, "sid", None) if flask.has_request_context() else None
+        if sid is None:
+            raise RuntimeError(
+                "include_self=False leaves out the client whose event is handled, and this is no handler: "
+                "name the client by skip_sid="
+            )
+        return str(sid)
+
+    def _inItsContext(self, callback: Callable[..., Any]) -> Callable[..., Any]:
+        """A callback that runs in the contexts of the handler that emits."""
+        if not flask.has_request_context() or not hasattr(flask.request, "sid"):
+            return callback
+        return self.bridge.inContextOf(flask.request, callback)
+
+    # -- rooms, from any thread ---------------------------------------------------------------
+
+    def enter_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
+        """
+        Put a client into a room.
+
+        :raises ValueError: when it is another client's own room.
+        """
+        self.bridge.join(namespace or "/", sid, room)
+
+    def leave_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
+        """Take a client out of a room."""
+        self.bridge.doTo(namespace or "/", sid, "leave", *roomNames(room))
+
+    def close_room(self, room: Any, namespace: str | None = None) -> None:
+        """Take everybody out of a room."""
+        self.bridge.doTo(namespace or "/", room, "leave", *roomNames(room))
+
+    def rooms(self, sid: str, namespace: str | None = None) -> list[str]:
+        """The rooms that a client is in."""
+        return self.bridge.rooms(namespace or "/", sid)
+
+    def disconnect(self, sid: str, namespace: str | None = None) -> None:
+        """Disconnect a client from a namespace."""
+        self.bridge.doTo(namespace or "/", sid, "disconnect")
+
+    # -- threads ---------------------------------------------------------------------------------
+
+    def start_background_task(
+        self, target: Callable[..., Any], *args: Any, **keywords: Any
+    ) -> threading.Thread:
+        """Run a function in a thread of its own, which ends with the process: the thread, to be joined."""
+        thread = threading.Thread(target=target, args=args, kwargs=keywords, daemon=True)
+        thread.start()
+        return thread
+
+    def sleep(self, seconds: float = 0) -> None:
+        """Let this thread sleep."""
+        time.sleep(seconds)
+
+    # -- serving -----------------------------------------------------------------------------------
+
+    def run(self, app: Flask, host: str | None = None, port: int | None = None, **options: Any) -> None:
+        """
+        Serve the application and Socket.IO until the process is told to end.
+
+        :param host: the address to listen on; 127.0.0.1 by default.
+        :param port: 5000 by default, or the one in ``SERVER_NAME``.
+        :param options: ``debug``, ``use_reloader``, ``reloader_options``, ``extra_files``, ``log_output``;
+            ``keyfile`` and ``certfile`` for TLS.  Those of other servers change nothing.
+        """
+        from txrealtime.flask.serving import run
+
+        run(self, app, host, port, options)
+
+    def stop(self) -> None:
+        """Make :meth:`run` return, once the clients have taken what was left for them."""
+        from txrealtime.flask.serving import stop
+
+        stop(self)
+
+    def test_client(self, app: Flask, **options: Any) -> SocketIOTestClient:
+        """A client for tests, connected: see :class:`SocketIOTestClient`."""
+        from txrealtime.flask.client import SocketIOTestClient
+
+        return SocketIOTestClient(app, self, **options)

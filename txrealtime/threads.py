@@ -1,0 +1,162 @@
+"""
+From other threads into the reactor's.
+
+Everything of a server belongs to the thread of the reactor.  A :class:`Handover` takes calls from any
+thread and has them made there: in the order in which each thread gave them, many in one turn of the
+reactor, which is woken once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from threading import Event
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadable import isInIOThread
+
+from txrealtime.errors import Disconnected
+
+__all__ = ["Crossing", "Handover", "Waiter"]
+
+_log = Logger()
+
+# So many calls are made before sockets have their turn again.
+_BATCH: Final = 1000
+
+
+class Crossing(Protocol):
+    """What takes calls to a server's thread: a :class:`Handover`, or what stands for it in a test."""
+
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        """Have a function called, and do not wait."""
+
+    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Have a function called, and wait for its result."""
+
+
+class Waiter:
+    """A thread that waits for a result."""
+
+    __slots__ = ("_event", "_result")
+
+    def __init__(self) -> None:
+        self._event = Event()
+        self._result: Any = None
+
+    def ask(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function, which may return a Deferred.  In the reactor's thread."""
+        maybeDeferred(function, *args).addBoth(self.answer)
+
+    def answer(self, result: Any) -> None:
+        """Let the thread go on with a result, or with a :class:`~twisted.python.failure.Failure`."""
+        if not self._event.is_set():
+            self._result = result
+            self._event.set()
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is a result."""
+        return self._event.is_set()
+
+    def wait(self) -> Any:
+        """Wait for the result, and return or raise it."""
+        self._event.wait()
+        if isinstance(self._result, Failure):
+            self._result.raiseException()
+        return self._result
+
+
+class Handover:
+    """
+    Takes calls from any thread to the reactor's.
+
+    ``reactor.callFromThread`` writes a byte to a pipe for each call, and the reactor reads it; here the
+    first call wakes the reactor, and those that come before it has woken go with it.
+
+    :param reactor: provides ``IReactorThreads`` and ``IReactorCore``.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._woken = False
+        self._waiters: set[Waiter] = set()
+        self._stopped = False
+        reactor.addSystemEventTrigger("after", "shutdown", self._stop)
+
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        """
+        Have a function called in the reactor's thread, and do not wait.
+
+        The calls of one thread are made in their order; an error is logged.  In the reactor's thread it
+        is called at once.
+        """
+        if isInIOThread() and self._reactor.running:
+            self._make(function, args)
+            return
+        self._calls.append((function, args))
+        # Whoever sees True has put its call before _drain() looks: that sets it to False first.
+        if not self._woken:
+            self._woken = True
+            self._reactor.callFromThread(self._drain)
+
+    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        """
+        Have a function called in the reactor's thread, and wait for what it returns.
+
+        What this thread has given to :meth:`call` before is done before.
+
+        :param function: may return a Deferred, which is waited for: give it a timeout of its own.
+        :raises RuntimeError: in the reactor's thread, where it would wait for itself, or when the
+            reactor does not run.
+        :raises Disconnected: when the reactor stops before there is a result.
+        """
+        name = getattr(function, "__name__", repr(function))
+        if not self._reactor.running:
+            raise RuntimeError(f"{name} waits for the reactor, which does not run: start the server first")
+        if isInIOThread():
+            raise RuntimeError(
+                f"{name} was called in the reactor's thread and would wait for itself for ever: "
+                "call it in another thread, such as a handler's or one of deferToThread"
+            )
+        waiter = Waiter()
+        self._waiters.add(waiter)
+        try:
+            if self._stopped:
+                raise Disconnected("the server has stopped")
+            self.call(waiter.ask, function, *args)
+            return waiter.wait()
+        finally:
+            self._waiters.discard(waiter)
+
+    def _drain(self) -> None:
+        """Make the calls that have come."""
+        self._woken = False
+        calls = self._calls
+        for _ in range(_BATCH):
+            try:
+                function, args = calls.popleft()
+            except IndexError:
+                return
+            self._make(function, args)
+        if not self._woken:
+            self._woken = True
+            self._reactor.callFromThread(self._drain)
+
+    def _make(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+        try:
+            function(*args)
+        except Exception:
+            _log.failure(
+                "{name}, called from another thread, failed",
+                name=getattr(function, "__qualname__", repr(function)),
+            )
+
+    def _stop(self) -> None:
+        self._stopped = True
+        for waiter in list(self._waiters):
+            waiter.answer(Failure(Disconnected("the server has stopped")))
