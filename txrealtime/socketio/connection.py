@@ -125,6 +125,9 @@ class Connection:
             return
         if packet is None:
             self._size += len(data)
+            if not self._sockets and not self._parted:
+                # Whoever has not been let in could let us keep its attachments for long.
+                self._violated(CloseReason.FORCED_SERVER_CLOSE, "attachments before a namespace was joined")
             return
         type, path, args, id = packet
         if type is _CONNECT:
@@ -149,6 +152,8 @@ class Connection:
 
     def sessionClosed(self, reason: CloseReason) -> None:
         self._cancelTimer()
+        # Nothing more is decoded; what it has of half a packet must not wait for the garbage collector.
+        del self._decoder
         for path in list(self._admissions):
             self._cancelAdmission(path)
         while self._sockets:  # a handler that is told of one may disconnect another

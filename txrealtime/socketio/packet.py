@@ -88,7 +88,8 @@ class IDecoder(Interface):
         """
         Take the next message.
 
-        :return: the packet that it completes, if it does.
+        :return: the packet that it completes, if it does.  Only events and acks may take several
+            messages; from a client that is in no namespace, none may.
         :raises PacketError: when it is not, or does not continue, a packet.
         """
 
