@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from tests.talk import TalkTestCase
 from txrealtime import Server
 from txrealtime.cluster.bus import MemoryBus, MemoryHub
+from txrealtime.cluster.dialects import Language
 from txrealtime.testing import Client
 
 SETTLED = 1.5
@@ -19,12 +20,14 @@ SETTLED = 1.5
 
 class ClusterTestCase(TalkTestCase):
     """
-    Servers that are one: `self.one`, `self.two` and `self.three`, whose names are these words.
+    Servers that are one: `self.one`, `self.two` and `self.three`, whose names are these words. They speak
+    `LANGUAGE`.
 
     After each test they stop, and nothing is left of them.
     """
 
     NAMES = ("one", "two", "three")
+    LANGUAGE = Language()
 
     def setUp(self) -> None:
         super().setUp()
@@ -35,7 +38,8 @@ class ClusterTestCase(TalkTestCase):
 
     def member(self, name: str, **options: Any) -> Server:
         """One more server."""
-        server = self.makeServer(start=False, **{"bus": MemoryBus(self.hub), **options})
+        server = self.makeServer(start=False, **options)
+        server.cluster.use(MemoryBus(self.hub), self.LANGUAGE)
         server.cluster.name = name
         server.startService()
         return server

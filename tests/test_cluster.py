@@ -471,7 +471,7 @@ class SilentServerTests(AcrossTestCase):
         self.sendAs(Alive(self.uid, "ghost", 15.0, "txrealtime.socketio.packet.JSONParser"))
 
     def sendAs(self, message: Any) -> None:
-        topic, data = NativeDialect(self.uid).write(message)
+        ((topic, data),) = NativeDialect(self.uid).write(message)
         self.hub.deliver(topic, data)
 
     def test_fetch(self) -> None:

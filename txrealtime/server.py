@@ -71,8 +71,8 @@ class Server(Service):
         must use too.
     :param allowRequest: see :class:`~txrealtime.engineio.resource.Engine`.
     :param reactor: the clock; the installed reactor by default.
-    :param bus: what connects this server with others: see
-        :class:`~txrealtime.cluster.cluster.Cluster`.
+    :param bus: what connects this server with others, or its URL, such as ``redis://localhost``: see
+        :doc:`/howto/scale-out`.
     :param options: any field of :class:`Settings`.
     :raises TypeError: for an option that is no setting.
     :raises ValueError: for a value that makes no sense.
@@ -86,7 +86,7 @@ class Server(Service):
         parser: IParser | None = None,
         allowRequest: AllowRequest | None = None,
         reactor: IReactorTime | None = None,
-        bus: IBus | None = None,
+        bus: IBus | str | None = None,
         **options: Any,
     ) -> None:
         self.settings = Settings(**options)
@@ -103,7 +103,7 @@ class Server(Service):
         *,
         path: str | None = None,
         parser: IParser | None = None,
-        bus: IBus | None = None,
+        bus: IBus | str | None = None,
         reactor: IReactorTime | None = None,
         **options: Any,
     ) -> None:

@@ -18,7 +18,7 @@ from pika.adapters.twisted_connection import (  # type: ignore[import-untyped]
     TwistedProtocolConnection,
 )
 from pika.exceptions import NackError  # type: ignore[import-untyped]
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -189,6 +189,9 @@ class _Publisher(_User):
         if failure.check(NackError):
             self._owner.refused("the broker could not take it (basic.nack)")
             self._confirmed(None, size)
+
+    def countSubscribers(self, topic: str) -> Deferred[int]:
+        return fail(BusError("RabbitMQ does not tell how many subscribers a topic has"))
 
     def close(self) -> Deferred[None]:
         self._closing = Deferred(lambda closing: self.abort())

@@ -118,6 +118,10 @@ class MemoryHub:
         self.later(reactor, take)
         return opening
 
+    def count(self, topic: str) -> int:
+        """How many are subscribed to a topic by its name."""
+        return sum(subscriber.hears(topic) for subscriber in self.subscribers)
+
     def deliver(self, topic: str, payload: bytes) -> None:
         """A message has come: to all who have subscribed by now."""
         for subscriber in list(self.subscribers):
@@ -179,6 +183,11 @@ class _Publisher:
         if self in self._hub.publishers:
             self._hub.deliver(topic, payload)
 
+    def countSubscribers(self, topic: str) -> Deferred[int]:
+        counted: Deferred[int] = Deferred()
+        self._hub.later(self._reactor, lambda: counted.callback(self._hub.count(topic)))
+        return counted
+
     def close(self) -> Deferred[None]:
         self._closing = Deferred(lambda closing: self.abort())
         if not self.unconfirmed:
@@ -225,6 +234,9 @@ class _Subscriber:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self._hub.later(self._reactor, lambda: self._subscriptions.pop(subscription, None))
+
+    def hears(self, topic: str) -> bool:
+        return any(each.topic == topic and not each.pattern for each in self._subscriptions)
 
     def received(self, topic: str, payload: bytes) -> None:
         for subscription, pattern in list(self._subscriptions.items()):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -15,7 +15,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txrealtime.cluster.bus import busFromURL
 from txrealtime.cluster.dialect import Dialect, Topic
+from txrealtime.cluster.dialects import Language
 from txrealtime.cluster.inquiry import Inquiries, Question
 from txrealtime.cluster.interfaces import IBus
 from txrealtime.cluster.link import Link, LinkStatus
@@ -30,7 +32,6 @@ from txrealtime.cluster.messages import (
     Leave,
     Message,
     Reply,
-    Target,
     Tell,
 )
 from txrealtime.cluster.native import UID_LENGTH, NativeDialect
@@ -75,7 +76,8 @@ class Cluster:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.lease = LEASE
         self.ignored = 0
-        self._bus: IBus | None = None
+        self._bus: IBus | str | None = None
+        self._language = Language()
         self._directory = directory
         self._link: Link | None = None
         self._isListening = False
@@ -104,20 +106,41 @@ class Cluster:
 
     # -- as a part of the server -------------------------------------------------------
 
-    def use(self, bus: IBus) -> None:
+    def use(self, bus: IBus | str, language: Language | None = None) -> None:
         """
         Take part in a cluster, from the next :meth:`start` on.
 
-        :param bus: what carries the messages.
+        :param bus: what carries the messages, or the URL of it, which may also say what dialect is
+            spoken: see :func:`~txrealtime.cluster.bus.busFromURL` and
+            :mod:`~txrealtime.cluster.dialects`.
+        :param language: the dialect, where there is no URL to say it.
+        :raises ValueError: for a URL that is none, or for which something is not installed.
         """
+        if isinstance(bus, str):
+            language, bus = Language.fromURL(bus)
+        self._language = language or Language()
+        self.dialect = self._language.spokenBy(self.uid, self._presence, self._directory)
         self._bus = bus
+
+    def open(self) -> None:
+        """
+        Make the bus of a URL; :meth:`start` does so too.
+
+        It waits till then because the libraries import the reactor.
+
+        :raises ValueError: when what it takes is not installed.
+        """
+        if isinstance(self._bus, str):
+            self._bus = busFromURL(self._bus, fanout=self._language.fanout)
 
     def start(self) -> None:
         """Connect, and stay connected; without a bus, do nothing."""
         if self._bus is None or self._link is not None:
             return
-        bus, clock = self._bus, self._directory.reactor
-        self._link = link = Link(bus, clock)
+        self.open()
+        bus = self._bus
+        assert bus is not None and not isinstance(bus, str)
+        self._link = link = Link(bus, self._directory.reactor)
         for topic in self.dialect.topics:
             self.subscribe(topic)
         self._directory.meet(self._reach, self.dialect.idPrefix)
@@ -254,9 +277,7 @@ class Cluster:
         if self._bus is None:
             return succeed(answers)
         try:
-            question = self.inquire(
-                None, lambda request: Tell([event, *args], self.uid, request), answers.append
-            )
+            question = self.inquire(lambda request: Tell([event, *args], self.uid, request), answers.append)
         except BusError:
             return fail(Failure())
         return question.finished(repr(event), answers, timeout, self._directory.reactor)
@@ -271,18 +292,14 @@ class Cluster:
         """
         link = self._link
         if link is not None:
-            written = self.dialect.write(message)
-            if written is not None:
-                link.publish(*written)
+            for topic, data in self.dialect.write(message):
+                link.publish(topic, data)
 
     def inquire(
-        self,
-        target: Target | None,
-        make: Callable[[str], Ask | Fetch | Tell],
-        answered: Callable[[Any], object],
+        self, make: Callable[[str], Ask | Fetch | Tell], answered: Callable[[Any], object]
     ) -> Question:
         """
-        Ask those servers that may have some of an audience, or all.
+        Ask those servers that may have an answer.
 
         :param make: makes the message, when given what the question is called.
         :param answered: called with each answer.
@@ -300,15 +317,27 @@ class Cluster:
             self._inquiries.forget(question.request)
             raise
         if self._settling is None:
-            self._put(question, target, message)
+            self._put(question, message)
         else:
-            self._whenSettled.append(lambda: self._put(question, target, message))
+            self._whenSettled.append(lambda: self._put(question, message))
         return question
 
-    def _put(self, question: Question, target: Target | None, message: Ask | Fetch | Tell) -> None:
+    def _put(self, question: Question, message: Ask | Fetch | Tell) -> None:
         """Ask, now that it is known who is there."""
-        sole = self.dialect.soleServer(target)
-        question.expect(self._presence if sole is None else {sole: self._presence[sole]})
+        servers, unnamed, topic = self.dialect.answerers(message)
+        if topic and self._link is not None:
+            # Ourselves are one of those who hear it.
+            self._link.countSubscribers(topic).addCallbacks(
+                lambda count: self._putTo(question, message, servers, count - 1),
+                lambda failure: question.fail(failure.value),
+            )
+        else:
+            self._putTo(question, message, servers, unnamed)
+
+    def _putTo(
+        self, question: Question, message: Ask | Fetch | Tell, servers: Mapping[str, str], unnamed: int
+    ) -> None:
+        question.expect(servers, unnamed)
         if not question.done.called:
             self.say(message)
 

@@ -8,13 +8,13 @@ There are three: ours (:mod:`~txrealtime.cluster.native`), the one of python-soc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from txrealtime.cluster.messages import Message, Target
+from txrealtime.cluster.messages import Ask, Fetch, Message, Tell
 from txrealtime.errors import BusError
 
-__all__ = ["Dialect", "Topic", "Unsupported"]
+__all__ = ["Answerers", "Dialect", "Topic", "Unsupported"]
 
 
 class Unsupported(BusError):
@@ -32,6 +32,20 @@ class Topic(NamedTuple):
     isPattern: bool = False
 
 
+class Answerers(NamedTuple):
+    """
+    Who is going to answer a question.
+
+    :ivar servers: name by uid.
+    :ivar unnamed: how many others.
+    :ivar topic: a topic, whose subscribers but ourselves are so many more.
+    """
+
+    servers: Mapping[str, str]
+    unnamed: int = 0
+    topic: str = ""
+
+
 class Dialect(Protocol):
     """One wire form, as one server speaks it."""
 
@@ -42,6 +56,10 @@ class Dialect(Protocol):
     @property
     def idPrefix(self) -> str:
         """What the ids of this server's sockets begin with."""
+
+    @property
+    def pageSize(self) -> int:
+        """How many people one reply tells of; a server may need several."""
 
     @property
     def topics(self) -> Sequence[Topic]:
@@ -57,14 +75,13 @@ class Dialect(Protocol):
     def topicOf(self, path: str, room: str) -> Topic | None:
         """What it reads beside, while it has members of a room."""
 
-    def soleServer(self, target: Target | None) -> str | None:
-        """The uid of the only server that can have some of an audience, if there is such a one."""
+    def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
+        """Who is going to answer a question."""
 
-    def write(self, message: Message) -> tuple[str, bytes] | None:
+    def write(self, message: Message) -> Sequence[tuple[str, bytes]]:
         """
-        A message, and the topic to publish it on.
+        What to publish, each with its topic, in order to say something.
 
-        :return: ``None`` when there is nobody to tell.
         :raises Unsupported: when there is no way to say this.
         :raises TypeError: for what cannot be sent.
         :raises ValueError: likewise.

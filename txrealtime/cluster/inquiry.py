@@ -135,7 +135,7 @@ class Question:
             self._forget(self.request)
             self.done.callback(None)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """It cannot be asked, after all."""
         self._forget(self.request)
         if not self.done.called:

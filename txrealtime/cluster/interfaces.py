@@ -62,6 +62,14 @@ class IPublisher(Interface):
         whether the broker is still one to publish to.
         """
 
+    def countSubscribers(topic: str) -> Deferred[int]:
+        """
+        How many connections are subscribed to a topic by its name, not by a pattern.
+
+        :return: fails with :exc:`~txrealtime.errors.BusError` when the broker does not tell, or the
+            connection ends before it has.
+        """
+
     def close() -> Deferred[None]:
         """End it when all messages have been confirmed.  The owner is told no more of its end."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -146,6 +146,16 @@ class Link:
             or the link stopped, before.
         """
         return self._incoming.whenConfirmed(topic)
+
+    def countSubscribers(self, topic: str) -> Deferred[int]:
+        """
+        :return: fires with how many connections are subscribed to a topic, ours included; fails with
+            :exc:`~txrealtime.errors.BusError` when the broker does not tell, or cannot be asked now.
+        """
+        publisher = self._outgoing.line.connection
+        if publisher is None:
+            return fail(BusError(f"the link to {self.bus.name} is {self.status.value}"))
+        return publisher.countSubscribers(topic)
 
     # -- status ------------------------------------------------------------------------
 

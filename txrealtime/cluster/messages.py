@@ -97,11 +97,16 @@ class Ask(NamedTuple):
 
 
 class Fetch(NamedTuple):
-    """Who is in an audience?"""
+    """
+    Who is in an audience?
+
+    :ivar form: what a dialect wants to hear of them, if there is a choice.
+    """
 
     target: Target
     sender: str
     request: str
+    form: str = ""
 
 
 class Tell(NamedTuple):

@@ -31,11 +31,11 @@ Topics, where ``txrealtime`` stands for the key of the URL:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
-from txrealtime.cluster.dialect import Topic
+from txrealtime.cluster.dialect import Answerers, Topic
 from txrealtime.cluster.messages import (
     Alive,
     Ask,
@@ -82,16 +82,17 @@ class NativeDialect:
 
     :param uid: this server's.
     :param key: what topics begin with.
-    :param known: the uids of other servers that are there.
+    :param known: the other servers that are there: name by uid.
     """
 
     name: Final = "native"
     hasPresence: Final = True
+    pageSize: Final = 200
 
-    def __init__(self, uid: str, key: str = "txrealtime", known: Container[str] = ()) -> None:
+    def __init__(self, uid: str, key: str = "txrealtime", known: Mapping[str, str] | None = None) -> None:
         self.uid = self.idPrefix = uid
         self._key = key
-        self._known = known
+        self._known: Mapping[str, str] = {} if known is None else known
         self._mine = _MAGIC + uid.encode() + b" "
         self._own = f"{key}@{uid}"
         self.topics = (Topic(key), Topic(self._own))
@@ -154,20 +155,24 @@ class NativeDialect:
         """The server of a socket, if that is what a room is the id of."""
         return room[:UID_LENGTH] if len(room) == 28 and _ID.fullmatch(room) else None
 
-    def soleServer(self, target: Target | None) -> str | None:
+    def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
+        sole = None if isinstance(question, Tell) else self._soleServer(question.target)
+        return Answerers(self._known if sole is None else {sole: self._known[sole]})
+
+    def _soleServer(self, target: Target) -> str | None:
         """The only server that can have some of an audience, if there is such a one."""
-        if target is None or target.rooms is None or len(target.rooms) != 1:
+        if target.rooms is None or len(target.rooms) != 1:
             return None
         server = self._serverOf(target.rooms[0])
         return server if server is not None and server in self._known else None
 
     def _askedOn(self, target: Target) -> str:
-        server = self.soleServer(target)
+        server = self._soleServer(target)
         return self._key if server is None else f"{self._key}@{server}"
 
     # -- writing ---------------------------------------------------------------------
 
-    def write(self, message: Message) -> tuple[str, bytes] | None:
+    def write(self, message: Message) -> Sequence[tuple[str, bytes]]:
         topic, head, packet = self._writers[type(message)](message)
         parts = []
         sizes = []
@@ -180,7 +185,7 @@ class NativeDialect:
                 sizes.append(-len(part) - 1)
         head.append(sizes)
         text, _ = self._json.encode(head)
-        return topic, b"".join((self._mine, text.encode(), b"\n", *parts))
+        return [(topic, b"".join((self._mine, text.encode(), b"\n", *parts)))]
 
     def _writeEmit(self, emit: Emit) -> tuple[str, list[Any], Wire]:
         assert emit.messages is not None

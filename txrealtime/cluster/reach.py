@@ -46,9 +46,7 @@ class Reach:
         if target is None:
             return Question.ofNobody()
         uid = self._cluster.uid
-        return self._cluster.inquire(
-            target, lambda request: Ask(target, packet, uid, request, timeout), answered
-        )
+        return self._cluster.inquire(lambda request: Ask(target, packet, uid, request, timeout), answered)
 
     def fetch(self, audience: Audience, timeout: float) -> Deferred[list[Person]]:
         target = _targetOf(audience)
@@ -57,9 +55,7 @@ class Reach:
             return succeed(people)
         uid = self._cluster.uid
         try:
-            question = self._cluster.inquire(
-                target, lambda request: Fetch(target, uid, request), people.append
-            )
+            question = self._cluster.inquire(lambda request: Fetch(target, uid, request), people.append)
         except BusError:
             return fail(Failure())
         return question.finished("fetch()", people, timeout, audience.namespace.reactor)

@@ -29,9 +29,6 @@ __all__ = ["Reception"]
 
 _log = Logger()
 
-_PEOPLE: Final = 200
-"""How many people go into one reply."""
-
 _MAX_ASKED: Final = 100_000
 """How many clients may owe answers that other servers wait for."""
 
@@ -128,8 +125,9 @@ class Reception:
         audience = self._audience(fetch.target)
         people = [] if audience is None else audience.people()
         total: int | None = len(people)
-        for start in range(0, len(people) or 1, _PEOPLE):
-            self._reply(fetch, total, *map(self._sendable, people[start : start + _PEOPLE]))
+        size = self._cluster.dialect.pageSize
+        for start in range(0, len(people) or 1, size):
+            self._reply(fetch, total, *map(self._sendable, people[start : start + size]))
             total = None
 
     def _sendable(self, person: Person) -> Person:

@@ -38,7 +38,7 @@ TIMEOUT = 5.0
 SENTINEL_TIMEOUT = 1.0
 "Seconds that one Sentinel has to answer before the next is asked."
 
-BEAT, ROLE = -1, -2
+BEAT, ROLE, COUNT = -1, -2, -3
 "What stands among the sizes of messages for replies to other commands."
 
 UNUSABLE = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
@@ -236,6 +236,7 @@ class _Publisher(_Connection):
         self.pending = 0
         self._owner = owner
         self._sizes: deque[int] = deque()
+        self._counting: deque[Deferred[int]] = deque()
         self._closing: Deferred[None] | None = None
 
     def publish(self, topic: str, payload: bytes) -> None:
@@ -274,7 +275,9 @@ class _Publisher(_Connection):
         if size >= 0:
             self.unconfirmed -= 1
             self.pending -= size
-        if size == ROLE:
+        if size == COUNT:
+            self._counted(reply)
+        elif size == ROLE:
             try:
                 self.checkRole(reply)
             except BusError as error:
@@ -285,6 +288,21 @@ class _Publisher(_Connection):
                 self._owner.refused(reason)
             if reason.startswith(UNUSABLE):
                 self.fail(reason)
+
+    def countSubscribers(self, topic: str) -> Deferred[int]:
+        name = topic.encode("utf-8", "surrogatepass")
+        self._sizes.append(COUNT)
+        self.transport.write(b"*3\r\n$6\r\nPUBSUB\r\n$6\r\nNUMSUB\r\n$%d\r\n%b\r\n" % (len(name), name))
+        counting: Deferred[int] = Deferred()
+        self._counting.append(counting)
+        return counting
+
+    def _counted(self, reply: Any) -> None:
+        counting = self._counting.popleft()
+        if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], int):
+            counting.callback(reply[1])
+        else:
+            counting.errback(BusError(f"the broker does not tell how many subscribers there are: {reply}"))
 
     def checkRole(self, reply: Any) -> None:
         """
@@ -300,10 +318,19 @@ class _Publisher(_Connection):
             )
 
     def ended(self, reason: str) -> None:
+        self._failCounting(reason)
         if self._closing is not None:
             self._close()
         elif self.established:
             self._owner.lost(reason)
+
+    def abort(self) -> None:
+        super().abort()
+        self._failCounting("the connection was ended")
+
+    def _failCounting(self, reason: str) -> None:
+        while self._counting:
+            self._counting.popleft().errback(BusError(reason))
 
     def close(self) -> Deferred[None]:
         self._closing = Deferred(lambda closing: self.abort())

@@ -33,6 +33,7 @@ __all__ = [
     "PacketType",
     "checkName",
     "checkedData",
+    "filled",
 ]
 
 
@@ -160,7 +161,7 @@ class _Decoder:
             return None
         attachments, self._attachments, self._pending = self._attachments, [], None
         try:
-            return packet._replace(data=_filled(packet.data, attachments))
+            return packet._replace(data=filled(packet.data, attachments))
         except RecursionError:
             raise PacketError("data nested too deeply") from None
 
@@ -251,14 +252,19 @@ def checkedData(type: PacketType, data: Any, hasId: bool) -> Any:
     return data
 
 
-def _filled(data: Any, attachments: list[bytes]) -> Any:
-    """Data with the attachments in place of their placeholders."""
+def filled(data: Any, attachments: list[bytes]) -> Any:
+    """
+    Data with the attachments in place of their placeholders.
+
+    :raises PacketError: for one without an attachment.
+    :raises RecursionError: when it is nested too deeply.
+    """
     if isinstance(data, list):
-        return [_filled(item, attachments) for item in data]
+        return [filled(item, attachments) for item in data]
     if not isinstance(data, dict):
         return data
     if data.get("_placeholder") is not True:
-        return {key: _filled(item, attachments) for key, item in data.items()}
+        return {key: filled(item, attachments) for key, item in data.items()}
     number = data.get("num")
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(attachments):
         raise PacketError("a placeholder for an attachment that does not exist")

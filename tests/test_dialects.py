@@ -1,0 +1,449 @@
+"""
+The dialects of others: what works among our servers works in them too, as far as they go.
+
+That others understand them is tested in tests/interop/test_clusters.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import test_cluster as across
+from txrealtime import AckTimeout
+from txrealtime.cluster.dialect import Unsupported
+from txrealtime.cluster.dialects import Language
+from txrealtime.cluster.messages import Emit, Fetch, Join, Leave, Reply, Target, Tell
+from txrealtime.cluster.node import NodeDialect
+from txrealtime.cluster.pythonsocketio import PythonSocketIODialect
+from txrealtime.errors import BusError, PacketError
+from txrealtime.socketio.msgpack import packed
+from txrealtime.socketio.packet import Packet, PacketType
+
+NODE = Language("node", "socket.io")
+PYTHON = Language("python-socketio", "flask-socketio")
+
+
+class LanguageTests(SynchronousTestCase):
+    """
+    What the URL of a bus says of it.
+    """
+
+    def test_default(self) -> None:
+        self.assertEqual(Language.fromURL("redis://host"), (Language(), "redis://host"))
+        self.assertEqual(
+            Language.fromURL("redis://host?key=chat"), (Language("native", "chat"), "redis://host")
+        )
+
+    def test_others(self) -> None:
+        for query, language in (
+            ("dialect=node", NODE),
+            ("dialect=node&key=chat", Language("node", "chat")),
+            ("dialect=python-socketio", Language("python-socketio", "socketio")),
+            ("dialect=python-socketio&channel=flask-socketio", PYTHON),
+        ):
+            self.assertEqual(Language.fromURL(f"redis://host/1?{query}"), (language, "redis://host/1"))
+
+    def test_restIsTheBuss(self) -> None:
+        self.assertEqual(
+            Language.fromURL("rediss://host?key=chat&ssl_ca_certs=%2Fca.pem"),
+            (Language("native", "chat"), "rediss://host?ssl_ca_certs=%2Fca.pem"),
+        )
+
+    def test_mistakes(self) -> None:
+        for query, text in (
+            ("dialect=java", "dialect=java: expected native, node, python-socketio"),
+            ("channel=x", "it is key="),
+            ("dialect=python-socketio&key=x", "it is channel="),
+            ("key=", "key= is empty"),
+            ("colour=red", "unknown option colour"),
+        ):
+            error = self.assertRaises(ValueError, Language.fromURL, f"redis://host?{query}")
+            self.assertIn(text, str(error))
+        self.assertRaises(ValueError, Language.fromURL, "http://host")
+        self.assertIn(
+            "Redis", str(self.assertRaises(ValueError, Language.fromURL, "amqp://host?dialect=node"))
+        )
+
+
+class NodeEmitTests(across.EmitTests):
+    LANGUAGE = NODE
+
+
+class NodeOperationTests(across.OperationTests):
+    LANGUAGE = NODE
+
+
+class NodeFetchTests(across.FetchTests):
+    """Nobody tells a server's name, and bytes are what Node makes of them."""
+
+    LANGUAGE = NODE
+
+    def test_rightAfterTheStart(self) -> None:
+        """How many others there are is known at once."""
+        self.assertEqual(len(self.resultOf(self.one.fetch())), 3)
+
+    def test_everybody(self) -> None:
+        self.socketOf(self.two, self.bob).data.update(name="bob", photo=b"\x01", secret=object())
+        people = self.resultOf(self.one.fetch())
+        self.assertEqual([person.server for person in people], ["", "an unnamed server", "an unnamed server"])
+        self.assertEqual(people[1].data, {"name": "bob", "photo": {"type": "Buffer", "data": [1]}})
+        self.assertEqual(people[1].rooms, {self.bob.id(), "red", "blue"})
+
+
+class NodeCallTests(across.CallTests):
+    """Of several values they have the first, and of clients that go they do not tell."""
+
+    LANGUAGE = NODE
+
+    def test_all(self) -> None:
+        for name, client in zip(self.NAMES, self.people, strict=True):
+            self.answer(client, [name, b"\x02"])
+        answers = self.one.call("ready?", {"a": b"\x01"})
+        self.assertCountEqual(self.resultOf(answers), [[name, b"\x02"] for name in self.NAMES])
+        self.assertEqual(self.carol.received(), [("ready?", {"a": b"\x01"})])
+
+    def test_clientThatGoes(self) -> None:
+        answers = self.one.to("blue").call("ready?", timeout=2)
+        self.settle()
+        self.carol.close()
+        self.advance(2)
+        self.failureResultOf(answers, AckTimeout)
+
+    def test_severalValues(self) -> None:
+        self.answer(self.carol, (1, 2))
+        self.assertEqual(self.resultOf(self.one.to(self.carol.id()).call("ready?")), [1])
+
+
+class NodeServerEventTests(across.ServerEventTests):
+    """As `io.serverSideEmit()`: who has nothing to say says nothing."""
+
+    LANGUAGE = NODE
+
+    def test_emit(self) -> None:
+        told: list[Any] = []
+        self.two.cluster.on("reload")(lambda *args: told.append(args))
+        self.one.cluster.emit("reload", "all", b"\x01")
+        self.settle()
+        self.assertEqual(told, [("all", {"type": "Buffer", "data": [1]})])
+
+    def failing(self, handler: Any) -> None:
+        self.two.cluster.on("load?")(handler)
+        self.three.cluster.on("load?")(lambda: 3)
+        answers = self.one.cluster.call("load?", timeout=1)
+        self.advance(1)
+        error = self.failureResultOf(answers, AckTimeout).value
+        self.assertEqual((error.answers, error.servers), ([3], ["an unnamed server"]))
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    def test_handlerThatFails(self) -> None:
+        self.failing(lambda: 1 / 0)
+
+    def test_handlerOfOtherArguments(self) -> None:
+        self.failing(lambda missing: 1)
+
+    def test_answerThatCannotBeSent(self) -> None:
+        self.failing(object)
+
+    def test_nobodyListens(self) -> None:
+        answers = self.one.cluster.call("load?", timeout=1)
+        self.advance(1)
+        self.assertEqual(self.failureResultOf(answers, AckTimeout).value.servers, ["an unnamed server"] * 2)
+
+
+class NodeOutageTests(across.OutageTests):
+    LANGUAGE = NODE
+
+    def test_recovers(self) -> None:
+        self.hub.stop()
+        self.advance(20)
+        self.hub.start()
+        self.advance(5)
+        self.get(*self.people)
+        self.assertReaches(self.one.to("red"), self.alice, self.bob)
+        self.assertEqual(len(self.resultOf(self.one.fetch())), 3)
+
+
+class PythonEmitTests(across.EmitTests):
+    """Sockets can be left out, but not rooms."""
+
+    LANGUAGE = PYTHON
+
+    def test_volatile(self) -> None:
+        """What is volatile here is not so there: it arrives later."""
+        self.setWritable(self.bob, False)
+        self.one.to("red").emit("position", volatile=True)
+        self.settle()
+        self.setWritable(self.bob, True)
+        self.assertEqual(self.get(self.bob), [[("position",)]])
+
+    def test_excluding(self) -> None:
+        for server in self.servers:
+            self.assertReaches(server.to("red").excluding(self.bob.id()), self.alice)
+            error = self.assertRaises(Unsupported, server.excluding("red").emit, "hi")
+            self.assertIn("python-socketio has no exclusion of rooms", str(error))
+            self.get(*self.people)
+
+    def test_namespaceThatComesAndGoes(self) -> None:
+        """All servers hear of all namespaces."""
+
+
+class PythonOperationTests(across.AcrossTestCase):
+    LANGUAGE = PYTHON
+
+    def test_sockets(self) -> None:
+        ids = self.one.to(self.bob.id(), self.carol.id())
+        ids.join("final", "last")
+        self.settle()
+        self.assertReaches(self.two.to("final"), self.bob, self.carol)
+        ids.leave("final")
+        self.settle()
+        self.assertReaches(self.two.to("final"))
+        self.assertReaches(self.two.to("last"), self.bob, self.carol)
+        ids.disconnect()
+        self.settle()
+        self.assertEqual([client.isConnected() for client in self.people], [True, False, False])
+
+    def test_closeRoom(self) -> None:
+        self.one.to("blue").leave("blue")
+        self.settle()
+        self.assertReaches(self.one.to("blue"))
+
+    def test_lacks(self) -> None:
+        for act in (
+            lambda: self.one.to("red").join("blue"),
+            lambda: self.one.to("red").leave("blue"),
+            lambda: self.one.to("red").disconnect(),
+            lambda: self.one.to(self.bob.id()).disconnect(close=True),
+            lambda: self.one.cluster.emit("reload"),
+        ):
+            self.assertIn("python-socketio has no", str(self.assertRaises(Unsupported, act)))
+        for ask in (
+            self.one.fetch,
+            lambda: self.one.cluster.call("x"),
+            lambda: self.one.to("blue").call("x"),
+        ):
+            self.failureResultOf(ask(), Unsupported)
+        self.assertTrue(issubclass(Unsupported, BusError))
+
+    def test_call(self) -> None:
+        for answer, expected in (((1, 2), (1, 2)), (None, None), ([3], [3])):
+            self.carol.on("ready?", lambda *args, answer=answer: answer)
+            answers = self.one.to(self.carol.id()).call("ready?", b"\x01")
+            self.assertEqual(self.resultOf(answers), [expected])
+        self.assertEqual(self.carol.received(), [("ready?", b"\x01")] * 3)
+
+    def test_callNobody(self) -> None:
+        answers = self.one.to("x" * 20).call("ready?", timeout=1)
+        self.advance(1)
+        self.failureResultOf(answers, AckTimeout)
+
+
+EVENT = Packet(PacketType.EVENT, "/x", ["ev", {"a": 1}])
+
+
+class PythonFormTests(SynchronousTestCase):
+    """
+    The wire form, against what python-socketio 5.18 was seen to send.
+    """
+
+    READER = PythonSocketIODialect("READER")
+
+    def read(self, text: str) -> Any:
+        return self.READER.read("socketio", text.encode())
+
+    def emit(self, **fields: str) -> Any:
+        parts = {
+            "event": '"ev"', "data": "[1]", "binary": "false", "namespace": '"/"', "room": "null",
+            "skip_sid": "null", "callback": "null", "host_id": '"HOST"', **fields,
+        }  # fmt: skip
+        body = ", ".join(f'"{name}": {value}' for name, value in parts.items())
+        return self.read('{"method": "emit", ' + body + "}")
+
+    def args(self, **fields: str) -> Any:
+        return self.emit(**fields).packet.data[1:]
+
+    def test_arguments(self) -> None:
+        self.assertEqual(self.args(data='["a", 2]'), ["a", 2])
+        self.assertEqual(self.args(data="[null]"), [])
+        self.assertEqual(self.args(data="[[1, 2]]"), [[1, 2]])
+        self.assertEqual(self.args(data='"bare"'), ["bare"])
+        binary = '[["a", {"_placeholder": true, "num": 0}], "AQ=="]'
+        self.assertEqual(self.args(data=binary, binary="true"), ["a", b"\x01"])
+
+    def test_target(self) -> None:
+        self.assertEqual(self.emit().target, Target("/"))
+        self.assertEqual(self.emit(room='"r"', namespace="null").target, Target("/", ("r",)))
+        self.assertEqual(self.emit(room='["r", 5]').target.rooms, ("r", "5"))
+        self.assertEqual(self.emit(skip_sid='"s"').target.excluded, {"s"})
+        self.assertEqual(self.emit(skip_sid='["s", "t"]').target.excluded, {"s", "t"})
+
+    def test_operations(self) -> None:
+        one = Target("/", ("SID",))
+        self.assertEqual(
+            self.read(
+                '{"method": "enter_room", "sid": "SID", "room": "r", "namespace": "/", "host_id": "H"}'
+            ),
+            Join(one, ("r",)),
+        )
+        self.assertEqual(
+            self.read('{"method": "close_room", "room": "r", "namespace": "/", "host_id": "H"}'),
+            Leave(Target("/", ("r",)), ("r",)),
+        )
+
+    def test_callback(self) -> None:
+        ask = self.emit(room='"SID"', callback='["SID", "/", 3]')
+        self.assertEqual(ask.sender, "HOST")
+        ((_, data),) = self.READER.write(Reply(ask, ask.request, "READER", None, [("x", {"y": 1})]))
+        self.assertEqual(
+            data.decode(),
+            '{"host_id":"HOST","method":"callback","sid":"SID","namespace":"/","id":3,"args":["x",{"y":1}]}',
+        )
+        self.assertEqual(
+            PythonSocketIODialect("HOST").read("socketio", data),
+            Reply(None, "HOST3", "", 1, [("x", {"y": 1})]),
+        )
+
+    def test_written(self) -> None:
+        ((topic, data),) = self.READER.write(Emit(Target("/x", ("r",), frozenset(["s" * 20])), EVENT, None))
+        self.assertEqual(topic, "socketio")
+        self.assertEqual(
+            data.decode(),
+            '{"host_id":"READER","method":"emit","event":"ev","binary":false,"namespace":"/x","room":"r",'
+            '"skip_sid":["ssssssssssssssssssss"],"callback":null,"data":[{"a":1}]}',
+        )
+
+    def test_ownMessages(self) -> None:
+        self.assertIsNone(self.emit(host_id='"READER"'))
+        self.assertIsNone(self.read('{"method": "callback", "host_id": "OTHER"}'))
+
+    def test_broken(self) -> None:
+        for text in (
+            "", "[]", "1", "{}", '"x"', "{", '{"method": 1}', '{"method": "toString"}', '{"method": "emit"}',
+            '{"method": "enter_room", "sid": null, "room": "r"}', '{"method": "close_room", "room": null}',
+            '{"method": "callback", "host_id": "READER", "id": "1", "args": []}', "[" * 100_000,
+            '{"method": "callback", "host_id": "READER", "id": 1, "args": 1}', "\x80\x04\x95",
+        ):  # fmt: skip
+            self.assertRaises(PacketError, self.read, text)
+        for fields in (
+            {"event": "null"},
+            {"event": '"connect"'},
+            {"namespace": "1"},
+            {"room": "1.5"},
+            {"room": '[["r"]]'},
+            {"skip_sid": "[null]"},
+            {"callback": "[1]"},
+            {"callback": "1"},
+            {"binary": "true", "data": '[[{"_placeholder":true,"num":1}], "AQ=="]'},
+            {"binary": "true", "data": '[[], "?"]'},
+            {"callback": '["r", "/", 1]', "host_id": "null"},
+        ):  # fmt: skip
+            self.assertRaises(PacketError, self.emit, **fields)
+
+    @given(st.binary(max_size=100))
+    def test_anything(self, data: bytes) -> None:
+        self.assertRaises(PacketError, self.READER.read, "socketio", data)
+
+
+class NodeFormTests(SynchronousTestCase):
+    """
+    The wire form, against what Node was seen to send.
+    """
+
+    READER = NodeDialect("READER")
+    GOLDEN = bytes.fromhex(
+        "93a6774b78744e6b83a474797065""02a464617461""95a568656c6c6f01a178""81a161c0c4020102a36e7370a12f"
+        "83a5726f6f6d7390a665786365707490a5666c61677380"
+    )  # fmt: skip
+    "`io.emit('hello', 1, 'x', {a: null}, <01 02>)`"
+
+    def test_golden(self) -> None:
+        emit = self.READER.read("socket.io#/#", self.GOLDEN)
+        self.assertEqual(emit.packet.data, ["hello", 1, "x", {"a": None}, b"\x01\x02"])
+        self.assertEqual(emit.target, Target("/"))
+        self.assertEqual(NodeDialect("wKxtNk").write(emit), (("socket.io#/#", self.GOLDEN),))
+        self.assertIsNone(NodeDialect("wKxtNk").read("socket.io#/#", self.GOLDEN))
+
+    def test_room(self) -> None:
+        ((topic, _),) = self.READER.write(Emit(Target("/x", ("r",)), EVENT, None))
+        self.assertEqual(topic, "socket.io#/x#r#")
+        self.assertEqual(self.READER.topicOf("/x", "r").name, topic)
+
+    def test_otherNamespace(self) -> None:
+        self.assertIsNone(self.READER.read("socket.io#/chat#", self.GOLDEN))
+
+    def test_dates(self) -> None:
+        """As a client of Node would get them."""
+        timestamp = bytes.fromhex("d6ff00000001")
+        data = b"\x93\xa1u\x82\xa4type\x02\xa4data\x92\xa1e\x81\xa1d\x91" + timestamp + b"\x81\xa5rooms\x90"
+        emit = self.READER.read("socket.io#/#", data)
+        self.assertEqual(emit.packet.data, ["e", {"d": ["1970-01-01T00:00:01.000Z"]}])
+
+    def request(self, text: str) -> Any:
+        return self.READER.read("socket.io-request#/x#", text.encode())
+
+    def test_requests(self) -> None:
+        opts = '"opts":{"rooms":["r",5],"except":["e"]}'
+        target = Target("/x", ("r", "5"), frozenset(["e"]))
+        self.assertEqual(self.request(f'{{"uid":"u","type":2,{opts},"rooms":["a"]}}'), Join(target, ("a",)))
+        self.assertEqual(self.request(f'{{"type":3,{opts},"rooms":["a"]}}'), Leave(target, ("a",)))
+        self.assertEqual(
+            self.request(f'{{"uid":"u","requestId":"q","type":5,{opts}}}'), Fetch(target, "u", "q")
+        )
+        self.assertEqual(
+            self.request('{"uid":"u","requestId":"q","type":1}'), Fetch(Target("/x"), "u", "q", "rooms")
+        )
+        self.assertEqual(
+            self.request('{"type":2,"sid":"s","room":"a","requestId":"q"}'),
+            Join(Target("/x", ("s",)), ("a",)),
+        )
+        self.assertEqual(
+            self.READER.read("socket.io-request#/#", b'{"uid":"u","type":6,"data":["hi",1]}'),
+            Tell(["hi", 1], "u"),
+        )
+        self.assertIsNone(self.request('{"uid":"u","type":6,"data":["hi",1]}'))
+
+    def test_broken(self) -> None:
+        for text in (
+            "",
+            "[]",
+            "{}",
+            "{",
+            '{"type":2}',
+            '{"type":99}',
+            '{"type":[]}',
+            '{"type":2,"opts":1,"rooms":[]}',
+            '{"type":2,"opts":{"rooms":1},"rooms":[]}',
+            '{"type":2,"opts":{"rooms":[]},"rooms":[null]}',
+            '{"type":5,"opts":{"rooms":[]},"uid":"u"}',
+            '{"type":5,"opts":{"rooms":[]},"uid":1,"requestId":"q"}',
+            '{"type":1,"uid":"u"}',
+            '{"type":7,"uid":"u","requestId":"q","opts":{}}',
+        ):  # fmt: skip
+            self.assertRaises(PacketError, self.request, text)
+        for text in (
+            "{}", '{"requestId":"READER1"}', '{"requestId":"READER1","type":8,"clientCount":-1}',
+            '{"requestId":"READER1","sockets":[1]}', '{"requestId":"READER1","sockets":[{"id":1}]}', "\x00",
+        ):  # fmt: skip
+            self.assertRaises(PacketError, self.READER.read, "socket.io-response#/#", text.encode())
+        for value in (
+            1,
+            [],
+            ["u", 1, 2],
+            ["u", {}, {}],
+            ["u", {"type": 2, "data": ["e"]}, {}],
+            ["u", {"type": 2, "data": ["connect"]}, {"rooms": []}],
+            ["u", {"type": 3, "data": ["e"]}, {"rooms": []}],
+            ["u", {"type": 2, "data": ["e"], "nsp": 1}, {"rooms": []}],
+            ["u", {"type": 2, "data": ["e"]}, {"rooms": [[]]}],
+            ["u", {"type": 2, "data": ["e"]}, {"rooms": "x"}, 1],
+        ):  # fmt: skip
+            self.assertRaises(PacketError, self.READER.read, "socket.io#/#", packed(value))
+
+    @given(st.binary(max_size=100))
+    def test_anything(self, data: bytes) -> None:
+        for topic in ("socket.io#/#", "socket.io-request#/#", "socket.io-response#/#"):
+            self.assertRaises(PacketError, self.READER.read, topic, data)
