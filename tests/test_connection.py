@@ -969,10 +969,26 @@ class NamespacesTests(TalkTestCase):
         self.assertFalse(self.client.isConnected("/red"))
         self.assertTrue(self.client.isConnected("/blue"))
 
+    def test_serverDisconnectsWhoIsTooSlowToHearIt(self) -> None:
+        """The DISCONNECT is what its buffer has no room for."""
+        server = self.makeServer(maxBuffered=20)
+        client = self.join(server)
+        socket = self.socketOf(server, client)
+        gone = socket.whenDisconnected()
+        self.setWritable(client, False)
+        socket.emit("twelve")  # 12 bytes
+        socket.emit("4")  # 7 more, and 2 are to come
+        socket.disconnect(close=True)
+        self.assertEqual(self.successResultOf(gone), CloseReason.SLOW_CONSUMER)
+        self.assertEqual(client.transport.closed, CloseReason.SLOW_CONSUMER)
+
     def test_serverClosesTheConnection(self) -> None:
         self.blue.take()
         self.socketOf(self.server, self.client, "/red").disconnect(close=True)
         self.assertEqual(self.client.transport.closed, CloseReason.SERVER_DISCONNECT)
+        # Otherwise the client would take it for an accident, and come back.
+        self.client.flush()
+        self.assertEqual(self.client.disconnections, ["/red", "/blue"])
         self.assertEqual(
             [call[2] for call in self.blue.take()],
             [CloseReason.SERVER_DISCONNECT, CloseReason.SERVER_DISCONNECT],

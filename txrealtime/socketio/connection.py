@@ -334,20 +334,27 @@ class Connection:
 
     def disconnect(self, socket: Socket, reason: CloseReason, close: bool) -> None:
         """The application disconnects one of the sockets."""
+        if self._sockets.get(socket.namespace.path) is not socket and socket.leftBecause is None:
+            # Not admitted yet: refused.
+            socket.leftBecause = reason
+        # Of a connection that was lost, a client comes back with each namespace that has not sent it away.
+        for leaving in list(self._sockets.values()) if close else [socket]:
+            self._sendAway(leaving, reason)
+        if close:
+            self.session.close(reason)
+
+    def _sendAway(self, socket: Socket, reason: CloseReason) -> None:
         path = socket.namespace.path
         if self._sockets.get(path) is socket:
             self.session.sendPackets(socket.namespace.encode(Packet(PacketType.DISCONNECT, path)))
+        # That may have been too much for a slow client, whose sockets are gone then.
+        if self._sockets.get(path) is socket:
             self._forgetWaiting(socket)
             if len(self._parted) >= self._maxNamespaces:
                 # A packet to that one ends the connection, if it is still under way.
                 self._parted.pop()
             self._parted.add(path)
             self._drop(socket, reason)
-        elif socket.leftBecause is None:
-            # Not admitted yet: refused.
-            socket.leftBecause = reason
-        if close:
-            self.session.close(reason)
 
     def _drop(self, socket: Socket, reason: CloseReason) -> None:
         """
