@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.__main__ import fuzz
-from tests.fuzz.connections import Story, play
+from tests.fuzz.connections import CONNECTIONS, Story, play
 from tests.fuzz.seeds import FOUND, SEEDS, WORDS
 from tests.fuzz.targets import TARGETS
 from tests.support import requirePart
@@ -38,6 +40,23 @@ class InputTests(SynchronousTestCase):
         for name, inputs in FOUND.items():
             for data in inputs:
                 TARGETS[name](data)
+
+
+steps = st.one_of(
+    st.sampled_from(
+        sorted({line for name in CONNECTIONS for data in SEEDS[name] for line in data.split(b"\n")})
+    ),
+    st.sampled_from([b"a", b"c", b"g", b"k", b"r", b"s", b"t2probe", b"t5", b"t40", b"p40", b"w\xff", b"U"]),
+    st.binary(max_size=20),
+)
+
+
+class StoryTests(SynchronousTestCase):
+    @settings(max_examples=300)
+    @given(st.sampled_from(sorted(CONNECTIONS)), st.lists(steps, max_size=20))
+    def test_anythingInAnyOrder(self, name: str, story: list[bytes]) -> None:
+        """Whole connections, on any transport and of any version, at random and without the fuzzer."""
+        CONNECTIONS[name](b"\n".join(story))
 
 
 class HonestyTests(SynchronousTestCase):
