@@ -52,14 +52,14 @@ class DifferentialTests(TestCase):
     timeout = 60 + CONVERSATIONS * 3
 
     async def setUp(self) -> None:
-        requireJavaScriptClient("socket.io-4")
+        requireJavaScriptClient("socket.io")
         requirePythonClient("websocket")
         self.server = RealtimeServer(
             self, "--app", "tests.differential.app:server", "--max-payload", str(MAX_PAYLOAD)
         )
         script = str(ROOT / "tests/differential/server.cjs")
         port = freePort()
-        node = startProgram(self, [str(NODE), script, "socket.io-4", str(port), str(MAX_PAYLOAD)])
+        node = startProgram(self, [str(NODE), script, "socket.io", str(port), str(MAX_PAYLOAD)])
         await self.server.start()
         await node.whenPrinted("listening")
         self.urls = (self.server.url, f"http://127.0.0.1:{port}")
