@@ -4,6 +4,7 @@ The command line of `twistd realtime` and the services that it makes, without pr
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -31,9 +32,10 @@ import txrealtime.service
 from txrealtime import Server, Settings
 from txrealtime.service import Options, RealtimeService, StartupError, makeService
 from txrealtime.service.application import Folder, load, rootOf, serverOf
+from txrealtime.service.health import Health
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
-from txrealtime.testing import Client
+from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer
 
 
 def parse(*arguments: str) -> Options:
@@ -184,6 +186,8 @@ class OptionsTests(ServiceTestCase):
             (["chat:server"], "'chat:server' is not an option"),
             (["--static", "nowhere"], "--static nowhere: there is no such folder"),
             (["--static", ".", "--wsgi", "shop:app"], "--static and --wsgi both serve /"),
+            (["--health", "/"], "--health /: expected a path, such as /health"),
+            (["--bus", "redis://host?dialect=java"], "--bus: dialect=java: expected native, node"),
         ]:
             self.assertOneLine(wanted, parse, *arguments)
 
@@ -297,6 +301,29 @@ class ServerTests(ServiceTestCase):
         )
         self.assertIs(server.engine.settings, server.settings)
 
+    def test_bus(self) -> None:
+        self.module(server=(server := Server()))
+        serverOf(parse("--app", "served:server", "--bus", "redis://h/2?dialect=python-socketio&channel=x"))
+        self.assertEqual(server.cluster.dialect.name, "python-socketio")
+        self.assertEqual(server.cluster.status, "stopped")
+        self.assertEqual(serverOf(parse("--bus", "redis://host")).cluster.status, "stopped")
+
+    def test_noBus(self) -> None:
+        """What is wrong is said without the password."""
+        for url in (
+            "redis://:secret@h?dialect=x",
+            "http://:secret@h",
+            "redis://:secret@h/x",
+            "amqp://:secret@h?key=",
+        ):
+            message = self.assertRefused(lambda url=url: serverOf(parse("--bus", url)))
+            self.assertNotIn("secret", message)
+            self.assertEqual(len(message.splitlines()), 1, message)
+
+    def test_busNotInstalled(self) -> None:
+        self.patch(sys, "modules", {**sys.modules, "txrealtime.cluster.redis": None})
+        self.assertOneLine("pip install txrealtime[redis]", serverOf, parse("--bus", "redis://host"))
+
     def test_inUseAlready(self) -> None:
         """Settings that would come too late are refused; without any, such a server is served."""
         server = Server(reactor=Clock())
@@ -360,6 +387,39 @@ class RootTests(ServiceTestCase):
             resource = resource.getChildWithDefault(request.postpath.pop(0), request)
         resource.render(request)
         return request.responseCode if request.responseCode == 404 else b"".join(request.written)
+
+    def test_health(self) -> None:
+        hub, clock = MemoryHub(), Clock()
+        server = Server(bus=MemoryBus(hub), reactor=clock)
+        self.module(server=server, app=lambda environment, start: [b"hello"])
+        arguments = ("--app", "served:server", "--health", "/is/ready", "--wsgi", "served:app")
+        root, _ = self.rootOf(*arguments)
+
+        def answer() -> tuple[int, Any]:
+            request: Any = DummyRequest([b"is", b"ready"])
+            # As twisted.web does: a Beside takes more than one part of the path.
+            request.prepath = [request.postpath.pop(0)]
+            request.render(root.getChild(b"is", request))
+            return request.responseCode, json.loads(b"".join(request.written))
+
+        self.assertEqual(answer(), (503, {"status": "stopped", "clients": 0, "servers": 0}))
+        server.startService()
+        self.assertEqual(answer()[1]["status"], "connecting")
+        for _ in range(9):
+            clock.advance(0)
+        self.assertEqual(answer(), (200, {"status": "ready", "clients": 0, "servers": 0}))
+        hub.stop()
+        self.assertEqual(answer(), (503, {"status": "deaf", "clients": 0, "servers": 0}))
+
+    def test_healthAlone(self) -> None:
+        self.module(server=(server := makeServer()))
+        root, _ = self.rootOf("--app", "served:server", "--health", "health")
+        request: Any = DummyRequest([])
+        request.render(root.getChild(b"health", request))
+        self.assertEqual(request.responseCode, 200)
+        self.assertEqual(json.loads(b"".join(request.written))["status"], "alone")
+        self.assertNotIsInstance(root.getChild(b"other", DummyRequest([])), Health)
+        server.stopService()
 
     def test_static(self) -> None:
         (self.folder / "public" / "deep").mkdir(parents=True)

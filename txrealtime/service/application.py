@@ -16,7 +16,9 @@ from twisted.web.static import File
 from twisted.web.wsgi import WSGIResource
 
 from txrealtime import chat
+from txrealtime.engineio.site import Beside
 from txrealtime.server import Server
+from txrealtime.service.health import Health
 from txrealtime.service.options import Options, StartupError
 from txrealtime.socketio.packet import IParser, JSONParser
 
@@ -90,8 +92,18 @@ def serverOf(options: Options) -> Server:
         given["path"] = options["path"]
     if options["parser"] is not None:
         given["parser"] = parserOf(options["parser"])
-    if name is None:
-        return chat.makeServer(**given)
+    if options["bus"] is not None:
+        given["bus"] = options["bus"]
+    server = chat.makeServer(**given) if name is None else _applicationOf(name, given)
+    try:
+        server.cluster.open()
+    except ValueError as error:
+        raise StartupError(f"the bus: {error}") from None
+    return server
+
+
+def _applicationOf(name: str, given: dict[str, Any]) -> Server:
+    """The server that ``--app`` names."""
     found = load("--app", name)
     if not isinstance(found, Server) and callable(found):
         try:
@@ -142,6 +154,12 @@ def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, s
 
     :raises StartupError: when it cannot be had.
     """
+    root, name = _pagesOf(options, server, reactor)
+    health = options["health"]
+    return (root if health is None else Beside(health, Health(server), root)), name
+
+
+def _pagesOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:
     folder, name = options["static"], options["wsgi"]
     if folder is not None:
         # What a file without a known extension holds, a browser must not take for a page.

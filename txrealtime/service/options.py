@@ -21,6 +21,7 @@ from twisted import copyright
 from twisted.python import usage
 
 from txrealtime._version import __version__
+from txrealtime.cluster.dialects import Language
 from txrealtime.server import Settings
 
 __all__ = ["Options", "StartupError"]
@@ -53,7 +54,17 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.update(app=None, static=None, wsgi=None, path=None, parser=None, listen=[], settings={})
+        self.update(
+            app=None,
+            static=None,
+            wsgi=None,
+            path=None,
+            parser=None,
+            bus=None,
+            health=None,
+            listen=[],
+            settings={},
+        )
 
     def opt_app(self, name: str) -> None:
         """the application: a txrealtime.Server, or a callable that returns one; the module is found from the
@@ -81,6 +92,24 @@ class Options(usage.Options):
         if name not in ("json", "msgpack"):
             raise usage.UsageError(f"--parser {name}: expected json or msgpack")
         self["parser"] = name
+
+    def opt_bus(self, url: str) -> None:
+        """what makes several servers one: redis://, rediss://, redis+unix://, redis+sentinel://, amqp:// or
+        amqps://, with ?dialect=node or ?dialect=python-socketio to join servers of these (default: none,
+        unless the application says otherwise)"""
+        try:
+            Language.fromURL(url)
+        except ValueError as error:
+            # Without the URL: it may have a password.
+            raise usage.UsageError(f"--bus: {error}") from None
+        self["bus"] = url
+
+    def opt_health(self, path: str) -> None:
+        """where to answer whether the server is ready: with status 200 when it is, and 503 while it does not
+        hear the other servers (default: nowhere)"""
+        if not path.strip("/"):
+            raise usage.UsageError(f"--health {path}: expected a path, such as /health")
+        self["health"] = path
 
     def opt_listen(self, endpoint: str) -> None:
         """where to listen, as an endpoint string of Twisted: tcp:, ssl:, unix:, systemd: and others; may be
@@ -195,8 +224,10 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
             ("parser", "--parser NAME"),
             ("static", "--static FOLDER"),
             ("wsgi", "--wsgi MODULE:NAME"),
+            ("health", "--health PATH"),
         ],
         "Where": [("listen", "--listen ENDPOINT")],
+        "Together with other servers": [("bus", "--bus URL")],
         **{title: [rows.pop(name) for name in names] for title, names in _SUBJECTS.items()},
     }
     if rows:

@@ -1,0 +1,42 @@
+"""
+Whether this server can be given clients: for load balancers and whoever restarts what is broken.
+"""
+
+from __future__ import annotations
+
+import json
+
+from twisted.web.http import OK, SERVICE_UNAVAILABLE
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from txrealtime.server import Server
+
+__all__ = ["Health"]
+
+
+class Health(Resource):
+    """
+    Answers 200 while the server is ready, and 503 while it does not hear the servers that it is one with.
+
+    The body is JSON: the ``status`` of the link, the number of ``clients``, and of other ``servers``
+    where the dialect tells.  It has nothing that others may not know.
+    """
+
+    isLeaf = True
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._server = server
+
+    def render_GET(self, request: Request) -> bytes:
+        server, cluster = self._server, self._server.cluster
+        request.setResponseCode(OK if server.running and cluster.isReady else SERVICE_UNAVAILABLE)
+        request.setHeader(b"content-type", b"application/json")
+        request.setHeader(b"cache-control", b"no-store")
+        body = {
+            "status": cluster.status,
+            "clients": len(server.engine.sessions),
+            "servers": len(cluster.servers),
+        }
+        return json.dumps(body).encode() + b"\n"
