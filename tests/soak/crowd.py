@@ -11,6 +11,7 @@ import signal
 import sys
 from collections import Counter
 
+import aiohttp
 import socketio
 
 URL, COUNT, SEED = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -53,13 +54,21 @@ class Client:
         self.rooms = {}
         self.pending = set()
         self.gone = asyncio.Event()
-        self.socket = socketio.AsyncClient(reconnection=False)
+        # A GET whose answer was lost with its connection, aiohttp would send again by itself: the messages in
+        # that answer would be missing, and neither the server nor python-socketio know of it.
+        self.http = aiohttp.ClientSession()
+        self.http._retry_connection = False
+        self.socket = socketio.AsyncClient(reconnection=False, http_session=self.http)
         self.socket.on("tick", self.tick)
         self.socket.on("told", self.told)
         self.socket.on("question", lambda number: number + 1)
         self.socket.on("disconnect", self.disconnected)
 
     async def live(self):
+        async with self.http:
+            await self.liveOn()
+
+    async def liveOn(self):
         try:
             await self.socket.connect(URL, transports=self.transports, wait_timeout=10)
         except (socketio.exceptions.ConnectionError, OSError, TimeoutError):
