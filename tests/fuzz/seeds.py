@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tests.fuzz import buses
 from tests.memory import clientFrame
 
 __all__ = ["FOUND", "SEEDS", "WORDS"]
@@ -136,6 +137,15 @@ SEEDS: Mapping[str, Sequence[bytes]] = {
         b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     ],
+    "bus": [
+        *buses.seeds(),
+        b'\x04{"method":"emit","event":"say","data":["a",{"_placeholder":true,"num":0}],"namespace":"/","room":"red",'
+        b'"skip_sid":"x","callback":["x","/",1],"host_id":"b","binary":["YWI="]}',
+        b'\x04{"method":"callback","host_id":"aaaaaaaaaaaaaaaaaaaa","sid":"x","namespace":"/","id":1,"args":[1]}',
+        b'\x04{"method":"enter_room","sid":"x","namespace":"/","room":"red","host_id":"b"}',
+        b'\x04{"method":"disconnect","sid":"x","namespace":"/","host_id":"b"}',
+        b"\x04\x80\x04}.",
+    ],
     "connections": _STORIES,
     "connectionsLongWays": _STORIES,
     "connectionsOld": _OLD_STORIES,
@@ -248,6 +258,17 @@ WORDS: Mapping[str, Sequence[bytes]] = {
         b"Expect: 100-continue\r\n",
         b"&j=1",
         b"Upgrade: ",
+    ],
+    "bus": [
+        b'"enter_room"',
+        b'"close_room"',
+        b'"callback"',
+        b'"emit"',
+        b"null",
+        b'"alive"',
+        b'"reply"',
+        b"\x93\xa4",
+        b"[]",
     ],
     "connections": _TALK,
     "connectionsLongWays": _TALK,
