@@ -15,6 +15,7 @@ byte   what happens; the rest of the line is the data
 ``j``  the same, as a JSONP form
 ``t``  a text message on the current WebSocket
 ``b``  a binary message on it
+``z``  a text message on it, compressed
 ``f``  a frame on it, the first byte of the rest as its first
 ``d``  bytes on the connection that was opened last
 ``h``  bytes on a new connection
@@ -35,6 +36,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -47,6 +49,7 @@ from tests.memory import BINARY, CLOSE, PING, PONG, TEXT, Link, WebSocket, clien
 from txrealtime import AckTimeout, ConnectionRejected, Disconnected, Server, Socket
 from txrealtime.engineio.packet import EngineIO4
 from txrealtime.engineio.session import CloseReason
+from txrealtime.errors import LimitExceeded
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser
 from txrealtime.testing import Client
@@ -121,7 +124,8 @@ class Application:
             socket.emit("back", *args)
 
     def join(self, socket: Socket, room: Any) -> None:
-        socket.join(str(room))
+        with contextlib.suppress(LimitExceeded):
+            socket.join(str(room))
 
     def leave(self, socket: Socket, room: Any) -> None:
         socket.leave(str(room))
@@ -149,9 +153,11 @@ class Story:
     A server, its application, and clients that do as a story says.
 
     :param protocol: 3 or 4, the version of Engine.IO that the clients' URLs name.
+    :param isBinary: whether the server speaks MessagePack.
+    :param settings: more of the server's.
     """
 
-    def __init__(self, protocol: int, shortWays: bool, isBinary: bool) -> None:
+    def __init__(self, protocol: int = 4, isBinary: bool = False, **settings: Any) -> None:
         self.clock = Clock()
         self.server = Server(
             reactor=self.clock,
@@ -160,7 +166,7 @@ class Story:
             maxPayload=MAX_PAYLOAD,
             maxBuffered=MAX_BUFFERED,
             maxWaiting=MAX_WAITING,
-            shortWays=shortWays,
+            **settings,
         )
         self.server.startService()
         self.application = Application(self.server)
@@ -210,14 +216,20 @@ class Story:
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     )
 
+    @property
+    def upgradeHeaders(self) -> bytes:
+        if not self.server.settings.perMessageDeflate:
+            return self._UPGRADE
+        return self._UPGRADE + b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+
     def openPolling(self, query: bytes) -> None:
         self.request(b"GET", self.url("polling", query))
 
     def openWebSocket(self, query: bytes) -> None:
-        self.webSocket = self.request(b"GET", self.url("websocket", query), self._UPGRADE)
+        self.webSocket = self.request(b"GET", self.url("websocket", query), self.upgradeHeaders)
 
     def upgrade(self, query: bytes) -> None:
-        self.webSocket = self.request(b"GET", self.url("websocket", query, self.sid), self._UPGRADE)
+        self.webSocket = self.request(b"GET", self.url("websocket", query, self.sid), self.upgradeHeaders)
 
     def get(self, query: bytes) -> None:
         self.request(b"GET", self.url("polling", query, self.sid))
@@ -237,6 +249,11 @@ class Story:
 
     def sendBytes(self, data: bytes) -> None:
         self.sendFrame(BINARY, data)
+
+    def sendCompressed(self, text: bytes) -> None:
+        deflate = zlib.compressobj(wbits=-15)
+        compressed = deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        self.sendFrame(TEXT, compressed.removesuffix(b"\0\0\xff\xff"), rsv=4)
 
     def sendAnyFrame(self, rest: bytes) -> None:
         first = rest[0] if rest else 0
@@ -291,6 +308,7 @@ class Story:
         b"j": postForm,
         b"t": sendText,
         b"b": sendBytes,
+        b"z": sendCompressed,
         b"f": sendAnyFrame,
         b"d": sendRaw,
         b"h": sendRawFirst,
@@ -369,7 +387,10 @@ class Story:
         client.link, client._data = Link(), data
         client._response = readResponse(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")[0]
         frames = client.frames()
+        inflate = zlib.decompressobj(-15)
         for index, frame in enumerate(frames):
+            if frame.rsv == 4 and self.server.settings.perMessageDeflate:
+                frame = frame._replace(payload=inflate.decompress(frame.payload + b"\0\0\xff\xff"), rsv=0)
             assert frame.fin and not frame.rsv
             if frame.opcode == CLOSE:
                 code = int.from_bytes(frame.payload[:2], "big")
@@ -400,14 +421,15 @@ def _failuresRaised() -> Iterator[None]:
         raise AssertionError(f"{formatEvent(event)}\n{event['log_failure'].getTraceback()}")
 
 
-def play(data: bytes, protocol: int = 4, shortWays: bool = True, isBinary: bool = False) -> None:
+def play(data: bytes, **options: Any) -> None:
     """
     Play a story.
 
+    :param options: as for :class:`Story`.
     :raises AssertionError: when the server does what it must not.
     """
     with _failuresRaised():
-        story = Story(protocol, shortWays, isBinary)
+        story = Story(**options)
         for line in data.split(b"\n")[:MOST_STEPS]:
             story.step(line)
         story.end()
@@ -433,7 +455,23 @@ def connectionsMsgpack(data: bytes) -> None:
     play(data, isBinary=True)
 
 
+def connectionsLimited(data: bytes) -> None:
+    """With compression, and where limits are soon reached."""
+    play(
+        data,
+        perMessageDeflate=True,
+        compressionThreshold=8,
+        maxConnectionsPerAddress=4,
+        maxNamespaces=2,
+        maxRooms=3,
+        maxFragments=2,
+        maxMessageRate=5,
+        maxByteRate=500,
+        maxAttachments=1,
+    )
+
+
 CONNECTIONS: Mapping[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (connections, connectionsLongWays, connectionsOld, connectionsMsgpack)
+    for target in (connections, connectionsLongWays, connectionsOld, connectionsMsgpack, connectionsLimited)
 }

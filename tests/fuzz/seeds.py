@@ -64,6 +64,16 @@ _BINARY_STORIES = [
     b"W\nb\x83\xa4type\x00\xa3nsp\xa5/chat\xa4data\x81\xa1a\x01\nt40",
 ]
 
+_LIMITED_STORIES = [
+    b'W\nz40\nz421["echo","xxxxxxxxxxxxxxxxxxxxxxxxxxxx"]\ne1234567890\nt421["bytes"]\nf\xc1\x00',
+    b"W\n" + b'z40\nt42["back"]\n' + b't42["back"]\n' * 12 + b"w\x05\nw\x0a\nw\xff",
+    b"P\np40\np" + b"\x1e".join([b'42["back"]'] * 12) + b"\nw\x05\ng\nw\x0a\ng",
+    b'W\nt40\nt40/chat,{"a":1}\nt40/slow,\nt42["join",1]\nt42["join",2]\nt42["join",3]',
+    b"W\nf\x014\n" + b"f\x00\n" * 5 + b"f\x800",
+    b"W\nW\nW\nW\nP\nr\nP",
+    b"W\nz40\ns\n" + b"z" + b'42["back","' + b"x" * 900 + b'"]\nw\xff',
+]
+
 SEEDS: Mapping[str, Sequence[bytes]] = {
     "engineio4": [b"", b"4hello", b"4a\x1e4b\x1ebAQIDBA==\x1e2", b"2probe", b"0{}", b"b!", "4€🎉".encode()],
     "engineio3": [
@@ -150,6 +160,7 @@ SEEDS: Mapping[str, Sequence[bytes]] = {
     "connectionsLongWays": _STORIES,
     "connectionsOld": _OLD_STORIES,
     "connectionsMsgpack": _BINARY_STORIES,
+    "connectionsLimited": _LIMITED_STORIES,
 }
 "Target -> inputs."
 
@@ -273,6 +284,7 @@ WORDS: Mapping[str, Sequence[bytes]] = {
     "connections": _TALK,
     "connectionsLongWays": _TALK,
     "connectionsOld": [*_TALK, b"1:", b"\no", b"\x00\x01\xff", b"\x01\x02\xff\x04", b"&b64=1"],
+    "connectionsLimited": [*_TALK, b"\nz40", b"\nz", b"\nf\xc1", b"\nf\x01", b"\nf\x00", b"w\x05"],
     "connectionsMsgpack": [*_TALK, b"\xa4type", b"\xa4data", b"\xa3nsp", b"\xa2id", b"\xa1/"],
 }
 "Target -> words of its language."

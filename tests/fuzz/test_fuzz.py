@@ -85,12 +85,12 @@ class HonestyTests(SynchronousTestCase):
         self.assertRaises(AssertionError, play, self.STORY)
 
     def test_anotherClient(self) -> None:
-        story = Story(4, True, False)
+        story = Story()
         story.bystander.close()
         self.assertRaises(AssertionError, story.look)
 
     def test_whatClientsGet(self) -> None:
-        story = Story(4, True, False)
+        story = Story()
         for data in (
             b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
             b"HTTP/1.1 101 Switching Protocols\r\n\r\n\xc1\x00",
