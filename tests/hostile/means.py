@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.web.resource import Resource
+from zope.interface import implementer
 
 from tests.memory import Frame, Link, WebSocket, WireTestCase
 from txrealtime import Server, Socket
@@ -25,6 +26,7 @@ SECRET = "xyzzy-payload"
 "What an attacker's messages hold: no log may."
 
 
+@implementer(IPushProducer)
 class FullLink(Link):
     """
     A connection whose client reads nothing once :attr:`stuck` is set: what is written waits, as in the
@@ -46,6 +48,9 @@ class FullLink(Link):
             if self.waiting > self.LIMIT and self.producer is not None and not self._told:
                 self._told = True
                 self.producer.pauseProducing()
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
 
     def unstick(self) -> None:
         """The client reads on, and has read all."""

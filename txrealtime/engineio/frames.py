@@ -95,6 +95,11 @@ class FrameProtocol(Protocol):
     def opened(self) -> None:
         """The WebSocket is open."""
 
+    @property
+    def peer(self) -> str:
+        """The client's address, for the log."""
+        return peerAddress(self.transport)
+
     def textReceived(self, text: str) -> None:
         """A text message has come."""
 
@@ -293,7 +298,7 @@ class FrameProtocol(Protocol):
         """Refuse the opening handshake, with the protocol's own error as the body."""
         _log.info(
             "refused {address}: {status} {why}",
-            address=peerAddress(self.transport),
+            address=self.peer,
             status=error.status,
             why=error.message,  # "message" is a key of twisted.python.log
         )

@@ -187,7 +187,7 @@ class Engine:
         if isinstance(error, HandshakeError):
             _log.info(
                 "refused {address}: {status} {why}",
-                address=request.peer,
+                address=self._read(request).address,
                 status=error.status,
                 why=error.message,  # "message" is a key of twisted.python.log
             )

@@ -40,7 +40,8 @@ class _MeasuredRequest(Request):
     def gotLength(self, length: int | None) -> None:
         # The path is not given to a request before its body has been read.
         channel: Any = self.channel
-        path: bytes = getattr(channel, "_path", b"")
+        # The one of HTTP/1.1, or a stream of HTTP/2.
+        path: bytes = channel._path if isinstance(channel, HTTPChannel) else channel.path
         site: EngineSite = channel.site
         if not site.isForEngine(path):
             super().gotLength(length)  # type: ignore[no-untyped-call]
@@ -66,28 +67,42 @@ class _MeasuredRequest(Request):
 
     def _refuse(self) -> None:
         self._refused = True
-        error = HandshakeError(
-            3, f"the body is larger than maxPayload, {self._limit} bytes", REQUEST_ENTITY_TOO_LARGE
-        )
-        body = refusal(error)
         self.content = BytesIO()
-        self.channel.write(
-            b"HTTP/1.1 413 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-            b"Connection: close\r\n\r\n%s" % (RESPONSES[REQUEST_ENTITY_TOO_LARGE], len(body), body)
+        if isinstance(self.channel, HTTPChannel):
+            body = self._refusal
+            self.channel.write(
+                b"HTTP/1.1 413 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+                b"Connection: close\r\n\r\n%s" % (RESPONSES[REQUEST_ENTITY_TOO_LARGE], len(body), body)
+            )
+
+    @property
+    def _refusal(self) -> bytes:
+        return refusal(
+            HandshakeError(
+                3, f"the body is larger than maxPayload, {self._limit} bytes", REQUEST_ENTITY_TOO_LARGE
+            )
         )
 
     def process(self) -> None:
-        if self._refused:
+        if not self._refused:
+            super().process()  # type: ignore[no-untyped-call]
+        elif isinstance(self.channel, HTTPChannel):
             self.channel.loseConnection()
         else:
-            super().process()  # type: ignore[no-untyped-call]
+            # Of HTTP/2, which ends a stream and not the connection.
+            self.setResponseCode(REQUEST_ENTITY_TOO_LARGE)
+            self.setHeader(b"content-type", b"application/json")
+            self.write(self._refusal)
+            self.finish()
 
 
-class _TimedChannel(HTTPChannel):
+class _GuardedChannel(HTTPChannel):
     """
-    ``twisted.web``'s part of a connection, where a request must be complete in time.
+    ``twisted.web``'s part of a connection, where a request must be complete in time, and none
+    is read while the answers to others wait.
 
-    By itself, ``twisted.web`` waits as long as something comes, be it a byte a minute.
+    By itself, ``twisted.web`` waits as long as something comes, be it a byte a minute; and when
+    an answer fills the connection, it reads on, so a client that reads nothing fills the memory.
     """
 
     site: EngineSite
@@ -104,6 +119,11 @@ class _TimedChannel(HTTPChannel):
         # It cancels this, and starts it anew when the request has been answered.
         self.setTimeout(self.site.timeOut)  # type: ignore[no-untyped-call]
         super().allContentReceived()  # type: ignore[no-untyped-call]
+
+    def requestDone(self, request: Request) -> None:
+        if self._waitingForTransport:
+            self._networkProducer.pauseProducing()
+        super().requestDone(request)  # type: ignore[no-untyped-call]
 
 
 class _Doorman(Protocol):
@@ -197,7 +217,7 @@ class EngineSite(Site):
 
     def protocol(self) -> Any:
         """What :meth:`HTTPFactory.buildProtocol` makes: as its own, but for the class of the channel."""
-        return _GenericHTTPChannelProtocol(_TimedChannel())  # type: ignore[no-untyped-call]
+        return _GenericHTTPChannelProtocol(_GuardedChannel())  # type: ignore[no-untyped-call]
 
     def _longWay(self, addr: IAddress | None) -> Any:
         generic: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]

@@ -82,6 +82,11 @@ class WebSocketTransport(FrameProtocol):
         assert handshake is not None
         self._opener.webSocketOpened(self, handshake)
 
+    @property
+    def peer(self) -> str:
+        # As a trusted proxy reports it.
+        return super().peer if self._handshake is None else self._handshake.address
+
     def serve(self, session: Session, base64: bool) -> None:
         """
         This is the session's WebSocket, or its candidate.
