@@ -312,7 +312,7 @@ class TimeTests(ChannelTestCase):
 
     def test_silent(self) -> None:
         for beginning, seconds in (
-            (b"", 60),
+            (b"", 30),
             (b"GET /eng", 30),
             (b"GET " + URL + b" HTTP/1.1\r\nHost: a\r\n", 30),
         ):
@@ -352,9 +352,9 @@ class TimeTests(ChannelTestCase):
     def test_busy(self) -> None:
         link = Link().connect(self.site)
         for _ in range(20):
-            self.clock.advance(30)
             link.deliver(SamenessTests.MISSING)
             self.assertEqual(len(self.responses(link)), 1)
+            self.clock.advance(30)
         self.assertFalse(link.disconnecting)
 
     def test_givenAway(self) -> None:

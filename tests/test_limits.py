@@ -353,11 +353,11 @@ class RequestTimeoutTests(WireTestCase):
                 link = Link().connect(self.site)
                 request = self.requestBytes("GET", path)
                 for _ in range(5):
-                    self.clock.advance(40)
                     link.deliver(request[:-5])
                     self.clock.advance(4)
                     link.deliver(request[-5:])
                     self.assertIn(b"HTTP/1.1 40", link.take())
+                    self.clock.advance(40)
                 self.assertFalse(link.disconnecting)
                 link.lose()
 

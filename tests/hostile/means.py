@@ -83,9 +83,7 @@ class HostileTestCase(WireTestCase):
         super().setUp()
 
     def makeEngine(self, allowRequest: Any = None, **settings: Any) -> None:
-        self.server = Server(
-            "/engine.io", reactor=self.clock, allowRequest=allowRequest, **{**self.settings, **settings}
-        )
+        self.server = self.makeServer(allowRequest=allowRequest, **{**self.settings, **settings})
         self.heard: list[tuple[Any, ...]] = []
         self.ends: list[str] = []
 
@@ -107,6 +105,9 @@ class HostileTestCase(WireTestCase):
         self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
         self._bystander = self.join()
         self._asked = 0
+
+    def makeServer(self, **options: Any) -> Server:
+        return Server("/engine.io", reactor=self.clock, **options)
 
     def join(self, path: str = "/", **options: Any) -> WebSocket:
         """A client in a namespace, over WebSocket."""

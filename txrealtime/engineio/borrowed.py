@@ -61,6 +61,7 @@ class _ForeignSite:
         self.engine = engine
         self.reactor = engine.reactor
         self.timeOut: float | None = channel.timeOut or None
+        self.firstTimeOut = self.timeOut
         self._path = path
         self._channel = channel
         self._owner = owner

@@ -56,7 +56,8 @@ class ChannelSite(Interface):
     """
     What a channel needs of its site.
 
-    :ivar timeOut: seconds that a connection may be idle.
+    :ivar timeOut: seconds that a connection may be idle; ``None`` for ever.
+    :ivar firstTimeOut: the same, until its first request.
     :ivar heedsTransport: whether another is told already when the transport is full, and stops reading.
     """
 
@@ -64,6 +65,9 @@ class ChannelSite(Interface):
     reactor: IReactorTime
     timeOut: float | None
     heedsTransport: bool
+
+    @property
+    def firstTimeOut(self) -> float | None: ...
 
     def isForEngine(self, uri: bytes) -> bool:
         """Whether a request with this path and query may take the short way."""
@@ -161,7 +165,7 @@ class EngineChannel(Protocol):
     def connectionMade(self) -> None:
         with contextlib.suppress(AttributeError, OSError):  # a UNIX socket has no such thing
             self.transport.setTcpNoDelay(True)
-        self._startTimer()
+        self._startTimer(self._site.firstTimeOut)
 
     def dataReceived(self, data: bytes) -> None:
         if self._last:
@@ -218,7 +222,9 @@ class EngineChannel(Protocol):
         if not space:
             return b"GET".startswith(method) or b"POST".startswith(method)
         path, space, _ = rest.partition(b" ")
-        return method in (b"GET", b"POST") and (not space or self._site.isForEngine(path))
+        if method not in (b"GET", b"POST"):
+            return False
+        return self._site.isForEngine(path) if space else b"\n" not in path
 
     def _bodySize(self, method: bytes, fields: dict[str, str]) -> int | None:
         """The length of the body, or ``None`` where that is not for us to say."""
@@ -329,9 +335,9 @@ class EngineChannel(Protocol):
 
     # -- time and the end ------------------------------------------------------------
 
-    def _startTimer(self) -> None:
-        if self._site.timeOut is not None:
-            self._timer = self._site.reactor.callLater(self._site.timeOut, self._timedOut)
+    def _startTimer(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._timer = self._site.reactor.callLater(seconds, self._timedOut)
 
     def _stopTimer(self) -> None:
         timer, self._timer = self._timer, None
@@ -342,7 +348,7 @@ class EngineChannel(Protocol):
         """Drop a connection on which nothing was answered, and nothing is to be answered, since last time."""
         if self._active or self._request is not None:
             self._active = False
-            self._startTimer()
+            self._startTimer(self._site.timeOut)
         else:
             self._timer = None
             self.transport.abortConnection()

@@ -58,7 +58,7 @@ class _MeasuredRequest(Request):
                 # The client reads our answer when it has sent its body, and not every client
                 # before: take what it sends and forget it, but not without end.
                 if self._received > 2 * self._limit:
-                    self.channel.loseConnection()
+                    self._hangUp()
                 return
             if self._received > self._limit:
                 self._refuse()
@@ -83,13 +83,18 @@ class _MeasuredRequest(Request):
             )
         )
 
+    def _hangUp(self) -> None:
+        if isinstance(self.channel, HTTPChannel):
+            self.channel.loseConnection()
+        else:
+            self.channel.abortConnection()  # of HTTP/2, the stream
+
     def process(self) -> None:
         if not self._refused:
             super().process()  # type: ignore[no-untyped-call]
         elif isinstance(self.channel, HTTPChannel):
             self.channel.loseConnection()
         else:
-            # Of HTTP/2, which ends a stream and not the connection.
             self.setResponseCode(REQUEST_ENTITY_TOO_LARGE)
             self.setHeader(b"content-type", b"application/json")
             self.write(self._refusal)
@@ -107,6 +112,10 @@ class _GuardedChannel(HTTPChannel):
 
     site: EngineSite
     _begun = False
+
+    def connectionMade(self) -> None:
+        super().connectionMade()  # type: ignore[no-untyped-call]
+        self.setTimeout(self.site.firstTimeOut)  # type: ignore[no-untyped-call]
 
     def resetTimeout(self) -> None:
         # Called for whatever has come.
@@ -198,6 +207,11 @@ class EngineSite(Site):
         settings = engine.settings
         self.tally = Tally("connections", settings.maxConnections, settings.maxConnectionsPerAddress)
         self._segments = [segment.encode() for segment in path.strip("/").split("/")]
+
+    @property
+    def firstTimeOut(self) -> float | None:
+        """Seconds that a new connection may be silent."""
+        return None if self.timeOut is None else min(self.timeOut, self.engine.settings.requestTimeout)
 
     def isForEngine(self, uri: bytes) -> bool:
         """Whether a request with this path and query is the engine's."""
