@@ -172,7 +172,7 @@ class Program(ProcessProtocol):
 
 
 def startProgram(
-    case: TestCase | None,
+    case: TestCase,
     command: Sequence[str],
     *,
     cwd: str | None = None,
@@ -182,7 +182,6 @@ def startProgram(
     """
     Start a program for one test, which stops it at its end.
 
-    :param case: the test; None when whoever calls stops it.
     :param command: the program, with its folder or found on PATH, and its arguments.
     :param environment: added to the environment of the tests.
     :param childFDs: as for `spawnProcess`, beside the standard streams.
@@ -191,6 +190,5 @@ def startProgram(
     env = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     files = {0: "w", 1: "r", 2: "r", **(childFDs or {})}
     reactor.spawnProcess(program, command[0], list(command), env=env, path=cwd, childFDs=files)
-    if case is not None:
-        case.addCleanup(program.stop)
+    case.addCleanup(program.stop)
     return program

@@ -4,11 +4,15 @@ Message brokers for tests: redis-server and RabbitMQ, each on a free port, with 
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.interop.clients import untilListening
@@ -35,19 +39,24 @@ class Redis:
         requirePart(REDIS and REDIS_CLI, "no redis-server: apt install redis-server")
         self.port = freePort()
         self.url = f"redis://127.0.0.1:{self.port}"
+        self.folder = tempfile.mkdtemp()
+        self.options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "save": "",
+            "dir": self.folder,
+            **options,
+        }
         self._case = case
-        self._password = options.get("requirepass")
-        self._folder = tempfile.mkdtemp()
-        case.addCleanup(shutil.rmtree, self._folder, True)
-        settings = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "dir": self._folder, **options}
-        self._command = [str(REDIS)]
-        for name, value in settings.items():
-            self._command += [f"--{name.replace('_', '-')}", *(value.split(" ") if value else [""])]
+        case.addCleanup(shutil.rmtree, self.folder, True)
 
     async def start(self) -> Redis:
         """Start it, and wait until it takes connections."""
-        self.program = startProgram(self._case, self._command, cwd=self._folder)
-        await untilListening(self.program, int(self.url.rpartition(":")[2]))
+        command = [str(REDIS)]
+        for name, value in self.options.items():
+            command += [f"--{name.replace('_', '-')}", *(value.split(" ") if value else [""])]
+        self.program = startProgram(self._case, command, cwd=self.folder)
+        await untilListening(self.program, self.port)
         return self
 
     async def stop(self) -> None:
@@ -57,7 +66,8 @@ class Redis:
 
     async def cli(self, *command: str) -> str:
         """What it answers to a command of redis-cli; AssertionError when it is an error."""
-        password = ["--no-auth-warning", "-a", self._password] if self._password else []
+        secret = self.options.get("requirepass")
+        password = ["--no-auth-warning", "-a", secret] if secret else []
         cli = startProgram(self._case, [str(REDIS_CLI), "-e", "-p", str(self.port), *password, *command])
         code = await cli.whenEnded()
         self._case.assertEqual(code, 0, cli.output)
@@ -66,25 +76,29 @@ class Redis:
 
 class RabbitMQ:
     """
-    A RabbitMQ, on the same port each time it is started, with the user guest.  It takes ten seconds to start.
+    A RabbitMQ, on the same port each time it is started, with the user guest.
 
-    It is for several tests: whoever made it stops it.
+    It takes ten seconds to start, so tests share one: see :func:`rabbitMQ`.  Its output is a file and not a
+    pipe, as trial wants the reactor to have nothing left when a class of tests is over.
     """
 
     def __init__(self) -> None:
         requirePart(RABBITMQ and EPMD, "no RabbitMQ: apt install rabbitmq-server")
         self.port = freePort()
         self.url = f"amqp://127.0.0.1:{self.port}"
+        self.running: list[subprocess.Popen[bytes]] = []
         self._folder = Path(tempfile.mkdtemp())
         names = freePort()
         self._epmd = [str(EPMD), "-address", "127.0.0.1", "-port", str(names)]
-        (self._folder / "rabbitmq.conf").write_text(
-            "loopback_users = none\nlog.console = true\nlog.file = false\n"
-        )
+        (self._folder / "rabbitmq.conf").write_text("log.console = true\nlog.file = false\n")
         (self._folder / "plugins").write_text("[].")
+        self._log = self._folder / "log"
         self._environment = {
+            **os.environ,
             "HOME": str(self._folder),
             "ERL_EPMD_PORT": str(names),
+            # Otherwise a shell stands between, and a signal to that does not reach it.
+            "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": str(self._folder / "none"),
             "RABBITMQ_DIST_PORT": str(freePort()),
@@ -98,20 +112,48 @@ class RabbitMQ:
             # One scheduler: it shares a small machine with the tests.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1",
         }
+        atexit.register(self._remove)
 
-    async def start(self) -> RabbitMQ:
-        """Start it, and wait until it takes connections."""
-        self.names = startProgram(None, self._epmd)
-        self.program = startProgram(None, [str(RABBITMQ)], environment=self._environment)
-        await self.program.whenPrinted("Server startup complete", timeout=120)
+    async def start(self, timeout: float = 120.0) -> RabbitMQ:
+        """Start it, and wait until it takes connections; nothing happens when it runs."""
+        if self.running:
+            return self
+        with self._log.open("wb") as log:
+            for command in (self._epmd, [str(RABBITMQ)]):
+                self.running.append(
+                    # It reads from the pipe, and ends when that does, so it does not outlive the tests.
+                    subprocess.Popen(
+                        command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._environment
+                    )
+                )
+        deadline = reactor.seconds() + timeout
+        while "Server startup complete" not in self._log.read_text("utf-8", "replace"):
+            if self.running[-1].poll() is not None or reactor.seconds() > deadline:
+                self.stop()
+                raise AssertionError(f"RabbitMQ did not start:\n{self._log.read_text('utf-8', 'replace')}")
+            await deferLater(reactor, 0.1)
         return self
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """End it, as a crash does."""
-        for program in (self.program, self.names):
-            program.signal("KILL")
-            await program.whenEnded()
+        while self.running:
+            process = self.running.pop()
+            process.kill()
+            process.wait()
+            process.stdin.close()
 
-    def remove(self) -> None:
-        """Take its data away, after the last stop."""
+    def _remove(self) -> None:
+        self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+_shared: list[RabbitMQ] = []
+
+
+async def rabbitMQ() -> RabbitMQ:
+    """
+    The RabbitMQ that all tests share, running.  It is stopped when the tests are over.
+    """
+    if not _shared:
+        _shared.append(RabbitMQ())
+    return await _shared[0].start()

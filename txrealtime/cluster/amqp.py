@@ -109,13 +109,11 @@ class _Connection(TwistedProtocolConnection):  # type: ignore[misc]
         transport.setTcpNoDelay(True)
         super().makeConnection(transport)
 
-    def _on_connection_failed(self, connection: Any, error: Exception | None = None) -> None:
-        # The adapter would tell no more than that it has failed.
-        self.why = str(error)
-        super()._on_connection_failed(connection, error)
-
     def connectionLost(self, reason: Failure) -> None:
-        self.why = self.why or reason.getErrorMessage()
+        # What the broker gave as its reason, if it did.  The adapter forgets that when the connection has
+        # been closed cleanly.
+        said = getattr(self._impl, "_error", None)
+        self.why = str(said) if said is not None else reason.getErrorMessage()
         super().connectionLost(reason)
 
     def abort(self) -> None:
@@ -142,7 +140,7 @@ class _User:
     def _closed(self, reason: Exception | None) -> None:
         if not self.ended:
             self.abort()
-            self._lost(str(reason) or type(reason).__name__)
+            self._lost(self.connection.why or str(reason) or type(reason).__name__)
 
     def abort(self) -> None:
         self.ended = True

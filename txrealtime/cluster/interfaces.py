@@ -35,7 +35,7 @@ class IBus(Interface):
         Make one attempt to connect.
 
         :return: fires when messages can be published; fails, with an error whose text has no
-            secrets, when they cannot.  When it is cancelled, nothing remains.
+            secrets, when they cannot.  When it is cancelled it fails, and nothing remains.
         """
 
     def openSubscriber(reactor: IReactorTime, lost: Callable[[str], object]) -> Deferred[ISubscriber]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -66,12 +66,18 @@ class Line(Generic[C]):
         self._open = open
         self._opened = opened
         self._failed = failed
+        self._running = False
         self._failures = 0
         self._attempt: Deferred[None] | None = None
         self._delayed: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Connect now."""
+        """Connect now, and stay connected."""
+        self._running = True
+        self._failures = 0
+        self._connect()
+
+    def _connect(self) -> None:
         self._delayed = None
         attempt = self._open().addTimeout(self._backoff.timeout, self._reactor, self._late)
         # It may have succeeded or failed already.
@@ -91,7 +97,7 @@ class Line(Generic[C]):
 
     def _notMade(self, failure: Failure) -> None:
         self._attempt = None
-        if not failure.check(CancelledError):
+        if self._running:  # otherwise it was cancelled, and may have made another failure of that
             self._again(failure.getErrorMessage())
 
     def proven(self) -> None:
@@ -112,7 +118,7 @@ class Line(Generic[C]):
     def _again(self, reason: str) -> None:
         delay = min(self._backoff.last, self._backoff.first * 2 ** min(self._failures, 30))
         self._failures += 1
-        self._delayed = self._reactor.callLater(delay * (1 - random.random() / 2), self.start)
+        self._delayed = self._reactor.callLater(delay * (1 - random.random() / 2), self._connect)
         self._failed(reason)
 
     def stop(self) -> C | None:
@@ -121,9 +127,10 @@ class Line(Generic[C]):
 
         :return: the connection, if there is one: it is the caller's now.
         """
-        if self._delayed is not None and self._delayed.active():
-            self._delayed.cancel()
-        if self._attempt is not None:
-            self._attempt.cancel()
+        self._running = False
+        for pending in (self._delayed, self._attempt):
+            if pending is not None:
+                pending.cancel()
+        self._delayed = self._attempt = None
         connection, self.connection = self.connection, None
         return connection

@@ -1,0 +1,111 @@
+"""
+The buses with brokers do what the one in memory does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.buses import BusTestsMixin, Owner
+from tests.interop.brokers import Redis, rabbitMQ
+from txrealtime.cluster.bus import busFromURL
+from txrealtime.cluster.interfaces import Subscription
+from txrealtime.errors import BusError
+
+
+class _BrokerTests(BusTestsMixin):
+    """With a real clock, which takes its time."""
+
+    timeout = 60
+    reactor = reactor
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            await deferLater(reactor, 0.005)
+
+
+class RedisTests(_BrokerTests, TestCase):
+    """
+    Redis with a password and a database, over TCP.
+    """
+
+    async def setUp(self) -> None:
+        self.redis = await Redis(self, requirepass="p@ss").start()
+        self.bus = busFromURL(f"redis://default:p%40ss@127.0.0.1:{self.redis.port}/3")
+
+    async def test_databaseThatIsNone(self) -> None:
+        bus = busFromURL(f"redis://:p%40ss@127.0.0.1:{self.redis.port}/99")
+        with self.assertRaisesRegex(BusError, "DB index is out of range"):
+            await bus.openPublisher(reactor, Owner())
+
+    async def test_user(self) -> None:
+        """A user who may have certain topics only."""
+        await self.redis.cli("ACL", "SETUSER", "joe", "on", ">secret", "resetchannels", "&ours*", "+@all")
+        self.bus = busFromURL(f"redis://joe:secret@127.0.0.1:{self.redis.port}")
+        owner = Owner()
+        publisher, subscriber = await self.publisher(owner), await self.subscriber()
+        heard, _ = await self.listen(subscriber, "ours")
+        with self.assertRaisesRegex(BusError, "NOPERM"):
+            await subscriber.subscribe(Subscription("theirs", False, lambda *message: None))
+        publisher.publish("theirs", b"1")
+        publisher.publish("ours", b"2")
+        await self.until(lambda: heard)
+        self.assertEqual(len(owner.refusals), 1)
+        self.assertRegex(owner.refusals[0], "NOPERM")
+        self.assertEqual((owner.losses, publisher.unconfirmed, publisher.pending), ([], 0, 0))
+
+    async def test_userWhoMayOnlyPublish(self) -> None:
+        """What else we ask of Redis may be forbidden."""
+        await self.redis.cli(
+            "ACL", "SETUSER", "joe", "on", ">secret", "allchannels", "+publish", "+subscribe"
+        )
+        self.bus = busFromURL(f"redis://joe:secret@127.0.0.1:{self.redis.port}")
+        owner = Owner()
+        publisher = await self.publisher(owner)
+        heard, _ = await self.listen(await self.subscriber(), "t")
+        publisher.beat("t", b"1")
+        publisher.publish("t", b"2")
+        await self.until(lambda: len(heard) == 2 and not publisher.unconfirmed)
+        (await self.subscriber()).ping()
+        await (await self.publisher(owner)).close()
+        self.assertEqual((owner.refusals, owner.losses), ([], []))
+
+
+class RedisSocketTests(_BrokerTests, TestCase):
+    """
+    Redis by a socket of the machine.
+    """
+
+    async def setUp(self) -> None:
+        redis = Redis(self)
+        path = f"{redis.folder}/redis.sock"
+        redis.options["unixsocket"] = path
+        await redis.start()
+        self.bus = busFromURL(f"redis+unix://{path}")
+
+
+class RabbitMQTests(_BrokerTests, TestCase):
+    """
+    RabbitMQ, each topic a routing key.
+    """
+
+    async def setUp(self) -> None:
+        self.bus = busFromURL((await rabbitMQ()).url + "//")
+
+    async def test_vhostThatIsNone(self) -> None:
+        bus = busFromURL((await rabbitMQ()).url + "/nowhere")
+        with self.assertRaisesRegex(BusError, "NOT_ALLOWED.*vhost nowhere"):
+            await bus.openPublisher(reactor, Owner())
+
+
+class RabbitMQFanoutTests(_BrokerTests, TestCase):
+    """
+    RabbitMQ, where a topic is a fanout exchange.
+    """
+
+    async def setUp(self) -> None:
+        self.bus = busFromURL((await rabbitMQ()).url, fanout=["t", "beat"])
