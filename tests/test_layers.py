@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import ROOT
 
 LAYERS = ["_version", "errors", "threads", "engineio", "socketio", "cluster", "server"]
-LAYERS += ["reactor", "", "chat", "service", "testing", "flask"]
+LAYERS += ["reactor", "", "chat", "service", "testing", "flask", "__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 
 LIBRARIES = {
@@ -26,6 +26,7 @@ LIBRARIES = {
     "txredisapi": "txrealtime.cluster.redis",
     "hiredis": "txrealtime.cluster.redis",
     "pika": "txrealtime.cluster.amqp",
+    "redis": "txrealtime.cluster.blocking",
     "flask": "txrealtime.flask",
     "werkzeug": "txrealtime.flask",
 }

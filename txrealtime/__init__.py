@@ -17,11 +17,13 @@ it by ``twistd -n realtime --app module:server``.
 """
 
 from txrealtime._version import __version__
+from txrealtime.cluster.emitter import DeferredEmitter, Emitter
 from txrealtime.engineio.handshake import Handshake
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import (
     AckTimeout,
     ArgumentsMismatch,
+    BusError,
     ConnectionRejected,
     Disconnected,
     HandshakeError,
@@ -41,9 +43,12 @@ __all__ = [
     "AckTimeout",
     "ArgumentsMismatch",
     "Audience",
+    "BusError",
     "CloseReason",
     "ConnectionRejected",
+    "DeferredEmitter",
     "Disconnected",
+    "Emitter",
     "Handshake",
     "HandshakeError",
     "IParser",

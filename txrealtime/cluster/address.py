@@ -5,6 +5,7 @@ Where a broker is, as its URL says it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ssl import SSLContext, create_default_context
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from twisted.internet.defer import Deferred, fail
@@ -114,6 +115,18 @@ class Address:
                 return fail(error)
         connected: Deferred[IProtocol] = endpoint.connect(_Once(protocol))
         return connected
+
+    def clientContext(self) -> SSLContext:
+        """
+        What the standard library's sockets take to speak TLS as the options say.
+
+        :raises OSError: when a file named in the options cannot be read.
+        """
+        authorities, certificate, key = (self.options.get(name) for name in FILES)
+        context = create_default_context(cafile=authorities)
+        if certificate:
+            context.load_cert_chain(certificate, key)
+        return context
 
     def _tls(self, host: str) -> IOpenSSLClientConnectionCreator:
         authorities, certificate, key = (self.options.get(name) for name in FILES)

@@ -9,15 +9,22 @@ fanout exchange of its name, as kombu has them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from hashlib import sha256
+from threading import Lock
 from typing import Any
 
-from pika import ConnectionParameters, PlainCredentials  # type: ignore[import-untyped]
+from pika import (  # type: ignore[import-untyped]
+    BlockingConnection,
+    ConnectionParameters,
+    PlainCredentials,
+    SSLOptions,
+)
 from pika.adapters.twisted_connection import (  # type: ignore[import-untyped]
     TwistedProtocolConnection,
 )
-from pika.exceptions import NackError  # type: ignore[import-untyped]
+from pika.exceptions import AMQPError, NackError  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -27,7 +34,7 @@ from txrealtime.cluster.address import Address
 from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
 from txrealtime.errors import BusError
 
-__all__ = ["AMQPBus"]
+__all__ = ["AMQPBus", "BlockingAMQP"]
 
 EXCHANGE = "txrealtime"
 "The direct exchange."
@@ -248,3 +255,72 @@ class _Subscriber(_User):
 
     def ping(self) -> None:
         """AMQP has heartbeats of its own."""
+
+
+class BlockingAMQP:
+    """
+    A connection that blocks, made when it is needed: see :mod:`~txrealtime.cluster.blocking`.
+
+    :param address: of a scheme that begins with ``amqp``.
+    :param fanout: as for :class:`AMQPBus`.
+    :param timeout: seconds that the broker has to answer.
+    """
+
+    def __init__(self, address: Address, fanout: Collection[str], timeout: float) -> None:
+        self._bus = AMQPBus(address, fanout)
+        self._address = address
+        self._timeout = timeout
+        self._lock = Lock()
+        self._process = 0
+        self._connection: Any = None
+        self._channel: Any = None
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        exchange, key = self._bus.route(topic)
+        try:
+            with self._lock:
+                if not self._isOpen():
+                    self._open()
+                self._channel.basic_publish(exchange, key, payload)
+        except (AMQPError, OSError) as error:
+            why = str(error) or type(error).__name__
+            raise BusError(f"{self._bus.name} has not taken the message: {why}") from None
+
+    def _isOpen(self) -> bool:
+        """Whether the connection is ours, and was alive a moment ago: an idle one misses its heartbeats."""
+        if self._connection is None or self._process != os.getpid():
+            return False
+        try:
+            self._connection.process_data_events(0)
+        except AMQPError:
+            return False
+        return bool(self._channel.is_open)
+
+    def _open(self) -> None:
+        address = self._address
+        host, port = address.hosts[0]
+        tls = SSLOptions(address.clientContext(), host) if address.scheme == "amqps" else None
+        self._connection = BlockingConnection(
+            ConnectionParameters(
+                host,
+                port,
+                address.path or "/",
+                PlainCredentials(address.user or "guest", address.password or "guest"),
+                heartbeat=HEARTBEAT,
+                ssl_options=tls,
+                socket_timeout=self._timeout,
+                stack_timeout=self._timeout,
+                blocked_connection_timeout=self._timeout,
+            )
+        )
+        self._process = os.getpid()
+        self._channel = self._connection.channel()
+        self._channel.exchange_declare(EXCHANGE, "direct")
+        for topic in self._bus.fanout:
+            self._channel.exchange_declare(topic, "fanout")
+        self._channel.confirm_delivery()
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.is_open and self._process == os.getpid():
+            connection.close()

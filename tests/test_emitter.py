@@ -1,0 +1,240 @@
+"""
+Emitting from a process that serves nobody: what is said, and what is told of it.
+
+Real brokers are in tests/interop/test_emitters.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+import txrealtime.__main__
+from tests.clusters import ClusterTestCase
+from txrealtime import BusError, DeferredEmitter, Emitter
+from txrealtime.cluster import blocking, emitter, publishing
+from txrealtime.cluster.bus import MemoryBus
+from txrealtime.cluster.dialect import Unsupported
+
+
+class Broker:
+    """A blocking publisher that keeps what it gets, or fails."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, bytes]] = []
+        self.problem = ""
+        self.closed = 0
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        if self.problem:
+            raise BusError(self.problem)
+        self.got.append((topic, payload))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class EmitterTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.broker = Broker()
+        self.patch(emitter, "publisherFromURL", lambda *arguments: self.broker)
+
+    def said(self) -> list[tuple[str, str]]:
+        """The topics and the messages, without who said them."""
+        got, self.broker.got = self.broker.got, []
+        return [(topic, payload[14:].decode()) for topic, payload in got]
+
+
+class EmitterTests(EmitterTestCase):
+    def test_emit(self) -> None:
+        emitter = Emitter("redis://host")
+        emitter.emit("hi", 1)
+        emitter.namespace("/chat").to("red", "blue").excluding("x").emit("hi", volatile=True)
+        emitter.to("red").send("text")
+        self.assertEqual(
+            self.said(),
+            [
+                ("txrealtime,/", '["emit","/",null,[],false,[9]]\n2["hi",1]'),
+                ("txrealtime,/chat", '["emit","/chat",["red","blue"],["x"],true,[13]]\n2/chat,["hi"]'),
+                ("txrealtime,/,red", '["emit","/",["red"],[],false,[19]]\n2["message","text"]'),
+            ],
+        )
+
+    def test_operations(self) -> None:
+        red = Emitter("redis://host?key=shop").to("red")
+        red.join("a", "b")
+        red.leave("a")
+        red.disconnect(close=True)
+        self.assertEqual(
+            self.said(),
+            [
+                ("shop,/,red", '["join","/",["red"],[],["a","b"],[]]\n'),
+                ("shop,/,red", '["leave","/",["red"],[],["a"],[]]\n'),
+                ("shop,/,red", '["disconnect","/",["red"],[],true,[]]\n'),
+            ],
+        )
+
+    def test_dialects(self) -> None:
+        Emitter("redis://host?dialect=python-socketio&channel=x").emit("hi")
+        Emitter("redis://host?dialect=node").to("red").emit("hi")
+        self.assertEqual([topic for topic, _ in self.broker.got], ["x", "socket.io#/#red#"])
+        self.assertRaises(Unsupported, Emitter("redis://host?dialect=python-socketio").to("red").join, "a")
+
+    def test_neverChanges(self) -> None:
+        everyone = Emitter("redis://host")
+        red = everyone.to("red")
+        red.to("blue")
+        red.excluding("green")
+        red.emit("hi")
+        everyone.emit("hi")
+        self.assertEqual([topic for topic, _ in self.said()], ["txrealtime,/,red", "txrealtime,/"])
+
+    def test_mistakes(self) -> None:
+        emitter = Emitter("redis://host")
+        for wrong, error in (
+            (lambda: emitter.emit("disconnect"), ValueError),
+            (lambda: emitter.emit("hi", float("nan")), ValueError),
+            (lambda: emitter.emit("hi", object()), TypeError),
+            (lambda: emitter.emit("hi", "x" * 3_000_000), ValueError),
+            (lambda: emitter.to(), ValueError),
+            (lambda: emitter.to("a").excluding(), ValueError),
+            (lambda: emitter.to(1), TypeError),
+            (lambda: emitter.join(1), TypeError),
+            (lambda: emitter.namespace("chat"), ValueError),
+            (lambda: Emitter("http://host"), ValueError),
+        ):
+            self.assertRaises(error, wrong)
+        self.assertEqual(self.said(), [])
+
+    def test_closes(self) -> None:
+        with Emitter("redis://host") as emitter:
+            emitter.emit("hi")
+        self.assertEqual(self.broker.closed, 1)
+
+
+class NotInstalledTests(SynchronousTestCase):
+    def test_redis(self) -> None:
+        self.patch(sys, "modules", {**sys.modules, "redis": None, "txrealtime.cluster.amqp": None})
+        for url, extra in (("redis://h", "emitter"), ("amqp://h", "amqp")):
+            error = self.assertRaises(ValueError, blocking.publisherFromURL, url, (), 1.0)
+            self.assertIn(f"pip install txrealtime[{extra}]", str(error))
+
+
+class CommandTests(EmitterTestCase):
+    def run_(self, *arguments: str) -> tuple[int | str | None, str]:
+        """The exit code, and standard error."""
+        with contextlib.redirect_stderr(io.StringIO()) as stream:
+            try:
+                code: Any = txrealtime.__main__.main(["emit", *arguments])
+            except SystemExit as error:
+                code = error.code
+        return code, stream.getvalue()
+
+    def test_emit(self) -> None:
+        arguments = ["--namespace", "/chat", "--to", "red", "--to", "blue", "--excluding", "x", "--volatile"]
+        self.assertEqual(self.run_("--bus", "redis://host", *arguments, "hi", '{"json": 1}', "2"), (0, ""))
+        ((_, message),) = self.said()
+        self.assertEqual(
+            message,
+            '["emit","/chat",["red","blue"],["x"],true,[26]]\n2/chat,["hi",{"json":1},2]',
+        )
+
+    def test_busOfTheEnvironment(self) -> None:
+        self.patch(txrealtime.__main__.os, "environ", {"TXREALTIME_BUS": "redis://host"})
+        self.assertEqual(self.run_("hi"), (0, ""))
+
+    def test_refusals(self) -> None:
+        self.patch(txrealtime.__main__.os, "environ", {})
+        bus = ("--bus", "redis://host")
+        self.broker.problem = "no broker"
+        for arguments, code, text in (
+            (("hi",), 1, "no bus: give --bus URL"),
+            ((*bus, "hi", "{"), 2, "'{' is not JSON; if it is a text, write"),
+            ((*bus, "disconnect"), 1, "reserved"),
+            ((*bus, "hi"), 1, "no broker"),
+            ((*bus,), 2, "event"),
+        ):
+            got, printed = self.run_(*arguments)
+            self.assertEqual(got, code)
+            self.assertIn(text, " ".join(printed.split()))
+
+
+class DeferredEmitterTests(ClusterTestCase):
+    NAMES = ("one", "two")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(emitter, "busFromURL", lambda url, fanout: MemoryBus(self.hub))
+        self.emitter = DeferredEmitter("redis://host", reactor=self.clock)
+
+    def test_emit(self) -> None:
+        client = self.join(self.one)
+        said = self.emitter.emit("hi", b"\x01")
+        self.assertNoResult(said)
+        self.assertIsNone(self.resultOf(said))
+        self.assertEqual(self.get(client), [[("hi", b"\x01")]])
+
+    def test_toASocket(self) -> None:
+        """Which no server is known to have."""
+        client = self.join(self.one)
+        self.emitter.to(client.id()).emit("hi")
+        self.assertEqual(self.get(client), [[("hi",)]])
+
+    def test_operations(self) -> None:
+        client = self.join(self.two)
+        self.emitter.join("red")
+        self.settle()
+        self.one.to("red").emit("hi")
+        self.assertEqual(self.get(client), [[("hi",)]])
+        self.emitter.to("red").disconnect()
+        self.settle()
+        self.assertFalse(client.isConnected())
+
+    def test_order(self) -> None:
+        client = self.join(self.one)
+        for number in range(10):
+            self.emitter.emit("n", number)
+        self.assertEqual([number for _, number in self.get(client)[0]], list(range(10)))
+
+    def test_noBroker(self) -> None:
+        self.hub.stop()
+        self.settle()
+        self.failureResultOf(self.emitter.emit("hi"), BusError)
+        self.hub.start()
+        self.resultOf(self.emitter.emit("hi"))
+
+    def test_silentBroker(self) -> None:
+        self.hub.pause()
+        said = self.emitter.emit("hi")
+        self.advance(5)
+        self.assertIn("no answer within 5 s", str(self.failureResultOf(said, BusError).value))
+
+    def test_connectionLost(self) -> None:
+        self.resultOf(self.emitter.emit("hi"))
+        self.hub.pause()
+        said = self.emitter.emit("hi")
+        self.hub.stop()
+        self.assertIn("may not have got it", str(self.failureResultOf(said, BusError).value))
+
+    def test_tooManyWait(self) -> None:
+        self.hub.pause()
+        self.patch(publishing, "_MAX_WAITING", 10)
+        said: list[Deferred[None]] = [self.emitter.emit("hi") for _ in range(10)]
+        self.failureResultOf(self.emitter.emit("hi"), BusError)
+        self.hub.resume()
+        self.settle()
+        for each in said:
+            self.successResultOf(each)
+
+    def test_close(self) -> None:
+        self.assertIsNone(self.resultOf(self.emitter.close()))
+        said = self.emitter.emit("hi")
+        closed = self.emitter.close()
+        self.resultOf(closed)
+        self.successResultOf(said)
+        self.resultOf(self.emitter.emit("again"))

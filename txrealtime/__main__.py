@@ -1,0 +1,74 @@
+"""
+``python -m txrealtime emit``: an event from the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from txrealtime.cluster.emitter import Emitter
+from txrealtime.errors import BusError
+
+__all__ = ["main"]
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        meant = json.dumps(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON; if it is a text, write {meant!r}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m txrealtime")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    emit = commands.add_parser("emit", help="send an event to clients of the servers on a bus")
+    emit.add_argument(
+        "--bus",
+        metavar="URL",
+        default=os.environ.get("TXREALTIME_BUS"),
+        help="the servers' bus, as for twistd realtime; or TXREALTIME_BUS in the environment, where others "
+        "do not see a password",
+    )
+    emit.add_argument("--namespace", metavar="PATH", default="/", help="where the clients are (default: /)")
+    emit.add_argument("--to", metavar="ROOM", action="append", default=[], help="who is in it; repeatable")
+    emit.add_argument(
+        "--excluding", metavar="ROOM", action="append", default=[], help="who is not; repeatable"
+    )
+    emit.add_argument("--volatile", action="store_true", help="leave out those to whom it cannot go at once")
+    emit.add_argument("event", help="its name")
+    emit.add_argument("arguments", metavar="JSON", nargs="*", type=_json, help="its arguments")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Do what the command line says.
+
+    :return: the exit code: 0 when the broker has the event.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        if not options.bus:
+            raise ValueError("no bus: give --bus URL, or TXREALTIME_BUS in the environment")
+        with Emitter(options.bus) as emitter:
+            receivers = emitter.namespace(options.namespace)
+            if options.to:
+                receivers = receivers.to(*options.to)
+            if options.excluding:
+                receivers = receivers.excluding(*options.excluding)
+            receivers.emit(options.event, *options.arguments, volatile=options.volatile)
+    except (BusError, TypeError, ValueError) as error:
+        print(f"python -m txrealtime emit: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
