@@ -173,6 +173,13 @@ class EconomyTests(AcrossTestCase):
         self.settle()
         self.assertEqual(self.cost(lambda: self.one.to("blue").emit("hi")), [0, 1, 0])
 
+    def test_roomThatWasJoinedFromAfar(self) -> None:
+        self.one.to(self.carol.id()).join("final")
+        self.settle()
+        self.assertEqual(self.cost(lambda: self.one.to("final").emit("hi")), [1, 1, 1])
+        self.advance(5)
+        self.assertEqual(self.cost(lambda: self.one.to("final").emit("hi")), [0, 0, 1])
+
     def test_socketBothersItsServer(self) -> None:
         self.assertEqual(self.cost(lambda: self.one.to(self.carol.id()).emit("hi")), [0, 0, 1])
         self.assertEqual(self.cost(lambda: self.one.to(self.alice.id()).emit("hi")), [0, 0, 0])
@@ -210,6 +217,14 @@ class OperationTests(AcrossTestCase):
         self.one.to(self.carol.id()).join("red")
         self.settle()
         self.assertReaches(self.one.to("red"), *self.people)
+
+    def test_joinIsNotOvertaken(self) -> None:
+        """What follows at once reaches those who join, though their server has not subscribed yet."""
+        self.one.to(self.carol.id()).join("final")
+        self.one.to("final").emit("hi")
+        self.one.to("final").leave("final")
+        self.assertEqual(self.get(self.carol), [[("hi",)]])
+        self.assertReaches(self.one.to("final"))
 
     def test_joinAnothersOwnRoom(self) -> None:
         """Refused at once where it is seen, and otherwise logged where it is."""

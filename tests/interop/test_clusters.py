@@ -7,6 +7,7 @@ What clients must see is in js/cluster.cjs.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from twisted.trial.unittest import TestCase
 
@@ -37,6 +38,14 @@ STEPS = [
 ]
 
 
+async def startMember(case: TestCase, command: Sequence[str]) -> str:
+    """Start a server that is not ours, at PORT in its command: its URL."""
+    port = freePort()
+    program = startProgram(case, [part.replace("PORT", str(port)) for part in command])
+    await untilListening(program, port)
+    return f"http://127.0.0.1:{port}"
+
+
 class ClusterTests(TestCase):
     """
     Four servers, each with two clients.
@@ -52,13 +61,6 @@ class ClusterTests(TestCase):
         server = RealtimeServer(self, "--app", "tests.interop.member:server", "--bus", self.redis.url + query)
         await server.start()
         return server
-
-    async def other(self, command: list[str]) -> str:
-        """A server that is not ours: its URL."""
-        port = freePort()
-        program = startProgram(self, [part.replace("PORT", str(port)) for part in command])
-        await untilListening(program, port)
-        return f"http://127.0.0.1:{port}"
 
     async def play(self, dialect: str, *urls: str) -> Program:
         client = startProgram(self, javaScript("cluster.cjs", dialect, *urls))
@@ -77,7 +79,7 @@ class ClusterTests(TestCase):
 
     async def test_withNode(self) -> None:
         servers = [await self.ours("?dialect=node") for _ in range(2)]
-        others = [await self.other(javaScript("member.cjs", "PORT", self.redis.url)) for _ in range(2)]
+        others = [await startMember(self, javaScript("member.cjs", "PORT", self.redis.url)) for _ in range(2)]
         await self.play("node", others[0], servers[0].url, others[1], servers[1].url)
         for server in servers:
             await server.stop()
@@ -85,7 +87,7 @@ class ClusterTests(TestCase):
     async def test_withPythonSocketIO(self) -> None:
         requirePythonClient("socketio", "aiohttp", "redis")
         servers = [await self.ours("?dialect=python-socketio") for _ in range(2)]
-        others = [await self.other(python("member.py", "PORT", self.redis.url)) for _ in range(2)]
+        others = [await startMember(self, python("member.py", "PORT", self.redis.url)) for _ in range(2)]
         await self.play("python-socketio", others[0], servers[0].url, others[1], servers[1].url)
         for server in servers:
             await server.stop()

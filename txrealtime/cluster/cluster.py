@@ -87,7 +87,7 @@ class Cluster:
         # While those who are there have not had the time to say so, questions wait.
         self._settling: IDelayedCall | None = None
         self._whenSettled: list[Callable[[], object]] = []
-        self.dialect: Dialect = NativeDialect(self.uid, known=self._presence)
+        self.dialect: Dialect = NativeDialect(self.uid)
         self._reach = Reach(self)
         self._reception = reception = Reception(self, directory)
         self._complained = float("-inf")
@@ -119,7 +119,9 @@ class Cluster:
         if isinstance(bus, str):
             language, bus = Language.fromURL(bus)
         self._language = language or Language()
-        self.dialect = self._language.spokenBy(self.uid, self._presence, self._directory)
+        self.dialect = self._language.spokenBy(
+            self.uid, self._presence, self._directory, lambda: self._directory.reactor.seconds()
+        )
         self._bus = bus
 
     def open(self) -> None:

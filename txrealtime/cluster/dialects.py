@@ -12,8 +12,9 @@ Which wire form the servers speak: the URL of the bus tells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -76,17 +77,24 @@ class Language:
         """The topics that are fanout exchanges, if the broker is RabbitMQ."""
         return [self.key] if self.dialect == "python-socketio" else []
 
-    def spokenBy(self, uid: str, known: Mapping[str, str], directory: Directory | None) -> Dialect:
+    def spokenBy(
+        self,
+        uid: str,
+        known: Mapping[str, str] | None = None,
+        directory: Directory | None = None,
+        seconds: Callable[[], float] = monotonic,
+    ) -> Dialect:
         """
         The dialect, as one server speaks it.
 
         :param uid: the server's.
         :param known: the other servers that are there: name by uid.
         :param directory: its namespaces; ``None`` for one that has none.
+        :param seconds: the time.
         :raises ValueError: when what the dialect takes is not installed.
         """
         if self.dialect == "native":
-            return NativeDialect(uid, self.key, known)
+            return NativeDialect(uid, self.key, known, seconds)
         if self.dialect == "python-socketio":
             return PythonSocketIODialect(uid, self.key)
         try:

@@ -136,7 +136,7 @@ class _Anybody(Receivers[R]):
         super().__init__(self, Target("/"))
         self.parser = parser or JSONParser()
         self._language, self._url = Language.fromURL(url)
-        self._dialect = self._language.spokenBy(secrets.token_urlsafe(6)[:UID_LENGTH], {}, None)
+        self._dialect = self._language.spokenBy(secrets.token_urlsafe(6)[:UID_LENGTH])
 
     def say(self, message: Message) -> R:
         """Say something to all servers that it concerns."""

@@ -26,6 +26,10 @@ Topics, where ``txrealtime`` stands for the key of the URL:
     for those that have the namespace.
 ``txrealtime,<namespace>,<room>``
     for those that have members of the room.
+
+A server subscribes to a room when its first member joins, and hears what is published from then on.  So
+that an event cannot overtake a join that the same server has asked another one for, what follows such a
+join within five seconds goes to all who have the namespace.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from time import monotonic
 from typing import Any, Final
 
 from txrealtime.cluster.dialect import Answerers, Topic
@@ -68,6 +73,11 @@ _MAX_HEAD: Final = 1 << 20
 _MAX_ATTACHMENTS: Final = 1 << 16
 _MAX_TOPIC_ROOM: Final = 100
 
+_SUBSCRIBING: Final = 5.0
+"""Seconds after which a server has certainly subscribed to a room."""
+
+_MAX_JOINED: Final = 1000
+
 # The id of a socket: the uid, and what Dialect.socketId adds.
 _ID: Final = re.compile("[A-Za-z0-9_-]{28}")
 
@@ -83,24 +93,34 @@ class NativeDialect:
     :param uid: this server's.
     :param key: what topics begin with.
     :param known: the other servers that are there: name by uid.
+    :param seconds: the time.
     """
 
     name: Final = "native"
     hasPresence: Final = True
     pageSize: Final = 200
 
-    def __init__(self, uid: str, key: str = "txrealtime", known: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        uid: str,
+        key: str = "txrealtime",
+        known: Mapping[str, str] | None = None,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
         self.uid = self.idPrefix = uid
         self._key = key
         self._known: Mapping[str, str] = {} if known is None else known
         self._mine = _MAGIC + uid.encode() + b" "
         self._own = f"{key}@{uid}"
         self.topics = (Topic(key), Topic(self._own))
+        self._seconds = seconds
+        # Rooms that others were asked to let somebody join, and when.
+        self._joined: dict[tuple[str, str], float] = {}
         self._json = JSONText()
         self._parser = JSONParser()
         self._writers: dict[type, Callable[[Any], tuple[str, list[Any], Wire]]] = {
             Emit: self._writeEmit,
-            Join: lambda m: (self._topicOf(m.target), ["join", *_listed(m.target), list(m.rooms)], ()),
+            Join: self._writeJoin,
             Leave: lambda m: (self._topicOf(m.target), ["leave", *_listed(m.target), list(m.rooms)], ()),
             Disconnect: lambda m: (self._topicOf(m.target), ["disconnect", *_listed(m.target), m.close], ()),
             Ask: self._writeAsk,
@@ -147,9 +167,16 @@ class NativeDialect:
             return f"{self._key},{target.path}"
         server = self._serverOf(rooms[0])
         if server is None:
+            if self._joined and self._wasJoined(target.path, rooms[0]):
+                return f"{self._key},{target.path}"
             return self._roomTopic(target.path, rooms[0])
         # One that is not known may have come this moment: all who have the namespace look for it.
         return f"{self._key}@{server}" if server in self._known else f"{self._key},{target.path}"
+
+    def _wasJoined(self, path: str, room: str) -> bool:
+        """Whether others may still be subscribing to a room because we asked them to."""
+        at = self._joined.get((path, room))
+        return at is not None and self._seconds() - at < _SUBSCRIBING
 
     def _serverOf(self, room: str) -> str | None:
         """The server of a socket, if that is what a room is the id of."""
@@ -191,6 +218,14 @@ class NativeDialect:
         assert emit.messages is not None
         wire = [message.data for message in emit.messages]
         return self._topicOf(emit.target), ["emit", *_listed(emit.target), emit.volatile], wire
+
+    def _writeJoin(self, join: Join) -> tuple[str, list[Any], Wire]:
+        topic = self._topicOf(join.target)
+        now, path = self._seconds(), join.target.path
+        self._joined.update(dict.fromkeys([(path, room) for room in join.rooms], now))
+        if len(self._joined) > _MAX_JOINED:
+            self._joined = {key: at for key, at in self._joined.items() if now - at < _SUBSCRIBING}
+        return topic, ["join", *_listed(join.target), list(join.rooms)], ()
 
     def _writeAsk(self, ask: Ask) -> tuple[str, list[Any], Wire]:
         head = ["ask", *_listed(ask.target), ask.request, ask.timeout]

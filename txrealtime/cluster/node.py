@@ -8,7 +8,7 @@ where ``socket.io`` stands for the key of the URL:
 ``socket.io#<namespace>#``
     events for everybody, or for several rooms.
 ``socket.io#<namespace>#<room>#``
-    events for one room.  Node's servers read all rooms of a namespace; we those that we have.
+    events for one room.  As Node's, each server hears those for all rooms, and reads those for its own.
 ``socket.io-request#<namespace>#``, ``socket.io-response#<namespace>#``
     requests, and responses to them.
 
@@ -19,6 +19,7 @@ value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -99,14 +100,14 @@ class NodeDialect:
 
     def topicsOf(self, path: str) -> Sequence[Topic]:
         return (
-            Topic(f"{self._key}#{path}#"),
+            Topic(re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._key}#{path}#") + "*", isPattern=True),
             Topic(f"{self._key}-request#{path}#"),
             Topic(f"{self._key}-response#{path}#"),
             Topic(f"{self._key}-response#{path}#{self.uid}#"),
         )
 
     def topicOf(self, path: str, room: str) -> Topic | None:
-        return Topic(f"{self._key}#{path}#{room}#")
+        return None
 
     def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
         path = "/" if isinstance(question, Tell) else question.target.path
@@ -200,7 +201,7 @@ class NodeDialect:
     def read(self, topic: str, data: bytes) -> Message | None:
         try:
             if topic.startswith(f"{self._key}#"):
-                return self._readEmit(topic, data)
+                return self._readEmit(topic, data) if self._concerns(topic) else None
             kind, path = topic.removeprefix(f"{self._key}-").split("#", 1)
             message = self._json.decode(data.decode()) if data[:1] == b"{" else unpacked(data)
             if kind == "response":
@@ -212,6 +213,15 @@ class NodeDialect:
             raise
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise PacketError("not a message of the Redis adapter's") from None
+
+    def _concerns(self, topic: str) -> bool:
+        """Whether an event may be for somebody here: all that can be said before it is read."""
+        path, _, room = topic[len(self._key) + 1 : -1].partition("#")
+        if not room or self._directory is None:
+            return True
+        namespace = self._directory.find(path)
+        # A namespace with a # in its name is not found like this.
+        return namespace is None or room in namespace.rooms
 
     def _readEmit(self, topic: str, data: bytes) -> Message | None:
         uid, fields, options = unpacked(data)
