@@ -15,7 +15,8 @@ __all__ = ["Conversation", "Step", "generate", "play"]
 
 MAX_PAYLOAD = 20_000
 
-TRANSPORTS = ["polling", "websocket", "upgrade"]
+TRANSPORTS = ["polling", "websocket", "upgrade", "polling", "websocket", "upgrade"]
+TRANSPORTS += ["polling3", "websocket3", "upgrade3"]
 EVENTS = ["echo", "echo", "back", "join", "join", "leave", "rooms", "room", "room's others", "others"]
 EVENTS += ["everyone", "except", "auth", "ask"]
 ROOMS = ["red", "blue", "Grüße"]
@@ -130,12 +131,13 @@ def generate(seed: str) -> Conversation:
     choices = random.Random(seed)
     transports = tuple(choices.choice(TRANSPORTS) for _ in range(choices.randint(1, 3)))
     joined = [{"/"} for _ in transports]
-    steps = [Step(client, ("40",), "/") for client in range(len(transports))]
+    # A client of Engine.IO 3 is in / from the beginning.
+    steps = [Step(client, ("40",), "/") for client, name in enumerate(transports) if name[-1] != "3"]
     for _ in range(choices.randint(3, 12)):
         client = choices.randrange(len(transports))
         kind = choices.random()
         if kind < 0.15:
-            steps.append(_joining(choices, client, joined[client]))
+            steps.append(_joining(choices, client, joined[client], transports[client][-1] == "3"))
         elif kind < 0.80:
             packets = [_event(choices, joined[client]) for _ in range(choices.choice([1, 1, 1, 2, 4]))]
             steps.append(Step(client, tuple(packet for event in packets for packet in event)))
@@ -150,12 +152,16 @@ def generate(seed: str) -> Conversation:
     return Conversation(transports, tuple(steps))
 
 
-def _joining(choices: random.Random, client: int, joined: set[str]) -> Step:
-    namespace = choices.choice(sorted({"/chat", "/members", "/nowhere", "/"} - joined))
-    auth = choices.choice(["", '{"token":"open sesame"}', '{"token":"x"}', "{}"])
-    if namespace == "/chat" or (namespace == "/members" and "open sesame" in auth):
+def _joining(choices: random.Random, client: int, joined: set[str], isOld: bool) -> Step:
+    # To what is nowhere, a client of Engine.IO 3 gets another answer: see differences.py.
+    known = {"/chat", "/members", "/"} if isOld else {"/chat", "/members", "/nowhere", "/"}
+    namespace = choices.choice(sorted(known - joined) or ["/"])
+    query, auth = "", choices.choice(["", '{"token":"open sesame"}', '{"token":"x"}', "{}"])
+    if isOld:
+        query, auth = choices.choice(["", "?token=open%20sesame", "?token=open+sesame", "?token=x", "?"]), ""
+    if namespace == "/chat" or (namespace == "/members" and "sesame" in query + auth):
         joined.add(namespace)
-    return Step(client, (f"40{namespace},{auth}",), namespace)
+    return Step(client, (f"40{namespace}{query},{auth}",), namespace)
 
 
 def _event(choices: random.Random, joined: set[str]) -> tuple[str | bytes, ...]:

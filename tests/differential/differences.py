@@ -36,7 +36,8 @@ class Difference(NamedTuple):
     def conversation(self, transport: str) -> Conversation:
         """One in which it shows."""
         steps = self.said if isinstance(self.said[0], Step) else (Step(0, self.said),)
-        return Conversation((transport,), (Step(0, ("40",), "/"), *steps))
+        joining = () if transport[-1] == "3" else (Step(0, ("40",), "/"),)
+        return Conversation((transport,), (*joining, *steps))
 
 
 MESSAGES: Final = [
@@ -69,6 +70,13 @@ MESSAGES: Final = [
         "what a client sends to a namespace before it knows that the server has disconnected it there is "
         "ignored; Node ends the connection, with all other namespaces",
     ),
+    Difference(
+        (Step(0, ("40/nowhere,",), "/nowhere"),),
+        [Got(4, "/nowhere", None, "Invalid namespace", ())],
+        [Got(4, "/nowhere", None, {"message": "Invalid namespace"}, ())],
+        "a client of Socket.IO 2 expects the text alone, which Node's servers of that time sent",
+        ("polling3", "websocket3", "upgrade3"),
+    ),
 ]
 
 
@@ -95,6 +103,14 @@ REQUESTS: Final = [
         (204, None),
         (400, 2),
         "a preflight is answered without the setting that Node calls cors, and allows nothing without it",
+    ),
+    RequestDifference(
+        "GET",
+        "/socket.io/?EIO=5&transport=polling",
+        None,
+        (400, 5),
+        (200, None),
+        "a version that does not exist is refused; with allowEIO3, Node takes whatever is not 4 for 3",
     ),
     RequestDifference(
         "GET",

@@ -8,6 +8,7 @@ import base64
 import http.client
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -57,13 +58,17 @@ class Peer:
     """
     A client of one server.
 
-    :param transport: polling, websocket, or upgrade: polling first.
+    :param transport: polling, websocket, or upgrade: polling first; with a 3 behind it, as a client of
+        Engine.IO 3, which takes no binary bodies.
     :ivar sid: of its session.
     :ivar got: what came, in order; the last is ``"closed"`` when the session has ended.
     """
 
     def __init__(self, url: str, transport: str) -> None:
+        self.isOld = transport.endswith("3")
+        transport = transport.rstrip("3")
         self._url = url
+        self._query = "?EIO=3&b64=1" if self.isOld else "?EIO=4"
         self._webSocket: websocket.WebSocket | None = None
         self.got: list[Any] = []
         self.joined: set[str] = set()
@@ -74,18 +79,24 @@ class Peer:
         if transport == "websocket":
             self._open("")
         else:
-            self._target = "/socket.io/?EIO=4&transport=polling"
+            self._target = f"/socket.io/{self._query}&transport=polling"
             status, text = request(url, "GET", self._target)
             assert status == 200, (status, text)
-            self._opened(text)
+            opened, *rest = self._split(text)
+            self._opened(opened)
+            for packet in rest:
+                self._packetReceived(packet)
             self._target += f"&sid={self.sid}"
             if transport == "upgrade":
                 self._upgrade()
+        if self.isOld and "/" not in self.joined:
+            self.readUntil(lambda got: got.type == 0)
 
     # -- the session -------------------------------------------------------------------
 
     def _open(self, query: str) -> None:
-        url = self._url.replace("http", "ws") + "/socket.io/?EIO=4&transport=websocket" + query
+        target = f"/socket.io/{self._query}&transport=websocket{query}".replace("&b64=1", "")
+        url = self._url.replace("http", "ws") + target
         self._webSocket = websocket.create_connection(url, timeout=DEADLINE)
         if not query:
             self._opened(self._webSocket.recv())
@@ -93,14 +104,18 @@ class Peer:
     def _opened(self, text: str) -> None:
         opened = json.loads(text[1:])
         self.sid = opened["sid"]
-        self.got.append({key: opened[key] for key in _OPEN_KEYS})
+        self.got.append({key: opened.get(key) for key in _OPEN_KEYS})
 
     def _upgrade(self) -> None:
         self._open(f"&sid={self.sid}")
         assert self._webSocket is not None
         self._webSocket.send("2probe")
         assert self._webSocket.recv() == "3probe"
-        assert request(self._url, "GET", self._target) == (200, "6")
+        for packet in self._split(request(self._url, "GET", self._target)[1]):
+            if packet != "6":
+                self._packetReceived(packet)
+        if packet != "6":
+            assert request(self._url, "GET", self._target)[1] in ("6", "1:6")
         self._webSocket.send("5")
 
     def send(self, *packets: str | bytes) -> None:
@@ -108,17 +123,14 @@ class Peer:
         if self.isClosed:
             return
         if self._webSocket is None:
-            parts = [
-                part if isinstance(part, str) else "b" + base64.b64encode(part).decode() for part in packets
-            ]
-            status, _ = request(self._url, "POST", self._target, "\x1e".join(parts).encode())
+            status, _ = request(self._url, "POST", self._target, self._joined(packets).encode())
             if status != 200:
                 self._end()
             return
         try:
             for packet in packets:
                 if isinstance(packet, bytes):
-                    self._webSocket.send_binary(packet)
+                    self._webSocket.send_binary(b"\x04" + packet if self.isOld else packet)
                 else:
                     self._webSocket.send(packet)
         except (OSError, websocket.WebSocketException):
@@ -133,11 +145,39 @@ class Peer:
                 raise Closed from None
             if opcode == websocket.ABNF.OPCODE_CLOSE:
                 raise Closed
-            return [data if opcode == websocket.ABNF.OPCODE_BINARY else data.decode()]
+            if opcode == websocket.ABNF.OPCODE_BINARY:
+                return [data[1:] if self.isOld else data]
+            return [data.decode()]
         status, text = request(self._url, "GET", self._target)
         if status != 200:
             raise Closed
-        return [base64.b64decode(part[1:]) if part[:1] == "b" else part for part in text.split("\x1e")]
+        return self._split(text)
+
+    # -- bodies ------------------------------------------------------------------------
+
+    def _joined(self, packets: Sequence[str | bytes]) -> str:
+        """The body of a POST."""
+        prefix = "b4" if self.isOld else "b"
+        parts = [
+            part if isinstance(part, str) else prefix + base64.b64encode(part).decode() for part in packets
+        ]
+        if not self.isOld:
+            return "\x1e".join(parts)
+        return "".join([f"{len(part.encode('utf-16-le')) // 2}:{part}" for part in parts])
+
+    def _split(self, text: str) -> list[str | bytes]:
+        """The packets in the answer to a GET."""
+        if not self.isOld:
+            return [base64.b64decode(part[1:]) if part[:1] == "b" else part for part in text.split("\x1e")]
+        parts: list[str | bytes] = []
+        units = text.encode("utf-16-le")
+        while units:
+            size, _, _ = units.decode("utf-16-le").partition(":")
+            start = 2 * (len(size) + 1)
+            part = units[start : start + 2 * int(size)].decode("utf-16-le")
+            units = units[start + 2 * int(size) :]
+            parts.append(base64.b64decode(part[2:]) if part[:1] == "b" else part)
+        return parts
 
     def _end(self) -> None:
         if not self.isClosed:
@@ -218,7 +258,7 @@ class Peer:
     def _complete(self, got: Got) -> None:
         if got.type == 0:
             self.joined.add(got.namespace)
-            got = got._replace(data=sorted(got.data))
+            got = got._replace(data=sorted(got.data or {}))
         elif got.type == 1:
             self.joined.discard(got.namespace)
         elif got.type in (2, 5) and got.id is not None:
@@ -232,4 +272,4 @@ class Peer:
         if self._webSocket is not None:
             self._webSocket.close(timeout=0)
         elif not self.isClosed:
-            request(self._url, "POST", self._target, b"1")
+            request(self._url, "POST", self._target, b"1:1" if self.isOld else b"1")

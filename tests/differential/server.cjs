@@ -9,7 +9,7 @@ const io = new Server(Number(port), {
   pingInterval: 25_000,
   pingTimeout: 20_000,
   serveClient: false,
-  cors: undefined,
+  allowEIO3: true,
 });
 
 function talk(namespace) {
