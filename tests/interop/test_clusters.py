@@ -6,10 +6,15 @@ What clients must see is in js/cluster.cjs.
 
 from __future__ import annotations
 
+import getpass
 import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, readBody
 
 from tests.interop.brokers import Redis
 from tests.interop.clients import (
@@ -20,7 +25,8 @@ from tests.interop.clients import (
     requirePythonClient,
     untilListening,
 )
-from tests.support import Program, freePort, startProgram
+from tests.interop.test_examples import EXAMPLES, NGINX
+from tests.support import freePort, requirePart, startProgram
 
 STEPS = [
     "everybody",
@@ -46,6 +52,17 @@ async def startMember(case: TestCase, command: Sequence[str]) -> str:
     return f"http://127.0.0.1:{port}"
 
 
+async def played(case: TestCase, command: Sequence[str]) -> list[str]:
+    """The steps that a script has passed; AssertionError when one failed."""
+    client = startProgram(case, command)
+    await client.whenEnded(timeout=180)
+    reports = [json.loads(line) for line in client.output.splitlines() if line.startswith('{"step"')]
+    failed = "\n".join(f"{each['step']}: {each['error']}" for each in reports if not each["ok"])
+    case.assertFalse(failed, failed)
+    case.assertEqual(client.exitCode, 0, client.output)
+    return [each["step"] for each in reports]
+
+
 class ClusterTests(TestCase):
     """
     Four servers, each with two clients.
@@ -62,14 +79,8 @@ class ClusterTests(TestCase):
         await server.start()
         return server
 
-    async def play(self, dialect: str, *urls: str) -> Program:
-        client = startProgram(self, javaScript("cluster.cjs", dialect, *urls))
-        await client.whenEnded(timeout=180)
-        reports = [json.loads(line) for line in client.output.splitlines() if line.startswith('{"step"')]
-        failed = "\n".join(f"{each['step']}: {each['error']}" for each in reports if not each["ok"])
-        self.assertFalse(failed, failed)
-        self.assertEqual([each["step"] for each in reports], STEPS, client.output)
-        return client
+    async def play(self, dialect: str, *urls: str) -> None:
+        self.assertEqual(await played(self, javaScript("cluster.cjs", dialect, *urls)), STEPS)
 
     async def test_ours(self) -> None:
         servers = [await self.ours() for _ in range(4)]
@@ -91,3 +102,44 @@ class ClusterTests(TestCase):
         await self.play("python-socketio", others[0], servers[0].url, others[1], servers[1].url)
         for server in servers:
             await server.stop()
+
+
+class ScaleTests(TestCase):
+    """
+    Three servers behind docs/examples/nginx-cluster.conf, and 300 clients.
+    """
+
+    timeout = 240
+    CLIENTS = 300
+
+    async def test_servers(self) -> None:
+        requireJavaScriptClient("socket.io-client-4")
+        requirePart(NGINX, "no nginx: apt install nginx-light")
+        redis = await Redis(self).start()
+        options = ["--bus", redis.url, "--trusted-proxy", "127.0.0.1", "--health", "/health"]
+        servers = [RealtimeServer(self, "--app", "tests.interop.member:server", *options) for _ in range(3)]
+        for server in servers:
+            await server.start()
+            await server.program.whenPrinted("is ready")
+        url = await self.proxy(*(server.port for server in servers))
+        steps = await played(self, javaScript("scale.cjs", url, str(self.CLIENTS), "3"))
+        self.assertEqual(len(steps), 8, steps)
+        response = await Agent(reactor).request(b"GET", f"{servers[0].url}/health".encode())
+        body = json.loads(await readBody(response))
+        self.assertEqual((response.code, body["status"], body["servers"]), (200, "ready", 2))
+        for server in servers:
+            await server.stop()
+
+    async def proxy(self, *ports: int) -> str:
+        """nginx in front of servers at some ports: its URL."""
+        port = freePort()
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        text = (EXAMPLES / "nginx-cluster.conf").read_text().replace("8080", str(port))
+        for number, own in enumerate(ports, 1):
+            text = re.sub(f"\\b800{number}\\b", str(own), text)
+        (folder / "nginx.conf").write_text(text)
+        command = [str(NGINX), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+        nginx = startProgram(self, [*command, "-g", f"user {getpass.getuser()};"])
+        await untilListening(nginx, port)
+        return f"http://127.0.0.1:{port}"
