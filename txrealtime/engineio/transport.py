@@ -43,6 +43,17 @@ class WebSocketTransport(FrameProtocol):
     :param opener: the engine.
     """
 
+    __slots__ = (
+        "_base64",
+        "_handshake",
+        "_opener",
+        "_over",
+        "_ping",
+        "_sharesFrames",
+        "session",
+        "writable",
+    )
+
     name: Final = "websocket"
     batch: Final = 1 << 16
 

@@ -14,6 +14,7 @@ A packet that the protocol does not allow closes the connection.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -262,6 +263,8 @@ class Connection:
 
     def _enqueue(self, socket: Socket, packet: Packet, size: int) -> None:
         """Let an event wait for its turn."""
+        if not socket.waiting:
+            socket.waiting = deque()  # an empty one takes 0.7 kB, and most never need it
         socket.waiting.append((packet, size))
         self._waiting += 1
         self._waitingSize += size
@@ -369,6 +372,6 @@ class Connection:
     def _forgetWaiting(self, socket: Socket) -> None:
         self._waiting -= len(socket.waiting)
         self._waitingSize -= sum(size for _, size in socket.waiting)
-        socket.waiting.clear()
+        socket.waiting = ()
         if not self._tooMuchWaits:
             self.session.resume()

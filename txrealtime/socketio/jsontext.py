@@ -63,16 +63,16 @@ class JSONText:
         :raises ValueError: for a number that JSON lacks, a nesting too deep, or a
             dictionary that would be taken for a placeholder.
         """
-        text = "null"
         if self._accelerated:
-            # contextlib.suppress would take 0.5 us.
-            try:  # noqa: SIM105
+            try:
                 text = orjson.dumps(data, self._default, _OPTIONS).decode()
             except TypeError:
-                pass  # it refuses more than we do
-        # It writes null for NaN, which we refuse.
-        if "null" in text and (text == "null" or _mayHoldNaN(data)):
-            self._attachments.clear()
+                text = "null"  # it refuses more than we do
+            # It writes null for NaN, which we refuse.
+            if "null" in text and (text == "null" or _mayHoldNaN(data)):
+                self._attachments.clear()
+                text = self._encodeFully(data, first)
+        else:
             text = self._encodeFully(data, first)
         return (text, self._takeAttachments(text)) if self._attachments else (text, ())
 

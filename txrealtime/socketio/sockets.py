@@ -7,7 +7,6 @@ namespace's handlers, and never through here.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,8 @@ from txrealtime.socketio.audience import Audience, checkRooms
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from txrealtime.socketio.connection import Connection
     from txrealtime.socketio.namespace import Namespace
 
@@ -124,7 +125,7 @@ class Socket:
         self.leftBecause: CloseReason | None = None
         # For its neighbours: the rooms stored by Rooms, the events queued by Connection.
         self.joined: set[str] = set()
-        self.waiting: deque[tuple[Packet, int]] = deque()
+        self.waiting: deque[tuple[Packet, int]] | tuple[()] = ()
         self.running = 0
         self.draining = False
         self._connection = connection
