@@ -7,6 +7,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -59,10 +60,30 @@ class Redis:
         await untilListening(self.program, self.port)
         return self
 
+    async def startSentinel(self, service: str, master: Redis) -> Redis:
+        """Start it as a Sentinel, which alone decides that a master is gone."""
+        configuration = Path(self.folder) / "sentinel.conf"
+        configuration.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
+            f"sentinel monitor {service} 127.0.0.1 {master.port} 1\n"
+            f"sentinel down-after-milliseconds {service} 500\nsentinel failover-timeout {service} 5000\n"
+        )
+        self.program = startProgram(self._case, [str(REDIS), str(configuration), "--sentinel"])
+        await untilListening(self.program, self.port)
+        return self
+
     async def stop(self) -> None:
         """End it, as a crash does."""
         self.program.signal("KILL")
         await self.program.whenEnded()
+
+    def pause(self) -> None:
+        """Let it do nothing, and keep its connections."""
+        os.kill(self.program.transport.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.kill(self.program.transport.pid, signal.SIGCONT)
 
     async def cli(self, *command: str) -> str:
         """What it answers to a command of redis-cli; AssertionError when it is an error."""

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import os
 import re
@@ -16,7 +15,6 @@ import subprocess
 import threading
 import time
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -26,7 +24,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.support import ROOT, TWISTD, Program, requirePart, startProgram
+from tests.support import ROOT, TWISTD, Program, makeCertificate, requirePart, startProgram
 
 try:
     import socketio
@@ -180,38 +178,13 @@ class ServingTests(ProcessTestCase):
         await self.stopped(program)
 
     async def test_tls(self) -> None:
-        certificate = self.makeCertificate()
+        certificate = makeCertificate(self.folder / "pair.pem")
         listen = "ssl:0:interface=127.0.0.1:privateKey=pair.pem"
         program, [url] = await self.serve("--app", "shop:server", "--listen", listen)
         self.assertTrue(url.startswith("https://127.0.0.1:"))
         trusting = ssl.create_default_context(cafile=certificate)
         self.opened(self.get(url + HANDSHAKE, context=trusting))
         await self.stopped(program)
-
-    def makeCertificate(self) -> Path:
-        """The file of a key and a certificate for 127.0.0.1, in the folder."""
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.x509.oid import NameOID
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(address, critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        pem = serialization.Encoding.PEM
-        private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        file = self.folder / "pair.pem"
-        file.write_bytes(private + certificate.public_bytes(pem))
-        return file
 
     async def test_systemd(self) -> None:
         """A socket that is there before the process, as systemd passes it on."""

@@ -144,7 +144,7 @@ class _User:
         self.channel = channel
         channel.on_closed.addCallback(self._closed)
 
-    def _closed(self, reason: Exception | None) -> None:
+    def _closed(self, reason: BaseException | None) -> None:
         if not self.ended:
             self.abort()
             self._lost(self.connection.why or str(reason) or type(reason).__name__)
@@ -210,7 +210,7 @@ class _Publisher(_User):
         if self._closing is not None and not self._closing.called:
             self._closing.callback(None)
 
-    def _closed(self, reason: Exception | None) -> None:
+    def _closed(self, reason: BaseException | None) -> None:
         if self._closing is None:
             super()._closed(reason)
 
@@ -231,8 +231,12 @@ class _Subscriber(_User):
 
     def _next(self, messages: Any) -> None:
         # One is always waited for, so a message that comes is taken at once, and none waits in the queue.
-        # It fails when the broker cancels, as when somebody has deleted the queue.
-        messages.get().addCallbacks(self._received, lambda failure: self._closed(failure.value), (messages,))
+        messages.get().addCallbacks(self._received, self._cancelled, (messages,), errbackArgs=(messages,))
+
+    def _cancelled(self, failure: Failure, messages: Any) -> None:
+        """The connection has ended, or the broker has cancelled: somebody has deleted the queue."""
+        messages.put = lambda message: None  # which fails now, and may come yet
+        self._closed(failure.value)
 
     def _received(self, message: Any, messages: Any) -> None:
         method = message.method

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
+
+from txrealtime.errors import BusError
 
 __all__ = ["Backoff", "Line"]
 
@@ -34,11 +35,14 @@ class Backoff:
         of a cluster do not come all at once.
     :ivar last: what they do not exceed.
     :ivar timeout: seconds that an attempt may take.
+    :ivar settle: seconds for which a server that can publish again does not, so that the others, which
+        have lost the broker too, are back to hear it: more than ``last``.
     """
 
     first: float = 0.2
-    last: float = 1.0
+    last: float = 0.8
     timeout: float = 5.0
+    settle: float = 1.0
 
 
 class Line(Generic[C]):
@@ -87,7 +91,7 @@ class Line(Generic[C]):
 
     def _late(self, result: object, seconds: float) -> object:
         if isinstance(result, Failure):
-            raise ConnectError(string=f"no answer within {seconds:g} s")
+            raise BusError(f"no answer within {seconds:g} s")
         return result
 
     def _made(self, connection: C) -> None:

@@ -58,8 +58,7 @@ class Link:
     :param heartbeat: seconds between heartbeats.
     :param heartbeatTimeout: seconds within which one must come back.  If it does not, both connections
         are made anew.
-    :param backoff: when to connect again.  A server whose own messages could not go out waits for
-        ``backoff.last`` seconds more before they do, so that the others are back to hear them.
+    :param backoff: when to connect again, and to go on publishing.
     :param prefix: how the private topic begins, where the broker lets us have certain topics only.
     :ivar status: the :class:`LinkStatus`.
     :ivar reason: what led to it: a text for logs and health checks.

@@ -54,7 +54,7 @@ class Outgoing:
             reactor, backoff, lambda: bus.openPublisher(reactor, self), self._opened, self._ended
         )
         self._reactor = reactor
-        self._settleFor = backoff.last
+        self._settleFor = backoff.settle
         self._journal = journal
         self._counts = journal.counts
         self._changed = changed

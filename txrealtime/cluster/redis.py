@@ -18,7 +18,6 @@ from weakref import WeakKeyDictionary
 
 import txredisapi  # type: ignore[import-untyped]
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -154,7 +153,7 @@ class RedisBus:
                 problem = f"it does not know {self._service}"
             finally:
                 sentinel.abort()
-        raise ConnectError(string=f"no Sentinel names the master of {self._service}: {problem}")
+        raise BusError(f"no Sentinel names the master of {self._service}: {problem}")
 
 
 class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
