@@ -52,7 +52,15 @@ class _ClientTests:
 
     async def scenario(self, transport: str, *steps: str) -> None:
         # Pings fall among everything else; 1 MB in base64 is more than the default of --max-payload.
-        options = ["--ping-interval", "0.3", "--max-payload", "5000000", *self.options]
+        options = [
+            "--ping-interval",
+            "0.3",
+            "--ping-timeout",
+            "10",
+            "--max-payload",
+            "5000000",
+            *self.options,
+        ]
         server = RealtimeServer(self, "--app", "tests.interop.app:server", *options)
         command = self.command(transport, server.url)
         await server.start()

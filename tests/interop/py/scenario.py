@@ -251,7 +251,9 @@ async def disconnectByTheClient():
     closing = abrupt.client.eio.disconnect()
     if closing is not None:
         await closing
-    assert await witness.call("farewell", abruptId) == "transport close"
+    # Over polling it is the client's race again, with its own writer, whether CLOSE leaves.
+    reasons = {"transport close", "ping timeout"} if TRANSPORT == "polling" else {"transport close"}
+    assert await witness.call("farewell", abruptId) in reasons
 
 
 async def reconnectAfterARestart():
