@@ -29,6 +29,7 @@ LIBRARIES = {
     "redis": "txrealtime.cluster.blocking",
     "flask": "txrealtime.flask",
     "werkzeug": "txrealtime.flask",
+    "click": "txrealtime.flask",
 }
 "Each third-party library has one module, or one package, that knows it; Twisted and zope.interface are free."
 

@@ -336,7 +336,8 @@ class ServerTests(ServiceTestCase):
     def test_notAServer(self) -> None:
         self.module(number=3, make=lambda: "text")
         for name, kind in (("number", "int"), ("make", "str")):
-            wanted = f"--app served:{name}: expected a Server or a callable that returns one, not {kind}"
+            expected = "expected a Server, a SocketIO, or a callable that returns one"
+            wanted = f"--app served:{name}: {expected}, not {kind}"
             self.assertOneLine(wanted, serverOf, parse("--app", f"served:{name}"))
 
     def test_theCallFails(self) -> None:

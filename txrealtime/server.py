@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Site
+from zope.interface import Attribute, Interface
 
 from txrealtime.cluster.cluster import Cluster
 from txrealtime.cluster.interfaces import IBus
@@ -31,7 +32,7 @@ from txrealtime.socketio.packet import IParser, JSONParser
 from txrealtime.socketio.sockets import Socket
 from txrealtime.threads import Crossing, Handover
 
-__all__ = ["Server", "Settings"]
+__all__ = ["IApplication", "Server", "Settings"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,6 +57,19 @@ class Settings(engineio.Settings):
         super().__post_init__()
         self._checkPositive("connectTimeout", "maxNamespaces", "maxWaiting", "drainTimeout")
         self._checkNotNegative("maxAttachments", "maxRooms")
+
+
+class IApplication(Interface):
+    """What ``twistd realtime --app`` takes beside a :class:`Server`: a server, and pages with it."""
+
+    realtime: Server = Attribute("The server.")
+
+    def root(reactor: Any) -> IResource:
+        """
+        What is at /, unless the command line puts something else there.
+
+        :param reactor: what serves it.
+        """
 
 
 class Server(Service):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -35,7 +36,7 @@ from txrealtime.flask.pool import Jobs
 from txrealtime.flask.snapshot import snapshot
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.namespace import NO_ACK
-from txrealtime.socketio.packet import IParser, Packet, PacketType, checkName
+from txrealtime.socketio.packet import Packet, PacketType, checkName
 
 __all__ = ["Bridge", "BridgedNamespace"]
 
@@ -196,7 +197,7 @@ class Bridge:
         args: Sequence[Any],
     ) -> None:
         try:
-            result = snapshot(self.handle(route, visit, sid, path, event, args))
+            result = self.sendable(self.handle(route, visit, sid, path, event, args))
             if self.failed is not None:
                 self.encode(Packet(PacketType.ACK, data=[result], id=0))
         except BaseException as error:
@@ -238,6 +239,16 @@ class Bridge:
         visit, sid, path = request.visit, request.sid, request.namespace
         return lambda *args: self.handle(Route(callback, None), visit, sid, path, "", args)
 
+    def sendable(self, value: Any) -> Any:
+        """A copy of a value to be sent, through the application's JSON module if it has one."""
+        json = self.configuration.json
+        if json is not None:
+            # It knows no bytes, but what it refuses may still be sent.
+            with self.app.app_context(), suppress(TypeError):
+                copy = json.loads(json.dumps(value))
+                return tuple(copy) if isinstance(value, tuple) else copy
+        return snapshot(value)
+
     # -- in any thread -------------------------------------------------------------------
 
     def encode(self, packet: Packet) -> list[engineio.Packet]:
@@ -248,9 +259,10 @@ class Bridge:
         :raises ValueError: likewise.
         """
         # A parser is no two threads'.
-        parser: IParser | None = getattr(self._local, "parser", None)
+        parser: Any = getattr(self._local, "parser", None)
         if parser is None:
-            parser = self._local.parser = self.configuration.parser()
+            kind: Any = type(self.server.parser)
+            parser = self._local.parser = kind()
         return [engineio.message(part) for part in parser.encode(packet)]
 
     def audience(self, path: str, to: Any, skip: Any) -> Audience | None:
@@ -283,6 +295,8 @@ class Bridge:
     ) -> None:
         """Send an event; its callback is called for each client that acks."""
         checkName(event)
+        if self.configuration.json is not None:
+            args = self.sendable(tuple(args))
         packet = Packet(PacketType.EVENT, path, [event, *args])
         messages = self.encode(packet)
         audience = self.audience(path, to, skip)
@@ -308,11 +322,12 @@ class Bridge:
         :raises AckTimeout: a :exc:`TimeoutError`, when it does not come, or the client has gone.
         """
         checkName(event)
+        args = self.sendable(tuple(args))
         self.encode(Packet(PacketType.EVENT, path, [event, *args]))
         audience = self.audience(path, to, None)
         answers = []
         if audience is not None:
-            ask = partial(audience.call, event, *snapshot(args), timeout=timeout)
+            ask = partial(audience.call, event, *args, timeout=timeout)
             answers = self.server.blockingCallFromThread(ask)
         if not answers:
             raise AckTimeout(

@@ -40,6 +40,7 @@ class Configuration:
     What the options of one :class:`SocketIO` mean.
 
     :ivar settings: fields of :class:`~txrealtime.server.Settings`.
+    :ivar json: a module whose ``dumps`` knows more types.
     :ivar ignored: names of the options that mean nothing here.
     """
 
@@ -51,6 +52,7 @@ class Configuration:
     alwaysConnect: bool = False
     namespaces: frozenset[str] = frozenset("/")
     threads: int = 64
+    json: Any = None
     ignored: list[str] = field(default_factory=list)
 
 
@@ -164,6 +166,10 @@ def _queue(result: Configuration, value: Any) -> None:
         )
 
 
+def _json(result: Configuration, value: Any) -> None:
+    result.json = value
+
+
 def _nothing(result: Configuration, value: Any) -> None:
     """Of no meaning by itself."""
 
@@ -185,7 +191,7 @@ _READERS: Final[dict[str, Callable[[Configuration, Any], None]]] = {
     "message_queue": _queue,
     "client_manager": _queue,
     "channel": _nothing,
-    "json": _nothing,
+    "json": _json,
 }
 
 

@@ -8,9 +8,11 @@ import sys
 import threading
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+import click
 from flask import Flask
+from flask.cli import run_command
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import (
     FilteringLogObserver,
@@ -28,9 +30,48 @@ from txrealtime.service import Listener, RealtimeService
 if TYPE_CHECKING:
     from txrealtime.flask.socketio import SocketIO
 
-__all__ = ["rootOf", "run", "stop"]
+__all__ = ["Signpost", "rootOf", "run", "stop"]
 
-_OTHERS: Final = ("keyfile", "certfile")
+
+class Signpost:
+    """
+    The WSGI application of a Flask application that some other server serves.
+
+    Socket.IO does not pass through WSGI, so to its clients it says, once in the log too, what would.
+    """
+
+    def __init__(self, app: Flask, path: str) -> None:
+        self._app: Any = app.wsgi_app
+        self._path = path
+        self._message = (
+            "Socket.IO does not pass through this WSGI server. Serve the application by socketio.run(app), "
+            "or by: twistd -n realtime --app MODULE:socketio"
+        )
+        self._said = False
+
+    def __call__(self, environ: Any, respond: Any) -> Any:
+        path: str = environ.get("PATH_INFO", "")
+        if path != self._path and not path.startswith(f"{self._path}/"):
+            return self._app(environ, respond)
+        if not self._said:
+            self._said = True
+            environ["wsgi.errors"].write(self._message + "\n")
+        respond("501 Not Implemented", [("Content-Type", "text/plain; charset=utf-8")])
+        return [self._message.encode()]
+
+
+def refuseFlaskRun(app: Flask) -> None:
+    """
+    Say how to serve an application that ``flask run`` is about to serve.
+
+    :raises click.ClickException: which the ``flask`` command shows, and ends.
+    """
+    context = click.get_current_context(silent=True)
+    if context is not None and context.command is run_command:
+        raise click.ClickException(
+            "flask run cannot serve Socket.IO. Serve the application by socketio.run(app), as in "
+            f"'python {app.import_name}.py', or by: twistd -n realtime --app {app.import_name}:socketio"
+        )
 
 
 def rootOf(app: Flask, reactor: Any) -> IResource:
@@ -92,7 +133,7 @@ def _serve(socketio: SocketIO, app: Flask, where: str, logOutput: bool) -> None:
     reactor.run(installSignalHandlers=threading.current_thread() is threading.main_thread())
 
 
-def stop(socketio: SocketIO) -> None:
+def stop() -> None:
     """Stop the reactor, from any thread."""
     from twisted.internet import reactor as installed
 

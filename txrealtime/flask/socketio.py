@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import flask
 from flask import Flask
+from twisted.web.resource import IResource
+from zope.interface import implementer
 
 from txrealtime.flask.bridge import Bridge, roomNames
 from txrealtime.flask.handlers import Handlers, methodsOf
 from txrealtime.flask.namespace import Namespace
 from txrealtime.flask.options import configured, warning
 from txrealtime.flask.server import BridgedServer, Threads
+from txrealtime.flask.serving import Signpost, refuseFlaskRun, rootOf, run, stop
+from txrealtime.server import IApplication
 
 if TYPE_CHECKING:
     from txrealtime.flask.client import SocketIOTestClient
@@ -37,6 +41,7 @@ class _Reasons:
     TRANSPORT_ERROR = "transport error"
 
 
+@implementer(IApplication)
 class SocketIO:
     """
     Socket.IO for a Flask application.
@@ -46,7 +51,6 @@ class SocketIO:
         which handlers run; or any field of :class:`txrealtime.Settings`.
     :raises TypeError: for an option that does not exist.
     :raises ValueError: for a value that makes no sense.
-    :ivar realtime: the :class:`txrealtime.Server`.
     """
 
     reason = _Reasons
@@ -72,12 +76,14 @@ class SocketIO:
             warnings.warn(warning("SocketIO()", configuration.ignored), stacklevel=3)
         if app is None:
             raise TypeError("init_app() needs the Flask application")
+        refuseFlaskRun(app)
         app.extensions["socketio"] = self
         threads = Threads(configuration.threads)
         server = BridgedServer(
             configuration.path, parser=configuration.parser(), threads=threads, **configuration.settings
         )
         self._bridge = Bridge(app, self.handlers, configuration, server, threads)
+        app.wsgi_app = Signpost(app, configuration.path)  # type: ignore[method-assign, assignment]
 
     @property
     def bridge(self) -> Bridge:
@@ -88,6 +94,7 @@ class SocketIO:
 
     @property
     def realtime(self) -> BridgedServer:
+        """The server, a :class:`txrealtime.Server`."""
         server = self.bridge.server
         assert isinstance(server, BridgedServer)
         return server
@@ -312,15 +319,15 @@ class SocketIO:
         :param options: ``debug``, ``use_reloader``, ``reloader_options``, ``extra_files``, ``log_output``;
             ``keyfile`` and ``certfile`` for TLS.  Those of other servers change nothing.
         """
-        from txrealtime.flask.serving import run
-
         run(self, app, host, port, options)
 
     def stop(self) -> None:
         """Make :meth:`run` return, once the clients have taken what was left for them."""
-        from txrealtime.flask.serving import stop
+        stop()
 
-        stop(self)
+    def root(self, reactor: Any) -> IResource:
+        """The Flask application as a resource, for ``twistd realtime``."""
+        return rootOf(self.bridge.app, reactor)
 
     def test_client(self, app: Flask, **options: Any) -> SocketIOTestClient:
         """A client for tests, connected: see :class:`SocketIOTestClient`."""

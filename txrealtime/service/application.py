@@ -17,7 +17,7 @@ from twisted.web.wsgi import WSGIResource
 
 from txrealtime import chat
 from txrealtime.engineio.site import Beside
-from txrealtime.server import Server
+from txrealtime.server import IApplication, Server
 from txrealtime.service.health import Health
 from txrealtime.service.options import Options, StartupError
 from txrealtime.socketio.packet import IParser, JSONParser
@@ -94,7 +94,7 @@ def serverOf(options: Options) -> Server:
         given["parser"] = parserOf(options["parser"])
     if options["bus"] is not None:
         given["bus"] = options["bus"]
-    server = chat.makeServer(**given) if name is None else _applicationOf(name, given)
+    server = chat.makeServer(**given) if name is None else _applicationOf(options, name, given)
     try:
         server.cluster.open()
     except ValueError as error:
@@ -102,23 +102,31 @@ def serverOf(options: Options) -> Server:
     return server
 
 
-def _applicationOf(name: str, given: dict[str, Any]) -> Server:
+def _applicationOf(options: Options, name: str, given: dict[str, Any]) -> Server:
     """The server that ``--app`` names."""
     found = load("--app", name)
-    if not isinstance(found, Server) and callable(found):
+    if not _isApplication(found) and callable(found):
         try:
             found = found()
         except Exception as error:
             raise StartupError(f"--app {name}: the call failed\n{_lastLines(error)}") from None
-    if not isinstance(found, Server):
+    if not _isApplication(found):
         kind = type(found).__qualname__
-        raise StartupError(f"--app {name}: expected a Server or a callable that returns one, not {kind}")
+        raise StartupError(
+            f"--app {name}: expected a Server, a SocketIO, or a callable that returns one, not {kind}"
+        )
+    options["application"] = found
+    found = found if isinstance(found, Server) else found.realtime
     if given:
         try:
             found.configure(**given)
         except (RuntimeError, ValueError) as error:
             raise StartupError(f"--app {name}: {error}") from None
     return found
+
+
+def _isApplication(found: object) -> bool:
+    return isinstance(found, Server) or IApplication.providedBy(found)
 
 
 def _isUTF8(path: bytes) -> bool:
@@ -170,6 +178,9 @@ def _pagesOf(options: Options, server: Server, reactor: Any) -> tuple[IResource,
             kind = type(application).__qualname__
             raise StartupError(f"--wsgi {name}: expected a WSGI application, not {kind}")
         return WSGIResource(reactor, reactor.getThreadPool(), application), name
+    application = options["application"]
+    if IApplication.providedBy(application):
+        return application.root(reactor), options["app"]
     if options["app"] is None:
         return chat.page(path=server.path), "the chat"
     return Resource(), ""

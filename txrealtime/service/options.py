@@ -56,6 +56,8 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self.update(
             app=None,
+            # What --app names, once it has been found.
+            application=None,
             static=None,
             wsgi=None,
             path=None,
@@ -67,8 +69,8 @@ class Options(usage.Options):
         )
 
     def opt_app(self, name: str) -> None:
-        """the application: a txrealtime.Server, or a callable that returns one; the module is found from the
-        current folder or PYTHONPATH (default: a chat to try)"""
+        """the application: a txrealtime.Server, a txrealtime.flask.SocketIO, or a callable that returns one;
+        the module is found from the current folder or PYTHONPATH (default: a chat to try)"""
         self["app"] = name
 
     def opt_static(self, folder: str) -> None:

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txrealtime.flask.pool import Pool
+
+PATIENCE = 30
+"Seconds; nobody waits so long unless the test fails."
+
+
+class PoolTests(SynchronousTestCase):
+    def makePool(self, size: int) -> Pool:
+        pool = Pool(size)
+        self.addCleanup(pool.stop)
+        return pool
+
+    def test_blockedJobsHoldUpNobody(self) -> None:
+        """Each of them has a thread, up to the size of the pool."""
+        pool, go = self.makePool(5), threading.Event()
+        self.addCleanup(go.set)
+        everybody = threading.Barrier(5)
+        for _ in range(4):
+            pool.submit("wait", lambda: everybody.wait(PATIENCE))
+        everybody.wait(PATIENCE)  # which they do only if all four run at a time
+        self.assertFalse(everybody.broken)
+
+    def test_noMoreThreadsThanItsSize(self) -> None:
+        pool, go, done = self.makePool(2), threading.Event(), threading.Semaphore(0)
+        names: set[str] = set()
+
+        def job() -> None:
+            names.add(threading.current_thread().name)
+            go.wait(PATIENCE)
+            done.release()
+
+        for _ in range(20):
+            pool.submit("job", job)
+        go.set()
+        for _ in range(20):
+            self.assertTrue(done.acquire(timeout=PATIENCE))
+        self.assertLessEqual(names, {"handler-1", "handler-2"})
+
+    def test_inOrder(self) -> None:
+        pool, done = self.makePool(1), threading.Event()
+        seen: list[int] = []
+        for number in range(100):
+            pool.submit("count", lambda number=number: seen.append(number))
+        pool.submit("end", done.set)
+        self.assertTrue(done.wait(PATIENCE))
+        self.assertEqual(seen, list(range(100)))
+
+    def test_aJobThatRaises(self) -> None:
+        """It is logged, and its thread goes on: also after SystemExit, which handlers raise to stop."""
+        pool, done = self.makePool(1), threading.Event()
+
+        def fail(error: BaseException) -> Callable[[], None]:
+            def job() -> None:
+                raise error
+
+            return job
+
+        pool.submit("bad", fail(ValueError()))
+        pool.submit("worse", fail(SystemExit()))
+        pool.submit("good", done.set)
+        self.assertTrue(done.wait(PATIENCE))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError, SystemExit)), 2)
+
+    def test_manyProducers(self) -> None:
+        """No job is lost when threads of their own submit and go to sleep between."""
+        pool, done = self.makePool(4), threading.Semaphore(0)
+
+        def produce() -> None:
+            for _ in range(500):
+                pool.submit("job", done.release)
+
+        producers = [threading.Thread(target=produce) for _ in range(4)]
+        for producer in producers:
+            producer.start()
+        for _ in range(2000):
+            self.assertTrue(done.acquire(timeout=PATIENCE))
+        for producer in producers:
+            producer.join(PATIENCE)
+
+    def test_busyAndStop(self) -> None:
+        """It says who is at work; stopped, its threads end after their jobs."""
+        pool, begun, go = Pool(2), threading.Event(), threading.Event()
+        thread: list[threading.Thread] = []
+
+        def job() -> None:
+            thread.append(threading.current_thread())
+            begun.set()
+            go.wait(PATIENCE)
+
+        pool.submit("/ 'long'", job)
+        self.assertTrue(begun.wait(PATIENCE))
+        ((name, what, seconds),) = pool.busy
+        self.assertEqual((name, what), ("handler-1", "/ 'long'"))
+        self.assertGreaterEqual(seconds, 0)
+        self.assertFalse(pool.isDone)
+        pool.stop()
+        go.set()
+        thread[0].join(PATIENCE)
+        self.assertFalse(thread[0].is_alive())
+        self.assertTrue(pool.isDone)
