@@ -27,7 +27,9 @@ PYTHON = {
         "flask-socketio==5.7.0",
         "gevent==26.9.0",
         "gevent-websocket==0.10.1",
+        "simple-websocket==1.1.0",
     ],
+    "flask": ["--editable", f"{ROOT}[flask,speed]"],
     "report": ["matplotlib>=3.10"],
 }
 

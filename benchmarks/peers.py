@@ -67,10 +67,14 @@ class Peer:
         return (ENVIRONMENTS / self.environment / ".installed").exists()
 
 
-def twistd(*options: str, listen: str = "tcp:{port}:interface=127.0.0.1:backlog=1024") -> tuple[str, ...]:
+def twistd(
+    *options: str,
+    app: str = "txrealtime_app:server",
+    listen: str = "tcp:{port}:interface=127.0.0.1:backlog=1024",
+) -> tuple[str, ...]:
     """The command line of a txrealtime."""
     daemon = ("twistd", "-n", "--pidfile=", "--logfile=-", *options)
-    return (*daemon, "realtime", "--app", "txrealtime_app:server", "--listen", listen)
+    return (*daemon, "realtime", "--app", app, "--listen", listen)
 
 
 SSL = f"ssl:{{port}}:interface=127.0.0.1:backlog=1024:privateKey={TLS['KEY']}:certKey={TLS['CERT']}"
@@ -131,6 +135,22 @@ PEERS = [
         "python",
         ("python", "flask_socketio_gevent.py"),
         versions=("Flask-SocketIO", "python-socketio", "gevent", "gevent-websocket"),
+    ),
+    Peer(
+        "flask-socketio-threads",
+        "Flask-SocketIO, threads",
+        "python",
+        ("python", "flask_socketio_threads.py"),
+        versions=("Flask-SocketIO", "python-socketio", "Werkzeug", "simple-websocket"),
+        optional=True,
+    ),
+    Peer(
+        "txrealtime-flask",
+        "txrealtime.flask",
+        "flask",
+        twistd("--reactor=quickepoll", app="txrealtime_flask:server"),
+        versions=(*OURS, "Flask"),
+        optional=True,
     ),
 ]
 

@@ -31,6 +31,7 @@ from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import AckTimeout, ConnectionRejected, Disconnected
 from txrealtime.flask.contexts import Visit, environOf, inContext
 from txrealtime.flask.handlers import ANY, Handlers, Route
+from txrealtime.flask.names import roomNames
 from txrealtime.flask.options import Configuration
 from txrealtime.flask.pool import Jobs
 from txrealtime.flask.snapshot import snapshot
@@ -302,6 +303,9 @@ class Bridge:
         audience = self.audience(path, to, skip)
         if audience is None or not self.server.running:
             return
+        if audience.namespace.peers is not None:
+            # They are told later, in their own terms.
+            packet = packet._replace(data=snapshot(packet.data))
         if callback is None:
             self.server.callFromThread(audience.transmit, packet, messages)
         else:
@@ -312,8 +316,23 @@ class Bridge:
             args = answer if isinstance(answer, tuple) else () if answer is None else (answer,)
             self.jobs.submit(f"the callback of {data[0][:100]!r}", partial(callback, *args))
 
-        for answer in audience.ask(data):
+        asked = audience.ask(data)
+        for answer in asked:
             answer.addCallbacks(answered, lambda failure: failure.trap(Disconnected))
+        if not asked and audience.namespace.peers is not None:
+            self._askElsewhere(audience, data, answered)
+
+    def _askElsewhere(self, audience: Audience, data: list[Any], answered: Callable[[Any], None]) -> None:
+        """A client on another server."""
+
+        def each(answers: list[Any]) -> None:
+            for answer in answers:
+                answered(answer)
+
+        def failed(failure: Failure) -> None:
+            _log.warn("no ack of {event!r}: {reason}", event=data[0][:100], reason=str(failure.value))
+
+        audience.call(*data).addCallback(each).addErrback(failed)
 
     def call(self, event: str, args: Sequence[Any], path: str, to: Any, timeout: float) -> Any:
         """
@@ -357,11 +376,3 @@ class Bridge:
         """The rooms of a client, its own included."""
         space = self.spaces.get(path)
         return [] if space is None else self.server.blockingCallFromThread(space.roomsOf, sid)
-
-
-def roomNames(rooms: Any) -> list[str]:
-    """Rooms as the server names them: texts."""
-    if rooms is None:
-        return []
-    several = rooms if isinstance(rooms, (list, tuple, set, frozenset)) else [rooms]
-    return [room if isinstance(room, str) else str(room) for room in several]

@@ -105,7 +105,7 @@ class SocketIOTestClient:
     :param headers: HTTP headers of the opening request.
     :param auth: what goes with CONNECT.
     :param flask_test_client: the Flask test client whose cookies, and so whose session, this one has.
-    :raises RuntimeError: when the server is running.
+    :raises RuntimeError: when the server is running, or has a message queue.
     :ivar eio_sid: the sid of its Engine.IO session.
     """
 
@@ -241,6 +241,8 @@ def _stageOf(socketio: SocketIO) -> Stage:
         return bridge.jobs
     if bridge.server.running:
         raise RuntimeError("the server is running: a test client is for one that is not")
+    if bridge.configuration.bus is not None:
+        raise RuntimeError("a test client is for a server alone: leave out message_queue in tests")
     stage = Stage()
     bridge.jobs = stage
     bridge.failed = stage.errors.append

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from txrealtime.flask.names import busURL
 from txrealtime.server import Settings
 from txrealtime.socketio.packet import IParser, JSONParser
 
@@ -40,6 +41,7 @@ class Configuration:
     What the options of one :class:`SocketIO` mean.
 
     :ivar settings: fields of :class:`~txrealtime.server.Settings`.
+    :ivar queue: the URL of what connects servers, and ``channel`` the name of theirs there.
     :ivar json: a module whose ``dumps`` knows more types.
     :ivar ignored: names of the options that mean nothing here.
     """
@@ -53,7 +55,14 @@ class Configuration:
     namespaces: frozenset[str] = frozenset("/")
     threads: int = 64
     json: Any = None
+    queue: str | None = None
+    channel: str = "flask-socketio"
     ignored: list[str] = field(default_factory=list)
+
+    @property
+    def bus(self) -> str | None:
+        """The URL of the servers' bus."""
+        return busURL(self.queue, self.channel) if self.queue else None
 
 
 def configured(options: dict[str, Any]) -> Configuration:
@@ -159,19 +168,20 @@ def _compression(result: Configuration, value: Any) -> None:
 
 
 def _queue(result: Configuration, value: Any) -> None:
+    result.queue = value
+
+
+def _channel(result: Configuration, value: Any) -> None:
+    result.channel = value or result.channel
+
+
+def _clientManager(result: Configuration, value: Any) -> None:
     if value is not None:
-        raise NotImplementedError(
-            "message_queue and client_manager need servers that are linked, which is not there yet: "
-            "run one process, or leave the option out"
-        )
+        raise ValueError("client_manager takes objects of python-socketio: give message_queue, a URL")
 
 
 def _json(result: Configuration, value: Any) -> None:
     result.json = value
-
-
-def _nothing(result: Configuration, value: Any) -> None:
-    """Of no meaning by itself."""
 
 
 _READERS: Final[dict[str, Callable[[Configuration, Any], None]]] = {
@@ -189,8 +199,8 @@ _READERS: Final[dict[str, Callable[[Configuration, Any], None]]] = {
     "serializer": _serializer,
     "http_compression": _compression,
     "message_queue": _queue,
-    "client_manager": _queue,
-    "channel": _nothing,
+    "client_manager": _clientManager,
+    "channel": _channel,
     "json": _json,
 }
 

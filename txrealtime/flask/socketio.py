@@ -15,10 +15,12 @@ from flask import Flask
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
-from txrealtime.flask.bridge import Bridge, roomNames
+from txrealtime.flask.bridge import Bridge
 from txrealtime.flask.handlers import Handlers, methodsOf
+from txrealtime.flask.names import roomNames
 from txrealtime.flask.namespace import Namespace
 from txrealtime.flask.options import configured, warning
+from txrealtime.flask.outside import Outside
 from txrealtime.flask.server import BridgedServer, Threads
 from txrealtime.flask.serving import Signpost, refuseFlaskRun, rootOf, run, stop
 from txrealtime.server import IApplication
@@ -46,7 +48,8 @@ class SocketIO:
     """
     Socket.IO for a Flask application.
 
-    :param app: the application; without it, :meth:`init_app` is to be called.
+    :param app: the application; without it, :meth:`init_app` is to be called.  Without it and with
+        ``message_queue``, this only sends to the clients of the servers that have this queue.
     :param options: those of Flask-SocketIO's class of this name; ``handler_threads``, the most threads in
         which handlers run; or any field of :class:`txrealtime.Settings`.
     :raises TypeError: for an option that does not exist.
@@ -59,6 +62,7 @@ class SocketIO:
         self.server_options: dict[str, Any] = {}
         self.handlers = Handlers()
         self._bridge: Bridge | None = None
+        self._outside: Outside | None = None
         if app is not None or "message_queue" in options:
             self.init_app(app, **options)
         else:
@@ -75,12 +79,19 @@ class SocketIO:
         if configuration.ignored:
             warnings.warn(warning("SocketIO()", configuration.ignored), stacklevel=3)
         if app is None:
-            raise TypeError("init_app() needs the Flask application")
+            if configuration.bus is None:
+                raise TypeError("init_app() takes the Flask application, or a message_queue without one")
+            self._outside = Outside(configuration.bus)
+            return
         refuseFlaskRun(app)
         app.extensions["socketio"] = self
         threads = Threads(configuration.threads)
         server = BridgedServer(
-            configuration.path, parser=configuration.parser(), threads=threads, **configuration.settings
+            configuration.path,
+            parser=configuration.parser(),
+            threads=threads,
+            bus=configuration.bus,
+            **configuration.settings,
         )
         self._bridge = Bridge(app, self.handlers, configuration, server, threads)
         app.wsgi_app = Signpost(app, configuration.path)  # type: ignore[method-assign, assignment]
@@ -91,6 +102,11 @@ class SocketIO:
         if self._bridge is None:
             raise RuntimeError("this SocketIO has no application yet: call init_app(app) first")
         return self._bridge
+
+    @property
+    def _sender(self) -> Bridge | Outside:
+        """What sends: with an application its server, and otherwise the message queue."""
+        return self._outside or self.bridge
 
     @property
     def realtime(self) -> BridgedServer:
@@ -199,11 +215,13 @@ class SocketIO:
         """
         skip = roomNames(skip_sid)
         if not include_self:
-            skip.append(self._sender())
+            skip.append(_sidOfSender())
         data = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
         if callback is not None:
             callback = self._inItsContext(callback)
-        self.bridge.emit(event, () if data == (None,) else data, namespace or "/", to or room, skip, callback)
+        self._sender.emit(
+            event, () if data == (None,) else data, namespace or "/", to or room, skip, callback
+        )
 
     def send(
         self,
@@ -251,16 +269,7 @@ class SocketIO:
         if not isinstance(to, str):
             raise ValueError(f"call() asks one client: expected its sid as to=, not {to!r}")
         data = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
-        return self.bridge.call(event, () if data == (None,) else data, namespace or "/", to, timeout)
-
-    def _sender(self) -> str:
-        sid = getattr(flask.request, "sid", None) if flask.has_request_context() else None
-        if sid is None:
-            raise RuntimeError(
-                "include_self=False leaves out the client whose event is handled, and this is no handler: "
-                "name the client by skip_sid="
-            )
-        return str(sid)
+        return self._sender.call(event, () if data == (None,) else data, namespace or "/", to, timeout)
 
     def _inItsContext(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         """A callback that runs in the contexts of the handler that emits."""
@@ -276,23 +285,23 @@ class SocketIO:
 
         :raises ValueError: when it is another client's own room.
         """
-        self.bridge.join(namespace or "/", sid, room)
+        self._sender.join(namespace or "/", sid, room)
 
     def leave_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
         """Take a client out of a room."""
-        self.bridge.doTo(namespace or "/", sid, "leave", *roomNames(room))
+        self._sender.doTo(namespace or "/", sid, "leave", *roomNames(room))
 
     def close_room(self, room: Any, namespace: str | None = None) -> None:
         """Take everybody out of a room."""
-        self.bridge.doTo(namespace or "/", room, "leave", *roomNames(room))
+        self._sender.doTo(namespace or "/", room, "leave", *roomNames(room))
 
     def rooms(self, sid: str, namespace: str | None = None) -> list[str]:
         """The rooms that a client is in."""
-        return self.bridge.rooms(namespace or "/", sid)
+        return self._sender.rooms(namespace or "/", sid)
 
     def disconnect(self, sid: str, namespace: str | None = None) -> None:
         """Disconnect a client from a namespace."""
-        self.bridge.doTo(namespace or "/", sid, "disconnect")
+        self._sender.doTo(namespace or "/", sid, "disconnect")
 
     # -- threads ---------------------------------------------------------------------------------
 
@@ -329,8 +338,18 @@ class SocketIO:
         """The Flask application as a resource, for ``twistd realtime``."""
         return rootOf(self.bridge.app, reactor)
 
-    def test_client(self, app: Flask, **options: Any) -> SocketIOTestClient:
+    def test_client(self, app: Flask, *args: Any, **options: Any) -> SocketIOTestClient:
         """A client for tests, connected: see :class:`SocketIOTestClient`."""
         from txrealtime.flask.client import SocketIOTestClient
 
-        return SocketIOTestClient(app, self, **options)
+        return SocketIOTestClient(app, self, *args, **options)
+
+
+def _sidOfSender() -> str:
+    sid = getattr(flask.request, "sid", None) if flask.has_request_context() else None
+    if sid is None:
+        raise RuntimeError(
+            "include_self=False leaves out the client whose event is handled, and this is no handler: "
+            "name the client by skip_sid="
+        )
+    return str(sid)

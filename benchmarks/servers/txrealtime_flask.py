@@ -1,0 +1,25 @@
+"""
+The application on txrealtime.flask, for ``twistd realtime --app txrealtime_flask:server``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+
+from txrealtime.flask import SocketIO, emit
+
+app = Flask(__name__)
+app.secret_key = "only for benchmarks"
+server = SocketIO(app, http_compression=False)
+
+
+@server.on("echo")
+def echo(payload: Any) -> Any:
+    return payload
+
+
+@server.on("broadcast")
+def broadcast(payload: Any) -> None:
+    emit("news", payload, broadcast=True)

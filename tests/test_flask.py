@@ -1,0 +1,604 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import flask
+import flask_login
+from flask import Flask
+from twisted.trial.unittest import SynchronousTestCase
+
+from txrealtime.errors import AckTimeout
+from txrealtime.flask import (
+    ConnectionRefusedError,
+    Namespace,
+    SocketIO,
+    SocketIOTestClient,
+    call,
+    close_room,
+    disconnect,
+    emit,
+    join_room,
+    leave_room,
+    rooms,
+    send,
+)
+
+
+class FlaskTestCase(SynchronousTestCase):
+    """
+    An application, whose handlers run at once.
+    """
+
+    def setUp(self) -> None:
+        self.make()
+
+    def make(self, **options: Any) -> SocketIO:
+        self.app = Flask(__name__)
+        self.app.secret_key = "for tests"
+        self.socketio = SocketIO(self.app, **options)
+        return self.socketio
+
+    def join(self, namespace: str | None = None, **options: Any) -> SocketIOTestClient:
+        return self.socketio.test_client(self.app, namespace, **options)
+
+    def received(self, client: SocketIOTestClient, namespace: str | None = None) -> list[tuple[str, Any]]:
+        return [(event["name"], event["args"]) for event in client.get_received(namespace)]
+
+
+class HandlerTests(FlaskTestCase):
+    def test_whichOneHandles(self) -> None:
+        """A function wins over a class, and both over what is there for every event or namespace."""
+        socketio = self.socketio
+
+        class Everything(Namespace):
+            def on_mine(self, *args: Any) -> str:
+                return "class"
+
+            def on_both(self) -> str:
+                return "class"
+
+        socketio.on_namespace(Everything("/a"))
+        socketio.on("both", "/a")(lambda: "function")
+        socketio.on("*", "/a")(lambda event, *args: f"any {event} {args}")
+        socketio.on("elsewhere", "*")(lambda: f"everywhere {flask.request.namespace}")
+        socketio.on("*", "*")(lambda event: f"any {event} everywhere {flask.request.namespace}")
+        a, b = self.join("/a"), self.join("/b")
+        asked = [a.emit(name, callback=True, namespace="/a") for name in ("mine", "both", "other")]
+        self.assertEqual(asked, ["class", "function", "any other ()"])
+        asked = [b.emit(name, callback=True, namespace="/b") for name in ("elsewhere", "both")]
+        self.assertEqual(asked, ["everywhere /b", "any both everywhere /b"])
+
+    def test_nobodyHandles(self) -> None:
+        self.assertIsNone(self.join().emit("nothing", callback=True))
+
+    def test_waysToRegister(self) -> None:
+        socketio = self.socketio
+
+        @socketio.event
+        def one() -> str:
+            return "1"
+
+        @socketio.event(namespace="/n")
+        def two() -> str:
+            return "2"
+
+        socketio.on_event("three", lambda: "3")
+        self.assertEqual(one(), "1")  # what is decorated stays a function
+        client, other = self.join(), self.join("/n")
+        self.assertEqual([client.emit(name, callback=True) for name in ("one", "three")], ["1", "3"])
+        self.assertEqual(other.emit("two", callback=True, namespace="/n"), "2")
+
+    def test_acks(self) -> None:
+        for result, ack in (((1, [2]), [1, [2]]), ([1, 2], [1, 2]), (None, []), (b"x", b"x"), (0, 0)):
+            self.socketio.on("ask")(lambda result=result: result)
+            self.assertEqual(self.join().emit("ask", callback=True), ack)
+
+    def test_resultIsACopy(self) -> None:
+        """What other handlers do to it later does not matter to the ack."""
+        bridge, state = self.socketio.bridge, {"names": ["ann"]}
+        copy = bridge.sendable(state)
+        state["names"].append("bob")
+        self.assertEqual(copy, {"names": ["ann"]})
+
+    def test_methodsOnly(self) -> None:
+        """A client reaches no attribute of a class but its handlers."""
+        called: list[str] = []
+
+        class Mine(Namespace):
+            on_number = 3
+
+            def on_connect(self) -> None:
+                called.append("connect")
+
+            def secret(self) -> None:
+                called.append("secret")
+
+        self.socketio.on_namespace(Mine("/n"))
+        client = self.join("/n")
+        for name in ("secret", "number", "_methods", "attach"):
+            self.assertIsNone(client.emit(name, callback=True, namespace="/n"))
+        self.assertEqual(called, ["connect"])
+
+    def test_triggerEvent(self) -> None:
+        """A class may take all events itself."""
+        seen: list[Any] = []
+
+        class Mine(Namespace):
+            def trigger_event(self, event: str, *args: Any) -> Any:
+                seen.append((event, args[0] == flask.request.sid, args[1:]))
+                return super().trigger_event(event, *args)
+
+            def on_known(self, text: str) -> str:
+                return text.upper()
+
+        self.socketio.on_namespace(Mine("/n"))
+        client = self.join("/n", auth={"a": 1})
+        self.assertEqual(client.emit("known", "x", callback=True, namespace="/n"), "X")
+        client.emit("other", namespace="/n")
+        self.assertEqual(seen, [("connect", True, ({"a": 1},)), ("known", True, ("x",)), ("other", True, ())])
+
+    def test_classSends(self) -> None:
+        class Mine(Namespace):
+            def on_go(self, room: str) -> None:
+                self.emit("news", 1, room=room)
+                self.send("text")
+                self.close_room(room)
+                self.emit("late", room=room)
+
+            def on_join(self, room: str) -> None:
+                join_room(room)
+
+        self.socketio.on_namespace(Mine("/n"))
+        ann, bob = self.join("/n"), self.join("/n")
+        ann.emit("join", "red", namespace="/n")
+        bob.emit("go", "red", namespace="/n")
+        self.assertEqual(self.received(ann, "/n"), [("news", [1]), ("message", "text")])
+        self.assertEqual(self.received(bob, "/n"), [("message", "text")])
+        error = self.assertRaises(RuntimeError, Mine().emit, "x")
+        self.assertIn("give it to socketio.on_namespace() first", str(error))
+        self.assertRaises(ValueError, self.socketio.on_namespace, Mine)
+
+
+class ComingAndGoingTests(FlaskTestCase):
+    def test_refused(self) -> None:
+        for answer in (lambda: False, self.refusing(), self.refusing("no"), self.refusing("no", 1, 2)):
+            self.socketio.on("connect")(answer)
+            self.assertFalse(self.join().is_connected())
+
+    def refusing(self, *args: Any) -> Any:
+        def connect() -> None:
+            raise ConnectionRefusedError(*args)
+
+        return connect
+
+    def test_whatARefusedClientIsTold(self) -> None:
+        for args, message, data in (
+            ((), "Connection rejected by server", None),
+            (("no",), "no", None),
+            (("no", {"a": 1}), "no", {"a": 1}),
+            (("no", 1, 2), "no", [1, 2]),
+        ):
+            error = ConnectionRefusedError(*args)
+            self.assertEqual((error.message, error.data), (message, data))
+
+    def test_connectIsCalledOnce(self) -> None:
+        """A TypeError of its own does not make it run again."""
+        calls: list[Any] = []
+
+        @self.socketio.on("connect")
+        def connect(auth: Any) -> None:
+            calls.append(auth)
+            raise TypeError("of its own")
+
+        self.assertRaises(TypeError, self.join, auth={"a": 1})
+        self.assertEqual(calls, [{"a": 1}])
+
+    def test_unknownNamespace(self) -> None:
+        self.assertFalse(self.join("/nobody").is_connected("/nobody"))
+        self.make(namespaces=["/open"])
+        self.assertTrue(self.join("/open").is_connected("/open"))
+        self.assertFalse(self.join().is_connected())
+        self.make(namespaces="*")
+        self.assertTrue(self.join("/any").is_connected("/any"))
+
+    def test_disconnect(self) -> None:
+        """Its handler is told why, and knows the rooms that the client was in."""
+        told: list[Any] = []
+
+        @self.socketio.on("go")
+        def go() -> None:
+            join_room("red")
+            disconnect()
+
+        @self.socketio.on("disconnect")
+        def gone(reason: str) -> None:
+            told.append((reason, rooms() == sorted([flask.request.sid, "red"])))
+            emit("left", to="red")
+
+        client, other = self.join(), self.join()
+        client.emit("go")
+        self.assertFalse(client.is_connected())
+        other.disconnect()
+        self.assertEqual(told, [("server disconnect", True), ("client disconnect", False)])
+        self.assertEqual(self.socketio.bridge.spaces["/"].parting, {})
+        self.assertRaises(RuntimeError, client.emit, "go")
+        self.assertRaises(RuntimeError, client.get_received)
+        self.assertRaises(RuntimeError, client.disconnect)
+
+    def test_alwaysConnect(self) -> None:
+        self.make(always_connect=True)
+
+        @self.socketio.on("connect")
+        def connect(auth: Any) -> Any:
+            emit("hello")
+            return auth
+
+        self.assertTrue(self.join(auth={"a": 1}).is_connected())
+        self.socketio.on("connect")(lambda: False)
+        self.assertFalse(self.join().is_connected())
+
+
+class SendingTests(FlaskTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.socketio.on("join")(lambda room: join_room(room))
+        self.ann, self.bob, self.cat = self.join(), self.join(), self.join()
+        self.ann.emit("join", "red")
+        self.bob.emit("join", "red")
+
+    def do(self, *what: Any, by: SocketIOTestClient | None = None) -> Any:
+        """
+        Have a function called in a handler of ann's.
+        """
+        results: list[Any] = []
+        self.socketio.on("do")(lambda: results.append(what[0]()))
+        (by or self.ann).emit("do")
+        return results[0]
+
+    def names(self) -> str:
+        """
+        Who got something, each by an initial.
+        """
+        people = {"a": self.ann, "b": self.bob, "c": self.cat}
+        return "".join(name * len(client.get_received()) for name, client in people.items())
+
+    def test_whoGetsIt(self) -> None:
+        for expected, options in (
+            ("a", {}),
+            ("abc", {"broadcast": True}),
+            ("bc", {"broadcast": True, "include_self": False}),
+            ("ab", {"to": "red"}),
+            ("b", {"room": "red", "include_self": False}),
+            ("ab", {"to": ["red", "nobody"]}),
+        ):
+            self.do(lambda options=options: emit("x", **options))
+            self.assertEqual(self.names(), expected, options)
+            self.do(lambda options=options: send("x", **options))
+            self.assertEqual(self.names(), expected, options)
+
+    def test_skipping(self) -> None:
+        """Both emit and send leave out those named and the sender."""
+        bob = self.do(lambda: flask.request.sid, by=self.bob)
+        for function in (emit, send):
+            self.do(lambda f=function: f("x", broadcast=True, skip_sid=bob, include_self=False))
+            self.assertEqual(self.names(), "c")
+            self.do(lambda f=function: f("x", broadcast=True, skip_sid=[bob]))
+            self.assertEqual(self.names(), "ac")
+
+    def test_arguments(self) -> None:
+        for args, expected in (
+            ((), []),
+            ((None,), []),
+            ((1,), [1]),
+            ((1, 2), [1, 2]),
+            (((1, 2),), [1, 2]),
+            (([1, 2],), [[1, 2]]),
+        ):
+            self.do(lambda args=args: emit("x", *args))
+            self.assertEqual(self.received(self.ann), [("x", expected)])
+        self.do(lambda: send({"a": 1}, json=True))
+        self.assertEqual(self.received(self.ann), [("json", {"a": 1})])
+
+    def test_encodedAtOnce(self) -> None:
+        """What happens to a value afterwards does not matter; one that cannot be sent is an error."""
+        data = {"n": 1}
+
+        def handler() -> Any:
+            emit("x", data)
+            data["n"] = 2
+            return self.assertRaises(TypeError, emit, "x", {"bad": object()})
+
+        error = self.do(handler)
+        self.assertIn("argument 1['bad']", str(error))
+        self.assertEqual(self.received(self.ann), [("x", [{"n": 1}])])
+
+    def test_rooms(self) -> None:
+
+        def handler() -> list[str]:
+            join_room(7)
+            leave_room("red")
+            return [room for room in rooms() if room != flask.request.sid]
+
+        self.assertEqual(self.do(handler), ["7"])
+        self.do(lambda: close_room("red"))
+        self.socketio.emit("x", to="red")
+        self.assertEqual(self.names(), "")
+        self.socketio.emit("x", to=7)
+        self.assertEqual(self.names(), "a")
+
+    def test_roomOfAnother(self) -> None:
+        bob = self.do(lambda: flask.request.sid, by=self.bob)
+        error = self.do(lambda: self.assertRaises(ValueError, join_room, bob))
+        self.assertIn("another client's own", str(error))
+
+    def test_fromOutside(self) -> None:
+        self.socketio.emit("x", 1)
+        self.assertEqual(self.names(), "abc")
+        self.socketio.send("x", to="red")
+        self.assertEqual(self.names(), "ab")
+        self.socketio.emit("x", namespace="/nobody")
+        self.assertEqual(self.names(), "")
+
+    def test_fromAnotherThread(self) -> None:
+        """Also while the test is busy with a handler that waits for that thread."""
+
+        def handler() -> None:
+            thread = self.socketio.start_background_task(self.socketio.emit, "x", to="red")
+            thread.join(30)
+            assert not thread.is_alive()
+
+        self.do(handler)
+        self.assertEqual(self.names(), "ab")
+
+    def test_callbackWithoutAnAnswer(self) -> None:
+        """A test client does not ack: who waits for that is told so."""
+        error = self.do(lambda: self.assertRaises(AckTimeout, call, "x"))
+        self.assertIn("test that with a real client", str(error))
+        self.assertIsInstance(error, TimeoutError)
+
+    def test_callOfEverybody(self) -> None:
+        self.assertRaises(ValueError, self.socketio.call, "x")
+
+    def test_notForUs(self) -> None:
+        for function in (emit, send, call, join_room, leave_room, close_room):
+            error = self.assertRaises(RuntimeError, function, "x")
+            self.assertIn(f"{function.__name__}() needs to know the client", str(error))
+        for function in (rooms, disconnect):
+            self.assertRaises(RuntimeError, function)
+        with self.app.test_request_context():
+            self.assertRaises(RuntimeError, emit, "x")
+        error = self.assertRaises(RuntimeError, self.socketio.emit, "x", include_self=False)
+        self.assertIn("skip_sid", str(error))
+        self.assertRaises(ValueError, self.socketio.emit, "disconnect")
+
+
+class ErrorTests(FlaskTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.socketio.on("fail")(lambda: 1 / 0)
+        self.socketio.on("fail", "/n")(lambda: 1 / 0)
+
+    def test_unhandled(self) -> None:
+        """The test client raises it."""
+        self.assertRaises(ZeroDivisionError, self.join().emit, "fail")
+
+    def test_handlers(self) -> None:
+        """What they return is the ack; they know the event."""
+        self.socketio.on_error()(lambda error: f"own {error!r} {flask.request.event}")
+        self.socketio.on_error_default(lambda error: "default")
+        own = self.join().emit("fail", callback=True)
+        self.assertEqual(own, "own ZeroDivisionError('division by zero') {'message': 'fail', 'args': ()}")
+        self.assertEqual(self.join("/n").emit("fail", callback=True, namespace="/n"), "default")
+
+    def test_ofAClass(self) -> None:
+        """Its method gets what the others have not taken."""
+
+        class Mine(Namespace):
+            def on_fail(self) -> None:
+                raise KeyError("x")
+
+            def error(self, error: Exception) -> str:
+                return f"class {error!r}"
+
+        self.socketio.on_namespace(Mine("/c"))
+        client = self.join("/c")
+        self.assertEqual(client.emit("fail", callback=True, namespace="/c"), "class KeyError('x')")
+        self.socketio.on_error("/c")(lambda error: "own")
+        self.assertEqual(client.emit("fail", callback=True, namespace="/c"), "own")
+
+    def test_wrongArguments(self) -> None:
+        """They are an error of the handler's."""
+        self.socketio.on_error()(lambda error: type(error).__name__)
+        self.assertEqual(self.join().emit("fail", 1, 2, callback=True), "TypeError")
+
+    def test_notCallable(self) -> None:
+        self.assertRaises(ValueError, self.socketio.on_error(), None)
+        self.assertRaises(ValueError, self.socketio.on_error_default, 3)
+
+
+class ContextTests(FlaskTestCase):
+    def ask(self, handler: Any, client: SocketIOTestClient | None = None) -> Any:
+        self.socketio.on("ask")(handler)
+        return (client or self.join()).emit("ask", callback=True)
+
+    def test_request(self) -> None:
+        client = self.join(query_string="a=1&a=2", headers={"X-Who": "ann"})
+
+        def handler() -> Any:
+            event = {**flask.request.event, "args": list(flask.request.event["args"])}
+            given = flask.request.args.getlist("a"), flask.request.headers["x-who"]
+            return *given, flask.request.namespace, event, flask.request.path
+
+        event = {"message": "ask", "args": []}
+        self.assertEqual(self.ask(handler, client), [["1", "2"], "ann", "/", event, "/socket.io"])
+
+    def test_eachEventHasItsOwn(self) -> None:
+        """`g` is new, hooks of requests do not run, and those of the contexts' end do."""
+        ran: list[str] = []
+        self.app.before_request(lambda: ran.append("before"))
+        self.app.teardown_appcontext(lambda error: ran.append("teardown"))
+        client = self.join()
+
+        def handler() -> Any:
+            seen = flask.g.get("seen", 0)
+            flask.g.seen = seen + 1
+            return seen, flask.current_app.name, flask.url_for("static", filename="x")
+
+        self.assertEqual(self.ask(handler, client), [0, __name__, "/static/x"])
+        self.assertEqual(self.ask(handler, client), [0, __name__, "/static/x"])
+        self.assertEqual(set(ran), {"teardown"})
+
+    def login(self) -> Any:
+        @self.app.get("/login")
+        def login() -> str:
+            flask.session["user"] = "ann"
+            return ""
+
+        @self.app.get("/user")
+        def user() -> str:
+            return str(flask.session.get("user"))
+
+        browser = self.app.test_client()
+        browser.get("/login")
+        return browser
+
+    def test_sessionIsForked(self) -> None:
+        """Its namespaces share it, other clients and HTTP do not."""
+        browser = self.login()
+        self.socketio.on("connect", "/n")(lambda: None)
+        self.socketio.on("ask", "/n")(lambda: flask.session["user"])
+        client = self.join(flask_test_client=browser)
+
+        def rename() -> Any:
+            name = flask.session["user"]
+            flask.session["user"] = "bob"
+            return name
+
+        self.assertEqual(self.ask(rename, client), "ann")
+        self.assertEqual(self.ask(rename, client), "bob")
+        self.assertEqual(self.ask(rename, self.join(flask_test_client=browser)), "ann")
+        self.assertEqual(browser.get("/user").text, "ann")
+
+    def test_sessionIsShared(self) -> None:
+        """With sessions on the server and manage_session=False both sides see each other's changes."""
+        store: dict[str, Any] = {}
+
+        class OnTheServer(flask.sessions.SecureCookieSessionInterface):
+            def open_session(self, app: Flask, request: Any) -> Any:
+                return flask.sessions.SecureCookieSession(store)
+
+            def save_session(self, app: Flask, session: Any, response: Any) -> None:
+                store.update(session)
+
+        self.make(manage_session=False)
+        self.app.session_interface = OnTheServer()
+        browser = self.login()
+        client = self.join()
+
+        def rename() -> Any:
+            name = flask.session["user"]
+            flask.session["user"] = name + "!"
+            return name
+
+        self.assertEqual(self.ask(rename, client), "ann")
+        self.assertEqual(browser.get("/user").text, "ann!")
+        store["user"] = "bob"
+        self.assertEqual(self.ask(rename, client), "bob")
+
+    def test_flaskLogin(self) -> None:
+        login = flask_login.LoginManager(self.app)
+        user = flask_login.UserMixin()
+        user.id = "ann"
+        login.user_loader(lambda id: user)
+
+        @self.app.get("/in")
+        def enter() -> str:
+            flask_login.login_user(user)
+            return ""
+
+        @self.socketio.on("connect")
+        def connect() -> bool:
+            return bool(flask_login.current_user.is_authenticated)
+
+        browser = self.app.test_client()
+        self.assertFalse(self.join(flask_test_client=browser).is_connected())
+        browser.get("/in")
+        client = self.join(flask_test_client=browser)
+        self.assertEqual(self.ask(lambda: flask_login.current_user.id, client), "ann")
+
+    def test_jsonModule(self) -> None:
+        """What Flask's JSON knows more of can be sent and returned; bytes still can."""
+        from datetime import date
+
+        self.make(json=flask.json)
+        client = self.join()
+        self.socketio.on("ask")(lambda: (date(2026, 1, 2), b"x")[0])
+        self.assertEqual(client.emit("ask", callback=True), "Fri, 02 Jan 2026 00:00:00 GMT")
+        self.socketio.emit("x", {"day": date(2026, 1, 2)})
+        self.socketio.emit("x", b"x")
+        day = {"day": "Fri, 02 Jan 2026 00:00:00 GMT"}
+        self.assertEqual(self.received(client), [("x", [day]), ("x", [b"x"])])
+
+
+class OptionTests(FlaskTestCase):
+    def test_settings(self) -> None:
+        self.make(
+            path="/talk",
+            ping_interval=(3, 1),
+            ping_timeout=4,
+            max_http_buffer_size=500,
+            cors_allowed_origins="*",
+            http_compression=False,
+            cookie="io",
+            transports="websocket",
+            allow_upgrades=False,
+            maxBuffered=9,
+        )
+        settings, server = self.socketio.realtime.settings, self.socketio.realtime
+        self.assertEqual((server.path, settings.pingInterval, settings.pingTimeout), ("/talk", 4, 4))
+        self.assertEqual((settings.maxPayload, settings.origins), (500, ("*",)))
+        self.assertEqual((settings.compressionThreshold, settings.cookie), (0, "io"))
+        self.assertEqual((settings.transports, settings.allowUpgrades), (("websocket",), False))
+        self.assertEqual(settings.maxBuffered, 9)
+
+    def test_othersAreNamedOnce(self) -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.make(async_mode="gevent", engineio_logger=True, logger=False, monitor_clients=True)
+        (warning,) = caught
+        self.assertIn("change nothing here: async_mode, engineio_logger", str(warning.message))
+
+    def test_unknown(self) -> None:
+        self.assertIn("'pings'", str(self.assertRaises(TypeError, self.make, pings=3)))
+        self.assertRaises(ValueError, self.make, serializer="pickle")
+        self.assertRaises(ValueError, self.make, cors_allowed_origins=lambda origin: True)
+        self.assertRaises(ValueError, self.make, handler_threads=0)
+        self.assertRaises(ValueError, self.make, ping_interval=-1)
+
+    def test_later(self) -> None:
+        """What is registered, and given, before init_app() holds."""
+        socketio = SocketIO(ping_timeout=3)
+        error = self.assertRaises(RuntimeError, socketio.emit, "x")
+        self.assertIn("call init_app(app) first", str(error))
+        socketio.on("ask", "/n")(lambda: "answer")
+        app = Flask(__name__)
+        socketio.init_app(app, ping_interval=2)
+        settings = socketio.realtime.settings
+        self.assertEqual((settings.pingInterval, settings.pingTimeout), (2, 3))
+        client = socketio.test_client(app, namespace="/n")
+        self.assertEqual(client.emit("ask", callback=True, namespace="/n"), "answer")
+
+    def test_otherServers(self) -> None:
+        """Under another WSGI server pages are served, and Socket.IO's clients told what does not work."""
+        self.app.get("/")(lambda: "page")
+        browser = self.app.test_client()
+        self.assertEqual(browser.get("/").text, "page")
+        answer = browser.get("/socket.io/?EIO=4&transport=polling")
+        self.assertEqual(answer.status_code, 501)
+        self.assertIn("twistd -n realtime", answer.text)
+
+    def test_running(self) -> None:
+        """A server that runs is not for a test client."""
+        self.socketio.bridge.server.running = True
+        self.assertRaises(RuntimeError, self.join)
