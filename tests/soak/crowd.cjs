@@ -73,6 +73,8 @@ class Client {
   }
 
   ended(reason) {
+    // What is said when the heartbeat is late, client 4.8 keeps for the next connection, though it says it is connected.
+    this.socket.sendBuffer = [];
     totals.ends[reason] = (totals.ends[reason] || 0) + 1;
     this.again();
   }

@@ -82,7 +82,7 @@ class _Side(Protocol):
         if self.connection.swallows(self):
             return
         # Behind what is on its way.
-        self.connection.later(max(0.0, self._due + 0.001 - reactor.seconds()), self.connection.close)
+        self.connection.later(self._due + 0.001 - reactor.seconds(), self.connection.close)
 
 
 class _Connection:
@@ -107,7 +107,7 @@ class _Connection:
             self._calls.discard(delayed)
             call(*args)
 
-        delayed = reactor.callLater(delay, due)
+        delayed = reactor.callLater(max(0.0, delay), due)
         self._calls.add(delayed)
 
     def delay(self) -> float:
