@@ -70,7 +70,7 @@ _LIMITED_STORIES = [
     b"P\np40\np" + b"\x1e".join([b'42["back"]'] * 12) + b"\nw\x05\ng\nw\x0a\ng",
     b'W\nt40\nt40/chat,{"a":1}\nt40/slow,\nt42["join",1]\nt42["join",2]\nt42["join",3]',
     b"W\nf\x014\n" + b"f\x00\n" * 5 + b"f\x800",
-    b"W\nW\nW\nW\nP\nr\nP",
+    b"W\nW\nW\nW\nW\nP\nr\nP\nr\nP",
     b"W\nz40\ns\n" + b"z" + b'42["back","' + b"x" * 900 + b'"]\nw\xff',
 ]
 
