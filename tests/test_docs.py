@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from textwrap import dedent
@@ -28,6 +28,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from tests.interop.brokers import Redis
 from tests.interop.clients import NODE, requireJavaScriptClient, untilListening
 from tests.support import ROOT, TWISTD, Program, freePort, startProgram
 from txrealtime.testing import Client
@@ -41,6 +42,9 @@ BLOCK = re.compile(
     re.MULTILINE,
 )
 FENCE = re.compile(r"^```(?P<language>\w+) ?(?P<name>.*)\n(?P<text>(?:.*\n)*?)```$", re.MULTILINE)
+
+BROKER = "redis://localhost"
+"Stands for a Redis that is started for the page."
 
 ACTIVATE = ("/bin/sh", "-c", 'exec env LISTEN_FDS=1 LISTEN_FDNAMES=chat.socket LISTEN_PID=$$ "$@"', "sh")
 "Runs a command as systemd does, with file 3 a socket that listens."
@@ -116,7 +120,11 @@ class PageTestCase(TestCase):
 
     async def runPage(self, page: str, *languages: str) -> None:
         """Run the blocks of a page; only those in some languages if these are named."""
+        redis = None
         for block in blocksOf(page):
+            if BROKER in block.text:
+                redis = redis or await Redis(self).start()
+                block = replace(block, text=block.text.replace(BROKER, redis.url))
             if not languages or block.language in languages:
                 await getattr(self, f"show_{block.language}")(block)
 
@@ -186,6 +194,9 @@ class PageTestCase(TestCase):
             await answered(port)
         self.port = ports[0]
         return ""
+
+    async def command_python(self, *arguments: str) -> str:
+        return await self.finished(sys.executable, *arguments)
 
     async def command_node(self, script: str) -> str:
         requireJavaScriptClient("socket.io-client-4")

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import IServiceCollection, loadApplication
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
@@ -29,6 +31,7 @@ from twisted.web.wsgi import WSGIResource
 from zope.interface import implementer
 
 import txrealtime.service
+from tests.support import ROOT
 from txrealtime import Server, Settings
 from txrealtime.service import Options, RealtimeService, StartupError, makeService
 from txrealtime.service.application import Folder, load, rootOf, serverOf
@@ -307,6 +310,13 @@ class ServerTests(ServiceTestCase):
         self.assertEqual(server.cluster.dialect.name, "python-socketio")
         self.assertEqual(server.cluster.status, "stopped")
         self.assertEqual(serverOf(parse("--bus", "redis://host")).cluster.status, "stopped")
+
+    def test_tac(self) -> None:
+        """tac/cluster.tac makes an application of a server on a bus and of what listens."""
+        application = loadApplication(str(ROOT / "tac" / "cluster.tac"), "python")
+        server, listener = IServiceCollection(application)
+        self.assertEqual((type(server), server.cluster.status), (Server, "stopped"))
+        self.assertEqual(type(listener), StreamServerEndpointService)
 
     def test_noBus(self) -> None:
         """What is wrong is said without the password."""
