@@ -1,0 +1,140 @@
+"""
+The reactor for many small messages: what it does itself, with real descriptors, turn by turn.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import requirePart
+
+try:
+    import txrealtime.reactor
+except ImportError:
+    txrealtime = None  # type: ignore[assignment]
+
+
+class Selectable:
+    """What a reactor watches: one end of a pair of sockets."""
+
+    def __init__(self, log: list[str], name: str, read: Callable[[], object] = lambda: None) -> None:
+        self.log = log
+        self.name = name
+        self.read = read
+        self.socket, self.peer = socket.socketpair()
+        self.lost: Failure | None = None
+
+    def logPrefix(self) -> str:
+        return "-"
+
+    def fileno(self) -> int:
+        return self.socket.fileno() if self.lost is None else -1
+
+    def doRead(self) -> object:
+        self.log.append(f"{self.name} reads")
+        if not self.socket.recv(100):
+            return ConnectionDone()
+        return self.read()
+
+    def doWrite(self) -> object:
+        self.log.append(f"{self.name} writes")
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.log.append(f"{self.name} is lost")
+        self.lost = reason
+        self.socket.close()
+
+
+class QuickEPollTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        requirePart(txrealtime, "epoll is Linux's")
+        self.reactor: Any = txrealtime.reactor.QuickEPollReactor()
+        self.addCleanup(self.close)
+        self.log: list[str] = []
+        self.watched: list[Selectable] = []
+
+    def close(self) -> None:
+        self.reactor.removeAll()
+        for selectable in self.watched:
+            selectable.peer.close()
+            selectable.socket.close()
+        self.reactor.waker.connectionLost(None)
+        self.reactor._poller.close()
+
+    def watch(self, name: str, read: Callable[[], object] = lambda: None) -> Selectable:
+        selectable = Selectable(self.log, name, read)
+        self.watched.append(selectable)
+        self.reactor.addReader(selectable)
+        return selectable
+
+    def test_reads(self) -> None:
+        one, other = self.watch("one"), self.watch("other")
+        self.reactor.doIteration(0)
+        self.assertEqual(self.log, [])
+        one.peer.send(b"x")
+        other.peer.send(b"x")
+        self.reactor.doIteration(0)
+        self.assertEqual(sorted(self.log), ["one reads", "other reads"])
+
+    def test_writes(self) -> None:
+        one = self.watch("one")
+        self.reactor.addWriter(one)
+        self.reactor.doIteration(0)
+        one.peer.send(b"x")
+        self.reactor.doIteration(0)
+        self.assertEqual(self.log, ["one writes", "one reads", "one writes"])
+
+    def test_end(self) -> None:
+        one = self.watch("one")
+        one.peer.close()
+        self.reactor.doIteration(0)
+        self.reactor.doIteration(0)
+        self.assertEqual(self.log[-1], "one is lost")
+        self.assertEqual(self.reactor.getReaders(), [self.reactor.waker])
+
+    def test_failure(self) -> None:
+        """A connection that fails is lost; the others go on."""
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        one, other = self.watch("one", fail), self.watch("other")
+        one.peer.send(b"x")
+        other.peer.send(b"x")
+        self.reactor.doIteration(0)
+        self.assertEqual(sorted(self.log), ["one is lost", "one reads", "other reads"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        assert one.lost is not None
+        self.assertIsInstance(one.lost.value, ZeroDivisionError)
+
+    def test_closedByAnother(self) -> None:
+        """What one read has ended gets no event that came with it."""
+
+        def end(other: Selectable) -> None:
+            self.reactor.removeReader(other)
+            other.connectionLost(Failure(ConnectionDone()))
+
+        one = self.watch("one", lambda: end(self.watched[1]))
+        other = self.watch("other", lambda: end(self.watched[0]))
+        one.peer.send(b"x")
+        other.peer.send(b"x")
+        self.reactor.doIteration(0)
+        self.assertEqual(len(self.log), 2)
+        self.assertEqual({line.split()[1] for line in self.log}, {"reads", "is"})
+
+    def test_manyAtOnce(self) -> None:
+        """More than are handled in one turn are handled in the next."""
+        self.patch(txrealtime.reactor, "_AT_ONCE", 2)
+        for number in range(5):
+            self.watch(str(number)).peer.send(b"x")
+        for expected in (2, 4, 5):
+            self.reactor.doIteration(0)
+            self.assertEqual(len(set(self.log)), expected)
+        self.assertEqual(len(self.log), 5)
