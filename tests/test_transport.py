@@ -118,6 +118,25 @@ class MessageTests(WireTestCase):
         self.assertEqual(self.session.handshake.address, "unix")
 
 
+class SubprotocolTests(WireTestCase):
+    def test_theFirst(self) -> None:
+        """A browser that offers some goes on only when one of them is chosen (RFC 6455, 4.1)."""
+        client = self.openWebSocket(headers={"Sec-WebSocket-Protocol": "v2.example, v1.example"})
+        self.assertEqual(client.response.headers["sec-websocket-protocol"], "v2.example")
+        client.send("4hello")
+        self.assertEqual(self.owner.heard, ["hello"])
+
+    def test_none(self) -> None:
+        client = self.openWebSocket()
+        self.assertNotIn("sec-websocket-protocol", client.response.headers)
+
+    def test_twiceTheSame(self) -> None:
+        """Twice the same is against RFC 6455, 4.1."""
+        client = self.webSocket(headers={"Sec-WebSocket-Protocol": "a, a"})
+        self.assertEqual(client.response.error[:2], (400, 3))
+        self.assertEqual(self.owners, [])
+
+
 class BackpressureTests(WireTestCase):
     def test_producer(self) -> None:
         client = self.openWebSocket()

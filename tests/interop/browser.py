@@ -93,7 +93,10 @@ class ChatServer:
 
     :param log: the file for what it prints.
     :param arguments: its options, but `--listen`.
+    :cvar folder: where it runs.
     """
+
+    folder = ROOT
 
     def __init__(self, log: Path, *arguments: str) -> None:
         self.log = log
@@ -109,7 +112,7 @@ class ChatServer:
         command = self.command()
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
         until = time.monotonic() + WITHIN
         while True:
             try:
@@ -146,12 +149,19 @@ class ChatServer:
 class Window:
     """
     One person at the chat: a Chromium with a new profile, and what can be done and seen in its page.
+
+    :param flags: further options of Chromium.
     """
 
-    def __init__(self, url: str, folder: str, size: tuple[int, int]) -> None:
+    def __init__(self, url: str, folder: str, size: tuple[int, int], *flags: str) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
-        for flag in (*ALONE, f"--user-data-dir={folder}/profile", f"--window-size={size[0]},{size[1] + 100}"):
+        for flag in (
+            *ALONE,
+            *flags,
+            f"--user-data-dir={folder}/profile",
+            f"--window-size={size[0]},{size[1] + 100}",
+        ):
             options.add_argument(flag)
         self.url = url
         self.downloads = Path(folder, "downloads")

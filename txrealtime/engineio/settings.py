@@ -72,7 +72,9 @@ class Settings:
     )
     cookie: str = setting("", "name of a cookie with the session id, for load balancers; none by default")
     compressionThreshold: int = setting(
-        1024, "smallest polling response that is compressed, in bytes; 0 for never"
+        1024,
+        "smallest polling response that is compressed, and with perMessageDeflate the smallest message, "
+        "in bytes; 0 for never",
     )
     perMessageDeflate: bool = setting(False, "compress WebSocket messages (costs memory and CPU per client)")
 

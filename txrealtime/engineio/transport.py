@@ -84,7 +84,9 @@ class WebSocketTransport(FrameProtocol):
             await self._opener.verify(handshake, self.name, "GET")
         finally:
             transport.resumeProducing()
-        return None
+        # Engine.IO is none of them, and a browser gives up when none is chosen.  Clients offer one for
+        # what stands between us, so take the first, as Node's server does.
+        return protocols[0] if protocols else None
 
     def opened(self) -> None:
         self.writable = True
