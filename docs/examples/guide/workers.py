@@ -1,0 +1,41 @@
+"""
+Several workers behind a load balancer: what one sends, the clients of all receive, by way of Redis.
+
+Run it three times, with three ports, and nginx before them, see nginx-three.conf::
+
+    twistd -n realtime --app workers:socketio --listen tcp:5000:interface=127.0.0.1 --trusted-proxy 127.0.0.1
+"""
+
+import os
+
+from flask import Flask, request
+
+from txrealtime.flask import SocketIO, emit, join_room
+
+app = Flask(__name__)
+socketio = SocketIO(app, message_queue=os.environ.get("QUEUE", "redis://127.0.0.1:6379"))
+
+
+@app.get("/")
+def page():
+    return f"worker {os.getpid()}\n"
+
+
+@socketio.on("who")
+def who():
+    """Which worker this client is at, and where the worker sees it."""
+    return os.getpid(), request.remote_addr
+
+
+@socketio.on("join")
+def join(room):
+    join_room(room)
+
+
+@socketio.on("say")
+def say(text, room=None):
+    emit("said", text, to=room, broadcast=room is None)
+
+
+if __name__ == "__main__":
+    socketio.run(app, port=5000)
