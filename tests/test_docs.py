@@ -120,6 +120,8 @@ class PageTestCase(TestCase):
 
     async def runPage(self, page: str, *languages: str) -> None:
         """Run the blocks of a page; only those in some languages if these are named."""
+        if page.startswith("guide/"):
+            self.folder /= "guide"  # where its programs are
         redis = None
         for block in blocksOf(page):
             if BROKER in block.text:

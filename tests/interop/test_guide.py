@@ -101,6 +101,17 @@ class SendingTests(GuideTestCase):
 
 
 class BroadcastingTests(GuideTestCase):
+    def test_everybodyAnswers(self) -> None:
+        self.serve("broadcasting")
+        ada = self.visitor(answers={"question": lambda text: f"Ada to {text}"})
+        grace = self.visitor(answers={"question": lambda text: f"Grace to {text}"})
+        ada.emit("ask everybody", "why?")
+        self.assertEqual(grace.next(), ("question", "why?"))
+        came = [ada.next() for _ in range(3)]
+        self.assertEqual(came.pop(0), ("question", "why?"))
+        self.assertEqual(sorted(came), [("answered", "Ada to why?"), ("answered", "Grace to why?")])
+        self.assertEqual(grace.left(), [])
+
     def test_broadcasting(self) -> None:
         """From a handler, a view and a thread."""
         self.serve("broadcasting")

@@ -26,6 +26,12 @@ def handle_message(message):
     send(message, broadcast=True, include_self=False)  # to everybody else
 
 
+@socketio.on("ask everybody")
+def ask_everybody(question):
+    # The callback is called once for each client that answers.
+    emit("question", question, broadcast=True, callback=lambda answer: emit("answered", answer))
+
+
 # Outside of a handler there is no client to answer: the methods of the SocketIO object go to everybody.
 
 
