@@ -4,7 +4,12 @@ The chapters of the guide: each program of docs/examples/guide, run as its docst
 
 from __future__ import annotations
 
+from tests.interop.browser import CHROMEDRIVER, CHROMIUM, DESKTOP, Window, webdriver
+from tests.interop.clients import FOLDER, requireJavaScriptClient
 from tests.interop.visitors import GUIDE, GuideTestCase
+from tests.support import requirePart
+
+CDN = "https://cdn.jsdelivr.net/npm/socket.io-client@4.8.4/dist/socket.io.min.js"
 
 
 class InitializationTests(GuideTestCase):
@@ -16,6 +21,22 @@ class InitializationTests(GuideTestCase):
             client = self.visitor(transport=transport)
             client.emit("my event", {"data": "Größe"})
             self.assertEqual(client.next(), ("my response", {"heard": {"data": "Größe"}}))
+
+    def test_browser(self) -> None:
+        """Its page, with the client from npm in place of the one from the network."""
+        requirePart(webdriver, "selenium is not installed")
+        requirePart(CHROMIUM and CHROMEDRIVER, "no chromium, or no chromedriver (Debian: chromium-driver)")
+        requireJavaScriptClient("socket.io-client-4")
+        bundle = FOLDER / "node_modules" / "socket.io-client-4" / "dist" / "socket.io.min.js"
+        script = bundle.read_text("utf-8").replace("</script", "<\\/script")
+        self.serve("initialization")
+        page = self.folder / "page.html"
+        page.write_text(page.read_text().replace(f' src="{CDN}">', f">{script}"))
+        window = Window(self.url, str(self.folder / "browser"), DESKTOP)
+        self.addCleanup(window.driver.quit)
+        window.driver.get(window.url)
+        window.sees("li", "connected", 'my response: {"heard":{"data":"I\'m connected!"}}')
+        self.assertEqual(window.complaints(), [])
 
 
 class ReceivingTests(GuideTestCase):
