@@ -4,37 +4,58 @@ The link to other servers: what it says of itself, what it keeps and what it cou
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from txrealtime.cluster import bus, outgoing
 from txrealtime.cluster.bus import MemoryBus, MemoryHub
+from txrealtime.cluster.interfaces import IPublisherOwner, Subscription
 from txrealtime.cluster.line import Backoff
 from txrealtime.cluster.link import Link, LinkStatus
 from txrealtime.errors import BusError
 
-BACKOFF = Backoff(first=0.25, last=1.0, timeout=5.0)
+BACKOFF = Backoff(first=0.25, last=0.8, timeout=5.0, settle=1.0)
 
 
 class LinkTestCase(SynchronousTestCase):
     """
-    Two servers on a hub.
+    Two servers on a hub: `link` speaks, `other` hears.  Only the other has started.
     """
 
     def setUp(self) -> None:
+        self.logged: list[tuple[LogLevel, str]] = []
+        observer = lambda event: self.logged.append((event["log_level"], formatEvent(event)))  # noqa: E731
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.clock = Clock()
         self.hub = MemoryHub()
-        self.heard: list[tuple[str, bytes]] = []
+        self.heard: list[int] = []
         self.statuses: list[LinkStatus] = []
         self.link = self.makeLink()
         self.link.watch(self.statuses.append)
         self.other = self.makeLink()
-        self.other.subscribe("t", lambda topic, payload: self.heard.append((topic, payload)))
+        self.other.subscribe("t", lambda topic, payload: self.heard.append(int(payload.split()[0])))
         self.other.start()
         self.clock.advance(0)
 
-    def makeLink(self, **options: object) -> Link:
-        link = Link(MemoryBus(self.hub), self.clock, backoff=BACKOFF, **options)
-        self.addCleanup(lambda: (link.stop(), self.clock.advance(2)))
+    def makeLink(self, way: MemoryBus | None = None, **options: Any) -> Link:
+        link = Link(way or MemoryBus(self.hub), self.clock, backoff=BACKOFF, **options)
+
+        self.addCleanup(lambda: self.clock.advance(10))
+        self.addCleanup(link.stop)
+        return link
+
+    def ready(self, link: Link | None = None) -> Link:
+        link = link or self.link
+        link.start()
+        self.clock.advance(0)
+        self.assertIs(link.status, LinkStatus.READY)
         return link
 
     def say(self, *numbers: int) -> None:
@@ -43,76 +64,512 @@ class LinkTestCase(SynchronousTestCase):
 
     def assertHeard(self, *numbers: int) -> None:
         self.clock.advance(0)
-        self.assertEqual([int(payload) for _, payload in self.heard], list(numbers))
+        self.assertEqual(self.heard, list(numbers))
 
     def elapse(self, seconds: float) -> None:
         """Let time pass in small steps, as it does."""
         self.clock.pump([0.05] * round(seconds / 0.05))
 
+    def subscriptionsAreNotAnswered(self) -> list[Deferred[None]]:
+        """From now on the hub answers none; whoever calls does, by these."""
+        asked: list[Deferred[None]] = []
 
-class MessagesTests(LinkTestCase):
-    def test_inOrderWhenReady(self) -> None:
+        def subscribe(subscriber: object, subscription: Subscription) -> Deferred[None]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        self.patch(bus._Subscriber, "subscribe", subscribe)
+        return asked
+
+    def warnings(self, text: str = "") -> list[str]:
+        """What was logged from warnings on, if it has this text."""
+        return [line for level, line in self.logged if level >= LogLevel.warn and text in line]
+
+
+class StatusTests(LinkTestCase):
+    def test_start(self) -> None:
+        self.assertEqual((self.link.status, self.link.reason), (LinkStatus.STOPPED, "not started"))
+        ready = self.link.whenReady()
+        self.link.start()
+        self.link.start()
+        self.assertIs(self.link.status, LinkStatus.CONNECTING)
+        self.assertNoResult(ready)
+        self.clock.advance(0)
+        self.successResultOf(ready)
+        self.successResultOf(self.link.whenReady())
+        self.assertEqual(self.statuses, [LinkStatus.CONNECTING, LinkStatus.READY])
+        self.assertEqual((len(self.hub.publishers), len(self.hub.subscribers)), (2, 2))
+        self.assertEqual(self.warnings(), [])
+
+    def test_notReadyBeforeAllIsConfirmed(self) -> None:
+        asked = self.subscriptionsAreNotAnswered()
+        self.link.subscribe("a", print)
+        self.link.start()
+        self.clock.advance(0)
+        self.assertEqual(len(asked), 2)
+        asked[0].callback(None)
+        self.link.subscribe("b", print)
+        asked[1].callback(None)
+        self.assertIs(self.link.status, LinkStatus.CONNECTING)
+        asked[2].callback(None)
+        self.assertIs(self.link.status, LinkStatus.READY)
+
+    def test_neverConfirmed(self) -> None:
+        self.subscriptionsAreNotAnswered()
+        self.link.start()
+        self.elapse(BACKOFF.timeout + 0.1)
+        self.assertEqual(self.link.reason, "no answer within 5 s")
+        self.assertIs(self.link.status, LinkStatus.CONNECTING)
+        self.assertEqual(len(self.hub.subscribers), 1)
+
+    def test_brokerIsNotThere(self) -> None:
+        self.other.stop()
+        self.hub.stop()
+        link = self.makeLink()
+        link.start()
+        self.elapse(10)
+        self.assertEqual((link.status, link.reason), (LinkStatus.CONNECTING, "the hub is stopped"))
+        self.assertEqual(len(self.warnings("no link to memory: the hub is stopped")), 1)
+        self.hub.start()
+        self.elapse(1)
+        self.assertEqual((link.status, link.counts.outages), (LinkStatus.READY, 0))
+
+    def test_outage(self) -> None:
+        self.ready()
+        self.hub.stop()
+        self.assertEqual((self.link.status, self.link.counts.outages), (LinkStatus.DEAF, 1))
+        self.assertEqual(len(self.warnings("the link to memory is deaf: the hub")), 2)
+        ready = self.link.whenReady()
+        self.elapse(3)
+        self.hub.start()
+        # The recovery takes no longer than the longest delay and a second.
+        self.elapse(BACKOFF.last + BACKOFF.settle + 0.1)
+        self.successResultOf(ready)
+        self.assertRegex(self.link.reason, r"^ready again after [345]\.\d s$")
+        self.assertEqual(len(self.warnings("is ready again after")), 2)
+        self.assertEqual(len(self.warnings("here: nothing")), 2)
+        self.assertTrue(3 < self.link.counts.deafFor < 5)
+        expected = [LinkStatus.CONNECTING, LinkStatus.READY, LinkStatus.DEAF, LinkStatus.READY]
+        self.assertEqual(self.statuses, expected)
+
+    def test_everyOutageIsLogged(self) -> None:
+        self.ready()
+        for count in range(1, 4):
+            self.hub.cutSubscribers()
+            self.elapse(2)
+            self.assertEqual(self.link.counts.outages, count)
+            self.assertEqual(len(self.warnings("is deaf: the hub has cut it")), 2 * count)
+            self.assertEqual(len(self.warnings("is ready again")), 2 * count)
+
+    def test_theReasonIsLoggedOnceInAnOutage(self) -> None:
+        self.hub.stop()
+        self.logged.clear()
+        for number in range(30):
+            self.other._changed(f"reason {number}")
+            self.other._changed("reason 0")
+        self.assertLessEqual(len(self.warnings("reason 0")), 1)
+        self.assertLessEqual(len(self.warnings()), 10)
+
+    def test_watcherRaises(self) -> None:
+        link = self.makeLink()
+        link.watch(lambda status: 1 / 0)
+        heard: list[LinkStatus] = []
+        link.watch(heard.append)
+        self.ready(link)
+        link.stop()
+        self.assertEqual(heard, [LinkStatus.CONNECTING, LinkStatus.READY, LinkStatus.STOPPED])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
+    def test_stop(self) -> None:
+        waiting = self.link.whenReady()
+        self.successResultOf(self.link.stop())  # it does not run, so nothing happens
+        self.assertNoResult(waiting)
+        self.successResultOf(self.ready().stop())
+        self.assertIs(self.statuses[-1], LinkStatus.STOPPED)
+        self.assertEqual((len(self.hub.publishers), len(self.hub.subscribers)), (1, 1))
+        self.other.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopWhileItConnects(self) -> None:
+        for seconds in (0.0, 0.1, 0.3, 1.0):
+            self.hub.stop()
+            link = self.makeLink()
+            link.subscribe("t", print)
+            link.start()
+            self.elapse(seconds)
+            self.hub.start()
+            waiting = [link.whenReady(), link.whenSubscribed("t")]
+            cancelled = link.whenReady()
+            cancelled.cancel()
+            self.failureResultOf(cancelled, CancelledError)
+            self.successResultOf(link.stop())
+            for deferred in waiting:
+                self.failureResultOf(deferred, BusError)
+
+    def test_startedAgain(self) -> None:
+        self.link.subscribe("a", print)
+        self.ready()
+        self.successResultOf(self.link.stop())
+        self.ready()
+        self.say(1)
+        self.assertHeard(1)
+        self.successResultOf(self.link.whenSubscribed("a"))
+
+
+class OutgoingTests(LinkTestCase):
+    def test_inOrder(self) -> None:
         self.link.start()
         self.say(1, 2)
-        self.assertEqual(self.heard, [])
-        self.clock.advance(0)
+        self.assertEqual(self.link.counts.published, 0)
+        self.ready()
         self.say(3)
         self.assertHeard(1, 2, 3)
-        self.assertEqual(self.statuses, [LinkStatus.CONNECTING, LinkStatus.READY])
-        self.assertEqual(self.link.counts.published, 3)
-        self.assertEqual(self.other.counts.received, 3)
+        self.assertEqual((self.link.counts.published, self.other.counts.received), (3, 3))
 
     def test_tooLarge(self) -> None:
         link = self.makeLink(maxMessage=10)
+        link.publish("t", b"x" * 10)
         self.assertRaisesRegex(ValueError, "11 bytes.*limit is 10 .maxMessage", link.publish, "t", b"x" * 11)
 
-    def test_queuedWhileTheBrokerIsAway(self) -> None:
-        self.link.start()
-        self.clock.advance(0)
+    def test_waitsWhileTheBrokerIsAway(self) -> None:
+        self.ready()
         self.hub.stop()
-        self.assertIs(self.link.status, LinkStatus.DEAF)
         self.say(1, 2, 3)
         self.elapse(3)
         self.hub.start()
-        self.elapse(2.1)
-        self.assertIs(self.link.status, LinkStatus.READY)
+        self.elapse(2)
         self.assertHeard(1, 2, 3)
-        self.assertEqual(self.statuses[-2:], [LinkStatus.DEAF, LinkStatus.READY])
-        self.assertEqual(self.link.counts.outages, 1)
 
-    def test_afterStop(self) -> None:
+    def test_waitsForTheOthers(self) -> None:
+        """Nothing is said in the second in which others may not be back; what comes then waits its turn."""
+        self.ready()
+        self.hub.stop()
+        self.say(1)
+        self.hub.start()
+        self.elapse(0.5)
+        self.assertEqual(len(self.hub.publishers), 2)
+        self.say(2)
+        self.assertHeard()
+        self.elapse(1)
+        self.say(3)
+        self.assertHeard(1, 2, 3)
+
+    def test_cutAgainMeanwhile(self) -> None:
+        self.ready()
+        self.hub.stop()
+        self.say(1)
+        self.hub.start()
+        self.elapse(0.5)
+        self.hub.stop()
+        self.hub.start()
+        self.elapse(2)
+        self.assertHeard(1)
+
+    def test_subscriberCut(self) -> None:
+        """Who is deaf can speak."""
+        self.ready()
+        self.link.subscribe("t", lambda topic, payload: None)
+        self.clock.advance(0)
+        self.hub.subscribers[-1].end("cut")
+        self.assertIs(self.link.status, LinkStatus.DEAF)
+        self.say(1)
+        self.assertHeard(1)
+
+    def test_unconfirmed(self) -> None:
+        """What was on its way is not sent again, but counted."""
+        self.ready()
+        self.say(1)
+        self.clock.advance(0)
+        self.say(2, 3)
+        self.hub.stop()
+        self.say(4)
+        self.hub.start()
+        self.elapse(2)
+        self.assertHeard(1, 4)
+        self.assertEqual((self.link.counts.unconfirmed, self.link.counts.published), (2, 4))
+        self.assertEqual(len(self.warnings("here: 2 unconfirmed")), 1)
+
+    def test_theOldestGo(self) -> None:
+        link = self.link = self.makeLink(maxQueued=10 * (1 + 2 + outgoing.OVERHEAD))
+        link.start()
+        self.say(*range(10, 99))
+        self.assertEqual(link.counts.dropped, 79)
+        self.assertEqual(len(self.warnings("the queue is full")), 1)
+        self.ready(link)
+        self.assertHeard(*range(89, 99))
+
+    def test_largerThanTheQueue(self) -> None:
+        link = self.makeLink(maxQueued=100)
+        link.start()
+        link.publish("t", b"x" * 101)
+        self.assertEqual(link.counts.dropped, 1)
+        self.ready(link)
+        link.publish("t", b"1" * 101)
+        self.clock.advance(0)
+        self.assertEqual(self.heard, [int("1" * 101)])
+
+    def test_slowBroker(self) -> None:
+        """No more than the window is with it, and the rest follows in order."""
+        self.ready()
+        self.hub.pause()
+        filling = b"x" * 100_000
+        for number in range(10):
+            self.link.publish("t", b"%d %b" % (number, filling))
+        self.assertEqual(self.link.counts.published, 3)
+        self.assertEqual(self.link._outgoing.line.connection.unconfirmed, 3)
+        self.hub.resume()
+        self.assertHeard(*range(10))
+        self.assertEqual(self.link.counts.dropped, 0)
+
+    def test_refused(self) -> None:
+        self.ready()
+        self.logged.clear()
+        owner: IPublisherOwner = self.link._outgoing
+        for _ in range(3):
+            owner.refused("NOPERM")
+        self.assertEqual(self.link.counts.refused, 3)
+        self.assertEqual(self.warnings(), ["memory refused a message: NOPERM"])
+
+    def test_stopSaysWhatWaits(self) -> None:
+        self.ready()
+        self.hub.pause()
+        for number in range(5):
+            self.link.publish("t", b"%d %b" % (number, b"x" * 100_000))
+        stopped = self.link.stop()
+        self.clock.advance(1)
+        self.assertNoResult(stopped)
+        self.hub.resume()
+        self.successResultOf(stopped)
+        self.assertHeard(*range(5))
+        self.say(9)
+        self.assertEqual((self.link.counts.dropped, self.link.counts.unconfirmed), (1, 0))
+
+    def test_stopWithoutTheBroker(self) -> None:
+        self.ready()
+        self.hub.pause()
+        self.say(1, 2)
+        stopped = self.link.stop()
+        self.clock.advance(outgoing.STOP_WITHIN)
+        self.successResultOf(stopped)
+        self.assertEqual(self.link.counts.unconfirmed, 2)
+        away = self.makeLink()
+        self.hub.stop()
+        away.start()
+        away.publish("t", b"1")
+        self.successResultOf(away.stop())
+        self.assertEqual(away.counts.dropped, 1)
+
+
+class IncomingTests(LinkTestCase):
+    def test_subscribeAndUnsubscribe(self) -> None:
+        self.ready()
+        heard: list[tuple[str, bytes]] = []
+        self.link.subscribe("a", lambda *message: heard.append(message))
+        confirmed = self.link.whenSubscribed("a")
+        self.assertNoResult(confirmed)
+        self.clock.advance(0)
+        self.successResultOf(confirmed)
+        self.other.publish("a", b"1")
+        self.clock.advance(0)
+        self.other.publish("a", b"2")
+        self.link.unsubscribe("a")
+        self.link.unsubscribe("a")
+        self.clock.advance(0)
+        self.assertEqual(heard, [("a", b"1")])
+        self.failureResultOf(self.link.whenSubscribed("a"), BusError)
+
+    def test_unsubscribedBeforeItIsConfirmed(self) -> None:
+        self.ready()
+        self.link.subscribe("a", print)
+        waiting, cancelled = self.link.whenSubscribed("a"), self.link.whenSubscribed("a")
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        self.link.unsubscribe("a")
+        self.failureResultOf(waiting, BusError)
+        self.link.subscribe("a", print)
+        self.clock.advance(0)
+        self.successResultOf(self.link.whenSubscribed("a"))
+
+    def test_unsubscribedWhileItConnects(self) -> None:
+        self.link.subscribe("a", print)
+        self.link.start()
+        self.link.unsubscribe("a")
+        self.clock.advance(0)
+        self.assertIs(self.link.status, LinkStatus.READY)
+
+    def test_twice(self) -> None:
+        self.link.subscribe("a", print)
+        self.assertRaisesRegex(ValueError, "'a' has been subscribed to", self.link.subscribe, "a", print)
+
+    def test_pattern(self) -> None:
+        heard: list[str] = []
+        self.link.subscribe("a*", lambda topic, payload: heard.append(topic), True)
+        self.ready()
+        for topic in ("a1", "b1", "a2"):
+            self.other.publish(topic, b"")
+        self.clock.advance(0)
+        self.assertEqual(heard, ["a1", "a2"])
+
+    def test_patternsThatTheBrokerLacks(self) -> None:
+        way = MemoryBus(self.hub)
+        way.patterns = False
+        link = self.makeLink(way)
+        self.assertRaisesRegex(ValueError, "memory has no patterns.*'a.'", link.subscribe, "a*", print, True)
+
+    def test_againAfterAnOutage(self) -> None:
+        self.ready()
+        self.hub.stop()
+        heard: list[bytes] = []
+        self.link.subscribe("late", lambda topic, payload: heard.append(payload))
+        self.assertNoResult(self.link.whenSubscribed("late"))
+        self.assertNoResult(self.other.whenSubscribed("t"))
+        self.hub.start()
+        self.elapse(2)
+        self.say(1)
+        self.other.publish("late", b"2")
+        self.assertHeard(1)
+        self.assertEqual(heard, [b"2"])
+        self.successResultOf(self.other.whenSubscribed("t"))
+
+    def test_receiverRaises(self) -> None:
+        failing: list[Callable[[], object]] = [lambda: 1 / 0] * 3 + [lambda: {}["key"]] + [lambda: None]
+        self.link.subscribe("t", lambda topic, payload: failing.pop(0)())
+        self.ready()
+        self.say(*range(5))
+        self.assertHeard(*range(5))
+        self.assertEqual((self.link.counts.failures, self.link.counts.received), (4, 5))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertIs(self.link.status, LinkStatus.READY)
+
+    def test_tooLarge(self) -> None:
+        small = self.makeLink(maxMessage=10)
+        heard: list[bytes] = []
+        small.subscribe("t", lambda topic, payload: heard.append(payload))
+        self.ready(small)
+        self.ready()
+        for size in (10, 11, 12, 10):
+            self.link.publish("t", b"1" * size)
+        self.clock.advance(0)
+        self.assertEqual([len(payload) for payload in heard], [10, 10])
+        self.assertEqual((small.counts.oversized, small.counts.received), (2, 2))
+        self.assertEqual(len(self.warnings("too large, and thrown away: t")), 1)
+
+    def test_refusedLater(self) -> None:
+        """A subscription that the broker refuses is no link: better none than one with holes."""
+        self.ready()
+        self.hub.pause()
+        self.link.subscribe("a", print)
+        asked = self.hub.subscribers[-1]._asked[-1]
+        asked.errback(BusError("NOPERM"))
+        self.assertEqual(self.link.reason, "cannot subscribe to 'a': NOPERM")
+        self.assertIs(self.link.status, LinkStatus.DEAF)
+        self.hub.resume()
+        self.elapse(1)
+        self.assertIs(self.link.status, LinkStatus.READY)
+
+    def test_refusedAtFirst(self) -> None:
+        asked = self.subscriptionsAreNotAnswered()
+        self.link.subscribe("a", print)
         self.link.start()
         self.clock.advance(0)
-        self.say(1)
-        stopped = self.link.stop()
-        self.assertNoResult(stopped)
-        self.assertHeard(1)
-        self.successResultOf(stopped)
-        self.say(2)
-        self.assertEqual(self.link.counts.dropped, 1)
-        self.failureResultOf(self.makeLink().whenSubscribed("x"), BusError)
+        asked[1].errback(BusError("NOPERM"))
+        self.assertEqual(self.link.reason, "cannot subscribe to 'a': NOPERM")
+        self.assertIs(self.link.status, LinkStatus.CONNECTING)
+        asked[0].callback(None)  # too late
+        self.assertEqual(len(self.hub.subscribers), 1)
 
 
 class HeartbeatTests(LinkTestCase):
     def test_brokerHangs(self) -> None:
-        self.link.start()
-        self.clock.advance(0)
+        self.ready()
+        self.elapse(3)
         self.hub.pause()
-        self.elapse(11)
+        self.elapse(10)
         self.assertIs(self.link.status, LinkStatus.DEAF)
-        self.assertIn("heartbeat", self.link.reason + str(self.link._journal._complaints))
+        self.assertEqual(len(self.warnings("is deaf: the heartbeat did not come back within 5 s")), 2)
         self.say(1)
+        self.elapse(10)
+        self.assertEqual(len(self.warnings("no answer within 5 s")), 2)
         self.hub.resume()
         self.elapse(3)
         self.assertIs(self.link.status, LinkStatus.READY)
         self.assertHeard(1)
 
-    def test_subscriberCut(self) -> None:
-        self.link.start()
-        self.clock.advance(0)
-        self.hub.cutSubscribers()
-        self.say(1)
+    def test_messagesOfOthersAreNoHeartbeat(self) -> None:
+        """Half of the link may be gone, and the other half not."""
+        self.ready()
+        self.link.subscribe("t", lambda topic, payload: None)
+        self.hub.publishers[-1].beat = lambda topic, payload: None
+        for number in range(22):
+            self.other.publish("t", b"%d" % number)
+            self.elapse(0.5)
+        self.assertEqual(self.link.counts.outages, 1)
+        self.assertEqual(self.other.counts.outages, 0)
+
+    def test_notCounted(self) -> None:
+        self.ready()
+        self.elapse(60)
+        self.assertEqual((self.link.counts.published, self.link.counts.received), (0, 0))
+        self.assertEqual(self.link.counts.outages, 0)
+
+    def test_busyProcess(self) -> None:
+        """What came while this process did something else is read before anything is missed."""
+        self.ready()
+        self.elapse(5.05)
+        self.hub.pause()
+        self.clock.advance(20)
+        self.assertIs(self.link.status, LinkStatus.READY)
+        self.hub.resume()
         self.elapse(1)
-        self.say(2)
-        self.assertHeard(2)
-        self.assertEqual(self.link.counts.unconfirmed, 0)
+        self.assertIs(self.link.status, LinkStatus.READY)
+        self.hub.pause()
+        self.elapse(5)
+        self.clock.advance(20)
+        self.elapse(2)
+        self.assertIs(self.link.status, LinkStatus.DEAF)
+
+    def test_prefix(self) -> None:
+        link = self.makeLink(prefix="ours")
+        topics: list[str] = []
+        self.other.subscribe("ours-heartbeat-*", lambda topic, payload: topics.append(topic), True)
+        self.clock.advance(0)
+        self.ready(link)
+        self.assertEqual(len(topics), 1)
+
+
+class BackoffTests(LinkTestCase):
+    def attempts(self, seconds: float) -> list[float]:
+        """When it tried to connect, in these seconds; to publish, say."""
+        times: list[float] = []
+        opened = MemoryBus.openPublisher
+
+        def openPublisher(bus: MemoryBus, reactor: Any, owner: Any) -> Any:
+            if owner is self.link._outgoing:
+                times.append(self.clock.seconds())
+            return opened(bus, reactor, owner)
+
+        self.patch(MemoryBus, "openPublisher", openPublisher)
+        self.elapse(seconds)
+        return times
+
+    def test_delays(self) -> None:
+        self.ready()
+        self.hub.stop()
+        times = [0.0, *self.attempts(60)]
+        delays = [later - earlier for earlier, later in pairwise(times)]
+        self.assertGreaterEqual(delays[0], BACKOFF.first / 2)
+        self.assertLessEqual(delays[0], BACKOFF.first + 0.1)
+        self.assertLessEqual(max(delays), BACKOFF.last + 0.1)
+        self.assertGreaterEqual(min(delays[3:]), BACKOFF.last / 2 - 0.1)
+        self.assertGreater(len({round(delay, 2) for delay in delays}), 3)
+
+    def test_beginsAnewWhenItWasReady(self) -> None:
+        self.ready()
+        self.hub.stop()
+        self.elapse(20)
+        self.hub.start()
+        self.elapse(3)
+        self.hub.stop()
+        began = self.clock.seconds()
+        self.assertLessEqual(self.attempts(1)[0] - began, BACKOFF.first + 0.1)
