@@ -233,6 +233,15 @@ class OperationTests(AcrossTestCase):
         self.settle()
         self.assertIn("a room", self.socketOf(self.three, self.carol).rooms)
 
+    def test_joinTooMany(self) -> None:
+        """One with as many as maxRooms stays out, which is logged where it is; the others join."""
+        socket = self.socketOf(self.three, self.carol)
+        socket._connection.maxRooms = 1
+        self.one.to("blue").join("final")
+        self.settle()
+        self.assertNotIn("final", socket.rooms)
+        self.assertIn("final", self.socketOf(self.two, self.bob).rooms)
+
     def test_leave(self) -> None:
         self.three.to("red").leave("red")
         self.settle()

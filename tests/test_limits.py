@@ -361,6 +361,27 @@ class RequestTimeoutTests(WireTestCase):
                 self.assertFalse(link.disconnecting)
                 link.lose()
 
+    def test_laterRequests(self) -> None:
+        """One that dribbles on a connection where others were answered has no more time."""
+        for shortWays in (True, False):
+            self.makeEngine(shortWays=shortWays)
+            self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
+            for path in ("/engine.io/?EIO=4&transport=polling&sid=x", "/page"):
+                link = Link().connect(self.site)
+                request = self.requestBytes("GET", path, {"X": "x" * 100})
+                link.deliver(request)
+                self.assertIn(b"HTTP/1.1 40", link.take())
+                start = self.clock.seconds()
+                for byte in request:
+                    link.deliver(bytes([byte]))
+                    self.clock.advance(1)
+                    if link.disconnecting:
+                        break
+                # What is not the engine's begins there, and has its time anew at twisted.web.
+                self.assertLessEqual(self.clock.seconds() - start, 30 + len("GET /page"), (shortWays, path))
+                self.assertEqual(link.take(), b"")
+                link.lose()
+
     def test_waitingIsNotSlow(self) -> None:
         """A GET that waits for messages has arrived long ago, whatever its client sends meanwhile."""
         for shortWays in (True, False):

@@ -398,7 +398,9 @@ class SlowReaderTests(ResourceTestCase):
 class DeadPeerTests(ResourceTestCase):
     async def test_halfOpen(self) -> None:
         """A peer that is gone without a word is found by the heartbeat."""
-        program, url = await self.serve("--ping-interval", "1", "--ping-timeout", "1")
+        program, url = await self.serve(
+            "--ping-interval", "1", "--ping-timeout", "1", "--handshake-timeout", "2"
+        )
         before = self.files(program)
         for _ in range(5):
             await deferToThread(self.webSocket, url)

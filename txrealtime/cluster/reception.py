@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Reply, Target, Tell
+from txrealtime.errors import LimitExceeded
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.directory import Directory
 from txrealtime.socketio.handler import Handler, run
@@ -69,7 +70,7 @@ class Reception:
         for socket in self._here(join.target):
             try:
                 socket.join(*join.rooms)
-            except ValueError as error:  # another socket's own room
+            except (LimitExceeded, ValueError) as error:  # a room too many, or another socket's own
                 _log.warn("another server's join() of {socket}: {error}", socket=socket.label, error=error)
 
     def leave(self, leave: Leave) -> None:
