@@ -27,7 +27,7 @@ from twisted.trial.unittest import TestCase
 from tests.hostile.means import HostileTestCase, callsOf, keptBy
 from tests.interop import test_twistd
 from tests.memory import clientFrame
-from tests.support import ROOT, TWISTD, Program, requirePart, run, startProgram
+from tests.support import ROOT, TWISTD, Program, makeCertificate, requirePart, run, startProgram
 
 APPLICATION = """
 from txrealtime import Server
@@ -159,8 +159,6 @@ class ResourceTestCase(TestCase):
         self.peers = ExitStack()
         self.addCleanup(self.peers.close)
 
-    makeCertificate = test_twistd.ServingTests.makeCertificate
-
     async def serve(
         self, *arguments: str, files: int = 0, secure: bool = False, path: str = ""
     ) -> tuple[Program, str]:
@@ -173,7 +171,7 @@ class ResourceTestCase(TestCase):
         """
         listen = "tcp:0:interface=127.0.0.1"
         if secure:
-            self.makeCertificate()
+            makeCertificate(self.folder / "pair.pem")
             listen = "ssl:0:interface=127.0.0.1:privateKey=pair.pem"
         command = [
             TWISTD,
