@@ -13,7 +13,6 @@ A page of Flask speaks to everyone too::
 from pathlib import Path
 
 from flask import Flask, request, send_file
-from twisted.internet import reactor
 
 from txrealtime import Server
 
@@ -29,7 +28,7 @@ def page():
 @app.post("/announce")
 def announce():
     # Flask's views run in threads, and the server in the reactor's.
-    reactor.callFromThread(realtime.emit, "said", request.get_data(as_text=True))
+    realtime.callFromThread(realtime.emit, "said", request.get_data(as_text=True))
     return "announced\n"
 
 

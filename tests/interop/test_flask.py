@@ -1,0 +1,123 @@
+"""
+An application of Flask on this server, with python-socketio's clients and its handlers in real threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from twisted.trial.unittest import TestCase
+
+from tests.interop.brokers import Redis
+from tests.interop.clients import FOLDER, RealtimeServer, python, untilListening
+from tests.support import ROOT, Program, freePort, startProgram
+
+APP = FOLDER / "py" / "flask_app.py"
+SECONDS = float(os.environ.get("CROWD_SECONDS", "10"))
+"For how long a crowd has handlers block; two minutes by hand."
+
+
+class FlaskServer(RealtimeServer):
+    """
+    flask_app.py, served by twistd.
+    """
+
+    def __init__(self, case: TestCase, **environment: str) -> None:
+        super().__init__(case, "--app", "flask_app:socketio")
+        self.environment = environment
+
+    async def start(self) -> None:
+        environment = {"PYTHONPATH": f"{ROOT}:{APP.parent}", **self.environment}
+        self.program = startProgram(self._case, self._command, environment=environment)
+        await untilListening(self.program, self.port)
+
+
+class FlaskTests(TestCase):
+    async def play(self, *urls: str) -> None:
+        """Have a client do all it can."""
+        client = startProgram(self, python("flask_scenario.py", *urls))
+        await client.whenEnded(timeout=120)
+        reports = [json.loads(line) for line in client.output.splitlines() if line.startswith('{"step"')]
+        self.assertEqual([report["step"] for report in reports if not report["ok"]], [], client.output)
+        self.assertEqual(len(reports), 5, client.output)
+
+    async def test_twistd(self) -> None:
+        server = FlaskServer(self)
+        await server.start()
+        await self.play(server.url)
+        await server.stop()
+
+    async def test_ordered(self) -> None:
+        """With async_handlers=False, and as few threads as there can be."""
+        server = FlaskServer(self, ORDERED="yes", THREADS="2")
+        await server.start()
+        await self.play(server.url)
+        await server.stop()
+
+    async def test_twoServers(self) -> None:
+        """They share a queue."""
+        redis = await Redis(self).start()
+        servers = [FlaskServer(self, QUEUE=redis.url) for _ in range(2)]
+        for server in servers:
+            await server.start()
+        await self.play(*[server.url for server in servers])
+        for server in servers:
+            await server.stop()
+
+    async def run_(self, *arguments: str) -> tuple[Program, str]:
+        """`socketio.run(app)`, and where."""
+        port = freePort()
+        environment = {"PYTHONPATH": str(ROOT)}
+        program = startProgram(self, [sys.executable, str(APP), str(port)], environment=environment)
+        await untilListening(program, port)
+        return program, f"http://127.0.0.1:{port}"
+
+    async def test_run(self) -> None:
+        """It ends well on SIGTERM."""
+        program, url = await self.run_()
+        await self.play(url)
+        program.signal("TERM")
+        self.assertEqual(await program.whenEnded(), 0, program.output)
+
+    async def test_stop(self) -> None:
+        """stop() in a handler makes run() return."""
+        program, url = await self.run_()
+        code = f"import socketio; c = socketio.Client(); c.connect({url!r}); c.emit('stop'); c.wait()"
+        startProgram(self, [sys.executable, "-c", code])
+        self.assertEqual(await program.whenEnded(), 0, program.output)
+
+    async def test_stuckHandler(self) -> None:
+        """One that never returns does not keep the server from ending: it is named, and left behind."""
+        server = FlaskServer(self)
+        await server.start()
+        code = (
+            "import socketio; c = socketio.Client(); c.on('is stuck', lambda: print('stuck', flush=True)); "
+            f"c.connect({server.url!r}); c.emit('stuck'); c.wait()"
+        )
+        await startProgram(self, [sys.executable, "-c", code]).whenPrinted("stuck")
+        await server.stop()
+        self.assertRegex(server.program.output, r"handler-\d+ is left behind: / 'stuck' has run for")
+
+    async def test_crowd(self) -> None:
+        """While the handlers of 200 clients block, others are answered, and nobody is lost."""
+        server = FlaskServer(self)
+        await server.start()
+        crowd = startProgram(self, python("flask_crowd.py", server.url, str(SECONDS), "200"))
+        await crowd.whenEnded(timeout=SECONDS + 90)
+        (line,) = [line for line in crowd.output.splitlines() if line.startswith("{")]
+        report = json.loads(line)
+        self.assertEqual((report["lost"], report["errors"]), (0, []), crowd.output)
+        self.assertGreater(report["fewest"], 0)
+        self.assertGreater(report["poller"], 0)
+        await server.stop()
+
+    async def test_flaskRun(self) -> None:
+        """The command says what to do instead."""
+        environment = {"PYTHONPATH": f"{ROOT}:{APP.parent}"}
+        command = [sys.executable, "-m", "flask", "--app", "flask_app", "run"]
+        program = startProgram(self, command, environment=environment)
+        self.assertEqual(await program.whenEnded(), 1)
+        self.assertIn("twistd -n realtime --app flask_app:socketio", program.output)
+        self.assertNotIn("Traceback", program.output)
