@@ -5,9 +5,10 @@ test:    ; scripts/test
 fuzz:    ; scripts/fuzz
 soak:    ; scripts/soak
 differential: ; scripts/differential
+conformance: ; scripts/conformance
 lint:    ; scripts/test tests.test_checks.LintTests
 types:   ; scripts/test tests.test_checks.TypeTests
 docs:    ; scripts/test tests.test_checks.DocumentationTests
 format:  ; .venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
-.PHONY: chat test fuzz soak differential lint types docs format
+.PHONY: chat test fuzz soak differential conformance lint types docs format

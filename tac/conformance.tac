@@ -10,6 +10,9 @@ ECHO_PORT           9001   Autobahn's, of WebSocket itself
 CLIENT_PORT         3210   socket.io-client's own, without connection state recovery
 ENGINE_CLIENT_PORT  3212   engine.io-client's own
 ==================  =====  ====================================================================
+
+For Autobahn's, SHORT_WAYS=no leaves all reading to Autobahn, and CERTIFICATE=pair.pem, a file with a key and
+its certificate, is for wss. `make conformance` starts this file by itself.
 """
 
 import os

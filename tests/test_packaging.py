@@ -18,6 +18,7 @@ LEFT_OUT = (
     ".git",
     ".venv",
     "node_modules",
+    ".fetched",
     "_build",
     "build",
     "dist",

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from twisted.application.internet import TCPServer
+from twisted.application.internet import SSLServer, TCPServer
 from twisted.application.service import MultiService, Service
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
@@ -351,13 +353,23 @@ class EchoFrames(FrameProtocol):
         self.sendBytes(data)
 
 
-def echoFactory() -> FrameFactory:
+def echoFactory(
+    shortWays: bool = True, perMessageDeflate: bool = True, protocol: type[EchoFrames] = EchoFrames
+) -> FrameFactory:
     """
     WebSocket without Engine.IO: the limits, the framing and the compression that sessions have.
+
+    :param shortWays: whether plain frames are read without Autobahn.
     """
-    # The largest messages of the suite have 16 MiB.
-    settings = Settings(maxPayload=1 << 25, perMessageDeflate=True)
-    return FrameFactory(settings, reactor, EchoFrames)
+    settings = Settings(
+        # The largest messages of the suite have 16 MiB.
+        maxPayload=1 << 25,
+        perMessageDeflate=perMessageDeflate,
+        # Answers of any size are compressed: most cases of compression have small ones.
+        compressionThreshold=1,
+        shortWays=shortWays,
+    )
+    return FrameFactory(settings, reactor, protocol)
 
 
 # -- all together
@@ -369,8 +381,10 @@ def conformance(environ: Mapping[str, str]) -> MultiService:
 
     :param environ: may name other ports: PORT for the protocol suites but Engine.IO 3's, EIO3_PORT for that,
         ECHO_PORT for Autobahn's, CLIENT_PORT for socket.io-client's and ENGINE_CLIENT_PORT for
-        engine.io-client's.
+        engine.io-client's. For Autobahn's suite it may also turn off SHORT_WAYS with `no`, and name a PEM
+        file with a key and its CERTIFICATE, to speak TLS.
     """
+    certificate = environ.get("CERTIFICATE")
     service = MultiService()
     protocols = ProtocolServers()
     protocols3 = ProtocolServers(allowEIO3=True)
@@ -383,10 +397,15 @@ def conformance(environ: Mapping[str, str]) -> MultiService:
     for variable, port, factory in (
         ("PORT", 3000, protocols.site("/socket.io")),
         ("EIO3_PORT", 3001, protocols3.site("/engine.io")),
-        ("ECHO_PORT", 9001, echoFactory()),
+        ("ECHO_PORT", 9001, echoFactory(environ.get("SHORT_WAYS") != "no")),
         ("CLIENT_PORT", 3210, client.site(Resource())),
         ("ENGINE_CLIENT_PORT", 3212, Site(engineRoot)),
     ):
         chosen = int(environ.get(variable, port))
-        TCPServer(chosen, factory, interface="127.0.0.1").setServiceParent(service)
+        if certificate and variable == "ECHO_PORT":
+            pair = PrivateCertificate.loadPEM(Path(certificate).read_bytes())
+            listening: Service = SSLServer(chosen, factory, pair.options(), interface="127.0.0.1")
+        else:
+            listening = TCPServer(chosen, factory, interface="127.0.0.1")
+        listening.setServiceParent(service)
     return service
