@@ -14,5 +14,5 @@ mistake in the Autobahn that serves cannot cancel itself out.
 `mutants`
     echoes that are broken on purpose: what proves that the cases find something
 `__main__`
-    all cases, against tac/conformance.tac, and the report that docs/conformance.rst shows
+    all cases, against tac/conformance.tac, and the report in docs/conformance.rst
 """

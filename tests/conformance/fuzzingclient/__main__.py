@@ -31,7 +31,10 @@ from tests.conformance.fuzzingclient.suite import FETCHED, VERSION, Suite, fetch
 from tests.conformance.fuzzingclient.verdicts import OK, Verdict, grades, matching, problems, read
 from tests.support import ROOT, TWISTD, freePort, makeCertificate
 
-PAGE = ROOT / "docs" / "conformance" / "fuzzingclient.txt"
+PAGE = ROOT / "docs" / "conformance.rst"
+
+MARK = ".. What follows is written by make conformance.\n"
+"The line of the page after which the report stands."
 
 QUICK = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*")
 "All groups but those of compression, which takes place above TLS."
@@ -69,9 +72,9 @@ def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/conformance",
-        description="Play all cases of Autobahn's fuzzingclient against tac/conformance.tac, and write "
-        f"{PAGE.relative_to(ROOT)} once all have been played. It takes half an hour; an interrupted run goes "
-        "on where it was. Ends with 1 when a case is not OK that could be.",
+        description="Play all cases of Autobahn's fuzzingclient against tac/conformance.tac, and write the "
+        f"report in {PAGE.relative_to(ROOT)} once all have been played. It takes half an hour; one that is "
+        "interrupted goes on where it was. Ends with 1 when a case is not OK that could be.",
     )
     parser.add_argument(
         "--run",
@@ -238,8 +241,7 @@ def main() -> int:
     found = [f"{run.name}: {line}" for run in runs for line in problems(results.of(run), chosen[run], True)]
     if all(case in results.of(run) for run in RUNS for case in wanted[run]):
         told = [(run.title, wanted[run], results.of(run)) for run in RUNS]
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(report(versions(), suite.titles, told))
+        PAGE.write_text(PAGE.read_text().partition(MARK)[0] + MARK + report(versions(), suite.titles, told))
         print(f"-- wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
     print(*found, f"{sum(map(len, chosen.values()))} cases, {len(found)} not passed", sep="\n")
     return 1 if found else 0

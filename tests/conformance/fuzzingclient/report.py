@@ -1,5 +1,5 @@
 """
-The report that docs/conformance.rst includes: tables, in reStructuredText.
+The report in docs/conformance.rst: tables, in reStructuredText.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def report(
     :param titles: of the groups of cases.
     :param runs: for each its title, the cases that it has, and what came of them.
     """
-    lines = [".. Written by `make conformance`.", ""]
+    lines = [""]
     lines.append("Of " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
     for title, cases, verdicts in runs:
         lines += ["", title, "-" * len(title), "", *_table(titles, cases, verdicts)]
