@@ -59,6 +59,21 @@ HEARTBEAT = (
 )
 
 
+def crowd(name: str, url: str, clients: int, seed: int) -> list[str]:
+    """The command that runs clients of one kind."""
+    arguments = [url, str(clients), str(seed)]
+    if name == "python-socketio":
+        return [sys.executable, str(ROOT / "tests/soak/crowd.py"), *arguments]
+    return [str(NODE), str(ROOT / "tests/soak/crowd.cjs"), name, *arguments]
+
+
+def requireClients() -> None:
+    """Skip (or fail) without what the crowds are made of."""
+    for name in ("socket.io-client-4", "socket.io-client-2.5"):
+        requireJavaScriptClient(name)
+    requirePythonClient("socketio", "aiohttp")
+
+
 class Round:
     """Crowds of clients that live for a while."""
 
@@ -78,11 +93,7 @@ class Round:
                 clients -= CROWD
 
     def start(self, name: str, clients: int) -> None:
-        arguments = [self._url, str(clients), str(self._choices.randrange(1 << 30))]
-        if name == "python-socketio":
-            command = [sys.executable, str(ROOT / "tests/soak/crowd.py"), *arguments]
-        else:
-            command = [str(NODE), str(ROOT / "tests/soak/crowd.cjs"), name, *arguments]
+        command = crowd(name, self._url, clients, self._choices.randrange(1 << 30))
         self.crowds.append((name, clients, startProgram(self._case, command)))
 
     async def live(self, seconds: float) -> None:
@@ -126,13 +137,24 @@ class Round:
         return totals, complaints
 
 
+class HonestyTests(TestCase):
+    async def test_clientsNoticeALoss(self) -> None:
+        """Of a server that loses a message in five, each kind of client complains."""
+        requireClients()
+        server = RealtimeServer(self, "--app", "tests.soak.mutant:server", "--allow-eio3")
+        await server.start()
+        for name in CROWDS:
+            program = startProgram(self, crowd(name, server.url, 3, SEED))
+            complaint = await program.whenPrinted('"violation"')
+            self.assertIn("tick", complaint)
+            await program.stop()
+
+
 class SoakTests(TestCase):
     timeout = MINUTES * 60 + 400
 
     async def test_soak(self) -> None:
-        for name in ("socket.io-client-4", "socket.io-client-2.5"):
-            requireJavaScriptClient(name)
-        requirePythonClient("socketio", "aiohttp")
+        requireClients()
         print(f"\nsoak: {CLIENTS} clients for {MINUTES:g} minutes, seed {SEED}", flush=True)
         choices = random.Random(SEED)
         await self.startServer()
