@@ -568,6 +568,7 @@ class OptionTests(FlaskTestCase):
             self.make(async_mode="gevent", engineio_logger=True, logger=False, monitor_clients=True)
         (warning,) = caught
         self.assertIn("change nothing here: async_mode, engineio_logger", str(warning.message))
+        self.assertEqual(self.socketio.async_mode, "threading")
 
     def test_unknown(self) -> None:
         self.assertIn("'pings'", str(self.assertRaises(TypeError, self.make, pings=3)))

@@ -57,6 +57,8 @@ class SocketIO:
     """
 
     reason = _Reasons
+    async_mode = "threading"
+    """What handlers run in, as Flask-SocketIO would call it."""
 
     def __init__(self, app: Flask | None = None, **options: Any) -> None:
         self.server_options: dict[str, Any] = {}
