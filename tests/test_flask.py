@@ -449,6 +449,19 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(self.ask(handler, client), [0, __name__, "/static/x"])
         self.assertEqual(set(ran), {"teardown"})
 
+    def test_copied(self) -> None:
+        """What a handler leaves to a thread may have its context, and answer its client."""
+        client = self.join()
+
+        def handler() -> None:
+            session = flask.session
+            session["user"] = "ann"
+            task = flask.copy_current_request_context(lambda: emit("user", flask.session["user"]))
+            self.socketio.start_background_task(task).join(30)
+
+        self.ask(handler, client)
+        self.assertEqual(self.received(client), [("user", ["ann"])])
+
     def login(self) -> Any:
         @self.app.get("/login")
         def login() -> str:

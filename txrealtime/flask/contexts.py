@@ -109,6 +109,10 @@ class _EventContext(RequestContext):
         self._after_request_functions = []
         self._cv_tokens = []
 
+    def copy(self) -> RequestContext:
+        """What ``copy_current_request_context`` gives to a callback or a task."""
+        return RequestContext(self.app, self.request.environ, request=self.request, session=self._session)
+
     def match_request(self) -> None:
         """The first event's context has."""
 
