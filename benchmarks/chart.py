@@ -108,7 +108,7 @@ def drawGrowth(results: Results, file: Path) -> None:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(shown))
     figure.savefig(file, dpi=120)
 
 
