@@ -8,6 +8,7 @@ An event `do` has an object: `op`, the audience as `rooms` and `except`, and wha
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from txrealtime import AckTimeout, Audience, Server, Socket
@@ -84,6 +85,10 @@ async def heard(socket: Socket, audience: Audience, order: Any) -> list[Any]:
     return told
 
 
+async def counts(socket: Socket, audience: Audience, order: Any) -> dict[str, Any]:
+    return asdict(server.cluster.link.counts)
+
+
 @server.cluster.on("news")
 def news(*args: Any) -> None:
     told.append(list(args))
@@ -96,5 +101,5 @@ def double(number: int) -> int:
 
 OPERATIONS = {
     function.__name__: function
-    for function in (enter, emit, join, leave, disconnect, fetch, call, keep, tell, ask, heard)
+    for function in (enter, emit, join, leave, disconnect, fetch, call, keep, tell, ask, heard, counts)
 }

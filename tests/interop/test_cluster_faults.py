@@ -1,0 +1,144 @@
+"""
+What goes wrong between servers, as their clients see it: three servers, fifteen clients, and a real Redis.
+
+All the time each server counts upwards to everybody. Whatever happens, a server's own clients miss nothing
+and stay connected, and nobody gets a number twice or out of order; what others miss was said in the time of
+the fault, and the servers have told so.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.interop.brokers import Redis
+from tests.interop.clients import RealtimeServer, javaScript, requireJavaScriptClient
+from tests.support import Program, startProgram
+
+SERVERS = 3
+CLIENTS = 5
+"Of each server."
+
+LEASE = 15.0
+"Seconds after which a server that is not heard of is gone."
+
+
+class ClusterFaultsTests(TestCase):
+    timeout = 240
+
+    async def setUp(self) -> None:
+        requireJavaScriptClient("socket.io-client-4")
+        self.redis = await Redis(self).start()
+        self.servers = [
+            RealtimeServer(self, "--app", "tests.interop.member:server", "--bus", self.redis.url)
+            for _ in range(SERVERS)
+        ]
+        for server in self.servers:
+            await server.start()
+            await server.program.whenPrinted("is ready")
+        urls = [server.url for server in self.servers]
+        self.clients: Program = startProgram(self, javaScript("faults.cjs", str(CLIENTS), *urls))
+        await self.reported("counting")
+        await deferLater(reactor, 0.5)
+        self.began = time.time()
+
+    async def reported(self, event: str) -> Any:
+        """What the clients have reported, once they have."""
+        return json.loads(await self.clients.whenPrinted(f'{{"event":"{event}"', timeout=90))
+
+    def order(self, line: str) -> None:
+        self.clients.transport.write(f"{line}\n".encode())
+
+    async def printed(self, text: str) -> None:
+        """Wait until each server has said so."""
+        for server in self.servers:
+            await server.program.whenPrinted(text, timeout=90)
+
+    async def finished(self) -> Any:
+        """Count a second longer, then check what holds after each fault, and return the report."""
+        ended = time.time()
+        await deferLater(reactor, 1)
+        self.order("finish")
+        report = await self.reported("finished")
+        self.assertEqual((report["wrong"], report["disconnected"]), ([], 0))
+        self.assertTrue(report["complete"], report)
+        for sender, receiver, first, last, _ in report["missing"]:
+            self.assertNotEqual(sender, receiver, "a server's own clients miss nothing")
+            self.assertGreater(first, (self.began - 1) * 1000, report["missing"])
+            self.assertLess(last, ended * 1000, report["missing"])
+        return report
+
+    async def stopServers(self) -> None:
+        for server in self.servers:
+            await server.stop()
+
+    async def test_redisKilledAndRestarted(self) -> None:
+        await self.redis.stop()
+        await self.printed("is deaf")
+        noticed = time.time()
+        await deferLater(reactor, 2)
+        await self.redis.start()
+        await self.printed("is ready again")
+        report = await self.finished()
+        for sender, _, _, last, count in report["missing"]:
+            # What was said when the loss was known has waited, and came.
+            self.assertLess(last, (noticed + 0.5) * 1000)
+            self.assertLessEqual(count, report["counts"][sender]["unconfirmed"] + 5)
+        self.assertEqual([counts["dropped"] for counts in report["counts"]], [0] * SERVERS)
+        self.assertEqual([counts["outages"] for counts in report["counts"]], [1] * SERVERS)
+        await self.stopServers()
+
+    async def test_redisPaused(self) -> None:
+        self.redis.pause()
+        await deferLater(reactor, 20)
+        self.redis.resume()
+        await self.printed("is ready again")
+        report = await self.finished()
+        for sender, _, _, _, count in report["missing"]:
+            self.assertLessEqual(count, report["counts"][sender]["unconfirmed"] + 5)
+        self.assertEqual([counts["outages"] for counts in report["counts"]], [1] * SERVERS)
+        for server, counts in zip(self.servers, report["counts"], strict=True):
+            self.assertIn("the heartbeat did not come back", server.program.output)
+            self.assertIn(f"{counts['unconfirmed']} unconfirmed", server.program.output)
+        await self.stopServers()
+
+    async def test_subscribersKilled(self) -> None:
+        await self.redis.cli("CLIENT", "KILL", "TYPE", "pubsub")
+        await self.printed("is ready again")
+        report = await self.finished()
+        self.assertEqual([counts["unconfirmed"] for counts in report["counts"]], [0] * SERVERS)
+        self.assertEqual([counts["outages"] for counts in report["counts"]], [1] * SERVERS)
+        await self.stopServers()
+
+    async def test_serverKilled(self) -> None:
+        """Its sockets are there until the lease is over, and nobody waits longer than asked for them."""
+        self.order("gone 2")
+        await self.reported("gone")
+        self.servers[2].program.signal("KILL")
+        await self.servers[2].program.whenEnded()
+        killed = reactor.seconds()
+        self.order("ask")
+        first = await self.reported("asked")
+        self.assertTrue(first["answers"].get("timeout"), first)
+        self.assertEqual(sorted(first["answers"]["answers"]), [0] * CLIENTS + [1] * CLIENTS)
+        self.assertEqual(len(first["answers"]["servers"]), 1)
+        self.assertLess(first["took"], 20_000)
+        await deferLater(reactor, max(0.0, killed + LEASE + 5 - reactor.seconds()))
+        asked = len(self.clients.output)
+        self.order("ask")
+        while '"took"' not in self.clients.output[asked:]:
+            await deferLater(reactor, 0.05)
+        lines = self.clients.output[asked:].splitlines()
+        second = json.loads(next(line for line in lines if "asked" in line))
+        self.assertEqual(len(second["people"]), 2 * CLIENTS)
+        self.assertEqual(sorted(second["answers"]["answers"]), [0] * CLIENTS + [1] * CLIENTS)
+        self.assertNotIn("timeout", second["answers"])
+        del self.servers[2]
+        report = await self.finished()
+        self.assertEqual(report["missing"], [])
+        await self.stopServers()
