@@ -112,14 +112,23 @@ class Client:
         self.pending.add(late)
         await self.socket.emit(event, args, callback=answered)
 
+    @property
+    def isDeaf(self):
+        """Whether it has stopped reading without a word, as it does when an answer ends in the middle."""
+        reading = self.socket.eio.read_loop_task
+        return reading is not None and reading.done()
+
     def late(self, event):
-        if not self.gone.is_set():
+        if not self.gone.is_set() and not self.isDeaf:
             violated(f"no ack of {event} on {self.transports}")
 
     async def act(self):
         try:
             while True:
                 await asyncio.sleep(EVERY / 2 + choices.uniform(0, EVERY))
+                if self.isDeaf:
+                    self.disconnected("deaf")
+                    return
                 await self.actOnce(choices.randrange(100))
         except socketio.exceptions.SocketIOError:
             pass  # it has just been disconnected
