@@ -15,8 +15,8 @@ from pathlib import Path
 from benchmarks.peers import ENVIRONMENTS, ROOT, TLS
 
 PYTHON = {
-    "txrealtime": ["--editable", str(ROOT)],
-    "speed": ["--editable", f"{ROOT}[speed]"],
+    "txrealtime": ["--editable", f"{ROOT}[redis]"],
+    "speed": ["--editable", f"{ROOT}[speed,redis]"],
     "python": [
         "python-socketio==5.18.1",
         "python-engineio==4.15.1",
@@ -27,6 +27,7 @@ PYTHON = {
         "flask-socketio==5.7.0",
         "gevent==26.9.0",
         "gevent-websocket==0.10.1",
+        "redis[hiredis]==8.1.0",
         "simple-websocket==1.1.0",
     ],
     "flask": ["--editable", f"{ROOT}[flask,speed]"],
@@ -34,7 +35,7 @@ PYTHON = {
 }
 
 NODE = {
-    "node": ["socket.io@4.8.4", "ws@8", "bufferutil@4"],
+    "node": ["socket.io@4.8.4", "ws@8", "bufferutil@4", "@socket.io/redis-adapter@8.3.0", "redis@5.8.2"],
     # Later ones do not run on Node 20.
     "eiows": ["socket.io@4.8.4", "eiows@9.2.0"],
 }

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -249,6 +250,57 @@ class Running:
     def memory(self) -> int:
         """Bytes of it that are in memory."""
         return machine.residentMemory(self.pid)
+
+
+class RunningCluster:
+    """
+    Five servers of a kind that are one over a Redis of their own: one that says, and four that hear.
+
+    All of them share the servers' core, and the Redis is on the load's.
+
+    :ivar servers: their processes.
+    """
+
+    SERVERS = 5
+    SETTLING = 3.0
+    "Seconds that they have to hear each other."
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.servers: list[Running] = []
+
+    def __enter__(self) -> RunningCluster:
+        with ExitStack() as stack:
+            port = str(_freePort())
+            command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", ""]
+            self.redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            stack.callback(self.redis.wait)
+            stack.callback(self.redis.kill)
+            time.sleep(0.5)
+            for number in range(self.SERVERS):
+                variables = {**self.peer.variables, "BUS": f"redis://127.0.0.1:{port}"}
+                peer = replace(self.peer, name=f"{self.peer.name}-{number}", variables=variables)
+                self.servers.append(stack.enter_context(Running(peer)))
+            time.sleep(self.SETTLING)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the servers have used so far, without the Redis."""
+        return sum(server.cpu() for server in self.servers)
+
+    def redisCPU(self) -> float:
+        """Seconds of CPU that the Redis has used so far."""
+        return machine.cpuTime(self.redis.pid)
+
+    def memory(self) -> int:
+        """Bytes of the servers that are in memory."""
+        return sum(server.memory() for server in self.servers)
 
 
 def _freePort() -> int:

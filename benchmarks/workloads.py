@@ -21,7 +21,7 @@ from statistics import quantiles
 from typing import Any
 
 from benchmarks.load import Loop, Tally, Wrong, openAll
-from benchmarks.peers import Peer, Running
+from benchmarks.peers import Peer, Running, RunningCluster
 from benchmarks.polling import PollingClient
 from benchmarks.websocket import Asker, Crowd, Exchange, Listener, Rotation, WebSocketClient, dumps
 
@@ -98,6 +98,8 @@ class Meter:
 
     def __init__(self, running: Running) -> None:
         self._running = running
+        self._redis: Callable[[], float] | None = getattr(running, "redisCPU", None)
+        self._redisBefore = self._redis() if self._redis else 0.0
         self._server, self._generator, self._wall = running.cpu(), time.process_time(), time.perf_counter()
 
     def read(self, count: int, latencies: Sequence[float]) -> dict[str, float]:
@@ -117,6 +119,7 @@ class Meter:
             "generatorBusy": generator / wall,
             "rate": count / wall,
             "memory": self._running.memory(),
+            **({"redis": (self._redis() - self._redisBefore) / count * 1e6} if self._redis else {}),
         }
 
 
@@ -274,6 +277,39 @@ class Broadcast(Steady):
             loop, self.connections, lambda opened: Listener(loop, running.address, opened, crowd)
         )
         return Clients(loop, crowd, crowd.clients)
+
+
+class Across(Steady):
+    """
+    What one says on a server of its own, all on four other servers get; the cost is that of one delivery, of
+    all five together.
+    """
+
+    PEERS = frozenset({"txrealtime", "txrealtime-speed", "node-ws", "python-socketio"})
+
+    def run(self, peers: Sequence[Peer], effort: Effort, running: dict[str, Running]) -> Iterator[Sample]:
+        chosen = [peer for peer in peers if peer.name in self.PEERS]
+        with ExitStack() as stack:
+            clusters: dict[str, Any] = {
+                peer.name: stack.enter_context(RunningCluster(peer)) for peer in chosen
+            }
+            yield from super().run(chosen, effort, clusters)
+
+    def prepare(self, loop: Loop, running: Any) -> Clients:
+        crowd = Crowd([text(i) for i in range(4)])
+        first, *others = running.servers
+        crowd.clients = openAll(loop, 1, lambda opened: Listener(loop, first.address, opened, crowd))
+        for server in others:
+            crowd.clients += openAll(
+                loop,
+                self.connections // len(others),
+                partial(self._listener, loop, server.address, crowd),
+            )
+        return Clients(loop, crowd, crowd.clients)
+
+    @staticmethod
+    def _listener(loop: Loop, address: Any, crowd: Crowd, opened: Callable[[], None]) -> Listener:
+        return Listener(loop, address, opened, crowd)
 
 
 class Connecting(Workload):
@@ -457,6 +493,7 @@ WORKLOADS: list[Workload] = [
     Acknowledged("json-8", "ack, 1 KiB JSON, 8 in flight", record, inFlight=8),
     Acknowledged("large", "ack, 64 KiB, 1 in flight", partial(text, size=1 << 16), values=8, connections=20),
     Broadcast("broadcast", "broadcast to 1,000", "delivery", connections=1000),
+    Across("cluster", "broadcast to 4 servers x 250", "delivery", connections=1000),
     Acknowledged("polling", "long polling, POST and GET", text, client=PollingClient, unit="round trip"),
     Connecting("connect", "connect by WebSocket", "connection"),
     Memory("memory", "idle WebSocket connections", "connection"),

@@ -1,10 +1,11 @@
-// The application on Node's Socket.IO; ENGINE names the WebSocket server below it, KEY and CERT make it TLS.
+// The application on Node's Socket.IO; ENGINE names the WebSocket server below it, KEY and CERT make it TLS, and
+// BUS is the URL of a Redis that connects it with others.
 const { readFileSync } = require("fs");
 const { createRequire } = require("module");
 const installed = createRequire(process.env.MODULES + "/");
 const { Server } = installed("socket.io");
 
-const { PORT, ENGINE, KEY, CERT } = process.env;
+const { PORT, ENGINE, KEY, CERT, BUS } = process.env;
 const server = KEY
   ? require("https").createServer({ key: readFileSync(KEY), cert: readFileSync(CERT) })
   : require("http").createServer();
@@ -20,4 +21,14 @@ io.on("connection", (socket) => {
   socket.on("broadcast", (payload) => io.emit("news", payload));
 });
 
-server.listen(Number(PORT), "127.0.0.1", 1024);
+async function main() {
+  if (BUS) {
+    const publisher = installed("redis").createClient({ url: BUS });
+    const subscriber = publisher.duplicate();
+    await Promise.all([publisher.connect(), subscriber.connect()]);
+    io.adapter(installed("@socket.io/redis-adapter").createAdapter(publisher, subscriber));
+  }
+  server.listen(Number(PORT), "127.0.0.1", 1024);
+}
+
+main();

@@ -1,5 +1,5 @@
 """
-The application on python-socketio, served by uvicorn on uvloop.
+The application on python-socketio, served by uvicorn on uvloop; BUS connects it with others by a Redis.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import Any
 import socketio
 import uvicorn
 
-server = socketio.AsyncServer(async_mode="asgi", http_compression=False)
+bus = os.environ.get("BUS")
+manager = socketio.AsyncRedisManager(bus) if bus else None
+server = socketio.AsyncServer(async_mode="asgi", http_compression=False, client_manager=manager)
 
 
 @server.event

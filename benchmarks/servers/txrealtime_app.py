@@ -1,7 +1,8 @@
 """
 The application on txrealtime, for ``twistd realtime --app txrealtime_app:server``.
 
-Run as a program it is the resource in an ordinary site of twisted.web, as in somebody's existing application.
+BUS in the environment connects it with others. Run as a program it is the resource in an ordinary site of
+twisted.web, as in somebody's existing application.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from txrealtime import Server, Socket
 
-server = Server()
+server = Server(bus=os.environ.get("BUS"))
 
 
 @server.on("echo")
