@@ -13,7 +13,8 @@ from twisted.logger import globalLogPublisher
 from tests.clusters import SETTLED, ClusterTestCase
 from tests.talk import textOf
 from txrealtime import AckTimeout, Namespace, Person
-from txrealtime.cluster.messages import Alive
+from txrealtime.cluster import reception
+from txrealtime.cluster.messages import Alive, Reply
 from txrealtime.cluster.native import NativeDialect
 from txrealtime.errors import BusError
 from txrealtime.socketio.msgpack import MsgpackParser
@@ -227,11 +228,15 @@ class OperationTests(AcrossTestCase):
         self.assertReaches(self.one.to("final"))
 
     def test_joinAnothersOwnRoom(self) -> None:
-        """Refused at once where it is seen, and otherwise logged where it is."""
-        self.one.to(self.carol.id()).join(self.bob.id())
-        self.two.to(self.carol.id()).join("a room")
+        """Nobody gets what is for one socket: it is refused where both are, and has no effect elsewhere."""
+        dave = self.join(self.three)
         self.settle()
-        self.assertIn("a room", self.socketOf(self.three, self.carol).rooms)
+        self.one.to(self.carol.id()).join(self.bob.id(), dave.id(), "a room")
+        self.settle()
+        self.assertNotIn(dave.id(), self.socketOf(self.three, self.carol).rooms)
+        for private in (self.bob, dave):
+            self.one.to(private.id()).emit("secret")
+            self.assertEqual(self.get(private, self.carol), [[("secret",)], []])
 
     def test_joinTooMany(self) -> None:
         """One with as many as maxRooms stays out, which is logged where it is; the others join."""
@@ -347,6 +352,41 @@ class CallTests(AcrossTestCase):
         self.assertNoResult(answers)
         self.carol.close()
         self.assertEqual(self.resultOf(answers), ["bob"])
+
+    def test_socketHere(self) -> None:
+        """Nobody else is asked, or has to be."""
+        self.hub.stop()
+        self.settle()
+        answers = self.one.to(self.alice.id()).call("ready?")
+        self.answer(self.alice, 1)
+        self.assertEqual(self.resultOf(answers), [1])
+
+    def test_tooManyAreAsked(self) -> None:
+        """A server keeps no more questions than it can; who asks hears of that."""
+        self.patch(reception, "_MAX_ASKED", 0)
+        self.answer(self.carol, 1)
+        first = self.one.to(self.carol.id()).call("ready?", timeout=5)
+        second = self.one.to(self.carol.id()).call("ready?", timeout=5)
+        self.assertEqual(self.resultOf(first), [1])
+        self.advance(5)
+        self.assertEqual(self.failureResultOf(second, AckTimeout).value.servers, ["three"])
+
+    def test_namespaceThatOthersLack(self) -> None:
+        self.assertEqual(self.resultOf(self.one.namespace("/here").call("ready?")), [])
+
+    def test_answersOfAnotherServerCannotBeSent(self) -> None:
+        """It says that they will not come."""
+
+        def refuse(reply: Any) -> Any:
+            raise ValueError("too large")
+
+        writers = self.three.cluster.dialect._writers
+        good = writers[Reply]
+        writers[Reply] = lambda reply: refuse(reply) if reply.values else good(reply)
+        self.answer(self.carol, 1)
+        answers = self.one.to(self.carol.id()).call("ready?")
+        self.assertEqual(self.resultOf(answers), [])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_cancelled(self) -> None:
         answers = self.one.call("ready?")

@@ -221,6 +221,17 @@ class DeferredEmitterTests(ClusterTestCase):
         self.hub.stop()
         self.assertIn("may not have got it", str(self.failureResultOf(said, BusError).value))
 
+    def test_refused(self) -> None:
+        """It is the oldest that is refused: they are answered in order."""
+        self.resultOf(self.emitter.emit("hi"))
+        self.hub.pause()
+        said = [self.emitter.emit("hi") for _ in range(2)]
+        self.emitter._publishing.refused("no permission")
+        self.assertIn("no permission", str(self.failureResultOf(said[0], BusError).value))
+        self.assertNoResult(said[1])
+        self.hub.resume()
+        self.resultOf(said[1])
+
     def test_tooManyWait(self) -> None:
         self.hub.pause()
         self.patch(publishing, "_MAX_WAITING", 10)
