@@ -16,7 +16,7 @@ from benchmarks.peers import ENVIRONMENTS, ROOT, TLS
 
 PYTHON = {
     "txrealtime": ["--editable", f"{ROOT}[redis]"],
-    "speed": ["--editable", f"{ROOT}[speed,redis]"],
+    "speed": ["--editable", f"{ROOT}[speed,redis,emitter]"],
     "python": [
         "python-socketio==5.18.1",
         "python-engineio==4.15.1",

@@ -189,7 +189,7 @@ class Running:
     def __init__(self, peer: Peer, secure: bool = False) -> None:
         self.peer = peer
         self.secure = secure
-        self.address = ("127.0.0.1", _freePort())
+        self.address = ("127.0.0.1", freePort())
         self.log = ENVIRONMENTS / "logs" / f"{peer.name}.log"
 
     def __enter__(self) -> Running:
@@ -271,7 +271,7 @@ class RunningCluster:
 
     def __enter__(self) -> RunningCluster:
         with ExitStack() as stack:
-            port = str(_freePort())
+            port = str(freePort())
             command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", ""]
             self.redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             stack.callback(self.redis.wait)
@@ -303,7 +303,8 @@ class RunningCluster:
         return sum(server.memory() for server in self.servers)
 
 
-def _freePort() -> int:
+def freePort() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
