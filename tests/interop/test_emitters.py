@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from twisted.trial.unittest import TestCase
 
-from tests.interop.brokers import Redis
+from tests.interop.brokers import Redis, rabbitMQ
 from tests.interop.clients import (
     RealtimeServer,
     javaScript,
@@ -120,3 +120,15 @@ class RedisTests(EmittersTestCase):
         await self.serve(self.redis.url, "?dialect=python-socketio&channel=flask-socketio", member)
         await self.emit(*python("emitters.py", "Flask", self.redis.url))
         await self.assertHeard(FIRST, [line for line in SECOND[:-1] if "four" not in line])
+
+
+class RabbitMQTests(EmittersTestCase):
+    async def test_emitter(self) -> None:
+        await self.serve((await rabbitMQ()).url, "")
+        await self.emit(*python("emitters.py", "Emitter", self.bus))
+        await self.assertHeard(FIRST, SECOND)
+
+    async def test_deferredEmitter(self) -> None:
+        await self.serve((await rabbitMQ()).url, "")
+        await self.emit(*python("emitters.py", "DeferredEmitter", self.bus))
+        await self.assertHeard(FIRST, SECOND)
