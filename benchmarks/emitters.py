@@ -19,7 +19,7 @@ KINDS = {"txrealtime": "speed", "python-socketio": "python"}
 "What emits, and the environment that it is installed in."
 
 ROUNDS = 5
-COUNT = 10_000
+COUNT = 3000
 
 
 def main() -> None:
