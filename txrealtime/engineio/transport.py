@@ -4,6 +4,7 @@ A session's WebSocket: packets on top of :mod:`~txrealtime.engineio.websocket`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
@@ -20,6 +21,8 @@ from txrealtime.engineio.websocket import FrameFactory
 from txrealtime.errors import PacketError
 
 __all__ = ["Opener", "WebSocketFactory", "WebSocketTransport"]
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 # RFC 6455, 7.4.1
 _CLOSE_CODES: Final = {CloseReason.SHUTTING_DOWN: 1001, CloseReason.PARSE_ERROR: 1002}
@@ -85,8 +88,9 @@ class WebSocketTransport(FrameProtocol):
         finally:
             transport.resumeProducing()
         # Engine.IO is none of them, and a browser gives up when none is chosen.  Clients offer one for
-        # what stands between us, so take the first, as Node's server does.
-        return protocols[0] if protocols else None
+        # what stands between us, so take the first, as Node's server does; but what is no name at
+        # all (RFC 9110, 5.6.2) must not come back in a header.
+        return next(filter(_TOKEN.fullmatch, protocols), None)
 
     def opened(self) -> None:
         self.writable = True
