@@ -189,7 +189,7 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         reader = self._reader
         try:
             reader.feed(data)
-            while (reply := reader.gets()) is not False:
+            while not self._ended and (reply := reader.gets()) is not False:
                 if self.established:
                     self.received(reply)
                 else:
