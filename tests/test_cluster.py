@@ -313,6 +313,9 @@ class FetchTests(AcrossTestCase):
 
 
 class CallTests(AcrossTestCase):
+    THREE = "three"
+    "The third server's name, as others know it."
+
     def answer(self, client: Client, answer: Any) -> None:
         client.on("ready?", lambda *args: answer)
 
@@ -369,13 +372,13 @@ class CallTests(AcrossTestCase):
         second = self.one.to(self.carol.id()).call("ready?", timeout=5)
         self.assertEqual(self.resultOf(first), [1])
         self.advance(5)
-        self.assertEqual(self.failureResultOf(second, AckTimeout).value.servers, ["three"])
+        self.assertEqual(self.failureResultOf(second, AckTimeout).value.servers, [self.THREE])
 
     def test_namespaceThatOthersLack(self) -> None:
         self.assertEqual(self.resultOf(self.one.namespace("/here").call("ready?")), [])
 
-    def test_answersOfAnotherServerCannotBeSent(self) -> None:
-        """It says that they will not come."""
+    def unsendable(self) -> Deferred[list[Any]]:
+        """Ask carol, whose answer her server cannot send."""
 
         def refuse(reply: Any) -> Any:
             raise ValueError("too large")
@@ -384,9 +387,14 @@ class CallTests(AcrossTestCase):
         good = writers[Reply]
         writers[Reply] = lambda reply: refuse(reply) if reply.values else good(reply)
         self.answer(self.carol, 1)
-        answers = self.one.to(self.carol.id()).call("ready?")
-        self.assertEqual(self.resultOf(answers), [])
+        answers = self.one.to(self.carol.id()).call("ready?", timeout=1)
+        self.settle()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        return answers
+
+    def test_unsendable(self) -> None:
+        """A server says when an answer will not come."""
+        self.assertEqual(self.resultOf(self.unsendable()), [])
 
     def test_cancelled(self) -> None:
         answers = self.one.call("ready?")

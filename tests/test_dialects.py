@@ -76,6 +76,17 @@ class NodeEmitTests(across.EmitTests):
 class NodeOperationTests(across.OperationTests):
     LANGUAGE = NODE
 
+    def test_joinAnothersOwnRoom(self) -> None:
+        """As among Node's servers, who joins a room named by the id of a socket elsewhere is in it."""
+        dave = self.join(self.three)
+        self.settle()
+        self.one.to(self.carol.id()).join(self.bob.id(), dave.id())
+        self.settle()
+        self.one.to(dave.id()).emit("secret")
+        self.assertEqual(self.get(dave, self.carol), [[("secret",)], []])
+        self.one.to(self.bob.id()).emit("hi")
+        self.assertEqual(self.get(self.bob, self.carol), [[("hi",)], [("hi",)]])
+
 
 class NodeFetchTests(across.FetchTests):
     """Nobody tells a server's name, and bytes are what Node makes of them."""
@@ -95,9 +106,15 @@ class NodeFetchTests(across.FetchTests):
 
 
 class NodeCallTests(across.CallTests):
-    """Of several values they have the first, and of clients that go they do not tell."""
+    """Of several values they have the first, and of answers that will not come they do not tell."""
 
     LANGUAGE = NODE
+    THREE = "an unnamed server"
+
+    def test_unsendable(self) -> None:
+        answers = self.unsendable()
+        self.advance(1)
+        self.assertEqual(self.failureResultOf(answers, AckTimeout).value.answers, [])
 
     def test_all(self) -> None:
         for name, client in zip(self.NAMES, self.people, strict=True):
