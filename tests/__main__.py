@@ -72,13 +72,14 @@ def run(names: list[str], folder: str = "_trial_temp") -> Count:
 
 def modules() -> list[str]:
     """All test modules, the long ones first."""
-    files = (ROOT / "tests").rglob("test_*.py")
-    names = [
-        ".".join(file.relative_to(ROOT).with_suffix("").parts)
-        for file in files
-        if "node_modules" not in file.parts
-    ]
+    files = [file.relative_to(ROOT) for file in (ROOT / "tests").rglob("test_*.py")]
+    names = [".".join(file.with_suffix("").parts) for file in files if not _isForeign(file)]
     return sorted(names, key=lambda name: (not name.startswith(LONG), name))
+
+
+def _isForeign(file: Path) -> bool:
+    """Whether a file is not ours, but of what the tests have installed or fetched."""
+    return any(part == "node_modules" or part.startswith((".", "_")) for part in file.parts)
 
 
 def runApart(name: str) -> tuple[str, str, float]:
