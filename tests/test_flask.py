@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import flask
 import flask_login
 from flask import Flask
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txrealtime.errors import AckTimeout
@@ -23,6 +26,7 @@ from txrealtime.flask import (
     rooms,
     send,
 )
+from txrealtime.testing import Client
 
 
 class FlaskTestCase(SynchronousTestCase):
@@ -44,6 +48,45 @@ class FlaskTestCase(SynchronousTestCase):
 
     def received(self, client: SocketIOTestClient, namespace: str | None = None) -> list[tuple[str, Any]]:
         return [(event["name"], event["args"]) for event in client.get_received(namespace)]
+
+
+class WaitingJobs:
+    """Threads that are all taken: what they are given waits."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], object]] = []
+
+    def submit(self, name: str, job: Callable[[], object]) -> None:
+        self.waiting.append(job)
+
+
+class BacklogTests(FlaskTestCase):
+    """
+    Handlers that are slow.
+    """
+
+    def setUp(self) -> None:
+        self.make(handler_threads=4)
+        self.jobs = self.socketio.bridge.jobs = WaitingJobs()
+        server = self.socketio.realtime
+        server.configure(reactor=Clock())
+        server.startService()
+        self.client = Client(server)
+
+    def test_comingAndGoing(self) -> None:
+        """What a client has left behind is counted: it fills no memory by coming again and again."""
+        self.socketio.on_event("slow", lambda text: None)
+        for _ in range(300):
+            self.client.connect("/").addErrback(lambda failure: None)
+            if self.client.isConnected("/"):
+                self.client.emit("slow", "x")
+                self.client.emit("slow", "x")
+                self.client.disconnect("/")
+        most = self.socketio.bridge.mostJobs + 2
+        self.assertLessEqual(len(self.jobs.waiting), most)
+        refused = self.client.connect("/")
+        self.client.flush()
+        self.assertEqual(str(self.failureResultOf(refused).value), "Too many events wait")
 
 
 class HandlerTests(FlaskTestCase):
@@ -96,10 +139,55 @@ class HandlerTests(FlaskTestCase):
 
     def test_resultIsACopy(self) -> None:
         """What other handlers do to it later does not matter to the ack."""
-        bridge, state = self.socketio.bridge, {"names": ["ann"]}
-        copy = bridge.sendable(state)
-        state["names"].append("bob")
-        self.assertEqual(copy, {"names": ["ann"]})
+        for kind in (dict, OrderedDict):
+            bridge, state = self.socketio.bridge, kind(names=["ann"])
+            copy = bridge.sendable(state)
+            state["names"].append("bob")
+            state["more"] = True
+            self.assertEqual(copy, {"names": ["ann"]})
+
+    def test_forNobody(self) -> None:
+        """An empty list of receivers is not everybody, and room 0 is a room."""
+        socketio, client, other = self.socketio, self.join(), self.join()
+
+        @socketio.on("enter")
+        def enter() -> None:
+            join_room(0)
+
+        @socketio.on("tell")
+        def tell() -> None:
+            emit("told", "nobody", to=[])
+            emit("told", "nobody", room=[])
+            emit("told", "room 0", to=0)
+
+        client.emit("enter")
+        for nobody in ([], set(), ()):
+            socketio.emit("told", "nobody", to=nobody)
+        socketio.emit("told", "room 0", to=0)
+        other.emit("tell")
+        self.assertEqual(self.received(client), [("told", ["room 0"])] * 2)
+        self.assertEqual(self.received(other), [])
+
+    def test_noClientNamed(self) -> None:
+        """Who is not named is not everybody either."""
+        client = self.join()
+        self.socketio.disconnect(None)
+        self.socketio.leave_room(None, "red")
+        self.socketio.enter_room(None, "red")
+        self.socketio.emit("news", to="red")
+        self.assertTrue(client.is_connected())
+        self.assertEqual(self.received(client), [])
+
+    def test_valuesThatDoNotCompare(self) -> None:
+        """What has an equality of its own is looked at by nobody."""
+
+        class Array:
+            def __eq__(self, other: object) -> bool:
+                raise ValueError("which of the elements?")
+
+            __hash__ = None  # type: ignore[assignment]
+
+        self.assertRaises(TypeError, self.socketio.emit, "news", Array())
 
     def test_methodsOnly(self) -> None:
         """A client reaches no attribute of a class but its handlers."""

@@ -68,6 +68,27 @@ class PoolTests(SynchronousTestCase):
         self.assertTrue(done.wait(PATIENCE))
         self.assertEqual(len(self.flushLoggedErrors(ValueError, SystemExit)), 2)
 
+    def test_noThreadToBeHad(self) -> None:
+        """What cannot have a thread of its own waits for one that there is."""
+        pool, go, done = self.makePool(2), threading.Event(), threading.Semaphore(0)
+        self.addCleanup(go.set)
+        pool.submit("first", lambda: go.wait(PATIENCE) and done.release())
+        while pool._searching:  # until it has begun
+            threading.Event().wait(0.001)
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        self.patch(threading.Thread, "start", refuse)
+        for _ in range(3):
+            pool.submit("next", done.release)
+        go.set()
+        for _ in range(4):
+            self.assertTrue(done.acquire(timeout=PATIENCE))
+        pool.submit("later", done.release)
+        self.assertTrue(done.acquire(timeout=PATIENCE))
+        self.assertGreaterEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     def test_manyProducers(self) -> None:
         """No job is lost when threads of their own submit and go to sleep between."""
         pool, done = self.makePool(4), threading.Semaphore(0)

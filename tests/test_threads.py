@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet import reactor
@@ -107,6 +108,12 @@ class HandoverTests(SynchronousTestCase):
     def test_waitingForOneself(self) -> None:
         error = self.assertRaises(RuntimeError, self.handover.ask, len, "")
         self.assertIn("len was called in the reactor's thread and would wait for itself", str(error))
+
+    def test_noArgumentsInErrors(self) -> None:
+        """Neither in what is raised nor in what is logged."""
+        error = self.assertRaises(RuntimeError, self.handover.ask, partial(len, "secret"))
+        self.assertIn("len was called", str(error))
+        self.assertNotIn("secret", str(error))
 
     def test_notRunning(self) -> None:
         self.reactor.running = False

@@ -115,7 +115,7 @@ class Handover:
             reactor does not run.
         :raises Disconnected: when the reactor stops before there is a result.
         """
-        name = getattr(function, "__name__", repr(function))
+        name = _nameOf(function)
         if not self._reactor.running:
             raise RuntimeError(f"{name} waits for the reactor, which does not run: start the server first")
         if isInIOThread():
@@ -153,10 +153,16 @@ class Handover:
         except Exception:
             _log.failure(
                 "{name}, called from another thread, failed",
-                name=getattr(function, "__qualname__", repr(function)),
+                name=_nameOf(function),
             )
 
     def _stop(self) -> None:
         self._stopped = True
         for waiter in list(self._waiters):
             waiter.answer(Failure(Disconnected("the server has stopped")))
+
+
+def _nameOf(function: Callable[..., object]) -> str:
+    """What a function is called, for an error or a log: without its arguments, where it has some already."""
+    function = getattr(function, "func", function)
+    return getattr(function, "__qualname__", type(function).__name__)

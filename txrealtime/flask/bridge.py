@@ -68,6 +68,9 @@ class BridgedNamespace(Namespace):
         bridge = self._bridge
         if not bridge.accepts(self.path):
             raise ConnectionRejected("Invalid namespace")
+        if bridge.visitOf(socket).jobs > bridge.mostJobs:
+            # What was running for sockets that it has left is counted nowhere else.
+            raise ConnectionRejected("Too many events wait")
         route = bridge.handlers.find(self.path, "connect")
         if route is None:
             return None
@@ -154,6 +157,8 @@ class Bridge:
         self.spaces: WeakValueDictionary[str, BridgedNamespace] = WeakValueDictionary()
         self.visits: WeakKeyDictionary[Session, Visit] = WeakKeyDictionary()
         self._local = threading.local()
+        settings = server.settings
+        self.mostJobs = self.concurrency + settings.maxWaiting + settings.maxNamespaces
         for path in {"/", *configuration.namespaces, *handlers.paths} - {ANY}:
             self.open(path)
         server.mount(lambda path, auth: self.accepts(path), lambda: BridgedNamespace(self))
@@ -181,9 +186,16 @@ class Bridge:
         """Have a handler called: a Deferred of its result."""
         done: Deferred[Any] = Deferred()
         path = socket.namespace.path
-        job = partial(self._work, done, route, self.visitOf(socket), socket.id, path, event, args)
+        visit = self.visitOf(socket)
+        visit.jobs += 1
+        job = partial(self._work, done, route, visit, socket.id, path, event, args)
         self.jobs.submit(f"{path} {event[:100]!r}", job)
         return done
+
+    def _done(self, visit: Visit, fire: Callable[[Any], None], result: Any) -> None:
+        """A handler has returned, or failed."""
+        visit.jobs -= 1
+        fire(result)
 
     # -- in a handler's thread ---------------------------------------------------------
 
@@ -203,11 +215,11 @@ class Bridge:
                 self.encode(Packet(PacketType.ACK, data=[result], id=0))
         except BaseException as error:
             if self.failed is None or isinstance(error, ConnectionRejected):
-                self.server.callFromThread(done.errback, Failure())
+                self.server.callFromThread(self._done, visit, done.errback, Failure())
                 return
             self.failed(error)
             result = False if event == "connect" else NO_ACK
-        self.server.callFromThread(done.callback, result)
+        self.server.callFromThread(self._done, visit, done.callback, result)
 
     def handle(self, route: Route, visit: Visit, sid: str, path: str, event: str, args: Sequence[Any]) -> Any:
         """Call a handler in its contexts, and the error handlers when it fails: the result of either."""
@@ -367,9 +379,9 @@ class Bridge:
             self.doTo(path, sid, "join", name)
 
     def doTo(self, path: str, to: Any, method: str, *args: Any) -> None:
-        """Have a method of an audience called."""
+        """Have a method of an audience called; of nobody where no client or room is named."""
         audience = self.audience(path, to, None)
-        if audience is not None and self.server.running:
+        if to is not None and audience is not None and self.server.running:
             self.server.callFromThread(getattr(audience, method), *args)
 
     def rooms(self, path: str, sid: str) -> list[str]:

@@ -45,13 +45,15 @@ class Visit:
 
     :ivar environ: as of a WSGI request.
     :ivar session: the fork of the user's session, once a handler has run.
+    :ivar jobs: how many handlers run or wait, also those of sockets that are gone.
     """
 
-    __slots__ = ("__weakref__", "adapter", "environ", "lock", "request", "session")
+    __slots__ = ("__weakref__", "adapter", "environ", "jobs", "lock", "request", "session")
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
         self.lock = Lock()
+        self.jobs = 0
         self.session: ManagedSession | None = None
         self.request: flask.Request | None = None
         self.adapter: Any = None

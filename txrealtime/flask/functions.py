@@ -48,7 +48,7 @@ def emit(
     :raises TypeError: for a value that cannot be sent.
     """
     request = currentEvent("emit()")
-    to = to or room
+    to = room if to is None else to
     if to is None and not broadcast:
         to = request.sid
     _socketio().emit(
@@ -96,7 +96,7 @@ def call(
         event,
         *args,
         namespace=namespace or request.namespace,
-        to=to or room or request.sid,
+        to=next((name for name in (to, room) if name is not None), request.sid),
         timeout=timeout,
         ignore_queue=ignore_queue,
     )

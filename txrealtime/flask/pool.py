@@ -89,7 +89,12 @@ class Pool:
             worker.thread = Thread(
                 target=self._work, args=(worker,), name=f"{self._name}-{len(self._workers)}", daemon=True
             )
-            worker.thread.start()
+            try:
+                worker.thread.start()
+            except RuntimeError:
+                self._searching -= 1
+                self._workers.remove(worker)
+                _log.failure("no thread for handlers beyond {count}", count=len(self._workers))
 
     def _work(self, worker: _Worker) -> None:
         jobs, lock = self._jobs, self._lock

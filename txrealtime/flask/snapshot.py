@@ -25,4 +25,8 @@ def snapshot(value: Any) -> Any:
         return tuple([snapshot(item) for item in value])
     if kind is bytearray:
         return bytes(value)
-    return value
+    if isinstance(value, dict):
+        return {key: snapshot(item) for key, item in list(value.items())}
+    if isinstance(value, list):
+        return [snapshot(item) for item in list(value)]
+    return bytes(value) if isinstance(value, (bytearray, memoryview)) else value

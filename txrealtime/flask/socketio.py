@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import flask
@@ -221,9 +221,8 @@ class SocketIO:
         data = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
         if callback is not None:
             callback = self._inItsContext(callback)
-        self._sender.emit(
-            event, () if data == (None,) else data, namespace or "/", to or room, skip, callback
-        )
+        to = room if to is None else to
+        self._sender.emit(event, _withoutNone(data), namespace or "/", to, skip, callback)
 
     def send(
         self,
@@ -267,11 +266,11 @@ class SocketIO:
         :raises TimeoutError: when it does not answer in time, or has gone.
         :raises RuntimeError: in the reactor's thread, which would wait for itself.
         """
-        to = to or room
+        to = room if to is None else to
         if not isinstance(to, str):
             raise ValueError(f"call() asks one client: expected its sid as to=, not {to!r}")
         data = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
-        return self._sender.call(event, () if data == (None,) else data, namespace or "/", to, timeout)
+        return self._sender.call(event, _withoutNone(data), namespace or "/", to, timeout)
 
     def _inItsContext(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         """A callback that runs in the contexts of the handler that emits."""
@@ -345,6 +344,11 @@ class SocketIO:
         from txrealtime.flask.client import SocketIOTestClient
 
         return SocketIOTestClient(app, self, *args, **options)
+
+
+def _withoutNone(data: Sequence[Any]) -> Sequence[Any]:
+    """Arguments to send: a single ``None`` stands for none."""
+    return () if len(data) == 1 and data[0] is None else data
 
 
 def _sidOfSender() -> str:
