@@ -24,7 +24,7 @@ from twisted.trial.runner import TestLoader, TrialRunner
 ROOT = Path(__file__).resolve().parent.parent
 
 HUNG = 15 * 60
-"Seconds after which a module that has not ended shows where it stands, and ends."
+"Seconds after which a module in a process of its own shows where it stands, and ends."
 
 COUNT = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 
@@ -54,15 +54,18 @@ class Count:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
 
-def run(names: list[str], folder: str = "_trial_temp") -> Count:
+def run(names: list[str], folder: str = "") -> Count:
     """
     Run tests in this process, and print the report.
 
-    :param folder: where they work.
+    :param folder: where they work, as a part of a run of all tests; otherwise nobody waits for their end.
     """
-    faulthandler.dump_traceback_later(HUNG, exit=True)
+    if folder:
+        faulthandler.dump_traceback_later(HUNG, exit=True)
     suite = TestLoader().loadByNames(names, recurse=True)
-    result = TrialRunner(TreeReporter, workingDirectory=folder, logfile="test.log").run(suite)
+    result = TrialRunner(TreeReporter, workingDirectory=folder or "_trial_temp", logfile="test.log").run(
+        suite
+    )
     faulthandler.cancel_dump_traceback_later()
     # A test marked todo passes by failing as it foretold, and fails by passing.
     passed = result.successes + len(result.expectedFailures)
