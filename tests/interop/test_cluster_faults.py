@@ -1,5 +1,5 @@
 """
-What goes wrong between servers, as their clients see it: three servers, fifteen clients, and a real Redis.
+What goes wrong between servers, as their clients see it: three servers, fifteen clients, and a real broker.
 
 All the time each server counts upwards to everybody. Whatever happens, a server's own clients miss nothing
 and stay connected, and nobody gets a number twice or out of order; what others miss was said in the time of
@@ -16,7 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.interop.brokers import Redis
+from tests.interop.brokers import Redis, rabbitMQ
 from tests.interop.clients import RealtimeServer, javaScript, requireJavaScriptClient
 from tests.support import Program, startProgram
 
@@ -28,15 +28,24 @@ LEASE = 15.0
 "Seconds after which a server that is not heard of is gone."
 
 
-class ClusterFaultsTests(TestCase):
+FLOOD = """
+for _, channel in ipairs(redis.call("PUBSUB", "CHANNELS")) do
+    if redis.call("PUBSUB", "NUMSUB", channel)[2] == 3 then
+        return redis.call("PUBLISH", channel, string.rep("0", 40000000))
+    end
+end
+return redis.error_reply("no channel that all read")
+"""
+"Has Redis publish more than it keeps for one subscriber, on a topic of all servers."
+
+
+class FaultsTestCase(TestCase):
     timeout = 240
 
-    async def setUp(self) -> None:
-        requireJavaScriptClient("socket.io-client-4")
-        self.redis = await Redis(self).start()
+    async def start(self, bus: str) -> None:
+        """Start the servers, and let the clients count."""
         self.servers = [
-            RealtimeServer(self, "--app", "tests.interop.member:server", "--bus", self.redis.url)
-            for _ in range(SERVERS)
+            RealtimeServer(self, "--app", "tests.interop.member:server", "--bus", bus) for _ in range(SERVERS)
         ]
         for server in self.servers:
             await server.start()
@@ -77,12 +86,12 @@ class ClusterFaultsTests(TestCase):
         for server in self.servers:
             await server.stop()
 
-    async def test_redisKilledAndRestarted(self) -> None:
-        await self.redis.stop()
-        await self.printed("is deaf")
-        noticed = time.time()
-        await deferLater(reactor, 2)
-        await self.redis.start()
+    async def checkRestarted(self, noticed: float) -> None:
+        """
+        Check what holds when the broker was killed and is back.
+
+        :param noticed: when all servers had told of the loss.
+        """
         await self.printed("is ready again")
         report = await self.finished()
         for sender, _, _, last, count in report["missing"]:
@@ -91,6 +100,54 @@ class ClusterFaultsTests(TestCase):
             self.assertLessEqual(count, report["counts"][sender]["unconfirmed"] + 5)
         self.assertEqual([counts["dropped"] for counts in report["counts"]], [0] * SERVERS)
         self.assertEqual([counts["outages"] for counts in report["counts"]], [1] * SERVERS)
+        await self.stopServers()
+
+
+class RabbitMQFaultsTests(FaultsTestCase):
+    async def test_killedAndRestarted(self) -> None:
+        requireJavaScriptClient("socket.io-client-4")
+        rabbit = await rabbitMQ()
+        await self.start(rabbit.url)
+        rabbit.stop()
+        await self.printed("is deaf")
+        noticed = time.time()
+        await rabbit.start()
+        await self.checkRestarted(noticed)
+
+
+class RedisFaultsTests(FaultsTestCase):
+    async def setUp(self) -> None:
+        requireJavaScriptClient("socket.io-client-4")
+        self.redis = await Redis(self).start()
+        await self.start(self.redis.url)
+
+    async def test_redisKilledAndRestarted(self) -> None:
+        await self.redis.stop()
+        await self.printed("is deaf")
+        noticed = time.time()
+        await deferLater(reactor, 2)
+        await self.redis.start()
+        await self.checkRestarted(noticed)
+
+    async def test_cutByTheLimitOfTheirBuffers(self) -> None:
+        """Somebody else publishes more than Redis keeps for one subscriber."""
+        self.assertEqual(await self.redis.cli("EVAL", FLOOD, "0"), "3")
+        await self.printed("is ready again")
+        report = await self.finished()
+        self.assertEqual([counts["outages"] for counts in report["counts"]], [1] * SERVERS)
+        await self.stopServers()
+
+    async def test_whatIsNoMessage(self) -> None:
+        """It is ignored and told of, without what was in it, and nobody misses anything."""
+        for topic in (await self.redis.cli("PUBSUB", "CHANNELS")).split():
+            for nonsense in ("", "nonsense", '{"emit": "nonsense"}', "[1", "nonsense" * 10_000):
+                await self.redis.cli("PUBLISH", topic, nonsense)
+        await self.printed("ignored what came on")
+        report = await self.finished()
+        self.assertEqual(report["missing"], [])
+        self.assertEqual([counts["outages"] for counts in report["counts"]], [0] * SERVERS)
+        for server in self.servers:
+            self.assertNotIn("nonsense", server.program.output)
         await self.stopServers()
 
     async def test_redisPaused(self) -> None:
