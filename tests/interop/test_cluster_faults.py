@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.interop.brokers import Redis, rabbitMQ
 from tests.interop.clients import RealtimeServer, javaScript, requireJavaScriptClient
-from tests.support import Program, startProgram
+from tests.support import Program, freePort, startProgram
 
 SERVERS = 3
 CLIENTS = 5
@@ -148,6 +148,29 @@ class RedisFaultsTests(FaultsTestCase):
         self.assertEqual([counts["outages"] for counts in report["counts"]], [0] * SERVERS)
         for server in self.servers:
             self.assertNotIn("nonsense", server.program.output)
+        await self.stopServers()
+
+    async def test_becomesAReplica(self) -> None:
+        """Nothing is said to one, as nobody else would hear it."""
+        await self.redis.cli("REPLICAOF", "127.0.0.1", str(freePort()))
+        await self.printed("replica")
+        await self.redis.cli("REPLICAOF", "NO", "ONE")
+        await self.printed("is ready again")
+        report = await self.finished()
+        self.assertEqual([counts["outages"] for counts in report["counts"]], [1] * SERVERS)
+        await self.stopServers()
+
+    async def test_wrongPassword(self) -> None:
+        """The servers have none, and lose their connections: each tells why, and tries until it gets in."""
+        await self.redis.cli("CONFIG", "SET", "requirepass", "secret")
+        self.redis.options["requirepass"] = "secret"
+        for kind in ("pubsub", "normal"):
+            await self.redis.cli("CLIENT", "KILL", "TYPE", kind)
+        await self.printed("NOAUTH")
+        await self.redis.cli("CONFIG", "SET", "requirepass", "")
+        await self.printed("is ready again")
+        report = await self.finished()
+        self.assertEqual([counts["outages"] for counts in report["counts"]], [1] * SERVERS)
         await self.stopServers()
 
     async def test_redisPaused(self) -> None:
