@@ -8,7 +8,9 @@ import re
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.clusters import SETTLED, ClusterTestCase
 from tests.talk import textOf
@@ -18,7 +20,7 @@ from txrealtime.cluster.messages import Alive, Reply
 from txrealtime.cluster.native import NativeDialect
 from txrealtime.errors import BusError
 from txrealtime.socketio.msgpack import MsgpackParser
-from txrealtime.testing import Client
+from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer
 
 
 class AcrossTestCase(ClusterTestCase):
@@ -719,3 +721,36 @@ class HostileTests(AcrossTestCase):
     def test_huge(self) -> None:
         self.hub.deliver("txrealtime,/", b"x" * 3_000_000)
         self.assertEqual(self.one.cluster.link.counts.oversized, 1)
+
+
+class SlowClockTests(SynchronousTestCase):
+    """
+    Two servers whose clocks differ a little.
+    """
+
+    def test_notAnsweredInTime(self) -> None:
+        """That a server waits for its client no longer is no answer: who has asked times out."""
+        here, there, hub = Clock(), Clock(), MemoryHub()
+        one, two = (makeServer(reactor=clock, bus=MemoryBus(hub)) for clock in (here, there))
+        silent = Client(two)
+        silent.connect()
+
+        def pass_(seconds: float) -> None:
+            for _ in range(20):
+                here.advance(seconds / 20)
+                there.advance(seconds / 20)
+                silent.flush()
+
+        pass_(3)
+        answers = one.call("ready?", timeout=2)
+        pass_(1)
+        for _ in range(5):
+            there.advance(1)
+            here.advance(0)
+        self.assertNoResult(answers)
+        here.advance(2)
+        self.failureResultOf(answers, AckTimeout)
+        for server in (one, two):
+            server.stopService()
+        silent.close()
+        pass_(5)

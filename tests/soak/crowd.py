@@ -22,7 +22,8 @@ EVERY = 3.0
 TRANSPORTS = [["polling"], ["websocket"], ["polling", "websocket"]]
 
 # What aiohttp says of a session that was cancelled is not of the server.
-logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+for name in ("asyncio", "engineio.client"):  # what they have to say of a faulty network
+    logging.getLogger(name).setLevel(logging.CRITICAL)
 
 choices = random.Random(SEED)
 totals = {"connects": 0, "ticks": 0, "told": 0, "acks": 0}

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Reply, Target, Tell
-from txrealtime.errors import LimitExceeded
+from txrealtime.errors import Disconnected, LimitExceeded
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.directory import Directory
 from txrealtime.socketio.handler import Handler, run
@@ -119,7 +119,7 @@ class Reception:
 
     def _lapsed(self, ask: Ask, failure: Failure) -> None:
         self._owed -= 1
-        if not failure.check(TimeoutError):  # the client is gone; otherwise nobody waits any longer
+        if failure.check(Disconnected):  # otherwise it is too late, as whoever asked will see
             self._reply(ask, None, lapsed=1)
 
     def fetch(self, fetch: Fetch) -> None:
