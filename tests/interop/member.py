@@ -86,7 +86,7 @@ async def heard(socket: Socket, audience: Audience, order: Any) -> list[Any]:
 
 
 async def counts(socket: Socket, audience: Audience, order: Any) -> dict[str, Any]:
-    return asdict(server.cluster.link.counts)
+    return {**asdict(server.cluster.link.counts), "ignored": server.cluster.ignored}
 
 
 @server.cluster.on("news")

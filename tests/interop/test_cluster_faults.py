@@ -38,23 +38,46 @@ return redis.error_reply("no channel that all read")
 """
 "Has Redis publish more than it keeps for one subscriber, on a topic of all servers."
 
+HUGE = 'return redis.call("PUBLISH", ARGV[1], string.rep("nonsense", 300000))'
+"Has Redis publish more than a server takes, and less than Redis cuts a subscriber for."
+
+NONSENSE = (
+    # Only the first is told of at once, so it has to have something that must not be in the log.
+    "nonsense",
+    "",
+    '{"emit": "nonsense"}',
+    "nonsense" * 10_000,
+    # Heads as servers write them: cut off, without their packet, and with what is of another type.
+    'txr1 nonsense ["emit","/",nu',
+    'txr1 nonsense ["emit","/",null,[],false,[18]]',
+    'txr1 nonsense ["emit",1,null,[],false,[4]]\n2[1]',
+    'txr1 nonsense ["alive",1,1,"p",false,[4]]\n2[1]',
+)
+"What no server would say."
+
 
 class FaultsTestCase(TestCase):
     timeout = 240
 
     async def start(self, bus: str) -> None:
         """Start the servers, and let the clients count."""
+        await self.startServers(bus)
+        await self.printed("is ready")
+        self.startClients()
+        await self.reported("counting")
+        await deferLater(reactor, 0.5)
+        self.began = time.time()
+
+    async def startServers(self, bus: str) -> None:
         self.servers = [
             RealtimeServer(self, "--app", "tests.interop.member:server", "--bus", bus) for _ in range(SERVERS)
         ]
         for server in self.servers:
             await server.start()
-            await server.program.whenPrinted("is ready")
+
+    def startClients(self) -> None:
         urls = [server.url for server in self.servers]
         self.clients: Program = startProgram(self, javaScript("faults.cjs", str(CLIENTS), *urls))
-        await self.reported("counting")
-        await deferLater(reactor, 0.5)
-        self.began = time.time()
 
     async def reported(self, event: str) -> Any:
         """What the clients have reported, once they have."""
@@ -115,6 +138,28 @@ class RabbitMQFaultsTests(FaultsTestCase):
         await self.checkRestarted(noticed)
 
 
+class RedisLockedTests(FaultsTestCase):
+    async def test_wrongPasswordAtStart(self) -> None:
+        """The servers serve their own clients, tell why that is all, and are a cluster once they get in."""
+        requireJavaScriptClient("socket.io-client-4")
+        redis = await Redis(self, requirepass="right").start()
+        await self.startServers(f"redis://:s3cr3t@127.0.0.1:{redis.port}")
+        await self.printed("WRONGPASS")
+        self.began = time.time()
+        self.startClients()
+        await self.reported("served")
+        self.assertNotIn('"counting"', self.clients.output)
+        for server in self.servers:
+            self.assertNotIn("is ready", server.program.output)
+        await redis.cli("CONFIG", "SET", "requirepass", "s3cr3t")
+        await self.printed("is ready")
+        await self.reported("counting")
+        await self.finished()
+        for server in self.servers:
+            self.assertNotIn("s3cr3t", server.program.output)
+        await self.stopServers()
+
+
 class RedisFaultsTests(FaultsTestCase):
     async def setUp(self) -> None:
         requireJavaScriptClient("socket.io-client-4")
@@ -140,13 +185,19 @@ class RedisFaultsTests(FaultsTestCase):
     async def test_whatIsNoMessage(self) -> None:
         """It is ignored and told of, without what was in it, and nobody misses anything."""
         for topic in (await self.redis.cli("PUBSUB", "CHANNELS")).split():
-            for nonsense in ("", "nonsense", '{"emit": "nonsense"}', "[1", "nonsense" * 10_000):
+            for nonsense in NONSENSE:
                 await self.redis.cli("PUBLISH", topic, nonsense)
+            await self.redis.cli("EVAL", HUGE, "0", topic)
         await self.printed("ignored what came on")
         report = await self.finished()
         self.assertEqual(report["missing"], [])
         self.assertEqual([counts["outages"] for counts in report["counts"]], [0] * SERVERS)
-        for server in self.servers:
+        for server, counts in zip(self.servers, report["counts"], strict=True):
+            # A server reads three topics at least: everybody's, its own, and its namespace's.
+            self.assertGreaterEqual(counts["ignored"], 3 * len(NONSENSE))
+            self.assertGreaterEqual(counts["oversized"], 3)
+            self.assertEqual(counts["failures"], 0)
+            self.assertIn("too large, and thrown away", server.program.output)
             self.assertNotIn("nonsense", server.program.output)
         await self.stopServers()
 

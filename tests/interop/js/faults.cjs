@@ -99,6 +99,8 @@ async function main() {
   }
   await Promise.all(clients.map((client) => client.connected()));
   const counting = setInterval(say, INTERVAL);
+  while (!clients.every((client) => client.last[client.server] > 5)) await sleep(20);
+  report({ event: "served" }); // each by its own server
   while (!clients.every((client) => client.last.every((last) => last > 5))) await sleep(20);
   report({ event: "counting" });
   for await (const line of createInterface({ input: process.stdin })) {
