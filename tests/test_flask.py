@@ -26,6 +26,7 @@ from txrealtime.flask import (
     rooms,
     send,
 )
+from txrealtime.flask.client import Stage
 from txrealtime.testing import Client
 
 
@@ -70,6 +71,7 @@ class BacklogTests(FlaskTestCase):
         self.jobs = self.socketio.bridge.jobs = WaitingJobs()
         server = self.socketio.realtime
         server.configure(reactor=Clock())
+        server.crossing = Stage()
         server.startService()
         self.client = Client(server)
 
@@ -87,6 +89,12 @@ class BacklogTests(FlaskTestCase):
         refused = self.client.connect("/")
         self.client.flush()
         self.assertEqual(str(self.failureResultOf(refused).value), "Too many events wait")
+        for job in self.jobs.waiting:
+            job()
+        self.client.flush()
+        self.client.connect("/")
+        self.client.flush()
+        self.assertTrue(self.client.isConnected("/"))
 
 
 class HandlerTests(FlaskTestCase):
@@ -146,6 +154,21 @@ class HandlerTests(FlaskTestCase):
             state["more"] = True
             self.assertEqual(copy, {"names": ["ann"]})
 
+    def test_resultOfAnotherClassIsACopy(self) -> None:
+        """Also of an application's own lists and bytes."""
+
+        class Names(list[str]):
+            pass
+
+        class Picture(bytearray):
+            pass
+
+        names, picture = Names(["ann"]), Picture(b"png")
+        copy = self.socketio.bridge.sendable([names, picture])
+        names.append("bob")
+        picture.extend(b"!")
+        self.assertEqual(copy, [["ann"], b"png"])
+
     def test_forNobody(self) -> None:
         """An empty list of receivers is not everybody, and room 0 is a room."""
         socketio, client, other = self.socketio, self.join(), self.join()
@@ -188,6 +211,22 @@ class HandlerTests(FlaskTestCase):
             __hash__ = None  # type: ignore[assignment]
 
         self.assertRaises(TypeError, self.socketio.emit, "news", Array())
+        self.assertRaises(TypeError, self.socketio.call, "news", Array(), to="sid")
+
+    def test_askingNobody(self) -> None:
+        """An empty list names no client to ask, and is not the default either."""
+        client, refused = self.join(), []
+
+        @self.socketio.on("ask")
+        def ask() -> None:
+            refused.append(str(self.assertRaises(ValueError, call, "question", to=[])))
+
+        client.emit("ask")
+        error = self.assertRaises(ValueError, self.socketio.call, "question", to=[], room="sid")
+        refused.append(str(error))
+        for text in refused:
+            self.assertIn("expected its sid as to=, not []", text)
+        self.assertEqual(len(refused), 2)
 
     def test_methodsOnly(self) -> None:
         """A client reaches no attribute of a class but its handlers."""

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from txrealtime.errors import Disconnected
@@ -114,6 +115,11 @@ class HandoverTests(SynchronousTestCase):
         error = self.assertRaises(RuntimeError, self.handover.ask, partial(len, "secret"))
         self.assertIn("len was called", str(error))
         self.assertNotIn("secret", str(error))
+        with capturedLogs() as logged:
+            elsewhere(lambda: self.handover.call(partial(int, "secret")))
+            self.reactor.turn()
+        self.assertEqual([event["name"] for event in logged if "name" in event], ["int"])
+        self.flushLoggedErrors(ValueError)
 
     def test_notRunning(self) -> None:
         self.reactor.running = False

@@ -63,6 +63,8 @@ class Pool:
         # How many are awake and have no job yet.
         self._searching = 0
         self._stopping = False
+        # Whether the last thread could not be had, which the log has been told.
+        self._short = False
 
     def submit(self, name: str, job: Callable[[], object]) -> None:
         """
@@ -94,7 +96,11 @@ class Pool:
             except RuntimeError:
                 self._searching -= 1
                 self._workers.remove(worker)
-                _log.failure("no thread for handlers beyond {count}", count=len(self._workers))
+                if not self._short:
+                    _log.failure("no thread for handlers beyond {count}", count=len(self._workers))
+                self._short = True
+            else:
+                self._short = False
 
     def _work(self, worker: _Worker) -> None:
         jobs, lock = self._jobs, self._lock
