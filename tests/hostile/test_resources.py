@@ -30,9 +30,13 @@ from tests.memory import clientFrame
 from tests.support import ROOT, TWISTD, Program, makeCertificate, requirePart, run, startProgram
 
 APPLICATION = """
+from twisted.internet import reactor
+
 from txrealtime import Server
 
 server = Server()
+
+reactor.callWhenRunning(print, "the reactor runs", flush=True)
 
 @server.onConnect
 def came(socket, auth):
@@ -191,6 +195,8 @@ class ResourceTestCase(TestCase):
         while not (found := test_twistd.ADDRESS.findall(program.output)):
             self.assertFalse(program.ended, program.output)
             await deferLater(reactor, 0.05)
+        # It says where it listens before its reactor has opened the files that it needs itself.
+        await program.whenPrinted("the reactor runs")
         return program, found[0]
 
     def peer(self, url: str, room: int = 0) -> Peer:
