@@ -64,9 +64,20 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(read({"cookie": 'a=1; b="x y"'}).cookies, {"a": "1", "b": "x y"})
         self.assertEqual(read().cookies, {})
 
-    def test_brokenCookies(self) -> None:
-        self.assertEqual(read({"cookie": "a@b=1"}).cookies, {})
-        self.assertEqual(read({"cookie": "expires=1; a\x7f:b=1;;;"}).cookies, {})
+    def test_oddCookies(self) -> None:
+        """What others on the domain have set takes no cookie of ours along."""
+        for odd, cookies in (
+            ("version=2", {"version": "2"}),
+            ('prefs={"x": 1}', {"prefs": '{"x": 1}'}),
+            ("a@b=1", {"a@b": "1"}),
+            ("n=\xe4; flag; =; ;;", {"n": "\xe4", "": ""}),
+            ('quoted="a\\"\\073b"', {"quoted": 'a";b'}),
+            ("session=of-a-wider-path", {}),
+        ):
+            for header in (f"session=abc; {odd}; csrf=x=", f"session=abc;csrf=x=;{odd}"):
+                self.assertEqual(
+                    read({"cookie": header}).cookies, {"session": "abc", "csrf": "x=", **cookies}
+                )
 
     @given(
         st.text(st.characters(codec="latin-1")),
@@ -132,6 +143,39 @@ class ProxyTests(SynchronousTestCase):
     def test_chainOfProxies(self) -> None:
         handshake = read({"x-forwarded-for": "10.0.0.3, 10.0.0.2"}, peer="10.0.0.1", proxies=("10.0.0.0/8",))
         self.assertEqual(handshake.address, "10.0.0.3")
+
+    def test_listsOfAChain(self) -> None:
+        """Each proxy may add to the other headers, too, or leave them as they are."""
+        headers = {
+            "x-forwarded-for": "1.1.1.1, 203.0.113.9, 10.0.0.2",
+            "x-forwarded-proto": "http, https, http",
+            "x-forwarded-host": "written.by.anybody, example.org, inner.example.org",
+        }
+        for proto, host, origin in (
+            ("http, https, http", "written.by.anybody, example.org, inner", "https://example.org"),
+            ("https,http", "example.org,inner", "https://example.org"),
+            ("https", "example.org", "https://example.org"),
+        ):
+            headers.update({"x-forwarded-proto": proto, "x-forwarded-host": host})
+            handshake = read(headers, peer="10.0.0.1", proxies=("10.0.0.0/8",))
+            self.assertEqual((handshake.address, handshake.ownOrigin), ("203.0.113.9", origin))
+
+    def test_listsOfOneProxy(self) -> None:
+        """Of one that does not say for whom, the last."""
+        headers = {"x-forwarded-proto": "http, https", "x-forwarded-host": "anybody, example.org"}
+        handshake = read(headers, peer="10.0.0.1", proxies=("10.0.0.1",))
+        self.assertEqual(handshake.ownOrigin, "https://example.org")
+
+    def test_ports(self) -> None:
+        for hop, address in (
+            ("203.0.113.9:4711", "203.0.113.9"),
+            ("[2001:db8::1]:4711", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+        ):
+            for chain in (hop, f"{hop}, 10.0.0.2:80"):
+                handshake = read({"x-forwarded-for": chain}, peer="10.0.0.1", proxies=("10.0.0.0/8",))
+                self.assertEqual(handshake.address, address)
 
     def test_brokenChain(self) -> None:
         handshake = read({"x-forwarded-for": "1.1.1.1, unknown,,"}, peer="10.0.0.1", proxies=("10.0.0.0/8",))

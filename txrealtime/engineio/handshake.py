@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
+from http.cookies import SimpleCookie
 from ipaddress import ip_address, ip_network
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,7 +24,8 @@ class Handshake:
     """
     A client's opening request.
 
-    :ivar headers: the HTTP headers, names in lower case, repeated ones joined by a comma.
+    :ivar headers: the HTTP headers, names in lower case, repeated ones joined by a comma, ``cookie``
+        by a semicolon.
     :ivar query: the query's fields; of a repeated one, the last.
     :ivar url: the path and query as they came.
     :ivar address: the client's address, as text.  Behind a proxy named in
@@ -44,13 +45,17 @@ class Handshake:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies sent with the request; none when they cannot be read."""
-        try:
-            return {
-                name: morsel.value for name, morsel in SimpleCookie(self.headers.get("cookie", "")).items()
-            }
-        except CookieError:
-            return {}
+        """
+        The cookies sent with the request (RFC 6265, 5.4); of a repeated one, the first, which is the
+        one of the nearest path.
+        """
+        cookies: dict[str, str] = {}
+        # SimpleCookie itself would give up all of them for one that it does not like.
+        for pair in self.headers.get("cookie", "").split(";"):
+            name, equals, value = pair.partition("=")
+            if equals:
+                cookies.setdefault(name.strip(), SimpleCookie().value_decode(value.strip())[0])
+        return cookies
 
     @property
     def protocol(self) -> int:
@@ -83,16 +88,35 @@ def readHandshake(
     """
     host = headers.get("host", "")
     if trusts(peer):
-        secure = headers.get("x-forwarded-proto", "https" if secure else "http").strip().lower() == "https"
-        host = headers.get("x-forwarded-host", host).strip()
-        # The list grows to the right: the last address that is not a proxy of ours is the
+        # The lists grow to the right: the last address that is not a proxy of ours is the
         # client; what stands left of it anybody can have written.
+        distance = 0
         for hop in reversed(headers.get("x-forwarded-for", "").split(",")):
+            distance += 1
             if hop.strip():
-                peer = hop.strip()
+                peer = _withoutPort(hop.strip())
             if not trusts(peer):
                 break
+        secure = _forwarded(headers, "proto", "https" if secure else "http", distance).lower() == "https"
+        host = _forwarded(headers, "host", host, distance)
     return Handshake(headers=headers, query=readQuery(url), url=url, address=peer, secure=secure, host=host)
+
+
+def _forwarded(headers: Mapping[str, str], name: str, default: str, distance: int) -> str:
+    """
+    What the proxy before the client has said of it.
+
+    :param distance: how many proxies away the client is.  Not each need have added to the list.
+    """
+    said = headers.get(f"x-forwarded-{name}", default).split(",")
+    return said[-min(distance, len(said))].strip()
+
+
+def _withoutPort(address: str) -> str:
+    """The address alone: some gateways write ``192.0.2.1:4711`` and ``[2001:db8::1]:4711``."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address
 
 
 def readQuery(url: str) -> dict[str, str]:

@@ -44,7 +44,7 @@ class HTTPRequest(Protocol):
         """One header, named in lower case; empty when it was not sent."""
 
     def headers(self) -> dict[str, str]:
-        """All headers, names in lower case, repeated ones joined by a comma."""
+        """All headers, names in lower case, repeated ones joined by a comma, cookies by a semicolon."""
 
     def body(self, most: int) -> bytes:
         """
@@ -82,10 +82,14 @@ class WebRequest:
         return "" if value is None else value.decode("latin-1")
 
     def headers(self) -> dict[str, str]:
-        return {
-            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
-            for name, values in self._request.requestHeaders.getAllRawHeaders()
-        }
+        fields = {}
+        for name, values in self._request.requestHeaders.getAllRawHeaders():
+            lower = name.lower()
+            # Over HTTP/2, browsers send each cookie by itself (RFC 9113, 8.2.3).
+            fields[lower.decode("latin-1")] = (
+                (b"; " if lower == b"cookie" else b", ").join(values).decode("latin-1")
+            )
+        return fields
 
     def body(self, most: int) -> bytes:
         content = self._request.content
