@@ -97,6 +97,29 @@ class TakeOverTests(WireTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertNothingLeft()
 
+    def test_offersThatDoNotSuit(self) -> None:
+        """Extensions are declined, one by one; the WebSocket opens all the same (RFC 7692, 5 and 7.1)."""
+        declined = (
+            "permessage-deflate; client_max_window_bits=8",
+            "permessage-deflate; server_max_window_bits=8",
+            "permessage-deflate; foo=1",
+            "permessage-bzip2; x",
+            "permessage-snappy",
+            "unheard-of; a=1, permessage-deflate; server_max_window_bits=16",
+        )
+        for deflate in (False, True):
+            self.makeEngine(perMessageDeflate=deflate)
+            for offer in declined:
+                client = self.openWebSocket(headers={"Sec-WebSocket-Extensions": offer})
+                assert client.response is not None
+                self.assertNotIn("sec-websocket-extensions", client.response.headers, offer)
+                client = self.openWebSocket(
+                    headers={"Sec-WebSocket-Extensions": f"{offer}, permessage-deflate"}
+                )
+                assert client.response is not None
+                taken = client.response.headers.get("sec-websocket-extensions", "")
+                self.assertEqual(taken.startswith("permessage-deflate"), deflate, offer)
+
     def test_refused(self) -> None:
         """With the protocol's error as the body, and the connection ends."""
         client = self.webSocket(EIO="3")

@@ -56,6 +56,21 @@ else:
         unmask = _unmask
 
 
+def _canBeRead(extension: str, parameters: Any) -> bool:
+    """
+    Whether Autobahn can read an offer.
+
+    One that does not suit is to be declined (RFC 7692, 5 and 7.1), where Autobahn refuses the WebSocket.
+    """
+    if extension != "permessage-deflate":
+        return False
+    try:
+        PerMessageDeflateOffer.parse(parameters)
+    except Exception:
+        return False
+    return True
+
+
 class _Silent:
     """In place of Autobahn's logger, which tells each refusal twice, and holds text that a client sent."""
 
@@ -80,6 +95,8 @@ class Autobahn(WebSocketServerProtocol):
     _refusal: HandshakeError | None = None
 
     async def onConnect(self, request: ConnectionRequest) -> str | None:  # type: ignore[override]
+        offers = self.websocket_extensions if self.owner.factory.settings.perMessageDeflate else []
+        self.websocket_extensions = [offer for offer in offers if _canBeRead(*offer)]
         try:
             return await self.owner.handshakeReceived(
                 request.headers, self.http_request_uri, request.protocols
