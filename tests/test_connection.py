@@ -374,6 +374,26 @@ class AdmissionTests(TalkTestCase):
         id = self.successResultOf(joined)
         self.assertEqual(self.lobby.sockets[id].handshake.auth, {"user": "bob"})
 
+    def test_goneByWhatItIsSent(self) -> None:
+        """A client that goes while `connected` has not waited yet."""
+        server = self.makeServer(maxBuffered=100)
+        ended = []
+
+        @server.onConnect
+        async def connected(socket: Socket) -> None:
+            for _ in range(2):
+                socket.emit("filler", "x" * 85)
+            try:
+                await Deferred()
+            finally:
+                ended.append(socket.leftBecause)
+
+        client = self.makeClient(server)
+        client.connect()
+        self.assertEqual(client.transport.closed, CloseReason.SLOW_CONSUMER)
+        self.assertEqual(len(ended), 1)
+        self.assertTrue(server.namespace().rooms.isEmpty)
+
     def test_secondConnectWhilePending(self) -> None:
         self.lobby.admission = Deferred()
         client = self.makeClient(self.server)
@@ -559,6 +579,26 @@ class ViolationTests(TalkTestCase):
         self.sendText(client, "1/root,")
         self.assertIsNone(client.transport.closed)
 
+    def test_attachmentsAfterOurs(self) -> None:
+        """What meets the server's DISCONNECT on the way counts for nothing afterwards."""
+        server = self.makeServer(maxPayload=1000)
+        server.namespace("/root")
+        steps = Steps()
+        server.on("step")(steps)
+        client = self.join(server)
+        self.successResultOf(client.connect("/root"))
+        self.socketOf(server, client, "/root").disconnect()
+        client.emit("step", 0)
+        for _ in range(20):
+            self.sendText(
+                client, '52-/root,["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'
+            )
+            self.sendText(client, b"x" * 800, b"x" * 800)
+        client.emit("step", 1)
+        self.assertTrue(client.transport.reading)
+        self.assertIsNone(client.transport.closed)
+        self.assertEqual(steps.begun, [0])
+
     def test_connectErrorFromAClient(self) -> None:
         self.assertCloses(CloseReason.FORCED_SERVER_CLOSE, '4/root,{"message":"no"}')
 
@@ -607,6 +647,23 @@ class OrderTests(TalkTestCase):
         self.steps.waits[1].callback(None)
         self.steps.waits[2].callback(None)
         self.assertEqual(self.steps.begun, [0, 1, 2, 3])
+
+    def test_whatComesAsAnAckLeaves(self) -> None:
+        """To answer one request can bring the next: what waits already goes first."""
+        client = self.serve(1)
+        client.call("step", 0, namespace="/steps")
+        client.emit("step", 1, namespace="/steps")
+        send = client.transport.send
+
+        def pipelined(packets: Any) -> None:
+            send(packets)
+            client.transport.send = send  # type: ignore[method-assign]
+            self.sendText(client, '2/steps,["step",2]')
+
+        client.transport.send = pipelined  # type: ignore[method-assign]
+        self.steps.waits[0].callback(None)
+        self.steps.waits[1].callback(None)
+        self.assertEqual(self.steps.begun, [0, 1, 2])
 
     def test_aFailureLetsTheNextOneIn(self) -> None:
         client = self.serve(1)
@@ -1153,6 +1210,28 @@ class Protocol4Tests(TalkTestCase):
         client.flush()
         self.successResultOf(joined)
 
+    def test_lateAdmission(self) -> None:
+        """One that outlives its cancellation does not throw out its successor, which has the same id."""
+        rest: Deferred[None] = Deferred()
+        waits = [Deferred(), succeed(None)]
+
+        @self.lobby.onConnect
+        async def connected(socket: Socket) -> None:
+            try:
+                await waits.pop(0)
+            except CancelledError:
+                await rest
+
+        client = self.old()
+        client.connect("/lobby")
+        client.disconnect("/lobby")
+        self.successResultOf(client.connect("/lobby"))
+        rest.callback(None)
+        self.lobby.emit("news", 1)
+        self.lobby.to(client.id("/lobby")).emit("news", 2)
+        self.assertEqual(client.received("/lobby"), [("news", 1), ("news", 2)])
+        self.assertEqual(list(self.lobby.sockets), [client.id("/lobby")])
+
     def test_asksAllTheSame(self) -> None:
         client = self.old()
         self.sendText(client, "0")
@@ -1192,5 +1271,10 @@ class Protocol4Tests(TalkTestCase):
         session = self.server.engine.openSession(handshake, transport)
         [packet] = self.server.namespace().encode(Packet(PacketType.EVENT, "/", ["€𝄞"]))
         self.assertEqual(session.codec.encodePayload([packet]), rb'24:42["\u20ac\ud834\udd1e"]')
+        # But for the name of a namespace, which is no JSON.
+        for type, head in ((PacketType.EVENT, "2"), (PacketType.CONNECT_ERROR, "4")):
+            [packet] = self.server.namespace().encode(Packet(type, "/café", ["é"]))
+            text = f'4{head}/café,["\\u00e9"]'
+            self.assertEqual(session.codec.encodePayload([packet]), f"{len(text)}:{text}".encode())
         session.packetReceived(transport, message("1"))
         session.abort(CloseReason.FORCED_CLOSE)

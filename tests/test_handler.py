@@ -5,6 +5,8 @@ Calling what an application registered.
 from __future__ import annotations
 
 import functools
+import gc
+import sys
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from typing import Any
@@ -191,6 +193,22 @@ class RunTests(SynchronousTestCase):
         result.cancel()
         self.assertEqual(cancelled, [wait])
         self.failureResultOf(result, CancelledError)
+
+    def test_forgotten(self) -> None:
+        """One that waits for what nobody holds any more is ended, as Python ends it, without a word."""
+        ended = []
+        unraisable: list[object] = []
+
+        async def handler() -> None:
+            try:
+                await Deferred()
+            finally:
+                ended.append(True)
+
+        self.patch(sys, "unraisablehook", unraisable.append)
+        run(handler)
+        gc.collect()
+        self.assertEqual((ended, unraisable), ([True], []))
 
     def test_manyWaitsAreNotDeep(self) -> None:
         async def handler() -> int:

@@ -240,6 +240,17 @@ class RateTests(WireTestCase):
         self.assertLessEqual(len(self.owner.heard), 10 * seconds + 11)
         self.assertGreaterEqual(len(self.owner.heard), 9 * seconds)
 
+    def test_rareHeartbeats(self) -> None:
+        """They make nothing else late: not a client's turn for the end of another's upgradeTimeout."""
+        self.makeEngine(maxMessageRate=10, pingInterval=3600, pingTimeout=3600)
+        client = self.openWebSocket()
+        self.webSocket(self.openPolling())
+        for _ in range(11):
+            client.send("4x")
+        self.assertFalse(client.link.reading)
+        self.clock.advance(0.2)
+        self.assertTrue(client.link.reading)
+
     def test_bytes(self) -> None:
         self.makeEngine(maxByteRate=1000)
         client = self.openWebSocket()

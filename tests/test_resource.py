@@ -215,6 +215,13 @@ class OpeningTests(WireTestCase):
         link.deliver(request.replace(b"X-A: 1\r\n", b"X-A: 1\r\nx-a: 2\r\n"))
         self.assertEqual(self.session.handshake.headers["x-a"], "1, 2")
 
+    def test_repeatedCookies(self) -> None:
+        """As browsers send them over HTTP/2."""
+        link = Link().connect(self.site)
+        request = self.requestBytes("GET", "/engine.io/?EIO=4&transport=polling", {"Cookie": "a=1"})
+        link.deliver(request.replace(b"Cookie: a=1\r\n", b"Cookie: a=1\r\nCookie: b=2; c=3\r\n"))
+        self.assertEqual(self.session.handshake.cookies, {"a": "1", "b": "2", "c": "3"})
+
     def test_upgrades(self) -> None:
         self.assertIn(b'"upgrades":["websocket"]', self.get().answer.body)
         client = self.webSocket()
@@ -274,6 +281,19 @@ class OpeningTests(WireTestCase):
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         client.link.lose()
+        self.assertNothingLeft()
+
+    def test_receiverSendsTooMuch(self) -> None:
+        """The session is over before its first request can be answered, which is answered all the same."""
+        self.makeEngine(maxBuffered=1000)
+
+        def own(session: Session) -> Recorder:
+            for _ in range(3):
+                session.send("x" * 600)
+            return WireTestCase.own(self, session)
+
+        self.own = own  # type: ignore[method-assign]
+        self.assertEqual(self.get().answer.error[:2], (400, 1))
         self.assertNothingLeft()
 
     def test_receiverCloses(self) -> None:

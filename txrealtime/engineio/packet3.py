@@ -24,7 +24,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from txrealtime.engineio.packet import EngineIO4, Packet, message
+from txrealtime.engineio.packet import EngineIO4, Packet, PacketType, message
 from txrealtime.errors import PacketError
 
 __all__ = ["EngineIO3"]
@@ -84,7 +84,8 @@ class EngineIO3:
         text = packet.wire.decode()
         if text.isascii() or self._doubles is False:
             return text
-        text = text[0] + self.escape(text[1:])
+        if packet.type is PacketType.MESSAGE:
+            text = text[0] + self.escape(text[1:])
         return text.encode().decode("latin-1") if self._doubles else text
 
     def isOctets(self, body: bytes) -> bool:

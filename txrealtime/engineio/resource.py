@@ -50,7 +50,7 @@ from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling import PollingTransport
 from txrealtime.engineio.request import JSON, HTTPRequest, WebRequest
-from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session
+from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timers
 from txrealtime.engineio.transport import WebSocketFactory, WebSocketTransport
@@ -118,8 +118,9 @@ class Engine:
         self._drains: list[_Drain] = []
         self._receiver = receiver
         self.reactor = reactor
-        # Fine enough that nobody could tell: 80 ms with the defaults.
-        tick = min(self.settings.pingInterval, self.settings.pingTimeout) / 250
+        # Fine enough that nobody could tell: 80 ms with the defaults, and never more, for what is not
+        # a heartbeat is timed by it, too.
+        tick = min(self.settings.pingInterval, self.settings.pingTimeout, 20) / 250
         self._timers = Timers(reactor, tick)
         self._allowRequest = allowRequest
         self._versions = (3, 4) if self.settings.allowEIO3 else (4,)
@@ -291,6 +292,9 @@ class Engine:
             cookie = f"{self.settings.cookie}={session.sid}; Path=/; HttpOnly; SameSite=Lax{secure}"
             request.extra[b"Set-Cookie"] = cookie.encode("latin-1")
         self._start(session)
+        if session.state is State.CLOSED:
+            # Too much was sent to it at once; this is what its next request would hear.
+            raise HandshakeError(1, "Session ID unknown")
         transport.poll(request)
 
     def webSocketOpened(self, transport: WebSocketTransport, handshake: Handshake) -> None:

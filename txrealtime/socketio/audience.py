@@ -66,8 +66,11 @@ class Rooms:
         """Take a socket out of all its rooms."""
         for room in list(socket.joined):
             self.leave(socket, room)
-        if self._sockets.pop(socket.id, None) is not None and self.watch is not None:
-            self.watch(socket.id, False)
+        # In protocol 4, one that was admitted late can meet its successor under the same id.
+        if self._sockets.get(socket.id) is socket:
+            del self._sockets[socket.id]
+            if self.watch is not None:
+                self.watch(socket.id, False)
 
     def join(self, socket: Socket, room: str) -> None:
         """

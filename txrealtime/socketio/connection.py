@@ -138,7 +138,8 @@ class Connection:
         if socket is None:
             self._withoutSocket(packet)
         elif type is _EVENT:
-            if socket.running < socket.namespace.concurrency:
+            # While an ack leaves, a pipelined request may bring the next event before those that wait.
+            if socket.running < socket.namespace.concurrency and not socket.waiting:
                 self._handle(socket, args, id)
             else:
                 self._enqueue(socket, packet, len(data) + self._size)
@@ -167,6 +168,7 @@ class Connection:
         self.session.close(reason)
 
     def _withoutSocket(self, packet: Packet) -> None:
+        self._size = 0
         if packet.namespace in self._admissions and packet.type is PacketType.DISCONNECT:
             self._cancelAdmission(packet.namespace)
         elif packet.namespace not in self._parted:
@@ -188,6 +190,9 @@ class Connection:
             return
         self._admissions[path] = admission = _Admission()
         admission.asked = Deferred.fromCoroutine(self._admit(admission, path, auth))
+        if self._admissions.get(path) is not admission:
+            # Decided, or the client went before there was anything to cancel.
+            admission.asked.cancel()
 
     async def _admit(self, admission: _Admission, path: str, auth: Any) -> None:
         """Find the namespace, ask it, and answer the client."""

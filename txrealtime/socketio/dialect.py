@@ -17,6 +17,7 @@ the socket's id     as the answer says                     what the client makes
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
@@ -100,11 +101,22 @@ class _SocketIO4:
         return Packet(PacketType.CONNECT_ERROR, path, rejection.message if bare else data)
 
 
+# What stands before the JSON of a packet: its type, the number of its attachments, its namespace.
+_HEAD: Final = re.compile("[0-9](?:[0-9]+-)?(?:/[^,]*,?)?")
+
+
+def _escaped(text: str) -> str:
+    """A packet with its JSON in ASCII."""
+    head = _HEAD.match(text)
+    start = 0 if head is None else head.end()
+    return text[:start] + escaped(text[start:])
+
+
 def dialectOf(session: Session, parser: IParser) -> Dialect:
     """The protocol that goes with a session's."""
     codec = session.codec
     if not isinstance(codec, EngineIO3):
         return _SocketIO5
     if isinstance(parser, JSONParser):
-        codec.escape = escaped
+        codec.escape = _escaped
     return _SocketIO4

@@ -114,6 +114,10 @@ def _continue(coroutine: Any, waitsFor: Any) -> Generator[Any, Any, Any]:
     while True:
         try:
             value = yield waitsFor
+        except GeneratorExit:
+            # Nobody can fire what it waits for, and the garbage collector ends it.
+            coroutine.close()
+            raise
         except BaseException as error:
             step, argument = coroutine.throw, error
         else:

@@ -327,7 +327,8 @@ class Namespace:
         if admitted:
             self._tell(self._disconnecting, socket, reason)
         self.rooms.remove(socket)
-        self.sockets.pop(socket.id, None)
+        if self.sockets.get(socket.id) is socket:
+            del self.sockets[socket.id]
         socket.left(reason)
         if admitted:
             self._tell(self._disconnected, socket, reason)
