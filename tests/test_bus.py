@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.buses import BusTestsMixin, Owner
 from txrealtime.cluster.address import Address
 from txrealtime.cluster.bus import MemoryBus, MemoryHub, busFromURL
+from txrealtime.cluster.emitter import Emitter
 from txrealtime.cluster.interfaces import Subscription
 from txrealtime.errors import BusError
 
@@ -116,8 +117,21 @@ class AddressTests(SynchronousTestCase):
             ("localhost:6379", "expected redis://"),
             ("http://localhost", "no bus is called http://: expected redis://"),
             ("redis://joe:secret@[::1", "expected something like"),
-            ("redis://joe:secret@localhost:port", "'localhost:port' is no host: expected HOST or HOST:PORT"),
-            ("redis://joe:secret@localhost:99999", "is no host"),
+            ("redis://joe:secret@localhost:port", "has no host: expected HOST or HOST:PORT"),
+            ("redis://joe:secret@localhost:99999", "has no host"),
+            ("redis://:secret", "has no host"),
+            ("redis://joe:sec/secret@localhost", "in a password, write / as %2F"),
+            ("redis://joe:123/secret@localhost/1", "in a password, write / as %2F"),
+            ("redis://joe:sec?secret@localhost", r"\? as %3F"),
+            ("redis://joe:sec#secret@localhost", "# as %23"),
+            ("redis://joe:sec#secret", "# as %23"),
+            ("redis://joe:123?secret@localhost", r"\? as %3F"),
+            ("redis://joe:123?dialect=secret@localhost", r"\? as %3F"),
+            ("amqp://joe:123/secret@localhost", "in a password, write / as %2F"),
+            ("redis://localhost?ssl_ca_certs=x", "ssl_ca_certs, and no TLS: expected rediss:// or amqps://"),
+            ("redis+sentinel://localhost/svc?ssl_certfile=x", "ssl_certfile, and no TLS"),
+            ("amqp://localhost?ssl_certfile=x", "ssl_certfile, and no TLS"),
+            ("rediss://localhost?ssl_keyfile=x", "ssl_keyfile without ssl_certfile"),
             ("redis://joe:secret@a,b", "redis://a:6379,b:6379 names many hosts: only redis.sentinel:// may"),
             ("redis://:secret@localhost?timeout=3", "unknown option timeout: expected ssl_ca_certs"),
             ("redis://:secret@localhost/users", "has the database 'users': expected a number"),
@@ -125,6 +139,7 @@ class AddressTests(SynchronousTestCase):
             ("redis+sentinel://:secret@localhost", "names no service"),
             ("redis+sentinel://:secret@localhost/x/mymaster", "has the database 'x'"),
         ):
-            error = self.assertRaises(ValueError, busFromURL, url)
-            self.assertRegex(str(error), message)
-            self.assertNotIn("secret", str(error))
+            for use in (busFromURL, Emitter):
+                error = self.assertRaises(ValueError, use, url)
+                self.assertRegex(str(error), message)
+                self.assertNotIn("secret", str(error))

@@ -25,7 +25,7 @@ from twisted.internet.ssl import (
 )
 from twisted.python.filepath import FilePath
 
-__all__ = ["Address"]
+__all__ = ["Address", "splitURL"]
 
 PORTS = {
     "redis": 6379,
@@ -36,6 +36,9 @@ PORTS = {
     "amqps": 5671,
 }
 "The schemes, and the ports where such brokers usually are."
+
+SECURE = ("rediss", "amqps")
+"The schemes that are over TLS."
 
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -62,13 +65,7 @@ class Address:
         """
         :raises ValueError: when it is not the URL of a broker.  The text does not have the password.
         """
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise ValueError(f"the URL of the bus is broken: {_example(url)}") from None
-        if parts.scheme not in PORTS:
-            known = ", ".join(f"{scheme}://" for scheme in PORTS)
-            raise ValueError(f"no bus is called {parts.scheme}://: expected {known}")
+        parts = splitURL(url)
         user, password = parts.netloc.rpartition("@")[0].partition(":")[::2]
         address = cls(
             scheme=parts.scheme,
@@ -78,14 +75,48 @@ class Address:
             password=unquote(password) or None,
             options=dict(parse_qsl(parts.query, keep_blank_values=True)),
         )
-        unknown = address.options.keys() - set(FILES)
+        address._check()
+        return address
+
+    def _check(self) -> None:
+        unknown = self.options.keys() - set(FILES)
         if unknown:
             raise ValueError(
-                f"{address.name} has the unknown option {min(unknown)}: expected {', '.join(FILES)}"
+                f"{self.name} has the unknown option {min(unknown)}: expected {', '.join(FILES)}"
             )
-        if len(address.hosts) > 1 and address.scheme != "redis+sentinel":
-            raise ValueError(f"{address.name} names many hosts: only redis+sentinel:// may")
-        return address
+        if self.options and self.scheme not in SECURE:
+            raise ValueError(
+                f"{self.name} has the option {min(self.options)}, and no TLS: expected {':// or '.join(SECURE)}://"
+            )
+        if "ssl_keyfile" in self.options and "ssl_certfile" not in self.options:
+            raise ValueError(f"{self.name} has the option ssl_keyfile without ssl_certfile")
+        if len(self.hosts) > 1 and self.scheme != "redis+sentinel":
+            raise ValueError(f"{self.name} names many hosts: only redis+sentinel:// may")
+        if self.scheme.startswith("redis"):
+            _ = self.database
+            if self.scheme == "redis+sentinel" and not self.service:
+                raise ValueError(
+                    f"{self.name} names no service: expected {self.scheme}://HOST[:PORT]/SERVICE"
+                )
+
+    @property
+    def service(self) -> str:
+        """The service that the Sentinels watch; empty if there are none."""
+        return self.path.rpartition("/")[2] if self.scheme == "redis+sentinel" else ""
+
+    @property
+    def database(self) -> int:
+        """
+        The number of Redis's database.
+
+        :raises ValueError: when it is none.
+        """
+        path = "" if self.scheme == "redis+unix" else self.path
+        if self.scheme == "redis+sentinel":
+            path = path.rpartition("/")[0]
+        if not (path == "" or (path.isascii() and path.isdigit())):
+            raise ValueError(f"{self.name} has the database {path!r}: expected a number, or nothing")
+        return int(path or 0)
 
     @property
     def name(self) -> str:
@@ -108,7 +139,7 @@ class Address:
             endpoint = UNIXClientEndpoint(reactor, f"/{self.path}", timeout)
         else:
             endpoint = HostnameEndpoint(reactor, host, port, timeout)
-        if self.scheme in ("rediss", "amqps"):
+        if self.scheme in SECURE:
             try:
                 endpoint = wrapClientTLS(self._tls(host), endpoint)
             except Exception as error:
@@ -143,6 +174,28 @@ class Address:
         return optionsForClientTLS(host, trustRoot=trusted, clientCertificate=own)
 
 
+def splitURL(url: str) -> SplitResult:
+    """
+    The parts of a broker's URL.
+
+    :raises ValueError: as :meth:`Address.fromURL`.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"the URL of the bus is broken: {_example(url)}") from None
+    if parts.scheme not in PORTS:
+        known = ", ".join(f"{scheme}://" for scheme in PORTS)
+        raise ValueError(f"no bus is called {parts.scheme}://: expected {known}")
+    if parts.fragment or "@" in f"{parts.path}{parts.query}":
+        # What stands there may be half of a password.
+        raise ValueError(
+            f"the URL of the bus is broken: {_example(url)}; "
+            "in a password, write / as %2F, ? as %3F, # as %23"
+        )
+    return parts
+
+
 class _Once(Factory):
     """A factory of one protocol, which the log has nothing of."""
 
@@ -163,7 +216,8 @@ def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
             one = urlsplit(f"//{text}")
             hosts.append((one.hostname or "localhost", one.port or PORTS[parts.scheme]))
         except ValueError:
-            raise ValueError(f"{text!r} is no host: expected HOST or HOST:PORT") from None
+            # Not what it is instead: without an @, that may be a password.
+            raise ValueError("the URL of the bus has no host: expected HOST or HOST:PORT") from None
     return hosts
 
 

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from txrealtime.cluster.address import Address
+from txrealtime.cluster.address import Address, splitURL
 from txrealtime.cluster.dialect import Dialect
 from txrealtime.cluster.native import NativeDialect
 from txrealtime.cluster.pythonsocketio import PythonSocketIODialect
@@ -54,8 +54,8 @@ class Language:
         :return: that, and the URL without it, for :func:`~txrealtime.cluster.bus.busFromURL`.
         :raises ValueError: for an unknown dialect, a field that it does not have, or what is no URL.
         """
-        bare, _, query = url.partition("?")
-        fields = dict(parse_qsl(query, keep_blank_values=True))
+        bare = url.partition("?")[0]
+        fields = dict(parse_qsl(splitURL(url).query, keep_blank_values=True))
         name = fields.pop("dialect", "native")
         if name not in _DIALECTS:
             raise ValueError(f"dialect={name}: expected {', '.join(_DIALECTS)}")

@@ -48,7 +48,6 @@ UNUSABLE = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
 class RedisBus:
     """
     :param address: of a scheme that begins with ``redis``.
-    :raises ValueError: when its path is none for Redis.
     """
 
     patterns = True
@@ -57,20 +56,6 @@ class RedisBus:
         self.name = address.name
         self._address = address
         self._hosts = list(address.hosts) or [("", 0)]
-        self._service = ""
-        path = address.path
-        if address.scheme == "redis+sentinel":
-            path, _, self._service = f"/{path}".rpartition("/")
-            path = path[1:]
-            if not self._service:
-                raise ValueError(
-                    f"{self.name} names no service: expected {address.scheme}://HOST[:PORT]/SERVICE"
-                )
-        if address.scheme == "redis+unix":
-            path = ""
-        if not (path == "" or (path.isascii() and path.isdigit())):
-            raise ValueError(f"{self.name} has the database {path!r}: expected a number, or nothing")
-        self._database = int(path or 0)
         # The last publisher of each owner, as Redis knows it.
         self._formerly: WeakKeyDictionary[IPublisherOwner, tuple[str, str]] = WeakKeyDictionary()
 
@@ -97,13 +82,13 @@ class RedisBus:
         self, reactor: IReactorTime, connection: _Connection, prepare: Callable[[], Any]
     ) -> None:
         address = self._address
-        host, port = await self._master(reactor) if self._service else self._hosts[0]
+        host, port = await self._master(reactor) if self._address.service else self._hosts[0]
         await address.connect(reactor, connection, host, port, TIMEOUT)
         try:
             if address.password is not None:
                 await connection.auth(address.password, address.user)
-            if self._database:
-                await connection.select(self._database)
+            if self._address.database:
+                await connection.select(self._address.database)
             await prepare()
         except BaseException as error:  # also when the attempt is cancelled
             connection.abort()
@@ -139,7 +124,7 @@ class RedisBus:
             sentinel = _Connection()
             try:
                 await self._address.connect(reactor, sentinel, *host, SENTINEL_TIMEOUT)
-                asked = sentinel.sentinel_get_master_addr_by_name(self._service)
+                asked = sentinel.sentinel_get_master_addr_by_name(self._address.service)
                 answer = await asked.addTimeout(SENTINEL_TIMEOUT, reactor)
             except CancelledError:
                 raise
@@ -150,10 +135,10 @@ class RedisBus:
                     self._hosts.remove(host)
                     self._hosts.insert(0, host)  # the first to ask next time
                     return answer[0].decode(), int(answer[1])
-                problem = f"it does not know {self._service}"
+                problem = f"it does not know {self._address.service}"
             finally:
                 sentinel.abort()
-        raise BusError(f"no Sentinel names the master of {self._service}: {problem}")
+        raise BusError(f"no Sentinel names the master of {self._address.service}: {problem}")
 
 
 class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
