@@ -710,6 +710,29 @@ class OptionTests(FlaskTestCase):
         self.assertIn("change nothing here: async_mode, engineio_logger", str(warning.message))
         self.assertEqual(self.socketio.async_mode, "threading")
 
+    def test_cookie(self) -> None:
+        """Of a dictionary its name; that its attributes are ours is said."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.make(cookie={"name": "sid", "httponly": True})
+            self.assertEqual(self.socketio.realtime.settings.cookie, "sid")
+            self.make(cookie={})
+            self.assertEqual(self.socketio.realtime.settings.cookie, "io")
+        (warning,) = caught
+        self.assertIn("change nothing here: cookie (all but its name)", str(warning.message))
+
+    def test_noneForTheDefault(self) -> None:
+        settings = self.make(cookie=None, transports=None).realtime.settings
+        self.assertEqual((settings.cookie, settings.transports), ("", ("polling", "websocket")))
+
+    def test_compressionThreshold(self) -> None:
+        """0 is for all, and not for none."""
+        for given, expected in ((0, 1), (10, 10)):
+            settings = self.make(compression_threshold=given).realtime.settings
+            self.assertEqual(settings.compressionThreshold, expected)
+        settings = self.make(compression_threshold=0, http_compression=False).realtime.settings
+        self.assertEqual(settings.compressionThreshold, 0)
+
     def test_unknown(self) -> None:
         self.assertIn("'pings'", str(self.assertRaises(TypeError, self.make, pings=3)))
         self.assertRaises(ValueError, self.make, serializer="pickle")

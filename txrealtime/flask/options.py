@@ -14,13 +14,6 @@ from txrealtime.socketio.packet import IParser, JSONParser
 
 __all__ = ["Configuration", "configured"]
 
-_RENAMED: Final = {
-    "ping_timeout": "pingTimeout",
-    "max_http_buffer_size": "maxPayload",
-    "allow_upgrades": "allowUpgrades",
-    "compression_threshold": "compressionThreshold",
-}
-
 _POINTLESS: Final = {
     "logger",
     "engineio_logger",
@@ -31,8 +24,6 @@ _POINTLESS: Final = {
     "websocket_compression",
 }
 """Options that tune another server's workings, and have nothing to tune here."""
-
-_SETTINGS: Final = {setting.name for setting in fields(Settings)}
 
 
 @dataclass
@@ -74,11 +65,7 @@ def configured(options: dict[str, Any]) -> Configuration:
     """
     result = Configuration()
     for name, value in options.items():
-        if name in _RENAMED:
-            result.settings[_RENAMED[name]] = value
-        elif name in _SETTINGS:
-            result.settings[name] = value
-        elif name in _READERS:
+        if name in _READERS:
             _READERS[name](result, value)
         elif name in _POINTLESS:
             if value not in (None, False, "threading") or name == "monitor_clients":
@@ -91,6 +78,15 @@ def configured(options: dict[str, Any]) -> Configuration:
     if options.get("http_compression") is False:
         result.settings["compressionThreshold"] = 0
     return result
+
+
+def _as(setting: str) -> Callable[[Configuration, Any], None]:
+    """Reads what is a setting as it is, of this name."""
+
+    def read(result: Configuration, value: Any) -> None:
+        result.settings[setting] = value
+
+    return read
 
 
 def _path(result: Configuration, value: Any) -> None:
@@ -167,6 +163,11 @@ def _compression(result: Configuration, value: Any) -> None:
     """Read after all others."""
 
 
+def _compressionThreshold(result: Configuration, value: Any) -> None:
+    # 0 stands for everything there, and for nothing here.
+    result.settings["compressionThreshold"] = 1 if value == 0 else value
+
+
 def _queue(result: Configuration, value: Any) -> None:
     result.queue = value
 
@@ -184,7 +185,13 @@ def _json(result: Configuration, value: Any) -> None:
     result.json = value
 
 
+# Of two options that have one name, Flask-SocketIO's counts.
 _READERS: Final[dict[str, Callable[[Configuration, Any], None]]] = {
+    **{setting.name: _as(setting.name) for setting in fields(Settings)},
+    "ping_timeout": _as("pingTimeout"),
+    "max_http_buffer_size": _as("maxPayload"),
+    "allow_upgrades": _as("allowUpgrades"),
+    "compression_threshold": _compressionThreshold,
     "path": _path,
     "resource": _path,
     "manage_session": _manageSession,
