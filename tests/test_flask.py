@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -320,6 +321,107 @@ class ComingAndGoingTests(FlaskTestCase):
 
         self.assertRaises(TypeError, self.join, auth={"a": 1})
         self.assertEqual(calls, [{"a": 1}])
+
+    def test_noAuth(self) -> None:
+        """A client of python-socketio sends {} where it has nothing to say."""
+        given: list[Any] = []
+        self.socketio.on("connect")(given.append)
+        for auth in (None, {}, {"a": 1}):
+            self.join(auth=auth)
+        self.assertEqual(given, [None, None, {"a": 1}])
+
+    def wrapped(self, handler: Any, *more: Any) -> tuple[Any, list[str]]:
+        """
+        A handler in a decorator that adds arguments, and what it has done.
+        """
+        ran: list[str] = []
+
+        @functools.wraps(handler)
+        def wrapper(*args: Any, **keywords: Any) -> Any:
+            ran.append("wrapper")
+            return handler(*more, *args, **keywords)
+
+        return wrapper, ran
+
+    def test_decorators(self) -> None:
+        """One that adds an argument, and others that only look like it."""
+        for handler, more, expected, times in (
+            (lambda: ("none",), (), ("none",), 1),
+            (lambda auth: (auth,), (), ({"a": 1},), 1),
+            (lambda user, auth: (user, auth), ("ann",), ("ann", {"a": 1}), 1),
+            (lambda user: (user,), ("ann",), ("ann",), 2),
+            (lambda user=None, *rest: (user, *rest), ("ann",), ("ann", {"a": 1}), 1),
+        ):
+            connect, ran = self.wrapped(handler, *more)
+            results: list[Any] = []
+            self.socketio.on("connect")(self.noting(connect, results))
+            self.assertTrue(self.join(auth={"a": 1}).is_connected())
+            self.assertEqual((results, ran), ([expected], ["wrapper"] * times))
+
+    def noting(self, connect: Any, results: list[Any]) -> Any:
+        @functools.wraps(connect)
+        def wrapper(*args: Any) -> None:
+            results.append(connect(*args))
+
+        return wrapper
+
+    def test_signatureOfTheWrapper(self) -> None:
+        """One without *args says itself what it takes."""
+        given: list[Any] = []
+
+        def connect(user: str, auth: Any) -> None:
+            given.append((user, auth))
+
+        @functools.wraps(connect)
+        def without() -> None:
+            connect("ann", None)
+
+        @functools.wraps(lambda: None)
+        def maybe(auth: Any = None) -> None:
+            connect("bob", auth)
+
+        for handler in (without, maybe):
+            self.socketio.on("connect")(handler)
+            self.join(auth={"a": 1})
+        self.assertEqual(given, [("ann", None), ("bob", {"a": 1})])
+
+    def test_decoratedMethods(self) -> None:
+        told: list[Any] = []
+
+        def withUser(method: Any) -> Any:
+            return functools.wraps(method)(lambda self, *args: method(self, "ann", *args))
+
+        class Mine(Namespace):
+            @withUser
+            def on_connect(self, user: str) -> None:
+                told.append(user)
+
+            @withUser
+            def on_disconnect(self, user: str, reason: str) -> None:
+                told.append((user, reason))
+
+        self.socketio.on_namespace(Mine("/n"))
+        self.join("/n").disconnect("/n")
+        self.assertEqual(told, ["ann", ("ann", "client disconnect")])
+
+    def test_decoratedIsCalledOnce(self) -> None:
+        """Also where what is wrapped fails inside, or calls itself wrongly."""
+        calls: list[Any] = []
+
+        def connect(user: str, auth: Any = None) -> None:
+            calls.append((user, auth))
+            connect()  # type: ignore[call-arg]
+
+        wrapper, ran = self.wrapped(connect, "ann")
+        self.socketio.on("connect")(wrapper)
+        error = self.assertRaises(TypeError, self.join, auth={"a": 1})
+        self.assertIn("missing 1 required positional argument: 'user'", str(error))
+        self.assertEqual((calls, ran), ([("ann", {"a": 1})], ["wrapper"]))
+
+    def test_withoutASignature(self) -> None:
+        """Of a built-in that does not say, the argument is passed."""
+        self.socketio.on("connect")(bool)
+        self.assertFalse(self.join().is_connected())
 
     def test_unknownNamespace(self) -> None:
         self.assertFalse(self.join("/nobody").is_connected("/nobody"))

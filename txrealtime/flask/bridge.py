@@ -74,7 +74,8 @@ class BridgedNamespace(Namespace):
         route = bridge.handlers.find(self.path, "connect")
         if route is None:
             return None
-        asked = bridge.start(route, socket, "connect", (auth,))
+        # A client of python-socketio always gives one, {} for none.
+        asked = bridge.start(route, socket, "connect", (auth or None,))
         asked.addCallbacks(_admit, _refuse)
         if not bridge.configuration.alwaysConnect:
             return asked

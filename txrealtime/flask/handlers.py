@@ -5,6 +5,7 @@ What an application has registered: which function handles which event.
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -110,8 +111,28 @@ def _fitted(function: Callable[..., Any]) -> Callable[..., Any]:
     A handler of `connect` or `disconnect` that may leave out its one argument.
 
     Its signature is read once: to call it and see would run it twice when the TypeError is its own.
+    That of a wrapper with ``*args`` does not say, and that of the function in it is a hint only: the
+    wrapper may give it arguments of its own.
     """
-    return function if takes(function, 1) else lambda _: function()
+    own = _signature(function, follow_wrapped=False)
+    if not _fits(own, 1):
+        return lambda _: function()
+    inner = inspect.unwrap(function)
+    if inner is function or not _isOpen(own):
+        return function
+    hint = _signature(function)
+    if _fits(hint, 0) and not _fits(hint, 1):
+        return lambda _: function()
+
+    def call(argument: Any) -> Any:
+        try:
+            return function(argument)
+        except TypeError as error:
+            if not _wasNotCalled(inner, error):
+                raise
+        return function()
+
+    return call
 
 
 def methodsOf(namespace: Namespace) -> dict[str, Callable[..., Any]]:
@@ -126,12 +147,34 @@ def methodsOf(namespace: Namespace) -> dict[str, Callable[..., Any]]:
     return methods
 
 
-def takes(function: Callable[..., Any], count: int) -> bool:
+def _signature(function: Callable[..., Any], **options: Any) -> inspect.Signature | None:
+    """A function's signature; `None` where it has none that can be read, as some built-ins."""
+    try:
+        return inspect.signature(function, **options)
+    except ValueError:
+        return None
+
+
+def _fits(signature: inspect.Signature | None, count: int) -> bool:
     """Whether a function can be called with so many arguments."""
     try:
-        inspect.signature(function).bind(*range(count))
+        if signature is not None:
+            signature.bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # some built-ins do not say
-        return True
     return True
+
+
+def _isOpen(signature: inspect.Signature | None) -> bool:
+    """Whether a function has ``*args``."""
+    kinds = [parameter.kind for parameter in signature.parameters.values()] if signature is not None else []
+    return inspect.Parameter.VAR_POSITIONAL in kinds
+
+
+def _wasNotCalled(function: Callable[..., Any], error: TypeError) -> bool:
+    """Whether an error says that a call did not fit a function, and it has not run."""
+    # Python names it by the qualified name, which functools.wraps() gives to its wrappers too.
+    if not str(error).startswith(f"{getattr(function, '__qualname__', '')}() "):
+        return False
+    code = getattr(function, "__code__", None)
+    return all(frame.f_code is not code for frame, _ in traceback.walk_tb(error.__traceback__))
