@@ -12,6 +12,7 @@ from flask import Flask
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from txrealtime.engineio.handshake import Handshake
 from txrealtime.errors import AckTimeout
 from txrealtime.flask import (
     ConnectionRefusedError,
@@ -28,6 +29,7 @@ from txrealtime.flask import (
     send,
 )
 from txrealtime.flask.client import Stage
+from txrealtime.flask.contexts import environOf
 from txrealtime.testing import Client
 
 
@@ -678,6 +680,37 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(self.ask(handler, client), [0, __name__, "/static/x"])
         self.assertEqual(set(ran), {"teardown"})
 
+    def test_teardowns(self) -> None:
+        """Once for each handler, also for a client's first."""
+        ran: list[Any] = []
+        self.app.teardown_request(lambda error: ran.append(("request", flask.g.event)))
+        self.app.teardown_appcontext(lambda error: ran.append(("app", flask.g.event)))
+
+        def handler(event: str) -> None:
+            flask.g.event = event
+            flask.request.own = flask.request.__dict__.get("own", 0) + 1
+            self.assertEqual(flask.request.own, 1)
+
+        self.socketio.on("ask")(handler)
+        client = self.join()
+        client.emit("ask", "first")
+        client.emit("ask", "second")
+        self.assertEqual(ran, [(kind, event) for event in ("first", "second") for kind in ("request", "app")])
+
+    def test_behindAProxy(self) -> None:
+        """The request is the client's, as the proxy has told it."""
+        handshake = Handshake(
+            headers={"host": "10.0.0.1:8000", "x-forwarded-host": "example.org"},
+            query={},
+            url="/socket.io/?a=1",
+            address="192.0.2.1",
+            secure=True,
+            host="example.org",
+        )
+        with self.app.request_context(environOf(self.app, handshake)):
+            self.assertEqual(flask.request.url, "https://example.org/socket.io/?a=1")
+            self.assertEqual(flask.request.remote_addr, "192.0.2.1")
+
     def test_copied(self) -> None:
         """What a handler leaves to a thread may have its context, and answer its client."""
         client = self.join()
@@ -721,6 +754,23 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(self.ask(rename, client), "bob")
         self.assertEqual(self.ask(rename, self.join(flask_test_client=browser)), "ann")
         self.assertEqual(browser.get("/user").text, "ann")
+
+    def test_oneForkOfTheSession(self) -> None:
+        """Also when two events are a client's first."""
+        opened: list[Any] = []
+
+        class Slow(flask.sessions.SecureCookieSessionInterface):
+            def open_session(self, app: Flask, request: Any) -> Any:
+                opened.append(request)
+                if len(opened) == 1:
+                    client.emit("set")
+                return super().open_session(app, request)
+
+        self.app.session_interface = Slow()
+        self.socketio.on("set")(lambda: flask.session.update(user="ann"))
+        client = self.join()
+        self.assertEqual(self.ask(lambda: flask.session.get("user"), client), "ann")
+        self.assertEqual(len(opened), 2)
 
     def test_sessionIsShared(self) -> None:
         """With sessions on the server and manage_session=False both sides see each other's changes."""

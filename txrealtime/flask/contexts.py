@@ -58,6 +58,14 @@ class Visit:
         self.request: flask.Request | None = None
         self.adapter: Any = None
 
+    def opened(self, context: RequestContext) -> None:
+        """Remember of the first event's context what serves the others."""
+        with self.lock:
+            if self.request is None:
+                self.session = ManagedSession(context.session)
+                self.adapter = context.url_adapter
+                self.request = _copyOf(context.request)
+
 
 def environOf(app: Flask, handshake: Handshake) -> dict[str, Any]:
     """The WSGI environment (PEP 3333) of an opening request."""
@@ -87,7 +95,17 @@ def environOf(app: Flask, handshake: Handshake) -> dict[str, Any]:
     for header, value in handshake.headers.items():
         key = header.upper().replace("-", "_")
         environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
+    if handshake.host:
+        # Behind a proxy, what the client asked for.
+        environ["HTTP_HOST"] = handshake.host
     return environ
+
+
+def _copyOf(request: flask.Request) -> flask.Request:
+    """The same request for one event, whose handler may give it attributes."""
+    copy = request.__class__.__new__(request.__class__)
+    copy.__dict__.update(request.__dict__)
+    return copy
 
 
 class _EventContext(RequestContext):
@@ -99,12 +117,9 @@ class _EventContext(RequestContext):
     """
 
     def __init__(self, app: Flask, visit: Visit, session: SessionMixin | None) -> None:
-        first = visit.request
-        assert first is not None
-        request = first.__class__.__new__(first.__class__)
-        request.__dict__.update(first.__dict__)
+        assert visit.request is not None
         self.app = app
-        self.request = request
+        self.request = _copyOf(visit.request)
         self.url_adapter = visit.adapter
         self.flashes = None
         self._session = session
@@ -130,6 +145,11 @@ def inContext(
     end, `teardown_request` and `teardown_appcontext`, do.
     """
     with _contextOf(app, visit, manageSession) as context:
+        if visit.request is None:
+            visit.opened(context)
+        if manageSession:
+            # Of two first events, each has opened the session.
+            context._session = visit.session
         request: Any = context.request
         request.sid, request.namespace, request.visit = sid, namespace, visit
         request.event = {"message": message, "args": args}
@@ -145,11 +165,7 @@ def inContext(
 def _contextOf(app: Flask, visit: Visit, manageSession: bool) -> RequestContext:
     """A request context that has not been pushed."""
     if visit.request is None:
-        with visit.lock, app.request_context(visit.environ) as context:
-            if visit.request is None:
-                visit.session = ManagedSession(flask.session)
-                visit.adapter = context.url_adapter
-                visit.request = context.request
+        return app.request_context(visit.environ)
     return _EventContext(app, visit, visit.session if manageSession else None)
 
 
