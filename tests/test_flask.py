@@ -582,6 +582,17 @@ class SendingTests(FlaskTestCase):
         self.do(handler)
         self.assertEqual(self.names(), "ab")
 
+    def test_askedByAnotherThread(self) -> None:
+        """It gets its answer while the handler waits for it."""
+
+        def handler() -> Any:
+            sid, answers = flask.request.sid, []
+            task = self.socketio.start_background_task(lambda: answers.append(self.socketio.rooms(sid)))
+            task.join(30)
+            return answers == [sorted([sid, "red"])]
+
+        self.assertTrue(self.do(handler))
+
     def test_callbackWithoutAnAnswer(self) -> None:
         """A test client does not ack: who waits for that is told so."""
         error = self.do(lambda: self.assertRaises(AckTimeout, call, "x"))
@@ -642,6 +653,16 @@ class ErrorTests(FlaskTestCase):
         """They are an error of the handler's."""
         self.socketio.on_error()(lambda error: type(error).__name__)
         self.assertEqual(self.join().emit("fail", 1, 2, callback=True), "TypeError")
+
+    def test_resultThatCannotBeSent(self) -> None:
+        """It matters where an ack is wanted, and nowhere else."""
+        self.socketio.on("bad")(lambda: {"x": object()})
+        self.socketio.on("disconnect")(object)
+        client = self.join()
+        client.emit("bad")
+        error = self.assertRaises(TypeError, client.emit, "bad", callback=True)
+        self.assertIn("argument 1['x']", str(error))
+        client.disconnect()
 
     def test_notCallable(self) -> None:
         self.assertRaises(ValueError, self.socketio.on_error(), None)

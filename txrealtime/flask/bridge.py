@@ -109,6 +109,12 @@ class BridgedNamespace(Namespace):
             return NO_ACK
         return self._bridge.start(route, socket, event, args)
 
+    def ackFailed(self, socket: Socket, error: Exception) -> None:
+        if self._bridge.failed is None:
+            super().ackFailed(socket, error)
+        else:
+            self._bridge.failed(error)
+
     def roomsOf(self, sid: str) -> list[str]:
         """The rooms that a client is in, or was in until its disconnect handler was called."""
         socket = self.rooms.find(sid)
@@ -212,8 +218,6 @@ class Bridge:
     ) -> None:
         try:
             result = self.sendable(self.handle(route, visit, sid, path, event, args))
-            if self.failed is not None:
-                self.encode(Packet(PacketType.ACK, data=[result], id=0))
         except BaseException as error:
             if self.failed is None or isinstance(error, ConnectionRejected):
                 self.server.callFromThread(self._done, visit, done.errback, Failure())

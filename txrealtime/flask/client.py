@@ -4,7 +4,6 @@ A client for the tests of a Flask application.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock, get_ident
@@ -29,34 +28,39 @@ class Stage:
     """
     What stands for the reactor's thread and for the threads of handlers in a test.
 
-    Handlers run at once, in the thread of the test.  What other threads ask for is done at once when the
-    test does nothing with a client, and otherwise as soon as that is done.
+    Whoever does something there is the reactor's thread meanwhile.  Handlers run at once, in the thread of
+    the test, and while one does, the reactor is free: what it and other threads ask for is done at once.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._owner: int | None = None
-        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.errors: list[BaseException] = []
 
     # -- as the handlers' threads
 
     def submit(self, name: str, job: Callable[[], object]) -> None:
-        job()
+        if self._owner != get_ident():
+            job()
+            return
+        self._owner = None
+        self._lock.release()
+        try:
+            job()
+        finally:
+            self._lock.acquire()
+            self._owner = get_ident()
 
     # -- as the crossing
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
-        if self._owner == get_ident():
+        with self._held():
             function(*args)
-            return
-        self._calls.append((function, args))
-        self._drain()
 
     def ask(self, function: Callable[..., Any], *args: Any) -> Any:
         waiter = Waiter()
         self.call(waiter.ask, function, *args)
-        if not waiter.answered and self._owner == get_ident():
+        if not waiter.answered:
             raise AckTimeout(
                 "a test client does not answer what the server asks: test that with a real client"
             )
@@ -65,6 +69,16 @@ class Stage:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Do something in the reactor's thread; what handlers have raised meanwhile is raised."""
+        with self._held():
+            yield
+        if self.errors:
+            error = self.errors[0]
+            self.errors.clear()
+            raise error
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Be the reactor's thread."""
         if self._owner == get_ident():
             yield
             return
@@ -74,22 +88,6 @@ class Stage:
                 yield
             finally:
                 self._owner = None
-        self._drain()
-        if self.errors:
-            error = self.errors[0]
-            self.errors.clear()
-            raise error
-
-    def _drain(self) -> None:
-        while self._calls and self._lock.acquire(blocking=False):
-            self._owner = get_ident()
-            try:
-                while self._calls:
-                    function, args = self._calls.popleft()
-                    function(*args)
-            finally:
-                self._owner = None
-                self._lock.release()
 
 
 class SocketIOTestClient:

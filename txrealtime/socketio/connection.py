@@ -328,12 +328,8 @@ class Connection:
         try:
             # As Packet(...), in a third of the time.
             messages = namespace.encode(_newTuple(Packet, (_ACK, namespace.path, data, id)))
-        except (TypeError, ValueError):
-            _log.failure(
-                "{namespace} {socket}: a handler returned what cannot be sent as an ack",
-                namespace=socket.namespace.path,
-                socket=socket.label,
-            )
+        except (TypeError, ValueError) as error:
+            namespace.ackFailed(socket, error)
         else:
             if socket.connected:
                 self.session.sendPackets(messages)

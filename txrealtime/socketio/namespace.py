@@ -308,6 +308,15 @@ class Namespace:
             )
         return NO_ACK
 
+    def ackFailed(self, socket: Socket, error: Exception) -> None:
+        """A handler has returned what cannot be sent as an ack."""
+        _log.failure(
+            "{namespace} {socket}: a handler returned what cannot be sent as an ack",
+            Failure(error),
+            namespace=self.path,
+            socket=socket.label,
+        )
+
     # -- coming and going ----------------------------------------------------------
 
     def letIn(self, socket: Socket) -> None:
