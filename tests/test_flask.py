@@ -563,6 +563,13 @@ class SendingTests(FlaskTestCase):
         error = self.do(lambda: self.assertRaises(ValueError, join_room, bob))
         self.assertIn("another client's own", str(error))
 
+    def test_roomOfAClientIsNotClosed(self) -> None:
+        for close in (close_room, self.socketio.close_room):
+            error = self.do(lambda close=close: self.assertRaises(ValueError, close, flask.request.sid))
+            self.assertIn("is a client's own: disconnect()", str(error))
+        self.do(lambda: emit("x"))
+        self.assertEqual(self.names(), "a")
+
     def test_fromOutside(self) -> None:
         self.socketio.emit("x", 1)
         self.assertEqual(self.names(), "abc")

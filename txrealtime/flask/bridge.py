@@ -377,11 +377,28 @@ class Bridge:
 
         :raises ValueError: when it is another client's own room.
         """
+        names = roomNames(room)
+        own = self._ownRoom(path, [name for name in names if name != sid])
+        if own is not None:
+            raise ValueError(f"room {own!r} is another client's own: nobody else can join it")
+        self.doTo(path, sid, "join", *names)
+
+    def close(self, path: str, room: Any) -> None:
+        """
+        Take everybody out of a room.
+
+        :raises ValueError: when it is a client's own room.
+        """
+        names = roomNames(room)
+        own = self._ownRoom(path, names)
+        if own is not None:
+            raise ValueError(f"room {own!r} is a client's own: disconnect() the client instead")
+        self.doTo(path, room, "leave", *names)
+
+    def _ownRoom(self, path: str, names: Sequence[str]) -> str | None:
+        """Of these rooms one that is a client's own."""
         space = self.spaces.get(path)
-        for name in roomNames(room):
-            if space is not None and name != sid and name in space.sockets:
-                raise ValueError(f"room {name!r} is another client's own: nobody else can join it")
-            self.doTo(path, sid, "join", name)
+        return None if space is None else next((name for name in names if name in space.sockets), None)
 
     def doTo(self, path: str, to: Any, method: str, *args: Any) -> None:
         """Have a method of an audience called; of nobody where no client or room is named."""

@@ -55,6 +55,10 @@ class Outside:
         """Put a client into a room."""
         self.doTo(path, sid, "join", *roomNames(room))
 
+    def close(self, path: str, room: Any) -> None:
+        """Take everybody out of a room."""
+        self.doTo(path, room, "leave", *roomNames(room))
+
     def doTo(self, path: str, to: Any, method: str, *args: Any) -> None:
         """Have a method of an audience called, on the servers."""
         receivers = self._to(path, to)

@@ -293,8 +293,12 @@ class SocketIO:
         self._sender.doTo(namespace or "/", sid, "leave", *roomNames(room))
 
     def close_room(self, room: Any, namespace: str | None = None) -> None:
-        """Take everybody out of a room."""
-        self._sender.doTo(namespace or "/", room, "leave", *roomNames(room))
+        """
+        Take everybody out of a room.
+
+        :raises ValueError: when it is a client's own room.
+        """
+        self._sender.close(namespace or "/", room)
 
     def rooms(self, sid: str, namespace: str | None = None) -> list[str]:
         """The rooms that a client is in."""
