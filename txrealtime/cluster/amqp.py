@@ -91,6 +91,8 @@ class AMQPBus:
         except BaseException:
             connection.abort()
             raise
+        # Not before: the end of an attempt is told by its failure alone.
+        channel.on_closed.addCallback(user.closed)
         return user
 
     def route(self, topic: str) -> tuple[str, str]:
@@ -142,9 +144,9 @@ class _User:
     async def prepare(self, connection: _Connection, channel: Any) -> None:
         self.connection = connection
         self.channel = channel
-        channel.on_closed.addCallback(self._closed)
 
-    def _closed(self, reason: BaseException | None) -> None:
+    def closed(self, reason: BaseException | None) -> None:
+        """The connection or the channel has ended, or is of no use."""
         if not self.ended:
             self.abort()
             self._lost(self.connection.why or str(reason) or type(reason).__name__)
@@ -210,9 +212,9 @@ class _Publisher(_User):
         if self._closing is not None and not self._closing.called:
             self._closing.callback(None)
 
-    def _closed(self, reason: BaseException | None) -> None:
+    def closed(self, reason: BaseException | None) -> None:
         if self._closing is None:
-            super()._closed(reason)
+            super().closed(reason)
 
 
 @implementer(ISubscriber)
@@ -236,7 +238,7 @@ class _Subscriber(_User):
     def _cancelled(self, failure: Failure, messages: Any) -> None:
         """The connection has ended, or the broker has cancelled: somebody has deleted the queue."""
         messages.put = lambda message: None  # which fails now, and may come yet
-        self._closed(failure.value)
+        self.closed(failure.value)
 
     def _received(self, message: Any, messages: Any) -> None:
         method = message.method
