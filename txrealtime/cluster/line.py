@@ -34,7 +34,8 @@ class Backoff:
         attempt that fails, and each time a random part, at most half, is taken off, so that the servers
         of a cluster do not come all at once.
     :ivar last: what they do not exceed.
-    :ivar timeout: seconds that an attempt may take.
+    :ivar timeout: seconds that an attempt to connect may take, and then each answer of the broker until
+        it has confirmed all subscriptions.
     :ivar settle: seconds for which a server that can publish again does not, so that the others, which
         have lost the broker too, are back to hear it: more than ``last``.
     """
@@ -70,38 +71,39 @@ class Line(Generic[C]):
         self._open = open
         self._opened = opened
         self._failed = failed
-        self._running = False
         self._failures = 0
-        self._attempt: Deferred[None] | None = None
+        self._attempt: Deferred[C] | None = None
         self._delayed: IDelayedCall | None = None
 
     def start(self) -> None:
         """Connect now, and stay connected."""
-        self._running = True
         self._failures = 0
         self._connect()
 
     def _connect(self) -> None:
         self._delayed = None
-        attempt = self._open().addTimeout(self._backoff.timeout, self._reactor, self._late)
-        # It may have succeeded or failed already.
-        self._attempt = attempt.addCallbacks(self._made, self._notMade)
-        if self._attempt.called:
-            self._attempt = None
+        self._attempt = attempt = self._open()
+        attempt.addTimeout(self._backoff.timeout, self._reactor, self._late)
+        attempt.addCallbacks(self._made, self._notMade, (attempt,), errbackArgs=(attempt,))
 
     def _late(self, result: object, seconds: float) -> object:
         if isinstance(result, Failure):
             raise BusError(f"no answer within {seconds:g} s")
         return result
 
-    def _made(self, connection: C) -> None:
-        self._attempt = None
-        self.connection = connection
-        self._opened(connection)
+    # An attempt that was stopped may still end in any way.
 
-    def _notMade(self, failure: Failure) -> None:
-        self._attempt = None
-        if self._running:  # otherwise it was cancelled, and may have made another failure of that
+    def _made(self, connection: C, attempt: Deferred[C]) -> None:
+        if self._attempt is attempt:
+            self._attempt = None
+            self.connection = connection
+            self._opened(connection)
+        else:
+            connection.abort()
+
+    def _notMade(self, failure: Failure, attempt: Deferred[C]) -> None:
+        if self._attempt is attempt:
+            self._attempt = None
             self._again(failure.getErrorMessage())
 
     def proven(self) -> None:
@@ -109,9 +111,10 @@ class Line(Generic[C]):
         self._failures = 0
 
     def lost(self, reason: str) -> None:
-        """The connection has ended by itself."""
-        self.connection = None
-        self._again(reason)
+        """The connection has ended by itself.  Nothing happens while there is none."""
+        if self.connection is not None:
+            self.connection = None
+            self._again(reason)
 
     def drop(self, reason: str) -> None:
         """End the connection, and make a new one.  Nothing happens while there is none."""
@@ -131,10 +134,10 @@ class Line(Generic[C]):
 
         :return: the connection, if there is one: it is the caller's now.
         """
-        self._running = False
-        for pending in (self._delayed, self._attempt):
+        delayed, self._delayed = self._delayed, None
+        attempt, self._attempt = self._attempt, None
+        for pending in (delayed, attempt):
             if pending is not None:
                 pending.cancel()
-        self._delayed = self._attempt = None
         connection, self.connection = self.connection, None
         return connection

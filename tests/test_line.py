@@ -1,0 +1,94 @@
+"""
+One connection at a time: when the next attempt is made, and what becomes of one that was stopped.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txrealtime.cluster.line import Backoff, Line
+from txrealtime.errors import BusError
+
+
+class _Connection:
+    aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class LineTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.attempts: list[Deferred[_Connection]] = []
+        self.ended: list[str] = []
+        self.opened: list[_Connection] = []
+        self.line: Line[_Connection] = Line(
+            self.clock, Backoff(timeout=5.0), self.open, self.opened.append, self.ended.append
+        )
+
+    def open(self) -> Deferred[_Connection]:
+        self.attempts.append(Deferred())
+        return self.attempts[-1]
+
+    def stubborn(self) -> Deferred[_Connection]:
+        """An attempt that goes on when it is cancelled."""
+        connecting: Deferred[_Connection] = Deferred()
+        attempt: Deferred[_Connection] = Deferred()
+        attempt.addErrback(lambda failure: connecting)
+        self.patch(self.line, "_open", lambda: attempt)
+        return connecting
+
+    def test_failed(self) -> None:
+        self.line.start()
+        self.attempts[0].errback(BusError("no"))
+        self.assertEqual((self.ended, len(self.clock.getDelayedCalls())), (["no"], 1))
+
+    def test_lostWhileItConnects(self) -> None:
+        """An attempt that fails is followed by one attempt, whatever is said of its connection."""
+        self.line.start()
+        self.line.lost("cut")
+        self.attempts[0].errback(BusError("cut"))
+        self.line.lost("cut")
+        self.assertEqual((self.ended, len(self.clock.getDelayedCalls())), (["cut"], 1))
+
+    def test_lostAfterTheStop(self) -> None:
+        self.line.start()
+        self.attempts[0].callback(_Connection())
+        self.line.stop()
+        self.line.lost("cut")
+        self.assertEqual((self.ended, self.clock.getDelayedCalls()), ([], []))
+
+    def test_connectsAfterTheStop(self) -> None:
+        connecting = self.stubborn()
+        self.line.start()
+        self.assertIsNone(self.line.stop())
+        connection = _Connection()
+        connecting.callback(connection)
+        self.assertTrue(connection.aborted)
+        self.assertEqual((self.line.connection, self.opened), (None, []))
+
+    def test_connectsAfterTheNextStart(self) -> None:
+        connecting = self.stubborn()
+        self.line.start()
+        self.line.stop()
+        self.patch(self.line, "_open", self.open)
+        self.line.start()
+        late, connection = _Connection(), _Connection()
+        connecting.callback(late)
+        self.attempts[0].callback(connection)
+        self.assertEqual((late.aborted, connection.aborted), (True, False))
+        self.assertEqual(self.opened, [connection])
+
+    def test_failsAfterTheNextStart(self) -> None:
+        connecting = self.stubborn()
+        self.line.start()
+        self.line.stop()
+        self.patch(self.line, "_open", self.open)
+        self.line.start()
+        connecting.errback(BusError("no"))
+        self.assertEqual(self.ended, [])
+        self.attempts[0].callback(_Connection())
+        self.assertEqual(len(self.opened), 1)
