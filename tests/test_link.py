@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from txrealtime.cluster import bus, outgoing
+from txrealtime.cluster import bus, incoming, outgoing
 from txrealtime.cluster.bus import MemoryBus, MemoryHub
 from txrealtime.cluster.interfaces import IPublisherOwner, Subscription
 from txrealtime.cluster.line import Backoff
@@ -121,6 +121,43 @@ class StatusTests(LinkTestCase):
         self.assertEqual(self.link.reason, "no answer within 5 s")
         self.assertIs(self.link.status, LinkStatus.CONNECTING)
         self.assertEqual(len(self.hub.subscribers), 1)
+
+    def test_slowlyConfirmed(self) -> None:
+        """However long it takes in all, what counts is the time without an answer."""
+        asked = self.subscriptionsAreNotAnswered()
+        for topic in "abcdef":
+            self.link.subscribe(topic, print)
+        self.link.start()
+        self.clock.advance(0)
+        for confirmed in asked[:-1]:
+            self.elapse(BACKOFF.timeout - 0.2)
+            self.assertEqual((self.link.status, self.link.reason), (LinkStatus.CONNECTING, "connecting"))
+            confirmed.callback(None)
+        self.elapse(BACKOFF.timeout + 0.1)
+        self.assertEqual(self.link.reason, "no answer within 5 s")
+        self.assertEqual(len(self.hub.subscribers), 1)
+
+    def test_stoppedBeforeAllIsConfirmed(self) -> None:
+        self.subscriptionsAreNotAnswered()
+        self.link.start()
+        self.clock.advance(0)
+        self.successResultOf(self.link.stop())
+        self.assertEqual(len(self.hub.subscribers), 1)
+        self.elapse(BACKOFF.timeout + 0.1)
+        self.assertEqual(self.link.reason, "stopped")
+
+    def test_cutBeforeAllIsConfirmed(self) -> None:
+        asked = self.subscriptionsAreNotAnswered()
+        self.link.start()
+        self.clock.advance(0)
+        self.hub.cutSubscribers()
+        self.assertEqual(self.link.reason, "the hub has cut it")
+        self.elapse(1)
+        asked[0].callback(None)  # by the connection that is gone
+        self.assertIs(self.link.status, LinkStatus.CONNECTING)
+        for confirmed in asked[1:]:
+            confirmed.callback(None)
+        self.assertIs(self.link.status, LinkStatus.READY)
 
     def test_brokerIsNotThere(self) -> None:
         self.other.stop()
@@ -419,6 +456,22 @@ class IncomingTests(LinkTestCase):
     def test_againAfterAnOutage(self) -> None:
         self.ready()
         self.hub.stop()
+
+    def test_notAllAtOnce(self) -> None:
+        """A broker is asked for more when it has answered, and not for what nobody wants any more."""
+        asked = self.subscriptionsAreNotAnswered()
+        self.link.start()
+        self.clock.advance(0)
+        topics = [str(number) for number in range(2 * incoming.WINDOW)]
+        for topic in topics:
+            self.link.subscribe(topic, print)
+        self.assertEqual(len(asked), incoming.WINDOW)
+        self.link.unsubscribe(topics[-1])
+        self.link.unsubscribe(topics[0])
+        for confirmed in asked:  # it grows
+            confirmed.callback(None)
+        self.assertEqual(len(asked), 2 * incoming.WINDOW)
+        self.assertIs(self.link.status, LinkStatus.READY)
         heard: list[bytes] = []
         self.link.subscribe("late", lambda topic, payload: heard.append(payload))
         self.assertNoResult(self.link.whenSubscribed("late"))

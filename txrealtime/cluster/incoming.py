@@ -4,10 +4,11 @@ What a server hears from others: its subscriptions, made again with each connect
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -19,6 +20,12 @@ from txrealtime.errors import BusError
 __all__ = ["Incoming", "Receiver"]
 
 _log = Logger()
+
+WINDOW = 500
+"""
+Subscriptions that the broker may be asked for at a time, so that a server with many of them does other
+things too while it asks.
+"""
 
 Receiver = Callable[[str, bytes], object]
 "What is called with the topic and the payload of a message."
@@ -45,25 +52,27 @@ class Incoming:
         self.line: Line[ISubscriber] = Line(
             reactor,
             backoff,
-            lambda: Deferred.fromCoroutine(self._connect()),
-            lambda subscriber: changed(""),
+            lambda: bus.openSubscriber(reactor, self.line.lost),
+            self._opened,
             self._ended,
         )
-        self._bus = bus
         self._reactor = reactor
+        self._timeout = backoff.timeout
         self._maxMessage = maxMessage
         self._journal = journal
         self._counts = journal.counts
         self._changed = changed
         self._subscriptions: dict[str, Subscription] = {}
-        self._subscriber: ISubscriber | None = None  # also while it confirms the first subscriptions
         self._unconfirmed: dict[Subscription, list[Deferred[None]]] = {}
-        self._allConfirmed: Deferred[None] | None = None
+        self._unasked: deque[Subscription] = deque()
+        self._asked = 0  # how many the broker has been asked for and has not answered
+        # When the broker should have confirmed another one, until it has confirmed all of a connection.
+        self._overdue: IDelayedCall | None = None
 
     @property
     def open(self) -> bool:
         """Whether messages come in, of all that was subscribed to when the connection was made."""
-        return self.line.connection is not None
+        return self.line.connection is not None and self._overdue is None
 
     # -- subscriptions -----------------------------------------------------------------
 
@@ -75,8 +84,9 @@ class Incoming:
         """Have a subscription as it is."""
         self._subscriptions[subscription.topic] = subscription
         self._unconfirmed[subscription] = []
-        if self._subscriber is not None:
-            self._ask(self._subscriber, subscription)
+        if self.line.connection is not None:
+            self._unasked.append(subscription)
+            self._ask()
 
     def __contains__(self, topic: str) -> bool:
         return topic in self._subscriptions
@@ -87,8 +97,8 @@ class Incoming:
         if subscription is None:
             return
         subscription.deliver = _nobody
-        if self._subscriber is not None:
-            self._subscriber.unsubscribe(subscription)
+        if self.line.connection is not None:
+            self.line.connection.unsubscribe(subscription)
         for waiting in self._unconfirmed.pop(subscription, []):
             waiting.errback(BusError(f"unsubscribed from {topic!r} before it was confirmed"))
         self._checkAll()
@@ -130,57 +140,58 @@ class Incoming:
 
     # -- the connection ----------------------------------------------------------------
 
-    async def _connect(self) -> ISubscriber:
-        """One attempt: to connect, and to have every subscription confirmed."""
-        subscriber = await self._bus.openSubscriber(self._reactor, self._lost)
-        self._subscriber = subscriber
-        self._allConfirmed = Deferred()
-        try:
-            for subscription in list(self._subscriptions.values()):
-                self._ask(subscriber, subscription)
-            await self._allConfirmed
-        except BaseException:  # also when the attempt is cancelled
-            self._subscriber = None
-            subscriber.abort()
-            raise
-        finally:
-            self._allConfirmed = None
-        return subscriber
+    def _opened(self, subscriber: ISubscriber) -> None:
+        self._overdue = self._reactor.callLater(self._timeout, self._late)
+        self._asked = 0
+        self._unasked = deque(self._subscriptions.values())
+        self._ask()
 
-    def _ask(self, subscriber: ISubscriber, subscription: Subscription) -> None:
-        def confirmed(result: None) -> None:
-            if self._subscriber is subscriber:
-                for waiting in self._unconfirmed.pop(subscription, []):
-                    waiting.callback(None)
-                self._checkAll()
+    def _ask(self) -> None:
+        """Ask the broker for more of what it has not been asked for."""
+        while self._unasked and self._asked < WINDOW and (subscriber := self.line.connection) is not None:
+            subscription = self._unasked.popleft()
+            if subscription in self._unconfirmed:  # it has not been unsubscribed from
+                self._asked += 1
+                both = (subscriber, subscription)
+                asked = subscriber.subscribe(subscription)
+                asked.addCallbacks(self._confirmed, self._refused, both, errbackArgs=both)
 
-        def refused(failure: Failure) -> None:
-            if self._subscriber is not subscriber:
-                return  # it is gone, and so are its answers
-            error = BusError(f"cannot subscribe to {subscription.topic!r}: {failure.getErrorMessage()}")
-            if self._allConfirmed is not None:
-                self._allConfirmed.errback(error)
-            else:
-                self.line.drop(str(error))
+    def _confirmed(self, result: None, subscriber: ISubscriber, subscription: Subscription) -> None:
+        if self.line.connection is not subscriber:
+            return  # it is gone, and so are its answers
+        self._asked -= 1
+        if self._overdue is not None:
+            self._overdue.reset(self._timeout)
+        for waiting in self._unconfirmed.pop(subscription, []):
+            waiting.callback(None)
+        self._ask()
+        self._checkAll()
 
-        subscriber.subscribe(subscription).addCallbacks(confirmed, refused)
+    def _refused(self, failure: Failure, subscriber: ISubscriber, subscription: Subscription) -> None:
+        if self.line.connection is subscriber:
+            self.line.drop(f"cannot subscribe to {subscription.topic!r}: {failure.getErrorMessage()}")
 
     def _checkAll(self) -> None:
-        if not self._unconfirmed and self._allConfirmed is not None and not self._allConfirmed.called:
-            self._allConfirmed.callback(None)
+        if self._overdue is not None and not self._unconfirmed:
+            self._inTime()
+            self._changed("")
+
+    def _late(self) -> None:
+        self._overdue = None
+        self.line.drop(f"no answer within {self._timeout:g} s")
+
+    def _inTime(self) -> None:
+        overdue, self._overdue = self._overdue, None
+        if overdue is not None:
+            overdue.cancel()
 
     def ping(self) -> None:
         """Send something, as whoever only listens may be forgotten."""
-        if self._subscriber is not None:
-            self._subscriber.ping()
-
-    def _lost(self, reason: str) -> None:
-        # While an attempt runs, it fails by the subscriptions that nobody confirms.
         if self.line.connection is not None:
-            self.line.lost(reason)
+            self.line.connection.ping()
 
     def _ended(self, reason: str) -> None:
-        self._subscriber = None
+        self._inTime()
         for subscription in self._subscriptions.values():
             self._unconfirmed.setdefault(subscription, [])
         self._changed(reason)
@@ -188,7 +199,7 @@ class Incoming:
     def stop(self) -> None:
         """Disconnect."""
         subscriber = self.line.stop()
-        self._subscriber = None
+        self._inTime()
         if subscriber is not None:
             subscriber.abort()
         for subscription in self._subscriptions.values():
