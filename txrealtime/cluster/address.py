@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ssl import SSLContext, create_default_context
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
@@ -23,6 +23,7 @@ from twisted.internet.ssl import (
     optionsForClientTLS,
     trustRootFromCertificates,
 )
+from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
 __all__ = ["Address", "splitURL"]
@@ -132,7 +133,7 @@ class Address:
 
         :param timeout: seconds to connect in.
         :return: fires when it is connected; fails when it cannot be, or when a file named in the options
-            cannot be read.
+            cannot be read; with ``CancelledError``, and nothing else, when it is cancelled.
         """
         endpoint: IStreamClientEndpoint
         if self.scheme == "redis+unix":
@@ -144,7 +145,19 @@ class Address:
                 endpoint = wrapClientTLS(self._tls(host), endpoint)
             except Exception as error:
                 return fail(error)
-        connected: Deferred[IProtocol] = endpoint.connect(_Once(protocol))
+        connecting: Deferred[IProtocol] = endpoint.connect(_Once(protocol))
+
+        # Cancelled, an endpoint fails as if the host had no name, or in other ways of its own.
+        def cancel(connected: Deferred[IProtocol]) -> None:
+            connected.errback(CancelledError())
+            connecting.cancel()
+
+        def ended(result: IProtocol | Failure) -> None:
+            if not connected.called:
+                connected.callback(result)
+
+        connected: Deferred[IProtocol] = Deferred(cancel)
+        connecting.addBoth(ended)
         return connected
 
     def clientContext(self) -> SSLContext:
