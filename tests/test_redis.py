@@ -4,13 +4,21 @@ What Redis may answer to those who publish and subscribe, without a Redis.
 
 from __future__ import annotations
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.testing import StringTransport
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IHostnameResolver
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from tests.buses import Owner
 from tests.support import requirePart
+from txrealtime.cluster.address import Address
 from txrealtime.cluster.interfaces import Subscription
 from txrealtime.errors import BusError
 
@@ -18,6 +26,185 @@ try:
     from txrealtime.cluster import redis
 except ImportError:
     redis = None
+
+
+MASTER = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+"The reply to ROLE."
+
+
+class _BusTestCase(SynchronousTestCase):
+    """
+    A bus whose connections are in memory.
+
+    :ivar hosts: where it has connected to.
+    """
+
+    def setUp(self) -> None:
+        requirePart(redis, "no txredisapi, or no hiredis: pip install '.[redis]'")
+        self.hosts: list[str] = []
+        self.owner = Owner()
+        self.patch(Address, "connect", self.connect)
+
+    def connect(self, reactor: object, protocol: Any, host: str, *rest: object) -> Deferred[Any]:
+        self.hosts.append(host)
+        self.protocol = protocol
+        protocol.makeConnection(StringTransport())
+        return succeed(protocol)
+
+    def asked(self) -> str:
+        """The command that the last connection has sent since this was asked before."""
+        sent = self.protocol.transport.value()
+        self.protocol.transport.clear()
+        return b" ".join(sent.split(b"\r\n")[2::2]).decode().strip()
+
+    def answer(self, reply: bytes) -> None:
+        self.protocol.dataReceived(reply)
+
+
+class FormerPublisherTests(_BusTestCase):
+    """
+    Whoever connects again ends the connection before, and no other.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.bus = redis.RedisBus(Address.fromURL("redis://broker"))
+        opening = self.open()
+        self.name = self.named()
+        self.answer(b":7\r\n")
+        self.successResultOf(opening)
+
+    def open(self) -> Deferred[Any]:
+        opening = self.bus.openPublisher(Clock(), self.owner)
+        self.assertEqual(self.asked(), "ROLE")
+        self.answer(MASTER)
+        return opening
+
+    def named(self) -> str:
+        """The name that it has asked for now."""
+        command, name = self.asked().rsplit(" ", 1)
+        self.assertEqual(command, "CLIENT SETNAME")
+        self.answer(b"+OK\r\n")
+        self.assertEqual(self.asked(), "CLIENT ID")
+        return name
+
+    def listed(self, name: str) -> bytes:
+        line = f"id=7 addr=/run/redis.sock:0 name={name} age=1 idle=0 flags=U"
+        return b"$%d\r\n%b\r\n" % (len(line), line.encode())
+
+    def test_ended(self) -> None:
+        opening = self.open()
+        self.assertEqual(self.asked(), "CLIENT LIST ID 7")
+        self.answer(self.listed(self.name))
+        self.assertEqual(self.asked(), "CLIENT KILL ID 7")
+        self.answer(b":1\r\n")
+        self.assertNotEqual(self.named(), self.name)
+        self.answer(b":8\r\n")
+        self.successResultOf(opening)
+        self.open()
+        self.assertEqual(self.asked(), "CLIENT LIST ID 8")
+
+    def test_strangers(self) -> None:
+        """After a restart somebody else may have the number, or nobody, or we may not ask."""
+        nobody = b"$0\r\n\r\n"
+        for reply in (self.listed(""), self.listed("x" + self.name), nobody, b"-NOPERM no\r\n"):
+            opening = self.open()
+            self.assertEqual(self.asked(), "CLIENT LIST ID 7")
+            self.answer(reply)
+            self.name = self.named()
+            self.answer(b":7\r\n")
+            self.successResultOf(opening)
+
+    def test_attemptEndsBeforeTheReply(self) -> None:
+        """Then the next has to do it."""
+        for _ in range(2):
+            opening = self.open()
+            self.assertEqual(self.asked(), "CLIENT LIST ID 7")
+            self.answer(self.listed(self.name))
+            self.assertEqual(self.asked(), "CLIENT KILL ID 7")
+            opening.cancel()
+            self.failureResultOf(opening)
+
+
+class AttemptTests(_BusTestCase):
+    """
+    How attempts to connect fail.
+    """
+
+    def test_notRedis(self) -> None:
+        """It is told what came, and not what we did about it."""
+        bus = redis.RedisBus(Address.fromURL("redis://broker"))
+        opening = bus.openPublisher(Clock(), self.owner)
+        self.answer(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.protocol.connectionLost(Failure(ConnectionAborted()))
+        self.assertIn("what came is not of Redis", str(self.failureResultOf(opening, BusError).value))
+        self.assertEqual(self.owner.losses, [])
+
+    def test_sentinels(self) -> None:
+        """The next is asked when one does not answer."""
+        clock = Clock()
+        bus = redis.RedisBus(Address.fromURL("redis+sentinel://one,two/chat"))
+        bus.openPublisher(clock, self.owner)
+        self.assertEqual(self.hosts, ["one"])
+        clock.advance(redis.SENTINEL_TIMEOUT)
+        self.assertEqual(self.hosts, ["one", "two"])
+        self.answer(b"*2\r\n$6\r\nmaster\r\n$4\r\n6379\r\n")
+        self.assertEqual(self.hosts, ["one", "two", "master"])
+        self.assertEqual(self.asked(), "ROLE")
+
+    def test_sentinelCancelled(self) -> None:
+        """Whoever asks no more, asks no other Sentinel."""
+        opening = redis.RedisBus(Address.fromURL("redis+sentinel://one,two/chat")).openPublisher(
+            Clock(), self.owner
+        )
+        opening.cancel()
+        self.failureResultOf(opening, CancelledError)
+        self.assertEqual(self.hosts, ["one"])
+
+
+class CancelTests(SynchronousTestCase):
+    """
+    An attempt that is cancelled before TCP has connected, or the host's name is known.
+    """
+
+    def attempt(self, reactor: Any) -> None:
+        requirePart(redis, "no txredisapi, or no hiredis: pip install '.[redis]'")
+        bus = redis.RedisBus(Address.fromURL("redis+sentinel://one,two/chat"))
+        opening = bus.openSubscriber(reactor, self.fail)
+        opening.cancel()
+        self.failureResultOf(opening, CancelledError)
+
+    def test_whileItConnects(self) -> None:
+        reactor = MemoryReactorClock()
+        reactor.nameResolver = _Names(["10.0.0.1"])
+        self.attempt(reactor)
+        self.assertEqual(len(reactor.tcpClients), 1)
+
+    def test_whileItResolves(self) -> None:
+        reactor = MemoryReactorClock()
+        reactor.nameResolver = names = _Names(None)
+        self.attempt(reactor)
+        self.assertEqual(names.asked, ["one"])
+
+
+@implementer(IHostnameResolver)
+class _Names:
+    """
+    A resolver, each name of which has the same addresses; without any, it never answers.
+    """
+
+    def __init__(self, addresses: list[str] | None) -> None:
+        self.addresses = addresses
+        self.asked: list[str] = []
+
+    def resolveHostName(
+        self, receiver: Any, hostName: str, portNumber: int = 0, *rest: Any, **more: Any
+    ) -> Any:
+        self.asked.append(hostName)
+        if self.addresses is not None:
+            for address in self.addresses:
+                receiver.addressResolved(IPv4Address("TCP", address, portNumber))
+            receiver.resolutionComplete()
 
 
 class PublisherTests(SynchronousTestCase):

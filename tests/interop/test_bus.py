@@ -28,7 +28,18 @@ class _BrokerTests(BusTestsMixin):
             await deferLater(reactor, 0.005)
 
 
-class RedisTests(_BrokerTests, TestCase):
+class _RedisTests(_BrokerTests):
+    async def test_formerPublisher(self) -> None:
+        """Whoever publishes again ends the connection before, and no other."""
+        owner, stranger = Owner(), Owner()
+        await self.publisher(owner)
+        await self.publisher(stranger)
+        await self.publisher(owner)
+        await self.until(lambda: owner.losses)
+        self.assertEqual((len(owner.losses), stranger.losses), (1, []))
+
+
+class RedisTests(_RedisTests, TestCase):
     """
     Redis with a password and a database, over TCP.
     """
@@ -75,17 +86,31 @@ class RedisTests(_BrokerTests, TestCase):
         self.assertEqual((owner.refusals, owner.losses), ([], []))
 
 
-class RedisSocketTests(_BrokerTests, TestCase):
+class RedisSocketTests(_RedisTests, TestCase):
     """
     Redis by a socket of the machine.
     """
 
     async def setUp(self) -> None:
-        redis = Redis(self)
-        path = f"{redis.folder}/redis.sock"
-        redis.options["unixsocket"] = path
-        await redis.start()
+        self.redis = Redis(self)
+        path = f"{self.redis.folder}/redis.sock"
+        self.redis.options["unixsocket"] = path
+        await self.redis.start()
         self.bus = busFromURL(f"redis+unix://{path}")
+
+    async def test_numbersBeginAnew(self) -> None:
+        """After a restart the number of the connection before is that of somebody else."""
+        owner, strangers = Owner(), [Owner() for _ in range(8)]
+        await self.publisher(owner)
+        number = self.bus._formerly[owner][0]
+        await self.redis.stop()
+        await self.redis.start()
+        for stranger in strangers:
+            await self.publisher(stranger)
+        self.assertIn(number, [self.bus._formerly[stranger][0] for stranger in strangers])
+        publisher = await self.publisher(owner)
+        await self.flush(publisher, await self.subscriber())
+        self.assertEqual([stranger.losses for stranger in strangers], [[]] * 8)
 
 
 class RabbitMQTests(_BrokerTests, TestCase):

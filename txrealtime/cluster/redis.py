@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 import txredisapi  # type: ignore[import-untyped]
@@ -56,7 +57,7 @@ class RedisBus:
         self.name = address.name
         self._address = address
         self._hosts = list(address.hosts) or [("", 0)]
-        # The last publisher of each owner, as Redis knows it.
+        # The number and the name that Redis knows the last publisher of each owner by.
         self._formerly: WeakKeyDictionary[IPublisherOwner, tuple[str, str]] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -105,17 +106,15 @@ class RedisBus:
         reach others too late, between newer messages.
         """
         publisher.checkRole(await publisher.ask("ROLE"))
-        formerly = self._formerly.pop(owner, None)
-        if formerly is not None:
-            # By both, as the numbers begin anew when Redis is restarted.
-            await publisher.ask("CLIENT", "KILL", "ID", formerly[0], "ADDR", formerly[1])
-        info = await publisher.ask("CLIENT", "INFO")
-        if isinstance(info, bytes):
-            fields = dict(
-                field.split("=", 1) for field in info.decode("ascii", "replace").split() if "=" in field
-            )
-            if "id" in fields and "addr" in fields:
-                self._formerly[owner] = (fields["id"], fields["addr"])
+        number, name = self._formerly.get(owner, ("", ""))
+        if number:
+            # The numbers begin anew when Redis is restarted, so it may be that of a stranger now.
+            listed = await publisher.ask("CLIENT", "LIST", "ID", number)
+            if isinstance(listed, bytes) and f" name={name} ".encode() in listed:
+                await publisher.ask("CLIENT", "KILL", "ID", number)
+        name = f"txrealtime-{uuid4().hex}"
+        await publisher.ask("CLIENT", "SETNAME", name)
+        self._formerly[owner] = (str(await publisher.ask("CLIENT", "ID")), name)
 
     async def _master(self, reactor: IReactorTime) -> tuple[str, int]:
         """The address of the master now, from the first Sentinel that knows it."""
@@ -186,7 +185,7 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         """A reply."""
 
     def connectionLost(self, why: Failure) -> None:
-        self.why = why.getErrorMessage()
+        self.why = self.why or why.getErrorMessage()
         super().connectionLost(why)
         if not self._ended:
             self._ended = True
@@ -198,6 +197,7 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
     def fail(self, reason: str) -> None:
         """End the connection, as if by itself."""
         if not self._ended:
+            self.why = reason
             self.abort()
             self.ended(reason)
 
