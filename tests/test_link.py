@@ -381,6 +381,29 @@ class OutgoingTests(LinkTestCase):
         self.say(9)
         self.assertEqual((self.link.counts.dropped, self.link.counts.unconfirmed), (1, 0))
 
+    def test_startedWhileItStops(self) -> None:
+        """What waited at the stop goes first, over its own connection."""
+        self.ready()
+        self.hub.pause()
+        self.say(1, 2)
+        stopped = self.link.stop()
+        self.link.start()
+        self.say(3)
+        again = self.link.stop()
+        self.link.start()
+        self.say(4)
+        self.successResultOf(again)
+        opened: list[IPublisherOwner] = []
+        self.patch(MemoryBus, "openPublisher", lambda bus, reactor, owner: opened.append(owner) or Deferred())
+        self.elapse(1)
+        self.assertEqual(opened, [])
+        self.hub.resume()
+        self.successResultOf(stopped)
+        self.assertEqual(opened, [self.link._outgoing])
+        self.assertHeard(1, 2)
+        self.assertEqual((self.link.counts.dropped, self.link.counts.unconfirmed), (1, 0))
+        self.assertIs(self.link.status, LinkStatus.CONNECTING)
+
     def test_stopWithoutTheBroker(self) -> None:
         self.ready()
         self.hub.pause()
@@ -434,6 +457,22 @@ class IncomingTests(LinkTestCase):
         self.clock.advance(0)
         self.assertIs(self.link.status, LinkStatus.READY)
 
+    def test_notAllAtOnce(self) -> None:
+        """A broker is asked for more when it has answered, and not for what nobody wants any more."""
+        asked = self.subscriptionsAreNotAnswered()
+        self.link.start()
+        self.clock.advance(0)
+        topics = [str(number) for number in range(2 * incoming.WINDOW)]
+        for topic in topics:
+            self.link.subscribe(topic, print)
+        self.assertEqual(len(asked), incoming.WINDOW)
+        self.link.unsubscribe(topics[-1])
+        self.link.unsubscribe(topics[0])
+        for confirmed in asked:  # it grows
+            confirmed.callback(None)
+        self.assertEqual(len(asked), 2 * incoming.WINDOW)
+        self.assertIs(self.link.status, LinkStatus.READY)
+
     def test_twice(self) -> None:
         self.link.subscribe("a", print)
         self.assertRaisesRegex(ValueError, "'a' has been subscribed to", self.link.subscribe, "a", print)
@@ -456,22 +495,6 @@ class IncomingTests(LinkTestCase):
     def test_againAfterAnOutage(self) -> None:
         self.ready()
         self.hub.stop()
-
-    def test_notAllAtOnce(self) -> None:
-        """A broker is asked for more when it has answered, and not for what nobody wants any more."""
-        asked = self.subscriptionsAreNotAnswered()
-        self.link.start()
-        self.clock.advance(0)
-        topics = [str(number) for number in range(2 * incoming.WINDOW)]
-        for topic in topics:
-            self.link.subscribe(topic, print)
-        self.assertEqual(len(asked), incoming.WINDOW)
-        self.link.unsubscribe(topics[-1])
-        self.link.unsubscribe(topics[0])
-        for confirmed in asked:  # it grows
-            confirmed.callback(None)
-        self.assertEqual(len(asked), 2 * incoming.WINDOW)
-        self.assertIs(self.link.status, LinkStatus.READY)
         heard: list[bytes] = []
         self.link.subscribe("late", lambda topic, payload: heard.append(payload))
         self.assertNoResult(self.link.whenSubscribed("late"))

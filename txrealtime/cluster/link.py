@@ -177,7 +177,7 @@ class Link:
         """Connect, and stay connected.  Nothing happens when it runs already."""
         if self.status is LinkStatus.STOPPED:
             self._become(LinkStatus.CONNECTING, "connecting")
-            self._outgoing.line.start()
+            self._outgoing.start()
             self._incoming.line.start()
 
     def stop(self) -> Deferred[None]:

@@ -62,6 +62,8 @@ class Outgoing:
         self._outlet: IPublisher | None = None  # the publisher, once it may have what waits
         self._settling: IDelayedCall | None = None
         self._again = False
+        self._closing = False  # whether the connection before has yet to say what waited at its stop
+        self._starting = False  # whether to connect when it has
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._size = 0
 
@@ -114,6 +116,12 @@ class Outgoing:
 
     # -- the connection ----------------------------------------------------------------
 
+    def start(self) -> None:
+        """Connect; after a stop, when that is done, so that nothing overtakes what waited then."""
+        self._starting = self._closing
+        if not self._closing:
+            self.line.start()
+
     def lost(self, reason: str) -> None:
         """See :class:`IPublisherOwner`."""
         self.line.lost(reason)
@@ -152,7 +160,7 @@ class Outgoing:
 
         :return: fires when the broker has confirmed it all, or after ``STOP_WITHIN`` seconds.
         """
-        self._again = False
+        self._again = self._starting = False
         self._forget()
         publisher = self.line.stop()
         if publisher is None:
@@ -160,6 +168,7 @@ class Outgoing:
         else:
             while self._waiting:
                 self._hand(publisher)
+            self._closing = True
             closed = publisher.close().addTimeout(STOP_WITHIN, self._reactor)
             closed.addErrback(lambda failure: None)  # whether it was late or cut: what is unconfirmed counts
             closed.addCallback(lambda result: self._closed(publisher))
@@ -170,3 +179,6 @@ class Outgoing:
 
     def _closed(self, publisher: IPublisher) -> None:
         self._counts.unconfirmed += publisher.unconfirmed
+        self._closing = False
+        if self._starting:
+            self.start()
