@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txrealtime.__main__
 from tests.clusters import ClusterTestCase
+from tests.support import ROOT, requirePart, run
 from txrealtime import BusError, DeferredEmitter, Emitter
 from txrealtime.cluster import blocking, emitter, publishing
 from txrealtime.cluster.bus import MemoryBus
@@ -119,10 +121,24 @@ class EmitterTests(EmitterTestCase):
 
 class NotInstalledTests(SynchronousTestCase):
     def test_redis(self) -> None:
-        self.patch(sys, "modules", {**sys.modules, "redis": None, "txrealtime.cluster.amqp": None})
+        self.patch(sys, "modules", {**sys.modules, "redis": None, "txrealtime.cluster.amqpblocking": None})
         for url, extra in (("redis://h", "emitter"), ("amqp://h", "amqp")):
             error = self.assertRaises(ValueError, blocking.publisherFromURL, url, (), 1.0)
             self.assertIn(f"pip install txrealtime[{extra}]", str(error))
+
+
+class ReactorTests(SynchronousTestCase):
+    def test_noneIsInstalled(self) -> None:
+        """A process without a reactor gets none, or could not choose another one later."""
+        for url, library in (("redis://h", "redis"), ("amqp://h", "pika")):
+            requirePart(find_spec(library), f"no {library}: pip install '.[test]'")
+            code = (
+                "import sys, txrealtime\n"
+                f"txrealtime.Emitter({url!r})\n"
+                f"assert {library!r} in sys.modules\n"
+                "assert 'twisted.internet.reactor' not in sys.modules"
+            )
+            run(sys.executable, "-c", code, cwd=ROOT)
 
 
 class CommandTests(EmitterTestCase):

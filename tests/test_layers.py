@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 
@@ -25,13 +24,16 @@ LIBRARIES = {
     "msgpack": "txrealtime.socketio.msgpack",
     "txredisapi": "txrealtime.cluster.redis",
     "hiredis": "txrealtime.cluster.redis",
-    "pika": "txrealtime.cluster.amqp",
+    "pika": "txrealtime.cluster.amqp txrealtime.cluster.amqpblocking",
     "redis": "txrealtime.cluster.blocking",
     "flask": "txrealtime.flask",
     "werkzeug": "txrealtime.flask",
     "click": "txrealtime.flask",
 }
-"Each third-party library has one module, or one package, that knows it; Twisted and zope.interface are free."
+"""
+Each third-party library has one module, or one package, that knows it; Twisted and zope.interface are free.
+Pika has two, as the adapter for Twisted installs the default reactor.
+"""
 
 SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -86,12 +88,10 @@ class LayerTests(SynchronousTestCase):
         TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
     def test_oneModuleKnowsALibrary(self) -> None:
-        importers = defaultdict(set)
         for name in SOURCES:
             for library in modules(name) - SOURCES.keys() - sys.stdlib_module_names - {"twisted", "zope"}:
-                place = LIBRARIES.get(library, "")
-                importers[library].add(place if f"{name}.".startswith(f"{place}.") else name)
-        self.assertEqual(importers, {library: {LIBRARIES.get(library)} for library in importers})
+                places = tuple(f"{place}." for place in LIBRARIES.get(library, "").split())
+                self.assertTrue(f"{name}.".startswith(places), f"{name} imports {library}")
 
     def test_noReactorAtImportTime(self) -> None:
         for name in SOURCES:

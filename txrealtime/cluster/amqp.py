@@ -1,49 +1,34 @@
 """
 The bus over RabbitMQ, or another broker of AMQP 0-9-1.
 
-The only importer of pika.  Each subscriber has a queue of its own, which goes with its connection.  A
-topic is a routing key of one direct exchange, so the broker sends a server what it has subscribed to and
-nothing else, and topics come and go without being declared.  Where others share a topic, it is a
-fanout exchange of its name, as kombu has them.
+The only importer of pika's adapter for Twisted.  Each subscriber has a queue of its own, which goes with
+its connection, and which is bound to what :mod:`~txrealtime.cluster.exchanges` says of a topic.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
-from hashlib import sha256
-from threading import Lock
 from typing import Any
 
-from pika import (  # type: ignore[import-untyped]
-    BlockingConnection,
-    ConnectionParameters,
-    PlainCredentials,
-    SSLOptions,
-)
+from pika import ConnectionParameters, PlainCredentials  # type: ignore[import-untyped]
 from pika.adapters.twisted_connection import (  # type: ignore[import-untyped]
     TwistedProtocolConnection,
 )
-from pika.exceptions import AMQPError, NackError  # type: ignore[import-untyped]
+from pika.exceptions import NackError  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txrealtime.cluster.address import Address
+from txrealtime.cluster.exchanges import EXCHANGE, HEARTBEAT, route
 from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
 from txrealtime.errors import BusError
 
-__all__ = ["AMQPBus", "BlockingAMQP"]
-
-EXCHANGE = "txrealtime"
-"The direct exchange."
+__all__ = ["AMQPBus"]
 
 TIMEOUT = 5.0
 "Seconds for TCP to connect; the whole attempt has its own limit."
-
-HEARTBEAT = 30
-"Seconds after which broker and client each see that the other is gone, if nothing else tells them."
 
 
 @implementer(IBus)
@@ -97,12 +82,7 @@ class AMQPBus:
 
     def route(self, topic: str) -> tuple[str, str]:
         """The exchange and the routing key of a topic."""
-        if topic in self.fanout:
-            return topic, ""
-        name = topic.encode("utf-8", "replace")
-        if len(name) > 255:  # a "shortstr", AMQP 0-9-1, section 4.2.5.3
-            return EXCHANGE, "sha256:" + sha256(name).hexdigest()
-        return EXCHANGE, name.decode()
+        return route(topic, self.fanout)
 
 
 class _Connection(TwistedProtocolConnection):  # type: ignore[misc]
@@ -261,72 +241,3 @@ class _Subscriber(_User):
 
     def ping(self) -> None:
         """AMQP has heartbeats of its own."""
-
-
-class BlockingAMQP:
-    """
-    A connection that blocks, made when it is needed: see :mod:`~txrealtime.cluster.blocking`.
-
-    :param address: of a scheme that begins with ``amqp``.
-    :param fanout: as for :class:`AMQPBus`.
-    :param timeout: seconds that the broker has to answer.
-    """
-
-    def __init__(self, address: Address, fanout: Collection[str], timeout: float) -> None:
-        self._bus = AMQPBus(address, fanout)
-        self._address = address
-        self._timeout = timeout
-        self._lock = Lock()
-        self._process = 0
-        self._connection: Any = None
-        self._channel: Any = None
-
-    def publish(self, topic: str, payload: bytes) -> None:
-        exchange, key = self._bus.route(topic)
-        try:
-            with self._lock:
-                if not self._isOpen():
-                    self._open()
-                self._channel.basic_publish(exchange, key, payload)
-        except (AMQPError, OSError) as error:
-            why = str(error) or type(error).__name__
-            raise BusError(f"{self._bus.name} has not taken the message: {why}") from None
-
-    def _isOpen(self) -> bool:
-        """Whether the connection is ours, and was alive a moment ago: an idle one misses its heartbeats."""
-        if self._connection is None or self._process != os.getpid():
-            return False
-        try:
-            self._connection.process_data_events(0)
-        except AMQPError:
-            return False
-        return bool(self._channel.is_open)
-
-    def _open(self) -> None:
-        address = self._address
-        host, port = address.hosts[0]
-        tls = SSLOptions(address.clientContext(), host) if address.scheme == "amqps" else None
-        self._connection = BlockingConnection(
-            ConnectionParameters(
-                host,
-                port,
-                address.path or "/",
-                PlainCredentials(address.user or "guest", address.password or "guest"),
-                heartbeat=HEARTBEAT,
-                ssl_options=tls,
-                socket_timeout=self._timeout,
-                stack_timeout=self._timeout,
-                blocked_connection_timeout=self._timeout,
-            )
-        )
-        self._process = os.getpid()
-        self._channel = self._connection.channel()
-        self._channel.exchange_declare(EXCHANGE, "direct")
-        for topic in self._bus.fanout:
-            self._channel.exchange_declare(topic, "fanout")
-        self._channel.confirm_delivery()
-
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and connection.is_open and self._process == os.getpid():
-            connection.close()

@@ -41,7 +41,7 @@ def publisherFromURL(url: str, fanout: Collection[str], timeout: float) -> Block
     extra = "amqp" if address.scheme.startswith("amqp") else "emitter"
     try:
         if extra == "amqp":
-            from txrealtime.cluster.amqp import BlockingAMQP
+            from txrealtime.cluster.amqpblocking import BlockingAMQP
 
             return BlockingAMQP(address, fanout, timeout)
         return _Redis(address, url, timeout)
