@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from enum import Enum
 from importlib.util import find_spec
+from threading import Thread
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -39,6 +41,38 @@ class Broker:
 
     def close(self) -> None:
         self.closed += 1
+
+
+FORK = """
+import os, signal, threading, time
+from txrealtime import Emitter
+from txrealtime.cluster import emitter
+
+class Broker:
+    def publish(self, topic, payload): pass
+
+class Writing(threading.Event):
+    def encode(self, packet):
+        self.set()
+        time.sleep(0.2)
+        return ["2[]"]
+
+emitter.publisherFromURL = lambda *arguments: Broker()
+writing = Writing()
+emits = Emitter("redis://host", writing)
+thread = threading.Thread(target=emits.emit, args=("hi",))
+thread.start()
+writing.wait()
+child = os.fork()
+if not child:
+    signal.alarm(10)  # which ends it
+    emits.emit("hi")
+    os._exit(0)
+thread.join()
+emits.emit("hi")
+assert os.waitpid(child, 0)[1] == 0, "the child hangs"
+"""
+"A process that forks while a thread of it writes a message."
 
 
 class EmitterTestCase(SynchronousTestCase):
@@ -112,6 +146,47 @@ class EmitterTests(EmitterTestCase):
         ):
             self.assertRaises(error, wrong)
         self.assertEqual(self.said(), [])
+
+    def test_threads(self) -> None:
+        """One message is written at a time: what is put aside of one must not go out with another."""
+        emitter = Emitter("redis://host")
+        thread = Thread(target=emitter.emit, args=("theirs", b"their secret"))
+
+        class Meanwhile(Enum):
+            HERE = 1
+
+            @property
+            def value(self) -> str:
+                """Called while the event is encoded."""
+                thread.start()
+                thread.join(0.2)
+                return "here"
+
+        emitter.emit("ours", b"our secret", Meanwhile.HERE)
+        thread.join()
+        theirs, ours = sorted((payload for _, payload in self.broker.got), key=len)
+        self.assertTrue(ours.endswith(b'["ours",{"_placeholder":true,"num":0},"here"]our secret'), ours)
+        self.assertTrue(theirs.endswith(b'["theirs",{"_placeholder":true,"num":0}]their secret'), theirs)
+
+    def test_dialectsToo(self) -> None:
+        speaker = Emitter("redis://host")
+        free: list[bool] = []
+
+        def write(message: object) -> list[tuple[str, bytes]]:
+            other = Thread(target=lambda: free.append(emitter._writing.acquire(blocking=False)))
+            other.start()
+            other.join()
+            return []
+
+        self.patch(speaker._dialect, "write", write)
+        for say in (speaker.emit, speaker.send, speaker.join, speaker.leave):
+            say("x")
+        speaker.disconnect()
+        self.assertEqual(free, [False] * 5)
+
+    def test_forkMeanwhile(self) -> None:
+        """Its child can emit, though it lacks the thread that has been writing a message."""
+        run(sys.executable, "-c", FORK, cwd=ROOT)
 
     def test_closes(self) -> None:
         with Emitter("redis://host") as emitter:

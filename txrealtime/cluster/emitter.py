@@ -13,8 +13,10 @@ for processes in which Twisted's reactor runs.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Sequence
+from threading import RLock
 from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
@@ -26,7 +28,7 @@ from txrealtime.cluster.dialects import Language
 from txrealtime.cluster.messages import Disconnect, Emit, Join, Leave, Message, Target
 from txrealtime.cluster.native import UID_LENGTH
 from txrealtime.cluster.publishing import Publishing
-from txrealtime.engineio.packet import message
+from txrealtime.engineio import packet as engineio
 from txrealtime.socketio.audience import checkRooms
 from txrealtime.socketio.packet import IParser, JSONParser, Packet, PacketType, checkName
 
@@ -38,11 +40,17 @@ R = TypeVar("R", covariant=True)
 MAX_MESSAGE = 2_000_000
 """Bytes: servers throw away what is larger."""
 
+_writing = RLock()
+"""
+Held while a message is written, as parsers and dialects have a state meanwhile.  One for all emitters, so
+that a fork can wait for it: its child has no thread that would release it.
+"""
+os.register_at_fork(
+    before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release
+)
+
 
 class _Speaker(Protocol[R]):
-    @property
-    def parser(self) -> IParser: ...
-
     def say(self, message: Message) -> R: ...
 
 
@@ -91,8 +99,7 @@ class Receivers(Generic[R]):
         """
         checkName(event)
         packet = Packet(PacketType.EVENT, self._target.path, [event, *args])
-        messages = [message(part) for part in self._speaker.parser.encode(packet)]
-        return self._speaker.say(Emit(self._target, packet, messages, volatile))
+        return self._speaker.say(Emit(self._target, packet, None, volatile))
 
     def send(self, *args: Any, volatile: bool = False) -> R:
         """Send the unnamed event, ``message``."""
@@ -153,7 +160,11 @@ class _Anybody(Receivers[R]):
         return Receivers(self, Target(path))
 
     def _written(self, message: Message) -> Sequence[tuple[str, bytes]]:
-        written = self._dialect.write(message)
+        with _writing:
+            if isinstance(message, Emit) and message.packet is not None:
+                parts = self.parser.encode(message.packet)
+                message = message._replace(messages=[engineio.message(part) for part in parts])
+            written = self._dialect.write(message)
         for _, data in written:
             if len(data) > MAX_MESSAGE:
                 raise ValueError(f"a message of {len(data)} bytes is too large: servers take {MAX_MESSAGE}")
