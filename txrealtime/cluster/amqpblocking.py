@@ -6,10 +6,11 @@ It imports pika without its adapter for Twisted, which would install the default
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from threading import Lock
-from typing import Any
+from typing import Any, NoReturn
 
 from pika import (  # type: ignore[import-untyped]
     BlockingConnection,
@@ -32,44 +33,95 @@ class BlockingAMQP:
 
     :param address: of a scheme that begins with ``amqp``.
     :param fanout: topics that are fanout exchanges.
-    :param timeout: seconds that the broker has to answer.
+    :param timeout: seconds that the broker has to answer: to take us, and then each message.
     """
 
     def __init__(self, address: Address, fanout: Collection[str], timeout: float) -> None:
         self._address = address
         self._fanout = frozenset(fanout)
         self._timeout = timeout
-        self._lock = Lock()
-        self._process = 0
-        self._connection: Any = None
-        self._channel: Any = None
+        # By process: a fork has those of its parents, their locks as they were.
+        self._publishers: dict[int, _Publisher] = {}
+
+    @property
+    def _publisher(self) -> _Publisher:
+        process = os.getpid()
+        return self._publishers.get(process) or self._publishers.setdefault(
+            process, _Publisher(self._address, self._fanout, self._timeout)
+        )
 
     def publish(self, topic: str, payload: bytes) -> None:
-        exchange, key = route(topic, self._fanout)
         try:
-            with self._lock:
-                if not self._isOpen():
-                    self._open()
-                self._channel.basic_publish(exchange, key, payload)
+            self._publisher.publish(*route(topic, self._fanout), payload)
         except (AMQPError, OSError) as error:
             why = str(error) or type(error).__name__
             raise BusError(f"{self._address.name} has not taken the message: {why}") from None
 
-    def _isOpen(self) -> bool:
-        """Whether the connection is ours, and was alive a moment ago: an idle one misses its heartbeats."""
-        if self._connection is None or self._process != os.getpid():
-            return False
-        try:
-            self._connection.process_data_events(0)
-        except AMQPError:
-            return False
-        return bool(self._channel.is_open)
+    def close(self) -> None:
+        self._publisher.close()
 
-    def _open(self) -> None:
+
+class _Publisher:
+    """
+    One process's connection, which its threads share.
+
+    Whatever interrupts it ends the connection, also the exception of a signal that comes in the middle of a
+    frame: nobody could go on from there.
+    """
+
+    def __init__(self, address: Address, fanout: Collection[str], timeout: float) -> None:
+        self._address = address
+        self._fanout = fanout
+        self._timeout = timeout
+        self._lock = Lock()
+        self._connection: Any = None
+        self._channel: Any = None
+
+    def publish(self, exchange: str, key: str, payload: bytes) -> None:
+        if not self._lock.acquire(timeout=self._timeout):
+            _late(self._timeout)
+        try:
+            if not self._isAlive():
+                self._connection = self._connect()
+            with _limit(self._connection, self._timeout):
+                if self._channel is None:
+                    self._channel = self._prepare()
+                self._channel.basic_publish(exchange, key, payload)
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Disconnect; what was published the broker has in any case."""
+        with self._lock:
+            try:
+                if self._isAlive():
+                    with _limit(self._connection, self._timeout):
+                        self._connection.close()
+            except (AMQPError, OSError):
+                pass
+            finally:
+                self._abandon()
+
+    def _isAlive(self) -> bool:
+        """Whether there was a connection a moment ago: an idle one misses its heartbeats."""
+        try:
+            if self._connection is not None:
+                self._connection.process_data_events(0)
+                if self._channel.is_open:
+                    return True
+        except AMQPError:
+            pass
+        self._abandon()
+        return False
+
+    def _connect(self) -> Any:
         address = self._address
         host, port = address.hosts[0]
         tls = SSLOptions(address.clientContext(), host) if address.scheme == "amqps" else None
-        self._connection = BlockingConnection(
+        return BlockingConnection(
             ConnectionParameters(
                 host,
                 port,
@@ -82,14 +134,39 @@ class BlockingAMQP:
                 blocked_connection_timeout=self._timeout,
             )
         )
-        self._process = os.getpid()
-        self._channel = self._connection.channel()
-        self._channel.exchange_declare(EXCHANGE, "direct")
-        for topic in self._fanout:
-            self._channel.exchange_declare(topic, "fanout")
-        self._channel.confirm_delivery()
 
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and connection.is_open and self._process == os.getpid():
-            connection.close()
+    def _prepare(self) -> Any:
+        channel = self._connection.channel()
+        channel.exchange_declare(EXCHANGE, "direct")
+        for topic in self._fanout:
+            channel.exchange_declare(topic, "fanout")
+        channel.confirm_delivery()
+        return channel
+
+    def _abandon(self) -> None:
+        """Close the socket without a word, for which pika has no name, and forget the connection."""
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None:
+            transport = connection._impl._transport
+            if transport is not None:
+                transport._sock.close()
+            connection._impl.ioloop.close()
+
+
+@contextlib.contextmanager
+def _limit(connection: Any, seconds: float) -> Iterator[None]:
+    """
+    Have whatever waits for the broker end with a TimeoutError.
+
+    Pika waits in its loop as long as there is a heartbeat; what a timer of that loop raises comes out.
+    """
+    loop = connection._impl.ioloop
+    timer = loop.call_later(seconds, lambda: _late(seconds))
+    try:
+        yield
+    finally:
+        loop.remove_timeout(timer)
+
+
+def _late(seconds: float) -> NoReturn:
+    raise TimeoutError(f"no answer within {seconds:g} s")
