@@ -14,14 +14,13 @@ from importlib.util import find_spec
 from threading import Thread
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 import txrealtime.__main__
 from tests.clusters import ClusterTestCase
 from tests.support import ROOT, requirePart, run
 from txrealtime import BusError, DeferredEmitter, Emitter
-from txrealtime.cluster import blocking, emitter, publishing
+from txrealtime.cluster import blocking, emitter
 from txrealtime.cluster.bus import MemoryBus
 from txrealtime.cluster.dialect import Unsupported
 
@@ -298,40 +297,6 @@ class DeferredEmitterTests(ClusterTestCase):
         self.failureResultOf(self.emitter.emit("hi"), BusError)
         self.hub.start()
         self.resultOf(self.emitter.emit("hi"))
-
-    def test_silentBroker(self) -> None:
-        self.hub.pause()
-        said = self.emitter.emit("hi")
-        self.advance(5)
-        self.assertIn("no answer within 5 s", str(self.failureResultOf(said, BusError).value))
-
-    def test_connectionLost(self) -> None:
-        self.resultOf(self.emitter.emit("hi"))
-        self.hub.pause()
-        said = self.emitter.emit("hi")
-        self.hub.stop()
-        self.assertIn("may not have got it", str(self.failureResultOf(said, BusError).value))
-
-    def test_refused(self) -> None:
-        """It is the oldest that is refused: they are answered in order."""
-        self.resultOf(self.emitter.emit("hi"))
-        self.hub.pause()
-        said = [self.emitter.emit("hi") for _ in range(2)]
-        self.emitter._publishing.refused("no permission")
-        self.assertIn("no permission", str(self.failureResultOf(said[0], BusError).value))
-        self.assertNoResult(said[1])
-        self.hub.resume()
-        self.resultOf(said[1])
-
-    def test_tooManyWait(self) -> None:
-        self.hub.pause()
-        self.patch(publishing, "_MAX_WAITING", 10)
-        said: list[Deferred[None]] = [self.emitter.emit("hi") for _ in range(10)]
-        self.failureResultOf(self.emitter.emit("hi"), BusError)
-        self.hub.resume()
-        self.settle()
-        for each in said:
-            self.successResultOf(each)
 
     def test_close(self) -> None:
         self.assertIsNone(self.resultOf(self.emitter.close()))

@@ -15,7 +15,7 @@ from pika.adapters.twisted_connection import (  # type: ignore[import-untyped]
     TwistedProtocolConnection,
 )
 from pika.exceptions import NackError  # type: ignore[import-untyped]
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -72,6 +72,8 @@ class AMQPBus:
             await user.prepare(connection, channel)
         except Exception as error:
             connection.abort()
+            if isinstance(error, CancelledError):
+                raise
             raise BusError(connection.why or str(error) or type(error).__name__) from None
         except BaseException:
             connection.abort()
@@ -149,11 +151,12 @@ class _Publisher(_User):
         await super().prepare(connection, channel)
         await channel.confirm_delivery()
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
         size = len(payload)
         self.unconfirmed += 1
         self.pending += size
-        self._send(topic, payload).addCallbacks(self._confirmed, self._refused, (size,), errbackArgs=(size,))
+        what = (size, answer)
+        self._send(topic, payload).addCallbacks(self._confirmed, self._refused, what, errbackArgs=what)
 
     def beat(self, topic: str, payload: bytes) -> None:
         self._send(topic, payload).addErrback(lambda failure: None)
@@ -163,19 +166,24 @@ class _Publisher(_User):
         exchange, key = self.bus.route(topic)
         return maybeDeferred(lambda: self.channel.basic_publish(exchange, key, payload))
 
-    def _confirmed(self, result: object, size: int) -> None:
+    def _confirmed(self, result: object, size: int, answer: Deferred[None] | None) -> None:
         self.unconfirmed -= 1
         self.pending -= size
+        if answer is not None and not self.ended:
+            answer.callback(None)
         if self._closing is None:
             self._owner.confirmed()
         elif not self.unconfirmed:
             self._close()
 
-    def _refused(self, failure: Failure, size: int) -> None:
+    def _refused(self, failure: Failure, size: int, answer: Deferred[None] | None) -> None:
         # Any other failure is that of the connection, and leaves the message unconfirmed.
         if failure.check(NackError):
-            self._owner.refused("the broker could not take it (basic.nack)")
-            self._confirmed(None, size)
+            reason = "the broker could not take it (basic.nack)"
+            self._owner.refused(reason)
+            if answer is not None and not self.ended:
+                answer.errback(BusError(f"the broker refused the message: {reason}"))
+            self._confirmed(None, size, None)
 
     def countSubscribers(self, topic: str) -> Deferred[int]:
         return fail(BusError("RabbitMQ does not tell how many subscribers a topic has"))

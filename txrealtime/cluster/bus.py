@@ -159,17 +159,19 @@ class _Publisher:
         self._owner = owner
         self._closing: Deferred[None] | None = None
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
         self.unconfirmed += 1
         self.pending += len(payload)
-        self._hub.later(self._reactor, lambda: self._taken(topic, payload))
+        self._hub.later(self._reactor, lambda: self._taken(topic, payload, answer))
 
-    def _taken(self, topic: str, payload: bytes) -> None:
+    def _taken(self, topic: str, payload: bytes, answer: Deferred[None] | None) -> None:
         if self not in self._hub.publishers:
             return  # it ended before the hub came to that
         self._hub.deliver(topic, payload)
         self.unconfirmed -= 1
         self.pending -= len(payload)
+        if answer is not None:
+            answer.callback(None)
         if self._closing is None:
             self._owner.confirmed()
         elif not self.unconfirmed:

@@ -180,7 +180,7 @@ class Emitter(_Anybody[None]):
 
     :param url: the servers' bus, as for ``twistd realtime --bus``.
     :param parser: what their clients speak, if it is not the default.
-    :param timeout: seconds that the broker has to answer.
+    :param timeout: seconds that the broker has to answer: to take us, and then each message.
     """
 
     def __init__(self, url: str, parser: IParser | None = None, timeout: float = 5.0) -> None:
@@ -211,7 +211,7 @@ class DeferredEmitter(_Anybody[Deferred[None]]):
     :param url: the servers' bus, as for ``twistd realtime --bus``.
     :param parser: what their clients speak, if it is not the default.
     :param reactor: the installed one by default.
-    :param timeout: seconds that an attempt to connect may take.
+    :param timeout: seconds that the broker has to answer: to take us, and then each message.
     """
 
     def __init__(
@@ -227,7 +227,11 @@ class DeferredEmitter(_Anybody[Deferred[None]]):
         return gatherResults(said, consumeErrors=True).addCallbacks(lambda _: None, _firstError)
 
     def close(self) -> Deferred[None]:
-        """Disconnect from the broker, once it has everything; whatever is said later connects again."""
+        """
+        Disconnect from the broker; whatever is said later connects again.
+
+        :return: fires when the broker has everything, or has not answered in its time.
+        """
         return self._publishing.close()
 
 

@@ -53,8 +53,14 @@ class IPublisher(Interface):
     unconfirmed: int = Attribute("How many messages the broker has not confirmed yet.")
     pending: int = Attribute("How many bytes these are.")
 
-    def publish(topic: str, payload: bytes) -> None:
-        """Send a message.  It never waits, and never raises."""
+    def publish(topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
+        """
+        Send a message.  It never waits, and never raises.
+
+        :param answer: fires when the broker has confirmed it, fails with
+            :exc:`~txrealtime.errors.BusError` when the broker refuses, and is left alone when the
+            connection ends before.  An owner gives one with each message, or with none.
+        """
 
     def beat(topic: str, payload: bytes) -> None:
         """

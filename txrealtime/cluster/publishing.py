@@ -4,11 +4,11 @@ Publishing without a :class:`~txrealtime.cluster.link.Link`: who hears nothing h
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Final
+from collections.abc import Collection
+from typing import Any, Final, NoReturn
 
-from twisted.internet.defer import Deferred, TimeoutError, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -17,8 +17,9 @@ from txrealtime.errors import BusError
 
 __all__ = ["Publishing"]
 
-_MAX_WAITING: Final = 10_000
-"""Messages that may wait for the broker."""
+_MAX_COUNT: Final = 10_000
+_MAX_SIZE: Final = 64_000_000
+"""Messages, and bytes of these, that may wait for the broker or for its answer."""
 
 
 @implementer(IPublisherOwner)
@@ -28,7 +29,7 @@ class Publishing:
 
     It connects when there is something to publish.
 
-    :param timeout: seconds that an attempt to connect may take.
+    :param timeout: seconds that the broker has to answer: to take us, and then each message.
     """
 
     def __init__(self, bus: IBus, reactor: IReactorTime, timeout: float) -> None:
@@ -36,10 +37,13 @@ class Publishing:
         self._reactor = reactor
         self._timeout = timeout
         self._publisher: IPublisher | None = None
-        self._opening: Deferred[None] | None = None
-        # What waits for a connection, and whom to tell that the broker has what went out, in order.
+        self._opening: Deferred[Any] | None = None
+        self._closers: list[Deferred[None]] = []
+        # What waits for a connection, and what for an answer, the oldest first, each until some time.
         self._waiting: list[tuple[str, bytes, Deferred[None]]] = []
-        self._sent: deque[Deferred[None]] = deque()
+        self._sent: dict[Deferred[None], float] = {}
+        self._watch: IDelayedCall | None = None
+        self._size = 0
 
     def publish(self, topic: str, payload: bytes) -> Deferred[None]:
         """
@@ -47,68 +51,115 @@ class Publishing:
             that is not so, or not known.
         """
         said: Deferred[None] = Deferred()
-        if len(self._waiting) + len(self._sent) >= _MAX_WAITING:
-            said.errback(BusError(f"{_MAX_WAITING} messages wait for {self._bus.name} already"))
-        elif self._publisher is not None:
+        size = len(payload)
+        if len(self._waiting) + len(self._sent) >= _MAX_COUNT or self._size + size > _MAX_SIZE:
+            said.errback(BusError(f"too many messages wait for {self._bus.name} already"))
+            return said
+        self._size += size
+        said.addBoth(self._answered, said, size)
+        if self._publisher is not None:
             self._send(self._publisher, topic, payload, said)
         else:
             self._waiting.append((topic, payload, said))
-            if self._opening is None:
-                opening = self._bus.openPublisher(self._reactor, self)
-                opening.addTimeout(self._timeout, self._reactor)
-                opened = opening.addCallbacks(self._opened, self._failed)
-                if self._waiting:  # it takes its time
-                    self._opening = opened
+            self._open()
         return said
 
     def _send(self, publisher: IPublisher, topic: str, payload: bytes, said: Deferred[None]) -> None:
-        self._sent.append(said)
-        publisher.publish(topic, payload)
+        self._sent[said] = self._reactor.seconds() + self._timeout
+        if self._watch is None:
+            self._watch = self._reactor.callLater(self._timeout, self._look)
+        publisher.publish(topic, payload, said)
+
+    def _answered(self, result: Any, said: Deferred[None], size: int) -> Any:
+        self._size -= size
+        self._sent.pop(said, None)
+        return result
+
+    # -- the connection ----------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self._opening is None:
+            self._opening = self._bus.openPublisher(self._reactor, self)
+            self._opening.addTimeout(self._timeout, self._reactor, self._lateToOpen)
+            self._opening.addCallbacks(self._opened, self._failed)
 
     def _opened(self, publisher: IPublisher) -> None:
         self._publisher, self._opening = publisher, None
         waiting, self._waiting = self._waiting, []
-        for message in waiting:
-            self._send(publisher, *message)
+        for topic, payload, said in waiting:
+            if not said.called:
+                self._send(publisher, topic, payload, said)
+        if self._closers:
+            self._close()
 
     def _failed(self, failure: Failure) -> None:
         self._opening = None
         waiting, self._waiting = self._waiting, []
-        late = failure.check(TimeoutError)
-        why = f"no answer within {self._timeout:g} s" if late else failure.getErrorMessage()
-        for _, _, said in waiting:
-            said.errback(BusError(f"{self._bus.name}: {why}"))
+        self._fail([said for _, _, said in waiting], f": {failure.getErrorMessage()}")
+
+    def _lateToOpen(self, result: object, seconds: float) -> NoReturn:
+        raise BusError(f"no answer within {seconds:g} s")
+
+    def _look(self) -> None:
+        """Whether the broker hangs: its answer to the oldest message is late."""
+        self._watch = None
+        if self._sent:
+            left = next(iter(self._sent.values())) - self._reactor.seconds()
+            if left > 0:
+                self._watch = self._reactor.callLater(left, self._look)
+            elif self._publisher is not None:
+                self._publisher.abort()
+                self.lost(f"no answer within {self._timeout:g} s")
+
+    def _fail(self, messages: Collection[Deferred[None]], why: str) -> None:
+        """Tell those who wait for an answer, and for the end."""
+        for said in messages:
+            if not said.called:
+                said.errback(BusError(f"{self._bus.name}{why}"))
+        self._closed()
 
     # -- IPublisherOwner ---------------------------------------------------------------
 
     def confirmed(self) -> None:
-        publisher = self._publisher
-        while publisher is not None and len(self._sent) > publisher.unconfirmed:
-            self._sent.popleft().callback(None)
+        """Each message has its own answer."""
 
     def refused(self, reason: str) -> None:
-        self.confirmed()
-        if self._sent:
-            self._sent.popleft().errback(BusError(f"{self._bus.name} refused a message: {reason}"))
+        """Likewise."""
 
     def lost(self, reason: str) -> None:
-        self.confirmed()
         self._publisher = None
-        sent, self._sent = self._sent, deque()
-        for said in sent:
-            said.errback(BusError(f"{self._bus.name} may not have got it: {reason}"))
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._fail(list(self._sent), f" may not have got it: {reason}")
 
     # -- the end -----------------------------------------------------------------------
 
     def close(self) -> Deferred[None]:
-        """Disconnect; the Deferred fires when that is done, and the broker has everything."""
-        if self._opening is not None:
-            return self._opening.addCallback(lambda _: self.close())
+        """
+        Disconnect.
+
+        :return: fires when that is done: the broker has everything, or had its time to answer.
+        """
+        closed: Deferred[None] = Deferred()
+        self._closers.append(closed)
+        if self._opening is None and len(self._closers) == 1:
+            self._close()
+        return closed
+
+    def _close(self) -> None:
         publisher = self._publisher
         if publisher is None:
-            return succeed(None)
-        return publisher.close().addCallback(lambda _: self._closed())
+            self._closed()
+        else:
+            closing = publisher.close().addTimeout(self._timeout, self._reactor)
+            closing.addBoth(lambda _: self._ended(publisher))
+
+    def _ended(self, publisher: IPublisher) -> None:
+        if publisher is self._publisher:  # and was not aborted meanwhile
+            self.lost("the connection was closed")
 
     def _closed(self) -> None:
-        self.confirmed()
-        self.lost("the connection was closed")
+        closers, self._closers = self._closers, []
+        for closed in closers:
+            closed.callback(None)

@@ -220,10 +220,11 @@ class _Publisher(_Connection):
         self.pending = 0
         self._owner = owner
         self._sizes: deque[int] = deque()
+        self._answers: deque[Deferred[None]] = deque()
         self._counting: deque[Deferred[int]] = deque()
         self._closing: Deferred[None] | None = None
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
         name = topic.encode("utf-8", "surrogatepass")
         size = len(payload)
         self.unconfirmed += 1
@@ -232,6 +233,8 @@ class _Publisher(_Connection):
         self.transport.write(
             b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, size, payload)
         )
+        if answer is not None:
+            self._answers.append(answer)
 
     def beat(self, topic: str, payload: bytes) -> None:
         self.publish(topic, payload)
@@ -259,6 +262,8 @@ class _Publisher(_Connection):
         if size >= 0:
             self.unconfirmed -= 1
             self.pending -= size
+            if self._answers:
+                self._answer(reply)
         if size == COUNT:
             self._counted(reply)
         elif size == ROLE:
@@ -272,6 +277,13 @@ class _Publisher(_Connection):
                 self._owner.refused(reason)
             if reason.startswith(UNUSABLE):
                 self.fail(reason)
+
+    def _answer(self, reply: Any) -> None:
+        answer = self._answers.popleft()
+        if isinstance(reply, Exception):
+            answer.errback(BusError(f"the broker refused the message: {reply}"))
+        else:
+            answer.callback(None)
 
     def countSubscribers(self, topic: str) -> Deferred[int]:
         name = topic.encode("utf-8", "surrogatepass")
