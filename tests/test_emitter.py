@@ -201,6 +201,14 @@ class NotInstalledTests(SynchronousTestCase):
             self.assertIn(f"pip install txrealtime[{extra}]", str(error))
 
 
+class RedisTests(SynchronousTestCase):
+    def test_hostIsChecked(self) -> None:
+        """With version 5 of redis-py it is only if we say so."""
+        requirePart(find_spec("redis"), "no redis: pip install '.[emitter]'")
+        publisher: Any = blocking.publisherFromURL("rediss://h?ssl_ca_certs=f", (), 1.0)
+        self.assertTrue(publisher._client.connection_pool.connection_kwargs["ssl_check_hostname"])
+
+
 class ReactorTests(SynchronousTestCase):
     def test_noneIsInstalled(self) -> None:
         """A process without a reactor gets none, or could not choose another one later."""

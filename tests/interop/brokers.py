@@ -163,6 +163,14 @@ class RabbitMQ:
             process.wait()
             process.stdin.close()
 
+    def pause(self) -> None:
+        """Let it do nothing, and keep its connections."""
+        self.running[-1].send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.running[-1].send_signal(signal.SIGCONT)
+
     def _remove(self) -> None:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -7,6 +7,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.interop.brokers import Redis, rabbitMQ
@@ -19,6 +22,9 @@ from tests.interop.clients import (
 )
 from tests.interop.test_clusters import startMember
 from tests.support import ROOT, Program, run, startProgram
+from txrealtime import BusError, DeferredEmitter, Emitter
+from txrealtime.cluster.bus import busFromURL
+from txrealtime.cluster.interfaces import Subscription
 
 FIRST = ['0 ["one",1,{"a":null}]', '0 ["three","<00ff>"]', '0 ["end"]']
 SECOND = ['1 ["one",1,{"a":null}]', '1 ["two"]', '1 ["four"]', '1 ["end"]', "1 gone"]
@@ -120,6 +126,83 @@ class RedisTests(EmittersTestCase):
         await self.serve(self.redis.url, "?dialect=python-socketio&channel=flask-socketio", member)
         await self.emit(*python("emitters.py", "Flask", self.redis.url))
         await self.assertHeard(FIRST, [line for line in SECOND[:-1] if "four" not in line])
+
+
+class RedisFaultTests(TestCase):
+    timeout = 60
+
+    async def setUp(self) -> None:
+        self.redis = await Redis(self).start()
+
+    def deferred(self, redis: Redis, timeout: float = 5) -> DeferredEmitter:
+        emitter = DeferredEmitter(redis.url, reactor=reactor, timeout=timeout)
+        self.addCleanup(emitter.close)
+        return emitter
+
+    async def test_replica(self) -> None:
+        """It would take the message, and nobody would hear it."""
+        replica = await Redis(self, replicaof=f"127.0.0.1 {self.redis.port}").start()
+        with Emitter(replica.url) as emitter, self.assertRaisesRegex(BusError, "read-only replica"):
+            emitter.emit("hi")
+        with self.assertRaisesRegex(BusError, "read-only replica"):
+            await self.deferred(replica).emit("hi")
+
+    async def test_userWhoMayOnlyPublish(self) -> None:
+        await self.redis.cli("ACL", "SETUSER", "joe", "on", ">secret", "resetchannels", "&ours*", "+publish")
+        url = f"redis://joe:secret@127.0.0.1:{self.redis.port}?key="
+        with Emitter(url + "ours") as emitter:
+            emitter.emit("hi")
+        with Emitter(url + "theirs") as emitter, self.assertRaisesRegex(BusError, "permission"):
+            emitter.emit("hi")
+
+    async def test_halfASurrogatePair(self) -> None:
+        heard: list[str] = []
+        topic = "txrealtime,/,\ud800"
+        subscriber = await busFromURL(self.redis.url).openSubscriber(reactor, self.fail)
+        self.addCleanup(subscriber.abort)
+        await subscriber.subscribe(Subscription(topic, False, lambda topic, payload: heard.append(topic)))
+        with Emitter(self.redis.url) as emitter:
+            emitter.to("\ud800").emit("hi")
+        await self.deferred(self.redis).to("\ud800").emit("hi")
+        while len(heard) < 2:
+            await deferLater(reactor, 0.01)
+        self.assertEqual(heard, [topic, topic])
+
+    async def test_hangs(self) -> None:
+        emitter = self.deferred(self.redis, 0.5)
+        await emitter.emit("hi")
+        self.redis.pause()
+        with self.assertRaisesRegex(BusError, "no answer within 0.5 s"):
+            await emitter.emit("hi")
+        self.redis.resume()
+        await emitter.emit("hi")
+        self.redis.pause()
+        said = emitter.emit("hi")
+        await gatherResults([emitter.close(), emitter.close()])
+        self.redis.resume()
+        with self.assertRaisesRegex(BusError, "no answer within 0.5 s"):
+            await said
+        await emitter.emit("hi")
+
+
+class RabbitMQFaultTests(TestCase):
+    timeout = 150
+
+    async def test_hangs(self) -> None:
+        """Each wait has its limit, though a connection lives on until heartbeats are missed."""
+        rabbit = await rabbitMQ()
+        self.addCleanup(rabbit.resume)
+        with Emitter(rabbit.url, timeout=2) as emitter:
+            emitter.emit("hi")
+            rabbit.pause()
+            with self.assertRaisesRegex(BusError, "no answer within 2 s"):
+                emitter.emit("hi")
+            rabbit.resume()
+            emitter.emit("hi")
+            rabbit.pause()
+            emitter.close()
+            rabbit.resume()
+            emitter.emit("hi")
 
 
 class RabbitMQTests(EmittersTestCase):

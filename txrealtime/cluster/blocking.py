@@ -60,31 +60,45 @@ class _Redis:
         from redis.retry import Retry
 
         self._name = address.name
-        self._error: Any = redis.RedisError
+        self._redis: Any = redis
         # It would send again what may have arrived: nobody may get a message twice.
         options: dict[str, Any] = {
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "retry": Retry(NoBackoff(), 0),
         }
+        ours = {**options, "redis_connect_func": self._connected}
+        if address.scheme == "rediss":
+            ours["ssl_check_hostname"] = True  # which is not the default of version 5
         if address.scheme == "redis+sentinel":
-            self._client = self._ofSentinel(address, options)
+            self._client = self._ofSentinel(address, options, ours)
         else:
-            self._client = redis.Redis.from_url(url.replace("redis+unix://", "unix://", 1), **options)
+            self._client = redis.Redis.from_url(url.replace("redis+unix://", "unix://", 1), **ours)
 
     @staticmethod
-    def _ofSentinel(address: Address, options: dict[str, Any]) -> Any:
+    def _ofSentinel(address: Address, theirs: dict[str, Any], ours: dict[str, Any]) -> Any:
         from redis.sentinel import Sentinel
 
         database, _, service = f"/{address.path}".rpartition("/")
-        sentinels: Any = Sentinel(address.hosts, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+        sentinels: Any = Sentinel(address.hosts, sentinel_kwargs=theirs)  # type: ignore[no-untyped-call]
         login = {"username": address.user, "password": address.password}
-        return sentinels.master_for(service, db=int(database.strip("/") or 0), **login, **options)
+        return sentinels.master_for(service, db=int(database.strip("/") or 0), **login, **ours)
+
+    def _connected(self, connection: Any) -> None:
+        """Refuse a replica, which passes on what is published to its own clients only."""
+        connection.on_connect()
+        connection.send_command("ROLE")
+        try:
+            role = connection.read_response()
+        except self._redis.ResponseError:
+            return  # one that does not tell is taken for a master
+        if role[0] == b"slave":
+            raise self._redis.ConnectionError("it is a read-only replica: connect to the master")
 
     def publish(self, topic: str, payload: bytes) -> None:
         try:
-            self._client.publish(topic, payload)
-        except self._error as error:
+            self._client.publish(topic.encode("utf-8", "surrogatepass"), payload)
+        except self._redis.RedisError as error:
             raise BusError(f"{self._name} has not taken the message: {error}") from None
 
     def close(self) -> None:
