@@ -195,7 +195,12 @@ class EmitterTests(EmitterTestCase):
 
 class NotInstalledTests(SynchronousTestCase):
     def test_redis(self) -> None:
-        self.patch(sys, "modules", {**sys.modules, "redis": None, "txrealtime.cluster.amqpblocking": None})
+        for name in ("redis", "txrealtime.cluster.amqpblocking"):
+            if name in sys.modules:
+                self.addCleanup(sys.modules.__setitem__, name, sys.modules[name])
+            else:
+                self.addCleanup(sys.modules.pop, name)
+            sys.modules[name] = None  # type: ignore[assignment]
         for url, extra in (("redis://h", "emitter"), ("amqp://h", "amqp")):
             error = self.assertRaises(ValueError, blocking.publisherFromURL, url, (), 1.0)
             self.assertIn(f"pip install txrealtime[{extra}]", str(error))
