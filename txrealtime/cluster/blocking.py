@@ -79,10 +79,9 @@ class _Redis:
     def _ofSentinel(address: Address, theirs: dict[str, Any], ours: dict[str, Any]) -> Any:
         from redis.sentinel import Sentinel
 
-        database, _, service = f"/{address.path}".rpartition("/")
         sentinels: Any = Sentinel(address.hosts, sentinel_kwargs=theirs)  # type: ignore[no-untyped-call]
         login = {"username": address.user, "password": address.password}
-        return sentinels.master_for(service, db=int(database.strip("/") or 0), **login, **ours)
+        return sentinels.master_for(address.service, db=address.database, **login, **ours)
 
     def _connected(self, connection: Any) -> None:
         """Refuse a replica, which passes on what is published to its own clients only."""
