@@ -725,32 +725,50 @@ class HostileTests(AcrossTestCase):
 
 class SlowClockTests(SynchronousTestCase):
     """
-    Two servers whose clocks differ a little.
+    Two servers whose clocks differ.
     """
+
+    def setUp(self) -> None:
+        self.here, self.there, hub = Clock(), Clock(), MemoryHub()
+        self.one, self.two = (
+            makeServer(reactor=clock, bus=MemoryBus(hub)) for clock in (self.here, self.there)
+        )
+        self.silent = Client(self.two)
+        self.silent.connect()
+        self.pass_(3)
+
+    def tearDown(self) -> None:
+        for server in (self.one, self.two):
+            server.stopService()
+        self.silent.close()
+        self.pass_(5)
+
+    def pass_(self, seconds: float) -> None:
+        for _ in range(20):
+            self.here.advance(seconds / 20)
+            self.there.advance(seconds / 20)
+            self.silent.flush()
 
     def test_notAnsweredInTime(self) -> None:
         """That a server waits for its client no longer is no answer: who has asked times out."""
-        here, there, hub = Clock(), Clock(), MemoryHub()
-        one, two = (makeServer(reactor=clock, bus=MemoryBus(hub)) for clock in (here, there))
-        silent = Client(two)
-        silent.connect()
-
-        def pass_(seconds: float) -> None:
-            for _ in range(20):
-                here.advance(seconds / 20)
-                there.advance(seconds / 20)
-                silent.flush()
-
-        pass_(3)
-        answers = one.call("ready?", timeout=2)
-        pass_(1)
+        answers = self.one.call("ready?", timeout=2)
+        self.pass_(1)
         for _ in range(5):
-            there.advance(1)
-            here.advance(0)
+            self.there.advance(1)
+            self.here.advance(0)
         self.assertNoResult(answers)
-        here.advance(2)
+        self.here.advance(2)
         self.failureResultOf(answers, AckTimeout)
-        for server in (one, two):
-            server.stopService()
-        silent.close()
-        pass_(5)
+
+    def test_jump(self) -> None:
+        """A clock that jumps, or a server that hung, is no reason to take others for gone."""
+        for seconds in (1, 20, 1000, -20):
+            self.here.rightNow += seconds
+            self.pass_(0.2)
+            self.assertEqual(len(self.one.cluster.servers), 1)
+            fetched = self.one.fetch()
+            self.pass_(0.2)
+            self.assertEqual(len(self.successResultOf(fetched)), 1)
+        self.there.rightNow += 20
+        self.pass_(10)
+        self.assertEqual(len(self.one.cluster.servers), 1)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -27,14 +28,17 @@ _MAX_SERVERS: Final = 10_000
 class _Server:
     name: str
     lease: float
-    until: float
+    beats: int
+    "How many more times we may say that we are there, and not hear of it."
 
 
 class Presence(Mapping[str, str]):
     """
     The other servers: name by uid.
 
-    A lease runs only while we can hear: what did not reach us is no sign that somebody is gone.
+    A lease runs only while we can hear: what did not reach us is no sign that somebody is gone.  So it is
+    counted in our own beats.  One that is late, because this process was busy or the clock has jumped, is
+    one beat, and what has come meanwhile is read before the next.
 
     :param publish: to say that we are there.
     :param lost: called with the uid of a server that has gone.
@@ -64,8 +68,7 @@ class Presence(Mapping[str, str]):
 
     def heard(self, alive: Alive) -> None:
         """A server says that it is there."""
-        clock = self._clock
-        if clock is None or alive.sender == self._me.sender:
+        if self._clock is None or alive.sender == self._me.sender:
             return
         server = self._servers.get(alive.sender)
         if server is None:
@@ -80,10 +83,13 @@ class Presence(Mapping[str, str]):
                     theirs=alive.parser,
                     ours=self._me.parser,
                 )
-        until = clock.seconds() + alive.lease
-        self._servers[alive.sender] = _Server(alive.name, alive.lease, until)
+        self._servers[alive.sender] = _Server(alive.name, alive.lease, self._beatsOf(alive.lease))
         if alive.asks:
             self._publish(self._me._replace(recipient=alive.sender))
+
+    def _beatsOf(self, lease: float) -> int:
+        """The beats of ours in which a lease is over: one more, as the first may come at once."""
+        return ceil(lease * _BEATS / self._me.lease) + 1
 
     def left(self, gone: Gone) -> None:
         """A server says that it goes."""
@@ -104,9 +110,8 @@ class Presence(Mapping[str, str]):
         :param me: what this server says of itself.
         """
         self._clock, self._me = clock, me
-        now = clock.seconds()
         for server in self._servers.values():
-            server.until = now + server.lease
+            server.beats = self._beatsOf(server.lease)
         self._publish(self._me._replace(asks=True))
         self._startTimer(clock)
 
@@ -132,7 +137,7 @@ class Presence(Mapping[str, str]):
         self._timer = None
         self._startTimer(clock)
         self._publish(self._me)
-        now = clock.seconds()
         for uid, server in list(self._servers.items()):
-            if server.until <= now:
+            server.beats -= 1
+            if server.beats <= 0:
                 self._remove(uid, f"was not heard for {server.lease:g} s and is taken for gone")
