@@ -98,6 +98,19 @@ class FormTests(SynchronousTestCase):
         for each in MESSAGES:
             self.assertIsNone(SENDER.read(*SENDER.write(each)[0]))
 
+    def test_longHead(self) -> None:
+        """What nobody would read is not written."""
+        for length in range((1 << 20) - 40, 1 << 20):
+            emit = Emit(Target("/", ("x" * length,)), None, [message("2[]")])
+            try:
+                written = SENDER.write(emit)
+            except ValueError as error:
+                self.assertIn("the limit is 1048576", str(error))
+                break
+            self.assertEqual(self.read(written), emit)
+        else:
+            self.fail("written, whatever its length")
+
     def test_cut(self) -> None:
         """A message of which a part is missing is none, wherever it was cut."""
         for each in MESSAGES:
@@ -164,6 +177,36 @@ class TopicTests(SynchronousTestCase):
         topic = self.topic(room)
         self.assertLess(len(topic), 100)
         self.assertEqual(NativeDialect("abcdefgh", "key").topicOf("/a", room).name, topic)
+
+    def test_manyJoins(self) -> None:
+        """What others were asked to join is remembered for a while, and costs the same however much it is."""
+        compared = 0
+
+        class Time(float):
+            def __sub__(self, other: float) -> float:
+                nonlocal compared
+                compared += 1
+                return float(self) - other
+
+        now = Time(0)
+        dialect = NativeDialect("abcdefgh", "key", seconds=lambda: now)
+
+        def join(room: str) -> None:
+            dialect.write(Join(Target("/a", ("x",)), (room,)))
+
+        def topic(room: str) -> str:
+            ((topic, _),) = dialect.write(Leave(Target("/a", (room,)), ()))
+            return topic
+
+        for number in range(3000):
+            join(str(number))
+        self.assertLess(compared, 4000)
+        now = Time(4)
+        join("0")
+        now = Time(6)
+        join("last")
+        self.assertEqual(list(dialect._joined), [("/a", "0"), ("/a", "last")])
+        self.assertEqual([topic(room) for room in ("0", "1", "last")], ["key,/a", "key,/a,1", "key,/a"])
 
     def test_ownSocketsNeedNoTopic(self) -> None:
         self.assertIsNone(NativeDialect("ABCDEFGH").topicOf("/a", self.ID))

@@ -35,6 +35,7 @@ join within five seconds goes to all who have the namespace.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from time import monotonic
@@ -76,8 +77,6 @@ _MAX_TOPIC_ROOM: Final = 100
 _SUBSCRIBING: Final = 5.0
 """Seconds after which a server has certainly subscribed to a room."""
 
-_MAX_JOINED: Final = 1000
-
 # The id of a socket: the uid, and what Dialect.socketId adds.
 _ID: Final = re.compile("[A-Za-z0-9_-]{28}")
 
@@ -114,8 +113,8 @@ class NativeDialect:
         self._own = f"{key}@{uid}"
         self.topics = (Topic(key), Topic(self._own))
         self._seconds = seconds
-        # Rooms that others were asked to let somebody join, and when.
-        self._joined: dict[tuple[str, str], float] = {}
+        # Rooms that others were asked to let somebody join, and when, the latest last.
+        self._joined: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._json = JSONText()
         self._parser = JSONParser()
         self._writers: dict[type, Callable[[Any], tuple[str, list[Any], Wire]]] = {
@@ -212,7 +211,13 @@ class NativeDialect:
                 sizes.append(-len(part) - 1)
         head.append(sizes)
         text, _ = self._json.encode(head)
-        return [(topic, b"".join((self._mine, text.encode(), b"\n", *parts)))]
+        encoded = text.encode()
+        if len(encoded) >= _MAX_HEAD:
+            raise ValueError(
+                f"the names of the rooms are too long for the other servers: {len(encoded)} bytes with all "
+                f"that belongs to them, the limit is {_MAX_HEAD}"
+            )
+        return [(topic, b"".join((self._mine, encoded, b"\n", *parts)))]
 
     def _writeEmit(self, emit: Emit) -> tuple[str, list[Any], Wire]:
         assert emit.messages is not None
@@ -221,10 +226,12 @@ class NativeDialect:
 
     def _writeJoin(self, join: Join) -> tuple[str, list[Any], Wire]:
         topic = self._topicOf(join.target)
-        now, path = self._seconds(), join.target.path
-        self._joined.update(dict.fromkeys([(path, room) for room in join.rooms], now))
-        if len(self._joined) > _MAX_JOINED:
-            self._joined = {key: at for key, at in self._joined.items() if now - at < _SUBSCRIBING}
+        now, path, joined = self._seconds(), join.target.path, self._joined
+        for room in join.rooms:
+            joined[path, room] = now
+            joined.move_to_end((path, room))
+        while joined and now - next(iter(joined.values())) >= _SUBSCRIBING:
+            joined.popitem(last=False)
         return topic, ["join", *_listed(join.target), list(join.rooms)], ()
 
     def _writeAsk(self, ask: Ask) -> tuple[str, list[Any], Wire]:
