@@ -5,6 +5,7 @@ Many servers as one, over a bus in memory: what works on one server works across
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -421,6 +422,33 @@ class CallTests(AcrossTestCase):
         self.assertRaises(ValueError, self.one.call, "disconnect")
 
 
+class SettlingTests(AcrossTestCase):
+    """
+    Questions of a server that has just come, and waits for the others to say that they are there.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.four = self.member("four")
+        self.settle()
+
+    def test_tooLarge(self) -> None:
+        self.assertRaises(ValueError, self.four.call, "ready?", "x" * 3_000_000)
+        self.assertEqual(len(self.four.cluster._inquiries), 0)
+
+    def test_changedMeanwhile(self) -> None:
+        """A question that can be sent no longer fails; the others are put."""
+        args: list[Any] = []
+        changed = [self.four.call("ready?", args), self.four.cluster.call("ready?", args)]
+        fetched = self.four.fetch()
+        args.append(object())
+        self.advance(SETTLED)
+        for question in changed:
+            self.failureResultOf(question, TypeError)
+        self.assertEqual(len(self.successResultOf(fetched)), 3)
+        self.assertEqual(len(self.four.cluster._inquiries), 0)
+
+
 class ServerEventTests(ClusterTestCase):
     def test_emit(self) -> None:
         told: list[Any] = []
@@ -609,6 +637,15 @@ class OutageTests(AcrossTestCase):
         for question in asked:
             self.failureResultOf(question, BusError)
 
+    def test_askedAgainAtTheEnd(self) -> None:
+        """Who asks once more because the server stops hears at once that nobody can be asked."""
+        again: list[Deferred[Any]] = []
+        self.one.fetch(timeout=60).addErrback(lambda _: again.append(self.one.fetch()))
+        stopped = self.one.stopService()
+        self.failureResultOf(again[0], BusError)
+        self.settle()
+        self.successResultOf(stopped)
+
     def test_recovers(self) -> None:
         self.hub.stop()
         self.advance(20)
@@ -717,6 +754,21 @@ class HostileTests(AcrossTestCase):
         data = f'txr1 {self.two.cluster.uid} ["reply","{request}",0,0,"people",[]]\n'.encode()
         self.hub.deliver(f"txrealtime@{self.one.cluster.uid}", data)
         self.assertEqual(len(self.resultOf(fetched)), 2, "what it said first counts")
+
+    def test_answersOfAnotherKind(self) -> None:
+        """They are none to this question, and the true ones still come."""
+        for client in self.people:
+            client.on("ready?", lambda: 1)
+        person = '{"id":"x","rooms":[],"data":{}}'
+        fetch, call = self.one.fetch, partial(self.one.call, "ready?")
+        for ask, form, packet in ((fetch, "acks", "30[[1]]"), (call, "people", f"30[{person}]")):
+            asked = ask()
+            request = next(iter(self.one.cluster._inquiries._waiting))
+            head = f'txr1 {self.two.cluster.uid} ["reply","{request}",1,0,"{form}",[{len(packet)}]]'
+            self.hub.deliver(f"txrealtime@{self.one.cluster.uid}", f"{head}\n{packet}".encode())
+            answers = self.resultOf(asked)
+            self.assertEqual([isinstance(answer, Person) for answer in answers], [ask is fetch] * 3)
+        self.assertEqual(self.one.cluster.ignored, 0)
 
     def test_huge(self) -> None:
         self.hub.deliver("txrealtime,/", b"x" * 3_000_000)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -86,7 +86,7 @@ class Cluster:
         self._presence = Presence(self.say, self._inquiries.gone)
         # While those who are there have not had the time to say so, questions wait.
         self._settling: IDelayedCall | None = None
-        self._whenSettled: list[Callable[[], object]] = []
+        self._whenSettled: list[tuple[Question, Ask | Fetch | Tell]] = []
         self.dialect: Dialect = NativeDialect(self.uid)
         self._reach = Reach(self)
         self._reception = reception = Reception(self, directory)
@@ -156,9 +156,9 @@ class Cluster:
             return succeed(None)
         self._presence.stop()
         self._cancelSettling()
-        self._inquiries.failAll(BusError("the server has stopped"))
         self._link = None
         self._topics.clear()
+        self._inquiries.failAll(BusError("the server has stopped"))
         return link.stop()
 
     def _linkChanged(self, status: LinkStatus) -> None:
@@ -190,8 +190,11 @@ class Cluster:
     def _settled(self) -> None:
         self._settling = None
         waiting, self._whenSettled = self._whenSettled, []
-        for proceed in waiting:
-            proceed()
+        for question, message in waiting:
+            try:
+                self._put(question, message)
+            except Exception as error:  # what it holds is the application's, and has changed meanwhile
+                question.fail(error)
 
     # -- what it is ----------------------------------------------------------------------
 
@@ -306,6 +309,8 @@ class Cluster:
         :param make: makes the message, when given what the question is called.
         :param answered: called with each answer.
         :raises BusError: when they cannot be asked now, or not in this dialect.
+        :raises TypeError: for what cannot be sent.
+        :raises ValueError: likewise, and when it is too large.
         """
         link = self._link
         if link is None or link.status is not LinkStatus.READY:
@@ -313,35 +318,37 @@ class Cluster:
             raise BusError(f"other servers cannot be asked, the link is {self.status}{why}")
         question = self._inquiries.new(answered)
         message = make(question.request)
+        question.ofPeople = isinstance(message, Fetch)
         try:
-            self.dialect.write(message)
+            for _, data in self.dialect.write(message):
+                if len(data) > link.maxMessage:
+                    raise ValueError(
+                        f"a question of {len(data)} bytes is too large for the other servers: the limit "
+                        f"is {link.maxMessage} (maxMessage)"
+                    )
+            if self._settling is None:
+                self._put(question, message)
+            else:
+                self._whenSettled.append((question, message))
         except Exception:
             self._inquiries.forget(question.request)
             raise
-        if self._settling is None:
-            self._put(question, message)
-        else:
-            self._whenSettled.append(lambda: self._put(question, message))
         return question
 
     def _put(self, question: Question, message: Ask | Fetch | Tell) -> None:
         """Ask, now that it is known who is there."""
         servers, unnamed, topic = self.dialect.answerers(message)
+        if not topic:
+            question.expect(servers, unnamed)
+        if question.done.called:
+            return
+        self.say(message)
         if topic and self._link is not None:
-            # Ourselves are one of those who hear it.
+            # Not before, or what is said next would overtake it.  Ourselves are one of those who hear it.
             self._link.countSubscribers(topic).addCallbacks(
-                lambda count: self._putTo(question, message, servers, count - 1),
+                lambda count: question.expect(servers, count - 1),
                 lambda failure: question.fail(failure.value),
             )
-        else:
-            self._putTo(question, message, servers, unnamed)
-
-    def _putTo(
-        self, question: Question, message: Ask | Fetch | Tell, servers: Mapping[str, str], unnamed: int
-    ) -> None:
-        question.expect(servers, unnamed)
-        if not question.done.called:
-            self.say(message)
 
     def subscribe(self, topic: Topic) -> None:
         """Have the messages of a topic, until :meth:`unsubscribe` was called as often."""

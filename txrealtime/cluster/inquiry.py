@@ -28,6 +28,8 @@ class Question:
     :param request: what we call it.
     :param answered: called with each answer.
     :param forget: called when no answer is wanted any longer.
+    :ivar ofPeople: whether the answers are :class:`~txrealtime.socketio.audience.Person` objects; who
+        gives others has not answered this question.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Question:
     ) -> None:
         self.request = request
         self.asked = 0
+        self.ofPeople = False
         self.done: Deferred[None] = Deferred(lambda _: self._forget(request))
         self._answered = answered
         self._forget = forget
@@ -93,6 +96,8 @@ class Question:
 
     def received(self, reply: Reply) -> None:
         """A server has something to say."""
+        if any(isinstance(value, Person) is not self.ofPeople for value in reply.values):
+            return
         sender, owed = reply.sender, self._owed
         if reply.total is not None:
             if not sender:

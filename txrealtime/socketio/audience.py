@@ -238,11 +238,12 @@ class Audience:
             packet = Packet(PacketType.EVENT, namespace.path, data)
             try:
                 inquiry = namespace.peers.call(self, packet, answers.append, timeout)
-            except BusError:
-                failed: Deferred[list[Any]] = fail(Failure())
+            except Exception as error:
                 for answer in waiting:
                     answer.addErrback(lambda cancelled: None).cancel()
-                return failed
+                if isinstance(error, BusError):
+                    return fail(error)
+                raise
         return gathered(waiting, answers, inquiry, event).addTimeout(
             timeout,
             namespace.reactor,
