@@ -407,6 +407,18 @@ class RoomsTests(AudienceTestCase):
         self.sockets["dave"].leave("red")
         self.assertReaches(self.chat.to("red"), "alice", "bob")
 
+    def test_watchedBy(self) -> None:
+        """Who watches is told of each room once, those that are there first."""
+        told: list[tuple[str, bool]] = []
+        rooms, dave = self.chat.rooms, self.sockets["dave"]
+        rooms.watchedBy(lambda room, exists: told.append((room, exists)))
+        self.assertCountEqual(told, [(room, True) for room in ("red", "blue", *self.chat.sockets)])
+        del told[:]
+        rooms.add(dave)  # again: in protocol 4, two can meet under one id
+        rooms.join(dave, "green")
+        rooms.remove(dave)
+        self.assertEqual(told, [("green", True), ("green", False), (dave.id, False)])
+
     def test_isEmpty(self) -> None:
         self.assertFalse(self.chat.rooms.isEmpty)
         for client in self.people.values():

@@ -539,6 +539,34 @@ class PresenceTests(ClusterTestCase):
         self.one.emit("hi")
         self.assertEqual(self.get(client), [[("hi",)]])
 
+    def test_namespaceMadeWhileStopped(self) -> None:
+        stopped = self.two.stopService()
+        self.settle()
+        self.successResultOf(stopped)
+        for server in self.servers:
+            server.namespace("/new")
+        self.two.startService()
+        self.advance(SETTLED)
+        client = self.join(self.two, "/new")
+        self.one.namespace("/new").emit("hi")
+        self.assertEqual(self.get(client, namespace="/new"), [[("hi",)]])
+
+    def test_clientsBeforeTheStart(self) -> None:
+        """The rooms that there are already are heard of too, and left when they are empty."""
+        server = self.makeServer(start=False)
+        server.cluster.use(MemoryBus(self.hub))
+        client = self.join(server)
+        self.socketOf(server, client).join("early")
+        server.startService()
+        self.advance(SETTLED)
+        self.one.to("early").emit("hi")
+        self.one.to(client.id()).emit("you")
+        self.assertEqual(self.get(client), [[("hi",), ("you",)]])
+        topics = len(server.cluster._topics)
+        client.disconnect()
+        self.settle()
+        self.assertEqual(len(server.cluster._topics), topics - 2)
+
     def test_staysKnown(self) -> None:
         self.advance(100)
         self.assertEqual(len(self.one.cluster.servers), 2)

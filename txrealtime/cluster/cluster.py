@@ -351,11 +351,18 @@ class Cluster:
             )
 
     def subscribe(self, topic: Topic) -> None:
-        """Have the messages of a topic, until :meth:`unsubscribe` was called as often."""
+        """
+        Have the messages of a topic, until :meth:`unsubscribe` was called as often.
+
+        Without a link nothing happens: the next :meth:`start` asks for all that it takes.
+        """
+        link = self._link
+        if link is None:
+            return
         count = self._topics.get(topic, 0)
         self._topics[topic] = count + 1
-        if count == 0 and self._link is not None:
-            self._link.subscribe(topic.name, self._received, topic.isPattern)
+        if count == 0:
+            link.subscribe(topic.name, self._received, topic.isPattern)
 
     def unsubscribe(self, topic: Topic) -> None:
         """Have them no longer."""

@@ -56,10 +56,17 @@ class Rooms:
         """Whether nobody is here."""
         return not self._sockets
 
+    def watchedBy(self, watch: Callable[[str, bool], object]) -> None:
+        """Tell somebody of the rooms that there are, and of each change from now on: see :attr:`watch`."""
+        self.watch = watch
+        for room in (*self._members, *self._sockets):
+            watch(room, True)
+
     def add(self, socket: Socket) -> None:
         """Let a socket in, to the room of its own."""
+        isNew = socket.id not in self._sockets
         self._sockets[socket.id] = socket
-        if self.watch is not None:
+        if isNew and self.watch is not None:
             self.watch(socket.id, True)
 
     def remove(self, socket: Socket) -> None:

@@ -373,8 +373,8 @@ class Namespace:
     def meet(self, peers: Peers) -> None:
         """There may be other servers from now on."""
         self.peers = peers
-        self.rooms.watch = partial(peers.roomChanged, self)
         peers.mounted(self)
+        self.rooms.watchedBy(partial(peers.roomChanged, self))
 
     @property
     def reactor(self) -> IReactorTime:
