@@ -273,6 +273,9 @@ class OperationTests(AcrossTestCase):
 
 
 class FetchTests(AcrossTestCase):
+    TOO_LARGE: list[Any] = [{}, {"text": "short"}]
+    "What is told of two of one server, when the data of the first are too large."
+
     def test_everybody(self) -> None:
         self.socketOf(self.two, self.bob).data.update(name="bob", photo=b"\x01", secret=object())
         people = self.resultOf(self.one.fetch())
@@ -294,6 +297,28 @@ class FetchTests(AcrossTestCase):
     def test_socket(self) -> None:
         (person,) = self.resultOf(self.one.to(self.carol.id()).fetch())
         self.assertEqual(person.rooms, {self.carol.id(), "blue"})
+
+    def test_largeData(self) -> None:
+        """What one message cannot hold goes in several."""
+        for number in range(200):
+            self.socketOf(self.two, self.join(self.two)).data.update(number=number, text="x" * 11_000)
+        people = self.resultOf(self.one.excluding("red", "blue").fetch())
+        self.assertEqual([person.data["number"] for person in people], list(range(200)))
+
+    def test_tooLargeData(self) -> None:
+        """Who has more than can be sent is told of all the same."""
+        self.socketOf(self.two, self.bob).data["text"] = "x" * 3_000_000
+        self.socketOf(self.two, self.join(self.two)).data["text"] = "short"
+        people = self.resultOf(self.one.excluding(self.alice.id(), self.carol.id()).fetch())
+        self.assertEqual([person.data for person in people], self.TOO_LARGE)
+
+    def test_placeholders(self) -> None:
+        """What would be taken for bytes where others have some is left out."""
+        self.socketOf(self.two, self.bob).data.update(profile={"_placeholder": 1}, name="bob")
+        self.socketOf(self.two, self.join(self.two)).data["photo"] = b"1"
+        people = self.resultOf(self.one.fetch())
+        self.assertEqual(len(people), 4)
+        self.assertEqual(people[1].data, {"name": "bob"})
 
     def test_namespaceThatOthersLack(self) -> None:
         self.assertEqual(self.resultOf(self.one.namespace("/here").fetch()), [])
@@ -405,6 +430,36 @@ class CallTests(AcrossTestCase):
         answers.cancel()
         self.failureResultOf(answers)
         self.assertEqual(len(self.one.cluster._inquiries), 0)
+
+    def test_isNotOvertaken(self) -> None:
+        """What is emitted after it comes after it."""
+        for audience in (self.one, self.one.to("red")):
+            answers = audience.call("prepare")
+            audience.emit("go")
+            self.assertEqual(self.get(self.bob), [[("prepare",), ("go",)]])
+            answers.cancel()
+            self.failureResultOf(answers)
+
+    def test_tooLarge(self) -> None:
+        """The caller is told, and nothing is left of the question."""
+        for call in (self.one.call, self.one.cluster.call):
+            error = self.assertRaises(ValueError, call, "ready?", "x" * 3_000_000)
+            self.assertIn("too large", str(error))
+        self.assertEqual(len(self.one.cluster._inquiries), 0)
+        self.assertFalse(self.socketOf(self.one, self.alice).awaitsAnswer)
+
+    def test_inAdmission(self) -> None:
+        """One that is not admitted yet cannot answer, and is not waited for."""
+        self.answer(self.bob, "bob")
+        admitted: Deferred[None] = Deferred()
+        self.two.namespace().onConnect(lambda socket: admitted)
+        client = self.makeClient(self.two)
+        client.connect()
+        self.settle()
+        answers = self.one.excluding(self.alice.id(), self.carol.id()).call("ready?")
+        self.assertEqual(self.resultOf(answers), ["bob"])
+        admitted.callback(None)
+        self.settle()
 
     def test_ownNumbers(self) -> None:
         """Two servers may ask one client at a time; each gets its answer."""

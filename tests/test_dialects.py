@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import test_cluster as across
-from txrealtime import AckTimeout
+from txrealtime import AckTimeout, Person
 from txrealtime.cluster.dialect import Topic, Unsupported
 from txrealtime.cluster.dialects import Language
 from txrealtime.cluster.messages import Emit, Fetch, Join, Leave, Reply, Target, Tell
@@ -92,6 +92,21 @@ class NodeFetchTests(across.FetchTests):
     """Nobody tells a server's name, and bytes are what Node makes of them."""
 
     LANGUAGE = NODE
+
+    TOO_LARGE: list[Any] = [{}, {}]
+    "A server answers in one message, with the data of all or of nobody."
+
+    def test_largeData(self) -> None:
+        for _ in range(30):
+            self.socketOf(self.two, self.join(self.two)).data["text"] = "x" * 80_000
+        self.assertEqual(len(self.resultOf(self.one.fetch())), 33)
+
+    def test_answersOfAnotherKind(self) -> None:
+        fetched = self.one.fetch()
+        request = next(iter(self.one.cluster._inquiries._waiting))
+        self.hub.deliver("socket.io-response#/#", f'{{"type":6,"requestId":"{request}","data":1}}'.encode())
+        people = self.resultOf(fetched)
+        self.assertEqual([type(person) for person in people], [Person] * 3)
 
     def test_rightAfterTheStart(self) -> None:
         """How many others there are is known at once."""
@@ -182,6 +197,27 @@ class NodeOutageTests(across.OutageTests):
         self.get(*self.people)
         self.assertReaches(self.one.to("red"), self.alice, self.bob)
         self.assertEqual(len(self.resultOf(self.one.fetch())), 3)
+
+
+class NodeUnsendableTests(across.AcrossTestCase):
+    """MessagePack carries what clients of ours cannot be sent: it is ignored, as what is no message."""
+
+    LANGUAGE = NODE
+    EVENT = {"type": 2, "data": ["x", b"1", {"_placeholder": 1}], "nsp": "/"}
+    OPTIONS = {"rooms": [], "except": [], "flags": {}}
+
+    def assertIgnored(self, topic: str, message: Any) -> None:
+        self.hub.deliver(topic, packed(message))
+        self.assertEqual(self.get(self.bob), [[]])
+        self.assertEqual(self.two.cluster.ignored, 1)
+        self.assertEqual(self.two.cluster.link.counts.failures, 0)
+
+    def test_emit(self) -> None:
+        self.assertIgnored("socket.io#/#", ["other", self.EVENT, self.OPTIONS])
+
+    def test_ask(self) -> None:
+        request = {"uid": "other", "requestId": "r", "type": 7, "packet": self.EVENT, "opts": self.OPTIONS}
+        self.assertIgnored("socket.io-request#/#", request)
 
 
 class PythonEmitTests(across.EmitTests):

@@ -377,11 +377,10 @@ class Cluster:
     def _received(self, topic: str, data: bytes) -> None:
         try:
             message = self.dialect.read(topic, data)
+            if message is not None:
+                self._receivers[type(message)](message)
         except PacketError as error:
             self._ignore(topic, str(error))
-            return
-        if message is not None:
-            self._receivers[type(message)](message)
 
     def _ignore(self, topic: str, why: str) -> None:
         """Count it, and say so now and then: who floods a topic shall not flood the log."""

@@ -6,7 +6,8 @@ Nothing of it is looked up but in dictionaries, and nothing is made because a me
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Reply, Target, Tell
-from txrealtime.errors import Disconnected, LimitExceeded
+from txrealtime.errors import Disconnected, LimitExceeded, PacketError
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.directory import Directory
 from txrealtime.socketio.handler import Handler, run
@@ -38,7 +39,8 @@ _MAX_TIMEOUT: Final = 3600.0
 
 class Reception:
     """
-    See the module.
+    See the module.  What receives an event raises :exc:`~txrealtime.errors.PacketError` for one that clients
+    cannot be sent.
 
     :ivar handlers: the application's, of events between servers, by name.
     :ivar refused: how many questions were not put because too many answers were owed.
@@ -63,7 +65,8 @@ class Reception:
         messages = emit.messages
         if messages is None:
             assert emit.packet is not None
-            messages = self._directory.encode(emit.packet)
+            with _forClients():
+                messages = self._directory.encode(emit.packet)
         audience.deliver(messages, emit.volatile)
 
     def join(self, join: Join) -> None:
@@ -88,14 +91,16 @@ class Reception:
     # -- questions -------------------------------------------------------------------
 
     def _reply(self, to: Ask | Fetch | Tell, total: int | None, *values: Any, lapsed: int = 0) -> None:
-        """Say something to who has asked; what cannot be said is one value that will not come."""
-        assert to.request is not None
-        reply = Reply(to, to.request, self._cluster.uid, total, values, lapsed)
+        """Say something to who has asked; what cannot be said are values that will not come."""
         try:
-            self._cluster.say(reply)
+            self._say(to, total, values, lapsed)
         except (TypeError, ValueError):
             _log.failure("an answer to another server cannot be sent")
-            self._cluster.say(reply._replace(values=(), lapsed=len(values)))
+            self._say(to, total, (), len(values))
+
+    def _say(self, to: Ask | Fetch | Tell, total: int | None, values: Sequence[Any], lapsed: int) -> None:
+        assert to.request is not None
+        self._cluster.say(Reply(to, to.request, self._cluster.uid, total, values, lapsed))
 
     def ask(self, ask: Ask) -> None:
         audience = self._audience(ask.target)
@@ -105,7 +110,14 @@ class Reception:
         if self._owed > _MAX_ASKED:
             self.refused += 1
             return
-        answers = audience.ask(ask.packet.data)
+        with _forClients():
+            asked = audience.ask(ask.packet.data)
+        answers = []
+        for answer in asked:
+            if answer.called:
+                answer.addErrback(lambda failure: None)  # a client in admission, which cannot answer
+            else:
+                answers.append(answer)
         self._owed += len(answers)
         self._reply(ask, len(answers))
         timeout = min(max(ask.timeout, 0.0), _MAX_TIMEOUT)
@@ -124,19 +136,36 @@ class Reception:
 
     def fetch(self, fetch: Fetch) -> None:
         audience = self._audience(fetch.target)
-        people = [] if audience is None else audience.people()
+        people = [] if audience is None else [self._sendable(person) for person in audience.people()]
         total: int | None = len(people)
         size = self._cluster.dialect.pageSize
         for start in range(0, len(people) or 1, size):
-            self._reply(fetch, total, *map(self._sendable, people[start : start + size]))
+            self._tellOf(people[start : start + size], fetch, total)
             total = None
+
+    def _tellOf(self, people: list[Person], fetch: Fetch, total: int | None) -> None:
+        """Say who is here; where that is too large, in several messages, and at last without ``data``."""
+        try:
+            self._say(fetch, total, people, 0)
+        except (TypeError, ValueError) as error:
+            # A server whose name is not told answers in one message.
+            if len(people) > 1 and self._cluster.dialect.hasPresence:
+                half = len(people) // 2
+                self._tellOf(people[:half], fetch, total)
+                self._tellOf(people[half:], fetch, None)
+                return
+            _log.warn(
+                "fetch() is answered without the data of {n} sockets: {error}", n=len(people), error=error
+            )
+            self._reply(fetch, total, *[replace(person, data={}) for person in people])
 
     def _sendable(self, person: Person) -> Person:
         """A person with what can be sent of ``data``: it is the application's, and may hold anything."""
         sendable = {}
         for key, value in person.data.items():
             with suppress(TypeError, ValueError):
-                self._json.encode({key: value})
+                # Beside bytes, as others' data may have them, less can be sent.
+                self._json.encode({key: [value, b""]})
                 sendable[key] = value
         return replace(person, data=sendable)
 
@@ -164,3 +193,12 @@ class Reception:
         _log.failure("the handler of another server's {event!r} failed", failure, event=event)
         if tell.request is not None:
             self._reply(tell, 1, lapsed=1)
+
+
+@contextmanager
+def _forClients() -> Iterator[None]:
+    """Encode an event: a dialect may carry more than clients can be sent."""
+    try:
+        yield
+    except (TypeError, ValueError):
+        raise PacketError("an event that clients cannot be sent") from None
