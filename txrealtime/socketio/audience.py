@@ -232,6 +232,8 @@ class Audience:
             cancelled, and fails with :exc:`~txrealtime.errors.AckTimeout`, which holds the
             answers so far and the names of the servers that kept silent; or at once with
             :exc:`~txrealtime.errors.BusError` when other servers cannot be asked now.
+        :raises TypeError: as :meth:`emit`.
+        :raises ValueError: as :meth:`emit`, and when it is too large for other servers.
         """
         checkName(event)
         namespace = self.namespace
