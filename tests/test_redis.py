@@ -235,6 +235,13 @@ class PublisherTests(SynchronousTestCase):
             self.publisher.connectionLost(Failure(ConnectionDone()))
             self.assertEqual(self.owner.losses, [error])
 
+    def test_heartbeatRefused(self) -> None:
+        """Who may not even say that is told why."""
+        self.publisher.beat("t", b"1")
+        self.publisher.dataReceived(b"-NOPERM no\r\n")
+        self.assertEqual((self.owner.refusals, self.owner.losses), ([], ["NOPERM no"]))
+        self.assertTrue(self.publisher.transport.disconnecting)
+
     def test_repliesInPieces(self) -> None:
         self.publisher.publish("t", b"1")
         self.publisher.beat("t", b"2")

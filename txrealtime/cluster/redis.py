@@ -275,7 +275,7 @@ class _Publisher(_Connection):
             reason = str(reply)
             if size >= 0:
                 self._owner.refused(reason)
-            if reason.startswith(UNUSABLE):
+            if size == BEAT or reason.startswith(UNUSABLE):
                 self.fail(reason)
 
     def _answer(self, reply: Any) -> None:
