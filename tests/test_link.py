@@ -71,15 +71,34 @@ class LinkTestCase(SynchronousTestCase):
         self.clock.pump([0.05] * round(seconds / 0.05))
 
     def subscriptionsAreNotAnswered(self) -> list[Deferred[None]]:
-        """From now on the hub answers none; whoever calls does, by these."""
+        """From now on the hub takes them, but does not answer; whoever calls does, by these."""
         asked: list[Deferred[None]] = []
+        take = bus._Subscriber.subscribe
 
-        def subscribe(subscriber: object, subscription: Subscription) -> Deferred[None]:
+        def subscribe(subscriber: bus._Subscriber, subscription: Subscription) -> Deferred[None]:
+            take(subscriber, subscription)
             asked.append(Deferred())
             return asked[-1]
 
         self.patch(bus._Subscriber, "subscribe", subscribe)
         return asked
+
+    def nothingIsTaken(self) -> Callable[[], None]:
+        """
+        From now on the hub lets everybody connect and subscribe, but leaves what is published.
+
+        :return: ends that.
+        """
+        patches = [
+            self.patch(bus._Publisher, name, lambda publisher, topic, payload: None)
+            for name in ("_taken", "_beaten")
+        ]
+
+        def over() -> None:
+            for patch in patches:
+                patch.restore()
+
+        return over
 
     def warnings(self, text: str = "") -> list[str]:
         """What was logged from warnings on, if it has this text."""
@@ -112,6 +131,7 @@ class StatusTests(LinkTestCase):
         asked[1].callback(None)
         self.assertIs(self.link.status, LinkStatus.CONNECTING)
         asked[2].callback(None)
+        self.clock.advance(0)
         self.assertIs(self.link.status, LinkStatus.READY)
 
     def test_neverConfirmed(self) -> None:
@@ -572,6 +592,65 @@ class HeartbeatTests(LinkTestCase):
         self.assertIs(self.link.status, LinkStatus.READY)
         self.assertHeard(1)
 
+    def test_brokerTakesNothing(self) -> None:
+        """As RabbitMQ does when its memory is full: it lets everybody connect, but that alone is no link."""
+        self.ready()
+        over = self.nothingIsTaken()
+        self.say(1)
+        self.elapse(60)
+        self.say(2)
+        self.elapse(60)
+        self.assertEqual(self.statuses, [LinkStatus.CONNECTING, LinkStatus.READY, LinkStatus.DEAF])
+        self.assertEqual(self.link.reason, "the heartbeat did not come back within 5 s")
+        self.say(3)
+        over()
+        self.elapse(8)
+        self.assertHeard(2, 3)
+        counts = self.link.counts
+        self.assertEqual((counts.published, counts.unconfirmed, counts.outages), (3, 1, 1))
+        self.assertGreater(counts.deafFor, 110)
+
+    def test_brokerTakesNothingAtFirst(self) -> None:
+        over = self.nothingIsTaken()
+        self.link.start()
+        self.say(1)
+        self.elapse(20)
+        self.assertEqual((self.statuses, self.link.counts.published), ([LinkStatus.CONNECTING], 0))
+        over()
+        self.elapse(8)
+        self.say(2)
+        self.assertHeard(1, 2)
+
+    def test_brokerTakesMessagesAgain(self) -> None:
+        """The others get to know that as late as this server."""
+        self.ready()
+        over = self.nothingIsTaken()
+        self.elapse(12)
+        self.say(1)
+        over()
+        self.assertEqual(len(self.hub.publishers), 2)
+        self.link._outgoing.beat(self.link._topic, b"%d" % self.link._beats)
+        self.elapse(BACKOFF.settle - 0.1)
+        self.assertIs(self.link.status, LinkStatus.DEAF)
+        self.assertHeard()
+        self.elapse(0.2)
+        self.assertIs(self.link.status, LinkStatus.READY)
+        self.assertHeard(1)
+
+    def test_cutWhileItWaitsForTheOthers(self) -> None:
+        self.ready()
+        self.hub.stop()
+        self.say(1)
+        self.hub.start()
+        self.elapse(0.5)
+        self.hub.cutSubscribers()
+        self.assertIs(self.link.status, LinkStatus.DEAF)
+        self.elapse(0.6)
+        self.assertHeard()
+        self.elapse(2)
+        self.assertHeard(1)
+        self.assertEqual(self.link.counts.outages, 1)
+
     def test_messagesOfOthersAreNoHeartbeat(self) -> None:
         """Half of the link may be gone, and the other half not."""
         self.ready()
@@ -639,6 +718,20 @@ class BackoffTests(LinkTestCase):
         self.assertLessEqual(max(delays), BACKOFF.last + 0.1)
         self.assertGreaterEqual(min(delays[3:]), BACKOFF.last / 2 - 0.1)
         self.assertGreater(len({round(delay, 2) for delay in delays}), 3)
+
+    def test_heartbeatRefused(self) -> None:
+        """Who connects but may say nothing is as far from ready as who does not connect."""
+        refuse = lambda publisher, topic, payload: publisher.end("NOPERM")  # noqa: E731
+        patched = self.patch(bus._Publisher, "_beaten", refuse)
+        self.other.stop()
+        self.link.start()
+        delays = [later - earlier for earlier, later in pairwise(self.attempts(20))]
+        self.assertGreaterEqual(min(delays[3:]), BACKOFF.last / 2 - 0.1)
+        self.assertEqual((self.statuses, self.link.reason), ([LinkStatus.CONNECTING], "NOPERM"))
+        self.assertEqual(len(self.warnings("no link to memory: NOPERM")), 1)
+        patched.restore()
+        self.elapse(3)
+        self.assertIs(self.link.status, LinkStatus.READY)
 
     def test_beginsAnewWhenItWasReady(self) -> None:
         self.ready()

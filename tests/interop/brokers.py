@@ -14,6 +14,7 @@ from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
 from tests.interop.clients import untilListening
@@ -27,6 +28,7 @@ REDIS_CLI = shutil.which("redis-cli", path=PATH)
 EPMD = shutil.which("epmd", path=PATH)
 # Not the one in /usr/sbin, which starts this as another user.
 RABBITMQ = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin")
+RABBITMQCTL = shutil.which("rabbitmqctl", path="/usr/lib/rabbitmq/bin")
 
 
 class Redis:
@@ -170,6 +172,13 @@ class RabbitMQ:
     def resume(self) -> None:
         """Let it go on."""
         self.running[-1].send_signal(signal.SIGCONT)
+
+    async def control(self, *arguments: str) -> None:
+        """Call rabbitmqctl."""
+        command = [str(RABBITMQCTL), "--quiet", *arguments]
+        output, errors, code = await getProcessOutputAndValue(command[0], command[1:], self._environment)
+        if code:
+            raise AssertionError(f"{command} failed: {(output + errors).decode()}")
 
     def _remove(self) -> None:
         self.stop()

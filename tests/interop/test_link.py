@@ -246,6 +246,26 @@ class RabbitMQFaultsTests(CountingTestCase):
         self.assertIs(link.status, LinkStatus.CONNECTING)
         self.assertNoSecrets()
 
+    async def test_memoryIsFull(self) -> None:
+        """It connects and subscribes, but takes no message: what is said then waits, and comes."""
+        rabbit = await rabbitMQ()
+        await self.count(rabbit.url, rabbit.url, heartbeatTimeout=3.0)
+        await rabbit.control("set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            await self.until(lambda: self.speaker.status is self.listener.status is LinkStatus.DEAF)
+            noticed = self.said
+            await self.until(lambda: self.speaker._outgoing.open)
+            await self.until(lambda: not self.speaker._outgoing.open)
+            self.assertEqual(self.speaker.reason, "the heartbeat did not come back within 3 s")
+        finally:
+            await rabbit.control("set_vm_memory_high_watermark", "0.4")
+        await self.recovered()
+        missing = await self.finished()
+        counts = self.speaker.counts
+        self.assertTrue(all(number <= noticed for number in missing), (missing, noticed))
+        self.assertLessEqual(len(missing), counts.unconfirmed)
+        self.assertEqual((counts.dropped, counts.outages), (0, 1))
+
     async def test_queueDeleted(self) -> None:
         """Somebody takes the consumer its queue away."""
         rabbit = await rabbitMQ()
@@ -294,6 +314,22 @@ class RedisAuthenticationTests(LinkTestCase):
         link.start()
         await self.until(lambda: "NOAUTH" in link.reason)
         self.assertIs(link.status, LinkStatus.CONNECTING)
+
+    async def test_mayNotPublish(self) -> None:
+        """Who may only listen is never ready, and told why."""
+        redis = await Redis(self).start()
+        await redis.cli("ACL", "SETUSER", "mute", "on", f">{SECRET}", "allchannels", "+@all", "-publish")
+        link = self.link(f"redis://mute:{SECRET}@127.0.0.1:{redis.port}")
+        statuses: list[LinkStatus] = []
+        link.watch(statuses.append)
+        link.start()
+        await self.until(lambda: "NOPERM" in link.reason)
+        await deferLater(reactor, 2)
+        self.assertEqual(statuses, [LinkStatus.CONNECTING])
+        self.assertLogged("NOPERM", 1)
+        await redis.cli("ACL", "SETUSER", "mute", "+publish")
+        await link.whenReady()
+        self.assertNoSecrets()
 
     async def fake(self, protocol: type[Protocol]) -> Factory:
         """Something on a port that is not Redis."""

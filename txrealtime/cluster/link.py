@@ -3,7 +3,8 @@ This server's link to the others, through a broker, and the truth about it.
 
 A broker may be gone, hang, refuse, or have cut one of our connections without a word.  Here the
 link is a state, watched by a heartbeat of its own: a message on a private topic, which must come back
-through the broker.  Whoever publishes neither waits for the broker nor fails with it.
+through the broker, for the first time before the link is ready.  Whoever publishes neither waits for the
+broker nor fails with it.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ class Link:
         if problem:
             self._notReady(problem)
         elif self._outgoing.open and self._incoming.open:
-            self._isReady()
+            self._sendBeat()  # a broker that lets us connect may yet take no message
 
     def _notReady(self, problem: str) -> None:
         self._stopBeating()
@@ -221,7 +222,8 @@ class Link:
             self.reason = problem
 
     def _isReady(self) -> None:
-        self._outgoing.line.proven()
+        self._beating = self._reactor.callLater(self._heartbeat, self._sendBeat)
+        self._outgoing.proven()
         self._incoming.line.proven()
         self._journal.over()
         if self.status is LinkStatus.DEAF:
@@ -238,7 +240,6 @@ class Link:
         else:
             reason = "ready"
             _log.info("the link to {bus} is ready", bus=self.bus.name)
-        self._sendBeat()
         self._become(LinkStatus.READY, reason)
         waiting, self._whenReady = self._whenReady, []
         for deferred in waiting:
@@ -264,7 +265,10 @@ class Link:
     def _beatReturned(self, topic: str, payload: bytes) -> None:
         if payload == b"%d" % self._beats and self._beating is not None:
             self._beating.cancel()
-            self._beating = self._reactor.callLater(self._heartbeat, self._sendBeat)
+            if self.status is LinkStatus.READY:
+                self._beating = self._reactor.callLater(self._heartbeat, self._sendBeat)
+            else:  # the broker is well, and the others may know that no sooner than we do
+                self._beating = self._reactor.callLater(self._outgoing.settle, self._isReady)
 
     def _beatMissing(self, due: float) -> None:
         now = self._reactor.seconds()

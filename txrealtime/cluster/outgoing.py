@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner
@@ -37,7 +37,9 @@ class Outgoing:
 
     :param limit: bytes that may wait.  Above it the oldest messages go: who missed some may still have
         what is true now.
-    :param changed: called with ``""`` when messages can go out, and with the reason when they cannot.
+    :param changed: called with ``""`` when there is a connection, and with the reason when there is none.
+    :ivar settle: seconds between the first heartbeat that comes back and :meth:`proven`: when the broker
+        was away, the others have to be back too before they hear anything.
     """
 
     def __init__(
@@ -53,15 +55,14 @@ class Outgoing:
         self.line: Line[IPublisher] = Line(
             reactor, backoff, lambda: bus.openPublisher(reactor, self), self._opened, self._ended
         )
+        self.settle = 0.0
         self._reactor = reactor
-        self._settleFor = backoff.settle
+        self._backoff = backoff
         self._journal = journal
         self._counts = journal.counts
         self._changed = changed
         self._publisher: IPublisher | None = None
-        self._outlet: IPublisher | None = None  # the publisher, once it may have what waits
-        self._settling: IDelayedCall | None = None
-        self._again = False
+        self._outlet: IPublisher | None = None  # the publisher, once it is proven
         self._closing = False  # whether the connection before has yet to say what waited at its stop
         self._starting = False  # whether to connect when it has
         self._waiting: deque[tuple[str, bytes]] = deque()
@@ -69,8 +70,8 @@ class Outgoing:
 
     @property
     def open(self) -> bool:
-        """Whether messages go out."""
-        return self._outlet is not None
+        """Whether there is a connection."""
+        return self._publisher is not None
 
     # -- messages ----------------------------------------------------------------------
 
@@ -90,8 +91,8 @@ class Outgoing:
 
     def beat(self, topic: str, payload: bytes) -> None:
         """Send a heartbeat, now.  Only while it is :attr:`open`."""
-        if self._outlet is not None:
-            self._outlet.beat(topic, payload)
+        if self._publisher is not None:
+            self._publisher.beat(topic, payload)
 
     def _pop(self) -> tuple[str, bytes]:
         topic, payload = message = self._waiting.popleft()
@@ -128,31 +129,21 @@ class Outgoing:
 
     def _opened(self, publisher: IPublisher) -> None:
         self._publisher = publisher
-        if self._again:
-            # The broker was away, so the others have to come back too before they hear anything.
-            self._settling = self._reactor.callLater(self._settleFor, self._settled)
-        else:
-            self._settled()
-
-    def _settled(self) -> None:
-        self._settling = None
-        self._outlet = self._publisher
         self._changed("")
+
+    def proven(self) -> None:
+        """The broker takes messages, as a heartbeat has come back: hand them out."""
+        self.line.proven()
+        self.settle = 0.0
+        self._outlet = self._publisher
         self.confirmed()
 
     def _ended(self, reason: str) -> None:
-        publisher = self._forget()
+        publisher, self._publisher, self._outlet = self._publisher, None, None
         if publisher is not None:
-            self._again = True
+            self.settle = self._backoff.settle
             self._counts.unconfirmed += publisher.unconfirmed
         self._changed(reason)
-
-    def _forget(self) -> IPublisher | None:
-        if self._settling is not None:
-            self._settling.cancel()
-            self._settling = None
-        publisher, self._publisher, self._outlet = self._publisher, None, None
-        return publisher
 
     def stop(self) -> Deferred[None]:
         """
@@ -160,8 +151,9 @@ class Outgoing:
 
         :return: fires when the broker has confirmed it all, or after ``STOP_WITHIN`` seconds.
         """
-        self._again = self._starting = False
-        self._forget()
+        self.settle = 0.0
+        self._starting = False
+        self._publisher = self._outlet = None
         publisher = self.line.stop()
         if publisher is None:
             closed: Deferred[None] = succeed(None)
