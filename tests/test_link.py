@@ -90,7 +90,7 @@ class LinkTestCase(SynchronousTestCase):
         :return: ends that.
         """
         patches = [
-            self.patch(bus._Publisher, name, lambda publisher, topic, payload: None)
+            self.patch(bus._Publisher, name, lambda publisher, *message: None)
             for name in ("_taken", "_beaten")
         ]
 
@@ -177,6 +177,7 @@ class StatusTests(LinkTestCase):
         self.assertIs(self.link.status, LinkStatus.CONNECTING)
         for confirmed in asked[1:]:
             confirmed.callback(None)
+        self.clock.advance(0)
         self.assertIs(self.link.status, LinkStatus.READY)
 
     def test_brokerIsNotThere(self) -> None:
@@ -491,6 +492,7 @@ class IncomingTests(LinkTestCase):
         for confirmed in asked:  # it grows
             confirmed.callback(None)
         self.assertEqual(len(asked), 2 * incoming.WINDOW)
+        self.clock.advance(0)
         self.assertIs(self.link.status, LinkStatus.READY)
 
     def test_twice(self) -> None:
