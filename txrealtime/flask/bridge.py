@@ -33,8 +33,8 @@ from txrealtime.flask.contexts import Visit, environOf, inContext
 from txrealtime.flask.handlers import ANY, Handlers, Route
 from txrealtime.flask.names import roomNames
 from txrealtime.flask.options import Configuration
-from txrealtime.flask.pool import Jobs
 from txrealtime.flask.snapshot import snapshot
+from txrealtime.pool import Jobs
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.packet import Packet, PacketType, checkName

@@ -4,53 +4,14 @@ The server under a Flask application: it brings the threads up and down with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
 from txrealtime import Server
-from txrealtime.flask.pool import Pool
+from txrealtime.pool import Threads
 
-__all__ = ["BridgedServer", "Threads"]
-
-_log = Logger()
-
-
-class Threads:
-    """
-    The handlers' pool of one server.
-
-    :param size: the most threads.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._pool = Pool(size)
-
-    def submit(self, name: str, job: Callable[[], object]) -> None:
-        self._pool.submit(name, job)
-
-    def restart(self) -> None:
-        """Take jobs again after :meth:`drain`."""
-        self._pool = Pool(self._size)
-
-    async def drain(self, reactor: Any, timeout: float) -> None:
-        """Wait for the handlers that run; name those that do not end."""
-        pool, deadline = self._pool, reactor.seconds() + timeout
-        while not pool.isDone and reactor.seconds() < deadline:
-            await deferLater(reactor, 0.02)
-        for thread, job, seconds in pool.busy:
-            _log.warn(
-                "{thread} is left behind: {job} has run for {seconds:.1f} s. A handler that waits for "
-                "something should give up when the server stops; drainTimeout says how long it is waited for",
-                thread=thread,
-                job=job,
-                seconds=seconds,
-            )
-        pool.stop()
+__all__ = ["BridgedServer"]
 
 
 class BridgedServer(Server):

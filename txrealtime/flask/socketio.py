@@ -21,8 +21,9 @@ from txrealtime.flask.names import roomNames
 from txrealtime.flask.namespace import Namespace
 from txrealtime.flask.options import configured, warning
 from txrealtime.flask.outside import Outside
-from txrealtime.flask.server import BridgedServer, Threads
+from txrealtime.flask.server import BridgedServer
 from txrealtime.flask.serving import Signpost, refuseFlaskRun, rootOf, run, stop
+from txrealtime.pool import Threads
 from txrealtime.server import IApplication
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """
-The threads in which handlers run.
+The threads in which handlers and WSGI applications run.
 
-A pool of its own, because what is said of it must hold: a handler that blocks holds up none of the
+A pool of its own, because what is said of it must hold: a job that blocks holds up none of the
 others, quick ones do not wake a thread each, and one that never returns is named and left behind.
 """
 
@@ -11,11 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from threading import Lock, Thread
-from typing import Protocol
+from typing import Any, Protocol
 
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-__all__ = ["Jobs", "Pool"]
+__all__ = ["Jobs", "Pool", "Threads"]
 
 _log = Logger()
 
@@ -97,7 +98,8 @@ class Pool:
                 self._searching -= 1
                 self._workers.remove(worker)
                 if not self._short:
-                    _log.failure("no thread for handlers beyond {count}", count=len(self._workers))
+                    count = len(self._workers)
+                    _log.failure("no thread for {name}s beyond {count}", name=self._name, count=count)
                 self._short = True
             else:
                 self._short = False
@@ -155,3 +157,39 @@ class Pool:
             self._searching += len(idle)
         for worker in idle:
             worker.wake.release()
+
+
+class Threads:
+    """
+    A pool for as long as something serves.
+
+    :param size: the most threads.
+    :param name: what they are called.
+    """
+
+    def __init__(self, size: int, name: str = "handler") -> None:
+        self.size = size
+        self._name = name
+        self._pool = Pool(size, name)
+
+    def submit(self, name: str, job: Callable[[], object]) -> None:
+        self._pool.submit(name, job)
+
+    def restart(self) -> None:
+        """Take jobs again after :meth:`drain`."""
+        self._pool = Pool(self.size, self._name)
+
+    async def drain(self, reactor: Any, timeout: float) -> None:
+        """Wait for the jobs that run; name those that do not end."""
+        pool, deadline = self._pool, reactor.seconds() + timeout
+        while not pool.isDone and reactor.seconds() < deadline:
+            await deferLater(reactor, 0.02)
+        for thread, job, seconds in pool.busy:
+            _log.warn(
+                "{thread} is left behind: {job} has run for {seconds:.1f} s. What waits for something in a "
+                "thread should give up when the server stops; drainTimeout says how long it is waited for",
+                thread=thread,
+                job=job,
+                seconds=seconds,
+            )
+        pool.stop()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txrealtime.flask.pool import Pool
+from txrealtime.pool import Pool
 
 PATIENCE = 30
 "Seconds; nobody waits so long unless the test fails."
