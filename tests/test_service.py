@@ -27,7 +27,6 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.test.requesthelper import DummyRequest
-from twisted.web.wsgi import WSGIResource
 from zope.interface import implementer
 
 import txrealtime.service
@@ -36,6 +35,7 @@ from txrealtime import Server, Settings
 from txrealtime.service import Options, RealtimeService, StartupError, makeService
 from txrealtime.service.application import Folder, load, rootOf, serverOf
 from txrealtime.service.health import Health
+from txrealtime.service.wsgi import Views
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
 from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer
@@ -189,6 +189,8 @@ class OptionsTests(ServiceTestCase):
             (["chat:server"], "'chat:server' is not an option"),
             (["--static", "nowhere"], "--static nowhere: there is no such folder"),
             (["--static", ".", "--wsgi", "shop:app"], "--static and --wsgi both serve /"),
+            (["--wsgi-threads", "0"], "--wsgi-threads 0: expected a whole number above 0"),
+            (["--wsgi-threads", "many"], "--wsgi-threads many: expected a whole number above 0"),
             (["--health", "/"], "--health /: expected a path, such as /health"),
             (["--bus", "redis://host?dialect=java"], "--bus: dialect=java: expected native, node"),
         ]:
@@ -369,9 +371,7 @@ class RootTests(ServiceTestCase):
 
     def rootOf(self, *arguments: str) -> tuple[Any, str]:
         options = parse(*arguments)
-        reactor = MemoryReactorClock()
-        reactor.getThreadPool = lambda: None  # type: ignore[attr-defined]
-        return rootOf(options, serverOf(options), reactor)
+        return rootOf(options, serverOf(options), MemoryReactorClock())
 
     def test_nothing(self) -> None:
         self.module(server=Server())
@@ -386,7 +386,9 @@ class RootTests(ServiceTestCase):
     def test_wsgi(self) -> None:
         self.module(server=Server(), app=lambda environment, start: [b"hello"], number=3)
         root, name = self.rootOf("--app", "served:server", "--wsgi", "served:app")
-        self.assertEqual((type(root), name), (WSGIResource, "served:app"))
+        self.assertEqual((type(root), name, root.threads.size), (Views, "served:app", 64))
+        root, _ = self.rootOf("--app", "served:server", "--wsgi", "served:app", "--wsgi-threads", "3")
+        self.assertEqual(root.threads.size, 3)
         wanted = "--wsgi served:number: expected a WSGI application, not int"
         self.assertOneLine(wanted, self.rootOf, "--wsgi", "served:number")
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from urllib.request import urlopen
 
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.interop.brokers import Redis
@@ -66,10 +68,10 @@ class FlaskTests(TestCase):
         for server in servers:
             await server.stop()
 
-    async def run_(self, *arguments: str) -> tuple[Program, str]:
+    async def run_(self, **environment: str) -> tuple[Program, str]:
         """`socketio.run(app)`, and where."""
         port = freePort()
-        environment = {"PYTHONPATH": str(ROOT)}
+        environment = {"PYTHONPATH": str(ROOT), **environment}
         program = startProgram(self, [sys.executable, str(APP), str(port)], environment=environment)
         await untilListening(program, port)
         return program, f"http://127.0.0.1:{port}"
@@ -87,6 +89,41 @@ class FlaskTests(TestCase):
         code = f"import socketio; c = socketio.Client(); c.connect({url!r}); c.emit('stop'); c.wait()"
         startProgram(self, [sys.executable, "-c", code])
         self.assertEqual(await program.whenEnded(), 0, program.output)
+
+    def get(self, url: str) -> str:
+        """What is there; in a thread."""
+        with urlopen(url, timeout=30) as response:
+            body: bytes = response.read()
+            return body.decode()
+
+    async def test_stopInAView(self) -> None:
+        """Its response leaves before the end, also of others that take their time."""
+        program, url = await self.run_()
+        slow = deferToThread(self.get, f"{url}/slow")
+        await program.whenPrinted("a slow view begins")
+        self.assertEqual(await deferToThread(self.get, f"{url}/stop"), "slow, but here")
+        self.assertEqual(await slow, "slow, but here")
+        self.assertEqual(await program.whenEnded(), 0, program.output)
+
+    async def test_terminatedInAView(self) -> None:
+        server = FlaskServer(self)
+        await server.start()
+        response = deferToThread(self.get, f"{server.url}/slow")
+        await server.program.whenPrinted("a slow view begins")
+        await server.stop()
+        self.assertEqual(await response, "slow, but here")
+
+    async def test_stuckView(self) -> None:
+        """One that never returns does not keep the server from ending either."""
+        program, url = await self.run_()
+        response = deferToThread(self.get, f"{url}/stuck")
+        await program.whenPrinted("a stuck view begins")
+        program.signal("TERM")
+        self.assertEqual(await program.whenEnded(), 0, program.output)
+        self.assertIn("run has returned", program.output)
+        self.assertRegex(program.output, r"view-\d+ is left behind: GET /stuck has run for")
+        with self.assertRaises(OSError):
+            await response
 
     async def test_stuckHandler(self) -> None:
         """One that never returns does not keep the server from ending: it is named, and left behind."""

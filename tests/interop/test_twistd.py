@@ -32,7 +32,7 @@ except ImportError:
     socketio = None
 
 APPLICATION = """
-import os, signal
+import os, signal, time
 from txrealtime import Server
 
 server = Server(pingInterval=7, pingTimeout=6)
@@ -48,6 +48,9 @@ def burst(socket, count):
     os.kill(os.getpid(), signal.SIGTERM)
 
 def wsgi(environment, start):
+    if environment["PATH_INFO"] == "/last":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
     start("200 OK", [("Content-Type", "text/plain")])
     return [environment["PATH_INFO"].encode()]
 """
@@ -372,6 +375,12 @@ class StopTests(ProcessTestCase):
             while not program.ended:
                 self.get(url + HANDSHAKE)
         program.signal("KILL")
+
+    async def test_wsgi(self) -> None:
+        """A request that runs when the signal comes is answered."""
+        program, url = await self.serveShop("--wsgi", "shop:wsgi")
+        self.assertEqual(await deferToThread(self.get, f"{url}last"), b"/last")
+        self.assertEqual(await program.whenEnded(20), 0, program.output)
 
     async def test_secondSignal(self) -> None:
         """It ends at once, whoever is still there."""

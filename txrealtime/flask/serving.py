@@ -22,10 +22,10 @@ from twisted.logger import (
     textFileLogObserver,
 )
 from twisted.web.resource import IResource
-from twisted.web.wsgi import WSGIResource
 
 from txrealtime.flask.options import warning
 from txrealtime.service import Listener, RealtimeService
+from txrealtime.service.wsgi import Views
 
 if TYPE_CHECKING:
     from txrealtime.flask.socketio import SocketIO
@@ -74,10 +74,10 @@ def refuseFlaskRun(app: Flask) -> None:
         )
 
 
-def rootOf(app: Flask, reactor: Any) -> IResource:
-    """The application as what is at /, in the threads of the reactor's pool."""
-    root: IResource = WSGIResource(reactor, reactor.getThreadPool(), app)
-    return root
+def rootOf(socketio: SocketIO, app: Flask, reactor: Any) -> IResource:
+    """The application as what is at /, in as many threads as handlers may have."""
+    threads, patience = socketio.bridge.configuration.threads, socketio.realtime.settings.drainTimeout
+    return Views(reactor, app, threads, patience)
 
 
 def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ def _serve(socketio: SocketIO, app: Flask, where: str, logOutput: bool) -> None:
     reactor: Any = installed
     _startLogging(logOutput)
     server = socketio.realtime
-    site = server.site(rootOf(app, reactor))
+    site = server.site(rootOf(socketio, app, reactor))
     site.noisy = False
     service = RealtimeService(reactor, server, [Listener(reactor, where, site, server.path, app.name)])
     service.privilegedStartService()  # type: ignore[no-untyped-call]

@@ -342,7 +342,7 @@ class SocketIO:
 
     def root(self, reactor: Any) -> IResource:
         """The Flask application as a resource, for ``twistd realtime``."""
-        return rootOf(self.bridge.app, reactor)
+        return rootOf(self, self.bridge.app, reactor)
 
     def test_client(self, app: Flask, *args: Any, **options: Any) -> SocketIOTestClient:
         """A client for tests, connected: see :class:`SocketIOTestClient`."""

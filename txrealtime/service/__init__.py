@@ -19,7 +19,6 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Site
@@ -28,6 +27,7 @@ from zope.interface import implementer
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
 from txrealtime.service.options import Options, StartupError
+from txrealtime.service.wsgi import untilWritten
 
 __all__ = ["Listener", "Options", "RealtimeService", "StartupError", "makeService"]
 
@@ -104,10 +104,7 @@ class RealtimeService(MultiService):
         reactor = self._reactor
         deadline = reactor.seconds() + self._server.settings.drainTimeout
         await self._server.stopService()
-        # The reactor has the last answers now; what it has not written when it stops is lost.
-        await deferLater(reactor, 0)
-        while reactor.getWriters() and reactor.seconds() < deadline:
-            await deferLater(reactor, 0.01)
+        await untilWritten(reactor, deadline)
         _log.info("stopped")
 
     # -- signals -------------------------------------------------------------------------

@@ -13,13 +13,13 @@ from typing import Any
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 from twisted.web.static import File
-from twisted.web.wsgi import WSGIResource
 
 from txrealtime import chat
 from txrealtime.engineio.site import Beside
 from txrealtime.server import IApplication, Server
 from txrealtime.service.health import Health
 from txrealtime.service.options import Options, StartupError
+from txrealtime.service.wsgi import Views
 from txrealtime.socketio.packet import IParser, JSONParser
 
 __all__ = ["Folder", "load", "parserOf", "rootOf", "serverOf"]
@@ -177,7 +177,7 @@ def _pagesOf(options: Options, server: Server, reactor: Any) -> tuple[IResource,
         if not callable(application):
             kind = type(application).__qualname__
             raise StartupError(f"--wsgi {name}: expected a WSGI application, not {kind}")
-        return WSGIResource(reactor, reactor.getThreadPool(), application), name
+        return Views(reactor, application, options["wsgiThreads"], server.settings.drainTimeout), name
     application = options["application"]
     if IApplication.providedBy(application):
         return application.root(reactor), options["app"]

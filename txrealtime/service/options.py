@@ -60,6 +60,7 @@ class Options(usage.Options):
             application=None,
             static=None,
             wsgi=None,
+            wsgiThreads=64,
             path=None,
             parser=None,
             bus=None,
@@ -83,6 +84,13 @@ class Options(usage.Options):
     def opt_wsgi(self, name: str) -> None:
         """a WSGI application to serve at /, in a pool of threads"""
         self["wsgi"] = name
+
+    def opt_wsgi_threads(self, count: str) -> None:
+        """the most threads of the WSGI application that --wsgi names: one for each request that it answers
+        at a time, also while it streams (default: 64)"""
+        if not count.isdecimal() or int(count) < 1:
+            raise usage.UsageError(f"--wsgi-threads {count}: expected a whole number above 0")
+        self["wsgiThreads"] = int(count)
 
     def opt_path(self, path: str) -> None:
         """where clients find Socket.IO (default: /socket.io, unless the application says otherwise)"""
@@ -226,6 +234,7 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
             ("parser", "--parser NAME"),
             ("static", "--static FOLDER"),
             ("wsgi", "--wsgi MODULE:NAME"),
+            ("wsgi-threads", "--wsgi-threads N"),
             ("health", "--health PATH"),
         ],
         "Where": [("listen", "--listen ENDPOINT")],

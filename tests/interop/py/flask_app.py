@@ -45,6 +45,26 @@ def announce() -> str:
     return ""
 
 
+@app.get("/slow")
+def slow() -> str:
+    print("a slow view begins", flush=True)
+    time.sleep(0.5)
+    return "slow, but here"
+
+
+@app.get("/stop")
+def stopSlowly() -> str:
+    socketio.stop()
+    return slow()
+
+
+@app.get("/stuck")
+def stuckView() -> str:
+    print("a stuck view begins", flush=True)
+    threading.Event().wait()
+    return ""
+
+
 @socketio.on("connect")
 def connect(auth: Any) -> None:
     if auth == {"user": "nobody"}:
@@ -134,3 +154,4 @@ def stop() -> None:
 
 if __name__ == "__main__":
     socketio.run(app, port=int(sys.argv[1]))
+    print("run has returned")

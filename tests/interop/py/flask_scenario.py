@@ -42,7 +42,7 @@ def expect(what: object, wanted: object) -> None:
 def pages(url: str, other: str) -> None:
     """Flask answers beside it, in the threads of the reactor's pool."""
     text = requests.get(url, timeout=30).text
-    assert text.startswith("page in PoolThread"), text
+    assert text.startswith("page in view-"), text
 
 
 def session(url: str, other: str) -> None:
