@@ -24,6 +24,7 @@ from twisted.logger import (
 from twisted.web.resource import IResource
 
 from txrealtime.flask.options import warning
+from txrealtime.flask.place import Place, takeTLS
 from txrealtime.service import Listener, RealtimeService
 from txrealtime.service.wsgi import Views
 
@@ -82,6 +83,9 @@ def rootOf(socketio: SocketIO, app: Flask, reactor: Any) -> IResource:
 
 def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:
     """Serve until the reactor stops."""
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
     if port is None:
         name, _, given = str(app.config["SERVER_NAME"] or "").rpartition(":")
         port = int(given) if name and given.isdecimal() else 5000
@@ -92,22 +96,18 @@ def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, opti
     extraFiles = options.pop("extra_files", None)
     if extraFiles:
         reloaderOptions["extra_files"] = extraFiles
-    key, certificate = options.pop("keyfile", None), options.pop("certfile", None)
+    tls = takeTLS(options)
     options.pop("allow_unsafe_werkzeug", None)
     if options:
         warnings.warn(warning("SocketIO.run()", options), stacklevel=3)
-    where = f"{port}:interface={(host or '127.0.0.1').replace(':', chr(92) + ':')}"
-    if certificate:
-        where = f"ssl:{where}:privateKey={key or certificate}:certKey={certificate}"
-    else:
-        where = f"tcp:{where}"
+    place = Place(host or "127.0.0.1", int(port), tls)
     if debug:
         from werkzeug.debug import DebuggedApplication
 
         app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)  # type: ignore[method-assign]
 
     def serve() -> None:
-        _serve(socketio, app, where, logOutput)
+        _serve(socketio, app, reactor, place, logOutput)
 
     if useReloader:
         from werkzeug._reloader import run_with_reloader
@@ -117,15 +117,13 @@ def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, opti
         serve()
 
 
-def _serve(socketio: SocketIO, app: Flask, where: str, logOutput: bool) -> None:
-    from twisted.internet import reactor as installed
-
-    reactor: Any = installed
+def _serve(socketio: SocketIO, app: Flask, reactor: Any, place: Place, logOutput: bool) -> None:
     _startLogging(logOutput)
     server = socketio.realtime
     site = server.site(rootOf(socketio, app, reactor))
     site.noisy = False
-    service = RealtimeService(reactor, server, [Listener(reactor, where, site, server.path, app.name)])
+    listener = Listener(reactor, str(place), site, server.path, app.name, place.endpoint(reactor))
+    service = RealtimeService(reactor, server, [listener])
     service.privilegedStartService()  # type: ignore[no-untyped-call]
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

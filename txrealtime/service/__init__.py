@@ -18,7 +18,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
 from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Site
@@ -136,15 +136,24 @@ class Listener(Service):
     """
     One place where a site listens.
 
-    :param description: the endpoint string.
+    :param description: the endpoint string, or what the log shows in its place.
     :param path: where Socket.IO is, for the log.
     :param rootName: what is at /, for the log; empty for nothing.
+    :param endpoint: the endpoint, where no string makes it.
     :raises StartupError: when that is no endpoint.
     """
 
-    def __init__(self, reactor: Any, description: str, site: Site, path: str, rootName: str = "") -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        description: str,
+        site: Site,
+        path: str,
+        rootName: str = "",
+        endpoint: IStreamServerEndpoint | None = None,
+    ) -> None:
         try:
-            self._endpoint = serverFromString(reactor, description)
+            self._endpoint = endpoint or serverFromString(reactor, description)
         except Exception as error:
             raise StartupError(f"--listen {description}: {_whyNoEndpoint(description, error)}") from None
         self._reactor = reactor

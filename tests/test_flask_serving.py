@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.ssl import Certificate
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import makeCertificate
+from txrealtime.flask.place import Place, takeTLS
+
+
+def sent(context: Any) -> list[bytes]:
+    """The certificates that a server with a context sends, as DER."""
+    server = SSL.Connection(context.getContext(), None)
+    server.set_accept_state()
+    client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+    client.set_connect_state()
+    for _ in range(4):
+        for one, other in ((client, server), (server, client)):
+            with contextlib.suppress(SSL.WantReadError):
+                one.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                other.bio_write(one.bio_read(100_000))
+    return [Certificate(each).dump() for each in client.get_peer_cert_chain() or []]
+
+
+class TLSTests(SynchronousTestCase):
+    """
+    The options of `run()` for TLS.
+    """
+
+    def setUp(self) -> None:
+        # An endpoint string would have these colons quoted.
+        self.folder = Path(self.mktemp()) / "a:b"
+        self.folder.mkdir(parents=True)
+        self.pem = makeCertificate(self.folder / "own.pem")
+        self.above = makeCertificate(self.folder / "above.pem").read_text()
+        self.above = self.above[self.above.index("-----BEGIN CERTIFICATE") :]
+
+    def certificateOf(self, pem: str) -> bytes:
+        return Certificate.loadPEM(pem[pem.index("-----BEGIN CERTIFICATE") :]).dump()
+
+    def test_none(self) -> None:
+        options = {"certfile": None, "keyfile": None, "ssl_context": None, "ca_certs": None, "other": 1}
+        self.assertIsNone(takeTLS(options))
+        self.assertEqual(options, {"other": 1})
+
+    def test_chain(self) -> None:
+        """All certificates of the file are sent, with whatever ends of lines."""
+        chain = self.folder / "chain.pem"
+        own = self.pem.read_text()
+        chain.write_text(own + self.above.replace("\n", "\r\n"), newline="")
+        wanted = [self.certificateOf(own), self.certificateOf(self.above)]
+        for options in (
+            {"certfile": str(chain), "keyfile": str(self.pem)},
+            {"certfile": str(chain)},
+            {"ssl_context": (str(chain), str(self.pem))},
+            {"ssl_context": (chain, None)},
+        ):
+            self.assertEqual(sent(takeTLS(options)), wanted)
+
+    def test_refused(self) -> None:
+        """What would be served in plain text, or with another certificate than was meant."""
+        (self.folder / "text").write_text("text")
+        other = str(makeCertificate(self.folder / "other.pem"))
+        pem, text = str(self.pem), str(self.folder / "text")
+        for options, wanted in (
+            ({"ssl_context": "adhoc"}, "and not ssl_context as given: for more, "),
+            ({"certfile": pem, "ciphers": "x", "ca_certs": "y"}, "and not ca_certs, ciphers as given"),
+            ({"keyfile": pem}, "no certfile"),
+            ({"certfile": text}, "expected a certificate and its key, as PEM"),
+            ({"certfile": pem, "keyfile": text}, "expected a certificate and its key, as PEM"),
+            ({"certfile": pem, "keyfile": other}, "expected a certificate and its key, as PEM"),
+        ):
+            self.assertIn(wanted, str(self.assertRaises(ValueError, takeTLS, dict(options))))
+        self.assertRaises(FileNotFoundError, takeTLS, {"certfile": "nothing.pem"})
+
+    def test_place(self) -> None:
+        reactor = MemoryReactorClock()
+        for place, wanted in (
+            (Place("127.0.0.1", 5000), "tcp:5000:interface=127.0.0.1"),
+            (Place("::1", 5000, takeTLS({"certfile": str(self.pem)})), "ssl:5000:interface=\\:\\:1"),
+        ):
+            self.assertEqual(str(place), wanted)
+            place.endpoint(reactor).listen(None)
+        self.assertEqual([server[0::3] for server in reactor.tcpServers], [(5000, "127.0.0.1")])
+        self.assertEqual([server[0::4] for server in reactor.sslServers], [(5000, "::1")])
