@@ -4,12 +4,15 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import twisted.internet
+from flask import Flask
 from OpenSSL import SSL
 from twisted.internet.ssl import Certificate
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import makeCertificate
+from txrealtime.flask import SocketIO
 from txrealtime.flask.place import Place, takeTLS
 
 
@@ -89,3 +92,15 @@ class TLSTests(SynchronousTestCase):
             place.endpoint(reactor).listen(None)
         self.assertEqual([server[0::3] for server in reactor.tcpServers], [(5000, "127.0.0.1")])
         self.assertEqual([server[0::4] for server in reactor.sslServers], [(5000, "::1")])
+
+
+class RunTests(SynchronousTestCase):
+    def test_runningReactor(self) -> None:
+        """It cannot run twice: it says what to do, and has opened nothing."""
+        reactor = MemoryReactorClock()
+        reactor.running = True
+        self.patch(twisted.internet, "reactor", reactor)
+        app = Flask("shop")
+        error = self.assertRaises(RuntimeError, SocketIO(app).run, app)
+        self.assertIn("twistd -n realtime --app shop:socketio", str(error))
+        self.assertEqual(reactor.tcpServers, [])

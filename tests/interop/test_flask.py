@@ -125,6 +125,17 @@ class FlaskTests(TestCase):
         with self.assertRaises(OSError):
             await response
 
+    async def test_debug(self) -> None:
+        """Under the reloader too, stop() makes run() return, and a port that is taken ends it."""
+        program, url = await self.run_(DEBUG="yes")
+        second = [sys.executable, str(APP), url.rpartition(":")[2]]
+        other = startProgram(self, second, environment={"PYTHONPATH": str(ROOT), "DEBUG": "yes"})
+        self.assertEqual(await other.whenEnded(), 1, other.output)
+        self.assertIn("Address already in use", other.output)
+        self.assertEqual(await deferToThread(self.get, f"{url}/stop"), "slow, but here")
+        self.assertEqual(await program.whenEnded(), 0, program.output)
+        self.assertIn("run has returned", program.output)
+
     async def test_stuckHandler(self) -> None:
         """One that never returns does not keep the server from ending: it is named, and left behind."""
         server = FlaskServer(self)

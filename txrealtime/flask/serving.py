@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import warnings
+from _thread import interrupt_main
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +89,12 @@ def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, opti
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
+    if reactor.running:
+        raise RuntimeError(
+            "run() runs the reactor, which runs already: start socketio.realtime, a service, and let an "
+            "endpoint listen for socketio.realtime.site(socketio.root(reactor)), or serve the application "
+            f"by: twistd -n realtime --app {app.import_name}:socketio"
+        )
     if port is None:
         name, _, given = str(app.config["SERVER_NAME"] or "").rpartition(":")
         port = int(given) if name and given.isdecimal() else 5000
@@ -110,11 +119,38 @@ def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, opti
         _serve(socketio, app, reactor, place, logOutput)
 
     if useReloader:
-        from werkzeug._reloader import run_with_reloader
-
-        run_with_reloader(serve, **reloaderOptions)
+        _reloading(serve, reloaderOptions)
     else:
         serve()
+
+
+def _reloading(serve: Callable[[], None], options: dict[str, Any]) -> None:
+    """
+    Serve in a thread, and whenever a source changes in a new process, until it ends or fails.
+
+    The reloader keeps the main thread, and would not end with the other.
+    """
+    from werkzeug._reloader import run_with_reloader
+
+    ends: list[BaseException | None] = []
+
+    def serveAndEnd() -> None:
+        try:
+            serve()
+        except BaseException as error:
+            ends.append(error)
+        else:
+            ends.append(None)
+        # The reloader takes this signal, and raises SystemExit.
+        interrupt_main(signal.SIGTERM)
+
+    try:
+        run_with_reloader(serveAndEnd, **options)
+    except SystemExit:
+        if not ends:
+            raise
+    if ends and ends[0] is not None:
+        raise ends[0]
 
 
 def _serve(socketio: SocketIO, app: Flask, reactor: Any, place: Place, logOutput: bool) -> None:

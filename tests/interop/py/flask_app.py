@@ -153,5 +153,7 @@ def stop() -> None:
 
 
 if __name__ == "__main__":
-    socketio.run(app, port=int(sys.argv[1]))
+    # No reloads, whatever is edited while the tests run.
+    watched = {"exclude_patterns": ["*"]}
+    socketio.run(app, port=int(sys.argv[1]), debug="DEBUG" in os.environ, reloader_options=watched)
     print("run has returned")
