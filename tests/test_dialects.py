@@ -6,6 +6,9 @@ That others understand them is tested in tests/interop/test_clusters.py.
 
 from __future__ import annotations
 
+import json
+import math
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given
@@ -13,14 +16,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import test_cluster as across
-from txrealtime import AckTimeout, Person
+from tests.clusters import SETTLED
+from txrealtime import AckTimeout, Person, Server
+from txrealtime.cluster.bus import MemoryBus
 from txrealtime.cluster.dialect import Topic, Unsupported
 from txrealtime.cluster.dialects import Language
 from txrealtime.cluster.messages import Emit, Fetch, Join, Leave, Reply, Target, Tell
 from txrealtime.cluster.node import NodeDialect
 from txrealtime.cluster.pythonsocketio import PythonSocketIODialect
 from txrealtime.errors import BusError, PacketError
-from txrealtime.socketio.msgpack import packed
+from txrealtime.socketio.msgpack import MsgpackParser, packed
 from txrealtime.socketio.packet import Packet, PacketType
 
 NODE = Language("node", "socket.io")
@@ -118,6 +123,43 @@ class NodeFetchTests(across.FetchTests):
         self.assertEqual([person.server for person in people], ["", "an unnamed server", "an unnamed server"])
         self.assertEqual(people[1].data, {"name": "bob", "photo": {"type": "Buffer", "data": [1]}})
         self.assertEqual(people[1].rooms, {self.bob.id(), "red", "blue"})
+
+    def test_tooMuchForOneMessage(self) -> None:
+        """That a server cannot say who is there does not mean that nobody is."""
+        for _ in range(3):
+            self.join(self.two, auth={"story": "x" * 800_000})
+        fetched = self.one.fetch(timeout=1)
+        self.advance(1)
+        error = self.failureResultOf(fetched, AckTimeout).value
+        self.assertEqual(error.servers, ["an unnamed server"])
+        self.assertEqual(len(error.answers), 2)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_whatJSONLacks(self) -> None:
+        """No client keeps a server from saying who is there."""
+        deep = "[" * 600 + "]" * 600
+        for auth in ('{"a":[1e999,1]}', f'{{"a":{deep}}}', '{"a":{"_placeholder":true}}'):
+            self.sendText(self.makeClient(self.two), f"0{auth}")
+        self.socketOf(self.two, self.bob).data.update(photo=b"\x01", deep=json.loads(deep))
+        self.assertEqual(len(self.resultOf(self.one.fetch())), 6)
+        auths = [person["handshake"]["auth"] for person in self.described(self.two)]
+        self.assertEqual(auths, [{}, {"a": [None, 1]}, {}, {"a": {"_placeholder": True}}])
+
+    def test_whatMessagePackHas(self) -> None:
+        server = self.makeServer(parser=MsgpackParser())
+        self.join(server, auth={"when": datetime(2030, 1, 2, tzinfo=UTC), "key": b"\x01"})
+        (person,) = self.described(server)
+        shown = {"when": "2030-01-02T00:00:00.000Z", "key": {"type": "Buffer", "data": [1]}}
+        self.assertEqual(person["handshake"]["auth"], shown)
+
+    def described(self, server: Server) -> list[dict[str, Any]]:
+        """What a server says of its clients."""
+        dialect = NodeDialect("READER", directory=server._directory)
+        question = Fetch(Target("/"), "u", "q")
+        people = server.namespace().everyone.people()
+        ((_, data),) = dialect.write(Reply(question, "q", "", len(people), people))
+        found: list[dict[str, Any]] = json.loads(data)["sockets"]
+        return found
 
 
 class NodeCallTests(across.CallTests):

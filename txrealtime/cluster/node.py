@@ -20,8 +20,9 @@ value.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Final
 
 from txrealtime.cluster.dialect import Answerers, Topic
@@ -152,6 +153,8 @@ class NodeDialect:
         question, request = reply.question, reply.request
         path = "/"
         if isinstance(question, Fetch):
+            if reply.lapsed:
+                return None  # it could not be sent, which is something else than that nobody is here
             path = question.target.path
             data = self._plain({"requestId": request, **self._found(question, reply.values)})
         elif isinstance(question, Ask):
@@ -186,14 +189,14 @@ class NodeDialect:
             "id": person.id,
             "handshake": {} if socket is None else _handshake(socket.handshake),
             "rooms": sorted(person.rooms),
-            "data": person.data,
+            "data": _shownIfPossible(person.data),
         }
 
     def _plain(self, message: dict[str, Any]) -> bytes:
         """A message as JSON; it shows bytes as Node does in such places, which is longer but possible."""
         text, attachments = self._json.encode(message)
         if attachments:
-            text, _ = self._json.encode(_withoutBytes(message))
+            text, _ = self._json.encode(_shown(message))
         return text.encode()
 
     # -- reading ---------------------------------------------------------------------
@@ -298,17 +301,35 @@ def _handshake(handshake: Handshake) -> dict[str, Any]:
         "issued": round(handshake.time * 1000),
         "url": handshake.url,
         "query": dict(handshake.query),
-        "auth": handshake.auth or {},
+        "auth": _shownIfPossible(handshake.auth or {}),
     }
 
 
-def _withoutBytes(value: Any) -> Any:
-    """A value with its bytes as ``JSON.stringify`` shows a Buffer."""
+def _shown(value: Any) -> Any:
+    """A value as ``JSON.stringify`` shows it."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"type": "Buffer", "data": list(bytes(value))}
     if isinstance(value, dict):
-        return {key: _withoutBytes(item) for key, item in value.items()}
-    return [_withoutBytes(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _shown(item) for key, item in value.items()}
+    return [_shown(item) for item in value] if isinstance(value, (list, tuple)) else _leaf(value)
+
+
+def _shownIfPossible(value: dict[str, Any]) -> Any:
+    """The same of what may have come from a client, which can be too deep for JSON."""
+    try:
+        return _shown(value)
+    except RecursionError:
+        return {}
+
+
+def _leaf(value: Any) -> Any:
+    """What is no container as JSON of Node has it: there are no dates, and no numbers that are none."""
+    kind = value.__class__
+    if kind is float:
+        return value if isfinite(value) else None
+    if kind is datetime:
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return value
 
 
 # -- from theirs: each gives what it was given, or raises PacketError ------------------------
@@ -319,18 +340,15 @@ def _packet(fields: dict[str, Any]) -> Packet:
         raise PacketError("a packet that is no event")
     path = _text(fields.get("nsp", "/"))
     args = checkedData(PacketType.EVENT, fields["data"], False)
-    return Packet(PacketType.EVENT, path, list(_withoutDates(args)))
+    return Packet(PacketType.EVENT, path, _given(args))
 
 
-def _withoutDates(args: list[Any]) -> Iterator[Any]:
-    """Arguments as clients of Node would get them: JSON has no dates."""
-    for value in args:
-        if isinstance(value, datetime):
-            yield value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        elif isinstance(value, dict):
-            yield dict(zip(value, _withoutDates(list(value.values())), strict=True))
-        else:
-            yield list(_withoutDates(value)) if isinstance(value, list) else value
+def _given(value: Any) -> Any:
+    """An argument as clients of Node would get it."""
+    kind = value.__class__
+    if kind is dict:
+        return {key: _given(item) for key, item in value.items()}
+    return [_given(item) for item in value] if kind is list else _leaf(value)
 
 
 def _text(value: Any) -> str:
