@@ -478,6 +478,41 @@ class NodeFormTests(SynchronousTestCase):
         emit = self.READER.read("socket.io#/#", data)
         self.assertEqual(emit.packet.data, ["e", {"d": ["1970-01-01T00:00:01.000Z"]}])
 
+    def event(self, *args: Any, **options: Any) -> Any:
+        fields = {"type": 2, "data": ["e", *args]}
+        return self.READER.read("socket.io#/#", packed(["u", fields, {"rooms": [], **options}]))
+
+    def test_numbersThatAreNone(self) -> None:
+        """As a client of Node would get them."""
+        emit = self.event(math.nan, [math.inf, {"a": -math.inf}], 1.5)
+        self.assertEqual(emit.packet.data, ["e", None, [None, {"a": None}], 1.5])
+
+    def test_flags(self) -> None:
+        for flags in ([], None, {}, 1, {"volatile": 1}):
+            self.assertFalse(self.event(flags=flags).volatile)
+        self.assertTrue(self.event(flags={"volatile": True}).volatile)
+
+    def test_keys(self) -> None:
+        self.assertEqual(self.event({1: 2, "a": 3}).packet.data, ["e", {"1": 2, "a": 3}])
+        for data in (b"\x81\x90\x01", b"\x81\xc4\x01a\x01", packed({math.nan: 1})):
+            self.assertRaises(PacketError, self.READER.read, "socket.io#/#", b"\x93\xa1u" + data + b"\x80")
+
+    def test_timeouts(self) -> None:
+        def seconds(flags: Any) -> float:
+            message = {
+                "type": 7, "uid": "u", "requestId": "q", "packet": {"type": 2, "data": ["e"]},
+                "opts": {"rooms": [], "flags": flags},
+            }  # fmt: skip
+            ask = self.READER.read("socket.io-request#/#", packed(message))
+            return ask.timeout
+
+        self.assertEqual(seconds({"timeout": 1500}), 1.5)
+        self.assertEqual(seconds({"timeout": 0}), 0)
+        for timeout in (math.nan, math.inf, 1e300, -1, None, "1", True, []):
+            self.assertEqual(seconds({"timeout": timeout}), 3600)
+        for flags in ([], None, {}):
+            self.assertEqual(seconds(flags), 3600)
+
     def request(self, text: str) -> Any:
         return self.READER.read("socket.io-request#/x#", text.encode())
 

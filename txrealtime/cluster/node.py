@@ -233,7 +233,7 @@ class NodeDialect:
         packet = _packet(fields)
         if not topic.startswith(f"{self._key}#{packet.namespace}#"):
             return None  # of a namespace whose name begins like ours
-        volatile = options.get("flags", {}).get("volatile") is True
+        volatile = _flag(options, "volatile") is True
         return Emit(_targetOf(packet.namespace, options), packet, None, volatile)
 
     def _readFetch(self, path: str, message: dict[str, Any]) -> Message:
@@ -252,8 +252,9 @@ class NodeDialect:
 
     def _readAsk(self, path: str, message: dict[str, Any]) -> Message:
         packet = _packet(message["packet"])._replace(namespace=path)
-        timeout = message["opts"].get("flags", {}).get("timeout")
-        seconds = timeout / 1000 if isinstance(timeout, (int, float)) else _MAX_TIMEOUT
+        timeout = _flag(message["opts"], "timeout")
+        isSane = timeout.__class__ in (int, float) and 0 <= timeout <= _MAX_TIMEOUT * 1000  # NaN is not
+        seconds = timeout / 1000 if isSane else _MAX_TIMEOUT
         return Ask(
             _audience(path, message), packet, _text(message["uid"]), _text(message["requestId"]), seconds
         )
@@ -362,6 +363,12 @@ def _number(value: Any) -> int:
         raise PacketError("a count that is none")
     number: int = value
     return number
+
+
+def _flag(options: dict[str, Any], name: str) -> Any:
+    # Some emitters write an empty array, or nil, for no flags.
+    flags = options.get("flags")
+    return flags.get(name) if isinstance(flags, dict) else None
 
 
 def _rooms(rooms: Any) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ This is the only module that imports msgpack.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -77,7 +78,7 @@ class _Decoder:
         if isinstance(message, str):
             raise PacketError("a text message where MessagePack was expected")
         try:
-            fields = _unpacked(message)
+            fields = _unpacked(message, object_hook=_checkedKeys)
         except (ValueError, OverflowError, msgpack.UnpackException) as error:
             raise PacketError(f"not MessagePack: {error}") from None
         if not isinstance(fields, dict):
@@ -85,13 +86,13 @@ class _Decoder:
         return _packet(fields)
 
 
-def _unpacked(message: bytes) -> Any:
+def _unpacked(message: bytes, **options: Any) -> Any:
     # The claim of an array to be large costs its memory at once: see first whether all that is
     # claimed is there, which costs nothing.
     unpacker = msgpack.Unpacker(max_buffer_size=0)
     unpacker.feed(message)
     unpacker.skip()
-    return msgpack.unpackb(message, ext_hook=_extension, object_hook=_checkedKeys, timestamp=3)
+    return msgpack.unpackb(message, ext_hook=_extension, timestamp=3, **options)
 
 
 def packed(value: Any) -> bytes:
@@ -110,13 +111,13 @@ def packed(value: Any) -> bytes:
 
 def unpacked(data: bytes) -> Any:
     """
-    The value in what :func:`packed`, or notepack.io 3, has written.
+    The value in what :func:`packed`, or notepack.io 3, has written; keys are text, as in JSON.
 
     :raises PacketError: when it is not MessagePack.
     """
     try:
-        return _unpacked(data)
-    except (ValueError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        return _unpacked(data, object_hook=_keysAsText, strict_map_key=False)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise PacketError(f"not MessagePack: {error}") from None
 
 
@@ -176,3 +177,14 @@ def _checkedKeys(value: dict[Any, Any]) -> dict[Any, Any]:
         if key.__class__ is bytes:
             raise ValueError("a key that is not text")
     return value
+
+
+def _keysAsText(value: dict[Any, Any]) -> dict[Any, Any]:
+    for key in value:
+        if key.__class__ is not str:
+            return {_keyAsText(key): item for key, item in value.items()}
+    return value
+
+
+def _keyAsText(key: Any) -> str:
+    return key if key.__class__ is str else json.dumps(key, allow_nan=False)
