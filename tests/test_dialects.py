@@ -77,6 +77,32 @@ class LanguageTests(SynchronousTestCase):
 class NodeEmitTests(across.EmitTests):
     LANGUAGE = NODE
 
+    def test_keys(self) -> None:
+        """Keys that JSON makes text of are text on all servers."""
+        self.one.emit("scores", {1: {True: "a", None: "b", 1.5: "c", "d": "e"}})
+        scores = {"1": {"true": "a", "null": "b", "1.5": "c", "d": "e"}}
+        self.assertEqual(self.get(*self.people), [[("scores", scores)]] * 3)
+
+    def test_namespaceWithAHash(self) -> None:
+        for server in self.servers:
+            server.namespace("/a#b")
+        self.settle()
+        dave = self.join(self.two, "/a#b")
+        for isBesideAnother in (False, True):
+            if isBesideAnother:
+                self.two.namespace("/a")
+                erin = self.join(self.two, "/a")
+                self.socketOf(self.two, erin, "/a").join("b")
+                self.socketOf(self.two, dave, "/a#b").join("c#d")
+            self.settle()
+            self.one.namespace("/a#b").emit("hi")
+            self.one.namespace("/a#b").to(dave.id("/a#b")).emit("you")
+            self.assertEqual(self.get(dave, namespace="/a#b"), [[("hi",), ("you",)]])
+        self.three.namespace("/a").to("b").emit("room")
+        self.one.namespace("/a#b").to("c#d").emit("both")
+        self.assertEqual(self.get(erin, namespace="/a"), [[("room",)]])
+        self.assertEqual(self.get(dave, namespace="/a#b"), [[("both",)]])
+
 
 class NodeOperationTests(across.OperationTests):
     LANGUAGE = NODE
@@ -203,6 +229,23 @@ class NodeServerEventTests(across.ServerEventTests):
         self.one.cluster.emit("reload", "all", b"\x01")
         self.settle()
         self.assertEqual(told, [("all", {"type": "Buffer", "data": [1]})])
+
+    def test_withoutRoot(self) -> None:
+        """Who has no namespace at "/" takes part, as every server of Node has one."""
+        four = Server(reactor=self.clock)
+        self.servers.append(four)
+        four.cluster.use(MemoryBus(self.hub), NODE)
+        four.startService()
+        self.advance(SETTLED)
+        told: list[Any] = []
+        four.cluster.on("reload")(lambda *args: told.append(args))
+        for server in (self.one, self.two, self.three):
+            server.cluster.on("load?")(lambda: 1)
+        self.one.cluster.emit("reload")
+        self.assertEqual(self.resultOf(four.cluster.call("load?")), [1, 1, 1])
+        self.assertEqual(told, [()])
+        self.assertEqual(self.resultOf(self.one.fetch()), [])
+        self.assertEqual(self.resultOf(self.one.call("ready?")), [])
 
     def failing(self, handler: Any) -> None:
         self.two.cluster.on("load?")(handler)

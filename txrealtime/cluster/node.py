@@ -69,13 +69,14 @@ class NodeDialect:
     hasPresence: Final = False
     pageSize: Final = 1 << 62
     idPrefix: Final = ""
-    topics: Final[Sequence[Topic]] = ()
 
     def __init__(self, uid: str, key: str = "socket.io", directory: Directory | None = None) -> None:
         self.uid = uid
         self._key = key
         self._directory = directory
         self._json = JSONText()
+        # Events between servers go by way of "/", which a server of Node always has.
+        self.topics: Final = self.topicsOf("/")[1:]
         self._writers: dict[type, Callable[[Any], tuple[str, bytes] | None]] = {
             Emit: self._writeEmit,
             Join: lambda m: self._request(m.target, _JOIN, rooms=list(m.rooms)),
@@ -100,8 +101,11 @@ class NodeDialect:
     # -- topics ----------------------------------------------------------------------
 
     def topicsOf(self, path: str) -> Sequence[Topic]:
+        # What begins with "/a#" may be for a room in /a, or for /a#b: one pattern for both, as with two
+        # it would come twice.
+        stem = path.partition("#")[0]
         return (
-            Topic(re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._key}#{path}#") + "*", isPattern=True),
+            Topic(re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._key}#{stem}#") + "*", isPattern=True),
             Topic(f"{self._key}-request#{path}#"),
             Topic(f"{self._key}-response#{path}#"),
             Topic(f"{self._key}-response#{path}#{self.uid}#"),
@@ -219,12 +223,15 @@ class NodeDialect:
 
     def _concerns(self, topic: str) -> bool:
         """Whether an event may be for somebody here: all that can be said before it is read."""
-        path, _, room = topic[len(self._key) + 1 : -1].partition("#")
+        where = topic[len(self._key) + 1 : -1]
+        path, _, room = where.partition("#")
         if not room or self._directory is None:
             return True
         namespace = self._directory.find(path)
-        # A namespace with a # in its name is not found like this.
-        return namespace is None or room in namespace.rooms
+        if namespace is not None and room in namespace.rooms:
+            return True
+        # There may be a # in the name of the namespace.
+        return "#" in room or self._directory.find(where) is not None
 
     def _readEmit(self, topic: str, data: bytes) -> Message | None:
         uid, fields, options = unpacked(data)
