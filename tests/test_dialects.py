@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import test_cluster as across
 from tests.clusters import SETTLED
-from txrealtime import AckTimeout, Person, Server
-from txrealtime.cluster.bus import MemoryBus
+from txrealtime import AckTimeout, Namespace, Person, Server
+from txrealtime.cluster.bus import MemoryBus, _Subscriber
 from txrealtime.cluster.dialect import Topic, Unsupported
 from txrealtime.cluster.dialects import Language
+from txrealtime.cluster.interfaces import Subscription
 from txrealtime.cluster.messages import Emit, Fetch, Join, Leave, Reply, Target, Tell
 from txrealtime.cluster.node import NodeDialect
 from txrealtime.cluster.pythonsocketio import PythonSocketIODialect
@@ -149,6 +153,28 @@ class NodeFetchTests(across.FetchTests):
         self.assertEqual([person.server for person in people], ["", "an unnamed server", "an unnamed server"])
         self.assertEqual(people[1].data, {"name": "bob", "photo": {"type": "Buffer", "data": [1]}})
         self.assertEqual(people[1].rooms, {self.bob.id(), "red", "blue"})
+
+    def test_namespaceThatComes(self) -> None:
+        """Who asks in a namespace that has just come waits until it hears the answers, and so is counted."""
+        subscribe = _Subscriber.subscribe
+
+        def subscribeLater(subscriber: Any, subscription: Subscription) -> Deferred[None]:
+            return deferLater(self.clock, 1, subscribe, subscriber, subscription)
+
+        for server in self.servers:
+            server.mount(re.compile("/game/.*"), Namespace)
+        self.join(self.two, "/game/1")
+        self.settle()
+        self.patch(_Subscriber, "subscribe", subscribeLater)
+        client = self.join(self.one, "/game/1")
+        game = self.one.namespace("/game/1")
+        fetched = game.fetch()
+        self.settle()
+        self.assertNoResult(fetched)
+        self.advance(1)
+        self.assertEqual(len(self.successResultOf(fetched)), 2)
+        client.close()
+        self.assertIn("not subscribed", str(self.failureResultOf(game.fetch(), BusError)))
 
     def test_tooMuchForOneMessage(self) -> None:
         """That a server cannot say who is there does not mean that nobody is."""

@@ -338,17 +338,24 @@ class Cluster:
     def _put(self, question: Question, message: Ask | Fetch | Tell) -> None:
         """Ask, now that it is known who is there."""
         servers, unnamed, topic = self.dialect.answerers(message)
-        if not topic:
+        link = self._link
+        if not topic or link is None:
             question.expect(servers, unnamed)
-        if question.done.called:
+            if not question.done.called:
+                self.say(message)
             return
-        self.say(message)
-        if topic and self._link is not None:
-            # Not before, or what is said next would overtake it.  Ourselves are one of those who hear it.
-            self._link.countSubscribers(topic).addCallbacks(
-                lambda count: question.expect(servers, count - 1),
-                lambda failure: question.fail(failure.value),
-            )
+
+        def ask(_: None) -> Deferred[int]:
+            if not question.done.called:
+                self.say(message)
+            return link.countSubscribers(topic)
+
+        # At once, or what is said next would overtake it; but in a namespace that has just come, only when
+        # we hear the answers.  Ourselves are one of those who hear the question.
+        link.whenSubscribed(topic).addCallback(ask).addCallbacks(
+            lambda count: question.expect(servers, count - 1),
+            lambda failure: question.fail(failure.value),
+        )
 
     def subscribe(self, topic: Topic) -> None:
         """
