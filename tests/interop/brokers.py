@@ -31,6 +31,12 @@ RABBITMQ = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin")
 RABBITMQCTL = shutil.which("rabbitmqctl", path="/usr/lib/rabbitmq/bin")
 
 
+def pauseProcess(pid: int) -> None:
+    """Stop a child, and wait until each of its threads has: one may answer yet."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+
+
 class Redis:
     """
     A redis-server, on the same port each time it is started.
@@ -81,7 +87,7 @@ class Redis:
 
     def pause(self) -> None:
         """Let it do nothing, and keep its connections."""
-        os.kill(self.program.transport.pid, signal.SIGSTOP)
+        pauseProcess(self.program.transport.pid)
 
     def resume(self) -> None:
         """Let it go on."""
@@ -167,7 +173,7 @@ class RabbitMQ:
 
     def pause(self) -> None:
         """Let it do nothing, and keep its connections."""
-        self.running[-1].send_signal(signal.SIGSTOP)
+        pauseProcess(self.running[-1].pid)
 
     def resume(self) -> None:
         """Let it go on."""
