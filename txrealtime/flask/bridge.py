@@ -6,7 +6,7 @@ Between a server, in the reactor's thread, and the handlers of a Flask applicati
     reactor's thread                             a handler's thread
     BridgedNamespace: an event has come  ----->  Bridge: contexts, the handler, error handlers
     Connection: the ack                  <-----  the result, a copy
-    Audience.transmit                    <-----  emit(), encoded already
+    Audience.transmit                    <-----  Inside: emit(), encoded already
 
 Both ways back are one queue, so a client gets what a handler has emitted before its ack.
 """
@@ -28,16 +28,14 @@ from twisted.python.failure import Failure
 from txrealtime import Namespace, Server, Socket
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason, Session
-from txrealtime.errors import AckTimeout, ConnectionRejected, Disconnected
+from txrealtime.errors import ConnectionRejected
 from txrealtime.flask.contexts import Visit, environOf, inContext
 from txrealtime.flask.handlers import ANY, Handlers, Route
-from txrealtime.flask.names import roomNames
 from txrealtime.flask.options import Configuration
 from txrealtime.flask.snapshot import snapshot
 from txrealtime.pool import Jobs
-from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.namespace import NO_ACK
-from txrealtime.socketio.packet import Packet, PacketType, checkName
+from txrealtime.socketio.packet import Packet
 
 __all__ = ["Bridge", "BridgedNamespace"]
 
@@ -267,8 +265,6 @@ class Bridge:
                 return tuple(copy) if isinstance(value, tuple) else copy
         return snapshot(value)
 
-    # -- in any thread -------------------------------------------------------------------
-
     def encode(self, packet: Packet) -> list[engineio.Packet]:
         """
         The messages of a packet.
@@ -282,131 +278,3 @@ class Bridge:
             kind: Any = type(self.server.parser)
             parser = self._local.parser = kind()
         return [engineio.message(part) for part in parser.encode(packet)]
-
-    def audience(self, path: str, to: Any, skip: Any) -> Audience | None:
-        """
-        The clients that an application names, or `None` for a namespace that does not exist.
-
-        :param to: a room, a sid, or a list of these; `None` for everybody.
-        :param skip: likewise, those left out.
-        """
-        space = self.spaces.get(path)
-        if space is None:
-            return None
-        audience = space.everyone
-        if to is not None:
-            rooms = roomNames(to)
-            if not rooms:
-                return None
-            audience = audience.to(*rooms)
-        left = roomNames(skip)
-        return audience.excluding(*left) if left else audience
-
-    def emit(
-        self,
-        event: str,
-        args: Sequence[Any],
-        path: str,
-        to: Any,
-        skip: Any,
-        callback: Callable[..., Any] | None,
-    ) -> None:
-        """Send an event; its callback is called for each client that acks."""
-        checkName(event)
-        if self.configuration.json is not None:
-            args = self.sendable(tuple(args))
-        packet = Packet(PacketType.EVENT, path, [event, *args])
-        messages = self.encode(packet)
-        audience = self.audience(path, to, skip)
-        if audience is None or not self.server.running:
-            return
-        if audience.namespace.peers is not None:
-            # They are told later, in their own terms.
-            packet = packet._replace(data=snapshot(packet.data))
-        if callback is None:
-            self.server.callFromThread(audience.transmit, packet, messages)
-        else:
-            self.server.callFromThread(self._ask, audience, snapshot(packet.data), callback)
-
-    def _ask(self, audience: Audience, data: list[Any], callback: Callable[..., Any]) -> None:
-        def answered(answer: Any) -> None:
-            args = answer if isinstance(answer, tuple) else () if answer is None else (answer,)
-            self.jobs.submit(f"the callback of {data[0][:100]!r}", partial(callback, *args))
-
-        asked = audience.ask(data)
-        for answer in asked:
-            answer.addCallbacks(answered, lambda failure: failure.trap(Disconnected))
-        if not asked and audience.namespace.peers is not None:
-            self._askElsewhere(audience, data, answered)
-
-    def _askElsewhere(self, audience: Audience, data: list[Any], answered: Callable[[Any], None]) -> None:
-        """A client on another server."""
-
-        def each(answers: list[Any]) -> None:
-            for answer in answers:
-                answered(answer)
-
-        def failed(failure: Failure) -> None:
-            _log.warn("no ack of {event!r}: {reason}", event=data[0][:100], reason=str(failure.value))
-
-        audience.call(*data).addCallback(each).addErrback(failed)
-
-    def call(self, event: str, args: Sequence[Any], path: str, to: Any, timeout: float) -> Any:
-        """
-        Send an event and wait for the ack of the one who gets it.
-
-        :raises AckTimeout: a :exc:`TimeoutError`, when it does not come, or the client has gone.
-        """
-        checkName(event)
-        args = self.sendable(tuple(args))
-        self.encode(Packet(PacketType.EVENT, path, [event, *args]))
-        audience = self.audience(path, to, None)
-        answers = []
-        if audience is not None:
-            ask = partial(audience.call, event, *args, timeout=timeout)
-            answers = self.server.blockingCallFromThread(ask)
-        if not answers:
-            raise AckTimeout(
-                f"nobody is there to answer {event!r}: the client has gone, or the sid is not one"
-            )
-        return answers[0]
-
-    def join(self, path: str, sid: str, room: Any) -> None:
-        """
-        Put a client into a room.
-
-        :raises ValueError: when it is another client's own room.
-        """
-        names = roomNames(room)
-        own = self._ownRoom(path, [name for name in names if name != sid])
-        if own is not None:
-            raise ValueError(f"room {own!r} is another client's own: nobody else can join it")
-        self.doTo(path, sid, "join", *names)
-
-    def close(self, path: str, room: Any) -> None:
-        """
-        Take everybody out of a room.
-
-        :raises ValueError: when it is a client's own room.
-        """
-        names = roomNames(room)
-        own = self._ownRoom(path, names)
-        if own is not None:
-            raise ValueError(f"room {own!r} is a client's own: disconnect() the client instead")
-        self.doTo(path, room, "leave", *names)
-
-    def _ownRoom(self, path: str, names: Sequence[str]) -> str | None:
-        """Of these rooms one that is a client's own."""
-        space = self.spaces.get(path)
-        return None if space is None else next((name for name in names if name in space.sockets), None)
-
-    def doTo(self, path: str, to: Any, method: str, *args: Any) -> None:
-        """Have a method of an audience called; of nobody where no client or room is named."""
-        audience = self.audience(path, to, None)
-        if to is not None and audience is not None and self.server.running:
-            self.server.callFromThread(getattr(audience, method), *args)
-
-    def rooms(self, path: str, sid: str) -> list[str]:
-        """The rooms of a client, its own included."""
-        space = self.spaces.get(path)
-        return [] if space is None else self.server.blockingCallFromThread(space.roomsOf, sid)

@@ -15,7 +15,7 @@ __all__ = ["Outside"]
 
 class Outside:
     """
-    What :class:`~txrealtime.flask.bridge.Bridge` does in any thread, as far as it goes without clients.
+    What :class:`~txrealtime.flask.inside.Inside` does, as far as it goes without clients.
 
     :param url: the bus of the servers.
     :raises ValueError: for a URL that is none, or for which something is not installed.

@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import flask
 from flask import Flask
@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from txrealtime.flask.bridge import Bridge
 from txrealtime.flask.handlers import Handlers, methodsOf
+from txrealtime.flask.inside import Inside
 from txrealtime.flask.names import roomNames
 from txrealtime.flask.namespace import Namespace
 from txrealtime.flask.options import configured, warning
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["SocketIO"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_APPLICATION: Final = "this SocketIO has no application yet: call init_app(app) first"
 
 
 class _Reasons:
@@ -65,6 +68,7 @@ class SocketIO:
         self.server_options: dict[str, Any] = {}
         self.handlers = Handlers()
         self._bridge: Bridge | None = None
+        self._inside: Inside | None = None
         self._outside: Outside | None = None
         if app is not None or "message_queue" in options:
             self.init_app(app, **options)
@@ -97,19 +101,23 @@ class SocketIO:
             **configuration.settings,
         )
         self._bridge = Bridge(app, self.handlers, configuration, server, threads)
+        self._inside = Inside(self._bridge)
         app.wsgi_app = Signpost(app, configuration.path)  # type: ignore[method-assign, assignment]
 
     @property
     def bridge(self) -> Bridge:
         """What connects the application with its server."""
         if self._bridge is None:
-            raise RuntimeError("this SocketIO has no application yet: call init_app(app) first")
+            raise RuntimeError(_NO_APPLICATION)
         return self._bridge
 
     @property
-    def _sender(self) -> Bridge | Outside:
+    def _sender(self) -> Inside | Outside:
         """What sends: with an application its server, and otherwise the message queue."""
-        return self._outside or self.bridge
+        sender = self._outside or self._inside
+        if sender is None:
+            raise RuntimeError(_NO_APPLICATION)
+        return sender
 
     @property
     def realtime(self) -> BridgedServer:

@@ -1,0 +1,165 @@
+"""
+What an application sends through its own server, from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txrealtime.errors import AckTimeout, Disconnected
+from txrealtime.flask.names import roomNames
+from txrealtime.flask.snapshot import snapshot
+from txrealtime.socketio.audience import Audience
+from txrealtime.socketio.packet import Packet, PacketType, checkName
+
+if TYPE_CHECKING:
+    from txrealtime.flask.bridge import Bridge
+
+__all__ = ["Inside"]
+
+_log = Logger()
+
+
+class Inside:
+    """
+    What reaches the clients of a server and, with a message queue, of the others.
+
+    :param bridge: what encodes, knows the namespaces, and runs callbacks.
+    """
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._server = bridge.server
+
+    def _audience(self, path: str, to: Any, skip: Any) -> Audience | None:
+        """
+        The clients that an application names, or `None` for a namespace that does not exist.
+
+        :param to: a room, a sid, or a list of these; `None` for everybody.
+        :param skip: likewise, those left out.
+        """
+        space = self._bridge.spaces.get(path)
+        if space is None:
+            return None
+        audience = space.everyone
+        if to is not None:
+            rooms = roomNames(to)
+            if not rooms:
+                return None
+            audience = audience.to(*rooms)
+        left = roomNames(skip)
+        return audience.excluding(*left) if left else audience
+
+    def emit(
+        self,
+        event: str,
+        args: Sequence[Any],
+        path: str,
+        to: Any,
+        skip: Any,
+        callback: Callable[..., Any] | None,
+    ) -> None:
+        """Send an event; its callback is called for each client that acks."""
+        checkName(event)
+        if self._bridge.configuration.json is not None:
+            args = self._bridge.sendable(tuple(args))
+        packet = Packet(PacketType.EVENT, path, [event, *args])
+        messages = self._bridge.encode(packet)
+        audience = self._audience(path, to, skip)
+        if audience is None or not self._server.running:
+            return
+        if audience.namespace.peers is not None:
+            # They are told later, in their own terms.
+            packet = packet._replace(data=snapshot(packet.data))
+        if callback is None:
+            self._server.callFromThread(audience.transmit, packet, messages)
+        else:
+            self._server.callFromThread(self._ask, audience, snapshot(packet.data), callback)
+
+    def _ask(self, audience: Audience, data: list[Any], callback: Callable[..., Any]) -> None:
+        def answered(answer: Any) -> None:
+            args = answer if isinstance(answer, tuple) else () if answer is None else (answer,)
+            self._bridge.jobs.submit(f"the callback of {data[0][:100]!r}", partial(callback, *args))
+
+        asked = audience.ask(data)
+        for answer in asked:
+            answer.addCallbacks(answered, lambda failure: failure.trap(Disconnected))
+        if not asked and audience.namespace.peers is not None:
+            self._askElsewhere(audience, data, answered)
+
+    def _askElsewhere(self, audience: Audience, data: list[Any], answered: Callable[[Any], None]) -> None:
+        """A client on another server."""
+
+        def each(answers: list[Any]) -> None:
+            for answer in answers:
+                answered(answer)
+
+        def failed(failure: Failure) -> None:
+            _log.warn("no ack of {event!r}: {reason}", event=data[0][:100], reason=str(failure.value))
+
+        audience.call(*data).addCallback(each).addErrback(failed)
+
+    def call(self, event: str, args: Sequence[Any], path: str, to: Any, timeout: float) -> Any:
+        """
+        Send an event and wait for the ack of the one who gets it.
+
+        :raises AckTimeout: a :exc:`TimeoutError`, when it does not come, or the client has gone.
+        """
+        checkName(event)
+        args = self._bridge.sendable(tuple(args))
+        self._bridge.encode(Packet(PacketType.EVENT, path, [event, *args]))
+        audience = self._audience(path, to, None)
+        answers = []
+        if audience is not None:
+            ask = partial(audience.call, event, *args, timeout=timeout)
+            answers = self._server.blockingCallFromThread(ask)
+        if not answers:
+            raise AckTimeout(
+                f"nobody is there to answer {event!r}: the client has gone, or the sid is not one"
+            )
+        return answers[0]
+
+    def join(self, path: str, sid: str, room: Any) -> None:
+        """
+        Put a client into a room.
+
+        :raises ValueError: when it is another client's own room.
+        """
+        names = roomNames(room)
+        own = self._ownRoom(path, [name for name in names if name != sid])
+        if own is not None:
+            raise ValueError(f"room {own!r} is another client's own: nobody else can join it")
+        self.doTo(path, sid, "join", *names)
+
+    def close(self, path: str, room: Any) -> None:
+        """
+        Take everybody out of a room.
+
+        :raises ValueError: when it is a client's own room.
+        """
+        names = roomNames(room)
+        own = self._ownRoom(path, names)
+        if own is not None:
+            raise ValueError(f"room {own!r} is a client's own: disconnect() the client instead")
+        self.doTo(path, room, "leave", *names)
+
+    def _ownRoom(self, path: str, names: Sequence[str]) -> str | None:
+        """Of these rooms one that is a client's own."""
+        space = self._bridge.spaces.get(path)
+        return None if space is None else next((name for name in names if name in space.sockets), None)
+
+    def doTo(self, path: str, to: Any, method: str, *args: Any) -> None:
+        """Have a method of an audience called; of nobody where no client or room is named."""
+        audience = self._audience(path, to, None)
+        if to is not None and audience is not None and self._server.running:
+            self._server.callFromThread(getattr(audience, method), *args)
+
+    def rooms(self, path: str, sid: str) -> list[str]:
+        """The rooms of a client, its own included."""
+        space = self._bridge.spaces.get(path)
+        return [] if space is None else self._server.blockingCallFromThread(space.roomsOf, sid)
