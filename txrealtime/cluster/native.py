@@ -59,6 +59,7 @@ from txrealtime.cluster.messages import (
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import PacketError, ProtocolError
 from txrealtime.socketio.audience import Person
+from txrealtime.socketio.gathering import returned
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
 
@@ -402,9 +403,7 @@ def _name(value: Any) -> str:
 
 
 def _ack(value: Any) -> Any:
-    """As :meth:`Socket.answered` has it."""
-    args = _typed(value, list)
-    return args[0] if len(args) == 1 else tuple(args) if args else None
+    return returned(_typed(value, list))
 
 
 def _person(value: Any) -> Person:

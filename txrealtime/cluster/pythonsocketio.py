@@ -32,6 +32,7 @@ from txrealtime.cluster.messages import (
     Tell,
 )
 from txrealtime.errors import PacketError
+from txrealtime.socketio.gathering import returned
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import Packet, PacketType, checkedData, filled
 
@@ -223,8 +224,7 @@ class PythonSocketIODialect:
         number, args = message["id"], message["args"]
         if number.__class__ is not int or args.__class__ is not list:
             raise PacketError("an answer that is none")
-        value = args[0] if len(args) == 1 else tuple(args) if args else None
-        return Reply(None, f"{self.uid}{number}", "", 1, [value])
+        return Reply(None, f"{self.uid}{number}", "", 1, [returned(args)])
 
 
 def _args(value: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import AckTimeout, BusError, Disconnected, LimitExceeded
-from txrealtime.socketio.gathering import gathered, late
+from txrealtime.socketio.gathering import acked, gathered, late
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
 if TYPE_CHECKING:
@@ -239,14 +239,18 @@ class Audience:
         namespace = self.namespace
         data = [event, *args]
         answers: list[Any] = []
+
+        def collect(answer: Any) -> None:
+            answers.append(acked(answer))
+
         waiting = self.ask(data)
         for answer in waiting:
-            answer.addCallbacks(answers.append, lambda failure: failure.trap(Disconnected))
+            answer.addCallbacks(collect, lambda failure: failure.trap(Disconnected))
         inquiry = None
         if namespace.peers is not None:
             packet = Packet(PacketType.EVENT, namespace.path, data)
             try:
-                inquiry = namespace.peers.call(self, packet, answers.append, timeout)
+                inquiry = namespace.peers.call(self, packet, collect, timeout)
             except Exception as error:
                 for answer in waiting:
                     answer.addErrback(lambda cancelled: None).cancel()

@@ -1,5 +1,5 @@
 """
-The answers of many to one question, as one Deferred.
+What clients answer: one of them, and many to one question, as one Deferred.
 """
 
 from __future__ import annotations
@@ -13,7 +13,23 @@ from twisted.python.failure import Failure
 from txrealtime.errors import AckTimeout
 from txrealtime.socketio.peers import Inquiry
 
-__all__ = ["gathered", "late"]
+__all__ = ["acked", "gathered", "late", "returned"]
+
+
+def returned(args: Sequence[Any]) -> Any:
+    """
+    The arguments of an ack as one value: what a handler of ours would have returned to send them.
+
+    That is ``None`` for nothing, one value as it is but for ``(None,)``, and several as a tuple.
+    """
+    if len(args) == 1 and args[0] is not None:
+        return args[0]
+    return tuple(args) if args else None
+
+
+def acked(answer: Any) -> Any:
+    """The same for who does not care whether nothing or ``None`` was acked."""
+    return None if answer == (None,) else answer
 
 
 def gathered(

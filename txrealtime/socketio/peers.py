@@ -63,7 +63,7 @@ class Peers(Protocol):
         """
         Ask those of an audience who are on other servers.
 
-        :param answered: called with each answer.
+        :param answered: called with each answer, as ``gathering.returned`` has it.
         :param timeout: seconds after which nobody waits for an answer any longer.
         :raises BusError: when they cannot be asked.
         """

@@ -19,6 +19,7 @@ from txrealtime.engineio.handshake import Handshake as OpeningHandshake
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import AckTimeout, Disconnected, LimitExceeded
 from txrealtime.socketio.audience import Audience, checkRooms
+from txrealtime.socketio.gathering import acked, returned
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
 if TYPE_CHECKING:
@@ -188,10 +189,10 @@ class Socket:
 
         if timeout is not None:
             answer.addTimeout(timeout, self.namespace.reactor, onTimeoutCancel=late)
-        return answer
+        return answer.addCallback(acked)
 
     def answerTo(self, id: int) -> Deferred[Any]:
-        """A Deferred of the client's ack with this number."""
+        """A Deferred of the client's ack with this number, as ``gathering.returned`` has it."""
         if self.leftBecause is not None:
             return _failed(Disconnected(f"the client is gone: {self.leftBecause}"))
         if self._held is not None:
@@ -211,7 +212,7 @@ class Socket:
         """The client has sent an ack; one that nobody waits for is ignored."""
         answer = self._answers.pop(id, None)
         if answer is not None:
-            answer.callback(args[0] if len(args) == 1 else tuple(args) if args else None)
+            answer.callback(returned(args))
 
     @property
     def awaitsAnswer(self) -> bool:
