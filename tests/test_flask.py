@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import flask
@@ -849,8 +851,6 @@ class ContextTests(FlaskTestCase):
 
     def test_jsonModule(self) -> None:
         """What Flask's JSON knows more of can be sent and returned; bytes still can."""
-        from datetime import date
-
         self.make(json=flask.json)
         client = self.join()
         self.socketio.on("ask")(lambda: (date(2026, 1, 2), b"x")[0])
@@ -859,6 +859,41 @@ class ContextTests(FlaskTestCase):
         self.socketio.emit("x", b"x")
         day = {"day": "Fri, 02 Jan 2026 00:00:00 GMT"}
         self.assertEqual(self.received(client), [("x", [day]), ("x", [b"x"])])
+
+    def test_jsonModuleThatRevives(self) -> None:
+        """A module that reads back what it writes: it does for what comes, and not for what goes."""
+
+        class Module:
+            @staticmethod
+            def dumps(value: Any) -> str:
+                return json.dumps(value, default=lambda day: {"day": day.isoformat()})
+
+            @staticmethod
+            def loads(text: str) -> Any:
+                return json.loads(text, object_hook=lambda found: date.fromisoformat(found["day"]))
+
+        self.make(json=Module)
+        client, today = self.join(), date(2026, 1, 2)
+        got: list[Any] = []
+
+        @self.socketio.on("ask")
+        def ask(*args: Any) -> Any:
+            got.append(args)
+            return today, b"x", [bytearray(b"y")]
+
+        answer = client.emit("ask", {"day": "2026-01-02"}, [b"x"], b"y", callback=True)
+        self.assertEqual(got, [(today, [b"x"], b"y")])
+        self.assertEqual(answer, [{"day": "2026-01-02"}, b"x", [b"y"]])
+        self.socketio.emit("x", (today, {"picture": b"x", "when": today}, "x"))
+        plain = {"day": "2026-01-02"}
+        self.assertEqual(self.received(client), [("x", [plain, {"picture": b"x", "when": plain}, "x"])])
+
+    def test_jsonModuleThatRefuses(self) -> None:
+        self.make(json=flask.json)
+        self.assertRaises(TypeError, self.socketio.emit, "x", [object(), b"x"])
+        endless: list[Any] = []
+        endless.append(endless)
+        self.assertRaises(ValueError, self.socketio.emit, "x", endless)
 
 
 class OptionTests(FlaskTestCase):

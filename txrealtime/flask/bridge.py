@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -31,6 +30,7 @@ from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import ConnectionRejected
 from txrealtime.flask.contexts import Visit, environOf, inContext
 from txrealtime.flask.handlers import ANY, Handlers, Route
+from txrealtime.flask.jsonmodule import JSONModule
 from txrealtime.flask.options import Configuration
 from txrealtime.flask.snapshot import snapshot
 from txrealtime.pool import Jobs
@@ -145,6 +145,7 @@ class Bridge:
     :ivar server: the server; its thread is the reactor's.
     :ivar spaces: the namespaces there are, by path.
     :ivar jobs: where handlers run.
+    :ivar json: the application's JSON module, if it has one.
     :ivar failed: for tests: gets what handlers raise, in place of the log.
     """
 
@@ -156,6 +157,8 @@ class Bridge:
         self.configuration = configuration
         self.server = server
         self.jobs = jobs
+        module = configuration.json
+        self.json = None if module is None else JSONModule(module, app)
         self.failed: Callable[[BaseException], object] | None = None
         # One client cannot have all threads.
         self.concurrency = max(1, configuration.threads // 2) if configuration.asyncHandlers else 1
@@ -215,7 +218,7 @@ class Bridge:
         args: Sequence[Any],
     ) -> None:
         try:
-            result = self.sendable(self.handle(route, visit, sid, path, event, args))
+            result = self.sendable(self.handle(route, visit, sid, path, event, self.received(args)))
         except BaseException as error:
             if self.failed is None or isinstance(error, ConnectionRejected):
                 self.server.callFromThread(self._done, visit, done.errback, Failure())
@@ -257,13 +260,11 @@ class Bridge:
 
     def sendable(self, value: Any) -> Any:
         """A copy of a value to be sent, through the application's JSON module if it has one."""
-        json = self.configuration.json
-        if json is not None:
-            # It knows no bytes, but what it refuses may still be sent.
-            with self.app.app_context(), suppress(TypeError):
-                copy = json.loads(json.dumps(value))
-                return tuple(copy) if isinstance(value, tuple) else copy
-        return snapshot(value)
+        return snapshot(value) if self.json is None else self.json.plain(value)
+
+    def received(self, value: Any) -> Any:
+        """What a client has sent, as the application's JSON module reads it if it has one."""
+        return value if self.json is None else self.json.revived(value)
 
     def encode(self, packet: Packet) -> list[engineio.Packet]:
         """

@@ -66,8 +66,8 @@ class Inside:
     ) -> None:
         """Send an event; its callback is called for each client that acks."""
         checkName(event)
-        if self._bridge.configuration.json is not None:
-            args = self._bridge.sendable(tuple(args))
+        if self._bridge.json is not None:
+            args = self._bridge.json.plain(tuple(args))
         packet = Packet(PacketType.EVENT, path, [event, *args])
         messages = self._bridge.encode(packet)
         audience = self._audience(path, to, skip)
@@ -83,14 +83,18 @@ class Inside:
 
     def _ask(self, audience: Audience, data: list[Any], callback: Callable[..., Any]) -> None:
         def answered(answer: Any) -> None:
-            args = answer if isinstance(answer, tuple) else () if answer is None else (answer,)
-            self._bridge.jobs.submit(f"the callback of {data[0][:100]!r}", partial(callback, *args))
+            job = partial(self._callBack, callback, answer)
+            self._bridge.jobs.submit(f"the callback of {data[0][:100]!r}", job)
 
         asked = audience.ask(data)
         for answer in asked:
             answer.addCallbacks(answered, lambda failure: failure.trap(Disconnected))
         if not asked and audience.namespace.peers is not None:
             self._askElsewhere(audience, data, answered)
+
+    def _callBack(self, callback: Callable[..., Any], answer: Any) -> None:
+        answer = self._bridge.received(answer)
+        callback(*(answer if isinstance(answer, tuple) else () if answer is None else (answer,)))
 
     def _askElsewhere(self, audience: Audience, data: list[Any], answered: Callable[[Any], None]) -> None:
         """A client on another server."""
@@ -122,7 +126,7 @@ class Inside:
             raise AckTimeout(
                 f"nobody is there to answer {event!r}: the client has gone, or the sid is not one"
             )
-        return answers[0]
+        return self._bridge.received(answers[0])
 
     def join(self, path: str, sid: str, room: Any) -> None:
         """
