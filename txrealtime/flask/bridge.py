@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txrealtime import Namespace, Server, Socket
+from txrealtime import Namespace, Socket
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import ConnectionRejected
@@ -32,6 +32,7 @@ from txrealtime.flask.contexts import Visit, environOf, inContext
 from txrealtime.flask.handlers import ANY, Handlers, Route
 from txrealtime.flask.jsonmodule import JSONModule
 from txrealtime.flask.options import Configuration
+from txrealtime.flask.server import BridgedServer
 from txrealtime.flask.snapshot import snapshot
 from txrealtime.pool import Jobs
 from txrealtime.socketio.namespace import NO_ACK
@@ -150,7 +151,7 @@ class Bridge:
     """
 
     def __init__(
-        self, app: Flask, handlers: Handlers, configuration: Configuration, server: Server, jobs: Jobs
+        self, app: Flask, handlers: Handlers, configuration: Configuration, server: BridgedServer, jobs: Jobs
     ) -> None:
         self.app = app
         self.handlers = handlers

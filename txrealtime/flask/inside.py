@@ -6,16 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txrealtime.errors import AckTimeout, Disconnected
+from txrealtime import Namespace
+from txrealtime.errors import AckTimeout, BusError, Disconnected
 from txrealtime.flask.names import roomNames
 from txrealtime.flask.snapshot import snapshot
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.packet import Packet, PacketType, checkName
+from txrealtime.socketio.peers import Peers
 
 if TYPE_CHECKING:
     from txrealtime.flask.bridge import Bridge
@@ -23,6 +25,21 @@ if TYPE_CHECKING:
 __all__ = ["Inside"]
 
 _log = Logger()
+
+_TIMEOUT: Final = 60.0
+"""Seconds in which clients of other servers may answer to a callback."""
+
+
+class _Elsewhere(Namespace):
+    """
+    A namespace that only other servers have: what is sent there goes to them.
+
+    :param like: one of this server's.
+    """
+
+    def __init__(self, path: str, like: Namespace) -> None:
+        super().__init__()
+        self.path, self.peers, self.encode, self._home = path, like.peers, like.encode, like._home
 
 
 class Inside:
@@ -35,6 +52,29 @@ class Inside:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._server = bridge.server
+        self._saidSo = False
+
+    @property
+    def isOpen(self) -> bool:
+        """Whether the server runs, or has run: what is said at its end goes the same way."""
+        return bool(self._server.running or self._server.stopped)
+
+    def _nobody(self) -> None:
+        """Something was for clients, and there can be none."""
+        if not self._saidSo:
+            self._saidSo = True
+            _log.warn(
+                "nobody gets what is emitted before the server runs; a process that serves nobody, as a "
+                "worker's, needs the message_queue of the servers for that"
+            )
+
+    def _space(self, path: str) -> Namespace | None:
+        """The namespace at a path, here or on other servers; `None` when there is none."""
+        space: Namespace | None = self._bridge.spaces.get(path)
+        if space is None:
+            root = self._bridge.spaces["/"]
+            space = None if root.peers is None else _Elsewhere(path, root)
+        return space
 
     def _audience(self, path: str, to: Any, skip: Any) -> Audience | None:
         """
@@ -43,7 +83,7 @@ class Inside:
         :param to: a room, a sid, or a list of these; `None` for everybody.
         :param skip: likewise, those left out.
         """
-        space = self._bridge.spaces.get(path)
+        space = self._space(path)
         if space is None:
             return None
         audience = space.everyone
@@ -71,7 +111,10 @@ class Inside:
         packet = Packet(PacketType.EVENT, path, [event, *args])
         messages = self._bridge.encode(packet)
         audience = self._audience(path, to, skip)
-        if audience is None or not self._server.running:
+        if not self.isOpen:
+            self._nobody()
+            return
+        if audience is None:
             return
         if audience.namespace.peers is not None:
             # They are told later, in their own terms.
@@ -86,27 +129,31 @@ class Inside:
             job = partial(self._callBack, callback, answer)
             self._bridge.jobs.submit(f"the callback of {data[0][:100]!r}", job)
 
-        asked = audience.ask(data)
-        for answer in asked:
+        for answer in audience.ask(data):
             answer.addCallbacks(answered, lambda failure: failure.trap(Disconnected))
-        if not asked and audience.namespace.peers is not None:
-            self._askElsewhere(audience, data, answered)
+        if audience.namespace.peers is not None:
+            self._askElsewhere(audience, audience.namespace.peers, data, answered)
 
     def _callBack(self, callback: Callable[..., Any], answer: Any) -> None:
         answer = self._bridge.received(answer)
         callback(*(answer if isinstance(answer, tuple) else () if answer is None else (answer,)))
 
-    def _askElsewhere(self, audience: Audience, data: list[Any], answered: Callable[[Any], None]) -> None:
-        """A client on another server."""
-
-        def each(answers: list[Any]) -> None:
-            for answer in answers:
-                answered(answer)
+    def _askElsewhere(
+        self, audience: Audience, peers: Peers, data: list[Any], answered: Callable[[Any], None]
+    ) -> None:
+        """Ask clients on other servers; where those cannot be asked, let them have the event at least."""
 
         def failed(failure: Failure) -> None:
             _log.warn("no ack of {event!r}: {reason}", event=data[0][:100], reason=str(failure.value))
 
-        audience.call(*data).addCallback(each).addErrback(failed)
+        space = audience.namespace
+        packet = Packet(PacketType.EVENT, space.path, data)
+        try:
+            inquiry = peers.call(audience, packet, answered, _TIMEOUT)
+        except BusError:
+            peers.emit(audience, packet, space.encode(packet), False)
+        else:
+            inquiry.done.addTimeout(_TIMEOUT, space.reactor).addErrback(failed)
 
     def call(self, event: str, args: Sequence[Any], path: str, to: Any, timeout: float) -> Any:
         """
@@ -160,7 +207,9 @@ class Inside:
     def doTo(self, path: str, to: Any, method: str, *args: Any) -> None:
         """Have a method of an audience called; of nobody where no client or room is named."""
         audience = self._audience(path, to, None)
-        if to is not None and audience is not None and self._server.running:
+        if not self.isOpen:
+            self._nobody()
+        elif to is not None and audience is not None:
             self._server.callFromThread(getattr(audience, method), *args)
 
     def rooms(self, path: str, sid: str) -> list[str]:

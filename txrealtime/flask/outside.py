@@ -1,5 +1,5 @@
 """
-A process that serves nobody, and only sends: a worker, or a script, with a message queue.
+A process in which no server runs, and that only sends: a worker, or a script, with a message queue.
 """
 
 from __future__ import annotations
@@ -7,8 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from flask import Flask
+
 from txrealtime.cluster.emitter import Emitter, Receivers
+from txrealtime.flask.jsonmodule import JSONModule
 from txrealtime.flask.names import roomNames
+from txrealtime.flask.options import Configuration
 
 __all__ = ["Outside"]
 
@@ -17,12 +21,25 @@ class Outside:
     """
     What :class:`~txrealtime.flask.inside.Inside` does, as far as it goes without clients.
 
-    :param url: the bus of the servers.
-    :raises ValueError: for a URL that is none, or for which something is not installed.
+    :param bus: the URL of the servers' bus.
+    :param app: the application, if there is one.
     """
 
-    def __init__(self, url: str) -> None:
-        self._emitter = Emitter(url)
+    def __init__(self, bus: str, configuration: Configuration, app: Flask | None) -> None:
+        self._bus = bus
+        self._parser = configuration.parser
+        self._json = None if configuration.json is None else JSONModule(configuration.json, app)
+        self._emitter: Emitter | None = None
+
+    def emitter(self) -> Emitter:
+        """
+        What publishes, made when it is first needed: what it takes is not installed wherever a server runs.
+
+        :raises ValueError: for a URL that is none, or for which something is not installed.
+        """
+        if self._emitter is None:
+            self._emitter = Emitter(self._bus, self._parser())
+        return self._emitter
 
     def emit(
         self,
@@ -36,7 +53,9 @@ class Outside:
         """Send an event."""
         if callback is not None:
             _refuse("a callback")
-        receivers: Receivers[None] | None = self._emitter.namespace(path)
+        if self._json is not None:
+            args = self._json.plain(tuple(args))
+        receivers: Receivers[None] | None = self.emitter().namespace(path)
         if to is not None:
             receivers = self._to(path, to)
         left = roomNames(skip)
@@ -67,10 +86,10 @@ class Outside:
 
     def _to(self, path: str, to: Any) -> Receivers[None] | None:
         rooms = roomNames(to)
-        return self._emitter.namespace(path).to(*rooms) if rooms else None
+        return self.emitter().namespace(path).to(*rooms) if rooms else None
 
 
 def _refuse(what: str) -> NoReturn:
     raise RuntimeError(
-        f"{what} needs an answer, and this process only sends: it has a message_queue and no application"
+        f"{what} needs an answer, and this process only sends: it has a message_queue and no running server"
     )

@@ -19,18 +19,19 @@ class BridgedServer(Server):
     A server whose handlers run in threads.
 
     :param threads: theirs.
+    :ivar stopped: whether it has run, and stops or has stopped.
     """
 
     def __init__(self, *args: Any, threads: Threads, **options: Any) -> None:
         super().__init__(*args, **options)
         self._threads = threads
-        self._stopped = False
+        self.stopped = False
 
     def startService(self) -> None:
         super().startService()
-        if self._stopped:
+        if self.stopped:
             self._threads.restart()
-            self._stopped = False
+            self.stopped = False
 
     def stopService(self) -> Deferred[None]:
         """
@@ -38,7 +39,7 @@ class BridgedServer(Server):
 
         :return: a Deferred that fires when all is done, or after ``drainTimeout`` for either.
         """
-        self._stopped = True
+        self.stopped = True
         return Deferred.fromCoroutine(self._stop(super().stopService()))
 
     async def _stop(self, drained: Deferred[None]) -> None:

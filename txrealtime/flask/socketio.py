@@ -70,14 +70,14 @@ class SocketIO:
         self._bridge: Bridge | None = None
         self._inside: Inside | None = None
         self._outside: Outside | None = None
-        if app is not None or "message_queue" in options:
+        if app is not None or options.get("message_queue"):
             self.init_app(app, **options)
         else:
             self.server_options.update(options)
 
     def init_app(self, app: Flask | None, **options: Any) -> None:
         """
-        Belong to an application.
+        Belong to an application; without one and with ``message_queue``, only send until there is one.
 
         :param options: as for the class; they take the place of those given there.
         """
@@ -85,10 +85,11 @@ class SocketIO:
         configuration = configured(self.server_options)
         if configuration.ignored:
             warnings.warn(warning("SocketIO()", configuration.ignored), stacklevel=3)
+        bus = configuration.bus
+        self._outside = None if bus is None else Outside(bus, configuration, app)
         if app is None:
-            if configuration.bus is None:
-                raise TypeError("init_app() takes the Flask application, or a message_queue without one")
-            self._outside = Outside(configuration.bus)
+            if self._outside is not None:
+                self._outside.emitter()
             return
         refuseFlaskRun(app)
         app.extensions["socketio"] = self
@@ -97,7 +98,7 @@ class SocketIO:
             configuration.path,
             parser=configuration.parser(),
             threads=threads,
-            bus=configuration.bus,
+            bus=bus,
             **configuration.settings,
         )
         self._bridge = Bridge(app, self.handlers, configuration, server, threads)
@@ -113,18 +114,18 @@ class SocketIO:
 
     @property
     def _sender(self) -> Inside | Outside:
-        """What sends: with an application its server, and otherwise the message queue."""
-        sender = self._outside or self._inside
-        if sender is None:
+        """What sends: the server once it runs, and otherwise the message queue, if there is one."""
+        inside, outside = self._inside, self._outside
+        if inside is not None and (outside is None or inside.isOpen):
+            return inside
+        if outside is None:
             raise RuntimeError(_NO_APPLICATION)
-        return sender
+        return outside
 
     @property
     def realtime(self) -> BridgedServer:
         """The server, a :class:`txrealtime.Server`."""
-        server = self.bridge.server
-        assert isinstance(server, BridgedServer)
-        return server
+        return self.bridge.server
 
     @property
     def manage_session(self) -> bool:
