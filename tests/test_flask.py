@@ -611,6 +611,26 @@ class SendingTests(FlaskTestCase):
     def test_callOfEverybody(self) -> None:
         self.assertRaises(ValueError, self.socketio.call, "x")
 
+    def test_inAView(self) -> None:
+        """Where all is named that an event would say, the functions need none."""
+        ann = self.do(lambda: flask.request.sid)
+        with self.app.test_request_context():
+            emit("x", namespace="/", broadcast=True)
+            self.assertEqual(self.names(), "abc")
+            send("x", namespace="/", to="red")
+            self.assertEqual(self.names(), "ab")
+            leave_room("red", sid=ann, namespace="/")
+            join_room("blue", sid=ann, namespace="/")
+            self.assertEqual(rooms(ann, "/"), sorted([ann, "blue"]))
+            close_room("blue", namespace="/")
+            self.assertEqual(rooms(ann, "/"), [ann])
+            self.assertRaises(AckTimeout, call, "x", to=ann, namespace="/")
+            disconnect(ann, "/")
+            self.assertFalse(self.ann.is_connected())
+            self.assertRaises(RuntimeError, emit, "x", namespace="/")
+            self.assertRaises(RuntimeError, join_room, "red", namespace="/")
+            self.assertRaises(RuntimeError, emit, "x", namespace="/", broadcast=True, include_self=False)
+
     def test_notForUs(self) -> None:
         for function in (emit, send, call, join_room, leave_room, close_room):
             error = self.assertRaises(RuntimeError, function, "x")

@@ -1,5 +1,7 @@
 """
 What handlers call: these know the client whose event is handled.
+
+Elsewhere, as in a view, they do where all is named that they would take from the event.
 """
 
 from __future__ import annotations
@@ -19,6 +21,11 @@ __all__ = ["call", "close_room", "disconnect", "emit", "join_room", "leave_room"
 
 def _socketio() -> SocketIO:
     return cast("SocketIO", flask.current_app.extensions["socketio"])
+
+
+def _named(what: str, sid: str | None, namespace: str | None) -> tuple[str, str]:
+    """A client and a namespace: those of the event that is handled, where they are not given."""
+    return sid or currentEvent(what).sid, namespace or currentEvent(what).namespace
 
 
 def emit(
@@ -44,17 +51,17 @@ def emit(
     :param include_self: whether the client itself is among those who get it.
     :param skip_sid: a sid, or a list of sids, of those who do not.
     :param callback: called with what a client acks.
-    :raises RuntimeError: outside of a handler.
+    :raises RuntimeError: outside of a handler, without a namespace and one or all who get it.
     :raises TypeError: for a value that cannot be sent.
     """
-    request = currentEvent("emit()")
+    namespace = namespace or currentEvent("emit()").namespace
     to = room if to is None else to
     if to is None and not broadcast:
-        to = request.sid
+        to = currentEvent("emit()").sid
     _socketio().emit(
         event,
         *args,
-        namespace=namespace or request.namespace,
+        namespace=namespace,
         to=to,
         include_self=include_self,
         skip_sid=skip_sid,
@@ -69,7 +76,7 @@ def send(message: Any, json: bool = False, namespace: str | None = None, **optio
 
     :param json: whether it is JSON data, and not text.
     """
-    currentEvent("send()")
+    namespace = namespace or currentEvent("send()").namespace
     emit("json" if json else "message", message, namespace=namespace, **options)
 
 
@@ -89,14 +96,17 @@ def call(
     :param timeout: seconds.
     :return: what it acked: `None` for nothing, one value as it is, several as a tuple.
     :raises TimeoutError: when it does not answer in time, or has gone.
-    :raises RuntimeError: outside of a handler.
+    :raises RuntimeError: outside of a handler, without a namespace and a sid.
     """
-    request = currentEvent("call()")
+    namespace = namespace or currentEvent("call()").namespace
+    to = room if to is None else to
+    if to is None:
+        to = currentEvent("call()").sid
     return _socketio().call(
         event,
         *args,
-        namespace=namespace or request.namespace,
-        to=next((name for name in (to, room) if name is not None), request.sid),
+        namespace=namespace,
+        to=to,
         timeout=timeout,
         ignore_queue=ignore_queue,
     )
@@ -107,31 +117,31 @@ def join_room(room: Any, sid: str | None = None, namespace: str | None = None) -
     Put the client whose event is handled, or the one named, into a room.
 
     :raises ValueError: when it is another client's own room.
-    :raises RuntimeError: outside of a handler.
+    :raises RuntimeError: outside of a handler, without a sid and a namespace.
     """
-    request = currentEvent("join_room()")
-    _socketio().enter_room(sid or request.sid, room, namespace or request.namespace)
+    sid, namespace = _named("join_room()", sid, namespace)
+    _socketio().enter_room(sid, room, namespace)
 
 
 def leave_room(room: Any, sid: str | None = None, namespace: str | None = None) -> None:
     """Take the client whose event is handled, or the one named, out of a room."""
-    request = currentEvent("leave_room()")
-    _socketio().leave_room(sid or request.sid, room, namespace or request.namespace)
+    sid, namespace = _named("leave_room()", sid, namespace)
+    _socketio().leave_room(sid, room, namespace)
 
 
 def close_room(room: Any, namespace: str | None = None) -> None:
     """Take everybody out of a room."""
-    request = currentEvent("close_room()")
-    _socketio().close_room(room, namespace or request.namespace)
+    namespace = namespace or currentEvent("close_room()").namespace
+    _socketio().close_room(room, namespace)
 
 
 def rooms(sid: str | None = None, namespace: str | None = None) -> list[str]:
     """The rooms of the client whose event is handled, or of the one named; its sid is one of them."""
-    request = currentEvent("rooms()")
-    return _socketio().rooms(sid or request.sid, namespace or request.namespace)
+    sid, namespace = _named("rooms()", sid, namespace)
+    return _socketio().rooms(sid, namespace)
 
 
 def disconnect(sid: str | None = None, namespace: str | None = None, silent: bool = False) -> None:
     """Disconnect the client whose event is handled, or the one named, from the namespace."""
-    request = currentEvent("disconnect()")
-    _socketio().disconnect(sid or request.sid, namespace or request.namespace)
+    sid, namespace = _named("disconnect()", sid, namespace)
+    _socketio().disconnect(sid, namespace)
