@@ -9,13 +9,11 @@ the server has stopped reading.
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-import hypothesis
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -30,17 +28,6 @@ from txrealtime.engineio.resource import Engine
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.site import EngineSite
-
-# The same examples each time where many people depend on the answer; new ones at each run elsewhere.
-# How fast a machine is says nothing about the code.
-_TIMELESS: dict[str, Any] = {
-    "deadline": None,
-    "database": None,
-    "suppress_health_check": [hypothesis.HealthCheck.too_slow],
-}
-hypothesis.settings.register_profile("default", **_TIMELESS)
-hypothesis.settings.register_profile("ci", derandomize=True, **_TIMELESS)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 
 @implementer(IReceiver)

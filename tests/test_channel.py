@@ -9,10 +9,9 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hypothesis import example, given
-from hypothesis import strategies as st
 from twisted.web.static import Data
 
+from tests.examples import example, given, st
 from tests.memory import Link, WireTestCase, readResponse
 from txrealtime.engineio.session import State
 from txrealtime.engineio.site import EngineSite

@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IServiceCollection, loadApplication
 from twisted.internet.task import Clock
@@ -18,6 +16,7 @@ from twisted.web.resource import getChildForRequest
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.test.requesthelper import DummyRequest
 
+from tests.examples import given, settings, st
 from tests.support import ROOT
 from txrealtime import ConnectionRejected, Server, Settings, chat
 from txrealtime.testing import Client, makeServer

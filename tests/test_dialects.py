@@ -12,14 +12,13 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import test_cluster as across
 from tests.clusters import SETTLED
+from tests.examples import given, st
 from txrealtime import AckTimeout, Namespace, Person, Server
 from txrealtime.cluster.bus import MemoryBus, _Subscriber
 from txrealtime.cluster.dialect import Topic, Unsupported

@@ -7,11 +7,9 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 
-from hypothesis import example, given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-import tests.memory  # noqa: F401  the settings of hypothesis
+from tests.examples import example, given, st
 from txrealtime.engineio.packet import (
     CLOSE,
     NOOP,

@@ -4,11 +4,9 @@ Engine.IO 3 on the wire: text and binary bodies, WebSocket messages, and the two
 
 from __future__ import annotations
 
-from hypothesis import example, given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-import tests.memory  # noqa: F401  the settings of hypothesis
+from tests.examples import example, given, st
 from txrealtime.engineio.packet import CLOSE, NOOP, Packet, PacketType, message
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.errors import PacketError, ProtocolError

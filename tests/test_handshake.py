@@ -6,11 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import example, given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-import tests.memory  # noqa: F401  the settings of hypothesis
+from tests.examples import example, given, st
 from txrealtime.engineio.handshake import Handshake, allowsOrigin, checkOrigin, proxyFilter, readHandshake
 from txrealtime.engineio.settings import Settings
 from txrealtime.errors import HandshakeError

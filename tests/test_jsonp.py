@@ -8,10 +8,9 @@ import json
 import re
 from urllib.parse import urlencode
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.examples import given, st
 from tests.memory import Exchange, WireTestCase
 from txrealtime.engineio.jsonp import JSONPRequest
 from txrealtime.engineio.session import CloseReason

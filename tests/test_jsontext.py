@@ -14,11 +14,9 @@ from enum import Enum, IntEnum, IntFlag, StrEnum
 from typing import Any
 from uuid import UUID
 
-from hypothesis import example, given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-import tests.memory  # noqa: F401  the settings of hypothesis
+from tests.examples import example, given, st
 from tests.support import requirePart
 from txrealtime.socketio import jsontext
 from txrealtime.socketio.jsontext import JSONText

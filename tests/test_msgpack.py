@@ -10,11 +10,10 @@ from typing import Any
 from uuid import UUID
 
 import msgpack
-from hypothesis import example, given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.examples import example, given, st
 from tests.talk import TalkTestCase
 from txrealtime.errors import ConnectionRejected, PacketError
 from txrealtime.socketio.msgpack import MsgpackParser

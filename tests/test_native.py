@@ -7,10 +7,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.examples import given, st
 from txrealtime.cluster.messages import (
     Alive,
     Ask,

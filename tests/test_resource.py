@@ -11,9 +11,6 @@ from collections import Counter
 from http.cookies import SimpleCookie
 from typing import Any
 
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesisSettings
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -22,6 +19,8 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.test.requesthelper import DummyRequest
 from zope.interface.verify import verifyObject
 
+from tests.examples import HealthCheck, given, st
+from tests.examples import settings as hypothesisSettings
 from tests.memory import CLOSE, Exchange, Link, Recorder, WireTestCase
 from txrealtime.engineio.handshake import Handshake, readHandshake
 from txrealtime.engineio.packet import Packet, PacketType

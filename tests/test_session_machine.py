@@ -4,12 +4,12 @@ A session, by a machine that does to it anything in any order.
 
 from __future__ import annotations
 
-from hypothesis import settings as hypothesisSettings
-from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.examples import settings as hypothesisSettings
+from tests.examples import st
 from tests.test_session import PONG, PROBE, PROBED, UPGRADE, FakePolling, openSession
 from txrealtime.engineio.packet import CLOSE, NOOP, Packet, PacketType, message
 from txrealtime.engineio.session import CloseReason, Session, State

@@ -9,12 +9,10 @@ import math
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from hypothesis import assume, example, given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-import tests.memory  # noqa: F401  the settings of hypothesis
+from tests.examples import assume, example, given, st
 from txrealtime.errors import PacketError, ProtocolError
 from txrealtime.socketio.packet import (
     RESERVED,

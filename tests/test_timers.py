@@ -4,11 +4,10 @@ Timers that fire together: near their time, once, and never after they were canc
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.memory import hypothesis
+from tests.examples import given, st
 from txrealtime.engineio.timers import Timer, Timers
 
 TICK = 0.5
@@ -74,7 +73,7 @@ class TimersTests(SynchronousTestCase):
         self.assertEqual(self.fired, ["a"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    @hypothesis.given(st.lists(st.tuples(st.floats(0, 20), st.floats(0, 3), st.booleans()), max_size=20))
+    @given(st.lists(st.tuples(st.floats(0, 20), st.floats(0, 3), st.booleans()), max_size=20))
     def test_nearTheirTime(self, steps: list[tuple[float, float, bool]]) -> None:
         clock = Clock()
         timers = Timers(clock, TICK)

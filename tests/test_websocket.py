@@ -7,8 +7,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions, KeyPair
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -20,6 +18,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.static import Data
 from twisted.web.test.requesthelper import DummyRequest
 
+from tests.examples import given, st
 from tests.memory import CLOSE, TEXT, Link, WebSocket, WireTestCase, clientFrame, readResponse
 from txrealtime.engineio import websocket
 from txrealtime.engineio.session import CloseReason

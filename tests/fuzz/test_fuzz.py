@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.examples import given, settings, st
 from tests.fuzz.__main__ import fuzz
 from tests.fuzz.connections import CONNECTIONS, Story, play
 from tests.fuzz.seeds import FOUND, SEEDS, WORDS
