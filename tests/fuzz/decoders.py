@@ -350,7 +350,8 @@ def _responses(data: bytes, sid: str) -> list[tuple[int, bytes]]:
             answers.append((101, b""))
             break
         body = answer.body if answer.body[:6] != b'0{"sid' else b"opened"
-        answers.append((answer.status, body))
+        # A refusal may quote what the client says, and each site has another sid.
+        answers.append((answer.status, body.replace(sid.encode(), b"{sid}")))
     return answers
 
 

@@ -290,6 +290,10 @@ WORDS: Mapping[str, Sequence[bytes]] = {
 "Target -> words of its language."
 
 FOUND: Mapping[str, Sequence[bytes]] = {
+    "channel": [
+        # A sid that comes back in a refusal, where the target took two sids for two answers.
+        b"\x10GET /engine.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: a\r\nOrigin: http://{sid}\r\n\r\n",
+    ],
     "connectionsOld": [
         # Half a surrogate pair, which can come but cannot go: as the data of a PING, and as a namespace.
         "P\np4:2í\xa0\x80\ng".encode(),
