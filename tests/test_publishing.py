@@ -122,22 +122,16 @@ class MemoryTests(SynchronousTestCase):
         self.assertFail(messages, "may not have got it: the hub was stopped")
 
     def test_tooMany(self) -> None:
-        self.patch(publishing, "_MAX_COUNT", 10)
-        messages = self.publish(10)
-        self.assertFail(self.publish(), "too many")
-        self.settle()
-        for said in messages:
-            self.successResultOf(said)
-        self.connect()
-
-    def test_tooLarge(self) -> None:
-        self.patch(publishing, "_MAX_SIZE", 50)
-        messages = self.publish(10)
-        self.assertFail(self.publish(), "too many")
-        self.settle()
-        for said in messages:
-            self.successResultOf(said)
-        self.connect()
+        """In number, or in bytes."""
+        for name, limit in (("_MAX_COUNT", 10), ("_MAX_SIZE", 50)):
+            patch = self.patch(publishing, name, limit)
+            messages = self.publish(10)
+            self.assertFail(self.publish(), "too many")
+            self.settle()
+            for said in messages:
+                self.successResultOf(said)
+            patch.restore()
+            self.connect()
 
     def test_cancelled(self) -> None:
         """Before it was sent, or after."""
