@@ -15,7 +15,7 @@ from twisted.application import strports
 from twisted.application.service import Application
 
 from txrealtime import chat
-from txrealtime.engineio.site import Beside
+from txrealtime.engineio.http.site import Beside
 from txrealtime.service.health import Health
 
 application = Application("chat")

@@ -24,10 +24,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
-from txrealtime.engineio.resource import Engine
+from txrealtime.engineio.engine import Engine
+from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.site import EngineSite
 
 
 @implementer(IReceiver)

@@ -27,9 +27,9 @@ from tests.memory import (
     clientFrame,
     closeFrame,
 )
-from txrealtime.engineio.frames import FrameProtocol, frame
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.websocket import FrameFactory
+from txrealtime.engineio.websocket.autobahn import FrameFactory
+from txrealtime.engineio.websocket.frames import FrameProtocol, frame
 
 REQUEST = (
     b"GET /chat?x=1 HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.memory import Link, clientFrame
 from txrealtime import Server, Socket
-from txrealtime.engineio.websocket import FrameFactory
+from txrealtime.engineio.websocket.autobahn import FrameFactory
 from txrealtime.socketio.packet import JSONParser
 
 MESSAGE = b'["echo","' + b"x" * 64 + b'"]'

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.examples import given, st
 from tests.memory import Exchange, WireTestCase
-from txrealtime.engineio.jsonp import JSONPRequest
+from txrealtime.engineio.polling.jsonp import JSONPRequest
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import HandshakeError
 

@@ -18,8 +18,8 @@ LAYERS += ["reactor", "", "chat", "service", "testing", "flask", "__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 
 LIBRARIES = {
-    "autobahn": "txrealtime.engineio.websocket",
-    "websockets": "txrealtime.engineio.websocket",
+    "autobahn": "txrealtime.engineio.websocket.autobahn",
+    "websockets": "txrealtime.engineio.websocket.autobahn",
     "orjson": "txrealtime.socketio.jsontext",
     "msgpack": "txrealtime.socketio.msgpack",
     "txredisapi": "txrealtime.cluster.redis",

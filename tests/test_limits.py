@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.memory import CONTINUATION, TEXT, Link, WireTestCase
 from tests.talk import TalkTestCase
-from txrealtime.engineio.channel import EngineChannel
+from txrealtime.engineio.http.fastpath import EngineChannel
+from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.limits import Tally, networkOf
-from txrealtime.engineio.site import EngineSite
 from txrealtime.errors import ConnectionRejected, LimitExceeded
 from txrealtime.service import _Shortage
 

@@ -18,8 +18,8 @@ from zope.interface.verify import verifyObject
 
 from tests.talk import Recorder, Steps, TalkTestCase, textOf
 from txrealtime import CloseReason, HandshakeError, IParser, PacketError, Server, Settings, Socket
-from txrealtime.engineio.resource import Engine
-from txrealtime.engineio.transport import WebSocketFactory
+from txrealtime.engineio.engine import Engine
+from txrealtime.engineio.websocket.transport import WebSocketFactory
 from txrealtime.socketio.packet import IDecoder, JSONParser, Packet, PacketType
 from txrealtime.testing import Client
 
@@ -238,7 +238,7 @@ class SiteTests(TalkTestCase):
     What a server gives to `twisted.web`.
     """
 
-    def test_resource(self) -> None:
+    def test_engine(self) -> None:
         server = self.makeServer()
         self.assertIsInstance(server.resource(), Engine)
         self.assertIs(server.resource(), server.resource())

@@ -14,8 +14,8 @@ from twisted.web.static import Data
 from twisted.web.test.requesthelper import DummyRequest
 
 from tests.memory import Exchange, Link, WireTestCase
+from txrealtime.engineio.http.site import Beside
 from txrealtime.engineio.session import State
-from txrealtime.engineio.site import Beside
 
 
 class Sized(Resource):

@@ -20,9 +20,9 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from tests.examples import given, st
 from tests.memory import CLOSE, TEXT, Link, WebSocket, WireTestCase, clientFrame, readResponse
-from txrealtime.engineio import websocket
 from txrealtime.engineio.session import CloseReason
-from txrealtime.engineio.websocket import FrameFactory
+from txrealtime.engineio.websocket import autobahn as websocket
+from txrealtime.engineio.websocket.autobahn import FrameFactory
 
 REQUEST = (
     b"GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: example.org\r\nOrigin: %s\r\n"

@@ -19,11 +19,11 @@ from zope.interface import Attribute, Interface
 from txrealtime.cluster.cluster import Cluster
 from txrealtime.cluster.interfaces import IBus
 from txrealtime.engineio import settings as engineio
-from txrealtime.engineio.resource import AllowRequest, Engine
+from txrealtime.engineio.engine import AllowRequest, Engine
+from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.engineio.settings import setting
-from txrealtime.engineio.site import EngineSite
-from txrealtime.engineio.transport import WebSocketFactory
+from txrealtime.engineio.websocket.transport import WebSocketFactory
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.connection import Connection
 from txrealtime.socketio.directory import Directory, Factory, Where
@@ -83,7 +83,7 @@ class Server(Service):
     :param path: where it is, in the URL.
     :param parser: another :class:`~txrealtime.socketio.packet.IParser`, which the clients
         must use too.
-    :param allowRequest: see :class:`~txrealtime.engineio.resource.Engine`.
+    :param allowRequest: see :class:`~txrealtime.engineio.engine.Engine`.
     :param reactor: the clock; the installed reactor by default.
     :param bus: what connects this server with others, or its URL, such as ``redis://localhost``: see
         :doc:`/howto/scale-out`.

@@ -24,13 +24,13 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from txrealtime import AckTimeout, ConnectionRejected, Disconnected, Server
-from txrealtime.engineio.frames import FrameProtocol
+from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import Handshake
-from txrealtime.engineio.resource import Engine
+from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.site import EngineSite
-from txrealtime.engineio.websocket import FrameFactory
+from txrealtime.engineio.websocket.autobahn import FrameFactory
+from txrealtime.engineio.websocket.frames import FrameProtocol
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.sockets import Socket
 

@@ -20,14 +20,14 @@ from twisted.web.static import Data
 
 from tests.memory import CLOSE, Link, Recorder, WebSocket, readResponse
 from tests.test_frames import REQUEST, Listener
+from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import checkOrigin, proxyFilter, readHandshake
-from txrealtime.engineio.jsonp import JSONPRequest
+from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
-from txrealtime.engineio.resource import Engine
+from txrealtime.engineio.polling.jsonp import JSONPRequest
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.site import EngineSite
-from txrealtime.engineio.websocket import FrameFactory
+from txrealtime.engineio.websocket.autobahn import FrameFactory
 from txrealtime.errors import HandshakeError, PacketError
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.msgpack import MsgpackParser

@@ -19,8 +19,8 @@ from zope.interface import implementer
 
 from tests.memory import Frame, Link, WebSocket, WireTestCase
 from txrealtime import Server, Socket
+from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import Session
-from txrealtime.engineio.site import EngineSite
 
 SECRET = "xyzzy-payload"
 "What an attacker's messages hold: no log may."

@@ -13,7 +13,7 @@ from twisted.web.server import Request
 
 from tests.hostile.means import SECRET, FullLink, HostileTestCase, callsOf, peakOf
 from tests.memory import Link, WebSocket, readResponse
-from txrealtime.engineio.site import EngineSite
+from txrealtime.engineio.http.site import EngineSite
 
 KB = 1024
 

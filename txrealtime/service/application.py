@@ -15,7 +15,7 @@ from twisted.web.server import Request
 from twisted.web.static import File
 
 from txrealtime import chat
-from txrealtime.engineio.site import Beside
+from txrealtime.engineio.http.site import Beside
 from txrealtime.server import IApplication, Server
 from txrealtime.service.health import Health
 from txrealtime.service.options import Options, StartupError

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.conformance.fuzzingclient.verdicts import FAILED, NON_STRICT
 from tests.conformance.servers import EchoFrames, echoFactory
-from txrealtime.engineio.websocket import FrameFactory
+from txrealtime.engineio.websocket.autobahn import FrameFactory
 
 
 @dataclass(frozen=True)

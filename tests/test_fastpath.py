@@ -13,8 +13,8 @@ from twisted.web.static import Data
 
 from tests.examples import example, given, st
 from tests.memory import Link, WireTestCase, readResponse
+from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import State
-from txrealtime.engineio.site import EngineSite
 
 URL = b"/engine.io/?EIO=4&transport=polling"
 

@@ -22,9 +22,9 @@ from zope.interface.verify import verifyObject
 from tests.examples import HealthCheck, given, st
 from tests.examples import settings as hypothesisSettings
 from tests.memory import CLOSE, Exchange, Link, Recorder, WireTestCase
+from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import Handshake, readHandshake
 from txrealtime.engineio.packet import Packet, PacketType
-from txrealtime.engineio.resource import Engine
 from txrealtime.engineio.session import CloseReason, Session, State
 from txrealtime.errors import ConnectionRejected, HandshakeError
 from txrealtime.testing import FakeTransport
@@ -169,7 +169,7 @@ class RefusalTests(WireTestCase):
 
 
 class OpeningTests(WireTestCase):
-    def test_resource(self) -> None:
+    def test_engine(self) -> None:
         verifyObject(IResource, self.engine)
         self.assertTrue(self.engine.isLeaf)
         request = DummyRequest([b""])

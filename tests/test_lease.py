@@ -10,7 +10,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from tests.memory import Link, WireTestCase, readResponse
-from txrealtime.engineio.channel import EngineChannel
+from txrealtime.engineio.http.fastpath import EngineChannel
 
 OTHER = b"GET /other HTTP/1.1\r\nHost: example.org\r\n\r\n"
 

@@ -2,7 +2,7 @@
 What the engine needs of an HTTP request.
 
 A request comes from ``twisted.web``, as a :class:`WebRequest`, or from the short way of
-:mod:`~txrealtime.engineio.channel`; the engine does not ask which.
+:mod:`~txrealtime.engineio.http.fastpath`; the engine does not ask which.
 """
 
 from __future__ import annotations

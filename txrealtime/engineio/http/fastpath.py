@@ -33,11 +33,11 @@ from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES
 from zope.interface import implementer
 
-from txrealtime.engineio.request import TEXT
+from txrealtime.engineio.polling.request import TEXT
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, writeNow
 
 if TYPE_CHECKING:
-    from txrealtime.engineio.resource import Engine
+    from txrealtime.engineio.engine import Engine
 
 __all__ = ["ChannelSite", "EngineChannel"]
 

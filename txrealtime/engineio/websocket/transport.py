@@ -1,5 +1,5 @@
 """
-A session's WebSocket: packets on top of :mod:`~txrealtime.engineio.websocket`.
+A session's WebSocket: packets on top of :mod:`~txrealtime.engineio.websocket.autobahn`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ISSLTransport
 from zope.interface import implementer
 
-from txrealtime.engineio.frames import FrameProtocol, frame
 from txrealtime.engineio.handshake import Handshake
 from txrealtime.engineio.packet import Packet
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import peerAddress
-from txrealtime.engineio.websocket import FrameFactory
+from txrealtime.engineio.websocket.autobahn import FrameFactory
+from txrealtime.engineio.websocket.frames import FrameProtocol, frame
 from txrealtime.errors import PacketError
 
 __all__ = ["Opener", "WebSocketFactory", "WebSocketTransport"]

@@ -34,8 +34,6 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
-from txrealtime.engineio.borrowed import borrowAfter
-from txrealtime.engineio.frames import refusal
 from txrealtime.engineio.handshake import (
     Handshake,
     allowsOrigin,
@@ -44,17 +42,19 @@ from txrealtime.engineio.handshake import (
     readHandshake,
     readQuery,
 )
-from txrealtime.engineio.jsonp import JSONPRequest
+from txrealtime.engineio.http.lease import borrowAfter
 from txrealtime.engineio.limits import Tally, Throttle
 from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
-from txrealtime.engineio.polling import PollingTransport
-from txrealtime.engineio.request import JSON, HTTPRequest, WebRequest
+from txrealtime.engineio.polling.jsonp import JSONPRequest
+from txrealtime.engineio.polling.request import JSON, HTTPRequest, WebRequest
+from txrealtime.engineio.polling.transport import PollingTransport
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timers
-from txrealtime.engineio.transport import WebSocketFactory, WebSocketTransport
-from txrealtime.engineio.websocket import takeOver
+from txrealtime.engineio.websocket.autobahn import takeOver
+from txrealtime.engineio.websocket.frames import refusal
+from txrealtime.engineio.websocket.transport import WebSocketFactory, WebSocketTransport
 from txrealtime.errors import ConnectionRejected, HandshakeError
 
 __all__ = ["Engine"]

@@ -4,7 +4,7 @@ WebSocket frames: the short way for the messages that are most.
 Nearly all messages are single, unfragmented, uncompressed data frames.
 :class:`FrameProtocol` takes those itself, in one pass over what arrived, and writes what
 answers them in one go.  All else is Autobahn's, behind
-:mod:`~txrealtime.engineio.websocket`: the opening handshake, extensions, fragments,
+:mod:`~txrealtime.engineio.websocket.autobahn`: the opening handshake, extensions, fragments,
 control frames, the closing handshake, and whatever breaks RFC 6455.  A frame is handed
 over with all that follows it, and reading comes back here when Autobahn is between two
 messages; the order on the wire stays what it was.
@@ -26,7 +26,7 @@ from txrealtime.engineio.tcp import directSend, peerAddress
 from txrealtime.errors import HandshakeError
 
 if TYPE_CHECKING:
-    from txrealtime.engineio.websocket import Autobahn, FrameFactory
+    from txrealtime.engineio.websocket.autobahn import Autobahn, FrameFactory
 
 __all__ = ["FrameProtocol", "frame", "refusal"]
 
@@ -60,7 +60,7 @@ class FrameProtocol(Protocol):
     """
     A server's WebSocket, message by message.
 
-    It knows no session: :class:`~txrealtime.engineio.transport.WebSocketTransport` is
+    It knows no session: :class:`~txrealtime.engineio.websocket.transport.WebSocketTransport` is
     built on it, and so can be any plain WebSocket server that wants the same limits.
     """
 

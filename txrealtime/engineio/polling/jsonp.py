@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from twisted.web.http import OK
 
-from txrealtime.engineio.request import TEXT, HTTPRequest
+from txrealtime.engineio.polling.request import TEXT, HTTPRequest
 from txrealtime.errors import HandshakeError
 
 __all__ = ["JSONPRequest"]

@@ -1,5 +1,5 @@
 """
-WebSocket by Autobahn: all that :class:`~txrealtime.engineio.frames.FrameProtocol` leaves to it.
+WebSocket by Autobahn: all that :class:`~txrealtime.engineio.websocket.frames.FrameProtocol` leaves to it.
 
 This is the only module that imports autobahn.
 """
@@ -17,9 +17,9 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.web.server import NOT_DONE_YET, Request
 
-from txrealtime.engineio.frames import FrameProtocol, refusal
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import replaceProtocol
+from txrealtime.engineio.websocket.frames import FrameProtocol, refusal
 from txrealtime.errors import HandshakeError
 
 __all__ = ["Autobahn", "FrameFactory", "takeOver"]

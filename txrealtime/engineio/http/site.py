@@ -2,7 +2,7 @@
 A ``twisted.web`` site with an engine in it, which serves the engine's requests better
 than any other site could.
 
-They take the short way of :mod:`~txrealtime.engineio.channel`; and a body too large is
+They take the short way of :mod:`~txrealtime.engineio.http.fastpath`; and a body too large is
 refused before it has been read, where ``twisted.web`` reads the whole of a request
 before a resource sees it.  All other requests are as in any site.
 """
@@ -20,11 +20,11 @@ from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES, HTTPChannel, _
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
-from txrealtime.engineio.channel import EngineChannel
-from txrealtime.engineio.frames import refusal
+from txrealtime.engineio.engine import Engine
+from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.limits import Tally
-from txrealtime.engineio.resource import Engine
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, whenLost
+from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.errors import HandshakeError
 
 __all__ = ["Beside", "EngineSite"]

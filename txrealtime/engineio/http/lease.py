@@ -4,7 +4,7 @@ The short way on a site that is not ours.
 A connection there is ``twisted.web``'s, and so is every request that opens a session:
 whatever stands before the engine, authentication say, sees it.  Once a session exists, its
 polling requests, which carry its secret, may take the short way of
-:mod:`~txrealtime.engineio.channel` in between: the connection is borrowed after such a
+:mod:`~txrealtime.engineio.http.fastpath` in between: the connection is borrowed after such a
 request, and given back with the first that is anything else.
 """
 
@@ -17,12 +17,12 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
-from txrealtime.engineio.channel import EngineChannel
 from txrealtime.engineio.handshake import readQuery
+from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.tcp import currentProtocol, setProtocol
 
 if TYPE_CHECKING:
-    from txrealtime.engineio.resource import Engine
+    from txrealtime.engineio.engine import Engine
 
 __all__ = ["borrowAfter"]
 

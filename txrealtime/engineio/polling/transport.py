@@ -3,7 +3,7 @@ HTTP long polling: a GET waits, a POST delivers.
 
 One :class:`PollingTransport` serves the requests of one session ("Transports",
 "HTTP long-polling").  Which session a request is for, and whether its origin may
-ask at all, :mod:`~txrealtime.engineio.resource` has settled before.
+ask at all, :mod:`~txrealtime.engineio.engine` has settled before.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.web.http import OK, REQUEST_ENTITY_TOO_LARGE, SERVICE_UNAVAILABLE
 from zope.interface import implementer
 
 from txrealtime.engineio.packet import CLOSE, NOOP, Packet
-from txrealtime.engineio.request import OCTETS, TEXT, HTTPRequest
+from txrealtime.engineio.polling.request import OCTETS, TEXT, HTTPRequest
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.errors import HandshakeError, PacketError
 

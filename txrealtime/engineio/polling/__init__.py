@@ -1,0 +1,3 @@
+"""
+The HTTP long-polling transport: one GET that waits, and POSTs that deliver.
+"""
