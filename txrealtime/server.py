@@ -26,8 +26,8 @@ from txrealtime.engineio.settings import setting
 from txrealtime.engineio.websocket.transport import WebSocketFactory
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.connection import Connection
-from txrealtime.socketio.directory import Directory, Factory, Where
 from txrealtime.socketio.namespace import Namespace
+from txrealtime.socketio.namespaces import Directory, Factory, Where
 from txrealtime.socketio.packet import IParser, JSONParser
 from txrealtime.socketio.sockets import Socket
 from txrealtime.threads import Crossing, Handover

@@ -39,8 +39,8 @@ from txrealtime.cluster.presence import Presence
 from txrealtime.cluster.reach import Reach
 from txrealtime.cluster.reception import Reception
 from txrealtime.errors import BusError, PacketError
-from txrealtime.socketio.directory import Directory
 from txrealtime.socketio.handler import Handler
+from txrealtime.socketio.namespaces import Directory
 from txrealtime.socketio.packet import checkName
 
 __all__ = ["Cluster"]

@@ -22,7 +22,7 @@ from txrealtime.cluster.address import Address, splitURL
 from txrealtime.cluster.dialect import Dialect
 from txrealtime.cluster.native import NativeDialect
 from txrealtime.cluster.pythonsocketio import PythonSocketIODialect
-from txrealtime.socketio.directory import Directory
+from txrealtime.socketio.namespaces import Directory
 
 __all__ = ["Language"]
 

@@ -58,8 +58,8 @@ from txrealtime.cluster.messages import (
 )
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import PacketError, ProtocolError
+from txrealtime.socketio.acks import returned
 from txrealtime.socketio.audience import Person
-from txrealtime.socketio.gathering import returned
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
 

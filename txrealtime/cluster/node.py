@@ -40,9 +40,9 @@ from txrealtime.cluster.messages import (
 )
 from txrealtime.errors import PacketError
 from txrealtime.socketio.audience import Person
-from txrealtime.socketio.directory import Directory
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.msgpack import packed, unpacked
+from txrealtime.socketio.namespaces import Directory
 from txrealtime.socketio.packet import Packet, PacketType, checkedData
 from txrealtime.socketio.sockets import Handshake
 

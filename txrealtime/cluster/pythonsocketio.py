@@ -32,7 +32,7 @@ from txrealtime.cluster.messages import (
     Tell,
 )
 from txrealtime.errors import PacketError
-from txrealtime.socketio.gathering import returned
+from txrealtime.socketio.acks import returned
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import Packet, PacketType, checkedData, filled
 

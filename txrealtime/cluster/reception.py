@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 from txrealtime.cluster.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Reply, Target, Tell
 from txrealtime.errors import Disconnected, LimitExceeded, PacketError
 from txrealtime.socketio.audience import Audience, Person
-from txrealtime.socketio.directory import Directory
 from txrealtime.socketio.handler import Handler, run
 from txrealtime.socketio.jsontext import JSONText
+from txrealtime.socketio.namespaces import Directory
 from txrealtime.socketio.sockets import Socket
 
 if TYPE_CHECKING:

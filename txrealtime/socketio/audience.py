@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import AckTimeout, BusError, Disconnected, LimitExceeded
-from txrealtime.socketio.gathering import acked, gathered, late
+from txrealtime.socketio.acks import acked, gathered, late
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
 if TYPE_CHECKING:

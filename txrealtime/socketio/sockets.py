@@ -18,8 +18,8 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.handshake import Handshake as OpeningHandshake
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import AckTimeout, Disconnected, LimitExceeded
+from txrealtime.socketio.acks import acked, returned
 from txrealtime.socketio.audience import Audience, checkRooms
-from txrealtime.socketio.gathering import acked, returned
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from tests.talk import Recorder, TalkTestCase
 from txrealtime import ConnectionRejected, Namespace, Server, Socket
-from txrealtime.socketio.directory import Directory
+from txrealtime.socketio.namespaces import Directory
 from txrealtime.socketio.packet import JSONParser
 from txrealtime.testing import Client
 
