@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
+from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
 
 EVERY_BYTE = bytes(range(256))
 

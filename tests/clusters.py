@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 
 from tests.talk import TalkTestCase
 from txrealtime import Server
-from txrealtime.cluster.bus import MemoryBus, MemoryHub
-from txrealtime.cluster.dialects import Language
+from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
+from txrealtime.cluster.dialects.choice import Language
 from txrealtime.testing import Client
 
 SETTLED = 1.5

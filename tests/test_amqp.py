@@ -15,13 +15,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.buses import Owner
 from tests.support import requirePart
-from txrealtime.cluster.address import Address
+from txrealtime.cluster.bus.address import Address
 from txrealtime.errors import BusError
 
 try:
     from pika import frame, spec
 
-    from txrealtime.cluster import amqp
+    from txrealtime.cluster.bus import amqp
 except ImportError:
     amqp = None
 

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import requirePart
-from txrealtime.cluster.address import Address
+from txrealtime.cluster.bus.address import Address
 from txrealtime.errors import BusError
 
 try:
     from pika.exceptions import AMQPError, ConnectionClosedByBroker  # type: ignore[import-untyped]
 
-    from txrealtime.cluster import amqpblocking
+    from txrealtime.cluster.bus import amqpblocking
 except ImportError:
     amqpblocking = None
 

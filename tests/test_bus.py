@@ -10,10 +10,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.buses import BusTestsMixin, Owner
-from txrealtime.cluster.address import Address
-from txrealtime.cluster.bus import MemoryBus, MemoryHub, busFromURL
+from txrealtime.cluster.bus.address import Address
+from txrealtime.cluster.bus.interfaces import Subscription
+from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
+from txrealtime.cluster.bus.url import busFromURL
 from txrealtime.cluster.emitter import Emitter
-from txrealtime.cluster.interfaces import Subscription
 from txrealtime.errors import BusError
 
 

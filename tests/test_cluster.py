@@ -16,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.clusters import SETTLED, ClusterTestCase
 from tests.talk import textOf
 from txrealtime import AckTimeout, Namespace, Person
-from txrealtime.cluster import reception
-from txrealtime.cluster.messages import Alive, Reply
-from txrealtime.cluster.native import NativeDialect
+from txrealtime.cluster import requests as reception
+from txrealtime.cluster.dialects.messages import Alive, Reply
+from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.errors import BusError
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer

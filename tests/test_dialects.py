@@ -20,13 +20,13 @@ from tests import test_cluster as across
 from tests.clusters import SETTLED
 from tests.examples import given, st
 from txrealtime import AckTimeout, Namespace, Person, Server
-from txrealtime.cluster.bus import MemoryBus, _Subscriber
-from txrealtime.cluster.dialect import Topic, Unsupported
-from txrealtime.cluster.dialects import Language
-from txrealtime.cluster.interfaces import Subscription
-from txrealtime.cluster.messages import Emit, Fetch, Join, Leave, Reply, Target, Tell
-from txrealtime.cluster.node import NodeDialect
-from txrealtime.cluster.pythonsocketio import PythonSocketIODialect
+from txrealtime.cluster.bus.interfaces import Subscription
+from txrealtime.cluster.bus.memory import MemoryBus, _Subscriber
+from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.interfaces import Topic, Unsupported
+from txrealtime.cluster.dialects.messages import Emit, Fetch, Join, Leave, Reply, Target, Tell
+from txrealtime.cluster.dialects.nodejs import NodeDialect
+from txrealtime.cluster.dialects.pythonsocketio import PythonSocketIODialect
 from txrealtime.errors import BusError, PacketError
 from txrealtime.socketio.msgpack import MsgpackParser, packed
 from txrealtime.socketio.packet import Packet, PacketType

@@ -20,9 +20,10 @@ import txrealtime.__main__
 from tests.clusters import ClusterTestCase
 from tests.support import ROOT, requirePart, run
 from txrealtime import BusError, DeferredEmitter, Emitter
-from txrealtime.cluster import blocking, emitter
-from txrealtime.cluster.bus import MemoryBus
-from txrealtime.cluster.dialect import Unsupported
+from txrealtime.cluster import emitter
+from txrealtime.cluster.bus import blocking
+from txrealtime.cluster.bus.memory import MemoryBus
+from txrealtime.cluster.dialects.interfaces import Unsupported
 
 
 class Broker:
@@ -195,7 +196,7 @@ class EmitterTests(EmitterTestCase):
 
 class NotInstalledTests(SynchronousTestCase):
     def test_redis(self) -> None:
-        for name in ("redis", "txrealtime.cluster.amqpblocking"):
+        for name in ("redis", "txrealtime.cluster.bus.amqpblocking"):
             if name in sys.modules:
                 self.addCleanup(sys.modules.__setitem__, name, sys.modules[name])
             else:

@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.clusters import ClusterTestCase
 from tests.test_emitter import Broker
 from txrealtime.cluster import emitter
-from txrealtime.cluster.bus import MemoryBus
-from txrealtime.cluster.dialects import Language
+from txrealtime.cluster.bus.memory import MemoryBus
+from txrealtime.cluster.dialects.choice import Language
 from txrealtime.flask import SocketIO, join_room
 from txrealtime.flask.client import Stage
 from txrealtime.testing import Client

@@ -13,11 +13,12 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from txrealtime.cluster import bus, incoming, outgoing
-from txrealtime.cluster.bus import MemoryBus, MemoryHub
-from txrealtime.cluster.interfaces import IPublisherOwner, Subscription
-from txrealtime.cluster.line import Backoff
-from txrealtime.cluster.link import Link, LinkStatus
+from txrealtime.cluster.bus import memory as bus
+from txrealtime.cluster.bus.interfaces import IPublisherOwner, Subscription
+from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
+from txrealtime.cluster.link import incoming, outgoing
+from txrealtime.cluster.link.link import Link, LinkStatus
+from txrealtime.cluster.link.reconnecting import Backoff
 from txrealtime.errors import BusError
 
 BACKOFF = Backoff(first=0.25, last=0.8, timeout=5.0, settle=1.0)

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.examples import given, st
-from txrealtime.cluster.messages import (
+from txrealtime.cluster.dialects.messages import (
     Alive,
     Ask,
     Disconnect,
@@ -24,7 +24,7 @@ from txrealtime.cluster.messages import (
     Target,
     Tell,
 )
-from txrealtime.cluster.native import NativeDialect
+from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.engineio.packet import message
 from txrealtime.errors import PacketError
 from txrealtime.socketio.audience import Person

@@ -18,12 +18,12 @@ from zope.interface import implementer
 
 from tests.buses import Owner
 from tests.support import requirePart
-from txrealtime.cluster.address import Address
-from txrealtime.cluster.interfaces import Subscription
+from txrealtime.cluster.bus.address import Address
+from txrealtime.cluster.bus.interfaces import Subscription
 from txrealtime.errors import BusError
 
 try:
-    from txrealtime.cluster import redis
+    from txrealtime.cluster.bus import redis
 except ImportError:
     redis = None
 

@@ -333,7 +333,7 @@ class ServerTests(ServiceTestCase):
             self.assertEqual(len(message.splitlines()), 1, message)
 
     def test_busNotInstalled(self) -> None:
-        self.patch(sys, "modules", {**sys.modules, "txrealtime.cluster.redis": None})
+        self.patch(sys, "modules", {**sys.modules, "txrealtime.cluster.bus.redis": None})
         self.assertOneLine("pip install txrealtime[redis]", serverOf, parse("--bus", "redis://host"))
 
     def test_inUseAlready(self) -> None:

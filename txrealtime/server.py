@@ -16,8 +16,8 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 from zope.interface import Attribute, Interface
 
+from txrealtime.cluster.bus.interfaces import IBus
 from txrealtime.cluster.cluster import Cluster
-from txrealtime.cluster.interfaces import IBus
 from txrealtime.engineio import settings as engineio
 from txrealtime.engineio.engine import AllowRequest, Engine
 from txrealtime.engineio.http.site import EngineSite

@@ -34,7 +34,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txrealtime.cluster.bus import MemoryBus, MemoryHub
+from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
 from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, message
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.session import CloseReason, ITransport, Session

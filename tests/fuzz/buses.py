@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from txrealtime.cluster.dialect import Dialect, Unsupported
-from txrealtime.cluster.messages import (
+from txrealtime.cluster.dialects.interfaces import Dialect, Unsupported
+from txrealtime.cluster.dialects.messages import (
     Alive,
     Ask,
     Disconnect,
@@ -25,9 +25,9 @@ from txrealtime.cluster.messages import (
     Target,
     Tell,
 )
-from txrealtime.cluster.native import NativeDialect
-from txrealtime.cluster.node import NodeDialect
-from txrealtime.cluster.pythonsocketio import PythonSocketIODialect
+from txrealtime.cluster.dialects.native import NativeDialect
+from txrealtime.cluster.dialects.nodejs import NodeDialect
+from txrealtime.cluster.dialects.pythonsocketio import PythonSocketIODialect
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import PacketError
 from txrealtime.socketio.packet import Packet, PacketType

@@ -12,8 +12,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.buses import BusTestsMixin, Owner
 from tests.interop.brokers import Redis, rabbitMQ
-from txrealtime.cluster.bus import busFromURL
-from txrealtime.cluster.interfaces import Subscription
+from txrealtime.cluster.bus.interfaces import Subscription
+from txrealtime.cluster.bus.url import busFromURL
 from txrealtime.errors import BusError
 
 

@@ -23,8 +23,8 @@ from tests.interop.clients import (
 from tests.interop.test_clusters import startMember
 from tests.support import ROOT, Program, run, startProgram
 from txrealtime import BusError, DeferredEmitter, Emitter
-from txrealtime.cluster.bus import busFromURL
-from txrealtime.cluster.interfaces import Subscription
+from txrealtime.cluster.bus.interfaces import Subscription
+from txrealtime.cluster.bus.url import busFromURL
 
 FIRST = ['0 ["one",1,{"a":null}]', '0 ["three","<00ff>"]', '0 ["end"]']
 SECOND = ['1 ["one",1,{"a":null}]', '1 ["two"]', '1 ["four"]', '1 ["end"]', "1 gone"]

@@ -23,9 +23,9 @@ from twisted.trial.unittest import TestCase
 from tests.buses import Owner
 from tests.interop.brokers import RabbitMQ, Redis, rabbitMQ
 from tests.support import freePort, makeCertificate
-from txrealtime.cluster.bus import busFromURL
-from txrealtime.cluster.line import Backoff
-from txrealtime.cluster.link import Link, LinkStatus
+from txrealtime.cluster.bus.url import busFromURL
+from txrealtime.cluster.link.link import Link, LinkStatus
+from txrealtime.cluster.link.reconnecting import Backoff
 
 INTERVAL = 0.005
 "Seconds between two numbers."

@@ -15,13 +15,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txrealtime.cluster.bus import busFromURL
-from txrealtime.cluster.dialect import Dialect, Topic
-from txrealtime.cluster.dialects import Language
-from txrealtime.cluster.inquiry import Inquiries, Question
-from txrealtime.cluster.interfaces import IBus
-from txrealtime.cluster.link import Link, LinkStatus
-from txrealtime.cluster.messages import (
+from txrealtime.cluster.bus.interfaces import IBus
+from txrealtime.cluster.bus.url import busFromURL
+from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.interfaces import Dialect, Topic
+from txrealtime.cluster.dialects.messages import (
     Alive,
     Ask,
     Disconnect,
@@ -34,10 +32,12 @@ from txrealtime.cluster.messages import (
     Reply,
     Tell,
 )
-from txrealtime.cluster.native import UID_LENGTH, NativeDialect
+from txrealtime.cluster.dialects.native import UID_LENGTH, NativeDialect
+from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.presence import Presence
-from txrealtime.cluster.reach import Reach
-from txrealtime.cluster.reception import Reception
+from txrealtime.cluster.questions import Inquiries, Question
+from txrealtime.cluster.remote import Reach
+from txrealtime.cluster.requests import Reception
 from txrealtime.errors import BusError, PacketError
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.namespaces import Directory
@@ -111,8 +111,8 @@ class Cluster:
         Take part in a cluster, from the next :meth:`start` on.
 
         :param bus: what carries the messages, or the URL of it, which may also say what dialect is
-            spoken: see :func:`~txrealtime.cluster.bus.busFromURL` and
-            :mod:`~txrealtime.cluster.dialects`.
+            spoken: see :func:`~txrealtime.cluster.bus.url.busFromURL` and
+            :mod:`~txrealtime.cluster.dialects.choice`.
         :param language: the dialect, where there is no URL to say it.
         :raises ValueError: for a URL that is none, or for which something is not installed.
         """
@@ -202,7 +202,7 @@ class Cluster:
     def status(self) -> str:
         """
         ``alone`` without a bus; else the state of the link, ``connecting``, ``ready``, ``deaf`` or
-        ``stopped``: see :class:`~txrealtime.cluster.link.LinkStatus`.
+        ``stopped``: see :class:`~txrealtime.cluster.link.link.LinkStatus`.
         """
         if self._bus is None:
             return "alone"

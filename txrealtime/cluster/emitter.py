@@ -22,12 +22,12 @@ from typing import Any, Generic, Protocol, TypeVar
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.python.failure import Failure
 
-from txrealtime.cluster.blocking import publisherFromURL
-from txrealtime.cluster.bus import busFromURL
-from txrealtime.cluster.dialects import Language
-from txrealtime.cluster.messages import Disconnect, Emit, Join, Leave, Message, Target
-from txrealtime.cluster.native import UID_LENGTH
-from txrealtime.cluster.publishing import Publishing
+from txrealtime.cluster.bus.blocking import publisherFromURL
+from txrealtime.cluster.bus.url import busFromURL
+from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.messages import Disconnect, Emit, Join, Leave, Message, Target
+from txrealtime.cluster.dialects.native import UID_LENGTH
+from txrealtime.cluster.link.oneway import Publishing
 from txrealtime.engineio import packet as engineio
 from txrealtime.socketio.audience import checkRooms
 from txrealtime.socketio.packet import IParser, JSONParser, Packet, PacketType, checkName

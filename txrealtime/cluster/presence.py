@@ -12,7 +12,7 @@ from typing import Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from txrealtime.cluster.messages import Alive, Gone
+from txrealtime.cluster.dialects.messages import Alive, Gone
 
 __all__ = ["Presence"]
 

@@ -21,7 +21,7 @@ from twisted import copyright
 from twisted.python import usage
 
 from txrealtime._version import __version__
-from txrealtime.cluster.dialects import Language
+from txrealtime.cluster.dialects.choice import Language
 from txrealtime.server import Settings
 
 __all__ = ["Options", "StartupError"]

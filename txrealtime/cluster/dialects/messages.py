@@ -1,7 +1,7 @@
 """
 What servers say to one another, whatever the wire form.
 
-A :class:`~txrealtime.cluster.dialect.Dialect` writes these as bytes and reads them.  What it
+A :class:`~txrealtime.cluster.dialects.interfaces.Dialect` writes these as bytes and reads them.  What it
 has read is of the right types and sizes, and no more: whether there is such a namespace, room
 or question is for the :class:`~txrealtime.cluster.cluster.Cluster` to find out.
 """

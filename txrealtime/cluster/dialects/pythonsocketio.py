@@ -8,7 +8,7 @@ earlier ones sent was pickled, and is ignored).
 It has less than ours.  Events go to everybody, to rooms, or to rooms without some sockets, but cannot
 leave out rooms; sockets join, leave and are disconnected one by one, or a whole room is closed; one
 socket can be asked, a room cannot.  Nobody can be fetched, and servers neither talk to each other nor
-know each other.  What is not there raises :exc:`~txrealtime.cluster.dialect.Unsupported`.
+know each other.  What is not there raises :exc:`~txrealtime.cluster.dialects.interfaces.Unsupported`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
-from txrealtime.cluster.dialect import Answerers, Topic, Unsupported
-from txrealtime.cluster.messages import (
+from txrealtime.cluster.dialects.interfaces import Answerers, Topic, Unsupported
+from txrealtime.cluster.dialects.messages import (
     Ask,
     Disconnect,
     Emit,

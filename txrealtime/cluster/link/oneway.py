@@ -1,5 +1,5 @@
 """
-Publishing without a :class:`~txrealtime.cluster.link.Link`: who hears nothing has no need of one.
+Publishing without a :class:`~txrealtime.cluster.link.link.Link`: who hears nothing has no need of one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner
+from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner
 from txrealtime.errors import BusError
 
 __all__ = ["Publishing"]

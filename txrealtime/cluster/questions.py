@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from txrealtime.cluster.messages import Reply
+from txrealtime.cluster.dialects.messages import Reply
 from txrealtime.errors import AckTimeout
 from txrealtime.socketio.audience import Person
 

@@ -41,8 +41,8 @@ from hashlib import sha256
 from time import monotonic
 from typing import Any, Final
 
-from txrealtime.cluster.dialect import Answerers, Topic
-from txrealtime.cluster.messages import (
+from txrealtime.cluster.dialects.interfaces import Answerers, Topic
+from txrealtime.cluster.dialects.messages import (
     Alive,
     Ask,
     Disconnect,

@@ -18,10 +18,10 @@ from time import monotonic
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from txrealtime.cluster.address import Address, splitURL
-from txrealtime.cluster.dialect import Dialect
-from txrealtime.cluster.native import NativeDialect
-from txrealtime.cluster.pythonsocketio import PythonSocketIODialect
+from txrealtime.cluster.bus.address import Address, splitURL
+from txrealtime.cluster.dialects.interfaces import Dialect
+from txrealtime.cluster.dialects.native import NativeDialect
+from txrealtime.cluster.dialects.pythonsocketio import PythonSocketIODialect
 from txrealtime.socketio.namespaces import Directory
 
 __all__ = ["Language"]
@@ -51,7 +51,7 @@ class Language:
         """
         What the URL of a bus says.
 
-        :return: that, and the URL without it, for :func:`~txrealtime.cluster.bus.busFromURL`.
+        :return: that, and the URL without it, for :func:`~txrealtime.cluster.bus.url.busFromURL`.
         :raises ValueError: for an unknown dialect, a field that it does not have, or what is no URL.
         """
         bare = url.partition("?")[0]
@@ -98,7 +98,7 @@ class Language:
         if self.dialect == "python-socketio":
             return PythonSocketIODialect(uid, self.key)
         try:
-            from txrealtime.cluster.node import NodeDialect
+            from txrealtime.cluster.dialects.nodejs import NodeDialect
         except ModuleNotFoundError as error:
             raise ValueError(f"dialect=node: {error}; pip install txrealtime[msgpack]") from None
         return NodeDialect(uid, self.key, directory)

@@ -2,7 +2,7 @@
 The bus over RabbitMQ, or another broker of AMQP 0-9-1.
 
 The only importer of pika's adapter for Twisted.  Each subscriber has a queue of its own, which goes with
-its connection, and which is bound to what :mod:`~txrealtime.cluster.exchanges` says of a topic.
+its connection, and which is bound to what :mod:`~txrealtime.cluster.bus.exchanges` says of a topic.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txrealtime.cluster.address import Address
-from txrealtime.cluster.exchanges import EXCHANGE, HEARTBEAT, route
-from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
+from txrealtime.cluster.bus.address import Address
+from txrealtime.cluster.bus.exchanges import EXCHANGE, HEARTBEAT, route
+from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
 from txrealtime.errors import BusError
 
 __all__ = ["AMQPBus"]

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner
-from txrealtime.cluster.journal import Journal
-from txrealtime.cluster.line import Backoff, Line
+from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner
+from txrealtime.cluster.link.counts import Journal
+from txrealtime.cluster.link.reconnecting import Backoff, Line
 
 __all__ = ["Outgoing"]
 

@@ -20,8 +20,8 @@ from pika import (  # type: ignore[import-untyped]
 )
 from pika.exceptions import AMQPError  # type: ignore[import-untyped]
 
-from txrealtime.cluster.address import Address
-from txrealtime.cluster.exchanges import EXCHANGE, HEARTBEAT, route
+from txrealtime.cluster.bus.address import Address
+from txrealtime.cluster.bus.exchanges import EXCHANGE, HEARTBEAT, route
 from txrealtime.errors import BusError
 
 __all__ = ["BlockingAMQP"]
@@ -29,7 +29,7 @@ __all__ = ["BlockingAMQP"]
 
 class BlockingAMQP:
     """
-    A connection that blocks, made when it is needed: see :mod:`~txrealtime.cluster.blocking`.
+    A connection that blocks, made when it is needed: see :mod:`~txrealtime.cluster.bus.blocking`.
 
     :param address: of a scheme that begins with ``amqp``.
     :param fanout: topics that are fanout exchanges.

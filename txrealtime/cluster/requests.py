@@ -16,7 +16,17 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txrealtime.cluster.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Reply, Target, Tell
+from txrealtime.cluster.dialects.messages import (
+    Ask,
+    Disconnect,
+    Emit,
+    Fetch,
+    Join,
+    Leave,
+    Reply,
+    Target,
+    Tell,
+)
 from txrealtime.errors import Disconnected, LimitExceeded, PacketError
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import Handler, run

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from txrealtime.cluster.inquiry import Question
-from txrealtime.cluster.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Target
+from txrealtime.cluster.dialects.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Target
+from txrealtime.cluster.questions import Question
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import BusError
 from txrealtime.socketio.audience import Audience, Person

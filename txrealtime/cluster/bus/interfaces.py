@@ -1,7 +1,7 @@
 """
 What carries the messages of servers to one another: a broker with topics.
 
-A bus only opens connections, each once.  :class:`~txrealtime.cluster.link.Link` opens them again,
+A bus only opens connections, each once.  :class:`~txrealtime.cluster.link.link.Link` opens them again,
 subscribes again, and knows what was lost.
 """
 

@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from txrealtime.cluster.incoming import Incoming, Receiver
-from txrealtime.cluster.interfaces import IBus, Subscription
-from txrealtime.cluster.journal import Counts, Journal
-from txrealtime.cluster.line import Backoff
-from txrealtime.cluster.outgoing import Outgoing
+from txrealtime.cluster.bus.interfaces import IBus, Subscription
+from txrealtime.cluster.link.counts import Counts, Journal
+from txrealtime.cluster.link.incoming import Incoming, Receiver
+from txrealtime.cluster.link.outgoing import Outgoing
+from txrealtime.cluster.link.reconnecting import Backoff
 from txrealtime.errors import BusError
 
 __all__ = ["Link", "LinkStatus"]

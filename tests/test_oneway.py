@@ -14,20 +14,20 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import requirePart
-from txrealtime.cluster import publishing
-from txrealtime.cluster.address import Address
-from txrealtime.cluster.bus import MemoryBus, MemoryHub
-from txrealtime.cluster.publishing import Publishing
+from txrealtime.cluster.bus.address import Address
+from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
+from txrealtime.cluster.link import oneway as publishing
+from txrealtime.cluster.link.oneway import Publishing
 from txrealtime.errors import BusError
 
 try:
-    from txrealtime.cluster import redis
+    from txrealtime.cluster.bus import redis
 except ImportError:
     redis = None
 try:
     from pika.exceptions import AMQPError, NackError  # type: ignore[import-untyped]
 
-    from txrealtime.cluster import amqp
+    from txrealtime.cluster.bus import amqp
 except ImportError:
     amqp = None
 

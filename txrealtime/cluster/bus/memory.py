@@ -1,56 +1,21 @@
 """
-Message brokers: the one at a URL, and one in memory for tests, which is the reference for the others.
+A broker in memory, for tests: the reference for all others.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from txrealtime.cluster.address import Address
-from txrealtime.cluster.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
+from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
 from txrealtime.errors import BusError
 
-__all__ = ["IBus", "MemoryBus", "MemoryHub", "busFromURL"]
-
-
-def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
-    """
-    The bus at a URL.
-
-    ``redis://[user:password@]host[:port][/db]``
-        Redis; ``rediss://`` over TLS, ``redis+unix://[user:password@]/path/of/socket`` without TCP.
-    ``redis+sentinel://[user:password@]host[:port][,host[:port]...][/db]/service``
-        The master of a service that Redis Sentinel watches.
-    ``amqp://[user:password@]host[:port][/vhost]``
-        RabbitMQ; ``amqps://`` over TLS.
-
-    With TLS, ``?ssl_ca_certs=FILE`` says which authorities to trust instead of the system's, and
-    ``ssl_certfile`` and ``ssl_keyfile`` what to show to the broker.
-
-    :param fanout: topics that are fanout exchanges of their own name, if this is RabbitMQ; the
-        others are routing keys of one exchange.
-    :raises ValueError: when it is no such URL, or what it takes is not installed.
-    """
-    address = Address.fromURL(url)
-    try:
-        if address.scheme.startswith("redis"):
-            from txrealtime.cluster.redis import RedisBus
-
-            return RedisBus(address)
-        from txrealtime.cluster.amqp import AMQPBus
-
-        return AMQPBus(address, fanout)
-    except ImportError as error:
-        extra = "amqp" if address.scheme.startswith("amqp") else "redis"
-        raise ValueError(
-            f"{address.scheme}:// needs what is not installed ({error}): pip install txrealtime[{extra}]"
-        ) from error
+__all__ = ["MemoryBus", "MemoryHub"]
 
 
 class MemoryHub:

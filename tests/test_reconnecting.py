@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txrealtime.cluster.line import Backoff, Line
+from txrealtime.cluster.link.reconnecting import Backoff, Line
 from txrealtime.errors import BusError
 
 

@@ -1,9 +1,9 @@
 """
 What a wire form of the servers' messages has to provide.
 
-There are three: ours (:mod:`~txrealtime.cluster.native`), the one of python-socketio
-(:mod:`~txrealtime.cluster.pythonsocketio`) and the one of Node's Redis adapter
-(:mod:`~txrealtime.cluster.node`).
+There are three: ours (:mod:`~txrealtime.cluster.dialects.native`), the one of python-socketio
+(:mod:`~txrealtime.cluster.dialects.pythonsocketio`) and the one of Node's Redis adapter
+(:mod:`~txrealtime.cluster.dialects.nodejs`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from txrealtime.cluster.messages import Ask, Fetch, Message, Tell
+from txrealtime.cluster.dialects.messages import Ask, Fetch, Message, Tell
 from txrealtime.errors import BusError
 
 __all__ = ["Answerers", "Dialect", "Topic", "Unsupported"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Protocol
 
-from txrealtime.cluster.address import Address
+from txrealtime.cluster.bus.address import Address
 from txrealtime.errors import BusError
 
 __all__ = ["BlockingPublisher", "publisherFromURL"]
@@ -31,7 +31,7 @@ class BlockingPublisher(Protocol):
 
 def publisherFromURL(url: str, fanout: Collection[str], timeout: float) -> BlockingPublisher:
     """
-    What publishes to the bus at a URL: see :func:`~txrealtime.cluster.bus.busFromURL`.
+    What publishes to the bus at a URL: see :func:`~txrealtime.cluster.bus.url.busFromURL`.
 
     :param fanout: as there.
     :param timeout: seconds that the broker has to answer.
@@ -41,7 +41,7 @@ def publisherFromURL(url: str, fanout: Collection[str], timeout: float) -> Block
     extra = "amqp" if address.scheme.startswith("amqp") else "emitter"
     try:
         if extra == "amqp":
-            from txrealtime.cluster.amqpblocking import BlockingAMQP
+            from txrealtime.cluster.bus.amqpblocking import BlockingAMQP
 
             return BlockingAMQP(address, fanout, timeout)
         return _Redis(address, url, timeout)

@@ -25,8 +25,8 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, Final
 
-from txrealtime.cluster.dialect import Answerers, Topic
-from txrealtime.cluster.messages import (
+from txrealtime.cluster.dialects.interfaces import Answerers, Topic
+from txrealtime.cluster.dialects.messages import (
     Ask,
     Disconnect,
     Emit,

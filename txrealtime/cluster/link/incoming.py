@@ -12,9 +12,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txrealtime.cluster.interfaces import IBus, ISubscriber, Subscription
-from txrealtime.cluster.journal import Journal
-from txrealtime.cluster.line import Backoff, Line
+from txrealtime.cluster.bus.interfaces import IBus, ISubscriber, Subscription
+from txrealtime.cluster.link.counts import Journal
+from txrealtime.cluster.link.reconnecting import Backoff, Line
 from txrealtime.errors import BusError
 
 __all__ = ["Incoming", "Receiver"]

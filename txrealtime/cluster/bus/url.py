@@ -1,0 +1,46 @@
+"""
+The bus that a URL names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from txrealtime.cluster.bus.address import Address
+from txrealtime.cluster.bus.interfaces import IBus
+
+__all__ = ["busFromURL"]
+
+
+def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
+    """
+    The bus at a URL.
+
+    ``redis://[user:password@]host[:port][/db]``
+        Redis; ``rediss://`` over TLS, ``redis+unix://[user:password@]/path/of/socket`` without TCP.
+    ``redis+sentinel://[user:password@]host[:port][,host[:port]...][/db]/service``
+        The master of a service that Redis Sentinel watches.
+    ``amqp://[user:password@]host[:port][/vhost]``
+        RabbitMQ; ``amqps://`` over TLS.
+
+    With TLS, ``?ssl_ca_certs=FILE`` says which authorities to trust instead of the system's, and
+    ``ssl_certfile`` and ``ssl_keyfile`` what to show to the broker.
+
+    :param fanout: topics that are fanout exchanges of their own name, if this is RabbitMQ; the
+        others are routing keys of one exchange.
+    :raises ValueError: when it is no such URL, or what it takes is not installed.
+    """
+    address = Address.fromURL(url)
+    try:
+        if address.scheme.startswith("redis"):
+            from txrealtime.cluster.bus.redis import RedisBus
+
+            return RedisBus(address)
+        from txrealtime.cluster.bus.amqp import AMQPBus
+
+        return AMQPBus(address, fanout)
+    except ImportError as error:
+        extra = "amqp" if address.scheme.startswith("amqp") else "redis"
+        raise ValueError(
+            f"{address.scheme}:// needs what is not installed ({error}): pip install txrealtime[{extra}]"
+        ) from error
