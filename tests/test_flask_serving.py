@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import makeCertificate
 from txrealtime.flask import SocketIO
-from txrealtime.flask.place import Place, takeTLS
+from txrealtime.flask.listening import Place, takeTLS
 
 
 def sent(context: Any) -> list[bytes]:

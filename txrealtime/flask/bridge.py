@@ -29,11 +29,11 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import ConnectionRejected
 from txrealtime.flask.contexts import Visit, environOf, inContext
-from txrealtime.flask.handlers import ANY, Handlers, Route
+from txrealtime.flask.copies import snapshot
 from txrealtime.flask.jsonmodule import JSONModule
 from txrealtime.flask.options import Configuration
+from txrealtime.flask.routes import ANY, Handlers, Route
 from txrealtime.flask.server import BridgedServer
-from txrealtime.flask.snapshot import snapshot
 from txrealtime.pool import Jobs
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.packet import Packet

@@ -26,8 +26,8 @@ from twisted.logger import (
 )
 from twisted.web.resource import IResource
 
+from txrealtime.flask.listening import Place, takeTLS
 from txrealtime.flask.options import warning
-from txrealtime.flask.place import Place, takeTLS
 from txrealtime.service import Listener, RealtimeService
 from txrealtime.service.wsgi import Views
 

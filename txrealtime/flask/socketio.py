@@ -16,12 +16,12 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from txrealtime.flask.bridge import Bridge
-from txrealtime.flask.handlers import Handlers, methodsOf
-from txrealtime.flask.inside import Inside
 from txrealtime.flask.names import roomNames
 from txrealtime.flask.namespace import Namespace
 from txrealtime.flask.options import configured, warning
-from txrealtime.flask.outside import Outside
+from txrealtime.flask.queuesender import Outside
+from txrealtime.flask.routes import Handlers, methodsOf
+from txrealtime.flask.sender import Inside
 from txrealtime.flask.server import BridgedServer
 from txrealtime.flask.serving import Signpost, refuseFlaskRun, rootOf, run, stop
 from txrealtime.pool import Threads

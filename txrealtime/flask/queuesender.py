@@ -19,7 +19,7 @@ __all__ = ["Outside"]
 
 class Outside:
     """
-    What :class:`~txrealtime.flask.inside.Inside` does, as far as it goes without clients.
+    What :class:`~txrealtime.flask.sender.Inside` does, as far as it goes without clients.
 
     :param bus: the URL of the servers' bus.
     :param app: the application, if there is one.
