@@ -16,7 +16,7 @@ from twisted.application.service import Application
 
 from txrealtime import chat
 from txrealtime.engineio.http.site import Beside
-from txrealtime.service.health import Health
+from txrealtime.monitor.health import Health
 
 application = Application("chat")
 

@@ -18,7 +18,8 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from tests.examples import given, settings, st
 from tests.support import ROOT
-from txrealtime import ConnectionRejected, Server, Settings, chat
+from txrealtime import ConnectionRejected, Server, Settings
+from txrealtime.chat import chat, pages
 from txrealtime.testing import Client, makeServer
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
@@ -336,12 +337,12 @@ class PageTests(SynchronousTestCase):
         return folder
 
     def test_index(self) -> None:
-        request, body = self.get(chat.page(), "")
+        request, body = self.get(pages.page(), "")
         self.assertEqual(self.header(request, "content-type"), ["text/html; charset=utf-8"])
         self.assertIn(b'data-path="/socket.io"', body)
 
     def test_whereTheServerListens(self) -> None:
-        _, body = self.get(chat.page(path='/a"b/'), "")
+        _, body = self.get(pages.page(path='/a"b/'), "")
         self.assertIn(b"data-path='/a\"b/'", body)
 
     def test_files(self) -> None:
@@ -350,22 +351,22 @@ class PageTests(SynchronousTestCase):
             ("chat.css", "text/css"),
             ("favicon.svg", "image/svg+xml"),
         ):
-            request, body = self.get(chat.page(), name)
+            request, body = self.get(pages.page(), name)
             self.assertIn(kind, self.header(request, "content-type")[0])
-            self.assertEqual(body, (chat.STATIC / name).read_bytes())
+            self.assertEqual(body, (pages.STATIC / name).read_bytes())
 
     def test_clientFromAFolderAbove(self) -> None:
         """
         The client that npm installed is handed out, also in a folder below.
         """
         folder = self.folder()
-        installed = folder / chat.CLIENT
+        installed = folder / pages.CLIENT
         installed.parent.mkdir(parents=True)
         installed.write_bytes(b"/* the client */")
         below = folder / "below"
         below.mkdir()
         os.chdir(below)
-        request, body = self.get(chat.page(), "socket.io.min.js")
+        request, body = self.get(pages.page(), "socket.io.min.js")
         self.assertEqual(body, b"/* the client */")
         self.assertEqual(self.header(request, "content-type"), ["text/javascript"])
 
@@ -373,19 +374,19 @@ class PageTests(SynchronousTestCase):
         folder = self.folder()
         (folder / "mine.js").write_bytes(b"/* mine */")
         self.patch(os, "environ", {"TXREALTIME_CLIENT": str(folder / "mine.js")})
-        self.assertEqual(self.get(chat.page(), "socket.io.min.js")[1], b"/* mine */")
+        self.assertEqual(self.get(pages.page(), "socket.io.min.js")[1], b"/* mine */")
         (folder / "other.js").write_bytes(b"/* other */")
-        self.assertEqual(self.get(chat.page("other.js"), "socket.io.min.js")[1], b"/* other */")
+        self.assertEqual(self.get(pages.page("other.js"), "socket.io.min.js")[1], b"/* other */")
 
     def test_clientFromTheNetwork(self) -> None:
         """
         Where no client is installed, the browser is sent to a CDN that the page's security policy names.
         """
         self.patch(os, "environ", {"TXREALTIME_CLIENT": str(self.folder() / "absent.js")})
-        request, _ = self.get(chat.page(), "socket.io.min.js")
+        request, _ = self.get(pages.page(), "socket.io.min.js")
         self.assertEqual(request.responseCode, 302)
         [location] = self.header(request, "location")
-        _, body = self.get(chat.page(), "")
+        _, body = self.get(pages.page(), "")
         self.assertIn(location.encode().rpartition(b"/npm/")[0], body)
 
 

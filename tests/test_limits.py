@@ -14,7 +14,7 @@ from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.limits import Tally, networkOf
 from txrealtime.errors import ConnectionRejected, LimitExceeded
-from txrealtime.service import _Shortage
+from txrealtime.service.listener import _Shortage
 
 
 def warned(events: list[LogEvent]) -> list[str]:

@@ -32,9 +32,9 @@ from zope.interface import implementer
 import txrealtime.service
 from tests.support import ROOT
 from txrealtime import Server, Settings
-from txrealtime.service import Options, RealtimeService, StartupError, makeService
+from txrealtime.monitor.health import Health
+from txrealtime.service import Options, RealtimeService, StartupError, listener, makeService
 from txrealtime.service.application import Folder, load, rootOf, serverOf
-from txrealtime.service.health import Health
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
@@ -586,7 +586,7 @@ class ServiceTests(RunningTestCase):
     def test_cannotListenAfterAll(self) -> None:
         """An endpoint of a plugin may find out later."""
         endpoint = SlowEndpoint()
-        self.patch(txrealtime.service, "serverFromString", lambda *_: endpoint)
+        self.patch(listener, "serverFromString", lambda *_: endpoint)
         self.patch(sys, "__stderr__", StringIO())
         self.reactor.run()
         self.start("slow:1")
@@ -596,7 +596,7 @@ class ServiceTests(RunningTestCase):
 
     def test_stoppedBeforeItListens(self) -> None:
         endpoint = SlowEndpoint()
-        self.patch(txrealtime.service, "serverFromString", lambda *_: endpoint)
+        self.patch(listener, "serverFromString", lambda *_: endpoint)
         service = self.start("slow:1")
         stopped = service.stopService()
         self.reactor.advance(0)

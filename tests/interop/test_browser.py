@@ -25,14 +25,14 @@ from tests.interop.browser import (
     webdriver,
 )
 from tests.support import ROOT, requirePart
-from txrealtime import chat
+from txrealtime.chat import chat, pages
 
 
 class ChatPageTests(SynchronousTestCase):
     def setUp(self) -> None:
         requirePart(webdriver, "selenium is not installed")
         requirePart(CHROMIUM and CHROMEDRIVER, "no chromium, or no chromedriver (Debian: chromium-driver)")
-        requirePart((ROOT / chat.CLIENT).exists(), "no socket.io-client in node_modules")
+        requirePart((ROOT / pages.CLIENT).exists(), "no socket.io-client in node_modules")
         self.server = ChatServer(Path(self.mktemp()).resolve())
         self.addCleanup(lambda: self.assertNotIn("Traceback", self.server.stop()))
         self.server.start()

@@ -16,8 +16,8 @@ from twisted.web.static import File
 
 from txrealtime import chat
 from txrealtime.engineio.http.site import Beside
+from txrealtime.monitor.health import Health
 from txrealtime.server import IApplication, Server
-from txrealtime.service.health import Health
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.packet import IParser, JSONParser

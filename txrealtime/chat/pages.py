@@ -1,0 +1,48 @@
+"""
+The page of the chat.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+from twisted.web.static import Data, File
+from twisted.web.util import Redirect
+
+__all__ = ["page"]
+
+STATIC = Path(__file__).with_name("static")
+CLIENT = Path("node_modules/socket.io-client/dist/socket.io.min.js")
+CDN = b"https://cdn.jsdelivr.net/npm/socket.io-client@4.8.4/dist/socket.io.min.js"
+
+
+def installedClient() -> Path | None:
+    """
+    The JavaScript client: the file that TXREALTIME_CLIENT names in the environment, else the one in the
+    ``node_modules`` of the current folder or of the nearest one above it.
+    """
+    named = os.environ.get("TXREALTIME_CLIENT")
+    folder = Path.cwd()
+    candidates = [Path(named)] if named else [above / CLIENT for above in (folder, *folder.parents)]
+    return next(filter(Path.exists, candidates), None)
+
+
+def page(client: str | None = None, path: str = "/socket.io") -> File:
+    """
+    The page of the chat, to stand at the root of a site; the server's resource may become a child of it.
+
+    :param client: the file ``socket.io.min.js`` to hand out instead of `installedClient`; where there is
+        neither, the browser is sent to a CDN.
+    :param path: where the server listens, for the page to connect there.
+    """
+    root = File(str(STATIC))
+    index = (STATIC / "index.html").read_bytes()
+    root.putChild(
+        b"", Data(index.replace(b'"/socket.io"', quoteattr(path).encode()), "text/html; charset=utf-8")
+    )
+    found = client or installedClient()
+    script = File(str(found), "text/javascript") if found else Redirect(CDN)
+    root.putChild(b"socket.io.min.js", script)
+    return root

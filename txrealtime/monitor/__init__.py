@@ -1,0 +1,3 @@
+"""
+See inside a running server.
+"""
