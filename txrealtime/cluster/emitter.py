@@ -29,8 +29,8 @@ from txrealtime.cluster.dialects.messages import Disconnect, Emit, Join, Leave, 
 from txrealtime.cluster.dialects.native import UID_LENGTH
 from txrealtime.cluster.link.oneway import Publishing
 from txrealtime.engineio import packet as engineio
-from txrealtime.socketio.audience import checkRooms
 from txrealtime.socketio.packet import IParser, JSONParser, Packet, PacketType, checkName
+from txrealtime.socketio.rooms import checkRooms
 
 __all__ = ["DeferredEmitter", "Emitter", "Receivers"]
 

@@ -1,14 +1,12 @@
 """
-Rooms, and the audiences chosen from them.
+Audiences: sockets chosen by rooms, and what can be done to all of them.
 
-:class:`Rooms` says who is where on this server.  An :class:`Audience` is a choice of
-sockets, by rooms and exceptions, with the things that can be done to all of them: here, and
-where there are other servers, there too.
+An :class:`Audience` acts on this server and, where there are others, on those too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -20,123 +18,13 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.errors import AckTimeout, BusError, Disconnected, LimitExceeded
 from txrealtime.socketio.acks import acked, gathered, late
 from txrealtime.socketio.packet import Packet, PacketType, checkName
+from txrealtime.socketio.rooms import checkRooms
 
 if TYPE_CHECKING:
     from txrealtime.socketio.namespace import Namespace
     from txrealtime.socketio.sockets import Socket
 
-__all__ = ["Audience", "Person", "Rooms"]
-
-
-class Rooms:
-    """
-    Who is where in one namespace.
-
-    A room exists while somebody is in it.  Each socket is also alone in the room that is
-    named by its id, which is not stored.
-    """
-
-    __slots__ = ("_members", "_sockets", "watch")
-
-    def __init__(self) -> None:
-        self.watch: Callable[[str, bool], object] | None = None
-        """Told the name of each room, a socket's own too, that comes to exist or no longer does."""
-        self._sockets: dict[str, Socket] = {}
-        # Dictionaries for sets that keep their order.
-        self._members: dict[str, dict[Socket, None]] = {}
-
-    def __contains__(self, room: str) -> bool:
-        return room in self._members or room in self._sockets
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._members))
-
-    @property
-    def isEmpty(self) -> bool:
-        """Whether nobody is here."""
-        return not self._sockets
-
-    def watchedBy(self, watch: Callable[[str, bool], object]) -> None:
-        """Tell somebody of the rooms that there are, and of each change from now on: see :attr:`watch`."""
-        self.watch = watch
-        for room in (*self._members, *self._sockets):
-            watch(room, True)
-
-    def add(self, socket: Socket) -> None:
-        """Let a socket in, to the room of its own."""
-        isNew = socket.id not in self._sockets
-        self._sockets[socket.id] = socket
-        if isNew and self.watch is not None:
-            self.watch(socket.id, True)
-
-    def remove(self, socket: Socket) -> None:
-        """Take a socket out of all its rooms."""
-        for room in list(socket.joined):
-            self.leave(socket, room)
-        # In protocol 4, one that was admitted late can meet its successor under the same id.
-        if self._sockets.get(socket.id) is socket:
-            del self._sockets[socket.id]
-            if self.watch is not None:
-                self.watch(socket.id, False)
-
-    def join(self, socket: Socket, room: str) -> None:
-        """
-        Put a socket into a room.
-
-        :raises ValueError: when it is another socket's own room.
-        """
-        if room == socket.id:
-            return
-        if room in self._sockets:
-            raise ValueError(f"room {room!r} is another socket's own: nobody else can join it")
-        members = self._members.get(room)
-        if members is None:
-            members = self._members[room] = {}
-            if self.watch is not None:
-                self.watch(room, True)
-        members[socket] = None
-        socket.joined.add(room)
-
-    def leave(self, socket: Socket, room: str) -> None:
-        """Take a socket out of a room, if it is there."""
-        members = self._members.get(room)
-        if members is not None:
-            members.pop(socket, None)
-            if not members:
-                del self._members[room]
-                if self.watch is not None:
-                    self.watch(room, False)
-        socket.joined.discard(room)
-
-    def find(self, id: str) -> Socket | None:
-        """The socket with an id."""
-        return self._sockets.get(id)
-
-    def members(self, room: str) -> Iterable[Socket]:
-        """The sockets in a room."""
-        members = self._members.get(room)
-        if members is not None:
-            return members
-        socket = self._sockets.get(room)
-        return () if socket is None else (socket,)
-
-    def select(self, rooms: Sequence[str] | None, excluded: Iterable[str]) -> list[Socket]:
-        """
-        The sockets in any of some rooms, each once.
-
-        :param rooms: ``None`` for everybody.
-        :param excluded: rooms whose members are left out.
-        """
-        if rooms is None:
-            chosen = list(self._sockets.values())
-        elif len(rooms) == 1:
-            chosen = list(self.members(rooms[0]))
-        else:
-            chosen = list(dict.fromkeys(socket for room in rooms for socket in self.members(room)))
-        if excluded:
-            absent = {socket for room in excluded for socket in self.members(room)}
-            chosen = [socket for socket in chosen if socket not in absent]
-        return chosen
+__all__ = ["Audience", "Person"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,14 +256,3 @@ def _names(rooms: Sequence[str | Socket], method: str) -> tuple[str, ...]:
     names = [room if isinstance(room, str) else getattr(room, "id", room) for room in rooms]
     checkRooms(names)  # type: ignore[arg-type]
     return tuple(names)  # type: ignore[arg-type]
-
-
-def checkRooms(rooms: Sequence[str]) -> None:
-    """
-    :raises TypeError: when the name of a room is not a string.
-    """
-    for room in rooms:
-        if not isinstance(room, str):
-            raise TypeError(
-                f"a room is named by a str, not by {room!r}; several are given as several arguments"
-            )

@@ -21,10 +21,11 @@ from twisted.python.failure import Failure
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import ArgumentsMismatch, Disconnected
-from txrealtime.socketio.audience import Audience, Person, Rooms
+from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.packet import RESERVED, Packet
 from txrealtime.socketio.peers import Peers
+from txrealtime.socketio.rooms import Rooms
 
 if TYPE_CHECKING:
     from txrealtime.socketio.sockets import Socket
@@ -105,7 +106,7 @@ class Namespace:
         waits for the Deferred of the one before.  ``None`` for no limit.
     :ivar path: ``/``, ``/chat`` ...; empty until it is mounted on a server.
     :ivar sockets: the sockets admitted on this server, by id.
-    :ivar rooms: who is where, :class:`~txrealtime.socketio.audience.Rooms`.
+    :ivar rooms: who is where, :class:`~txrealtime.socketio.rooms.Rooms`.
     :ivar peers: the other servers, if there may be some.
     """
 

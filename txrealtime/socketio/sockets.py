@@ -19,8 +19,9 @@ from txrealtime.engineio.handshake import Handshake as OpeningHandshake
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import AckTimeout, Disconnected, LimitExceeded
 from txrealtime.socketio.acks import acked, returned
-from txrealtime.socketio.audience import Audience, checkRooms
+from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.packet import Packet, PacketType, checkName
+from txrealtime.socketio.rooms import checkRooms
 
 if TYPE_CHECKING:
     from collections import deque
