@@ -23,7 +23,7 @@ from tests.examples import HealthCheck, given, st
 from tests.examples import settings as hypothesisSettings
 from tests.memory import CLOSE, Exchange, Link, Recorder, WireTestCase
 from txrealtime.engineio.engine import Engine
-from txrealtime.engineio.handshake import Handshake, readHandshake
+from txrealtime.engineio.handshake import OpeningRequest, readHandshake
 from txrealtime.engineio.packet import Packet, PacketType
 from txrealtime.engineio.session import CloseReason, Session, State
 from txrealtime.errors import ConnectionRejected, HandshakeError
@@ -476,11 +476,11 @@ class ShortWayOriginTests(OriginTests):
 class AllowRequestTests(WireTestCase):
     """An application's own say in who may open a session."""
 
-    def asked(self, answer: Any) -> list[Handshake]:
+    def asked(self, answer: Any) -> list[OpeningRequest]:
         """An engine whose application gives this answer; what it was asked."""
-        handshakes: list[Handshake] = []
+        handshakes: list[OpeningRequest] = []
 
-        def allowRequest(handshake: Handshake) -> Any:
+        def allowRequest(handshake: OpeningRequest) -> Any:
             handshakes.append(handshake)
             return answer(handshake) if callable(answer) else answer
 
@@ -504,7 +504,7 @@ class AllowRequestTests(WireTestCase):
             self.assertEqual([handshake.query["token"] for handshake in asked], ["x", "y"])
 
     def test_no(self) -> None:
-        async def refuse(handshake: Handshake) -> bool:
+        async def refuse(handshake: OpeningRequest) -> bool:
             return False
 
         for answer in (False, lambda handshake: succeed(False), refuse):
@@ -512,10 +512,10 @@ class AllowRequestTests(WireTestCase):
             self.assertRefused("Forbidden")
 
     def test_rejected(self) -> None:
-        def reject(handshake: Handshake) -> bool:
+        def reject(handshake: OpeningRequest) -> bool:
             raise ConnectionRejected("who are you?")
 
-        async def rejectLater(handshake: Handshake) -> bool:
+        async def rejectLater(handshake: OpeningRequest) -> bool:
             raise ConnectionRejected("who are you?")
 
         for answer in (reject, rejectLater, lambda handshake: fail(ConnectionRejected("who are you?"))):
@@ -523,7 +523,7 @@ class AllowRequestTests(WireTestCase):
             self.assertRefused("who are you?")
 
     def test_handshakeError(self) -> None:
-        def refuse(handshake: Handshake) -> bool:
+        def refuse(handshake: OpeningRequest) -> bool:
             raise HandshakeError(3, "slow down", 429)
 
         self.asked(refuse)
@@ -532,7 +532,7 @@ class AllowRequestTests(WireTestCase):
     def test_fails(self) -> None:
         """An application that fails lets nobody in, and says nothing of why."""
 
-        async def failLater(handshake: Handshake) -> bool:
+        async def failLater(handshake: OpeningRequest) -> bool:
             raise ZeroDivisionError("secret")
 
         for answer in (lambda handshake: 1 / 0, failLater):

@@ -14,7 +14,7 @@ from flask import Flask
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.errors import AckTimeout
 from txrealtime.flask import (
     ConnectionRefusedError,
@@ -749,7 +749,7 @@ class ContextTests(FlaskTestCase):
 
     def test_behindAProxy(self) -> None:
         """The request is the client's, as the proxy has told it."""
-        handshake = Handshake(
+        handshake = OpeningRequest(
             headers={"host": "10.0.0.1:8000", "x-forwarded-host": "example.org"},
             query={},
             url="/socket.io/?a=1",

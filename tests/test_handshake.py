@@ -9,7 +9,13 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.examples import example, given, st
-from txrealtime.engineio.handshake import Handshake, allowsOrigin, checkOrigin, proxyFilter, readHandshake
+from txrealtime.engineio.handshake import (
+    OpeningRequest,
+    allowsOrigin,
+    checkOrigin,
+    proxyFilter,
+    readHandshake,
+)
 from txrealtime.engineio.settings import Settings
 from txrealtime.errors import HandshakeError
 
@@ -22,7 +28,7 @@ def read(
     peer: str = "192.0.2.7",
     secure: bool = False,
     proxies: tuple[str, ...] = (),
-) -> Handshake:
+) -> OpeningRequest:
     return readHandshake(headers or {}, url, peer, secure, proxyFilter(proxies))
 
 

@@ -18,7 +18,6 @@ it by ``twistd -n realtime --app module:server``.
 
 from txrealtime._version import __version__
 from txrealtime.cluster.emitter import DeferredEmitter, Emitter
-from txrealtime.engineio.handshake import Handshake
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import (
     AckTimeout,
@@ -35,6 +34,7 @@ from txrealtime.errors import (
 )
 from txrealtime.server import Server, Settings
 from txrealtime.socketio.audience import Audience, Person
+from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import Incoming, Namespace, on
 from txrealtime.socketio.packet import IParser
 from txrealtime.socketio.sockets import Socket

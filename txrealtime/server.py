@@ -4,7 +4,7 @@ The server: namespaces and an engine as one service and one resource.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -19,13 +19,14 @@ from zope.interface import Attribute, Interface
 from txrealtime.cluster.bus.interfaces import IBus
 from txrealtime.cluster.cluster import Cluster
 from txrealtime.engineio import settings as engineio
-from txrealtime.engineio.engine import AllowRequest, Engine
+from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.engineio.settings import setting
 from txrealtime.engineio.websocket.transport import WebSocketFactory
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.connection import Connection
+from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Directory, Factory, Where
 from txrealtime.socketio.packet import IParser, JSONParser
@@ -35,6 +36,8 @@ from txrealtime.threads import Crossing, Handover
 __all__ = ["IApplication", "Server", "Settings"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+AllowRequest = Callable[[Handshake], bool | Awaitable[bool | None] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,9 @@ class Server(Service):
     :param path: where it is, in the URL.
     :param parser: another :class:`~txrealtime.socketio.packet.IParser`, which the clients
         must use too.
-    :param allowRequest: see :class:`~txrealtime.engineio.engine.Engine`.
+    :param allowRequest: called with the :class:`~txrealtime.Handshake` of each client before its session is
+        made.  Returning ``False`` or raising :exc:`ConnectionRejected` refuses the client (403); the
+        function may be ``async`` or return a Deferred.
     :param reactor: the clock; the installed reactor by default.
     :param bus: what connects this server with others, or its URL, such as ``redis://localhost``: see
         :doc:`/howto/scale-out`.
@@ -185,7 +190,9 @@ class Server(Service):
     @cached_property
     def engine(self) -> Engine:
         """The Engine.IO server underneath."""
-        return Engine(self._connection, self.settings, self._directory.reactor, self._allowRequest)
+        allowRequest = self._allowRequest
+        asked = None if allowRequest is None else lambda request: allowRequest(Handshake(request))
+        return Engine(self._connection, self.settings, self._directory.reactor, asked)
 
     def _connection(self, session: Session) -> Connection:
         settings = self.settings

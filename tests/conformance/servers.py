@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from txrealtime import AckTimeout, ConnectionRejected, Disconnected, Server
 from txrealtime.engineio.engine import Engine
-from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
@@ -137,7 +137,7 @@ def answer(server: Server) -> None:
 # -- the suite of socket.io-client
 
 
-async def hesitate(handshake: Handshake) -> None:
+async def hesitate(handshake: OpeningRequest) -> None:
     """
     Let everybody in, after a moment: the suite tries a client that does not wait so long.
     """
@@ -300,7 +300,7 @@ class EngineClientServer(Engine):
         settings = Settings(pingInterval=0.5, maxPayload=100)
         super().__init__(self._greet, settings, reactor, self._allow)
 
-    def _allow(self, handshake: Handshake) -> bool:
+    def _allow(self, handshake: OpeningRequest) -> bool:
         return "deny" not in handshake.query
 
     def _greet(self, session: Session) -> EngineClientEcho:

@@ -35,7 +35,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from txrealtime.engineio.handshake import (
-    Handshake,
+    OpeningRequest,
     allowsOrigin,
     checkOrigin,
     proxyFilter,
@@ -61,7 +61,7 @@ __all__ = ["Engine"]
 
 _log = Logger()
 
-AllowRequest = Callable[[Handshake], bool | Awaitable[bool | None] | None]
+AllowRequest = Callable[[OpeningRequest], bool | Awaitable[bool | None] | None]
 
 # 15 bytes from the system's CSPRNG: 120 bits, 20 characters.
 _SID_BYTES: Final = 15
@@ -91,7 +91,7 @@ class Engine:
         :class:`~txrealtime.engineio.session.IReceiver` that owns it.
     :param settings: see :class:`Settings`.
     :param reactor: the clock.
-    :param allowRequest: called with each opening :class:`Handshake`, before a session is
+    :param allowRequest: called with each opening :class:`OpeningRequest`, before a session is
         made.  Returning ``False`` or raising :exc:`ConnectionRejected` refuses it (403); it
         may be ``async`` or return a Deferred.
     :ivar sessions: the sessions by sid, those included that still deliver what was left.
@@ -197,16 +197,16 @@ class Engine:
             _log.failure("a request failed", failure)
             request.respond(INTERNAL_SERVER_ERROR, b'{"code":3,"message":"Internal error"}', JSON)
 
-    def _read(self, request: HTTPRequest) -> Handshake:
+    def _read(self, request: HTTPRequest) -> OpeningRequest:
         return self.readHandshake(request.headers(), request.url, request.peer, request.secure)
 
-    def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> Handshake:
+    def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> OpeningRequest:
         """Read an opening request, with what a trusted proxy says in place of the proxy itself."""
         return readHandshake(headers, url, peer, secure, self.trusts)
 
     # -- sessions ----------------------------------------------------------------
 
-    async def verify(self, handshake: Handshake, transport: str, method: str) -> None:
+    async def verify(self, handshake: OpeningRequest, transport: str, method: str) -> None:
         """
         Whether an opening request may go on.
 
@@ -228,7 +228,7 @@ class Engine:
         await self._askApplication(handshake)
         self._checkServing(handshake)
 
-    def _checkVersion(self, handshake: Handshake) -> None:
+    def _checkVersion(self, handshake: OpeningRequest) -> None:
         if handshake.protocol not in self._versions:
             asked = handshake.query.get("EIO", "3, or none named")
             spoken = " and ".join(map(str, self._versions))
@@ -237,7 +237,7 @@ class Engine:
                 5, f"Unsupported protocol version: EIO={asked[:20]}, this server speaks {spoken}{hint}"
             )
 
-    def _checkServing(self, handshake: Handshake) -> None:
+    def _checkServing(self, handshake: OpeningRequest) -> None:
         if self._closed:
             raise HandshakeError(3, "Bad request: the server is shutting down", SERVICE_UNAVAILABLE)
         if self._tally.isFull:
@@ -245,7 +245,7 @@ class Engine:
         if self._tally.isFullFor(handshake.address):
             raise HandshakeError(3, "Bad request: too many sessions of this address", _TOO_MANY_REQUESTS)
 
-    async def _askApplication(self, handshake: Handshake) -> None:
+    async def _askApplication(self, handshake: OpeningRequest) -> None:
         if self._allowRequest is None:
             return
         try:
@@ -279,7 +279,7 @@ class Engine:
             raise HandshakeError(3, "Bad request: the session was opened with another EIO")
         return session
 
-    async def _openPolling(self, request: HTTPRequest, handshake: Handshake) -> None:
+    async def _openPolling(self, request: HTTPRequest, handshake: OpeningRequest) -> None:
         gone: list[bool] = []
         request.whenLost(lambda: gone.append(True))
         await self.verify(handshake, "polling", request.method)
@@ -297,7 +297,7 @@ class Engine:
             raise HandshakeError(1, "Session ID unknown")
         transport.poll(request)
 
-    def webSocketOpened(self, transport: WebSocketTransport, handshake: Handshake) -> None:
+    def webSocketOpened(self, transport: WebSocketTransport, handshake: OpeningRequest) -> None:
         """A WebSocket has opened: a new session, or one that moves here from polling."""
         sid = handshake.query.get("sid")
         if sid is None:
@@ -313,7 +313,7 @@ class Engine:
         transport.serve(found, _wantsBase64(handshake))
         found.upgrade(transport)
 
-    def _newSession(self, handshake: Handshake, transport: ITransport) -> Session:
+    def _newSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         sid = secrets.token_urlsafe(_SID_BYTES)
         session = Session(
             sid, handshake, _codecFor(handshake), transport, self.settings, self._timers, self._sessionEnded
@@ -323,7 +323,7 @@ class Engine:
             self._tally.add(handshake.address)
         return session
 
-    def openSession(self, handshake: Handshake, transport: ITransport) -> Session:
+    def openSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         """A session on a transport of another kind, for a handshake that :meth:`verify` has let through."""
         session = self._newSession(handshake, transport)
         self._start(session)
@@ -412,7 +412,7 @@ class Engine:
         request.respond(NO_CONTENT, b"")
 
 
-def _codecFor(handshake: Handshake) -> Codec:
+def _codecFor(handshake: OpeningRequest) -> Codec:
     """The version of the protocol that a session begins with, and keeps."""
     if handshake.protocol != 3:
         return EngineIO4()
@@ -421,7 +421,7 @@ def _codecFor(handshake: Handshake) -> Codec:
     return EngineIO3(_wantsBase64(handshake), oldest)
 
 
-def _wantsBase64(handshake: Handshake) -> bool:
+def _wantsBase64(handshake: OpeningRequest) -> bool:
     """Whether binary must travel as text on the transport that this request opens."""
     query = handshake.query
     return query.get("b64", "0") not in ("", "0") or "j" in query

@@ -16,11 +16,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 from txrealtime.errors import HandshakeError
 
-__all__ = ["Handshake", "allowsOrigin", "checkOrigin", "proxyFilter", "readHandshake", "readQuery"]
+__all__ = ["OpeningRequest", "allowsOrigin", "checkOrigin", "proxyFilter", "readHandshake", "readQuery"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handshake:
+class OpeningRequest:
     """
     A client's opening request.
 
@@ -76,7 +76,7 @@ class Handshake:
 
 def readHandshake(
     headers: Mapping[str, str], url: str, peer: str, secure: bool, trusts: Callable[[str], bool]
-) -> Handshake:
+) -> OpeningRequest:
     """
     Read an opening request, with what a trusted proxy says of the client in
     place of what the proxy itself looks like.
@@ -99,7 +99,9 @@ def readHandshake(
                 break
         secure = _forwarded(headers, "proto", "https" if secure else "http", distance).lower() == "https"
         host = _forwarded(headers, "host", host, distance)
-    return Handshake(headers=headers, query=readQuery(url), url=url, address=peer, secure=secure, host=host)
+    return OpeningRequest(
+        headers=headers, query=readQuery(url), url=url, address=peer, secure=secure, host=host
+    )
 
 
 def _forwarded(headers: Mapping[str, str], name: str, default: str, distance: int) -> str:
@@ -151,7 +153,7 @@ def proxyFilter(proxies: tuple[str, ...]) -> Callable[[str], bool]:
     return trusts
 
 
-def allowsOrigin(handshake: Handshake, origins: tuple[str, ...]) -> bool:
+def allowsOrigin(handshake: OpeningRequest, origins: tuple[str, ...]) -> bool:
     """Whether the page that asks may talk to us."""
     origin = handshake.origin
     if origin is None or "*" in origins or origin.lower() in origins:
@@ -159,7 +161,7 @@ def allowsOrigin(handshake: Handshake, origins: tuple[str, ...]) -> bool:
     return _normal(origin) == _normal(handshake.ownOrigin)
 
 
-def checkOrigin(handshake: Handshake, origins: tuple[str, ...]) -> None:
+def checkOrigin(handshake: OpeningRequest, origins: tuple[str, ...]) -> None:
     """
     Refuse a page of a foreign origin, on both transports: a browser asks no
     leave before it opens a WebSocket.

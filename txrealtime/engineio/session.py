@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody
 from txrealtime.engineio.packet import (
@@ -95,7 +95,7 @@ class Session:
     def __init__(
         self,
         sid: str,
-        handshake: Handshake,
+        handshake: OpeningRequest,
         codec: Codec,
         transport: ITransport,
         settings: Settings,

@@ -17,7 +17,7 @@ from flask import Flask
 from flask.ctx import RequestContext
 from flask.sessions import SessionMixin
 
-from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.handshake import OpeningRequest
 
 __all__ = ["ManagedSession", "Visit", "currentEvent", "environOf", "inContext"]
 
@@ -67,7 +67,7 @@ class Visit:
                 self.request = _copyOf(context.request)
 
 
-def environOf(app: Flask, handshake: Handshake) -> dict[str, Any]:
+def environOf(app: Flask, handshake: OpeningRequest) -> dict[str, Any]:
     """The WSGI environment (PEP 3333) of an opening request."""
     path, _, query = handshake.url.partition("?")
     scheme = "https" if handshake.secure else "http"

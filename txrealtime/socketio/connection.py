@@ -25,11 +25,12 @@ from zope.interface import implementer
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
 from txrealtime.socketio.handler import PLAIN
+from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.namespaces import Directory
 from txrealtime.socketio.packet import Packet, PacketType
 from txrealtime.socketio.revisions import dialectOf
-from txrealtime.socketio.sockets import Handshake, Socket
+from txrealtime.socketio.sockets import Socket
 
 __all__ = ["Connection"]
 

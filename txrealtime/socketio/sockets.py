@@ -7,19 +7,18 @@ namespace's handlers, and never through here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
-from txrealtime.engineio.handshake import Handshake as OpeningHandshake
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import AckTimeout, Disconnected, LimitExceeded
 from txrealtime.socketio.acks import acked, returned
 from txrealtime.socketio.audience import Audience
+from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 from txrealtime.socketio.rooms import checkRooms
 
@@ -29,60 +28,7 @@ if TYPE_CHECKING:
     from txrealtime.socketio.connection import Connection
     from txrealtime.socketio.namespace import Namespace
 
-__all__ = ["Handshake", "Socket"]
-
-
-@dataclass(frozen=True, slots=True)
-class Handshake:
-    """
-    How a client came to a namespace: its opening request, and the ``auth`` it sent.
-
-    :ivar request: the Engine.IO handshake, shared by the client's namespaces.
-    :ivar auth: what the client gave as ``auth``: a dictionary, or ``None``.
-    """
-
-    request: OpeningHandshake
-    auth: Any
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The HTTP headers, names in lower case."""
-        return self.request.headers
-
-    @property
-    def query(self) -> Mapping[str, str]:
-        """The fields of the URL's query."""
-        return self.request.query
-
-    @property
-    def cookies(self) -> Mapping[str, str]:
-        """The cookies."""
-        return self.request.cookies
-
-    @property
-    def url(self) -> str:
-        """The path and query."""
-        return self.request.url
-
-    @property
-    def address(self) -> str:
-        """The client's address; behind a trusted proxy, the one it reports."""
-        return self.request.address
-
-    @property
-    def secure(self) -> bool:
-        """Whether the client speaks TLS."""
-        return self.request.secure
-
-    @property
-    def time(self) -> float:
-        """When the request came, in seconds since 1970."""
-        return self.request.time
-
-    @property
-    def protocol(self) -> int:
-        """The Engine.IO protocol that the client speaks."""
-        return self.request.protocol
+__all__ = ["Socket"]
 
 
 class Socket:

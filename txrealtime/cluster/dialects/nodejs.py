@@ -40,11 +40,11 @@ from txrealtime.cluster.dialects.messages import (
 )
 from txrealtime.errors import PacketError
 from txrealtime.socketio.audience import Person
+from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.msgpack import packed, unpacked
 from txrealtime.socketio.namespaces import Directory
 from txrealtime.socketio.packet import Packet, PacketType, checkedData
-from txrealtime.socketio.sockets import Handshake
 
 __all__ = ["NodeDialect"]
 

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ISSLTransport
 from zope.interface import implementer
 
-from txrealtime.engineio.handshake import Handshake
+from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.packet import Packet
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.engineio.settings import Settings
@@ -31,11 +31,13 @@ _CLOSE_CODES: Final = {CloseReason.SHUTTING_DOWN: 1001, CloseReason.PARSE_ERROR:
 class Opener(Protocol):
     """What decides on a WebSocket's opening handshake, and finds its session: the engine."""
 
-    def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> Handshake: ...
+    def readHandshake(
+        self, headers: Mapping[str, str], url: str, peer: str, secure: bool
+    ) -> OpeningRequest: ...
 
-    async def verify(self, handshake: Handshake, transport: str, method: str) -> None: ...
+    async def verify(self, handshake: OpeningRequest, transport: str, method: str) -> None: ...
 
-    def webSocketOpened(self, transport: WebSocketTransport, handshake: Handshake) -> None: ...
+    def webSocketOpened(self, transport: WebSocketTransport, handshake: OpeningRequest) -> None: ...
 
 
 @implementer(ITransport, IPushProducer)
@@ -68,7 +70,7 @@ class WebSocketTransport(FrameProtocol):
         self._over = False
         self._sharesFrames = False
         self._base64 = False
-        self._handshake: Handshake | None = None
+        self._handshake: OpeningRequest | None = None
         # The last PING that came while TCP took no more.
         self._ping: bytes | None = None
 
