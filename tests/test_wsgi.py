@@ -12,6 +12,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
+from txrealtime import Settings
 from txrealtime.service.wsgi import Views
 
 PATIENCE = 30
@@ -62,7 +63,7 @@ class ViewsTests(SynchronousTestCase):
         self.serve(2)
 
     def serve(self, size: int) -> None:
-        self.views = Views(self.reactor, self.application, size, drainTimeout=5)
+        self.views = Views(self.reactor, self.application, size, Settings(drainTimeout=5))
 
     def observe(self, event: Any) -> None:
         if event["log_namespace"] == "txrealtime.pool":

@@ -93,6 +93,9 @@ def environOf(app: Flask, handshake: OpeningRequest) -> dict[str, Any]:
         "flask.app": app,
     }
     for header, value in handshake.headers.items():
+        if "_" in header:
+            # It would be the same key as with "-", and a client could overwrite what a proxy has set.
+            continue
         key = header.upper().replace("-", "_")
         environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
     if handshake.host:

@@ -80,8 +80,7 @@ def refuseFlaskRun(app: Flask) -> None:
 
 def rootOf(socketio: SocketIO, app: Flask, reactor: Any) -> IResource:
     """The application as what is at /, in as many threads as handlers may have."""
-    threads, patience = socketio.bridge.configuration.threads, socketio.realtime.settings.drainTimeout
-    return Views(reactor, app, threads, patience)
+    return Views(reactor, app, socketio.bridge.configuration.threads, socketio.realtime.settings)
 
 
 def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:

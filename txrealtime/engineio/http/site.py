@@ -4,101 +4,29 @@ than any other site could.
 
 They take the short way of :mod:`~txrealtime.engineio.http.fastpath`; and a body too large is
 refused before it has been read, where ``twisted.web`` reads the whole of a request
-before a resource sees it.  All other requests are as in any site.
+before a resource sees it.  A root may keep the bodies of all other requests itself, as
+a WSGI gateway does.  Forms in bodies are parsed when a resource asks for them, and not before.
 """
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES, HTTPChannel, _GenericHTTPChannelProtocol
+from twisted.web.http import HTTPChannel, _GenericHTTPChannelProtocol
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.http.fastpath import EngineChannel
+from txrealtime.engineio.http.measured import Bodies, MeasuredRequest
 from txrealtime.engineio.limits import Tally
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, whenLost
-from txrealtime.engineio.websocket.frames import refusal
-from txrealtime.errors import HandshakeError
 
 __all__ = ["Beside", "EngineSite"]
-
-
-class _MeasuredRequest(Request):
-    """A request whose body must not grow beyond a limit, if it is for an engine."""
-
-    _limit: int | None = None
-    _received = 0
-    _refused = False
-
-    def gotLength(self, length: int | None) -> None:
-        # The path is not given to a request before its body has been read.
-        channel: Any = self.channel
-        # The one of HTTP/1.1, or a stream of HTTP/2.
-        path: bytes = channel._path if isinstance(channel, HTTPChannel) else channel.path
-        site: EngineSite = channel.site
-        if not site.isForEngine(path):
-            super().gotLength(length)  # type: ignore[no-untyped-call]
-            return
-        self._limit = site.engine.settings.maxPayload
-        self.content = BytesIO()
-        if length is not None and length > self._limit:
-            self._refuse()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        if self._limit is not None:
-            self._received += len(data)
-            if self._refused:
-                # The client reads our answer when it has sent its body, and not every client
-                # before: take what it sends and forget it, but not without end.
-                if self._received > 2 * self._limit:
-                    self._hangUp()
-                return
-            if self._received > self._limit:
-                self._refuse()
-                return
-        super().handleContentChunk(data)  # type: ignore[no-untyped-call]
-
-    def _refuse(self) -> None:
-        self._refused = True
-        self.content = BytesIO()
-        if isinstance(self.channel, HTTPChannel):
-            body = self._refusal
-            self.channel.write(
-                b"HTTP/1.1 413 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-                b"Connection: close\r\n\r\n%s" % (RESPONSES[REQUEST_ENTITY_TOO_LARGE], len(body), body)
-            )
-
-    @property
-    def _refusal(self) -> bytes:
-        return refusal(
-            HandshakeError(
-                3, f"the body is larger than maxPayload, {self._limit} bytes", REQUEST_ENTITY_TOO_LARGE
-            )
-        )
-
-    def _hangUp(self) -> None:
-        if isinstance(self.channel, HTTPChannel):
-            self.channel.loseConnection()
-        else:
-            self.channel.abortConnection()  # of HTTP/2, the stream
-
-    def process(self) -> None:
-        if not self._refused:
-            super().process()  # type: ignore[no-untyped-call]
-        elif isinstance(self.channel, HTTPChannel):
-            self.channel.loseConnection()
-        else:
-            self.setResponseCode(REQUEST_ENTITY_TOO_LARGE)
-            self.setHeader(b"content-type", b"application/json")
-            self.write(self._refusal)
-            self.finish()
 
 
 class _GuardedChannel(HTTPChannel):
@@ -128,6 +56,17 @@ class _GuardedChannel(HTTPChannel):
         # It cancels this, and starts it anew when the request has been answered.
         self.setTimeout(self.site.timeOut)  # type: ignore[no-untyped-call]
         super().allContentReceived()  # type: ignore[no-untyped-call]
+
+    def _send100Continue(self) -> None:
+        # Who was refused need not send the body, and has its answer.
+        if not getattr(self.requests[-1], "isRefused", False):
+            super()._send100Continue()  # type: ignore[no-untyped-call]
+
+    def loseConnection(self) -> None:
+        super().loseConnection()  # type: ignore[no-untyped-call]
+        # By itself, twisted.web waits for ever until the client has read the last response.
+        if self._abortingCall is None and self.timeOut:
+            self._abortingCall = self.site.reactor.callLater(self.timeOut, self.forceAbortClient)
 
     def requestDone(self, request: Request) -> None:
         if self._waitingForTransport:
@@ -174,6 +113,7 @@ class Beside(Resource):
         self._segments = [segment.encode() for segment in path.strip("/").split("/")]
         self._resource = resource
         self._root = root
+        self.bodies: Bodies | None = getattr(root, "bodies", None)
 
     def getChild(self, path: bytes, request: Any) -> IResource:
         wanted = self._segments
@@ -201,9 +141,10 @@ class EngineSite(Site):
 
     def __init__(self, root: IResource, path: str, engine: Engine, **options: Any) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            Beside(path, engine, root), requestFactory=_MeasuredRequest, **options
+            Beside(path, engine, root), requestFactory=MeasuredRequest, **options
         )
         self.engine = engine
+        self.bodies: Bodies | None = getattr(root, "bodies", None)
         settings = engine.settings
         self.tally = Tally("connections", settings.maxConnections, settings.maxConnectionsPerAddress)
         self._segments = [segment.encode() for segment in path.strip("/").split("/")]
