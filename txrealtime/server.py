@@ -51,10 +51,7 @@ class Settings(engineio.Settings):
     maxWaiting: int = setting(
         100, "events of one client that may wait for their handlers before reading from it pauses"
     )
-    maxUpload: int = setting(
-        2**30,
-        "the largest request body for a WSGI application, in bytes; all at a time have four times as much",
-    )
+    maxUpload: int = setting(2**30, "the largest body of a request to a WSGI application, in bytes")
     drainTimeout: float = setting(5.0, "seconds that clients have to take what is left when the server stops")
     disconnectOnStop: bool = setting(
         False, "send DISCONNECT when the server stops, so that clients do not connect again by themselves"

@@ -39,7 +39,9 @@ class Settings:
         10.0, "seconds that the opening and the closing handshake of a WebSocket may each take"
     )
     requestTimeout: float = setting(
-        30.0, "seconds that an HTTP request may take to arrive, from its first byte to the last of its body"
+        30.0,
+        "seconds that an HTTP request may take to arrive, from its first byte to the last of its body, and "
+        "as long again for each maxPayload bytes",
     )
     maxConnections: int = setting(
         0, "connections, and likewise sessions, that there may be at a time; 0 for no limit"

@@ -209,6 +209,7 @@ _SUBJECTS: Final = {
         "maxConnectionsPerAddress",
         "maxHeaderSize",
         "maxPayload",
+        "maxUpload",
         "maxBuffered",
     ),
     "Limits of one client": (

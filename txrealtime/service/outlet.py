@@ -145,11 +145,15 @@ class Outlet:
         try:
             if head is not None:
                 head.writeTo(self._request)
+            channel: Any = self._request.channel
             self._request.unregisterProducer()
             self._request.finish()
         except BaseException:
             self._abort()
             raise
+        if isinstance(channel, HTTPChannel) and not channel.persistent and channel._abortingCall is None:
+            # The connection closes when the client has read the rest, for which twisted.web would wait for ever.
+            channel._abortingCall = self._reactor.callLater(self._timeout, channel.forceAbortClient)
 
     def _fail(self) -> None:
         if self.gone:

@@ -62,12 +62,6 @@ class _GuardedChannel(HTTPChannel):
         if not getattr(self.requests[-1], "isRefused", False):
             super()._send100Continue()  # type: ignore[no-untyped-call]
 
-    def loseConnection(self) -> None:
-        super().loseConnection()  # type: ignore[no-untyped-call]
-        # By itself, twisted.web waits for ever until the client has read the last response.
-        if self._abortingCall is None and self.timeOut:
-            self._abortingCall = self.site.reactor.callLater(self.timeOut, self.forceAbortClient)
-
     def requestDone(self, request: Request) -> None:
         if self._waitingForTransport:
             self._networkProducer.pauseProducing()
