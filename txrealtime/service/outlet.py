@@ -9,6 +9,7 @@ view instead of filling memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event
 from typing import Any, Final, Protocol
 
@@ -21,7 +22,7 @@ from txrealtime.errors import Disconnected
 
 __all__ = ["Head", "Outlet"]
 
-# How often is looked whether a stream of HTTP/2 has sent its piece, in seconds: at first in each turn.
+# When it is looked again whether a stream of HTTP/2 has sent its piece, in seconds: at first in each turn.
 _TURNS: Final = 8
 _SHORTEST: Final = 0.001
 _LONGEST: Final = 0.1
@@ -56,8 +57,10 @@ class Outlet:
         # The transport tells only of changes, and the answer before may have filled it.
         self._full = bool(getattr(request.channel, "_waitingForTransport", False))
         self._waits = False
+        self._rest = b""
         self._taken = Event()
         self._timer: IDelayedCall | None = None
+        self._next: IDelayedCall | None = None
         request.registerProducer(self, True)
         request.notifyFinish().addBoth(lambda result: self.abandon())
 
@@ -100,44 +103,57 @@ class Outlet:
         try:
             if head is not None:
                 head.writeTo(self._request)
-            self._request.write(data)
+            self._rest, self._waits = data, True
+            self._push(0)
         except BaseException:
             self._abort()
             raise
-        self._waits = True
-        if self._full:
-            self._startTimer()
-        else:
-            self._look(0)
 
-    def _look(self, times: int) -> None:
-        """Let the thread go on, if nothing of the piece waits for HTTP/2."""
-        if self._full or not self._waits:
+    def _push(self, times: int) -> None:
+        """
+        Give the transport what it has room for, and let the thread go on when it has taken all.
+
+        :param times: how often in vain.
+        """
+        if not self._waits:
             return
-        if not self._backlog():
-            self._goOn()
+        rest = self._rest
+        room = 0 if self._full else self._room(len(rest))
+        if room and rest:
+            self._rest, times = rest[room:], 0
+            self._stopTimers()
+            self._request.write(rest[:room])
+        if not self._rest and not self._full and not self._backlog():
+            self._waits = False
+            self._stopTimers()
+            self._taken.set()
             return
-        self._startTimer()
-        delay = 0.0 if times < _TURNS else min(_SHORTEST * 2 ** (times - _TURNS), _LONGEST)
-        self._reactor.callLater(delay, self._look, times + 1)
+        if self._timer is None:
+            self._timer = self._reactor.callLater(self._timeout, self._abort)
+        if not self._full:
+            delay = 0.0 if times < _TURNS else min(_SHORTEST * 2 ** (times - _TURNS), _LONGEST)
+            self._next = self._reactor.callLater(delay, self._push, times + 1)
+
+    # A stream of HTTP/2 in twisted.web takes whatever it is given, and tells its producer of the client's
+    # window alone.  What is beyond the window has it look in each turn of the reactor whether it may be sent;
+    # and the window may be 2 GB, while the connection takes no more.
+
+    def _room(self, wanted: int) -> int:
+        """How much the transport may be given."""
+        channel: Any = self._request.channel
+        connection = getattr(channel, "_conn", None)
+        if connection is None:
+            return wanted
+        queues = connection._outboundStreamQueues.values()
+        queued = sum(len(data) for queue in queues for data in queue if isinstance(data, bytes))
+        window: int = connection.conn.local_flow_control_window(channel.streamID)
+        return max(0, min(wanted, window - queued))
 
     def _backlog(self) -> bool:
-        """
-        Whether something waits that the transport has not been given.
-
-        A stream of HTTP/2 in ``twisted.web`` takes whatever the client's window allows, which may be 2 GB,
-        and tells nobody when the connection takes no more.
-        """
-        connection: Any = getattr(self._request.channel, "_conn", None)
-        if connection is None:
-            return False
-        queues: dict[int, Any] = getattr(connection, "_outboundStreamQueues", {})
-        return bool(queues.get(self._request.channel.streamID))  # type: ignore[attr-defined]
-
-    def _goOn(self) -> None:
-        self._waits = False
-        self._stopTimer()
-        self._taken.set()
+        """Whether the connection has yet to take what the stream was given."""
+        channel: Any = self._request.channel
+        connection = getattr(channel, "_conn", None)
+        return connection is not None and bool(connection._outboundStreamQueues[channel.streamID])
 
     def _finish(self, head: Head | None) -> None:
         if self.gone:
@@ -152,7 +168,7 @@ class Outlet:
             self._abort()
             raise
         if isinstance(channel, HTTPChannel) and not channel.persistent and channel._abortingCall is None:
-            # The connection closes when the client has read the rest, for which twisted.web would wait for ever.
+            # It closes when the client has read the rest, for which twisted.web would wait for ever.
             channel._abortingCall = self._reactor.callLater(self._timeout, channel.forceAbortClient)
 
     def _fail(self) -> None:
@@ -162,22 +178,15 @@ class Outlet:
         if isinstance(channel, HTTPChannel):
             # Without the last chunk, or with fewer bytes than Content-Length says.
             channel.loseConnection()
-            self._startTimer()
+            self._timer = self._reactor.callLater(self._timeout, self._abort)
         else:
             self._abort()
 
-    def _startTimer(self) -> None:
-        if self._timer is None:
-            self._timer = self._reactor.callLater(self._timeout, self._tooSlow)
-
-    def _stopTimer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-
-    def _tooSlow(self) -> None:
-        self._timer = None
-        self._abort()
+    def _stopTimers(self) -> None:
+        for timer in (self._timer, self._next):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._timer = self._next = None
 
     def _abort(self) -> None:
         """Drop the client: its connection, or of HTTP/2 the stream."""
@@ -185,13 +194,16 @@ class Outlet:
         self.abandon()
         if channel is not None:
             stream: Any = channel.transport if isinstance(channel, HTTPChannel) else channel
-            stream.abortConnection()
+            # h2 has errors of its own when the connection is closing already.
+            with suppress(Exception):
+                stream.abortConnection()
 
     def abandon(self) -> None:
         """Let the thread know that nobody waits for the response."""
         if not self.gone:
             self.gone, self._waits = True, False
-            self._stopTimer()
+            self._rest = b""
+            self._stopTimers()
             self._taken.set()
             self._whenOver(self)
 
@@ -202,8 +214,10 @@ class Outlet:
 
     def resumeProducing(self) -> None:
         self._full = False
-        if self._waits:
-            self._look(0)
+        following, self._next = self._next, None
+        if following is not None and following.active():
+            following.cancel()
+        self._push(0)
 
     def stopProducing(self) -> None:
         """The connection is lost, of which the request tells."""
