@@ -761,6 +761,20 @@ class ContextTests(FlaskTestCase):
             self.assertEqual(flask.request.url, "https://example.org/socket.io/?a=1")
             self.assertEqual(flask.request.remote_addr, "192.0.2.1")
 
+    def test_headersWithUnderscores(self) -> None:
+        """A client cannot overwrite a header of the proxy by one that WSGI gives the same name."""
+        handshake = OpeningRequest(
+            headers={"x-user": "alice", "x_user": "admin", "only_mine": "x"},
+            query={},
+            url="/socket.io/",
+            address="192.0.2.1",
+            secure=False,
+            host="example.org",
+        )
+        environ = environOf(self.app, handshake)
+        self.assertEqual(environ["HTTP_X_USER"], "alice")
+        self.assertNotIn("HTTP_ONLY_MINE", environ)
+
     def test_copied(self) -> None:
         """What a handler leaves to a thread may have its context, and answer its client."""
         client = self.join()
