@@ -120,11 +120,11 @@ class MeasuredRequest(Request):
         if self._limit is not None and self._received > self._limit:
             self._refuseSize()
             return
+        if self._received > self._untilMoreTime:
+            self._giveMoreTime()
         super().handleContentChunk(data)  # type: ignore[no-untyped-call]
         if self._kept is not None and self._kept.trouble is not None:
             self._refuse(SERVICE_UNAVAILABLE, self._kept.trouble)
-        elif self._received > self._untilMoreTime:
-            self._giveMoreTime()
 
     def _giveMoreTime(self) -> None:
         """Let a large body take longer: as long again for each ``maxPayload`` bytes that have come."""
