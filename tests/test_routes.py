@@ -31,8 +31,8 @@ from txrealtime.testing import MemoryBus, MemoryHub
 PACKAGE = Path(txrealtime.__file__).parent
 PAGE = (ROOT / "docs" / "design.rst").read_text()
 
-ROUTE = re.compile(r"^   :caption: (?P<title>.+)\n\n(?P<lines>(?:   \S+\.py.*\n)+)", re.MULTILINE)
-STATION = re.compile(r"   (?P<file>\S+\.py)(?: +(?P<function>[A-Z_]?[\w.]+)(?=  |$))?.*")
+ROUTE = re.compile(r"^\.\. table:: (?P<title>.+)\n(?P<lines>(?:   .*\n|\n)+)", re.MULTILINE)
+STATION = re.compile(r"^   ``(?P<file>\S+\.py)``(?: +``(?P<function>[\w.]+)``)?", re.MULTILINE)
 ANSWER = re.compile(r"``(?P<file>[\w/]+\.py)``, ``(?P<name>[\w.]+)``")
 
 Calls = dict[str, set[str]]
@@ -60,12 +60,11 @@ def calledIn(function: Callable[[], object]) -> Calls:
 
 def routes() -> dict[str, list[tuple[str, str]]]:
     """
-    The routes on the page: by their titles, pairs of a file and a function, which may be empty.
+    Read the routes on the page: by title, pairs of a file and a function, which may be empty.
     """
     found = {}
     for route in ROUTE.finditer(PAGE):
-        stations = [STATION.fullmatch(line) for line in route["lines"].splitlines()]
-        found[route["title"]] = [(each["file"], each["function"] or "") for each in stations if each]
+        found[route["title"]] = STATION.findall(route["lines"])
     return found
 
 
@@ -94,7 +93,7 @@ class RecordingHub(MemoryHub):
 
 class RouteTests(SynchronousTestCase):
     """
-    Two servers on one clock and one broker, without accelerators, which would hide files.
+    Routes through two servers on one clock and one broker, without accelerators, which would hide files.
     """
 
     def setUp(self) -> None:
@@ -123,7 +122,7 @@ class RouteTests(SynchronousTestCase):
         self.clock.pump([0.1] * steps)
 
     def webSocket(self, server: Server) -> WebSocket:
-        """A client in `/`, by WebSocket."""
+        """Connect a client by WebSocket, and join `/`."""
         client = WebSocket(
             Link().connect(server.webSocketFactory()),
             b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
@@ -139,9 +138,16 @@ class RouteTests(SynchronousTestCase):
         return bytes([0x81, 0x80 + len(payload), 0, 0, 0, 0]) + payload
 
     def polling(self, method: str, sid: str = "", body: str = "") -> Link:
-        """A request by long polling, which the site of the first server has read."""
-        link = Link().connect(self.site)
+        """Send a request of long polling to the site."""
+        link = self.connect()
         link.deliver(self.request(method, sid, body))
+        return link
+
+    def connect(self) -> Link:
+        """A connection to the site."""
+        link = Link().connect(self.site)
+        # Its timeout is the reactor's.
+        self.addCleanup(link.lose)
         return link
 
     def request(self, method: str, sid: str, body: str) -> bytes:
@@ -150,7 +156,7 @@ class RouteTests(SynchronousTestCase):
         return f"{method} /socket.io/?{query} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n{body}".encode()
 
     def check(self, title: str, calls: Calls) -> None:
-        """The route on the page must have these files, and functions that were called."""
+        """Compare a route on the page with the files and functions that were called."""
         page = routes()[title]
         real = list(calls)
         fits = len(page) == len(real) and all(
@@ -184,7 +190,7 @@ class RouteTests(SynchronousTestCase):
         sid = json.loads(opened.partition(b"\r\n\r\n")[2][1:])["sid"]
         self.polling("POST", sid, "40")
         self.polling("GET", sid)
-        link = Link().connect(self.site)
+        link = self.connect()
         request = self.request("POST", sid, '42["say","hello"]')
         calls = calledIn(lambda: link.deliver(request))
         self.assertEqual(self.heard, ["hello"])
@@ -218,7 +224,7 @@ class RouteTests(SynchronousTestCase):
 
 class AnswerTests(SynchronousTestCase):
     """
-    Modules and functions that the page names.
+    Names of modules and functions on the page.
     """
 
     def test_answersExist(self) -> None:
