@@ -40,7 +40,7 @@ class RenamedTests(TestCase):
 
     async def test_webSocket(self) -> None:
         log = await self.scenario("websocket")
-        self.assertTold(log, "_tempDataBuffer", "current_frame", "_dataReceived", "_poller")
+        self.assertTold(log, "_tempDataBuffer", "current_frame", "_dataReceived", "_poller", "_logger")
         self.assertTold(log, "c_make_encoder", "scan_once", "_GenericHTTPChannelProtocol")
 
     async def test_polling(self) -> None:
