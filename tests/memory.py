@@ -52,7 +52,7 @@ class Recorder:
         self.heard.append(data)
         self.onMessage(data)
 
-    def sessionEnded(self, reason: CloseReason) -> None:
+    def sessionClosed(self, reason: CloseReason) -> None:
         self.ends.append(reason)
         self.onEnd(reason)
 

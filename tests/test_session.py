@@ -922,7 +922,7 @@ class ClosingTests(SessionTestCase):
             self.assertEnded(CloseReason.FORCED_CLOSE)
 
     def test_withinTheEnd(self) -> None:
-        """A receiver cannot revive the session from sessionEnded()."""
+        """A receiver cannot revive the session from sessionClosed()."""
         self.openWebSocket()
 
         def onEnd(reason: CloseReason) -> None:

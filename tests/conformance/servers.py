@@ -65,7 +65,7 @@ class Echo:
     def messageReceived(self, data: str | bytes) -> None:
         self.session.send(data)
 
-    def sessionEnded(self, reason: CloseReason) -> None:
+    def sessionClosed(self, reason: CloseReason) -> None:
         pass
 
 

@@ -343,7 +343,7 @@ class Engine:
             receiver = Throttle(session, receiver, settings, self._timers)
         session.receiver = receiver
         if session.closeReason is not None:  # it did not like what it saw
-            receiver.sessionEnded(session.closeReason)
+            receiver.sessionClosed(session.closeReason)
 
     # -- the end -------------------------------------------------------------------
 

@@ -50,9 +50,9 @@ class IReceiver(Interface):
     """The owner of a session, which receives its messages.  The methods must not raise."""
 
     def messageReceived(data: str | bytes) -> None:
-        """Called when a message has come, but never after :meth:`sessionEnded`."""
+        """Called when a message has come, but never after :meth:`sessionClosed`."""
 
-    def sessionEnded(reason: CloseReason) -> None:
+    def sessionClosed(reason: CloseReason) -> None:
         """Called once, when the session ends."""
 
 
@@ -63,7 +63,7 @@ class Nobody:
     def messageReceived(self, data: str | bytes) -> None:
         pass
 
-    def sessionEnded(self, reason: CloseReason) -> None:
+    def sessionClosed(self, reason: CloseReason) -> None:
         pass
 
 

@@ -141,10 +141,10 @@ class Throttle:
         self._timer = None
         self._session.resume(Pauser.THROTTLE)
 
-    def sessionEnded(self, reason: CloseReason) -> None:
+    def sessionClosed(self, reason: CloseReason) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._receiver.sessionEnded(reason)
+        self._receiver.sessionClosed(reason)
 
 
 class _Bucket:

@@ -390,7 +390,7 @@ class Session:
         self.state = state
         self.closeReason = reason
         try:
-            self.receiver.sessionEnded(reason)
+            self.receiver.sessionClosed(reason)
         except Exception:
             _log.failure("session {session}: the receiver failed when told of the end", session=self.label)
 

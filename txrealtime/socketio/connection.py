@@ -153,7 +153,7 @@ class Connection:
         else:
             self._violated(CloseReason.FORCED_SERVER_CLOSE, f"a client sent {type.name}")
 
-    def sessionEnded(self, reason: CloseReason) -> None:
+    def sessionClosed(self, reason: CloseReason) -> None:
         self._cancelTimer()
         # Nothing more is decoded; what it has of half a packet must not wait for the garbage collector.
         del self._decoder
