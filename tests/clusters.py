@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from tests.talk import TalkTestCase
 from txrealtime import Server
 from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
-from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.testing import Client
 
 SETTLED = 1.5
@@ -21,13 +21,13 @@ SETTLED = 1.5
 class ClusterTestCase(TalkTestCase):
     """
     Servers that are one: `self.one`, `self.two` and `self.three`, whose names are these words. They speak
-    `LANGUAGE`.
+    `DIALECT`.
 
     After each test they stop, and nothing is left of them.
     """
 
     NAMES = ("one", "two", "three")
-    LANGUAGE = Language()
+    DIALECT = DialectChoice()
 
     def setUp(self) -> None:
         super().setUp()
@@ -39,7 +39,7 @@ class ClusterTestCase(TalkTestCase):
     def member(self, name: str, **options: Any) -> Server:
         """One more server."""
         server = self.makeServer(start=False, **options)
-        server.cluster.use(MemoryBus(self.hub), self.LANGUAGE)
+        server.cluster.use(MemoryBus(self.hub), self.DIALECT)
         server.cluster.name = name
         server.startService()
         return server

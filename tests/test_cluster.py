@@ -394,7 +394,7 @@ class CallTests(AcrossTestCase):
 
     def test_tooManyAreAsked(self) -> None:
         """A server keeps no more questions than it can; who asks hears of that."""
-        self.patch(reception, "_MAX_ASKED", 0)
+        self.patch(reception, "_MAX_OWED", 0)
         self.answer(self.carol, 1)
         first = self.one.to(self.carol.id()).call("ready?", timeout=5)
         second = self.one.to(self.carol.id()).call("ready?", timeout=5)
@@ -429,7 +429,7 @@ class CallTests(AcrossTestCase):
         self.settle()
         answers.cancel()
         self.failureResultOf(answers)
-        self.assertEqual(len(self.one.cluster._inquiries), 0)
+        self.assertEqual(len(self.one.cluster._conversation.questions), 0)
 
     def test_isNotOvertaken(self) -> None:
         """What is emitted after it comes after it."""
@@ -445,7 +445,7 @@ class CallTests(AcrossTestCase):
         for call in (self.one.call, self.one.cluster.call):
             error = self.assertRaises(ValueError, call, "ready?", "x" * 3_000_000)
             self.assertIn("too large", str(error))
-        self.assertEqual(len(self.one.cluster._inquiries), 0)
+        self.assertEqual(len(self.one.cluster._conversation.questions), 0)
         self.assertFalse(self.socketOf(self.one, self.alice).awaitsAnswer)
 
     def test_inAdmission(self) -> None:
@@ -489,7 +489,7 @@ class SettlingTests(AcrossTestCase):
 
     def test_tooLarge(self) -> None:
         self.assertRaises(ValueError, self.four.call, "ready?", "x" * 3_000_000)
-        self.assertEqual(len(self.four.cluster._inquiries), 0)
+        self.assertEqual(len(self.four.cluster._conversation.questions), 0)
 
     def test_changedMeanwhile(self) -> None:
         """A question that can be sent no longer fails; the others are put."""
@@ -501,7 +501,7 @@ class SettlingTests(AcrossTestCase):
         for question in changed:
             self.failureResultOf(question, TypeError)
         self.assertEqual(len(self.successResultOf(fetched)), 3)
-        self.assertEqual(len(self.four.cluster._inquiries), 0)
+        self.assertEqual(len(self.four.cluster._conversation.questions), 0)
 
 
 class ServerEventTests(ClusterTestCase):
@@ -567,7 +567,36 @@ class ServerEventTests(ClusterTestCase):
         self.assertRaises(TypeError, cluster.on("x"), None)
         self.assertRaises(TypeError, cluster.emit, "x", object())
         self.assertRaises(TypeError, cluster.call, "x", object())
-        self.assertEqual(len(cluster._inquiries), 0)
+        self.assertEqual(len(cluster._conversation.questions), 0)
+
+    def test_secondHandler(self) -> None:
+        """Refuse a second handler of an event, and name both with their places."""
+        cluster = self.two.cluster
+
+        @cluster.on("load?")
+        def first() -> int:
+            return 1
+
+        def second() -> int:
+            return 2
+
+        error = self.assertRaises(ValueError, cluster.on("load?"), second)
+        for handler in (first, second):
+            line = handler.__code__.co_firstlineno
+            self.assertIn(f"{handler.__qualname__} ({__file__}:{line})", str(error))
+        self.assertIn("replace=True", str(error))
+        self.assertEqual(self.resultOf(self.one.cluster.call("load?")), [1])
+
+    def test_replacedHandler(self) -> None:
+        self.two.cluster.on("load?")(lambda: 1)
+        self.two.cluster.on("load?", replace=True)(lambda: 2)
+        self.assertEqual(self.resultOf(self.one.cluster.call("load?")), [2])
+
+    def test_refusedHandlerReplacesNothing(self) -> None:
+        """A mistake in a handler leaves the earlier one in place."""
+        self.two.cluster.on("load?")(lambda: 1)
+        self.assertRaises(TypeError, self.two.cluster.on("load?", replace=True), None)
+        self.assertEqual(self.resultOf(self.one.cluster.call("load?")), [1])
 
 
 class PresenceTests(ClusterTestCase):
@@ -617,10 +646,10 @@ class PresenceTests(ClusterTestCase):
         self.one.to("early").emit("hi")
         self.one.to(client.id()).emit("you")
         self.assertEqual(self.get(client), [[("hi",), ("you",)]])
-        topics = len(server.cluster._topics)
+        topics = len(server.cluster._conversation._subscribers)
         client.disconnect()
         self.settle()
-        self.assertEqual(len(server.cluster._topics), topics - 2)
+        self.assertEqual(len(server.cluster._conversation._subscribers), topics - 2)
 
     def test_staysKnown(self) -> None:
         self.advance(100)
@@ -809,7 +838,7 @@ class HostileTests(AcrossTestCase):
         self.assertEqual(self.one.cluster.ignored, 24)
         self.assertEqual(self.one.cluster.link.counts.failures, 0)
         text = textOf([event for event in events if "ignored" in event.get("log_format", "")])
-        self.assertEqual(text.count("ignored what came"), 3, "once for each server")
+        self.assertEqual(text.count("ignored a message"), 3, "once for each server")
         self.assertNotIn("SECRET", text)
         self.assertReaches(self.one.to("red"), self.alice, self.bob)
 
@@ -827,13 +856,13 @@ class HostileTests(AcrossTestCase):
             self.hub.deliver(topic, f'txr1 abcdefgh ["reply","{request}",1,0,"acks",[]]\n'.encode())
         fetched = self.one.fetch()
         # One that was not asked answers too.
-        request = next(iter(self.one.cluster._inquiries._waiting))
+        request = next(iter(self.one.cluster._conversation.questions._waiting))
         self.hub.deliver(topic, f'txr1 abcdefgh ["reply","{request}",null,5,"acks",[]]\n'.encode())
         self.assertEqual(len(self.resultOf(fetched)), 3)
 
     def test_repliesTwice(self) -> None:
         fetched = self.one.fetch()
-        request = next(iter(self.one.cluster._inquiries._waiting))
+        request = next(iter(self.one.cluster._conversation.questions._waiting))
         data = f'txr1 {self.two.cluster.uid} ["reply","{request}",0,0,"people",[]]\n'.encode()
         self.hub.deliver(f"txrealtime@{self.one.cluster.uid}", data)
         self.assertEqual(len(self.resultOf(fetched)), 2, "what it said first counts")
@@ -846,7 +875,7 @@ class HostileTests(AcrossTestCase):
         fetch, call = self.one.fetch, partial(self.one.call, "ready?")
         for ask, form, packet in ((fetch, "acks", "30[[1]]"), (call, "people", f"30[{person}]")):
             asked = ask()
-            request = next(iter(self.one.cluster._inquiries._waiting))
+            request = next(iter(self.one.cluster._conversation.questions._waiting))
             head = f'txr1 {self.two.cluster.uid} ["reply","{request}",1,0,"{form}",[{len(packet)}]]'
             self.hub.deliver(f"txrealtime@{self.one.cluster.uid}", f"{head}\n{packet}".encode())
             answers = self.resultOf(asked)

@@ -22,7 +22,7 @@ from tests.examples import given, st
 from txrealtime import AckTimeout, Namespace, Person, Server
 from txrealtime.cluster.bus.interfaces import Subscription
 from txrealtime.cluster.bus.memory import MemoryBus, _Subscriber
-from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.cluster.dialects.interfaces import Topic, Unsupported
 from txrealtime.cluster.dialects.messages import Emit, Fetch, Join, Leave, Reply, Target, Tell
 from txrealtime.cluster.dialects.nodejs import NodeDialect
@@ -31,34 +31,34 @@ from txrealtime.errors import BusError, PacketError
 from txrealtime.socketio.msgpack import MsgpackParser, packed
 from txrealtime.socketio.packet import Packet, PacketType
 
-NODE = Language("node", "socket.io")
-PYTHON = Language("python-socketio", "flask-socketio")
+NODE = DialectChoice("node", "socket.io")
+PYTHON = DialectChoice("python-socketio", "flask-socketio")
 
 
-class LanguageTests(SynchronousTestCase):
+class DialectChoiceTests(SynchronousTestCase):
     """
     What the URL of a bus says of it.
     """
 
     def test_default(self) -> None:
-        self.assertEqual(Language.fromURL("redis://host"), (Language(), "redis://host"))
+        self.assertEqual(DialectChoice.fromURL("redis://host"), (DialectChoice(), "redis://host"))
         self.assertEqual(
-            Language.fromURL("redis://host?key=chat"), (Language("native", "chat"), "redis://host")
+            DialectChoice.fromURL("redis://host?key=chat"), (DialectChoice("native", "chat"), "redis://host")
         )
 
     def test_others(self) -> None:
         for query, language in (
             ("dialect=node", NODE),
-            ("dialect=node&key=chat", Language("node", "chat")),
-            ("dialect=python-socketio", Language("python-socketio", "socketio")),
+            ("dialect=node&key=chat", DialectChoice("node", "chat")),
+            ("dialect=python-socketio", DialectChoice("python-socketio", "socketio")),
             ("dialect=python-socketio&channel=flask-socketio", PYTHON),
         ):
-            self.assertEqual(Language.fromURL(f"redis://host/1?{query}"), (language, "redis://host/1"))
+            self.assertEqual(DialectChoice.fromURL(f"redis://host/1?{query}"), (language, "redis://host/1"))
 
     def test_restIsTheBuss(self) -> None:
         self.assertEqual(
-            Language.fromURL("rediss://host?key=chat&ssl_ca_certs=%2Fca.pem"),
-            (Language("native", "chat"), "rediss://host?ssl_ca_certs=%2Fca.pem"),
+            DialectChoice.fromURL("rediss://host?key=chat&ssl_ca_certs=%2Fca.pem"),
+            (DialectChoice("native", "chat"), "rediss://host?ssl_ca_certs=%2Fca.pem"),
         )
 
     def test_mistakes(self) -> None:
@@ -69,16 +69,16 @@ class LanguageTests(SynchronousTestCase):
             ("key=", "key= is empty"),
             ("colour=red", "unknown option colour"),
         ):
-            error = self.assertRaises(ValueError, Language.fromURL, f"redis://host?{query}")
+            error = self.assertRaises(ValueError, DialectChoice.fromURL, f"redis://host?{query}")
             self.assertIn(text, str(error))
-        self.assertRaises(ValueError, Language.fromURL, "http://host")
+        self.assertRaises(ValueError, DialectChoice.fromURL, "http://host")
         self.assertIn(
-            "Redis", str(self.assertRaises(ValueError, Language.fromURL, "amqp://host?dialect=node"))
+            "Redis", str(self.assertRaises(ValueError, DialectChoice.fromURL, "amqp://host?dialect=node"))
         )
 
 
 class NodeEmitTests(across.EmitTests):
-    LANGUAGE = NODE
+    DIALECT = NODE
 
     def test_keys(self) -> None:
         """Keys that JSON makes text of are text on all servers."""
@@ -108,7 +108,7 @@ class NodeEmitTests(across.EmitTests):
 
 
 class NodeOperationTests(across.OperationTests):
-    LANGUAGE = NODE
+    DIALECT = NODE
 
     def test_joinAnothersOwnRoom(self) -> None:
         """As among Node's servers, who joins a room named by the id of a socket elsewhere is in it."""
@@ -125,7 +125,7 @@ class NodeOperationTests(across.OperationTests):
 class NodeFetchTests(across.FetchTests):
     """Nobody tells a server's name, and bytes are what Node makes of them."""
 
-    LANGUAGE = NODE
+    DIALECT = NODE
 
     TOO_LARGE: list[Any] = [{}, {}]
     "A server answers in one message, with the data of all or of nobody."
@@ -137,7 +137,7 @@ class NodeFetchTests(across.FetchTests):
 
     def test_answersOfAnotherKind(self) -> None:
         fetched = self.one.fetch()
-        request = next(iter(self.one.cluster._inquiries._waiting))
+        request = next(iter(self.one.cluster._conversation.questions._waiting))
         self.hub.deliver("socket.io-response#/#", f'{{"type":6,"requestId":"{request}","data":1}}'.encode())
         people = self.resultOf(fetched)
         self.assertEqual([type(person) for person in people], [Person] * 3)
@@ -216,7 +216,7 @@ class NodeFetchTests(across.FetchTests):
 class NodeCallTests(across.CallTests):
     """Of several values they have the first, and of answers that will not come they do not tell."""
 
-    LANGUAGE = NODE
+    DIALECT = NODE
     THREE = "an unnamed server"
 
     def test_unsendable(self) -> None:
@@ -246,7 +246,7 @@ class NodeCallTests(across.CallTests):
 class NodeServerEventTests(across.ServerEventTests):
     """As `io.serverSideEmit()`: who has nothing to say says nothing."""
 
-    LANGUAGE = NODE
+    DIALECT = NODE
 
     def test_emit(self) -> None:
         told: list[Any] = []
@@ -297,7 +297,7 @@ class NodeServerEventTests(across.ServerEventTests):
 
 
 class NodeOutageTests(across.OutageTests):
-    LANGUAGE = NODE
+    DIALECT = NODE
 
     def test_recovers(self) -> None:
         self.hub.stop()
@@ -312,7 +312,7 @@ class NodeOutageTests(across.OutageTests):
 class NodeUnsendableTests(across.AcrossTestCase):
     """MessagePack carries what clients of ours cannot be sent: it is ignored, as what is no message."""
 
-    LANGUAGE = NODE
+    DIALECT = NODE
     EVENT = {"type": 2, "data": ["x", b"1", {"_placeholder": 1}], "nsp": "/"}
     OPTIONS = {"rooms": [], "except": [], "flags": {}}
 
@@ -333,7 +333,7 @@ class NodeUnsendableTests(across.AcrossTestCase):
 class PythonEmitTests(across.EmitTests):
     """Sockets can be left out, but not rooms."""
 
-    LANGUAGE = PYTHON
+    DIALECT = PYTHON
 
     def test_volatile(self) -> None:
         """What is volatile here is not so there: it arrives later."""
@@ -355,7 +355,7 @@ class PythonEmitTests(across.EmitTests):
 
 
 class PythonOperationTests(across.AcrossTestCase):
-    LANGUAGE = PYTHON
+    DIALECT = PYTHON
 
     def test_sockets(self) -> None:
         ids = self.one.to(self.bob.id(), self.carol.id())

@@ -383,7 +383,7 @@ class OutgoingTests(LinkTestCase):
         for number in range(10):
             self.link.publish("t", b"%d %b" % (number, filling))
         self.assertEqual(self.link.counts.published, 3)
-        self.assertEqual(self.link._outgoing.line.connection.unconfirmed, 3)
+        self.assertEqual(self.link._outgoing.reconnecting.connection.unconfirmed, 3)
         self.hub.resume()
         self.assertHeard(*range(10))
         self.assertEqual(self.link.counts.dropped, 0)

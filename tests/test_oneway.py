@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import requirePart
 from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
-from txrealtime.cluster.link import oneway as publishing
-from txrealtime.cluster.link.oneway import Publishing
+from txrealtime.cluster.link import oneway
+from txrealtime.cluster.link.oneway import OneWayLink
 from txrealtime.errors import BusError
 
 try:
@@ -49,15 +49,15 @@ class MemoryTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.hub = MemoryHub()
-        self.publishing = Publishing(MemoryBus(self.hub), self.clock, 5)
+        self.link = OneWayLink(MemoryBus(self.hub), self.clock, 5)
 
     def tearDown(self) -> None:
-        self.publishing.close()
+        self.link.close()
         self.settle()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def publish(self, count: int = 1) -> list[Deferred[None]]:
-        return [self.publishing.publish("t", b"12345") for _ in range(count)]
+        return [self.link.publish("t", b"12345") for _ in range(count)]
 
     def settle(self) -> None:
         for _ in range(5):
@@ -84,7 +84,7 @@ class MemoryTests(SynchronousTestCase):
         """Whatever the bus makes of it that the attempt is cancelled."""
         bus = Bus(None)
         bus.opening = Deferred(lambda opening: opening.errback(BusError("odd")))
-        said = Publishing(bus, self.clock, 0.5).publish("t", b"")
+        said = OneWayLink(bus, self.clock, 0.5).publish("t", b"")
         self.clock.advance(0.5)
         self.assertFail([said], "bus: no answer within 0.5 s")
 
@@ -124,7 +124,7 @@ class MemoryTests(SynchronousTestCase):
     def test_tooMany(self) -> None:
         """In number, or in bytes."""
         for name, limit in (("_MAX_COUNT", 10), ("_MAX_SIZE", 50)):
-            patch = self.patch(publishing, name, limit)
+            patch = self.patch(oneway, name, limit)
             messages = self.publish(10)
             self.assertFail(self.publish(), "too many")
             self.settle()
@@ -145,7 +145,7 @@ class MemoryTests(SynchronousTestCase):
     def test_close(self) -> None:
         self.connect()
         (said,) = self.publish()
-        closings = [self.publishing.close() for _ in range(2)]
+        closings = [self.link.close() for _ in range(2)]
         more = self.publish()
         self.settle()
         for each in (said, *closings, *more):
@@ -155,7 +155,7 @@ class MemoryTests(SynchronousTestCase):
 
     def test_closeWhileConnecting(self) -> None:
         (said,) = self.publish()
-        closings = [self.publishing.close() for _ in range(2)]
+        closings = [self.link.close() for _ in range(2)]
         self.settle()
         for each in (said, *closings):
             self.successResultOf(each)
@@ -164,7 +164,7 @@ class MemoryTests(SynchronousTestCase):
     def test_closeWhileNobodyListens(self) -> None:
         self.hub.pause()
         (said,) = self.publish()
-        closings = [self.publishing.close() for _ in range(2)]
+        closings = [self.link.close() for _ in range(2)]
         self.clock.advance(5)
         self.assertFail([said], "no answer")
         for closing in closings:
@@ -174,8 +174,8 @@ class MemoryTests(SynchronousTestCase):
         self.connect()
         self.hub.pause()
         (said,) = self.publish()
-        closings = [self.publishing.close() for _ in range(2)]
-        impatient = self.publishing.close().addTimeout(1, self.clock)
+        closings = [self.link.close() for _ in range(2)]
+        impatient = self.link.close().addTimeout(1, self.clock)
         self.clock.advance(1)
         self.failureResultOf(impatient, TimeoutError)
         self.assertNoResult(said)
@@ -193,7 +193,7 @@ class MemoryTests(SynchronousTestCase):
         (said,) = self.publish()
         said.cancel()
         self.failureResultOf(said, CancelledError)
-        closing = self.publishing.close()
+        closing = self.link.close()
         self.clock.advance(5)
         self.successResultOf(closing)
         self.assertEqual(self.hub.publishers, [])
@@ -201,13 +201,13 @@ class MemoryTests(SynchronousTestCase):
         self.connect()
 
     def test_closeWithoutAConnection(self) -> None:
-        self.successResultOf(self.publishing.close())
+        self.successResultOf(self.link.close())
 
 
 class RedisTests(SynchronousTestCase):
     def setUp(self) -> None:
         requirePart(redis, "no txredisapi, or no hiredis: pip install '.[redis]'")
-        self.publishing = Publishing(Bus(self.make), Clock(), 5)
+        self.link = OneWayLink(Bus(self.make), Clock(), 5)
 
     def make(self, owner: object) -> object:
         self.connection = redis._Publisher(owner)
@@ -218,7 +218,7 @@ class RedisTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """The one that is refused fails, and no other."""
         for number in range(3):
-            messages = [self.publishing.publish("t", b"") for _ in range(3)]
+            messages = [self.link.publish("t", b"") for _ in range(3)]
             replies = [b":1\r\n"] * 3
             replies[number] = b"-NOPERM no\r\n"
             self.connection.dataReceived(b"".join(replies))
@@ -229,7 +229,7 @@ class RedisTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """An error that is about the server ends the connection too."""
-        messages = [self.publishing.publish("t", b"") for _ in range(2)]
+        messages = [self.link.publish("t", b"") for _ in range(2)]
         self.connection.dataReceived(b"-READONLY no\r\n:1\r\n")
         for said, why in zip(messages, ("refused", "may not have got it"), strict=True):
             self.assertIn(why, str(self.failureResultOf(said, BusError).value))
@@ -239,7 +239,7 @@ class AMQPTests(SynchronousTestCase):
     def setUp(self) -> None:
         requirePart(amqp, "no pika: pip install '.[amqp]'")
         self.answers: list[Deferred[None]] = []
-        self.publishing = Publishing(Bus(self.make), Clock(), 5)
+        self.link = OneWayLink(Bus(self.make), Clock(), 5)
 
     def make(self, owner: object) -> object:
         self.publisher = amqp._Publisher(amqp.AMQPBus(Address.fromURL("amqp://host")), owner)
@@ -253,20 +253,20 @@ class AMQPTests(SynchronousTestCase):
 
     def test_outOfOrder(self) -> None:
         """RabbitMQ confirms a message when its queues have it, whatever came before."""
-        lost, refused, said = (self.publishing.publish("t", b"") for _ in range(3))
+        lost, refused, said = (self.link.publish("t", b"") for _ in range(3))
         self.answers[2].callback(None)
         self.successResultOf(said)
         self.answers[1].errback(NackError([]))
         self.assertIn("basic.nack", str(self.failureResultOf(refused, BusError).value))
         self.assertNoResult(lost)
         self.answers[0].errback(AMQPError("cut"))
-        self.publishing.lost("cut")
+        self.link.lost("cut")
         self.assertIn("may not have got it: cut", str(self.failureResultOf(lost, BusError).value))
 
     def test_answeredTooLate(self) -> None:
         """What had come when the connection was ended is of no use any more."""
-        said = self.publishing.publish("t", b"")
-        self.publishing._reactor.advance(5)
+        said = self.link.publish("t", b"")
+        self.link._reactor.advance(5)
         self.failureResultOf(said, BusError)
         self.answers[0].callback(None)
 
@@ -279,7 +279,7 @@ class AMQPTests(SynchronousTestCase):
             "connect",
             lambda self, reactor, protocol, *rest: succeed(protocol.makeConnection(transport)),
         )
-        opening = amqp.AMQPBus(Address.fromURL("amqp://host")).openPublisher(Clock(), self.publishing)
+        opening = amqp.AMQPBus(Address.fromURL("amqp://host")).openPublisher(Clock(), self.link)
         self.assertNoResult(opening)
         opening.cancel()
         self.failureResultOf(opening, CancelledError)

@@ -188,7 +188,7 @@ class RedisFaultsTests(FaultsTestCase):
             for nonsense in NONSENSE:
                 await self.redis.cli("PUBLISH", topic, nonsense)
             await self.redis.cli("EVAL", HUGE, "0", topic)
-        await self.printed("ignored what came on")
+        await self.printed("ignored a message on")
         report = await self.finished()
         self.assertEqual(report["missing"], [])
         self.assertEqual([counts["outages"] for counts in report["counts"]], [0] * SERVERS)

@@ -24,10 +24,10 @@ from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.blocking import publisherFromURL
 from txrealtime.cluster.bus.url import busFromURL
-from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.cluster.dialects.messages import Disconnect, Emit, Join, Leave, Message, Target
 from txrealtime.cluster.dialects.native import UID_LENGTH
-from txrealtime.cluster.link.oneway import Publishing
+from txrealtime.cluster.link.oneway import OneWayLink
 from txrealtime.engineio import packet as engineio
 from txrealtime.socketio.packet import IParser, JSONParser, Packet, PacketType, checkName
 from txrealtime.socketio.rooms import checkRooms
@@ -142,8 +142,8 @@ class _Anybody(Receivers[R]):
     def __init__(self, url: str, parser: IParser | None = None) -> None:
         super().__init__(self, Target("/"))
         self.parser = parser or JSONParser()
-        self._language, self._url = Language.fromURL(url)
-        self._dialect = self._language.spokenBy(secrets.token_urlsafe(6)[:UID_LENGTH])
+        self._choice, self._url = DialectChoice.fromURL(url)
+        self._dialect = self._choice.create(secrets.token_urlsafe(6)[:UID_LENGTH])
 
     def say(self, message: Message) -> R:
         """Say something to all servers that it concerns."""
@@ -185,7 +185,7 @@ class Emitter(_Anybody[None]):
 
     def __init__(self, url: str, parser: IParser | None = None, timeout: float = 5.0) -> None:
         super().__init__(url, parser)
-        self._publisher = publisherFromURL(self._url, self._language.fanout, timeout)
+        self._publisher = publisherFromURL(self._url, self._choice.fanout, timeout)
 
     def say(self, message: Message) -> None:
         for topic, data in self._written(message):
@@ -220,10 +220,10 @@ class DeferredEmitter(_Anybody[Deferred[None]]):
         super().__init__(url, parser)
         if reactor is None:
             from twisted.internet import reactor
-        self._publishing = Publishing(busFromURL(self._url, fanout=self._language.fanout), reactor, timeout)
+        self._link = OneWayLink(busFromURL(self._url, fanout=self._choice.fanout), reactor, timeout)
 
     def say(self, message: Message) -> Deferred[None]:
-        said = [self._publishing.publish(topic, data) for topic, data in self._written(message)]
+        said = [self._link.publish(topic, data) for topic, data in self._written(message)]
         return gatherResults(said, consumeErrors=True).addCallbacks(lambda _: None, _firstError)
 
     def close(self) -> Deferred[None]:
@@ -232,7 +232,7 @@ class DeferredEmitter(_Anybody[Deferred[None]]):
 
         :return: fires when the broker has everything, or has not answered in its time.
         """
-        return self._publishing.close()
+        return self._link.close()
 
 
 def _firstError(failure: Failure) -> Failure:

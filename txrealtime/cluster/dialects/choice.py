@@ -24,7 +24,7 @@ from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.cluster.dialects.pythonsocketio import PythonSocketIODialect
 from txrealtime.socketio.namespaces import Directory
 
-__all__ = ["Language"]
+__all__ = ["DialectChoice"]
 
 # The field of the URL that names a cluster, and what it is by default.
 _DIALECTS: Final = {
@@ -35,7 +35,7 @@ _DIALECTS: Final = {
 
 
 @dataclass(frozen=True)
-class Language:
+class DialectChoice:
     """
     A dialect, and in which cluster it is spoken.
 
@@ -47,7 +47,7 @@ class Language:
     key: str = "txrealtime"
 
     @classmethod
-    def fromURL(cls, url: str) -> tuple[Language, str]:
+    def fromURL(cls, url: str) -> tuple[DialectChoice, str]:
         """
         What the URL of a bus says.
 
@@ -77,7 +77,7 @@ class Language:
         """The topics that are fanout exchanges, if the broker is RabbitMQ."""
         return [self.key] if self.dialect == "python-socketio" else []
 
-    def spokenBy(
+    def create(
         self,
         uid: str,
         known: Mapping[str, str] | None = None,

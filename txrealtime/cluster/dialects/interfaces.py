@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from txrealtime.cluster.dialects.messages import Ask, Fetch, Message, Tell
 from txrealtime.errors import BusError
 
-__all__ = ["Answerers", "Dialect", "Topic", "Unsupported"]
+__all__ = ["Dialect", "Respondents", "Topic", "Unsupported"]
 
 
 class Unsupported(BusError):
@@ -32,7 +32,7 @@ class Topic(NamedTuple):
     isPattern: bool = False
 
 
-class Answerers(NamedTuple):
+class Respondents(NamedTuple):
     """
     Who is going to answer a question.
 
@@ -75,7 +75,7 @@ class Dialect(Protocol):
     def topicOf(self, path: str, room: str) -> Topic | None:
         """What it reads beside, while it has members of a room."""
 
-    def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
+    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         """Who is going to answer a question."""
 
     def write(self, message: Message) -> Sequence[tuple[str, bytes]]:

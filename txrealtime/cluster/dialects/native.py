@@ -41,7 +41,7 @@ from hashlib import sha256
 from time import monotonic
 from typing import Any, Final
 
-from txrealtime.cluster.dialects.interfaces import Answerers, Topic
+from txrealtime.cluster.dialects.interfaces import Respondents, Topic
 from txrealtime.cluster.dialects.messages import (
     Alive,
     Ask,
@@ -182,9 +182,9 @@ class NativeDialect:
         """The server of a socket, if that is what a room is the id of."""
         return room[:UID_LENGTH] if len(room) == 28 and _ID.fullmatch(room) else None
 
-    def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
+    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         sole = None if isinstance(question, Tell) else self._soleServer(question.target)
-        return Answerers(self._known if sole is None else {sole: self._known[sole]})
+        return Respondents(self._known if sole is None else {sole: self._known[sole]})
 
     def _soleServer(self, target: Target) -> str | None:
         """The only server that can have some of an audience, if there is such a one."""

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, Final
 
-from txrealtime.cluster.dialects.interfaces import Answerers, Topic
+from txrealtime.cluster.dialects.interfaces import Respondents, Topic
 from txrealtime.cluster.dialects.messages import (
     Ask,
     Disconnect,
@@ -114,9 +114,9 @@ class NodeDialect:
     def topicOf(self, path: str, room: str) -> Topic | None:
         return None
 
-    def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
+    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         path = "/" if isinstance(question, Tell) else question.target.path
-        return Answerers({}, topic=f"{self._key}-request#{path}#")
+        return Respondents({}, topic=f"{self._key}-request#{path}#")
 
     # -- writing ---------------------------------------------------------------------
 

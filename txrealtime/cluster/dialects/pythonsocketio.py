@@ -18,7 +18,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
-from txrealtime.cluster.dialects.interfaces import Answerers, Topic, Unsupported
+from txrealtime.cluster.dialects.interfaces import Respondents, Topic, Unsupported
 from txrealtime.cluster.dialects.messages import (
     Ask,
     Disconnect,
@@ -92,9 +92,9 @@ class PythonSocketIODialect:
     def topicOf(self, path: str, room: str) -> Topic | None:
         return None
 
-    def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
+    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         # The server of the socket that was asked.
-        return Answerers({}, unnamed=1)
+        return Respondents({}, unnamed=1)
 
     # -- writing ---------------------------------------------------------------------
 

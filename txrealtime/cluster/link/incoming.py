@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.interfaces import IBus, ISubscriber, Subscription
 from txrealtime.cluster.link.counts import Journal
-from txrealtime.cluster.link.reconnecting import Backoff, Line
+from txrealtime.cluster.link.reconnecting import Backoff, Reconnecting
 from txrealtime.errors import BusError
 
 __all__ = ["Incoming", "Receiver"]
@@ -49,10 +49,10 @@ class Incoming:
         journal: Journal,
         changed: Callable[[str], None],
     ) -> None:
-        self.line: Line[ISubscriber] = Line(
+        self.reconnecting: Reconnecting[ISubscriber] = Reconnecting(
             reactor,
             backoff,
-            lambda: bus.openSubscriber(reactor, self.line.lost),
+            lambda: bus.openSubscriber(reactor, self.reconnecting.lost),
             self._opened,
             self._ended,
         )
@@ -72,7 +72,7 @@ class Incoming:
     @property
     def open(self) -> bool:
         """Whether messages come in, of all that was subscribed to when the connection was made."""
-        return self.line.connection is not None and self._overdue is None
+        return self.reconnecting.connection is not None and self._overdue is None
 
     # -- subscriptions -----------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class Incoming:
         """Have a subscription as it is."""
         self._subscriptions[subscription.topic] = subscription
         self._unconfirmed[subscription] = []
-        if self.line.connection is not None:
+        if self.reconnecting.connection is not None:
             self._unasked.append(subscription)
             self._ask()
 
@@ -97,8 +97,8 @@ class Incoming:
         if subscription is None:
             return
         subscription.deliver = _nobody
-        if self.line.connection is not None:
-            self.line.connection.unsubscribe(subscription)
+        if self.reconnecting.connection is not None:
+            self.reconnecting.connection.unsubscribe(subscription)
         for waiting in self._unconfirmed.pop(subscription, []):
             waiting.errback(BusError(f"unsubscribed from {topic!r} before it was confirmed"))
         self._checkAll()
@@ -148,7 +148,11 @@ class Incoming:
 
     def _ask(self) -> None:
         """Ask the broker for more of what it has not been asked for."""
-        while self._unasked and self._asked < WINDOW and (subscriber := self.line.connection) is not None:
+        while (
+            self._unasked
+            and self._asked < WINDOW
+            and (subscriber := self.reconnecting.connection) is not None
+        ):
             subscription = self._unasked.popleft()
             if subscription in self._unconfirmed:  # it has not been unsubscribed from
                 self._asked += 1
@@ -157,7 +161,7 @@ class Incoming:
                 asked.addCallbacks(self._confirmed, self._refused, both, errbackArgs=both)
 
     def _confirmed(self, result: None, subscriber: ISubscriber, subscription: Subscription) -> None:
-        if self.line.connection is not subscriber:
+        if self.reconnecting.connection is not subscriber:
             return  # it is gone, and so are its answers
         self._asked -= 1
         if self._overdue is not None:
@@ -168,8 +172,8 @@ class Incoming:
         self._checkAll()
 
     def _refused(self, failure: Failure, subscriber: ISubscriber, subscription: Subscription) -> None:
-        if self.line.connection is subscriber:
-            self.line.drop(f"cannot subscribe to {subscription.topic!r}: {failure.getErrorMessage()}")
+        if self.reconnecting.connection is subscriber:
+            self.reconnecting.drop(f"cannot subscribe to {subscription.topic!r}: {failure.getErrorMessage()}")
 
     def _checkAll(self) -> None:
         if self._overdue is not None and not self._unconfirmed:
@@ -178,7 +182,7 @@ class Incoming:
 
     def _late(self) -> None:
         self._overdue = None
-        self.line.drop(f"no answer within {self._timeout:g} s")
+        self.reconnecting.drop(f"no answer within {self._timeout:g} s")
 
     def _inTime(self) -> None:
         overdue, self._overdue = self._overdue, None
@@ -187,8 +191,8 @@ class Incoming:
 
     def ping(self) -> None:
         """Send something, as whoever only listens may be forgotten."""
-        if self.line.connection is not None:
-            self.line.connection.ping()
+        if self.reconnecting.connection is not None:
+            self.reconnecting.connection.ping()
 
     def _ended(self, reason: str) -> None:
         self._inTime()
@@ -198,7 +202,7 @@ class Incoming:
 
     def stop(self) -> None:
         """Disconnect."""
-        subscriber = self.line.stop()
+        subscriber = self.reconnecting.stop()
         self._inTime()
         if subscriber is not None:
             subscriber.abort()

@@ -152,7 +152,7 @@ class Link:
         :return: fires with how many connections are subscribed to a topic, ours included; fails with
             :exc:`~txrealtime.errors.BusError` when the broker does not tell, or cannot be asked now.
         """
-        publisher = self._outgoing.line.connection
+        publisher = self._outgoing.reconnecting.connection
         if publisher is None:
             return fail(BusError(f"the link to {self.bus.name} is {self.status.value}"))
         return publisher.countSubscribers(topic)
@@ -179,7 +179,7 @@ class Link:
         if self.status is LinkStatus.STOPPED:
             self._become(LinkStatus.CONNECTING, "connecting")
             self._outgoing.start()
-            self._incoming.line.start()
+            self._incoming.reconnecting.start()
 
     def stop(self) -> Deferred[None]:
         """
@@ -224,7 +224,7 @@ class Link:
     def _isReady(self) -> None:
         self._beating = self._reactor.callLater(self._heartbeat, self._sendBeat)
         self._outgoing.proven()
-        self._incoming.line.proven()
+        self._incoming.reconnecting.proven()
         self._journal.over()
         if self.status is LinkStatus.DEAF:
             duration = self._reactor.seconds() - self._since
@@ -278,8 +278,8 @@ class Link:
             return
         self._beating = None
         problem = f"the heartbeat did not come back within {self._heartbeatTimeout:g} s"
-        self._outgoing.line.drop(problem)
-        self._incoming.line.drop(problem)
+        self._outgoing.reconnecting.drop(problem)
+        self._incoming.reconnecting.drop(problem)
 
     def _stopBeating(self) -> None:
         beating, self._beating = self._beating, None

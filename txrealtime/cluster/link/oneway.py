@@ -1,5 +1,5 @@
 """
-Publishing without a :class:`~txrealtime.cluster.link.link.Link`: who hears nothing has no need of one.
+OneWayLink without a :class:`~txrealtime.cluster.link.link.Link`: who hears nothing has no need of one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from zope.interface import implementer
 from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner
 from txrealtime.errors import BusError
 
-__all__ = ["Publishing"]
+__all__ = ["OneWayLink"]
 
 _MAX_COUNT: Final = 10_000
 _MAX_SIZE: Final = 64_000_000
@@ -23,7 +23,7 @@ _MAX_SIZE: Final = 64_000_000
 
 
 @implementer(IPublisherOwner)
-class Publishing:
+class OneWayLink:
     """
     Publishes, each message at most once, and tells when the broker has it.
 

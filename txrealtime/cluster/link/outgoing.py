@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner
 from txrealtime.cluster.link.counts import Journal
-from txrealtime.cluster.link.reconnecting import Backoff, Line
+from txrealtime.cluster.link.reconnecting import Backoff, Reconnecting
 
 __all__ = ["Outgoing"]
 
@@ -52,7 +52,7 @@ class Outgoing:
         changed: Callable[[str], None],
     ) -> None:
         self.limit = limit
-        self.line: Line[IPublisher] = Line(
+        self.reconnecting: Reconnecting[IPublisher] = Reconnecting(
             reactor, backoff, lambda: bus.openPublisher(reactor, self), self._opened, self._ended
         )
         self.settle = 0.0
@@ -121,11 +121,11 @@ class Outgoing:
         """Connect; after a stop, when that is done, so that nothing overtakes what waited then."""
         self._starting = self._closing
         if not self._closing:
-            self.line.start()
+            self.reconnecting.start()
 
     def lost(self, reason: str) -> None:
         """See :class:`IPublisherOwner`."""
-        self.line.lost(reason)
+        self.reconnecting.lost(reason)
 
     def _opened(self, publisher: IPublisher) -> None:
         self._publisher = publisher
@@ -133,7 +133,7 @@ class Outgoing:
 
     def proven(self) -> None:
         """The broker takes messages, as a heartbeat has come back: hand them out."""
-        self.line.proven()
+        self.reconnecting.proven()
         self.settle = 0.0
         self._outlet = self._publisher
         self.confirmed()
@@ -154,7 +154,7 @@ class Outgoing:
         self.settle = 0.0
         self._starting = False
         self._publisher = self._outlet = None
-        publisher = self.line.stop()
+        publisher = self.reconnecting.stop()
         if publisher is None:
             closed: Deferred[None] = succeed(None)
         else:

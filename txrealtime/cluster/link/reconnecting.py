@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.errors import BusError
 
-__all__ = ["Backoff", "Line"]
+__all__ = ["Backoff", "Reconnecting"]
 
 
 class _Connection(Protocol):
@@ -46,7 +46,7 @@ class Backoff:
     settle: float = 1.0
 
 
-class Line(Generic[C]):
+class Reconnecting(Generic[C]):
     """
     A connection, and the next when that has ended, until it is stopped.
 
