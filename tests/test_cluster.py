@@ -569,6 +569,12 @@ class ServerEventTests(ClusterTestCase):
         self.assertRaises(TypeError, cluster.call, "x", object())
         self.assertEqual(len(cluster._conversation.questions), 0)
 
+
+class EventHandlerTests(ClusterTestCase):
+    """
+    One handler for each event between servers.
+    """
+
     def test_secondHandler(self) -> None:
         """Refuse a second handler of an event, and name both with their places."""
         cluster = self.two.cluster

@@ -196,7 +196,7 @@ class EmitterTests(EmitterTestCase):
 
 class NotInstalledTests(SynchronousTestCase):
     def test_redis(self) -> None:
-        for name in ("redis", "txrealtime.cluster.bus.amqpblocking"):
+        for name in ("txrealtime.cluster.bus.redisblocking", "txrealtime.cluster.bus.amqpblocking"):
             if name in sys.modules:
                 self.addCleanup(sys.modules.__setitem__, name, sys.modules[name])
             else:

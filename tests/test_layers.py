@@ -25,7 +25,7 @@ LIBRARIES = {
     "txredisapi": "txrealtime.cluster.bus.redis",
     "hiredis": "txrealtime.cluster.bus.redis",
     "pika": "txrealtime.cluster.bus.amqp txrealtime.cluster.bus.amqpblocking",
-    "redis": "txrealtime.cluster.bus.blocking",
+    "redis": "txrealtime.cluster.bus.redisblocking",
     "flask": "txrealtime.flask",
     "werkzeug": "txrealtime.flask",
     "click": "txrealtime.flask",
