@@ -137,7 +137,9 @@ class AttemptTests(_BusTestCase):
         opening = bus.openPublisher(Clock(), self.owner)
         self.answer(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         self.protocol.connectionLost(Failure(ConnectionAborted()))
-        self.assertIn("what came is not of Redis", str(self.failureResultOf(opening, BusError).value))
+        self.assertIn(
+            "the server does not speak Redis's protocol", str(self.failureResultOf(opening, BusError).value)
+        )
         self.assertEqual(self.owner.losses, [])
 
     def test_sentinels(self) -> None:
@@ -241,6 +243,29 @@ class PublisherTests(SynchronousTestCase):
         self.publisher.dataReceived(b"-NOPERM no\r\n")
         self.assertEqual((self.owner.refusals, self.owner.losses), ([], ["NOPERM no"]))
         self.assertTrue(self.publisher.transport.disconnecting)
+
+    def test_repliesOfAllKinds(self) -> None:
+        """Each reply goes to the command that it is to, in order."""
+        first = self.publisher.countSubscribers("t")
+        self.publisher.publish("t", b"xx")
+        self.publisher.beat("t", b"1")
+        refused = self.publisher.countSubscribers("t")
+        self.publisher.publish("t", b"xxx")
+        self.publisher.dataReceived(
+            b"*2\r\n$1\r\nt\r\n:3\r\n:1\r\n:1\r\n*1\r\n$6\r\nmaster\r\n-NOPERM no\r\n"
+        )
+        self.assertEqual(self.successResultOf(first), 3)
+        self.assertIn("NOPERM no", str(self.failureResultOf(refused, BusError).value))
+        self.assertEqual((self.publisher.unconfirmed, self.publisher.pending), (1, 3))
+        self.publisher.dataReceived(b"-NOPERM no\r\n")
+        self.assertEqual((self.owner.refusals, self.owner.losses), (["NOPERM no"], []))
+        self.assertEqual((self.publisher.unconfirmed, self.publisher.pending), (0, 0))
+
+    def test_demoted(self) -> None:
+        """A master that has become a replica is given up at the next heartbeat."""
+        self.publisher.beat("t", b"1")
+        self.publisher.dataReceived(b":1\r\n*1\r\n$5\r\nslave\r\n")
+        self.assertIn("read-only replica", self.owner.losses[0])
 
     def test_repliesInPieces(self) -> None:
         self.publisher.publish("t", b"1")

@@ -382,7 +382,7 @@ class RedisAuthenticationTests(LinkTestCase):
         await self.fake(Web)
         link = self.link(f"redis://127.0.0.1:{self.port}")
         link.start()
-        await self.until(lambda: "not of Redis" in link.reason)
+        await self.until(lambda: "not speak Redis" in link.reason)
         self.assertIs(link.status, LinkStatus.CONNECTING)
 
     async def test_replica(self) -> None:

@@ -2,7 +2,9 @@
 A connection to the broker that is made again whenever it ends.
 
 :class:`~txrealtime.cluster.link.incoming.Incoming` and
-:class:`~txrealtime.cluster.link.outgoing.Outgoing` have one :class:`Reconnecting` each.  It is not :class:`twisted.application.internet.ClientService`, because:
+:class:`~txrealtime.cluster.link.outgoing.Outgoing` have one :class:`Reconnecting` each.
+
+It is not :class:`twisted.application.internet.ClientService`, because:
 
 - A connection counts as good only when a heartbeat came back over both halves of the link (:meth:`proven`).
   ClientService sets its number of failed attempts to 0 as soon as a connection is made.  A broker that
