@@ -1,5 +1,5 @@
 """
-What the tests of several servers share: servers on one clock and one hub.
+Servers on one clock and one hub, for the tests of several servers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ SETTLED = 1.5
 
 class ClusterTestCase(TalkTestCase):
     """
-    Servers that are one: `self.one`, `self.two` and `self.three`, whose names are these words. They speak
-    `DIALECT`.
+    Servers of one cluster: `self.one`, `self.two` and `self.three`, with these words as names. Their dialect
+    is `DIALECT`.
 
-    After each test they stop, and nothing is left of them.
+    They stop after each test, and nothing is left of them.
     """
 
     NAMES = ("one", "two", "three")
@@ -37,7 +37,7 @@ class ClusterTestCase(TalkTestCase):
         self.advance(SETTLED)
 
     def member(self, name: str, **options: Any) -> Server:
-        """One more server."""
+        """Start one more server."""
         server = self.makeServer(start=False, **options)
         server.cluster.use(MemoryBus(self.hub), self.DIALECT)
         server.cluster.name = name
@@ -57,7 +57,7 @@ class ClusterTestCase(TalkTestCase):
         super().tearDown()
 
     def settle(self) -> None:
-        """Let what is under way arrive, and what it leads to."""
+        """Let messages on their way arrive, with all that they lead to."""
         for _ in range(12):
             self.clock.advance(0)
             for client in self.clients:
@@ -72,11 +72,11 @@ class ClusterTestCase(TalkTestCase):
         self.settle()
 
     def resultOf(self, deferred: Deferred[Any]) -> Any:
-        """The result of what needs a word with other servers."""
+        """Return the result of an operation that takes messages to other servers."""
         self.settle()
         return self.successResultOf(deferred)
 
     def get(self, *clients: Client, namespace: str = "/") -> list[list[Any]]:
-        """What each client has got, once everything has arrived."""
+        """Return the events that each client has got, once everything has arrived."""
         self.settle()
         return [client.received(namespace) for client in clients]

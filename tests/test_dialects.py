@@ -1,7 +1,7 @@
 """
-The dialects of others: what works among our servers works in them too, as far as they go.
+The dialects of other makes: what works among servers of txrealtime works in them too, as far as they go.
 
-That others understand them is tested in tests/interop/test_clusters.py.
+tests/interop/test_clusters.py tests that other makes understand them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PYTHON = DialectChoice("python-socketio", "flask-socketio")
 
 class DialectChoiceTests(SynchronousTestCase):
     """
-    What the URL of a bus says of it.
+    The dialect in the URL of a bus.
     """
 
     def test_default(self) -> None:
@@ -81,7 +81,7 @@ class NodeEmitTests(across.EmitTests):
     DIALECT = NODE
 
     def test_keys(self) -> None:
-        """Keys that JSON makes text of are text on all servers."""
+        """Keys that JSON turns into text are text on all servers."""
         self.one.emit("scores", {1: {True: "a", None: "b", 1.5: "c", "d": "e"}})
         scores = {"1": {"true": "a", "null": "b", "1.5": "c", "d": "e"}}
         self.assertEqual(self.get(*self.people), [[("scores", scores)]] * 3)
@@ -111,7 +111,7 @@ class NodeOperationTests(across.OperationTests):
     DIALECT = NODE
 
     def test_joinAnothersOwnRoom(self) -> None:
-        """As among Node's servers, who joins a room named by the id of a socket elsewhere is in it."""
+        """As among Node's servers, a socket may join a room named by the id of a remote socket."""
         dave = self.join(self.three)
         self.settle()
         self.one.to(self.carol.id()).join(self.bob.id(), dave.id())
@@ -123,12 +123,12 @@ class NodeOperationTests(across.OperationTests):
 
 
 class NodeFetchTests(across.FetchTests):
-    """Nobody tells a server's name, and bytes are what Node makes of them."""
+    """Servers have no names, and bytes are in the form that Node gives them."""
 
     DIALECT = NODE
 
     TOO_LARGE: list[Any] = [{}, {}]
-    "A server answers in one message, with the data of all or of nobody."
+    "A server replies in one message, with the data of all sockets or of none."
 
     def test_largeData(self) -> None:
         for _ in range(30):
@@ -143,7 +143,7 @@ class NodeFetchTests(across.FetchTests):
         self.assertEqual([type(person) for person in people], [Person] * 3)
 
     def test_rightAfterTheStart(self) -> None:
-        """How many others there are is known at once."""
+        """The number of other servers is known at once."""
         self.assertEqual(len(self.resultOf(self.one.fetch())), 3)
 
     def test_everybody(self) -> None:
@@ -154,7 +154,7 @@ class NodeFetchTests(across.FetchTests):
         self.assertEqual(people[1].rooms, {self.bob.id(), "red", "blue"})
 
     def test_namespaceThatComes(self) -> None:
-        """Who asks in a namespace that has just come waits until it hears the answers, and so is counted."""
+        """A question in a namespace just mounted waits until this server hears the replies."""
         subscribe = _Subscriber.subscribe
 
         def subscribeLater(subscriber: Any, subscription: Subscription) -> Deferred[None]:
@@ -176,7 +176,7 @@ class NodeFetchTests(across.FetchTests):
         self.assertIn("not subscribed", str(self.failureResultOf(game.fetch(), BusError)))
 
     def test_tooMuchForOneMessage(self) -> None:
-        """That a server cannot say who is there does not mean that nobody is."""
+        """A reply that cannot be encoded does not mean that nobody is there."""
         for _ in range(3):
             self.join(self.two, auth={"story": "x" * 800_000})
         fetched = self.one.fetch(timeout=1)
@@ -187,7 +187,7 @@ class NodeFetchTests(across.FetchTests):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_whatJSONLacks(self) -> None:
-        """No client keeps a server from saying who is there."""
+        """No client keeps a server from replying."""
         deep = "[" * 600 + "]" * 600
         for auth in ('{"a":[1e999,1]}', f'{{"a":{deep}}}', '{"a":{"_placeholder":true}}'):
             self.sendText(self.makeClient(self.two), f"0{auth}")
@@ -204,7 +204,7 @@ class NodeFetchTests(across.FetchTests):
         self.assertEqual(person["handshake"]["auth"], shown)
 
     def described(self, server: Server) -> list[dict[str, Any]]:
-        """What a server says of its clients."""
+        """Return the description that a server gives of its clients."""
         dialect = NodeDialect("READER", directory=server._directory)
         question = Fetch(Target("/"), "u", "q")
         people = server.namespace().everyone.people()
@@ -214,7 +214,7 @@ class NodeFetchTests(across.FetchTests):
 
 
 class NodeCallTests(across.CallTests):
-    """Of several values they have the first, and of answers that will not come they do not tell."""
+    """Acks carry the first of several values, and lapsed acks are not reported."""
 
     DIALECT = NODE
     THREE = "an unnamed server"
@@ -244,7 +244,7 @@ class NodeCallTests(across.CallTests):
 
 
 class NodeServerEventTests(across.ServerEventTests):
-    """As `io.serverSideEmit()`: who has nothing to say says nothing."""
+    """Like `io.serverSideEmit()`: a server without a result does not reply."""
 
     DIALECT = NODE
 
@@ -256,7 +256,7 @@ class NodeServerEventTests(across.ServerEventTests):
         self.assertEqual(told, [("all", {"type": "Buffer", "data": [1]})])
 
     def test_withoutRoot(self) -> None:
-        """Who has no namespace at "/" takes part, as every server of Node has one."""
+        """A server without the namespace "/" takes part, as every server of Node has one."""
         four = Server(reactor=self.clock)
         self.servers.append(four)
         four.cluster.use(MemoryBus(self.hub), NODE)
@@ -310,7 +310,7 @@ class NodeOutageTests(across.OutageTests):
 
 
 class NodeUnsendableTests(across.AcrossTestCase):
-    """MessagePack carries what clients of ours cannot be sent: it is ignored, as what is no message."""
+    """MessagePack carries more than clients can be sent: such an event is ignored."""
 
     DIALECT = NODE
     EVENT = {"type": 2, "data": ["x", b"1", {"_placeholder": 1}], "nsp": "/"}
@@ -331,12 +331,12 @@ class NodeUnsendableTests(across.AcrossTestCase):
 
 
 class PythonEmitTests(across.EmitTests):
-    """Sockets can be left out, but not rooms."""
+    """Sockets can be excluded, but rooms cannot."""
 
     DIALECT = PYTHON
 
     def test_volatile(self) -> None:
-        """What is volatile here is not so there: it arrives later."""
+        """An event that is volatile here is not so there: it arrives later."""
         self.setWritable(self.bob, False)
         self.one.to("red").emit("position", volatile=True)
         self.settle()
@@ -351,7 +351,7 @@ class PythonEmitTests(across.EmitTests):
             self.get(*self.people)
 
     def test_namespaceThatComesAndGoes(self) -> None:
-        """All servers hear of all namespaces."""
+        """All servers hear the events of all namespaces."""
 
 
 class PythonOperationTests(across.AcrossTestCase):
@@ -410,7 +410,7 @@ EVENT = Packet(PacketType.EVENT, "/x", ["ev", {"a": 1}])
 
 class PythonFormTests(SynchronousTestCase):
     """
-    The wire form, against what python-socketio 5.18 was seen to send.
+    The messages, compared with those that python-socketio 5.18 was seen to send.
     """
 
     READER = PythonSocketIODialect("READER")
@@ -513,7 +513,7 @@ class PythonFormTests(SynchronousTestCase):
 
 class NodeFormTests(SynchronousTestCase):
     """
-    The wire form, against what Node was seen to send.
+    The messages, compared with those that Node was seen to send.
     """
 
     READER = NodeDialect("READER")
@@ -540,7 +540,7 @@ class NodeFormTests(SynchronousTestCase):
         self.assertIsNone(self.READER.read("socket.io#/chat#", self.GOLDEN))
 
     def test_dates(self) -> None:
-        """As a client of Node would get them."""
+        """Dates arrive as clients of Node would get them."""
         timestamp = bytes.fromhex("d6ff00000001")
         data = b"\x93\xa1u\x82\xa4type\x02\xa4data\x92\xa1e\x81\xa1d\x91" + timestamp + b"\x81\xa5rooms\x90"
         emit = self.READER.read("socket.io#/#", data)
@@ -551,7 +551,7 @@ class NodeFormTests(SynchronousTestCase):
         return self.READER.read("socket.io#/#", packed(["u", fields, {"rooms": [], **options}]))
 
     def test_numbersThatAreNone(self) -> None:
-        """As a client of Node would get them."""
+        """Infinity and NaN arrive as clients of Node would get them."""
         emit = self.event(math.nan, [math.inf, {"a": -math.inf}], 1.5)
         self.assertEqual(emit.packet.data, ["e", None, [None, {"a": None}], 1.5])
 

@@ -1,6 +1,6 @@
 """
-What becomes of each message that is published without a link: by the bus in memory, and by what Redis and
-RabbitMQ may answer.
+The fate of each message published without a link: over the bus in memory, and with answers of Redis and
+RabbitMQ.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ except ImportError:
 
 
 class Bus:
-    """One whose publisher is made by a function, at once, or when `opening` fires."""
+    """A bus whose publisher a function makes, at once or when `opening` fires."""
 
     name = "bus"
 
@@ -81,7 +81,7 @@ class MemoryTests(SynchronousTestCase):
         self.connect()
 
     def test_silentBrokerThatIsLeft(self) -> None:
-        """Whatever the bus makes of it that the attempt is cancelled."""
+        """A bus may do anything when the attempt is cancelled."""
         bus = Bus(None)
         bus.opening = Deferred(lambda opening: opening.errback(BusError("odd")))
         said = OneWayLink(bus, self.clock, 0.5).publish("t", b"")
@@ -89,7 +89,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertFail([said], "bus: no answer within 0.5 s")
 
     def test_brokerHangs(self) -> None:
-        """The oldest message says when it is enough; the others have the same connection."""
+        """The oldest message decides; the others are on the same connection."""
         self.connect()
         self.hub.pause()
         messages = self.publish()
@@ -105,7 +105,7 @@ class MemoryTests(SynchronousTestCase):
         self.connect()
 
     def test_slowBroker(self) -> None:
-        """Each message has its own time."""
+        """Each message has its own time limit."""
         self.connect()
         for _ in range(4):
             self.hub.pause()
@@ -122,7 +122,7 @@ class MemoryTests(SynchronousTestCase):
         self.assertFail(messages, "may not have got it: the hub was stopped")
 
     def test_tooMany(self) -> None:
-        """In number, or in bytes."""
+        """The limits are of number and of bytes."""
         for name, limit in (("_MAX_COUNT", 10), ("_MAX_SIZE", 50)):
             patch = self.patch(oneway, name, limit)
             messages = self.publish(10)
@@ -134,7 +134,7 @@ class MemoryTests(SynchronousTestCase):
             self.connect()
 
     def test_cancelled(self) -> None:
-        """Before it was sent, or after."""
+        """A message may be cancelled before it was sent, or after."""
         for _ in range(2):
             first, second = self.publish(2)
             first.cancel()
@@ -187,7 +187,7 @@ class MemoryTests(SynchronousTestCase):
         self.connect()
 
     def test_closeWhileNobodyIsToldOfTheAnswer(self) -> None:
-        """The publisher waits for it all the same."""
+        """close() waits for the answer all the same."""
         self.connect()
         self.hub.pause()
         (said,) = self.publish()
@@ -216,7 +216,7 @@ class RedisTests(SynchronousTestCase):
         return self.connection
 
     def test_refused(self) -> None:
-        """The one that is refused fails, and no other."""
+        """Only the refused message fails."""
         for number in range(3):
             messages = [self.link.publish("t", b"") for _ in range(3)]
             replies = [b":1\r\n"] * 3
@@ -228,7 +228,7 @@ class RedisTests(SynchronousTestCase):
                 self.successResultOf(said)
 
     def test_unusable(self) -> None:
-        """An error that is about the server ends the connection too."""
+        """An error about the server ends the connection too."""
         messages = [self.link.publish("t", b"") for _ in range(2)]
         self.connection.dataReceived(b"-READONLY no\r\n:1\r\n")
         for said, why in zip(messages, ("refused", "may not have got it"), strict=True):
@@ -252,7 +252,7 @@ class AMQPTests(SynchronousTestCase):
         return self.answers[-1]
 
     def test_outOfOrder(self) -> None:
-        """RabbitMQ confirms a message when its queues have it, whatever came before."""
+        """RabbitMQ confirms a message when its queues have it, in any order."""
         lost, refused, said = (self.link.publish("t", b"") for _ in range(3))
         self.answers[2].callback(None)
         self.successResultOf(said)
@@ -264,14 +264,14 @@ class AMQPTests(SynchronousTestCase):
         self.assertIn("may not have got it: cut", str(self.failureResultOf(lost, BusError).value))
 
     def test_answeredTooLate(self) -> None:
-        """What had come when the connection was ended is of no use any more."""
+        """Answers that arrive after the end of the connection are ignored."""
         said = self.link.publish("t", b"")
         self.link._reactor.advance(5)
         self.failureResultOf(said, BusError)
         self.answers[0].callback(None)
 
     def test_attemptCancelled(self) -> None:
-        """That is no error of the bus."""
+        """A cancelled attempt is no error of the bus."""
         transport = StringTransport()
         transport.setTcpNoDelay = lambda on: None  # type: ignore[attr-defined]
         self.patch(

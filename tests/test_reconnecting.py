@@ -1,5 +1,5 @@
 """
-One connection at a time: when the next attempt is made, and what becomes of one that was stopped.
+A connection that is made again: the times of the attempts, and attempts that were stopped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ReconnectingTests(SynchronousTestCase):
         return self.attempts[-1]
 
     def stubborn(self) -> Deferred[_Connection]:
-        """An attempt that goes on when it is cancelled."""
+        """Return an attempt that goes on when it is cancelled."""
         connecting: Deferred[_Connection] = Deferred()
         attempt: Deferred[_Connection] = Deferred()
         attempt.addErrback(lambda failure: connecting)
@@ -47,7 +47,7 @@ class ReconnectingTests(SynchronousTestCase):
         self.assertEqual((self.ended, len(self.clock.getDelayedCalls())), (["no"], 1))
 
     def test_lostWhileItConnects(self) -> None:
-        """An attempt that fails is followed by one attempt, whatever is said of its connection."""
+        """A failed attempt is followed by one attempt, even if its connection is reported lost too."""
         self.reconnecting.start()
         self.reconnecting.lost("cut")
         self.attempts[0].errback(BusError("cut"))

@@ -42,5 +42,6 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
     except ImportError as error:
         extra = "amqp" if address.scheme.startswith("amqp") else "redis"
         raise ValueError(
-            f"{address.scheme}:// needs what is not installed ({error}): pip install txrealtime[{extra}]"
+            f"{address.scheme}:// needs a library that is not installed ({error}): "
+            f"pip install txrealtime[{extra}]"
         ) from error
