@@ -50,6 +50,9 @@ class Conversation:
     :ivar ignored: the number of messages that no server would have sent.
     """
 
+    _clock: IReactorTime  # from start() on
+    _me: Alive
+
     def __init__(self, uid: str) -> None:
         self.uid = uid
         self.dialect: Dialect = NativeDialect(uid)

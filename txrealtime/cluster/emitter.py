@@ -130,7 +130,7 @@ def _checkNamed(rooms: Sequence[str], method: str) -> None:
     checkRooms(rooms)
 
 
-class _Anybody(Receivers[R]):
+class _Everybody(Receivers[R]):
     """
     Everybody in ``/``, and the way to the other namespaces.
 
@@ -171,7 +171,7 @@ class _Anybody(Receivers[R]):
         return written
 
 
-class Emitter(_Anybody[None]):
+class Emitter(_Everybody[None]):
     """
     An emitter that waits until the broker has each message: for Celery's workers, scripts and threads.
 
@@ -202,7 +202,7 @@ class Emitter(_Anybody[None]):
         self.close()
 
 
-class DeferredEmitter(_Anybody[Deferred[None]]):
+class DeferredEmitter(_Everybody[Deferred[None]]):
     """
     An emitter for processes in which the reactor runs: a Deferred fires when the broker has the message.
 
@@ -223,8 +223,8 @@ class DeferredEmitter(_Anybody[Deferred[None]]):
         self._link = OneWayLink(busFromURL(self._url, fanout=self._choice.fanout), reactor, timeout)
 
     def say(self, message: Message) -> Deferred[None]:
-        said = [self._link.publish(topic, data) for topic, data in self._written(message)]
-        return gatherResults(said, consumeErrors=True).addCallbacks(lambda _: None, _firstError)
+        published = [self._link.publish(topic, data) for topic, data in self._written(message)]
+        return gatherResults(published, consumeErrors=True).addCallbacks(lambda _: None, _firstError)
 
     def close(self) -> Deferred[None]:
         """

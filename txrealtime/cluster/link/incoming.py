@@ -98,7 +98,7 @@ class Incoming:
         subscription = self._subscriptions.pop(topic, None)
         if subscription is None:
             return
-        subscription.deliver = _nobody
+        subscription.deliver = _ignore
         if self.reconnecting.connection is not None:
             self.reconnecting.connection.unsubscribe(subscription)
         for waiting in self._unconfirmed.pop(subscription, []):
@@ -214,5 +214,5 @@ class Incoming:
                 waiters.pop().errback(BusError("the link was stopped"))
 
 
-def _nobody(topic: str, payload: bytes) -> None:
+def _ignore(topic: str, payload: bytes) -> None:
     """Ignore a message that was on its way when its subscription ended."""

@@ -228,7 +228,7 @@ class Link:
             self._journal.complain("no link to {bus}: {why}", problem)
             self.reason = problem
 
-    def _isReady(self) -> None:
+    def _becomeReady(self) -> None:
         self._beating = self._reactor.callLater(self._heartbeat, self._sendBeat)
         self._outgoing.proven()
         self._incoming.reconnecting.proven()
@@ -275,7 +275,7 @@ class Link:
             if self.status is LinkStatus.READY:
                 self._beating = self._reactor.callLater(self._heartbeat, self._sendBeat)
             else:  # the broker is well, but other servers may need as long to find out
-                self._beating = self._reactor.callLater(self._outgoing.settle, self._isReady)
+                self._beating = self._reactor.callLater(self._outgoing.settle, self._becomeReady)
 
     def _beatMissing(self, due: float) -> None:
         now = self._reactor.seconds()

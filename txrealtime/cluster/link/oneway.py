@@ -55,29 +55,29 @@ class OneWayLink:
         :return: fires when the broker has the message; fails with :exc:`~txrealtime.errors.BusError` if the
             broker does not have it, or may not have it.
         """
-        said: Deferred[None] = Deferred()
+        taken: Deferred[None] = Deferred()
         size = len(payload)
         if len(self._waiting) + len(self._sent) >= _MAX_COUNT or self._size + size > _MAX_SIZE:
-            said.errback(BusError(f"too many messages wait for {self._bus.name} already"))
-            return said
+            taken.errback(BusError(f"too many messages wait for {self._bus.name} already"))
+            return taken
         self._size += size
-        said.addBoth(self._answered, said, size)
+        taken.addBoth(self._answered, taken, size)
         if self._publisher is not None:
-            self._send(self._publisher, topic, payload, said)
+            self._send(self._publisher, topic, payload, taken)
         else:
-            self._waiting.append((topic, payload, said))
+            self._waiting.append((topic, payload, taken))
             self._open()
-        return said
+        return taken
 
-    def _send(self, publisher: IPublisher, topic: str, payload: bytes, said: Deferred[None]) -> None:
-        self._sent[said] = self._reactor.seconds() + self._timeout
+    def _send(self, publisher: IPublisher, topic: str, payload: bytes, taken: Deferred[None]) -> None:
+        self._sent[taken] = self._reactor.seconds() + self._timeout
         if self._watch is None:
             self._watch = self._reactor.callLater(self._timeout, self._look)
-        publisher.publish(topic, payload, said)
+        publisher.publish(topic, payload, taken)
 
-    def _answered(self, result: Any, said: Deferred[None], size: int) -> Any:
+    def _answered(self, result: Any, taken: Deferred[None], size: int) -> Any:
         self._size -= size
-        self._sent.pop(said, None)
+        self._sent.pop(taken, None)
         return result
 
     # -- the connection ----------------------------------------------------------------
@@ -91,16 +91,16 @@ class OneWayLink:
     def _opened(self, publisher: IPublisher) -> None:
         self._publisher, self._opening = publisher, None
         waiting, self._waiting = self._waiting, []
-        for topic, payload, said in waiting:
-            if not said.called:
-                self._send(publisher, topic, payload, said)
+        for topic, payload, taken in waiting:
+            if not taken.called:
+                self._send(publisher, topic, payload, taken)
         if self._closers:
             self._close()
 
     def _failed(self, failure: Failure) -> None:
         self._opening = None
         waiting, self._waiting = self._waiting, []
-        self._fail([said for _, _, said in waiting], f": {failure.getErrorMessage()}")
+        self._fail([taken for _, _, taken in waiting], f": {failure.getErrorMessage()}")
 
     def _lateToOpen(self, result: object, seconds: float) -> NoReturn:
         raise BusError(f"no answer within {seconds:g} s")
@@ -118,9 +118,9 @@ class OneWayLink:
 
     def _fail(self, messages: Collection[Deferred[None]], why: str) -> None:
         """Fail messages, and fire the Deferreds of :meth:`close`."""
-        for said in messages:
-            if not said.called:
-                said.errback(BusError(f"{self._bus.name}{why}"))
+        for taken in messages:
+            if not taken.called:
+                taken.errback(BusError(f"{self._bus.name}{why}"))
         self._closed()
 
     # -- IPublisherOwner ---------------------------------------------------------------
