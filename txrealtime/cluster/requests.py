@@ -50,7 +50,7 @@ _MAX_TIMEOUT: Final = 3600.0
 
 class Requests:
     """
-    The receiver of what peer servers ask of this one.
+    The receiver of peer servers' requests.
 
     An event that clients cannot be sent raises :exc:`~txrealtime.errors.PacketError`, which the conversation
     counts.
@@ -79,6 +79,7 @@ class Requests:
         return None if namespace is None else Audience(namespace, target.rooms, target.excluded)
 
     def emit(self, emit: Emit) -> None:
+        """Send an event to the members of an audience who are here."""
         audience = self._audience(emit.target)
         if audience is None:
             return
@@ -90,6 +91,7 @@ class Requests:
         audience.deliver(messages, emit.volatile)
 
     def join(self, join: Join) -> None:
+        """Put the members of an audience who are here into rooms."""
         for socket in self._here(join.target):
             try:
                 socket.join(*join.rooms)
@@ -99,10 +101,12 @@ class Requests:
                 )
 
     def leave(self, leave: Leave) -> None:
+        """Take the members of an audience who are here out of rooms."""
         for socket in self._here(leave.target):
             socket.leave(*leave.rooms)
 
     def disconnect(self, disconnect: Disconnect) -> None:
+        """Disconnect the members of an audience who are here."""
         for socket in self._here(disconnect.target):
             socket.disconnect(disconnect.close)
 
@@ -125,6 +129,7 @@ class Requests:
         self._conversation.say(Reply(to, to.request, self._conversation.uid, total, values, lapsed))
 
     def ask(self, ask: Ask) -> None:
+        """Send an event to the members of an audience who are here, and reply with their acks."""
         audience = self._audience(ask.target)
         if audience is None:
             self._reply(ask, 0)
@@ -157,6 +162,7 @@ class Requests:
             self._reply(ask, None, lapsed=1)
 
     def fetch(self, fetch: Fetch) -> None:
+        """Reply with descriptions of the members of an audience who are here."""
         audience = self._audience(fetch.target)
         sockets = [] if audience is None else [self._sendable(person) for person in audience.people()]
         total: int | None = len(sockets)
@@ -195,6 +201,7 @@ class Requests:
     # -- events between servers --------------------------------------------------------
 
     def tell(self, tell: Tell) -> None:
+        """Call the handler of an event between servers, and reply with its result if a reply is wanted."""
         event, *args = tell.data
         handler = self.handlers.get(event)
         if handler is None:
