@@ -214,7 +214,7 @@ class StatusTests(LinkTestCase):
         self.successResultOf(ready)
         self.assertRegex(self.link.reason, r"^ready again after [345]\.\d s$")
         self.assertEqual(len(self.warnings("is ready again after")), 2)
-        self.assertEqual(len(self.warnings("here: nothing")), 2)
+        self.assertEqual(len(self.warnings("this server: nothing")), 2)
         self.assertTrue(3 < self.link.counts.deafFor < 5)
         expected = [LinkStatus.CONNECTING, LinkStatus.READY, LinkStatus.DEAF, LinkStatus.READY]
         self.assertEqual(self.statuses, expected)
@@ -354,7 +354,7 @@ class OutgoingTests(LinkTestCase):
         self.elapse(2)
         self.assertHeard(1, 4)
         self.assertEqual((self.link.counts.unconfirmed, self.link.counts.published), (2, 4))
-        self.assertEqual(len(self.warnings("here: 2 unconfirmed")), 1)
+        self.assertEqual(len(self.warnings("this server: 2 unconfirmed")), 1)
 
     def test_theOldestGo(self) -> None:
         link = self.link = self.makeLink(maxQueued=10 * (1 + 2 + outgoing.OVERHEAD))

@@ -170,7 +170,7 @@ class RedisFaultsTests(CountingTestCase):
         self.assertLessEqual(len(missing), counts.dropped + counts.unconfirmed + 2)
         self.assertGreaterEqual(len(missing), counts.dropped)
         self.assertLogged("the queue is full", 1)
-        self.assertLogged(f"Lost of what was published here: {counts.dropped} dropped", 1)
+        self.assertLogged(f"Lost messages of this server: {counts.dropped} dropped", 1)
 
     async def test_subscribersKilled(self) -> None:
         """Publishers go on, and only deaf subscribers lose numbers."""
@@ -270,7 +270,7 @@ class RabbitMQFaultsTests(CountingTestCase):
         """A stranger deletes the subscriber's queue."""
         rabbit = await rabbitMQ()
         await self.count(rabbit.url, rabbit.url, heartbeatTimeout=5.0)
-        subscriber = self.listener._incoming.line.connection
+        subscriber = self.listener._incoming.reconnecting.connection
         subscriber.channel.queue_delete(subscriber._queue).addErrback(lambda failure: None)
         await self.until(lambda: self.listener.status is LinkStatus.DEAF)
         await self.recovered()

@@ -205,7 +205,7 @@ class Link:
         return self._outgoing.stop().addCallback(self._stopped)
 
     def _stopped(self, result: None) -> None:
-        text = "the link to {bus} is stopped. Lost of what was published here: {lost}"
+        text = "the link to {bus} is stopped. Lost messages of this server: {lost}"
         _log.info(text, bus=self.bus.name, lost=self._journal.losses())
 
     def _changed(self, problem: str) -> None:
@@ -238,8 +238,8 @@ class Link:
             self.counts.deafFor += duration
             reason = f"ready again after {duration:.1f} s"
             _log.warn(
-                "the link to {bus} is {reason}. Lost of what was published here: {lost}. "
-                "What other servers published meanwhile may not have come",
+                "the link to {bus} is {reason}. Lost messages of this server: {lost}. "
+                "Messages that other servers published meanwhile may not have arrived",
                 bus=self.bus.name,
                 reason=reason,
                 lost=self._journal.losses(),

@@ -89,7 +89,7 @@ class Outgoing:
         while self._size > self.limit:
             self._pop()
             self._counts.dropped += 1
-            self._journal.complain("{bus} does not take what is published: the queue is full, the oldest go")
+            self._journal.complain("{bus} takes no messages, and the queue is full: the oldest are dropped")
 
     def beat(self, topic: str, payload: bytes) -> None:
         """Send a heartbeat at once, past the queue.  Without a connection, do nothing."""
