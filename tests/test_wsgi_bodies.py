@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from typing import Any
 from unittest.mock import patch
 
+from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.static import Data
 
 from tests.memory import Link
 from tests.views import PATIENCE, ViewsTestCase
-from txrealtime.engineio.http import measured
 from txrealtime.engineio.http.site import Beside
 from txrealtime.service import body as bodyModule
 from txrealtime.service.body import IN_MEMORY, MOST_WAITING
@@ -214,7 +214,7 @@ class BodyTests(ViewsTestCase):
 
     def test_formsAreTheApplications(self) -> None:
         """No form is parsed in the reactor, and bad ones are the application's too."""
-        with patch.object(measured, "_getMultiPartArgs", side_effect=AssertionError):
+        with patch.object(http, "_getMultiPartArgs", side_effect=AssertionError):
             for kind in (MULTIPART, "multipart/form-data", "application/x-www-form-urlencoded"):
                 data = form(b"x" * 1000)
                 link = self.post(len(data), f"Content-Type: {kind}")
@@ -275,7 +275,7 @@ class FormTests(ViewsTestCase):
     def test_nobodyAsks(self) -> None:
         """Neither pages, nor what is not there, nor the engine by any of its ways."""
         engine = "/socket.io/?EIO=4&transport=polling&sid=unknown"
-        with patch.object(measured, "_getMultiPartArgs", side_effect=AssertionError):
+        with patch.object(http, "_getMultiPartArgs", side_effect=AssertionError):
             self.assertEqual(self.post("/nowhere", MULTIPART, form(b"\n" * 100)).status, 404)
             self.assertEqual(self.post("/page", MULTIPART, form(b"\n" * 100)).status, 405)
             for version in ("1.0", "1.1"):

@@ -19,6 +19,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from txrealtime.errors import Disconnected
+from txrealtime.foreign import stands
 
 __all__ = ["Head", "Outlet"]
 
@@ -26,6 +27,9 @@ __all__ = ["Head", "Outlet"]
 _TURNS: Final = 8
 _SHORTEST: Final = 0.001
 _LONGEST: Final = 0.1
+
+_WITHOUT_QUEUES: Final = "over HTTP/2, responses of views wait in memory for slow clients"
+_WITHOUT_ABORT: Final = "a client that leaves the end of a response unread keeps its connection"
 
 
 class Head(Protocol):
@@ -142,7 +146,9 @@ class Outlet:
         """How much the transport may be given."""
         channel: Any = self._request.channel
         connection = getattr(channel, "_conn", None)
-        if connection is None:
+        if connection is None or not stands(
+            connection, "_outboundStreamQueues", "conn", without=_WITHOUT_QUEUES
+        ):
             return wanted
         queues = connection._outboundStreamQueues.values()
         queued = sum(len(data) for queue in queues for data in queue if isinstance(data, bytes))
@@ -153,7 +159,8 @@ class Outlet:
         """Whether the connection has yet to take what the stream was given."""
         channel: Any = self._request.channel
         connection = getattr(channel, "_conn", None)
-        return connection is not None and bool(connection._outboundStreamQueues[channel.streamID])
+        queues = getattr(connection, "_outboundStreamQueues", {})
+        return bool(queues.get(channel.streamID)) if queues else False
 
     def _finish(self, head: Head | None) -> None:
         if self.gone:
@@ -167,7 +174,9 @@ class Outlet:
         except BaseException:
             self._abort()
             raise
-        if isinstance(channel, HTTPChannel) and not channel.persistent and channel._abortingCall is None:
+        if not isinstance(channel, HTTPChannel) or channel.persistent:
+            return
+        if stands(channel, "_abortingCall", without=_WITHOUT_ABORT) and channel._abortingCall is None:
             # It closes when the client has read the rest, for which twisted.web would wait for ever.
             channel._abortingCall = self._reactor.callLater(self._timeout, channel.forceAbortClient)
 

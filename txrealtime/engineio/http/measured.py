@@ -15,20 +15,17 @@ from typing import Any, Protocol
 
 from twisted.python.failure import Failure
 from twisted.web.http import (
-    BAD_REQUEST,
     REQUEST_ENTITY_TOO_LARGE,
     RESPONSES,
     SERVICE_UNAVAILABLE,
     HTTPChannel,
-    _getMultiPartArgs,
-    _MultiPartParseException,
-    _parseContentType,
     parse_qs,
 )
 from twisted.web.server import Request
 
 from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.errors import HandshakeError
+from txrealtime.foreign import stands
 
 __all__ = ["Bodies", "Body", "MeasuredRequest"]
 
@@ -72,7 +69,7 @@ def _reading(channel: Any) -> Any:
 
 
 class _BadForm(Exception):
-    """A body is no form, though it says so."""
+    """A body is no form, though it says so, and the client has been told."""
 
 
 class MeasuredRequest(Request):
@@ -82,6 +79,8 @@ class MeasuredRequest(Request):
 
     _args: Any = None
     _formWaits = False
+    _isComplete = False
+    _isParsing = False
     _kept: Any = None
     _limit: int | None = None
     _received = 0
@@ -95,10 +94,11 @@ class MeasuredRequest(Request):
         # The path is not given to a request before its body has been read.
         channel: Any = self.channel
         # The one of HTTP/1.1, or a stream of HTTP/2.
-        path: bytes = channel._path if isinstance(channel, HTTPChannel) else channel.path
+        name = "_path" if isinstance(channel, HTTPChannel) else "path"
         site = channel.site
         self._untilMoreTime = site.engine.settings.maxPayload
-        if site.isForEngine(path):
+        isKnown = stands(channel, name, without="a body is measured after it was read")
+        if isKnown and site.isForEngine(getattr(channel, name)):
             self._limit = site.engine.settings.maxPayload
             self.content = BytesIO()
         elif site.bodies is not None:
@@ -144,7 +144,7 @@ class MeasuredRequest(Request):
         channel: Any = self.channel
         if channel is None:
             return  # the client has gone
-        if isinstance(channel, HTTPChannel) and not channel._handlingRequest:
+        if isinstance(channel, HTTPChannel) and not self._isComplete:
             settings = channel.site.engine.settings  # type: ignore[attr-defined]
             channel.setTimeout(settings.requestTimeout)
         _reading(channel).resumeProducing()
@@ -206,7 +206,8 @@ class MeasuredRequest(Request):
         self.method, self.uri, self.clientproto = command, path, version
         self.path, _, query = path.partition(b"?")
         self.args = parse_qs(query, 1)
-        self._formWaits = command == b"POST" and getattr(self, "_parsePOSTFormSubmission", True)
+        self._formWaits = command == b"POST"
+        self._isComplete = True
         self.process()
 
     @property
@@ -222,33 +223,32 @@ class MeasuredRequest(Request):
         self._args = value
 
     def _parseForm(self) -> None:
+        """
+        Let ``twisted.web`` parse what it would have parsed already.
+
+        :raises _BadForm: if it has answered that with 400.
+        """
         content: Any = self.content
-        kind = self.requestHeaders.getRawHeaders(b"content-type", [b""])[0]
-        form = _parseContentType(kind) if kind else b""
-        if content is None or form not in (b"application/x-www-form-urlencoded", b"multipart/form-data"):
+        if content is None:
             return
         place = content.tell()
-        content.seek(0, 0)
-        body = content.read()
+        content.seek(0, 2)
+        self._isParsing = True
+        super().requestReceived(self.method, self.uri, self.clientproto)  # type: ignore[no-untyped-call]
+        if self._isParsing:
+            raise _BadForm("the body is no form")
         content.seek(place, 0)
-        if not body:
-            return
-        try:
-            isMultipart = form == b"multipart/form-data"
-            self._args.update(_getMultiPartArgs(body, kind) if isMultipart else parse_qs(body, 1))
-        except _MultiPartParseException as error:
-            raise _BadForm(str(error)) from error
 
     def processingFailed(self, reason: Failure) -> Failure:
-        if not reason.check(_BadForm) or self.startedWriting:
-            return super().processingFailed(reason)  # type: ignore[no-untyped-call, no-any-return]
-        self.setResponseCode(BAD_REQUEST)
-        self.setHeader(b"content-length", b"0")  # type: ignore[no-untyped-call]
-        self.finish()  # type: ignore[no-untyped-call]
-        return reason
+        if reason.check(_BadForm):
+            return reason
+        return super().processingFailed(reason)  # type: ignore[no-untyped-call, no-any-return]
 
     def process(self) -> None:
-        if self._refusal is not None and isinstance(self.channel, HTTPChannel):
+        if self._isParsing:
+            # Called by twisted.web after it has parsed the form.
+            self._isParsing = False
+        elif self._refusal is not None and isinstance(self.channel, HTTPChannel):
             self.channel.loseConnection()
         elif self._refusal is not None:
             self._answerRefusal()

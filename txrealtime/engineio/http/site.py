@@ -5,7 +5,7 @@ than any other site could.
 They take the short way of :mod:`~txrealtime.engineio.http.fastpath`; and a body too large is
 refused before it has been read, where ``twisted.web`` reads the whole of a request
 before a resource sees it.  A root may keep the bodies of all other requests itself, as
-a WSGI gateway does.  Forms in bodies are parsed when a resource asks for them, and not before.
+a WSGI gateway does.  A form in a body is parsed when a resource asks for it, and not before.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, _GenericHTTPChannelProtocol
+from twisted.web import http
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
@@ -25,8 +26,14 @@ from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.http.measured import Bodies, MeasuredRequest
 from txrealtime.engineio.limits import Tally
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, whenLost
+from txrealtime.foreign import stands
 
 __all__ = ["Beside", "EngineSite"]
+
+
+_Wrapper: Any = None
+if stands(http, "_GenericHTTPChannelProtocol", without="there is no HTTP/2"):
+    _Wrapper = http._GenericHTTPChannelProtocol
 
 
 class _GuardedChannel(HTTPChannel):
@@ -40,14 +47,25 @@ class _GuardedChannel(HTTPChannel):
 
     site: EngineSite
     _begun = False
+    _guards = True
 
     def connectionMade(self) -> None:
         super().connectionMade()  # type: ignore[no-untyped-call]
+        self._guards = stands(
+            self,
+            "_handlingRequest",
+            "_waitingForTransport",
+            "_networkProducer",
+            without="requests that the fast path leaves out have no deadline, and go on while answers wait",
+        )
+        self.totalHeadersSize = self.site.engine.settings.maxHeaderSize
         self.setTimeout(self.site.firstTimeOut)  # type: ignore[no-untyped-call]
 
     def resetTimeout(self) -> None:
         # Called for whatever has come.
-        if not self._begun and not self._handlingRequest:
+        if not self._guards:
+            super().resetTimeout()  # type: ignore[no-untyped-call]
+        elif not self._begun and not self._handlingRequest:
             self._begun = True
             self.setTimeout(self.site.engine.settings.requestTimeout)  # type: ignore[no-untyped-call]
 
@@ -58,12 +76,12 @@ class _GuardedChannel(HTTPChannel):
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
     def _send100Continue(self) -> None:
-        # Who was refused need not send the body, and has its answer.
+        # A refused client has its response and need not send the body.
         if not getattr(self.requests[-1], "isRefused", False):
             super()._send100Continue()  # type: ignore[no-untyped-call]
 
     def requestDone(self, request: Request) -> None:
-        if self._waitingForTransport:
+        if self._guards and self._waitingForTransport:
             self._networkProducer.pauseProducing()
         super().requestDone(request)  # type: ignore[no-untyped-call]
 
@@ -166,13 +184,16 @@ class EngineSite(Site):
 
     def protocol(self) -> Any:
         """What :meth:`HTTPFactory.buildProtocol` makes: as its own, but for the class of the channel."""
-        return _GenericHTTPChannelProtocol(_GuardedChannel())  # type: ignore[no-untyped-call]
+        # The wrapper takes another channel in its place where TLS agrees on HTTP/2.
+        channel = _GuardedChannel()  # type: ignore[no-untyped-call]
+        return channel if _Wrapper is None else _Wrapper(channel)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """The protocols that TLS may agree on."""
+        return [b"http/1.1"] if _Wrapper is None else super().acceptableProtocols()  # type: ignore[no-untyped-call]
 
     def _longWay(self, addr: IAddress | None) -> Any:
-        generic: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
-        # The one that speaks HTTP/1.1; where TLS agrees on HTTP/2, it takes another in its place.
-        generic._channel.totalHeadersSize = self.engine.settings.maxHeaderSize
-        return generic
+        return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
 
     def giveWay(self, transport: Any, address: IAddress | None) -> IProtocol:
         """``twisted.web``'s own way, for what the short one does not take."""
