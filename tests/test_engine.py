@@ -24,6 +24,7 @@ from tests.examples import settings as hypothesisSettings
 from tests.memory import CLOSE, Exchange, Link, Recorder, WireTestCase
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import OpeningRequest, readHandshake
+from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.packet import Packet, PacketType
 from txrealtime.engineio.session import CloseReason, Session, State
 from txrealtime.errors import ConnectionRejected, HandshakeError
@@ -169,12 +170,13 @@ class RefusalTests(WireTestCase):
 
 
 class OpeningTests(WireTestCase):
-    def test_engine(self) -> None:
-        verifyObject(IResource, self.engine)
-        self.assertTrue(self.engine.isLeaf)
+    def test_resource(self) -> None:
+        resource = EngineResource(self.engine)
+        verifyObject(IResource, resource)
+        self.assertTrue(resource.isLeaf)
         request = DummyRequest([b""])
-        self.assertRaises(RuntimeError, self.engine.getChildWithDefault, b"x", request)
-        self.assertRaises(RuntimeError, self.engine.putChild, b"x", Resource())
+        self.assertRaises(RuntimeError, resource.getChildWithDefault, b"x", request)
+        self.assertRaises(RuntimeError, resource.putChild, b"x", Resource())
 
     def test_sid(self) -> None:
         """A secret: from the system's random source, 120 bits, safe in a URL, never the same."""

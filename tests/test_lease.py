@@ -11,6 +11,7 @@ from twisted.web.server import Request
 
 from tests.memory import Link, WireTestCase, readResponse
 from txrealtime.engineio.http.fastpath import EngineChannel
+from txrealtime.engineio.http.resource import EngineResource
 
 OTHER = b"GET /other HTTP/1.1\r\nHost: example.org\r\n\r\n"
 
@@ -73,8 +74,10 @@ class BorrowedTests(WireTestCase):
     def test_newSessionsAreTheSites(self) -> None:
         """Whatever stands before the engine sees who opens a session, and who has none."""
         seen = []
-        render = self.engine.render
-        self.patch(self.engine, "render", lambda request: seen.append(request.uri) or render(request))
+        render = EngineResource.render
+        self.patch(
+            EngineResource, "render", lambda self, request: seen.append(request.uri) or render(self, request)
+        )
         self.ask(self.request("GET", ""))
         self.ask(self.request("GET", "&sid=guessed"))
         self.ask(self.post(b"4hello"))

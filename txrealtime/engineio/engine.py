@@ -29,10 +29,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, SERVICE_UNAVAILABLE
-from twisted.web.iweb import IRequest
-from twisted.web.resource import IResource
-from twisted.web.server import NOT_DONE_YET, Request
-from zope.interface import implementer
 
 from txrealtime.engineio.handshake import (
     OpeningRequest,
@@ -42,17 +38,15 @@ from txrealtime.engineio.handshake import (
     readHandshake,
     readQuery,
 )
-from txrealtime.engineio.http.lease import borrowAfter
 from txrealtime.engineio.limits import Tally, Throttle
 from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
-from txrealtime.engineio.polling.request import JSON, HTTPRequest, WebRequest
+from txrealtime.engineio.polling.request import JSON, HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timers
-from txrealtime.engineio.websocket.autobahn import takeOver
 from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.engineio.websocket.transport import WebSocketFactory, WebSocketTransport
 from txrealtime.errors import ConnectionRejected, HandshakeError
@@ -82,7 +76,6 @@ class _Drain:
         self.done: Deferred[None] = Deferred()
 
 
-@implementer(IResource)
 class Engine:
     """
     An Engine.IO server, to be put into a ``twisted.web`` site as a child.
@@ -98,8 +91,6 @@ class Engine:
     :ivar reactor: the clock.
     :ivar webSockets: makes WebSockets for requests that :meth:`render` is not given.
     """
-
-    isLeaf = True
 
     def __init__(
         self,
@@ -133,23 +124,6 @@ class Engine:
         return WebSocketFactory(self.settings, self.reactor, self)
 
     # -- requests ----------------------------------------------------------------
-
-    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
-        """There are no children: an engine is a leaf."""
-        raise RuntimeError("an Engine is a leaf resource")
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """There are no children: an engine is a leaf."""
-        raise RuntimeError("an Engine is a leaf resource: put the child beside it")
-
-    def render(self, request: Request) -> int | bytes:
-        """Serve a request that ``twisted.web`` has read."""
-        if (request.getHeader(b"upgrade") or b"").lower() == b"websocket":
-            return takeOver(request, self.webSockets)
-        if self.settings.shortWays:
-            borrowAfter(request, self)
-        self.serve(WebRequest(request))
-        return NOT_DONE_YET
 
     def serve(self, request: HTTPRequest) -> None:
         """Serve a request for long polling."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import (
@@ -33,11 +33,9 @@ from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES
 from zope.interface import implementer
 
+from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.polling.request import TEXT
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, writeNow
-
-if TYPE_CHECKING:
-    from txrealtime.engineio.engine import Engine
 
 __all__ = ["ChannelSite", "EngineChannel"]
 

@@ -10,19 +10,17 @@ request, and given back with the first that is anything else.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
+from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import readQuery
 from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.tcp import currentProtocol, setProtocol
-
-if TYPE_CHECKING:
-    from txrealtime.engineio.engine import Engine
 
 __all__ = ["borrowAfter"]
 

@@ -22,6 +22,7 @@ from twisted.web.server import Request, Site
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.http.fastpath import EngineChannel
+from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.limits import Tally
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, whenLost
 from txrealtime.engineio.websocket.frames import refusal
@@ -201,7 +202,7 @@ class EngineSite(Site):
 
     def __init__(self, root: IResource, path: str, engine: Engine, **options: Any) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            Beside(path, engine, root), requestFactory=_MeasuredRequest, **options
+            Beside(path, EngineResource(engine), root), requestFactory=_MeasuredRequest, **options
         )
         self.engine = engine
         settings = engine.settings
