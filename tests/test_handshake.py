@@ -1,22 +1,14 @@
 """
-What a client's first request says, whose word counts for it, and which origins may talk to us.
+The opening request: its fields, and the reports of proxies that it may carry.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.examples import example, given, st
-from txrealtime.engineio.handshake import (
-    OpeningRequest,
-    allowsOrigin,
-    checkOrigin,
-    proxyFilter,
-    readHandshake,
-)
-from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHandshake
+from txrealtime.engineio.origins import Origins
 from txrealtime.errors import HandshakeError
 
 HOST = {"host": "example.org"}
@@ -103,7 +95,7 @@ class ReadTests(SynchronousTestCase):
             return
         _ = handshake.cookies, handshake.protocol
         try:
-            checkOrigin(handshake, ("https://a.org",))
+            Origins(("https://a.org",)).check(handshake)
         except HandshakeError as error:
             self.assertEqual((error.code, error.status), (4, 403))
 
@@ -202,98 +194,3 @@ class ProxyTests(SynchronousTestCase):
 
     def test_notAnAddress(self) -> None:
         self.assertRaises(ValueError, proxyFilter, ("localhost",))
-
-
-class OriginTests(SynchronousTestCase):
-    def allows(self, origin: str | None, *origins: str, **options: Any) -> bool:
-        headers = {**HOST, **options.pop("headers", {})}
-        if origin is not None:
-            headers["origin"] = origin
-        handshake = read(headers, **options)
-        allowed = Settings(origins=origins).origins
-        try:
-            checkOrigin(handshake, allowed)
-        except HandshakeError:
-            self.assertFalse(allowsOrigin(handshake, allowed))
-            return False
-        self.assertTrue(allowsOrigin(handshake, allowed))
-        return True
-
-    def test_none(self) -> None:
-        """Only browsers send one."""
-        self.assertTrue(self.allows(None))
-        self.assertTrue(self.allows(None, "https://a.org"))
-
-    def test_own(self) -> None:
-        self.assertTrue(self.allows("http://example.org"))
-        self.assertTrue(self.allows("https://example.org", secure=True))
-        self.assertTrue(self.allows("http://EXAMPLE.org"))
-
-    def test_ownPort(self) -> None:
-        """The port is part of it, and goes without saying when it is the scheme's."""
-        self.assertTrue(self.allows("http://example.org", headers={"host": "example.org:80"}))
-        self.assertTrue(self.allows("https://example.org:443", secure=True))
-        self.assertTrue(self.allows("http://example.org:8000", headers={"host": "example.org:8000"}))
-        self.assertTrue(self.allows("http://[::1]:8000", headers={"host": "[::1]:8000"}))
-        self.assertFalse(self.allows("http://example.org:8000"))
-        self.assertFalse(self.allows("http://example.org", headers={"host": "example.org:8000"}))
-
-    def test_foreign(self) -> None:
-        for origin in (
-            "http://evil.org",
-            "https://example.org",
-            "http://example.org.evil.org",
-            "http://sub.example.org",
-            "null",
-            "",
-            "example.org",
-            "http://[",
-            "http://example.org:x",
-            "file://",
-        ):
-            self.assertFalse(self.allows(origin), origin)
-            self.assertFalse(self.allows(origin, "https://a.org"), origin)
-
-    def test_listed(self) -> None:
-        origins = ("https://a.org", "http://b.org:8080")
-        for origin in (*origins, "https://A.org"):
-            self.assertTrue(self.allows(origin, *origins), origin)
-        for origin in ("http://a.org", "https://a.org:8443", "http://b.org"):
-            self.assertFalse(self.allows(origin, *origins), origin)
-
-    def test_listedPort(self) -> None:
-        """Listed with the port that browsers leave out, it is the same origin."""
-        self.assertTrue(self.allows("https://a.org", "https://a.org:443"))
-        self.assertTrue(self.allows("http://a.org", "http://a.org:80"))
-
-    def test_ownBesideTheListed(self) -> None:
-        self.assertTrue(self.allows("http://example.org", "https://a.org"))
-
-    def test_any(self) -> None:
-        for origin in ("https://a.org", "null", "http://["):
-            self.assertTrue(self.allows(origin, "*"))
-
-    def test_null(self) -> None:
-        """Sandboxed pages and files have no origin, and say so."""
-        self.assertTrue(self.allows("null", "null"))
-        self.assertFalse(self.allows("null", "https://a.org"))
-
-    def test_behindAProxy(self) -> None:
-        """The origin of the page is that of the proxy, which only a trusted one may tell."""
-        headers = {
-            "host": "127.0.0.1:8000",
-            "x-forwarded-proto": "https",
-            "x-forwarded-host": "example.org",
-        }
-        options = {"headers": headers, "peer": "127.0.0.1"}
-        self.assertTrue(self.allows("https://example.org", proxies=("127.0.0.1",), **options))
-        self.assertFalse(self.allows("https://example.org", **options))
-        self.assertFalse(self.allows("http://127.0.0.1:8000", proxies=("127.0.0.1",), **options))
-
-    def test_refusal(self) -> None:
-        """It names the two origins compared, and the options that help."""
-        handshake = read({**HOST, "origin": "https://evil.org"})
-        error = self.assertRaises(HandshakeError, checkOrigin, handshake, ())
-        self.assertEqual((error.code, error.status), (4, 403))
-        for text in ("'https://evil.org'", "'http://example.org'", "origins", "--origin", "trustedProxies"):
-            self.assertIn(text, error.message)

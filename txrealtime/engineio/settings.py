@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 from txrealtime.engineio.handshake import proxyFilter
+from txrealtime.engineio.origins import listedOrigin
 
-__all__ = ["Settings", "setting"]
+__all__ = ["TRANSPORTS", "Settings", "setting"]
+
+TRANSPORTS: Final = ("polling", "websocket")
+"The names of the transports that an engine can serve."
 
 
 def setting(default: Any, help: str) -> Any:
@@ -59,9 +62,7 @@ class Settings:
     maxByteRate: int = setting(
         0, "bytes of messages per second that are read from one client; 0 for no limit"
     )
-    transports: tuple[str, ...] = setting(
-        ("polling", "websocket"), "the transports served: polling, websocket"
-    )
+    transports: tuple[str, ...] = setting(TRANSPORTS, "the transports served: polling, websocket")
     allowUpgrades: bool = setting(True, "let polling clients upgrade to WebSocket")
     allowEIO3: bool = setting(False, "serve clients of Socket.IO 1 and 2 too, which speak Engine.IO 3")
     origins: tuple[str, ...] = setting(
@@ -86,9 +87,9 @@ class Settings:
         for name in ("transports", "origins", "trustedProxies"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
-        object.__setattr__(self, "origins", tuple(_checkedOrigin(origin) for origin in self.origins))
+        object.__setattr__(self, "origins", tuple(listedOrigin(origin) for origin in self.origins))
         proxyFilter(self.trustedProxies)
-        if not self.transports or set(self.transports) - {"polling", "websocket"}:
+        if not self.transports or not set(self.transports) <= set(TRANSPORTS):
             raise ValueError(f"transports is {self.transports!r}, expected 'polling', 'websocket' or both")
         self._checkPositive(
             "pingInterval",
@@ -119,19 +120,3 @@ class Settings:
         for name in names:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected 0 or a number above")
-
-
-def _checkedOrigin(origin: str) -> str:
-    """An origin in the form in which browsers send it, or ``*`` or ``null``."""
-    if origin in ("*", "null"):
-        return origin
-    try:
-        parts = urlsplit(origin)
-        whole = parts.scheme and parts.hostname and parts.port != 0
-    except ValueError:
-        whole = False
-    if not whole or parts.path.strip("/") or parts.query:
-        raise ValueError(f"origin {origin!r}, expected a form like 'https://example.org' or '*'")
-    # Browsers leave out the port that the scheme implies.
-    usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
-    return f"{parts.scheme}://{parts.netloc}".lower().removesuffix(usual)

@@ -13,10 +13,11 @@ import json
 import re
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from twisted.web.http import OK
 
+from txrealtime.engineio.origins import originOfPage
 from txrealtime.engineio.polling.request import TEXT, HTTPRequest
 from txrealtime.errors import HandshakeError
 
@@ -86,15 +87,8 @@ def _fieldsOf(request: HTTPRequest) -> dict[str, str]:
     """
     # Compressed is only what respond() is given, and that is not yet what leaves.
     fields = {name: value for name, value in request.headers().items() if name != "accept-encoding"}
-    if "origin" not in fields:
-        try:
-            page = urlsplit(fields.get("referer", ""))
-        except ValueError:
-            page = urlsplit("")
-        if page.scheme and page.netloc:
-            fields["origin"] = f"{page.scheme}://{page.netloc}"
-        elif fields.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            fields["origin"] = "null"
+    if "origin" not in fields and (origin := originOfPage(fields)) is not None:
+        fields["origin"] = origin
     return fields
 
 
