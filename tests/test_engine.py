@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
+from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource, Resource
 from twisted.web.test.requesthelper import DummyRequest
@@ -55,6 +56,13 @@ class RefusalTests(WireTestCase):
             assert client.response is not None
             self.assertEqual(client.response.error, (400, 0, "Transport unknown"))
             client.link.lose()
+
+    def test_versionInTheLog(self) -> None:
+        """A client's own text goes to the log without its control characters."""
+        with capturedLogs() as events:
+            message = self.get(EIO="\n\x1b[31m4").answer.error[2]
+        self.assertIn("EIO=\\n\\x1b[31m4,", message)
+        self.assertNotIn("\x1b", "".join(str(formatEvent(event)) for event in events))
 
     def test_transportNotServed(self) -> None:
         self.makeEngine(transports=("websocket",))
@@ -341,6 +349,10 @@ class CookieTests(WireTestCase):
         self.makeEngine(cookie="io", trustedProxies=("127.0.0.1",))
         self.assertTrue(self.cookie(headers={"X-Forwarded-Proto": "https"}, address="127.0.0.1")["secure"])
 
+    def test_secureByPublicURL(self) -> None:
+        self.makeEngine(cookie="io", publicURL="https://page.org")
+        self.assertTrue(self.cookie()["secure"])
+
     def test_onlyAtTheOpening(self) -> None:
         self.makeEngine(cookie="io")
         sid = self.openPolling()
@@ -423,6 +435,34 @@ class OriginTests(WireTestCase):
         self.assertAllowed(headers=forwarded, address="127.0.0.1")
         self.owners.clear()
         self.assertForbidden(headers=forwarded, address="192.0.2.7")
+
+    def test_behindTraefik(self) -> None:
+        """It reports https of a request, and wss of an upgrade."""
+        self.makeEngine(trustedProxies=("127.0.0.1",))
+        for proto in ("https", "wss"):
+            forwarded = {**self.PAGE, "X-Forwarded-Proto": proto, "X-Forwarded-Host": "page.org"}
+            self.assertAllowed(headers=forwarded, address="127.0.0.1")
+            self.assertTrue(self.session.handshake.secure)
+
+    def test_iOS(self) -> None:
+        """Starscream sends the scheme of its URL."""
+        headers = self.assertAllowed(headers={"Origin": "ws://example.org"})
+        self.assertEqual(headers["access-control-allow-origin"], "ws://example.org")
+        self.assertForbiddenAlone(headers={"Origin": "wss://example.org"})
+
+    def test_publicURL(self) -> None:
+        """A page of the public host is the server's own, and one of the host behind the proxy is not."""
+        self.makeEngine(publicURL="https://page.org")
+        self.assertAllowed(headers=self.PAGE)
+        self.assertTrue(self.session.handshake.secure)
+        self.assertEqual(self.session.handshake.host, "page.org")
+        self.assertForbiddenAlone(headers={"Origin": "http://example.org"})
+
+    def assertForbiddenAlone(self, **options: Any) -> None:
+        self.assertEqual(self.get(**options).answer.error[:2], (403, 4))
+        client = self.webSocket(**options)
+        assert client.response is not None
+        self.assertEqual(client.response.error[:2], (403, 4))
 
     def test_onEachAnswer(self) -> None:
         """A page must be able to read them all: polls, answers to POSTs, and refusals."""
@@ -698,6 +738,36 @@ class DrainTests(WireTestCase):
         self.successResultOf(first)
         self.successResultOf(second)
         self.assertNothingLeft()
+
+
+class PROXYTests(WireTestCase):
+    """Behind a proxy that speaks the PROXY protocol and ends TLS: stunnel, hitch, HAProxy's send-proxy."""
+
+    def open(self, head: bytes, page: str = "https://page.org") -> Exchange:
+        link = Link("127.0.0.1").connect(HAProxyWrappingFactory(self.site))
+        headers = {"Host": "page.org", "Origin": page}
+        link.deliver(head + self.requestBytes("GET", "/engine.io/?EIO=4&transport=polling", headers))
+        return Exchange(link)
+
+    def test_publicURL(self) -> None:
+        head = b"PROXY TCP4 203.0.113.9 192.0.2.1 40000 443\r\n"
+        self.assertEqual(self.open(head).answer.status, 403)
+        self.makeEngine(publicURL="https://page.org")
+        self.assertEqual(self.open(head).answer.status, 200)
+        self.assertEqual(
+            (self.session.handshake.address, self.session.handshake.secure), ("203.0.113.9", True)
+        )
+
+    def test_noAddress(self) -> None:
+        """An address that is none is not believed, and does not get into the log."""
+        with capturedLogs() as events:
+            self.open(b"PROXY TCP4 e\x1b[31m 192.0.2.1 40000 443\r\n", "https://evil.org")
+        self.assertIn("refused unknown: 403", "".join(str(formatEvent(event)) for event in events))
+        self.assertNotIn("\x1b", "".join(str(formatEvent(event)) for event in events))
+
+
+class FastPathPROXYTests(PROXYTests):
+    shortWay = True
 
 
 class WebSocketAloneTests(WireTestCase):

@@ -20,8 +20,9 @@ def read(
     peer: str = "192.0.2.7",
     secure: bool = False,
     proxies: tuple[str, ...] = (),
+    publicURL: str = "",
 ) -> OpeningRequest:
-    return readHandshake(headers or {}, url, peer, secure, proxyFilter(proxies))
+    return readHandshake(headers or {}, url, peer, secure, proxyFilter(proxies), publicURL)
 
 
 class ReadTests(SynchronousTestCase):
@@ -173,9 +174,65 @@ class ProxyTests(SynchronousTestCase):
                 handshake = read({"x-forwarded-for": chain}, peer="10.0.0.1", proxies=("10.0.0.0/8",))
                 self.assertEqual(handshake.address, address)
 
-    def test_brokenChain(self) -> None:
-        handshake = read({"x-forwarded-for": "1.1.1.1, unknown,,"}, peer="10.0.0.1", proxies=("10.0.0.0/8",))
-        self.assertEqual(handshake.address, "unknown")
+    def test_noAddress(self) -> None:
+        """A hop that is no address is not believed, nor is anything to its left."""
+        for hop in (
+            "unknown",
+            "_hidden",
+            "localhost",
+            "1.1.1.1 2.2.2.2",
+            "010.0.0.1",
+            "forged \x1b[31m",
+            "fe80::1%\x1b[31m",
+            "10.0.0.2%eth0",
+            "for=1.1.1.1",
+        ):
+            for left, right, address in (
+                ("", "", "10.0.0.1"),
+                ("1.1.1.1, ", ",,", "10.0.0.1"),
+                ("1.1.1.1, ", ", 10.0.0.2", "10.0.0.2"),
+            ):
+                headers = {"x-forwarded-for": left + hop + right}
+                handshake = read(headers, peer="10.0.0.1", proxies=("10.0.0.0/8", "fe80::/10", "unix"))
+                self.assertEqual(handshake.address, address, headers)
+
+    def test_noPeer(self) -> None:
+        """Twisted takes any text for the address in a PROXY header."""
+        for peer in ("", "evil", "\x1b[31m", "1.2.3", "fe80::1%\x1b"):
+            self.assertEqual(
+                read(self.FORWARDED, peer=peer, proxies=("0.0.0.0/0", "unix")).address, "unknown"
+            )
+        for peer in ("192.0.2.7", "2001:db8::1", "fe80::1%eth0", "unix"):
+            self.assertEqual(read(peer=peer).address, peer)
+
+    def test_unixInTheChain(self) -> None:
+        """nginx behind a UNIX socket reports ``unix:``."""
+        headers = {"x-forwarded-for": "203.0.113.9, unix:"}
+        self.assertEqual(read(headers, peer="unix", proxies=("unix",)).address, "203.0.113.9")
+        self.assertEqual(read(headers, peer="10.0.0.1", proxies=("10.0.0.1",)).address, "unix")
+
+    def test_schemes(self) -> None:
+        """Traefik reports the scheme of a WebSocket."""
+        for proto, secure in (
+            ("https", True),
+            ("wss", True),
+            ("WSS", True),
+            ("http", False),
+            ("ws", False),
+            ("", False),
+            ("httpss", False),
+        ):
+            handshake = read({"x-forwarded-proto": proto}, peer="127.0.0.1", proxies=("127.0.0.1",))
+            self.assertEqual(handshake.secure, secure, proto)
+
+    def test_publicURL(self) -> None:
+        """Every client asked for this, whatever its request and its proxies say."""
+        for proxies in ((), ("127.0.0.1",)):
+            for headers in (HOST, {**self.FORWARDED, "x-forwarded-proto": "http"}):
+                handshake = read(headers, peer="127.0.0.1", proxies=proxies, publicURL="https://a.org:8443")
+                self.assertEqual((handshake.secure, handshake.host), (True, "a.org:8443"))
+                self.assertEqual(handshake.ownOrigin, "https://a.org:8443")
+        self.assertFalse(read(secure=True, publicURL="http://a.org").secure)
 
     def test_filter(self) -> None:
         trusts = proxyFilter(("127.0.0.1", "10.0.0.0/8", "2001:db8::/32"))

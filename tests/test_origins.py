@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.examples import example, given, st
@@ -268,15 +269,58 @@ class CheckTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    def refusal(self, origin: str, **headers: str) -> str:
-        handshake = read({**HOST, "origin": origin, **headers})
-        error = self.assertRaises(HandshakeError, Origins(()).check, handshake)
+    def refusal(self, origin: str, **options: Any) -> str:
+        options["headers"] = {**HOST, "origin": origin, **options.get("headers", {})}
+        handshake = read(**options)
+        origins = Origins(())
+        with capturedLogs() as self.events:
+            for _ in range(2):
+                error = self.assertRaises(HandshakeError, origins.check, handshake)
         self.assertEqual((error.code, error.status), (4, 403))
-        self.assertIn(repr(origin), error.message)
-        self.assertIn("'http://example.org'", error.message)
+        self.assertTrue(
+            error.message.startswith(
+                f"Origin {origin!r} is neither this server's own, {handshake.ownOrigin!r}, "
+                "nor listed in the setting origins (twistd realtime --origin)"
+            ),
+            error.message,
+        )
         return error.message
 
-    def test_refusal(self) -> None:
-        """It names the two origins compared, and the setting that helps."""
-        for text in ("origins", "--origin"):
-            self.assertIn(text, self.refusal("https://evil.org"))
+    def assertNoAdvice(self, message: str) -> None:
+        self.assertTrue(message.endswith("(twistd realtime --origin)"), message)
+        self.assertEqual(self.events, [])
+
+    def test_foreign(self) -> None:
+        """A page from elsewhere can only be listed."""
+        for origin in ("https://evil.org", "null", "file://", "http://[", "http://example.org:8000"):
+            self.assertNoAdvice(self.refusal(origin))
+
+    def test_forwarded(self) -> None:
+        """A proxy has told, and is not believed."""
+        for headers in (
+            {"x-forwarded-proto": "https"},
+            {"x-forwarded-proto": "wss, http"},
+            {"host": "127.0.0.1:8000", "x-forwarded-proto": "https", "x-forwarded-host": "example.org"},
+        ):
+            message = self.refusal("https://example.org", headers=headers)
+            self.assertIn("set trustedProxies (--trusted-proxy)", message)
+            self.assertIn("PROXY protocol, set publicURL (--public-url) to 'https://example.org'", message)
+
+    def test_believed(self) -> None:
+        """What a trusted proxy has told is no reason to trust it."""
+        headers = {"x-forwarded-proto": "http", "x-forwarded-host": "example.org"}
+        message = self.refusal("https://evil.org", headers=headers, proxies=("192.0.2.7",))
+        self.assertNoAdvice(message)
+
+    def test_endsBelow(self) -> None:
+        """TLS has ended before the server, and nobody tells."""
+        message = self.refusal("https://example.org")
+        self.assertIn("set publicURL (--public-url) to 'https://example.org'", message)
+        self.assertNotIn("trustedProxies", message)
+
+    def test_warnsOnce(self) -> None:
+        """A mistake of the server's own is in the log also where refusals, at level info, are not."""
+        message = self.refusal("https://example.org")
+        (event,) = self.events
+        self.assertEqual(event["log_level"].name, "warn")
+        self.assertIn(message, str(formatEvent(event)))

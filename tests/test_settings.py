@@ -98,6 +98,27 @@ class SettingsTests(SynchronousTestCase):
         for origin in ("https://[", "https://a.org:99999", "https://a.org:x"):
             self.refused(origins=[origin])
 
+    def test_publicURL(self) -> None:
+        self.assertEqual(Settings().publicURL, "")
+        for url in ("https://Example.org", "wss://example.org:443/"):
+            self.assertEqual(Settings(publicURL=url).publicURL, "https://example.org")
+        self.assertEqual(Settings(publicURL="http://a.org:8000").publicURL, "http://a.org:8000")
+
+    def test_noPublicURL(self) -> None:
+        for url in (
+            "example.org",
+            "null",
+            "file://",
+            "https://a.org/chat",
+            "https://*.a.org",
+            "*",
+            "app://x",
+        ):
+            self.assertEqual(
+                self.refused(publicURL=url),
+                f"publicURL is {url!r}, expected a form like 'https://example.org'",
+            )
+
     def test_proxies(self) -> None:
         settings = Settings(trustedProxies=["127.0.0.1", "10.0.0.0/8", "::1", "unix"])
         self.assertEqual(settings.trustedProxies, ("127.0.0.1", "10.0.0.0/8", "::1", "unix"))

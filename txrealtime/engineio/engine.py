@@ -176,7 +176,7 @@ class Engine:
 
     def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> OpeningRequest:
         """Read an opening request; what a trusted proxy reports replaces what the proxy looks like."""
-        return readHandshake(headers, url, peer, secure, self.trusts)
+        return readHandshake(headers, url, peer, secure, self.trusts, self.settings.publicURL)
 
     async def verify(self, handshake: OpeningRequest, transport: str, method: str) -> None:
         """

@@ -6,14 +6,19 @@ Long polling and WebSocket share this, on a ``twisted.web`` site and on an endpo
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.cookies import SimpleCookie
 from ipaddress import ip_address, ip_network
+from typing import Final
 from urllib.parse import parse_qsl
 
 __all__ = ["OpeningRequest", "proxyFilter", "readHandshake", "readQuery"]
+
+_ADDRESS: Final = re.compile(r"[0-9A-Za-z.:%_\-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +31,10 @@ class OpeningRequest:
     :ivar query: the query's fields; of a repeated one, the last.
     :ivar url: the path and query as they came.
     :ivar address: the client's address, as text.  Behind a proxy named in ``trustedProxies``, the address
-        that the proxy reports.
-    :ivar secure: whether the client speaks TLS, to this server or to a trusted proxy.
-    :ivar host: the ``Host`` that the client asked for.
+        that the proxy reports.  ``unix`` for a client of a UNIX socket, ``unknown`` if a PROXY header names
+        no address.
+    :ivar secure: whether the client speaks TLS: to this server, to a trusted proxy, or by ``publicURL``.
+    :ivar host: the ``Host`` that the client asked for, or the one of ``publicURL``.
     :ivar time: the time of arrival, in seconds since 1970.
     """
 
@@ -72,7 +78,12 @@ class OpeningRequest:
 
 
 def readHandshake(
-    headers: Mapping[str, str], url: str, peer: str, secure: bool, trusts: Callable[[str], bool]
+    headers: Mapping[str, str],
+    url: str,
+    peer: str,
+    secure: bool,
+    trusts: Callable[[str], bool],
+    publicURL: str = "",
 ) -> OpeningRequest:
     """
     Read an opening request; what a trusted proxy reports of the client replaces what the proxy looks like.
@@ -81,23 +92,61 @@ def readHandshake(
     :param peer: the address at the other end of the connection.
     :param secure: whether that connection is TLS.
     :param trusts: tells whether an address is a trusted proxy, see :func:`proxyFilter`.
+    :param publicURL: the scheme and host that every client asked for, whatever the request says.
     """
     host = headers.get("host", "")
-    if trusts(peer):
-        # The lists grow to the right.  The last address that is not a trusted proxy is the client's;
-        # anybody can have written the addresses to its left.
-        distance = 0
-        for hop in reversed(headers.get("x-forwarded-for", "").split(",")):
-            distance += 1
-            if hop.strip():
-                peer = _withoutPort(hop.strip())
-            if not trusts(peer):
-                break
-        secure = _forwarded(headers, "proto", "https" if secure else "http", distance).lower() == "https"
+    if not _isAddress(peer):
+        # The PROXY protocol lets a proxy write any text.
+        peer = "unknown"
+    elif trusts(peer):
+        peer, distance = _clientOf(headers.get("x-forwarded-for", ""), peer, trusts)
+        proto = _forwarded(headers, "proto", "https" if secure else "http", distance)
+        # Traefik names the scheme of a WebSocket.
+        secure = proto.lower() in ("https", "wss")
         host = _forwarded(headers, "host", host, distance)
+    if publicURL:
+        scheme, _, host = publicURL.partition("://")
+        secure = scheme == "https"
     return OpeningRequest(
         headers=headers, query=readQuery(url), url=url, address=peer, secure=secure, host=host
     )
+
+
+def _clientOf(hops: str, peer: str, trusts: Callable[[str], bool]) -> tuple[str, int]:
+    """
+    Return the client's address, and its distance from the end of ``X-Forwarded-For``.
+
+    The list grows to the right.  The last address that is not a trusted proxy is the client's; anybody can
+    have written the addresses to its left.
+
+    :param hops: the header.
+    :param peer: the proxy's own address, which stands for the client if the header tells no better.
+    """
+    distance = 0
+    for hop in reversed(hops.split(",")):
+        distance += 1
+        address = _withoutPort(hop.strip())
+        if address:
+            if not _isAddress(address):
+                break
+            peer = address
+        if not trusts(peer):
+            break
+    return peer, distance
+
+
+# A client sends all its requests from one address: 0.1 us instead of 5.
+@lru_cache(maxsize=1024)
+def _isAddress(text: str) -> bool:
+    """Return whether a text is an IP address, or ``unix``."""
+    if text == "unix":
+        return True
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    # The zone of an IPv6 address may hold any text, and addresses go to the log.
+    return _ADDRESS.fullmatch(text) is not None
 
 
 def _forwarded(headers: Mapping[str, str], name: str, default: str, distance: int) -> str:
@@ -137,6 +186,8 @@ def proxyFilter(proxies: tuple[str, ...]) -> Callable[[str], bool]:
         every connection through a UNIX socket.
     :raises ValueError: if one of them is none of these.
     """
+    if not proxies:
+        return lambda address: False
     networks = [ip_network(proxy, strict=False) for proxy in proxies if proxy != "unix"]
     unix = "unix" in proxies
 

@@ -7,11 +7,12 @@ Each field carries the help text from which ``twistd realtime`` makes an option.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from txrealtime.engineio.handshake import proxyFilter
-from txrealtime.engineio.origins import listedOrigin
+from txrealtime.engineio.origins import listedOrigin, normalOrigin
 
 __all__ = ["TRANSPORTS", "Settings", "setting"]
 
@@ -71,6 +72,11 @@ class Settings:
     trustedProxies: tuple[str, ...] = setting(
         (), "address or network of a proxy whose X-Forwarded-* headers are believed, such as 127.0.0.1"
     )
+    publicURL: str = setting(
+        "",
+        "scheme and host under which clients reach the server, such as https://example.org, where TLS ends "
+        "before it and no trusted proxy says so",
+    )
     cookie: str = setting("", "name of a cookie with the session id, for load balancers; none by default")
     compressionThreshold: int = setting(
         1024,
@@ -89,6 +95,8 @@ class Settings:
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         object.__setattr__(self, "origins", tuple(listedOrigin(origin) for origin in self.origins))
         proxyFilter(self.trustedProxies)
+        if self.publicURL:
+            object.__setattr__(self, "publicURL", _checkedURL(self.publicURL))
         if not self.transports or not set(self.transports) <= set(TRANSPORTS):
             raise ValueError(f"transports is {self.transports!r}, expected 'polling', 'websocket' or both")
         self._checkPositive(
@@ -120,3 +128,12 @@ class Settings:
         for name in names:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected 0 or a number above")
+
+
+def _checkedURL(url: str) -> str:
+    """Return a URL of scheme, host and port alone, in the form in which browsers send an origin."""
+    with suppress(ValueError):
+        normal = normalOrigin(url)
+        if normal.startswith(("http://", "https://")):
+            return normal
+    raise ValueError(f"publicURL is {url!r}, expected a form like 'https://example.org'")
