@@ -40,12 +40,12 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(read(HOST, secure=True).ownOrigin, "https://example.org")
 
     def test_query(self) -> None:
-        """Empty values are kept; of repeated fields, the last counts."""
+        """Empty values are kept, and the last of repeated fields counts."""
         handshake = read(url="/x?token=a%20b&empty=&token=c%2Bd&%C3%A9=1")
         self.assertEqual(handshake.query, {"token": "c+d", "empty": "", "é": "1"})
 
     def test_protocol(self) -> None:
-        """A client that does not say speaks 3; what is no number is no protocol."""
+        """A client that names no protocol speaks 3; text that is no number is protocol 0."""
         for version, protocol in (
             ("EIO=4", 4),
             ("EIO=3", 3),
@@ -62,7 +62,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(read().cookies, {})
 
     def test_oddCookies(self) -> None:
-        """What others on the domain have set takes no cookie of ours along."""
+        """A cookie that cannot be read takes no other cookie along."""
         for odd, cookies in (
             ("version=2", {"version": "2"}),
             ('prefs={"x": 1}', {"prefs": '{"x": 1}'}),
@@ -116,14 +116,14 @@ class ProxyTests(SynchronousTestCase):
         self.assertEqual(handshake.ownOrigin, "https://example.org")
 
     def test_notTrusted(self) -> None:
-        """Anybody can write headers."""
+        """Headers of an untrusted peer change nothing."""
         for peer, proxies in (("127.0.0.1", ()), ("192.0.2.7", ("127.0.0.1",)), ("unix", ("127.0.0.1",))):
             handshake = read(self.FORWARDED, peer=peer, proxies=proxies)
             self.assertEqual((handshake.address, handshake.secure), (peer, False))
             self.assertEqual(handshake.ownOrigin, "http://127.0.0.1:8000")
 
     def test_silentProxy(self) -> None:
-        """One that adds nothing is like a client itself."""
+        """A trusted proxy that adds no headers looks like the client."""
         handshake = read(HOST, peer="127.0.0.1", secure=True, proxies=("127.0.0.1",))
         self.assertEqual((handshake.address, handshake.ownOrigin), ("127.0.0.1", "https://example.org"))
 
@@ -132,7 +132,7 @@ class ProxyTests(SynchronousTestCase):
         self.assertFalse(read(headers, peer="127.0.0.1", secure=True, proxies=("127.0.0.1",)).secure)
 
     def test_chain(self) -> None:
-        """The client is the last that is no proxy of ours; left of it anybody can have written."""
+        """The client is the last address that is no trusted proxy; anybody can have written the left ones."""
         chain = "1.1.1.1, 203.0.113.9, 10.0.0.2 ,10.0.0.3"
         handshake = read({"x-forwarded-for": chain}, peer="10.0.0.1", proxies=("10.0.0.0/8",))
         self.assertEqual(handshake.address, "203.0.113.9")
@@ -142,7 +142,7 @@ class ProxyTests(SynchronousTestCase):
         self.assertEqual(handshake.address, "10.0.0.3")
 
     def test_listsOfAChain(self) -> None:
-        """Each proxy may add to the other headers, too, or leave them as they are."""
+        """Each proxy may add to the other headers, too, or leave them unchanged."""
         headers = {
             "x-forwarded-for": "1.1.1.1, 203.0.113.9, 10.0.0.2",
             "x-forwarded-proto": "http, https, http",
@@ -158,7 +158,7 @@ class ProxyTests(SynchronousTestCase):
             self.assertEqual((handshake.address, handshake.ownOrigin), ("203.0.113.9", origin))
 
     def test_listsOfOneProxy(self) -> None:
-        """Of one that does not say for whom, the last."""
+        """Without X-Forwarded-For, the last value of the other headers counts."""
         headers = {"x-forwarded-proto": "http, https", "x-forwarded-host": "anybody, example.org"}
         handshake = read(headers, peer="10.0.0.1", proxies=("10.0.0.1",))
         self.assertEqual(handshake.ownOrigin, "https://example.org")
@@ -175,7 +175,7 @@ class ProxyTests(SynchronousTestCase):
                 self.assertEqual(handshake.address, address)
 
     def test_noAddress(self) -> None:
-        """A hop that is no address is not believed, nor is anything to its left."""
+        """A hop that is no address is not believed, and neither are the hops to its left."""
         for hop in (
             "unknown",
             "_hidden",
@@ -226,7 +226,7 @@ class ProxyTests(SynchronousTestCase):
             self.assertEqual(handshake.secure, secure, proto)
 
     def test_publicURL(self) -> None:
-        """Every client asked for this, whatever its request and its proxies say."""
+        """publicURL replaces scheme and host, whatever the request and the proxies say."""
         for proxies in ((), ("127.0.0.1",)):
             for headers in (HOST, {**self.FORWARDED, "x-forwarded-proto": "http"}):
                 handshake = read(headers, peer="127.0.0.1", proxies=proxies, publicURL="https://a.org:8443")

@@ -153,7 +153,7 @@ class CheckTests(SynchronousTestCase):
         return True
 
     def test_none(self) -> None:
-        """Only browsers send one."""
+        """Clients other than browsers send no origin."""
         self.assertTrue(self.allows(None))
         self.assertTrue(self.allows(None, "https://a.org"))
 
@@ -163,7 +163,7 @@ class CheckTests(SynchronousTestCase):
         self.assertTrue(self.allows("http://EXAMPLE.org"))
 
     def test_ownPort(self) -> None:
-        """The port is part of it, and goes without saying when it is the scheme's."""
+        """The port is part of an origin, and may be left out if the scheme implies it."""
         self.assertTrue(self.allows("http://example.org", headers={"host": "example.org:80"}))
         self.assertTrue(self.allows("https://example.org:443", secure=True))
         self.assertTrue(self.allows("http://example.org:8000", headers={"host": "example.org:8000"}))
@@ -195,7 +195,7 @@ class CheckTests(SynchronousTestCase):
             self.assertFalse(self.allows(origin, *origins), origin)
 
     def test_listedPort(self) -> None:
-        """Listed with the port that browsers leave out, it is the same origin."""
+        """A listed port that browsers leave out makes no difference."""
         self.assertTrue(self.allows("https://a.org", "https://a.org:443"))
         self.assertTrue(self.allows("http://a.org", "http://a.org:80"))
 
@@ -207,12 +207,12 @@ class CheckTests(SynchronousTestCase):
             self.assertTrue(self.allows(origin, "*"))
 
     def test_null(self) -> None:
-        """Sandboxed pages and files have no origin, and say so."""
+        """Sandboxed pages and files send null."""
         self.assertTrue(self.allows("null", "null"))
         self.assertFalse(self.allows("null", "https://a.org"))
 
     def test_behindAProxy(self) -> None:
-        """The origin of the page is that of the proxy, which only a trusted one may tell."""
+        """The page's origin names the proxy's host, which only a trusted proxy may report."""
         headers = {
             "host": "127.0.0.1:8000",
             "x-forwarded-proto": "https",
@@ -296,7 +296,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertNoAdvice(self.refusal(origin))
 
     def test_forwarded(self) -> None:
-        """A proxy has told, and is not believed."""
+        """The proxy reports the page's origin, and is not trusted."""
         for headers in (
             {"x-forwarded-proto": "https"},
             {"x-forwarded-proto": "wss, http"},
@@ -307,19 +307,19 @@ class RefusalTests(SynchronousTestCase):
             self.assertIn("PROXY protocol, set publicURL (--public-url) to 'https://example.org'", message)
 
     def test_believed(self) -> None:
-        """What a trusted proxy has told is no reason to trust it."""
+        """The advice does not repeat what is set already."""
         headers = {"x-forwarded-proto": "http", "x-forwarded-host": "example.org"}
         message = self.refusal("https://evil.org", headers=headers, proxies=("192.0.2.7",))
         self.assertNoAdvice(message)
 
     def test_endsBelow(self) -> None:
-        """TLS has ended before the server, and nobody tells."""
+        """TLS ends before the server, and no header tells."""
         message = self.refusal("https://example.org")
         self.assertIn("set publicURL (--public-url) to 'https://example.org'", message)
         self.assertNotIn("trustedProxies", message)
 
     def test_warnsOnce(self) -> None:
-        """A mistake of the server's own is in the log also where refusals, at level info, are not."""
+        """A refusal that a setting would cure is logged at level warn, once."""
         message = self.refusal("https://example.org")
         (event,) = self.events
         self.assertEqual(event["log_level"].name, "warn")

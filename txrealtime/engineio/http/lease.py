@@ -1,11 +1,10 @@
 """
-The short way on a site that is not ours.
+The lease: the fast path for polling requests on a site of another kind.
 
-A connection there is ``twisted.web``'s, and so is every request that opens a session:
-whatever stands before the engine, authentication say, sees it.  Once a session exists, its
-polling requests, which carry its secret, may take the short way of
-:mod:`~txrealtime.engineio.http.fastpath` in between: the connection is borrowed after such a
-request, and given back with the first that is anything else.
+Connections there belong to ``twisted.web``, and every request that opens a session passes the resources
+before the engine, such as authentication.  The later polling requests of a session carry its secret and may
+take the fast path of :mod:`~txrealtime.engineio.http.fastpath`: the connection is borrowed after such a
+request, and returned with the first request of any other kind.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["borrowAfter"]
 
 
 def borrowAfter(request: Request, engine: Engine) -> None:
-    """Borrow a request's connection when the request has been answered, if that is possible."""
+    """Borrow a request's connection after the response, if that is possible."""
     channel: Any = request.channel
     if isinstance(channel, HTTPChannel):
         path = request.uri.partition(b"?")[0]
@@ -39,7 +38,7 @@ def _borrow(channel: Any, path: bytes, engine: Engine) -> None:
         return
     owner: Any = currentProtocol(transport)
     if not hasattr(owner, "_channel") or owner._channel is not channel:
-        return  # not as twisted.web leaves it: somebody else has plans
+        return  # another library has wrapped or replaced twisted.web's protocol
     borrowed = EngineChannel(_ForeignSite(engine, path, channel, owner), None)
     channel.setTimeout(None)
     setProtocol(transport, borrowed)
@@ -50,7 +49,7 @@ def _borrow(channel: Any, path: bytes, engine: Engine) -> None:
 
 
 class _ForeignSite:
-    """What an :class:`EngineChannel` needs of a site: here, of the connection that it has borrowed."""
+    """The :class:`~txrealtime.engineio.http.fastpath.ChannelSite` of one borrowed connection."""
 
     # The channel of twisted.web is still registered as the connection's producer.
     heedsTransport = True
