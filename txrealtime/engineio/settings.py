@@ -66,8 +66,7 @@ class Settings:
     allowEIO3: bool = setting(False, "serve clients of Socket.IO 1 and 2 too, which speak Engine.IO 3")
     origins: tuple[str, ...] = setting(
         (),
-        "origin of pages that may connect beside the server's own: https://example.org, "
-        "https://*.example.org, null, or * for any",
+        "origin of pages that may connect beside the server's own, such as https://example.org; * for any",
     )
     trustedProxies: tuple[str, ...] = setting(
         (), "address or network of a proxy whose X-Forwarded-* headers are believed, such as 127.0.0.1"
