@@ -107,7 +107,8 @@ class WebRequest:
 
     def respond(self, status: int, body: bytes, contentType: bytes = TEXT) -> None:
         request = self._request
-        if request._disconnected:
+        # A request has no channel after its end or the loss of the connection.
+        if getattr(request, "channel", None) is None:
             return
         # The query holds the session's secret, and the site's access log would write the URL.
         request.uri = request.uri.partition(b"?")[0]
