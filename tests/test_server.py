@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from tests.talk import Recorder, Steps, TalkTestCase, textOf
 from txrealtime import CloseReason, HandshakeError, IParser, PacketError, Server, Settings, Socket
-from txrealtime.engineio.engine import Engine
+from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.websocket.transport import WebSocketFactory
 from txrealtime.socketio.packet import IDecoder, JSONParser, Packet, PacketType
 from txrealtime.testing import Client
@@ -238,10 +238,9 @@ class SiteTests(TalkTestCase):
     What a server gives to `twisted.web`.
     """
 
-    def test_engine(self) -> None:
+    def test_resource(self) -> None:
         server = self.makeServer()
-        self.assertIsInstance(server.resource(), Engine)
-        self.assertIs(server.resource(), server.resource())
+        self.assertIsInstance(server.resource(), EngineResource)
 
     def test_site(self) -> None:
         self.assertIsInstance(self.makeServer().site(Resource()), Site)

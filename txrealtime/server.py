@@ -20,6 +20,7 @@ from txrealtime.cluster.bus.interfaces import IBus
 from txrealtime.cluster.cluster import Cluster
 from txrealtime.engineio import settings as engineio
 from txrealtime.engineio.engine import Engine
+from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.engineio.settings import setting
@@ -208,7 +209,7 @@ class Server(Service):
 
     def resource(self) -> IResource:
         """The resource to put at :attr:`path` of a ``twisted.web`` site."""
-        return self.engine
+        return EngineResource(self.engine)
 
     def site(self, root: IResource) -> Site:
         """
