@@ -256,9 +256,9 @@ class CallTests(AudienceTestCase):
         self.advance(0.1)
         error = self.failureResultOf(answers, AckTimeout).value
         self.assertEqual(error.answers, ["carol"])
-        self.assertEqual(str(error), "1 of 3 answered 'ready?' within 2 s")
+        self.assertEqual(str(error), "1 of 3 acked 'ready?' within 2 s")
         for socket in self.sockets.values():
-            self.assertFalse(socket.awaitsAnswer)
+            self.assertFalse(socket._awaitsAck)
 
     def test_lateAnswer(self) -> None:
         """
@@ -304,7 +304,7 @@ class CallTests(AudienceTestCase):
         answers.cancel()
         self.failureResultOf(answers, CancelledError)
         for socket in self.sockets.values():
-            self.assertFalse(socket.awaitsAnswer)
+            self.assertFalse(socket._awaitsAck)
 
     def test_excluding(self) -> None:
         answers = self.sockets["alice"].to("red").call("ready?")

@@ -342,7 +342,7 @@ class AdmissionTests(TalkTestCase):
         client.close()
         rest.callback(None)
         self.assertFalse(self.pending.connected)
-        self.assertIsNotNone(self.pending.leftBecause)
+        self.assertIsNotNone(self.pending._leftBecause)
 
     def test_abandonedAdmissionIsNotTheNextOne(self) -> None:
         """
@@ -386,7 +386,7 @@ class AdmissionTests(TalkTestCase):
             try:
                 await Deferred()
             finally:
-                ended.append(socket.leftBecause)
+                ended.append(socket._leftBecause)
 
         client = self.makeClient(server)
         client.connect()
@@ -1075,7 +1075,7 @@ class NamespacesTests(TalkTestCase):
         sockets = [self.socketOf(self.server, self.client, path) for path in ("/red", "/blue", "/green")]
         self.client.close()
         for socket in sockets:
-            self.assertIsNotNone(socket.leftBecause)
+            self.assertIsNotNone(socket._leftBecause)
             self.assertEqual(socket.namespace.sockets, {})
 
     def test_acksAreOfTheirNamespace(self) -> None:
@@ -1269,11 +1269,11 @@ class Protocol4Tests(TalkTestCase):
         transport = FakeTransport("polling", EngineIO3())
         handshake = self.server.engine.readHandshake({}, "/socket.io/?EIO=3&b64=1", "127.0.0.1", False)
         session = self.server.engine.openSession(handshake, transport)
-        [packet] = self.server.namespace().encode(Packet(PacketType.EVENT, "/", ["€𝄞"]))
+        [packet] = self.server.namespace()._encode(Packet(PacketType.EVENT, "/", ["€𝄞"]))
         self.assertEqual(session.codec.encodePayload([packet]), rb'24:42["\u20ac\ud834\udd1e"]')
         # But for the name of a namespace, which is no JSON.
         for type, head in ((PacketType.EVENT, "2"), (PacketType.CONNECT_ERROR, "4")):
-            [packet] = self.server.namespace().encode(Packet(type, "/café", ["é"]))
+            [packet] = self.server.namespace()._encode(Packet(type, "/café", ["é"]))
             text = f'4{head}/café,["\\u00e9"]'
             self.assertEqual(session.codec.encodePayload([packet]), f"{len(text)}:{text}".encode())
         session.packetReceived(transport, message("1"))

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from tests.talk import Recorder, TalkTestCase
 from txrealtime import ConnectionRejected, Namespace, Server, Socket
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import JSONParser
 from txrealtime.testing import Client
 
@@ -92,8 +92,8 @@ class MountTests(TalkTestCase):
         """
         Looked up when it is needed, not when a module is imported.
         """
-        directory = Directory(JSONParser())
-        self.assertIs(directory.reactor, IReactorTime(reactor))
+        namespaces = Namespaces(JSONParser())
+        self.assertIs(namespaces.reactor, IReactorTime(reactor))
 
 
 class Game(Recorder):

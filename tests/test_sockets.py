@@ -320,7 +320,7 @@ class CallTests(SocketTestCase):
         self.assertIsInstance(error, TimeoutError)
         self.assertEqual(str(error), "no ack of 'sure?' within 2.5 s")
         self.assertEqual(error.answers, [])
-        self.assertFalse(self.socket.awaitsAnswer)
+        self.assertFalse(self.socket._awaitsAck)
         self.sendText(self.alice, '30["late"]')
         self.assertIsNone(self.alice.transport.closed)
 
@@ -345,10 +345,10 @@ class CallTests(SocketTestCase):
 
     def test_cancel(self) -> None:
         answer = self.socket.call("sure?")
-        self.assertTrue(self.socket.awaitsAnswer)
+        self.assertTrue(self.socket._awaitsAck)
         answer.cancel()
         self.failureResultOf(answer, CancelledError)
-        self.assertFalse(self.socket.awaitsAnswer)
+        self.assertFalse(self.socket._awaitsAck)
         self.sendText(self.alice, '30["late"]')
 
     def test_clientGoes(self) -> None:

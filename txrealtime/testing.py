@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
@@ -39,15 +39,15 @@ from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, mes
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.errors import ConnectionRejected, Disconnected
-from txrealtime.server import Server
+from txrealtime.server import Server, ServerOptions
 from txrealtime.socketio import packet as socketio
 
 __all__ = ["Client", "FakeTransport", "MemoryBus", "MemoryHub", "makeServer"]
 
 
-def makeServer(reactor: Any = None, **options: Any) -> Server:
+def makeServer(reactor: Any = None, **options: Unpack[ServerOptions]) -> Server:
     """
-    A server for a test, started.
+    Make a server for a test, and start it.
 
     :param reactor: the clock; a new :class:`~twisted.internet.task.Clock` by default.
     :param options: as for :class:`~txrealtime.server.Server`.

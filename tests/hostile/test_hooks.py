@@ -126,7 +126,7 @@ class HookTests(HostileTestCase):
     def test_middleware(self) -> None:
         for kind in KINDS:
             namespace = self.server.namespace("/guarded")
-            namespace._middleware.clear()
+            namespace._handlers.middleware.clear()
 
             @namespace.use
             def guard(incoming: Incoming, proceed: Any, kind: Any = kind) -> Any:

@@ -40,8 +40,9 @@ from txrealtime.cluster.remote import Reach
 from txrealtime.cluster.requests import Reception
 from txrealtime.errors import BusError, PacketError
 from txrealtime.socketio.handler import Handler
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import checkName
+from txrealtime.socketio.registry import checkUnregistered
 
 __all__ = ["Cluster"]
 
@@ -71,7 +72,7 @@ class Cluster:
     :ivar ignored: how many messages were none that a server would send.
     """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Namespaces) -> None:
         self.uid = secrets.token_urlsafe(6)[:UID_LENGTH]
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.lease = LEASE
@@ -235,19 +236,23 @@ class Cluster:
 
     # -- events between servers ------------------------------------------------------------
 
-    def on(self, event: str) -> Callable[[F], F]:
+    def on(self, event: str, *, replace: bool = False) -> Callable[[F], F]:
         """
         Decorate the handler of an event that other servers send to this one: ``handler(*args)``.
 
         What it returns, or the Deferred of it, is the answer.
 
+        :param replace: replace a handler that was registered before.
         :raises TypeError: for what cannot be called.
-        :raises ValueError: for a reserved name.
+        :raises ValueError: for a reserved name, or a second handler of the event.
         """
         checkName(event)
 
         def register(function: F) -> F:
-            self._reception.handlers[event] = Handler(function, given=0)
+            handler, previous = Handler(function, given=0), self._reception.handlers.get(event)
+            if previous is not None:
+                checkUnregistered(f"cluster.on({event!r})", previous.function, function, replace)
+            self._reception.handlers[event] = handler
             return function
 
         return register

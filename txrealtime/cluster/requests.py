@@ -31,7 +31,7 @@ from txrealtime.errors import Disconnected, LimitExceeded, PacketError
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import Handler, run
 from txrealtime.socketio.jsontext import JSONText
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.sockets import Socket
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Reception:
     :ivar refused: how many questions were not put because too many answers were owed.
     """
 
-    def __init__(self, cluster: Cluster, directory: Directory) -> None:
+    def __init__(self, cluster: Cluster, directory: Namespaces) -> None:
         self._cluster = cluster
         self._directory = directory
         self._owed = 0
@@ -76,8 +76,8 @@ class Reception:
         if messages is None:
             assert emit.packet is not None
             with _forClients():
-                messages = self._directory.encode(emit.packet)
-        audience.deliver(messages, emit.volatile)
+                messages = audience.namespace._encode(emit.packet)
+        audience._deliver(messages, emit.volatile)
 
     def join(self, join: Join) -> None:
         for socket in self._here(join.target):
@@ -121,7 +121,7 @@ class Reception:
             self.refused += 1
             return
         with _forClients():
-            asked = audience.ask(ask.packet.data)
+            asked = audience._ask(ask.packet.data)
         answers = []
         for answer in asked:
             if answer.called:
@@ -146,7 +146,7 @@ class Reception:
 
     def fetch(self, fetch: Fetch) -> None:
         audience = self._audience(fetch.target)
-        people = [] if audience is None else [self._sendable(person) for person in audience.people()]
+        people = [] if audience is None else [self._sendable(person) for person in audience._people()]
         total: int | None = len(people)
         size = self._cluster.dialect.pageSize
         for start in range(0, len(people) or 1, size):

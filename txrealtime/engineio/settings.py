@@ -7,8 +7,11 @@ Each field carries the help text from which ``twistd realtime`` makes an option.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from txrealtime.engineio.handshake import proxyFilter
@@ -83,9 +86,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        for name in ("transports", "origins", "trustedProxies"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        self._checkTypes()
         object.__setattr__(self, "origins", tuple(_checkedOrigin(origin) for origin in self.origins))
         proxyFilter(self.trustedProxies)
         if not self.transports or set(self.transports) - {"polling", "websocket"}:
@@ -110,6 +111,20 @@ class Settings:
             "maxByteRate",
         )
 
+    def _checkTypes(self) -> None:
+        """
+        Bring each value to the type of its field.
+
+        :raises TypeError: if a value has another type.
+        :raises ValueError: if a number is not whole where it must be, or not finite.
+        """
+        for each in fields(self):
+            value = _converted(each.name, str(each.type), getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
+            if each.type == "float" and value > _LONG:
+                # From here to the caller of Server().
+                warnings.warn(f"{each.name} is {value!r}: times are in seconds", stacklevel=6)
+
     def _checkPositive(self, *names: str) -> None:
         for name in names:
             if not 0 < getattr(self, name) < math.inf:
@@ -119,6 +134,42 @@ class Settings:
         for name in names:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected 0 or a number above")
+
+
+_LONG: Final = 3600
+"""Seconds.  A longer time was probably meant in milliseconds, as in JavaScript."""
+
+
+def _converted(name: str, type: str, value: Any) -> Any:
+    """Check a setting's value; make an integer of a whole float, and a tuple of one text or several."""
+    if type.startswith("tuple"):
+        return _texts(name, value)
+    if type in ("int", "float"):
+        return _number(name, type, value)
+    if not isinstance(value, bool if type == "bool" else str):
+        raise TypeError(f"{name} is {value!r}, expected {'True or False' if type == 'bool' else 'a str'}")
+    return value
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+        texts = tuple(value)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    raise TypeError(f"{name} is {value!r}, expected a str or a list of str")
+
+
+def _number(name: str, type: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | Real):
+        raise TypeError(f"{name} is {value!r}, expected a number")
+    number: Any = value
+    if not -math.inf < number < math.inf:
+        return number  # the check of its range refuses it
+    if type == "int" and number != int(number):
+        raise ValueError(f"{name} is {value!r}, expected a whole number")
+    return int(number) if type == "int" or isinstance(number, int) else float(number)
 
 
 def _checkedOrigin(origin: str) -> str:

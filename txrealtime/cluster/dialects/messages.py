@@ -132,7 +132,7 @@ class Reply(NamedTuple):
     :ivar question: what is answered, where that is known: by who answers.
     :ivar sender: who answers; empty where that is not told.
     :ivar total: how many values there will be, these included.
-    :ivar values: the answers of clients, as ``gathering.returned`` has them,
+    :ivar values: the answers of clients, as ``acks.ackValue`` has them,
         :class:`~txrealtime.socketio.audience.Person` objects, or the answer of the server.
     :ivar lapsed: how many values will not come, after all.
     """

@@ -43,7 +43,7 @@ from txrealtime.socketio.audience import Person
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.msgpack import packed, unpacked
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import Packet, PacketType, checkedData
 
 __all__ = ["NodeDialect"]
@@ -70,7 +70,7 @@ class NodeDialect:
     pageSize: Final = 1 << 62
     idPrefix: Final = ""
 
-    def __init__(self, uid: str, key: str = "socket.io", directory: Directory | None = None) -> None:
+    def __init__(self, uid: str, key: str = "socket.io", directory: Namespaces | None = None) -> None:
         self.uid = uid
         self._key = key
         self._directory = directory
