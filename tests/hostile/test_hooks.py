@@ -116,7 +116,7 @@ class HookTests(HostileTestCase):
 
     def test_onAny(self) -> None:
         for kind in KINDS:
-            self.server.onAny(lambda socket, *args, kind=kind: kind())
+            self.server.onAny(lambda socket, *args, kind=kind: kind(), replace=True)
             client = self.join()
             client.send(event("whatever", id=1))
             self.assertOneFailure()

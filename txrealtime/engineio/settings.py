@@ -121,7 +121,7 @@ class Settings:
         for each in fields(self):
             value = _converted(each.name, str(each.type), getattr(self, each.name))
             object.__setattr__(self, each.name, value)
-            if each.type == "float" and value > _LONG:
+            if each.type == "float" and _LONG < value < math.inf:
                 # From here to the caller of Server().
                 warnings.warn(f"{each.name} is {value!r}: times are in seconds", stacklevel=6)
 
@@ -166,7 +166,7 @@ def _number(name: str, type: str, value: Any) -> float:
         raise TypeError(f"{name} is {value!r}, expected a number")
     number: Any = value
     if not -math.inf < number < math.inf:
-        return number  # the check of its range refuses it
+        return float(number)  # the check of its range refuses it
     if type == "int" and number != int(number):
         raise ValueError(f"{name} is {value!r}, expected a whole number")
     return int(number) if type == "int" or isinstance(number, int) else float(number)

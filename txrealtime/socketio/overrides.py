@@ -54,6 +54,9 @@ _INSTEAD: Final = {
     "path": "give the path to mount()",
     "concurrency": "give it to super().__init__(concurrency=...)",
     "reactor": "give the reactor to Server",
+    "onConnect": "name it connected()",
+    "onDisconnecting": "name it disconnecting()",
+    "onDisconnect": "name it disconnected()",
 }
 
 _OURS: Final = frozenset(

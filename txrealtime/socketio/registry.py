@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, Final, NoReturn, TypeVar, overload
 
 from txrealtime.socketio.handler import Handler
@@ -179,7 +179,11 @@ def _isSame(first: Any, second: Any) -> bool:
     """
     if first == second:
         return True
-    if type(first) is not type(second) or "<" in getattr(first, "__qualname__", "<"):
+    if (
+        not isinstance(first, FunctionType)
+        or not isinstance(second, FunctionType)
+        or "<" in first.__qualname__
+    ):
         return False
     return _places(first) == _places(second)
 
