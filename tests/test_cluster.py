@@ -567,6 +567,21 @@ class ServerEventTests(ClusterTestCase):
         cluster = self.one.cluster
         self.assertRaises(ValueError, cluster.on, "disconnect")
         self.assertRaises(TypeError, cluster.on("x"), None)
+
+    def test_secondHandler(self) -> None:
+        cluster = self.one.cluster
+        cluster.on("load?")(min)
+        cluster.on("load?")(min)
+        error = self.assertRaises(ValueError, cluster.on("load?"), self.test_secondHandler)
+        for part in (
+            "a second cluster.on('load?')",
+            "test_secondHandler (",
+            "test_cluster.py:",
+            "min",
+            "replace=True",
+        ):
+            self.assertIn(part, str(error))
+        cluster.on("load?", replace=True)(max)
         self.assertRaises(TypeError, cluster.emit, "x", object())
         self.assertRaises(TypeError, cluster.call, "x", object())
         self.assertEqual(len(cluster._inquiries), 0)

@@ -7,6 +7,7 @@ Each field carries the help text from which ``twistd realtime`` makes an option.
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -122,8 +123,7 @@ class Settings:
             value = _converted(each.name, str(each.type), getattr(self, each.name))
             object.__setattr__(self, each.name, value)
             if each.type == "float" and _LONG < value < math.inf:
-                # From here to the caller of Server().
-                warnings.warn(f"{each.name} is {value!r}: times are in seconds", stacklevel=6)
+                warnings.warn(f"{each.name} is {value!r}: times are in seconds", stacklevel=_callersLevel())
 
     def _checkPositive(self, *names: str) -> None:
         for name in names:
@@ -138,6 +138,14 @@ class Settings:
 
 _LONG: Final = 3600
 """Seconds.  A longer time was probably meant in milliseconds, as in JavaScript."""
+
+
+def _callersLevel() -> int:
+    """Count the frames from the caller of this function to the application, for a warning."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("txrealtime", "dataclasses"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _converted(name: str, type: str, value: Any) -> Any:

@@ -179,13 +179,9 @@ def _isSame(first: Any, second: Any) -> bool:
     """
     if first == second:
         return True
-    if (
-        not isinstance(first, FunctionType)
-        or not isinstance(second, FunctionType)
-        or "<" in first.__qualname__
-    ):
-        return False
-    return _places(first) == _places(second)
+    if isinstance(first, FunctionType) and isinstance(second, FunctionType):
+        return "<" not in first.__qualname__ and _places(first) == _places(second)
+    return False
 
 
 def _places(function: Any) -> list[tuple[Any, ...]]:
