@@ -1,5 +1,5 @@
 """
-What an application registers on a namespace: handlers, middleware, error handlers, and what they answer.
+Functions that an application registers on a namespace: handlers, middleware and error handlers.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class HandlerTests(TalkTestCase):
 
     def test_unknownEvent(self) -> None:
         """
-        An event that nobody handles is ignored, and not acked.
+        An event without a handler is ignored, and not acked.
         """
         client = self.join(self.server)
         with capturedLogs() as events:
@@ -238,7 +238,7 @@ class HandlerTests(TalkTestCase):
 
     def test_attributesAreNotHandlers(self) -> None:
         """
-        A peer's name for an event is never looked up as a name of ours.
+        The name of a client's event is never looked up among a namespace's attributes.
         """
         namespace = Recorder()
         self.server.mount("/recorder", namespace)
@@ -297,7 +297,7 @@ class HandlerTests(TalkTestCase):
 
     def test_contextVariablesDoNotLeak(self) -> None:
         """
-        What one `async` handler sets, another does not see; each sees its own after a wait.
+        A context variable set by one `async` handler is not set in another, and keeps its value over a wait.
         """
         waits: dict[str, Deferred[None]] = {"alice": Deferred(), "bob": Deferred()}
 
@@ -403,7 +403,7 @@ class ClassTests(TalkTestCase):
 
     def test_twoMethodsForOneEvent(self) -> None:
         """
-        Of one class; a subclass's method may take an event from a method of its base.
+        Two methods of one class are refused; a subclass's method may take an event from a method of its base.
         """
 
         def define(**options: Any) -> type[Namespace]:
@@ -514,7 +514,7 @@ class ArityTests(TalkTestCase):
 
 class MiddlewareTests(TalkTestCase):
     """
-    Middleware goes around events like the skins of an onion.
+    Middleware around events.
     """
 
     def setUp(self) -> None:
@@ -641,7 +641,7 @@ class MiddlewareTests(TalkTestCase):
 
     def test_contextIsTheHandlers(self) -> None:
         """
-        What the middleware sets, the handler sees, and nobody else.
+        A context variable set by middleware is set in the handler, and nowhere else.
         """
 
         @self.server.use
@@ -768,7 +768,7 @@ class ErrorTests(TalkTestCase):
 
     def test_errorHandlerFails(self) -> None:
         """
-        Its own error is logged in place of the handler's.
+        The error handler's error is logged in place of the handler's.
         """
         self.failing(ZeroDivisionError())
         self.server.onError(ZeroDivisionError)(lambda socket, error: {}["missing"])
@@ -794,7 +794,7 @@ class ErrorTests(TalkTestCase):
 
     def test_mismatchReachesErrorHandlers(self) -> None:
         """
-        So an application may tell its clients what they did wrong.
+        Error handlers get the mismatch, and their result is the ack.
         """
         self.server.on("say")(lambda socket, text: text)
         self.server.onError(ArgumentsMismatch)(lambda socket, error: "wrong arguments")
@@ -802,7 +802,7 @@ class ErrorTests(TalkTestCase):
 
     def test_onDisconnectFails(self) -> None:
         """
-        It is logged, and changes nothing: each of the two is told.
+        Errors are logged and change nothing: both hooks are called.
         """
         self.server.onDisconnecting(lambda socket: 1 / 0)
 
@@ -883,7 +883,7 @@ class ComingAndGoingTests(TalkTestCase):
 
     def test_joinWhileLeaving(self) -> None:
         """
-        A room entered in the last moment is left like the others.
+        A room joined in the last moment is left like the others.
         """
         self.lobby.onDisconnecting(lambda socket: socket.join("last"))
         self.lobby.onDisconnect(lambda socket: socket.join("later"))
@@ -892,7 +892,7 @@ class ComingAndGoingTests(TalkTestCase):
 
     def test_falseRefuses(self) -> None:
         """
-        As at other servers, and nothing else that is false does.
+        `False` refuses, as on other servers; no other false value does.
         """
 
         async def later(value: Any) -> Any:
@@ -967,7 +967,7 @@ class ComingAndGoingTests(TalkTestCase):
 
 class AckTests(TalkTestCase):
     """
-    What a handler returns is the ack.
+    A handler's result is the ack.
     """
 
     def acked(self, handler: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -1047,7 +1047,7 @@ class AckTests(TalkTestCase):
 
     def test_cannotBeSent(self) -> None:
         """
-        It is the handler's error: logged, not acked, and the client stays.
+        A result that cannot be sent is the handler's error: logged, not acked, and the client stays.
         """
         server = self.makeServer()
         server.on("ask")(lambda socket, value: {"value": {1, 2}, "secret": "hush"})

@@ -278,7 +278,7 @@ class OverrideTests(OverrideTestCase):
 
     def test_fineClasses(self) -> None:
         """
-        What classes may have beside.
+        Classes with other members are mounted.
         """
 
         class Base(Namespace, Generic[T]):
