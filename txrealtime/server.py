@@ -263,6 +263,7 @@ class Server(Decorators, Service):
     # -- as a service ------------------------------------------------------------------
 
     def startService(self) -> None:
+        """Admit clients, and connect to the bus."""
         super().startService()  # type: ignore[no-untyped-call]
         self.cluster.start()
         self.engine.reopen()
