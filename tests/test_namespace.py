@@ -745,6 +745,14 @@ class ErrorTests(TalkTestCase):
         answers = [self.successResultOf(self.client.call(f"fail{number}")) for number in range(9)]
         self.assertEqual(answers, ["known"] * 6 + ["any"] * 3)
 
+    def test_errorHandlerOfNoKind(self) -> None:
+        """
+        `@server.onError` without the parentheses would register nothing.
+        """
+        for wrong in (lambda socket, error: None, "KeyError", KeyError(), int):
+            error = self.assertRaises(TypeError, self.server.onError, wrong)
+            self.assertIn("@onError()", str(error))
+
     def test_errorHandlerForOthers(self) -> None:
         self.failing(ZeroDivisionError())
         self.server.onError(KeyError)(lambda socket, error: "not this")

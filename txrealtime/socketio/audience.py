@@ -116,8 +116,7 @@ class Audience:
         :param timeout: seconds.
         :return: a Deferred of the acks, in the order of arrival.  It can be cancelled.  It fails with
             :exc:`~txrealtime.errors.AckTimeout`, which holds the acks so far and the names of the servers
-                that
-            kept silent; or at once with :exc:`~txrealtime.errors.BusError` if other servers cannot be asked.
+            that kept silent; or at once with :exc:`~txrealtime.errors.BusError` if other servers cannot be asked.
         :raises TypeError: as :meth:`emit`.
         :raises ValueError: as :meth:`emit`; likewise if the event is too large for other servers.
         """
@@ -156,8 +155,7 @@ class Audience:
         :param timeout: seconds that other servers have to reply.
         :return: a Deferred of a list of :class:`Person`.  In a cluster it may fail with
             :exc:`~txrealtime.errors.AckTimeout`, whose ``answers`` are the remote sockets found so far, or
-                with
-            :exc:`~txrealtime.errors.BusError` if other servers cannot be asked now.
+            with :exc:`~txrealtime.errors.BusError` if other servers cannot be asked now.
         """
         people = self._people()
         peers = self.namespace._peers

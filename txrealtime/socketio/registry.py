@@ -351,7 +351,11 @@ class Decorators:
         The first error handler whose kinds fit gets the error of an event's handler; its result is the ack.
 
         :param kinds: exception classes; none for any :exc:`Exception`.
+        :raises TypeError: if a kind is no exception class, as the function in ``@server.onError`` is.
         """
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise TypeError(f"onError() takes exception classes, not {kind!r}; did you mean @onError()?")
 
         def register(function: F) -> F:
             self._registry().errors.append((kinds or (Exception,), Handler(function)))
