@@ -413,12 +413,16 @@ class AlikeTests(OverrideTestCase):
             def __init__(self) -> None:
                 super().__init__()
                 self.onConnect(self.on_connect)
-                self.onDisconnect(self.disconnect)
+                self.onDisconnecting(copying(self.on_disconnecting))
+                self.onDisconnect(partial(self.disconnect))
 
             def on_connect(self, socket: Socket) -> None:
                 raise ConnectionRejected("no")
 
             def disconnect(self, socket: Socket) -> None: ...
+
+            @copying
+            def on_disconnecting(self, socket: Socket) -> None: ...
 
         self.server.mount("/game", Game())
         self.failureResultOf(self.makeClient(self.server).connect("/game"), ConnectionRejected)

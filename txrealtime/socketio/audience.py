@@ -116,7 +116,8 @@ class Audience:
         :param timeout: seconds.
         :return: a Deferred of the acks, in the order of arrival.  It can be cancelled.  It fails with
             :exc:`~txrealtime.errors.AckTimeout`, which holds the acks so far and the names of the servers
-            that kept silent; or at once with :exc:`~txrealtime.errors.BusError` if other servers cannot be asked.
+            that kept silent; or at once with :exc:`~txrealtime.errors.BusError` if other servers cannot be
+            asked.
         :raises TypeError: as :meth:`emit`.
         :raises ValueError: as :meth:`emit`; likewise if the event is too large for other servers.
         """

@@ -74,8 +74,8 @@ class Namespace(Decorators):
     The clients at one path, and the application's handlers of their events.
 
     A subclass defines :meth:`connected`, :meth:`disconnecting` and :meth:`disconnected`, and marks methods
-    with
-    :func:`on`; an instance takes decorators.  A decorated function replaces a method for the same event.
+    with :func:`on`; an instance takes decorators.  A decorated function replaces a method for the same
+    event.
 
     No other name of this class is meant for overriding: a server refuses to mount a subclass that has a
     method or attribute of such a name, and one with a method that resembles a hook and is never called,

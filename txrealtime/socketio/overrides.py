@@ -1,6 +1,5 @@
 """
-The check of a namespace's class: every method that an application wrote has the effect that it was written
-for.
+The check of a namespace's class: each method that an application wrote has an effect.
 
 A method that hides one of :class:`Namespace`, or one that resembles a hook and is never called, lets
 clients in that the application meant to refuse.  Mounting refuses such a class, with the right way in the
@@ -66,7 +65,7 @@ _OURS: Final = frozenset(
 )
 """The names of Namespace that are not meant for overriding."""
 
-
+_MISSING: Final = object()
 _NONE: Final[Mapping[str, object]] = {}
 
 
@@ -118,9 +117,6 @@ def checkInstance(namespace: Namespace) -> None:
     if not isinstance(concurrency, int | float) or not concurrency >= 1:
         raise ValueError(f"self.concurrency is {concurrency!r}, expected a number above 0")
     _checkAlike(kind, [_plain(function) for function in namespace._handlers.functions()], attributes)
-
-
-_MISSING: Final = object()
 
 
 def _refuseOverride(what: str, name: str, value: object) -> NoReturn:
@@ -192,5 +188,6 @@ def _isFunction(value: object) -> bool:
 
 
 def _plain(function: Any) -> Any:
-    """Get the function of a method, bound or not."""
+    """Get the function of a method, bound or not, under its decorators."""
+    function = inspect.unwrap(getattr(function, "func", function))
     return getattr(function, "__func__", function)
