@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial, partialmethod
 from typing import Any, Generic, TypeVar
+from unittest.mock import Mock
 
 from twisted.internet.defer import inlineCallbacks, succeed
 
@@ -283,6 +284,7 @@ class OverrideTests(OverrideTestCase):
 
         class Base(Namespace, Generic[T]):
             limit = 3
+            mock = Mock()
 
             class Settings:
                 pass
