@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import ROOT
 
-LAYERS = ["_version", "errors", "threads", "pool", "engineio", "socketio", "cluster", "server"]
+LAYERS = ["_version", "errors", "foreign", "threads", "pool", "engineio", "socketio", "cluster", "server"]
 LAYERS += ["reactor", "", "monitor", "testing", "chat", "service", "flask", "__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 

@@ -103,7 +103,7 @@ class _Connection(TwistedProtocolConnection):  # type: ignore[misc]
     def connectionLost(self, reason: Failure) -> None:
         # What the broker gave as its reason, if it did.  The adapter forgets that when the connection has
         # been closed cleanly.
-        said = getattr(self._impl, "_error", None)
+        said = getattr(getattr(self, "_impl", None), "_error", None)
         self.why = str(said) if said is not None else reason.getErrorMessage()
         super().connectionLost(reason)
 

@@ -23,6 +23,7 @@ from pika.exceptions import AMQPError  # type: ignore[import-untyped]
 from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.exchanges import EXCHANGE, HEARTBEAT, route
 from txrealtime.errors import BusError
+from txrealtime.foreign import report
 
 __all__ = ["BlockingAMQP"]
 
@@ -147,10 +148,13 @@ class _Publisher:
         """Close the socket without a word, for which pika has no name, and forget the connection."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
-            transport = connection._impl._transport
-            if transport is not None:
-                transport._sock.close()
-            connection._impl.ioloop.close()
+            impl = getattr(connection, "_impl", None)
+            sock = getattr(getattr(impl, "_transport", None), "_sock", None)
+            if sock is not None:
+                sock.close()
+            loop = getattr(impl, "ioloop", None)
+            if loop is not None:
+                loop.close()
 
 
 @contextlib.contextmanager
@@ -160,7 +164,11 @@ def _limit(connection: Any, seconds: float) -> Iterator[None]:
 
     Pika waits in its loop as long as there is a heartbeat; what a timer of that loop raises comes out.
     """
-    loop = connection._impl.ioloop
+    loop = getattr(getattr(connection, "_impl", None), "ioloop", None)
+    if loop is None:
+        report(connection, "_impl", without="publish() waits for the broker without a limit")
+        yield
+        return
     timer = loop.call_later(seconds, lambda: _late(seconds))
     try:
         yield

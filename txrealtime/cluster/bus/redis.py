@@ -152,6 +152,10 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         self.established = False
         self.why = ""
         self._ended = False
+        # The one of HiredisProtocol has a private name.
+        self._replies = txredisapi.hiredis.Reader(
+            protocolError=txredisapi.InvalidData, replyError=txredisapi.ResponseError
+        )
 
     def connectionMade(self) -> Any:
         if hasattr(self.transport, "setTcpNoDelay"):
@@ -170,7 +174,7 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         # As in txredisapi, but for transactions and conversions.
-        reader = self._reader
+        reader = self._replies
         try:
             reader.feed(data)
             while not self._ended and (reply := reader.gets()) is not False:
