@@ -6,8 +6,8 @@ Each field carries the help text from which ``twistd realtime`` makes an option.
 
 from __future__ import annotations
 
+import inspect
 import math
-import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -142,8 +142,8 @@ _LONG: Final = 3600
 
 def _callersLevel() -> int:
     """Count the frames from the caller of this function to the application, for a warning."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("txrealtime", "dataclasses"):
+    frame, level = inspect.currentframe(), 0
+    while frame and frame.f_globals["__name__"].partition(".")[0] in ("txrealtime", "dataclasses"):
         frame, level = frame.f_back, level + 1
     return level
 

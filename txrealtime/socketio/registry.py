@@ -5,9 +5,8 @@ Registration: handlers, middleware and error handlers of a namespace, and the de
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, Final, NoReturn, TypeVar, overload
 
 from txrealtime.socketio.handler import Handler
@@ -35,9 +34,7 @@ _CONNECT: Final = "use @server.onConnect, or define connected(self, socket, auth
 _DISCONNECT: Final = (
     "use @server.onDisconnect, or define disconnected(self, socket, reason) in a Namespace class"
 )
-_NO_LISTENERS: Final = (
-    "no event tells of handlers that are added or removed; choose another name for an event of clients"
-)
+_NO_LISTENERS: Final = "no event tells of new handlers; choose another name for an event of clients"
 
 _NOT_EVENTS: Final = {
     "connect": _CONNECT,
@@ -87,7 +84,7 @@ def on(event: str, *, replace: bool = False) -> Callable[[F], F]:
     def mark(method: F) -> F:
         if isinstance(method, property):
             raise TypeError(f"on({event!r}) marks a method, not a property")
-        marks = _marksOfBody(sys._getframe(1), method)
+        marks = _marksOfBody(inspect.currentframe(), method)
         if marks is not None:
             first = next((marked for marked, each in marks if each == event), None)
             if first is not None and first is not inspect.unwrap(method) and not replace:
@@ -100,21 +97,24 @@ def on(event: str, *, replace: bool = False) -> Callable[[F], F]:
     return mark
 
 
-def _marksOfBody(frame: Any, method: Any) -> list[tuple[Callable[..., Any], str]] | None:
+def _marksOfBody(frame: FrameType | None, method: Any) -> list[tuple[Callable[..., Any], str]] | None:
     """
     Find the list of marks of the class whose body runs now, or ``None`` outside of a class.
 
     The body keeps the list, because a decorator further out may hide the marked method: see ``overrides``.
+
+    :param frame: the decorator's; its caller is the body, or a helper of the application.
     """
     owner = getattr(method, "__qualname__", "").rpartition(".")[0]
-    depth = 0
-    while frame is not None and depth < _MAX_DEPTH:
+    for depth in range(_MAX_DEPTH):
+        frame = None if frame is None else frame.f_back
+        if frame is None:
+            break
         body = frame.f_locals
         isBody = "__qualname__" in body and "__module__" in body and body is not frame.f_globals
         if isBody and (depth == 0 or body["__qualname__"] == owner):
             marks: list[tuple[Callable[..., Any], str]] = body.setdefault(_MARKS, [])
             return marks
-        frame, depth = frame.f_back, depth + 1
     return None
 
 
