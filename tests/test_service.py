@@ -120,7 +120,7 @@ class OptionsTests(ServiceTestCase):
         sys.modules["served"] = module
         self.addCleanup(sys.modules.pop, "served")
         serverOf(parse("--app", "served:server", "--parser", "msgpack"))
-        [message] = lobby.encode(Packet(PacketType.DISCONNECT, "/lobby"))
+        [message] = lobby._encode(Packet(PacketType.DISCONNECT, "/lobby"))
         self.assertTrue(message.isBinary)
 
     def test_unknownParser(self) -> None:
