@@ -23,11 +23,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txrealtime.pool import Threads
-from txrealtime.server import Settings
 from txrealtime.service.body import Bodies, Body
 from txrealtime.service.environ import environOf
 from txrealtime.service.gateway import Call
 from txrealtime.service.outlet import Outlet
+from txrealtime.socketio.settings import Settings
 
 __all__ = ["Views", "untilWritten"]
 
