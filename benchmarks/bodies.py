@@ -1,5 +1,5 @@
 """
-Large bodies beside many clients: what an upload and a download of 300 MB cost those who only talk.
+Large bodies beside many clients: the cost of an upload and a download of 300 MB for the echoes of others.
 
 Run as ``python -m benchmarks.bodies``.  A server has a WSGI application and 200 clients of Socket.IO, each of
 which asks for an echo five times a second; meanwhile another process sends a file as a form, and fetches one.
@@ -107,12 +107,12 @@ class Echo:
 
 
 def memory(pid: int) -> float:
-    """Megabytes that a process has."""
+    """Return the megabytes of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 async def measure(name: str, port: int, pid: int, meanwhile: Callable[[], Awaitable[str]]) -> None:
-    """Have clients ask while something goes on, and print what they saw."""
+    """Have clients ask while something goes on, and print their times."""
     clients = [Echo() for _ in range(CLIENTS)]
     for client in clients:
         await client.open(port)

@@ -1,5 +1,5 @@
 """
-A WSGI application behind a site of ours: PEP 3333, what HTTP asks of its server, and its end.
+A WSGI application behind a site in memory: PEP 3333, HTTP, slow clients, and the end of the server.
 """
 
 from __future__ import annotations
@@ -142,10 +142,10 @@ def plain(body: bytes | Iterable[bytes], *headers: tuple[str, str], status: str 
 
 class Pieces:
     """
-    A body in pieces, which tells what is done with it.
+    A body in pieces, which counts the calls of its methods.
 
-    :ivar given: how many pieces were asked for.
-    :ivar closed: how often close() was called.
+    :ivar given: the pieces that were asked for.
+    :ivar closed: the calls of close().
     """
 
     def __init__(self, *pieces: bytes | Exception) -> None:
@@ -198,7 +198,7 @@ class ResponseTests(ViewsTestCase):
         self.assertEqual(self.takeLog(), ["noted"] * 5)
 
     def test_head(self) -> None:
-        """Status and headers as given; what is the connection's stays the server's."""
+        """Status and headers are as given, except those about the connection."""
         self.serve(
             plain(
                 b"x",
@@ -222,7 +222,7 @@ class ResponseTests(ViewsTestCase):
         self.assertEqual(self.get().headers["content-length"], "4")
 
     def test_manyChunks(self) -> None:
-        """In chunks; the head waits for the first byte, and empty pieces are no end."""
+        """The pieces become chunks; the head waits for the first byte, and empty pieces are no end."""
         seen: list[bytes] = []
 
         def body() -> Iterator[bytes]:
@@ -290,7 +290,7 @@ class ResponseTests(ViewsTestCase):
         self.assertTrue(link.disconnecting)
 
     def test_write(self) -> None:
-        """The callable that start_response() returns, before what is iterated."""
+        """start_response() returns a function that sends data before the iterable does."""
 
         def application(environ: Any, respond: Any) -> Iterable[bytes]:
             write = respond("200 OK", [])
@@ -438,7 +438,7 @@ class ResponseTests(ViewsTestCase):
         self.assertEqual(self.takeLog(), ["GET /: close() of the response failed: KeyError('in close')"])
 
     def test_moreThanItsLength(self) -> None:
-        """What is beyond Content-Length is never sent: it would be read as the next response."""
+        """Bytes beyond Content-Length are never sent: a client would read them as the next response."""
         body = Pieces(b"ab", b"cd", b"ef")
         self.serve(plain(body, ("Content-Length", "3")))
         link = self.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -482,7 +482,7 @@ class SlowReaderTests(ViewsTestCase):
     """
 
     def begin(self, body: Any, *headers: tuple[str, str]) -> Link:
-        """A request whose client reads nothing, and of whose answer the first piece was sent."""
+        """Send a request whose client reads nothing, and wait for the first piece of the response."""
         self.serve(plain(body, *headers))
         link = NarrowLink().connect(self.site)
         link.deliver(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -513,7 +513,7 @@ class SlowReaderTests(ViewsTestCase):
         self.assertEqual(len(self.answer(link).body), 1_000_000)
 
     def test_fullAlready(self) -> None:
-        """Of the answer before: the transport does not say so again, and gets no more until it has room."""
+        """A transport filled by the previous response gets no more until it has room."""
         body = Pieces(b"a", b"b")
         self.serve(plain(body))
         link = self.connect(b"GET /1 HTTP/1.1\r\nHost: x\r\n")
@@ -533,7 +533,7 @@ class SlowReaderTests(ViewsTestCase):
         self.assertEqual((body.given, body.closed), (1, 1))
 
     def test_clientGoesWhileItComputes(self) -> None:
-        """It is noticed with the next piece."""
+        """The view notices with its next piece."""
         go = threading.Event()
         closed: list[bool] = []
 
@@ -569,7 +569,7 @@ class SlowReaderTests(ViewsTestCase):
         self.assertTrue(called.is_set())
 
     def test_tooSlow(self) -> None:
-        """Who takes nothing for a minute is dropped: views wait in few threads."""
+        """A client that takes nothing for a minute is dropped: views wait in few threads."""
         body = Pieces(b"a", b"b")
         link = self.begin(body)
         self.reactor.advance(59)
@@ -580,7 +580,7 @@ class SlowReaderTests(ViewsTestCase):
         self.assertEqual((body.given, body.closed), (1, 1))
 
     def test_lastBytesUnread(self) -> None:
-        """Nor has who does not read the end a connection for ever."""
+        """A client that leaves the last bytes unread is dropped too."""
         self.serve(plain(b"bye"))
         link = self.connect(b"GET / HTTP/1.0\r\n\r\n")
         self.until(lambda: link.disconnecting)
@@ -589,7 +589,7 @@ class SlowReaderTests(ViewsTestCase):
         self.assertTrue(link.disconnected)
 
     def test_stopped(self) -> None:
-        """Nor does it keep a thread when the server stops."""
+        """A client that does not read keeps no thread when the server stops."""
         body = Pieces(b"a", b"b")
         self.begin(body)
         stopped = self.reactor.stop()

@@ -1,5 +1,5 @@
 """
-How bodies of requests come to an application, or do not.
+Bodies of requests: kept for an application, or refused.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class BodyTests(ViewsTestCase):
         return [b"%d" % len(self.read[-1])]
 
     def post(self, length: int | None, *headers: str, path: str = "/") -> Link:
-        """A POST of which the body is still to come, in chunks when its length is unknown."""
+        """Send the head of a POST, for a body in chunks if there is no length."""
         size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
         head = [f"POST {path} HTTP/1.1", "Host: x", size, *headers, "", ""]
         return self.connect("\r\n".join(head).encode())
 
     def send(self, link: Link, data: bytes) -> None:
-        """The client sends: 64 KiB at a time, as they come from a socket, while the server reads."""
+        """Send data, 64 KiB at a time as from a socket, while the server reads."""
         for start in range(0, len(data), 65536):
             link.deliver(data[start : start + 65536])
             while not link.reading:
@@ -107,7 +107,7 @@ class BodyTests(ViewsTestCase):
             self.assertEqual(self.answer(link).body, b"2000000")
 
     def test_clientGoes(self) -> None:
-        """What has come is thrown away, also while a thread writes it."""
+        """The received part is thrown away, also while a thread writes it."""
         go = threading.Event()
         self.addCleanup(go.set)
         real = bodyModule.TemporaryFile
@@ -166,7 +166,7 @@ class BodyTests(ViewsTestCase):
         answer = self.answer(late)
         self.assertEqual(answer.status, 503)
         self.assertIn(b"no room", answer.body)
-        self.assertRegex(self.takeLog()[0], "request bodies take 15999996 bytes on disk.*maxUpload")
+        self.assertRegex(self.takeLog()[0], "bodies take 15999996 bytes on disk already: raise maxUpload")
         self.send(links[0], b"x")
         self.assertEqual(self.answer(links[0]).status, 200)
         self.whenIdle()
@@ -175,7 +175,7 @@ class BodyTests(ViewsTestCase):
         self.assertEqual(self.answer(again).status, 200)
 
     def test_diskFull(self) -> None:
-        """503 when what has come cannot be kept, the log says why, and the server goes on."""
+        """The client gets 503, the log has the reason, and the server goes on."""
         for rest in (0, 100_000):
             with patch.object(bodyModule, "TemporaryFile", side_effect=OSError(28, "No space left")):
                 link = self.post(400_000 + rest)
@@ -192,7 +192,7 @@ class BodyTests(ViewsTestCase):
         self.assertEqual(self.read, [b""])
 
     def test_continue(self) -> None:
-        """Who asks whether to send is told so, unless the body is too large."""
+        """The client is told to go on, unless the body is too large."""
         link = self.post(2, "Expect: 100-continue")
         self.assertEqual(self.answer(link).status, 100)
         link.deliver(b"hi")
@@ -202,7 +202,7 @@ class BodyTests(ViewsTestCase):
         self.assertEqual(link.take(), b"")
 
     def test_timeForLargeBodies(self) -> None:
-        """As long again for each maxPayload bytes, while those that drip have their time."""
+        """A large body has requestTimeout for each maxPayload bytes, and no longer."""
         link = self.post(4_000_000)
         for _ in range(3):
             self.send(link, b"x" * 1_010_000)
@@ -225,7 +225,7 @@ class BodyTests(ViewsTestCase):
 
 class Fields(Resource):
     """
-    An embedder's resource, which asks for the fields of forms.
+    A user's resource that reads the fields of forms.
     """
 
     isLeaf = True
@@ -238,7 +238,7 @@ class Fields(Resource):
 
 class FormTests(ViewsTestCase):
     """
-    Forms on a site of ours: parsed for whoever asks, and for nobody else.
+    Forms on a site with a server: parsed for the resources that read them, and for no others.
     """
 
     def setUp(self) -> None:
@@ -259,8 +259,8 @@ class FormTests(ViewsTestCase):
             body=body,
         )
 
-    def test_whoAsks(self) -> None:
-        """It gets them as from twisted.web, and the rest of the body too."""
+    def test_fieldsAreRead(self) -> None:
+        """The resource gets the fields as from twisted.web, and the rest of the body too."""
         answer = self.post("/fields?a=1", "application/x-www-form-urlencoded", b"b=2&c=")
         self.assertEqual(answer.body, b"[(b'a', [b'1']), (b'b', [b'2']), (b'c', [b''])]&c=")
         data = form(b"file")
@@ -272,7 +272,7 @@ class FormTests(ViewsTestCase):
         answer = self.post("/fields", "multipart/form-data", b"no boundary")
         self.assertEqual(answer.status, 400)
 
-    def test_nobodyAsks(self) -> None:
+    def test_fieldsAreNotRead(self) -> None:
         """Neither pages, nor what is not there, nor the engine by any of its ways."""
         engine = "/socket.io/?EIO=4&transport=polling&sid=unknown"
         with patch.object(http, "_getMultiPartArgs", side_effect=AssertionError):
@@ -285,7 +285,7 @@ class FormTests(ViewsTestCase):
         self.assertEqual(self.ask(*lines, body=body).status, 400)
 
     def test_beside(self) -> None:
-        """What stands beside a WSGI application leaves bodies to that."""
+        """A resource beside a WSGI application leaves bodies to the application."""
         beside = Beside("/health", Data(b"fine", "text/plain"), self.views)
         self.assertIs(beside.bodies, self.views.bodies)
         self.assertIs(self.server.site(beside).bodies, self.views.bodies)

@@ -1,5 +1,5 @@
 """
-What a WSGI application is told of a request.
+The environ of a WSGI application.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class EnvironTests(ViewsTestCase):
         return [b"ok"]
 
     def environ(self, *lines: str, body: bytes = b"", link: Link | None = None) -> dict[str, Any]:
-        """The environment of a request."""
+        """Send a request, and return its environment."""
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         link = link or Link()
         link.connect(self.site).deliver(head + body)
@@ -99,7 +99,7 @@ class EnvironTests(ViewsTestCase):
         self.assertEqual(environ.keys() & {"CONTENT_LENGTH", "HTTP_CONTENT_LENGTH", "HTTP_ONLY_MINE"}, set())
 
     def test_unixSocket(self) -> None:
-        """There is no address, and neither name nor port but what the client says."""
+        """The client has no address; the server's name and port are those of the Host header."""
         for host, name, port in (
             ("shop.example:81", "shop.example", "81"),
             ("shop.example", "shop.example", "80"),
@@ -175,7 +175,7 @@ class EnvironTests(ViewsTestCase):
         self.assertEqual(self.environ("GET /my%20shop HTTP/1.1", "Host: x")["PATH_INFO"], "")
 
     def test_input(self) -> None:
-        """It is read as PEP 3333 says, and ends where the body ends."""
+        """All methods of PEP 3333 work, and the file ends where the body ends."""
         lines: list[Any] = []
 
         def application(environ: Any, respond: Any) -> Iterable[bytes]:
@@ -205,7 +205,7 @@ class ErrorStreamTests(ViewsTestCase):
         self.assertRaises(TypeError, stream.write, bad)
 
     def test_unended(self) -> None:
-        """What an application leaves there is logged when it ends."""
+        """An unended line is logged when the application ends."""
 
         def application(environ: Any, respond: Any) -> Iterable[bytes]:
             environ["wsgi.errors"].write("left")

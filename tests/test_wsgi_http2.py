@@ -32,7 +32,7 @@ class Client:
     """
     An HTTP/2 client.
 
-    :ivar events: what the server has sent, by stream.
+    :ivar events: the events of the server's frames, by stream.
     """
 
     def __init__(self, case: ViewsTestCase, window: int = 65535) -> None:
@@ -46,13 +46,13 @@ class Client:
         self.flush()
 
     def flush(self) -> None:
-        """Send what there is, and take what has come."""
+        """Send the waiting frames, and read the server's."""
         self.link.deliver(self.h2.data_to_send())
         for event in self.h2.receive_data(self.link.take()):
             self.events.setdefault(getattr(event, "stream_id", 0), []).append(event)
 
     def turn(self) -> None:
-        """A turn of the server: what threads have for it, and what time brings."""
+        """Let the server take a call of a thread, and 10 ms pass."""
         if not self.case.reactor.handed.empty():
             self.case.reactor.turn()
         self.case.reactor.advance(0.01)
@@ -68,7 +68,7 @@ class Client:
         return stream
 
     def upload(self, stream: int, data: bytes) -> None:
-        """Send a body, as the server gives room for it."""
+        """Send a body as the server's window allows."""
         while data:
             room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size, len(data))
             if room:
@@ -80,7 +80,7 @@ class Client:
         return [event for event in self.events.get(stream, []) if isinstance(event, kind)]
 
     def read(self) -> None:
-        """Give room for what was read."""
+        """Open the window again for the bytes read."""
         for stream, events in self.events.items():
             for event in events:
                 if isinstance(event, h2.events.DataReceived) and event.flow_controlled_length:
@@ -181,7 +181,7 @@ class HTTP2Tests(ViewsTestCase):
         self.assertEqual(len(received), 655360)
 
     def test_connectionIsFull(self) -> None:
-        """It waits for the connection too, be the window as large as it likes."""
+        """The view waits for the connection too, whatever the window."""
         body = Pieces(*[b"x" * 65536] * 10)
         self.serve(plain(body))
         client = Client(self, window=2**31 - 1 - 65535)
@@ -227,7 +227,7 @@ class HTTP2Tests(ViewsTestCase):
         self.assertEqual(body.closed, 1)
 
     def test_failsInTheMiddle(self) -> None:
-        """A reset, as an ordinary end would make a whole response of it."""
+        """The stream is reset: an ordinary end would make the response look complete."""
         self.serve(plain(Pieces(b"a", KeyError("x"))))
         client = Client(self)
         stream = client.request()

@@ -1,7 +1,7 @@
 """
-Views without a network: a WSGI application behind a site of ours, its threads real, and all else in memory.
+Views without a network: a WSGI application in real threads, behind a site in memory.
 
-The threads hand their calls to a :class:`Reactor`, which makes them when a test has it turn.
+The threads hand their calls to a :class:`Reactor`, which makes them when a test tells it to.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Reactor(Clock):
         self.advance(0)
 
     def stop(self) -> Deferred[None]:
-        """What a reactor does when it is told to stop."""
+        """Do as a reactor that is told to stop."""
         return self.triggers["before", "shutdown"]()
 
 
@@ -106,7 +106,7 @@ class ViewsTestCase(SynchronousTestCase):
     """
     A site with a WSGI application, and clients of it.
 
-    What the modules of views say in the log must be taken by :meth:`takeLog`.
+    A test fails if it leaves log entries of views that it has not read by :meth:`takeLog`.
     """
 
     def setUp(self) -> None:
@@ -125,7 +125,7 @@ class ViewsTestCase(SynchronousTestCase):
         self.assertEqual(self._log, [])
 
     def takeLog(self) -> list[str]:
-        """What the log got since the last call, each entry as text, failures with their exceptions."""
+        """Return the log's entries since the last call as texts, failures with their exceptions."""
         self.flushLoggedErrors()
         log, self._log = self._log, []
         return log
@@ -138,19 +138,19 @@ class ViewsTestCase(SynchronousTestCase):
         self.site.reactor = self.reactor
 
     def connect(self, data: bytes = b"", **options: Any) -> Link:
-        """A client, which sends this."""
+        """Connect a client, and send its first bytes."""
         link = Link(**options).connect(self.site)
         if data:
             link.deliver(data)
         return link
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Turn until something is so, which a thread brings about."""
+        """Take calls of threads until a condition holds."""
         while not condition():
             self.reactor.turn()
 
     def answer(self, link: Link, method: str = "GET") -> Answer:
-        """The next response of a connection."""
+        """Wait for the next response of a connection."""
         start, found = link._taken, None
         while found is None:
             found = readAnswer(link.value()[start:], method, link.disconnecting)
@@ -160,12 +160,12 @@ class ViewsTestCase(SynchronousTestCase):
         return found[0]
 
     def ask(self, *lines: str, body: bytes = b"") -> Answer:
-        """A request on a connection of its own, and the answer to it."""
+        """Send a request on a connection of its own, and wait for the response."""
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         return self.answer(self.connect(head + body), lines[0].partition(" ")[0])
 
     def whenIdle(self) -> None:
-        """Let the threads end what they do."""
+        """Wait until no thread has a job."""
         while not self.views.threads._pool.isDone:
             try:
                 self.reactor.handed.get(timeout=0.001)()

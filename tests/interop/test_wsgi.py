@@ -68,7 +68,7 @@ KNOWN: dict[tuple[str, str], str] = {
 
 
 class Seen(NamedTuple):
-    """What a client has of a server's answers."""
+    """The responses of a server, and bytes that are none."""
 
     answers: list[Answer]
     rest: bytes
@@ -94,7 +94,7 @@ def exchange(port: int, request: str) -> Seen:
 
 
 def environOf(answer: Answer) -> dict[str, Any] | None:
-    """The environment that an application was given, as far as servers should agree on it."""
+    """Return the environ of a response, without each server's own keys; None if there is none."""
     if answer.headers.get("content-type") != "application/json" or not answer.body:
         return None
     told: dict[str, Any] = json.loads(answer.body)
@@ -110,7 +110,7 @@ def environOf(answer: Answer) -> dict[str, Any] | None:
 
 
 def compare(ours: Seen, theirs: Seen) -> list[object]:
-    """What differs between two servers' answers."""
+    """List the differences between two servers' responses."""
     different: list[object] = []
 
     def check(what: str, one: object, other: object) -> None:
@@ -135,19 +135,19 @@ def compare(ours: Seen, theirs: Seen) -> list[object]:
 
 
 def bodyOf(rest: bytes) -> bytes:
-    """The body of a response that is not complete, or what is no response."""
+    """Return the body of an incomplete response, or bytes that are no response."""
     return rest.partition(b"\r\n\r\n")[2] if rest.startswith(b"HTTP/") else rest
 
 
 def headersOf(answer: Answer) -> dict[str, str]:
-    """Those that are not about the connection, nor the server's own."""
+    """Return the headers of the application."""
     own = ("server", "date", "connection", "content-length", "transfer-encoding")
     return {name: value for name, value in answer.headers.items() if name not in own}
 
 
 class DifferentialTests(TestCase):
     """
-    What clients and applications see is what they see with Werkzeug's server and gunicorn.
+    Clients and applications see the same as with Werkzeug's server and gunicorn.
     """
 
     timeout = 120
@@ -183,7 +183,7 @@ class DifferentialTests(TestCase):
 
 class CostTests(TestCase):
     """
-    What a client can make the server hold, on real sockets.
+    The cost of slow clients and large bodies, on real sockets.
     """
 
     timeout = 120
@@ -199,7 +199,7 @@ class CostTests(TestCase):
         return server
 
     def memory(self, server: RealtimeServer) -> int:
-        """Megabytes that a server has."""
+        """Return the megabytes of a server."""
         pid = server.program.transport.pid
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 // 2**20
 
@@ -256,7 +256,7 @@ class CostTests(TestCase):
         self.assertLess(self.memory(server) - before, 20)
 
     def worstPoll(self, port: int, isOver: Any) -> float:
-        """How long the slowest of many requests to the engine took, in seconds."""
+        """Return the seconds of the slowest of many requests to the engine."""
         worst = 0.0
         with socket.create_connection(("127.0.0.1", port), 30) as client:
             while not isOver():

@@ -1,8 +1,8 @@
 """
 Bodies of requests, kept until a view reads them: in memory, and beyond a size in a temporary file.
 
-A disk may block, and closing a large file takes the system time in proportion to its size, so
-threads of their own do both.  While much waits for the disk, nothing more is read from the client.
+Threads write and close the files: a disk may block, and the system takes time in proportion to a file's
+size to close it.  While much data waits for the disk, reading from the client pauses.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ IN_MEMORY: Final = 256 * 1024
 """The largest body that stays in memory, in bytes."""
 
 MOST_WAITING: Final = 512 * 1024
-"""How much of a body may wait for the disk before reading from the client pauses, in bytes."""
+"""Bytes of a body that may wait for the disk before reading from the client pauses."""
 
-# All bodies on disk together, in units of the largest.
+# The most bytes on disk, in units of the largest body.
 _MOST_LARGE: Final = 4
 
 
 class Bodies:
     """
-    The bodies that are kept for an application.
+    All bodies of one application.
 
     :param maxBody: the most bytes of one body.
-    :ivar held: bytes on disk, of all bodies.
+    :ivar held: the bytes on disk, of all bodies.
     """
 
     def __init__(self, reactor: Any, maxBody: int) -> None:
         self.reactor = reactor
         self.maxBody = maxBody
-        # More than one disk is seldom there, and a file that is slow to close holds up no other.
+        # With two threads, a file that is slow to close holds up no other.
         self.jobs = Threads(2, "body")
         self.held = 0
         self._lock = Lock()
 
     @property
     def mostHeld(self) -> int:
-        """The most bytes that all bodies together may take on disk."""
+        """The most bytes on disk, of all bodies."""
         return _MOST_LARGE * self.maxBody
 
     def newBody(self, pause: Callable[[], object], resume: Callable[[], object]) -> Body:
@@ -57,7 +57,7 @@ class Bodies:
         Begin to keep a body.
 
         :param pause: stops reading from the client.
-        :param resume: goes on with it.
+        :param resume: starts reading again.
         """
         return Body(self, pause, resume)
 
@@ -66,19 +66,19 @@ class Bodies:
         await self.jobs.drain(self.reactor, timeout)
 
     def hold(self, size: int) -> None:
-        """Count bytes on disk: more, or fewer when negative.  From any thread."""
+        """Count bytes on disk, negative when they are given up.  Any thread may call this."""
         with self._lock:
             self.held += size
 
 
 class Body:
     """
-    One body: a file as ``twisted.web`` expects, though it can be read only when all of it is kept.
+    One body, as the file that ``twisted.web`` expects.  It can be read once all of it is kept.
 
-    Its methods are called in the reactor's thread, but for :meth:`dispose`.
+    Only the reactor's thread calls its methods, except :meth:`dispose`.
 
-    :ivar size: bytes that have come.
-    :ivar trouble: why the body could not be kept, or ``None``.
+    :ivar size: the bytes received.
+    :ivar trouble: the reason if the body cannot be kept, for the client; otherwise ``None``.
     """
 
     def __init__(self, bodies: Bodies, pause: Callable[[], object], resume: Callable[[], object]) -> None:
@@ -104,12 +104,12 @@ class Body:
         if self.size <= IN_MEMORY:
             self._file.write(data)
             return
-        # With the first bytes on disk go those in memory.
+        # The first write to the disk takes along the bytes in memory.
         growth = len(data) if self._onDisk else self.size
         if self._bodies.held + growth > self._bodies.mostHeld:
             _log.warn(
-                "request bodies take {held} bytes on disk, and no more are kept: raise maxUpload if that is "
-                "what the application needs",
+                "a request's body is refused, because bodies take {held} bytes on disk already: "
+                "raise maxUpload if the application needs more at a time",
                 held=self._bodies.held,
             )
             self._fail()
@@ -124,7 +124,7 @@ class Body:
             self._pause()
 
     def whenKept(self, call: Callable[[], object]) -> None:
-        """Call a function when all that was written is kept, or cannot be kept."""
+        """Call a function as soon as all data is kept, or cannot be kept."""
         if self._writing:
             self._kept = call
         else:
@@ -136,14 +136,14 @@ class Body:
         self._batch = []
 
     def _writeOn(self) -> None:
-        """Let a thread write what waits, if none is at it."""
+        """Have a thread write the waiting data, unless one is writing."""
         if not self._writing:
             self._writing = True
             batch, self._batch, self._waiting = self._batch, [], 0
             self._bodies.jobs.submit("writing a request's body", lambda: self._write(batch))
 
     def _write(self, batch: list[bytes]) -> None:
-        """Write to the disk; in a thread, which has the file until it reports."""
+        """Write to the disk, in a thread.  The file is the thread's until it reports to the reactor."""
         failed = False
         try:
             file = self._file
@@ -151,7 +151,7 @@ class Body:
                 self._file = TemporaryFile()  # noqa: SIM115
                 self._file.write(file.getbuffer())
             self._file.writelines(batch)
-            # What remains in Python's buffer is small, but a full disk would be noticed by a view.
+            # Otherwise a full disk would show only when a view reads.
             self._file.flush()
         except OSError:
             failed = True
@@ -186,7 +186,7 @@ class Body:
         return self._file.read(size)
 
     def close(self) -> None:
-        """Called by ``twisted.web`` when the request is over or its client has gone."""
+        """Called by ``twisted.web`` when the request is finished or its client has gone."""
         if not self._closed:
             self._closed = True
             self._batch, self._kept = [], None
@@ -195,9 +195,10 @@ class Body:
 
     def take(self) -> IO[bytes]:
         """
-        Let a thread have the file, at its beginning.  It calls :meth:`dispose` at last.
+        Give the file to a thread, which calls :meth:`dispose` when it is done.
 
-        What ``twisted.web`` closes, when the client goes, is no longer what the thread reads.
+        From then on :meth:`close` does nothing: ``twisted.web`` calls it when the client goes, and the
+        thread may still be reading.
         """
         self._closed = True
         return self._file
@@ -209,7 +210,7 @@ class Body:
             self._file.close()
 
     def dispose(self) -> None:
-        """Close the file; in a thread."""
+        """Close the file, in a thread."""
         self._file.close()
         self._bodies.hold(-self._onDisk)
         self._onDisk = 0

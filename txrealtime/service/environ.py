@@ -1,9 +1,9 @@
 """
-What a WSGI application is told of a request (PEP 3333, "environ Variables").
+The ``environ`` of a request (PEP 3333, "environ Variables").
 
-The keys are those that Werkzeug's server and gunicorn give.  As there, a header whose name has an
-underscore is left out: ``X_User`` and ``X-User`` would both be ``HTTP_X_USER``, and a client
-could overwrite what a proxy has set.
+The keys are those of Werkzeug's server and gunicorn. Like these, it leaves out a header with an
+underscore in its name: ``X_User`` and ``X-User`` would both be ``HTTP_X_USER``, and a client could
+overwrite a proxy's header.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _HOST: Final = re.compile(r"(\[.*\]|[^:]*)(?::([0-9]*))?")
 
 def environOf(request: Request, body: IO[bytes], size: int, multithread: bool) -> dict[str, Any]:
     """
-    The environment of a request.
+    Return the ``environ`` of a request.
 
-    :param body: all of the body.
-    :param size: its bytes, for a body that came without a Content-Length.
-    :param multithread: whether the application may be called in several threads at a time.
+    :param body: the whole body.
+    :param size: the number of its bytes.
+    :param multithread: true if several threads may call the application at a time.
     """
     target, _, query = request.uri.partition(b"?")
     script = b"".join(b"/" + segment for segment in request.prepath or ())
@@ -51,7 +51,7 @@ def environOf(request: Request, body: IO[bytes], size: int, multithread: bool) -
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "https" if secure else "http",
         "wsgi.input": body,
-        # All of the body is there, and it ends where the body ends, however it came.
+        # The file ends where the body ends, also for chunked bodies.
         "wsgi.input_terminated": True,
         "wsgi.errors": ErrorStream(),
         "wsgi.file_wrapper": FileWrapper,
@@ -61,12 +61,12 @@ def environOf(request: Request, body: IO[bytes], size: int, multithread: bool) -
     }
     _addHeaders(environ, request)
     if "HTTP_TRANSFER_ENCODING" in environ or (size and "CONTENT_LENGTH" not in environ):
-        # Many frameworks read no further than this, and nothing without it.
+        # Many frameworks read this many bytes, and none without it.
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         environ["CONTENT_LENGTH"] = str(size)
     origin = _ORIGIN.match(target)
     if origin is not None:
-        # RFC 9112, 3.2.2: the host of an absolute target counts, and the header does not.
+        # RFC 9112, 3.2.2: the host of an absolute target replaces the header.
         environ["HTTP_HOST"] = _text(origin[0].partition(b"://")[2])
     _addAddresses(environ, request, secure)
     return environ
@@ -77,7 +77,7 @@ def _text(data: bytes) -> str:
 
 
 def _pathOf(target: bytes) -> bytes:
-    """The path of a request's target, without escapes."""
+    """Return the path of a request's target, unescaped."""
     path = unquote_to_bytes(_ORIGIN.sub(b"", target, count=1))
     return path if path.startswith(b"/") else b"/" + path
 
@@ -94,7 +94,7 @@ def _addHeaders(environ: dict[str, Any], request: Request) -> None:
 
 
 def _addAddresses(environ: dict[str, Any], request: Request, secure: bool) -> None:
-    """Add who asks and who is asked.  A UNIX socket has neither, so what the client says must do."""
+    """Add the client's address, and the server's.  On a UNIX socket the Host header stands for the latter."""
     client: Any = request.getClientAddress()
     environ["REMOTE_ADDR"] = getattr(client, "host", "")
     if hasattr(client, "port"):
@@ -111,7 +111,7 @@ def _addAddresses(environ: dict[str, Any], request: Request, secure: bool) -> No
 
 class ErrorStream:
     """
-    ``wsgi.errors``: each line, or what stands before a flush, is an entry in the log.
+    ``wsgi.errors``: each write that ends a line, and each flush, makes an entry in the log.
     """
 
     def __init__(self) -> None:
@@ -138,9 +138,9 @@ class FileWrapper:
     """
     ``wsgi.file_wrapper``: a file as the body of a response, in blocks.
 
-    :param file: what has ``read``, and may have ``close``.
-    :param size: bytes of a block.  Of what can be sought, as a file on disk, blocks are large in any case:
-        each costs a change of threads.
+    :param file: an object with ``read``, and perhaps ``close``.
+    :param size: the bytes of a block. Seekable files are read in blocks of at least 64 kB, because each
+        block costs a change of threads.
     """
 
     def __init__(self, file: Any, size: int = 8192) -> None:

@@ -1,10 +1,9 @@
 """
 A call of a WSGI application in a thread (PEP 3333).
 
-None of the libraries that have this part fits a transport of Twisted's: those of gunicorn, cheroot,
-waitress and Werkzeug write HTTP/1 to a socket of their own, so HTTP/2 and the backpressure of the
-transport are beyond them; ``wsgiref.handlers`` sends the head before there is a body, and sends more than
-Content-Length allows.
+No library's own version of this fits a transport of Twisted.  gunicorn, cheroot, waitress and Werkzeug
+write HTTP/1 to a socket of their own, without HTTP/2 and without the transport's backpressure.
+``wsgiref.handlers`` sends the head before the body begins, and more bytes than Content-Length says.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["PIECE", "Call", "StatusAndHeaders"]
 _log = Logger()
 
 PIECE: Final = 65536
-"""The most bytes that are handed to the reactor at once, so that none of its turns takes long."""
+"""The most bytes handed to the reactor at once, so that none of its turns takes long."""
 
 _STATUS: Final = re.compile(r"([2-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -43,13 +42,13 @@ _WITHOUT_BODY: Final = frozenset({204, 304})
 
 class StatusAndHeaders:
     """
-    What an application gave to ``start_response``.
+    The arguments of ``start_response``, checked.
 
-    Headers about the connection, such as ``Transfer-Encoding``, are left out, as gunicorn does: the
-    connection is the server's (PEP 3333, "Other HTTP Features").
+    Headers about the connection, such as ``Transfer-Encoding``, are dropped, as by gunicorn: PEP 3333
+    leaves the connection to the server ("Other HTTP Features").
 
-    :raises TypeError: if they are not texts.
-    :raises ValueError: if they cannot be sent, such as a header with a line feed.
+    :raises TypeError: if the status or a header is no text.
+    :raises ValueError: if one cannot be sent, such as a header with a line feed.
     """
 
     def __init__(self, status: str, headers: Iterable[tuple[str, str]]) -> None:
@@ -84,16 +83,16 @@ class StatusAndHeaders:
         self._fields.append((name.encode("latin-1"), value.encode("latin-1")))
 
     def hasBody(self, method: str) -> bool:
-        """Whether the response to a request has a body."""
+        """Tell if the response to a request with this method has a body."""
         return method != "HEAD" and self.code not in _WITHOUT_BODY
 
     def setLength(self, length: int) -> None:
-        """Say how long the body is, where the application has not."""
+        """Add the Content-Length that the application has left out."""
         self.length = length
         self._fields.append((b"Content-Length", b"%d" % length))
 
     def writeTo(self, request: Request) -> None:
-        """Give it to a request, which sends it with the first piece of the body."""
+        """Set the status and the headers of a request, which sends them with the first piece of the body."""
         request.setResponseCode(self.code, self._reason)
         sent = request.responseHeaders
         for name, _ in self._fields:
@@ -114,18 +113,18 @@ class Call:
         self._name = name
         self._application = application
         self._environ = environ
-        # An application may change its environment.
+        # Kept here, because an application may change its environ.
         self._method: str = environ["REQUEST_METHOD"]
         self._errors = environ["wsgi.errors"]
         self._outlet = outlet
         self._head: StatusAndHeaders | None = None
         self._begun = False
         self._sent = 0
-        # What an application gives in one piece has a length that it need not say.
+        # PEP 3333: the length of a single piece is that of the body.
         self._isWhole = False
 
     def run(self) -> None:
-        """Call the application, and send what it gives."""
+        """Call the application, and send its response."""
         result: Any = ()
         try:
             result = self._application(self._environ, self._startResponse)
@@ -168,7 +167,7 @@ class Call:
         return self._writeAll
 
     def _writeAll(self, data: bytes) -> None:
-        """``write()``, for applications that are not asked for pieces."""
+        """Send a part of the body, as the ``write()`` of PEP 3333."""
         head = self._head
         assert head is not None
         if not self._write(data) and head.hasBody(self._method):
@@ -180,7 +179,7 @@ class Call:
         """
         Send a part of the body.
 
-        :return: whether more of it may come.
+        :return: False if the response takes no more bytes.
         """
         if not isinstance(data, bytes):
             raise TypeError(f"the body of a response is bytes, not {type(data).__name__}")

@@ -1,9 +1,9 @@
 """
-The way of a response from a view's thread to its client, one piece at a time.
+The response's way from a view's thread to the client, one piece at a time.
 
-The thread hands over a piece and waits until the transport has taken it: PEP 3333 has the
-application asked for the next piece no earlier, and a client that does not read holds up its
-view instead of filling memory.
+The thread hands a piece to the reactor and waits until the transport has taken it.  So a client that does
+not read holds up its view instead of filling memory, and the application is asked for the next piece no
+earlier than PEP 3333 allows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from txrealtime.foreign import stands
 
 __all__ = ["Head", "Outlet"]
 
-# When it is looked again whether a stream of HTTP/2 has sent its piece, in seconds: at first in each turn.
+# A stream of HTTP/2 is checked for room in each of the next turns, and then at growing intervals, in seconds.
 _TURNS: Final = 8
 _SHORTEST: Final = 0.001
 _LONGEST: Final = 0.1
@@ -33,7 +33,7 @@ _WITHOUT_ABORT: Final = "a client that leaves the end of a response unread keeps
 
 
 class Head(Protocol):
-    """What stands before the body of a response."""
+    """The status and the headers of a response."""
 
     def writeTo(self, request: Request) -> None: ...
 
@@ -43,11 +43,11 @@ class Outlet:
     """
     The response to one request.
 
-    :meth:`send`, :meth:`finish` and :meth:`fail` are for the thread; all else is for the reactor.
+    The thread calls :meth:`send`, :meth:`finish` and :meth:`fail`; all other methods are the reactor's.
 
-    :param timeout: seconds that the client may take for a piece, before it is dropped.
-    :param whenOver: called with this when the response is over: finished, or nobody is there to get it.
-    :ivar gone: whether it is over.
+    :param timeout: the seconds that a client has to take a piece, before it is dropped.
+    :param whenOver: called with this object when the response is finished or its client has gone.
+    :ivar gone: true from then on.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Outlet:
         self._request = request
         self._timeout = timeout
         self._whenOver = whenOver
-        # The transport tells only of changes, and the answer before may have filled it.
+        # The transport reports only changes, and the previous response may have filled it.
         self._full = bool(getattr(request.channel, "_waitingForTransport", False))
         self._waits = False
         self._rest = b""
@@ -74,11 +74,11 @@ class Outlet:
         """
         Send a piece of the body, and wait until the transport has taken it.
 
-        :param head: goes before the first piece.
-        :raises Disconnected: if the client is gone, or goes meanwhile.
+        :param head: status and headers, with the first piece.
+        :raises Disconnected: if the client has gone, or goes meanwhile.
         """
         self._taken.clear()
-        # Not before: whatever makes it so sets the event as well.
+        # Checked after clear(): abandon() sets first this, then the event.
         if not self.gone:
             self._reactor.callFromThread(self._send, head, data)
             self._taken.wait()
@@ -89,13 +89,13 @@ class Outlet:
         """
         End the response.
 
-        :param head: what there is of it, if no piece was sent.
+        :param head: status and headers, if no piece was sent.
         """
         if not self.gone:
             self._reactor.callFromThread(self._finish, head)
 
     def fail(self) -> None:
-        """End a response of which something is missing, so that the client notices."""
+        """End an incomplete response, so that the client notices."""
         if not self.gone:
             self._reactor.callFromThread(self._fail)
 
@@ -115,9 +115,9 @@ class Outlet:
 
     def _push(self, times: int) -> None:
         """
-        Give the transport what it has room for, and let the thread go on when it has taken all.
+        Give the transport as much as it has room for, and release the thread when it has taken all.
 
-        :param times: how often in vain.
+        :param times: the number of vain attempts.
         """
         if not self._waits:
             return
@@ -138,12 +138,12 @@ class Outlet:
             delay = 0.0 if times < _TURNS else min(_SHORTEST * 2 ** (times - _TURNS), _LONGEST)
             self._next = self._reactor.callLater(delay, self._push, times + 1)
 
-    # A stream of HTTP/2 in twisted.web takes whatever it is given, and tells its producer of the client's
-    # window alone.  What is beyond the window has it look in each turn of the reactor whether it may be sent;
-    # and the window may be 2 GB, while the connection takes no more.
+    # twisted.web's stream of HTTP/2 takes any number of bytes, and pauses its producer for the client's
+    # window only. With bytes beyond the window it checks for room in each turn of the reactor, at full
+    # load. And the window may be 2 GB, while the connection is full.
 
     def _room(self, wanted: int) -> int:
-        """How much the transport may be given."""
+        """Return the number of bytes that the transport may be given."""
         channel: Any = self._request.channel
         connection = getattr(channel, "_conn", None)
         if connection is None or not stands(
@@ -156,7 +156,7 @@ class Outlet:
         return max(0, min(wanted, window - queued))
 
     def _backlog(self) -> bool:
-        """Whether the connection has yet to take what the stream was given."""
+        """Tell if the stream still holds bytes that the connection has not taken."""
         channel: Any = self._request.channel
         connection = getattr(channel, "_conn", None)
         queues = getattr(connection, "_outboundStreamQueues", {})
@@ -177,7 +177,7 @@ class Outlet:
         if not isinstance(channel, HTTPChannel) or channel.persistent:
             return
         if stands(channel, "_abortingCall", without=_WITHOUT_ABORT) and channel._abortingCall is None:
-            # It closes when the client has read the rest, for which twisted.web would wait for ever.
+            # The connection closes when the client has read the rest; twisted.web would wait without end.
             channel._abortingCall = self._reactor.callLater(self._timeout, channel.forceAbortClient)
 
     def _fail(self) -> None:
@@ -185,7 +185,7 @@ class Outlet:
             return
         channel = self._request.channel
         if isinstance(channel, HTTPChannel):
-            # Without the last chunk, or with fewer bytes than Content-Length says.
+            # The client misses the last chunk, or bytes of the Content-Length.
             channel.loseConnection()
             self._timer = self._reactor.callLater(self._timeout, self._abort)
         else:
@@ -198,17 +198,17 @@ class Outlet:
         self._timer = self._next = None
 
     def _abort(self) -> None:
-        """Drop the client: its connection, or of HTTP/2 the stream."""
+        """Drop the connection; in HTTP/2, only the stream."""
         channel: Any = self._request.channel
         self.abandon()
         if channel is not None:
             stream: Any = channel.transport if isinstance(channel, HTTPChannel) else channel
-            # h2 has errors of its own when the connection is closing already.
+            # h2 raises errors of its own if the connection is closing already.
             with suppress(Exception):
                 stream.abortConnection()
 
     def abandon(self) -> None:
-        """Let the thread know that nobody waits for the response."""
+        """Give up the response, and release the thread."""
         if not self.gone:
             self.gone, self._waits = True, False
             self._rest = b""
@@ -229,4 +229,4 @@ class Outlet:
         self._push(0)
 
     def stopProducing(self) -> None:
-        """The connection is lost, of which the request tells."""
+        """Called when the connection is lost, of which the request tells too."""

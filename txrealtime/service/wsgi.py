@@ -1,13 +1,12 @@
 """
 A WSGI application as a resource, in threads of its own.
 
-In the reactor's pool a view that runs while the reactor stops would keep the process for ever: it waits for
-the reactor to take its response, and the reactor for the pool to end.
+The reactor's thread pool does not fit: a view that still runs when the reactor stops would wait for the
+reactor to take its response, and the reactor for the pool to end.
 
-A request is read by ``engineio/http/site.py``, which keeps its body by :mod:`~txrealtime.service.body`;
-:mod:`~txrealtime.service.environ` says what the application is told of it,
-:mod:`~txrealtime.service.gateway` calls the application, and :mod:`~txrealtime.service.outlet`
-takes the response.
+:mod:`~txrealtime.service.body` keeps the body of a request, :mod:`~txrealtime.service.environ` describes
+    the request to the application, :mod:`~txrealtime.service.gateway` calls the application, and
+:mod:`~txrealtime.service.outlet` carries the response to the client.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ class Views(Resource):
     """
     A WSGI application.
 
-    When the reactor is told to stop, it goes on until the requests that have come are answered, and takes
-    no more.  Those that are not answered in time are named in the log, and do not keep the process.
+    When the reactor stops, it first answers the requests that have arrived, and refuses new ones. The
+    log names the views that do not end in time, and the process ends without them.
 
     :param size: the most threads.
-    :param settings: of these ``drainTimeout``, the seconds that requests have when the reactor is told to
-        stop, and ``maxUpload``.
+    :param settings: supplies ``drainTimeout``, the seconds that views have when the reactor stops, and
+        ``maxUpload``.
     """
 
     isLeaf = True
@@ -66,7 +65,7 @@ class Views(Resource):
             request.setHeader(b"connection", b"close")
             page = errorPage(SERVICE_UNAVAILABLE, "Service Unavailable", "The server is stopping.")
             return page.render(request)
-        # The application decides whether there is one.
+        # The application decides if there is a Content-Type.
         request.defaultContentType = None
         self._call(request)
         return NOT_DONE_YET
@@ -101,7 +100,7 @@ class Views(Resource):
         deadline = self.reactor.seconds() + self._drainTimeout
         await self.threads.drain(self.reactor, self._drainTimeout)
         self.stopped = True
-        # A thread that waits for a reactor that has stopped waits for ever.
+        # A stopped reactor releases no threads.
         for outlet in tuple(self._outlets):
             outlet.abandon()
         await self.bodies.drain(0)
@@ -109,11 +108,11 @@ class Views(Resource):
 
 
 def _bodyOf(request: Request) -> tuple[IO[bytes], int, Callable[[], object]]:
-    """The body of a request, at its beginning; its size; and what closes it when a thread is done with it."""
+    """Return the body of a request, its size, and a function that closes it, for the thread that reads it."""
     content: Any = request.content
     if isinstance(content, Body):
         return content.take(), content.size, content.dispose
-    # In a site that is not ours.
+    # Any other site has stored the body itself, and closes it.
     size = content.seek(0, 2)
     content.seek(0)
     return content, size, lambda: None
@@ -121,7 +120,7 @@ def _bodyOf(request: Request) -> tuple[IO[bytes], int, Callable[[], object]]:
 
 async def untilWritten(reactor: Any, deadline: float) -> None:
     """Wait until the reactor has written what it was given: what it has not when it stops is lost."""
-    # What threads have handed over is given to it in its next turn.
+    # The reactor takes what threads have handed over in its next turn.
     await deferLater(reactor, 0)
     while reactor.getWriters() and reactor.seconds() < deadline:
         await deferLater(reactor, 0.01)

@@ -1,10 +1,10 @@
 """
-Requests of ``twisted.web`` whose bodies are measured while they come.
+Requests of ``twisted.web`` with a limit for their bodies.
 
-A body too large is refused before it has been read, where ``twisted.web`` reads the whole of a
-request before a resource sees it.  A root may keep the bodies of requests that are not the engine's
-itself, as a WSGI gateway does.  A form in a body is parsed when a resource asks for its fields, and
-not before: ``twisted.web`` would parse each, which holds up all clients for 0.4 s per megabyte.
+A body that is too large is refused before it has been read, while ``twisted.web`` reads all of a request
+before its resource sees it. A root resource may keep the bodies of requests for others than the engine
+itself, as a WSGI gateway does. A form in a body is parsed when a resource reads its fields, and not
+before: ``twisted.web`` would parse each form, and stop all clients for up to 0.4 s per megabyte.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ __all__ = ["Bodies", "Body", "MeasuredRequest"]
 
 class Body(Protocol):
     """
-    The body of one request, which its root keeps.  It is also a file, as ``twisted.web`` expects.
+    The body of one request, kept by the root resource.  It is also a file, as ``twisted.web`` expects.
 
-    :ivar trouble: why it cannot be kept, or ``None``.
+    :ivar trouble: the reason if the body cannot be kept, for the client; otherwise ``None``.
     """
 
     trouble: str | None
@@ -42,12 +42,12 @@ class Body(Protocol):
     def write(self, data: bytes) -> object: ...
 
     def whenKept(self, call: Callable[[], object]) -> object:
-        """Call a function when all that was written is kept, or cannot be kept."""
+        """Call a function as soon as all data is kept, or cannot be kept."""
 
 
 class Bodies(Protocol):
     """
-    What a root resource may have as ``bodies``: it keeps the bodies of requests that are not the engine's.
+    The attribute ``bodies`` of a root resource that keeps the bodies of its requests itself.
 
     :ivar maxBody: the most bytes of one body.
     """
@@ -59,22 +59,23 @@ class Bodies(Protocol):
         Begin to keep a body.
 
         :param pause: stops reading from the client.
-        :param resume: goes on with it.
+        :param resume: starts reading again.
         """
 
 
 def _reading(channel: Any) -> Any:
-    """What reads from the client: a connection, or a stream of HTTP/2."""
+    """Return the producer of a channel's data: the connection, or a stream of HTTP/2."""
     return channel.transport if isinstance(channel, HTTPChannel) else channel
 
 
 class _BadForm(Exception):
-    """A body is no form, though it says so, and the client has been told."""
+    """A malformed form, which ``twisted.web`` has refused."""
 
 
 class MeasuredRequest(Request):
     """
-    A request whose body must not grow beyond a limit, if it is for an engine or for a root that keeps bodies.
+    A request of ``twisted.web``. Its body has a limit if it is for the engine, or for a root that keeps
+    bodies.
     """
 
     _args: Any = None
@@ -84,16 +85,16 @@ class MeasuredRequest(Request):
     _kept: Any = None
     _limit: int | None = None
     _received = 0
-    # Of the body, until the client has more time for it.
+    # The bytes of the body at which its deadline moves.
     _untilMoreTime = 0
     _refusal: tuple[int, bytes, bytes] | None = None
-    # How much is taken of a body that was refused.
+    # The bytes of a refused body that are read and dropped.
     _mostToForget = 0
 
     def gotLength(self, length: int | None) -> None:
-        # The path is not given to a request before its body has been read.
+        # A request learns its path only after its body has been read.
         channel: Any = self.channel
-        # The one of HTTP/1.1, or a stream of HTTP/2.
+        # The channel of HTTP/1.1, or a stream of HTTP/2.
         name = "_path" if isinstance(channel, HTTPChannel) else "path"
         site = channel.site
         self._untilMoreTime = site.engine.settings.maxPayload
@@ -112,8 +113,8 @@ class MeasuredRequest(Request):
     def handleContentChunk(self, data: bytes) -> None:
         self._received += len(data)
         if self._refusal is not None:
-            # The client reads our answer when it has sent its body, and not every client
-            # before: take what it sends and forget it, but not without end.
+            # Some clients read the response only after they have sent the whole body: drop what
+            # arrives, up to a second limit.
             if self._received > self._mostToForget:
                 self._hangUp()
             return
@@ -127,7 +128,7 @@ class MeasuredRequest(Request):
             self._refuse(SERVICE_UNAVAILABLE, self._kept.trouble)
 
     def _giveMoreTime(self) -> None:
-        """Let a large body take longer: as long again for each ``maxPayload`` bytes that have come."""
+        """Move the deadline of a large body, after each ``maxPayload`` bytes."""
         channel: Any = self.channel
         settings = channel.site.engine.settings
         self._untilMoreTime = self._received + settings.maxPayload
@@ -159,9 +160,9 @@ class MeasuredRequest(Request):
         self._refuse(REQUEST_ENTITY_TOO_LARGE, message)
 
     def _refuse(self, status: int, message: str) -> None:
-        """Refuse a request whose body is still to come, or part of it."""
+        """Refuse a request before its whole body has arrived."""
         self._prepareRefusal(status, message)
-        # What has come is no more of use.
+        # The part that has arrived is of no use.
         if self._kept is not None:
             self._kept.close()
         self.content = BytesIO()
@@ -184,22 +185,22 @@ class MeasuredRequest(Request):
 
     @property
     def isRefused(self) -> bool:
-        """Whether the client has been answered before its body came."""
+        """True if the request was refused before its whole body arrived."""
         return self._refusal is not None
 
     def _hangUp(self) -> None:
         if isinstance(self.channel, HTTPChannel):
             self.channel.loseConnection()
         else:
-            self.channel.abortConnection()  # of HTTP/2, the stream
+            self.channel.abortConnection()  # in HTTP/2, the stream's
 
-    # -- when all of it has come -----------------------------------------------------------
+    # -- the whole request -----------------------------------------------------------------
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """
-        Called when all of a request has come.
+        Called when all of a request has arrived.
 
-        As ``twisted.web``'s, which here would parse forms of any size, whether somebody wants them or not.
+        ``twisted.web``'s method would parse a form of any size here, used or not.
         """
         content: Any = self.content
         content.seek(0, 0)
@@ -212,7 +213,7 @@ class MeasuredRequest(Request):
 
     @property
     def args(self) -> Any:
-        """The fields of the query, and of a form in the body: that is parsed at the first look."""
+        """The fields of the query, and of a form in the body, which the first reading parses."""
         if self._formWaits:
             self._formWaits = False
             self._parseForm()
@@ -224,9 +225,9 @@ class MeasuredRequest(Request):
 
     def _parseForm(self) -> None:
         """
-        Let ``twisted.web`` parse what it would have parsed already.
+        Let ``twisted.web`` parse the form.
 
-        :raises _BadForm: if it has answered that with 400.
+        :raises _BadForm: if it has refused the form with 400.
         """
         content: Any = self.content
         if content is None:
