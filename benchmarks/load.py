@@ -48,12 +48,12 @@ class Loop:
         self._epoll.register(connection.fd, select.EPOLLIN)
 
     def remove(self, connection: Connection) -> None:
-        """End that."""
+        """Stop watching a connection."""
         del self._connections[connection.fd], self.readers[connection.fd]
         self._epoll.unregister(connection.fd)
 
     def watch(self, connection: Connection, write: bool) -> None:
-        """Whether to tell a connection also when it can be written to."""
+        """Choose if the loop also tells a connection that its socket takes data."""
         self._epoll.modify(connection.fd, select.EPOLLIN | (select.EPOLLOUT if write else 0))
 
     def turn(self, seconds: float) -> int:
@@ -132,7 +132,7 @@ class Connection:
         self.loop.add(self, self.readable)
 
     def readable(self) -> None:
-        """There is something to read."""
+        """Called when the socket has data to read."""
         raise NotImplementedError
 
     def write(self, data: bytes) -> None:
@@ -204,7 +204,7 @@ def openAll(
 
 class Tally:
     """
-    What clients count together.
+    Counts that all clients share.
 
     :ivar active: whether those who are answered ask again.
     :ivar asked: how many answers must come.

@@ -114,7 +114,7 @@ class Link(StringTransport):
         self.protocol.connectionLost(reason)
 
     def take(self) -> bytes:
-        """What was written since the last call."""
+        """Return the bytes written since the last call."""
         taken = self.value()[self._taken :]
         self._taken += len(taken)
         return taken

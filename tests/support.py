@@ -1,5 +1,5 @@
 """
-What several test modules need: a part that may be missing, a free port, a program to run or to talk to.
+Shared means of several test modules: an optional part, a free port, a program to run or to talk to.
 """
 
 from __future__ import annotations

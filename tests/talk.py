@@ -1,5 +1,5 @@
 """
-What the tests of THE TALK share: servers and clients on one Clock, and a look afterwards at what they left.
+Shared means of the tests of THE TALK: servers and clients on one Clock, and a check of what they left behind.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Recorder(Namespace):
 
     def take(self) -> list[tuple[Any, ...]]:
         """
-        What was told since the last call.
+        Return the events since the last call.
         """
         calls, self.calls = self.calls, []
         return calls

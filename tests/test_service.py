@@ -42,7 +42,7 @@ from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer
 
 
 def parse(*arguments: str) -> Options:
-    """What the command line says."""
+    """Parse a command line."""
     options = Options()
     options.parseOptions(list(arguments))
     return options
@@ -113,7 +113,7 @@ class OptionsTests(ServiceTestCase):
             self.assertIsInstance(serverOf(parse("--parser", name)).parser, kind)
 
     def test_parserOfAnApplication(self) -> None:
-        """It is replaced in the namespaces that there are already, too."""
+        """The parser is replaced in existing namespaces, too."""
         module = ModuleType("served")
         module.server = server = Server()  # type: ignore[attr-defined]
         lobby = server.namespace("/lobby")
@@ -166,7 +166,7 @@ class OptionsTests(ServiceTestCase):
         self.assertEqual(options["settings"], {"origins": ("https://a.example", "https://b.example")})
 
     def test_bothWords(self) -> None:
-        """What the application has switched on can be switched off, whatever the default."""
+        """An option that the application has switched on can be switched off, whatever the default."""
         self.assertEqual(parse("--no-per-message-deflate")["settings"], {"perMessageDeflate": False})
         options = parse("--no-allow-upgrades", "--allow-upgrades")
         self.assertEqual(options["settings"], {"allowUpgrades": True})
@@ -202,7 +202,7 @@ class OptionsTests(ServiceTestCase):
         self.assertEqual(parse("--static", "public")["static"], str(self.folder / "public"))
 
     def printed(self, option: str) -> str:
-        """What an option prints, which ends the program well."""
+        """Return the output of an option, which ends the program well."""
         output = StringIO()
         self.patch(sys, "stdout", output)
         self.assertEqual(self.assertRaises(SystemExit, parse, option).code, 0)
@@ -281,7 +281,7 @@ class LoadTests(ServiceTestCase):
 
 class ServerTests(ServiceTestCase):
     """
-    Which server the command line names.
+    The server that the command line names.
     """
 
     def test_server(self) -> None:
@@ -321,7 +321,7 @@ class ServerTests(ServiceTestCase):
         self.assertEqual(type(listener), StreamServerEndpointService)
 
     def test_noBus(self) -> None:
-        """What is wrong is said without the password."""
+        """Errors do not show the password."""
         for url in (
             "redis://:secret@h?dialect=x",
             "http://:secret@h",
@@ -366,7 +366,7 @@ class ServerTests(ServiceTestCase):
 
 class RootTests(ServiceTestCase):
     """
-    What is at /.
+    The root resource, at /.
     """
 
     def rootOf(self, *arguments: str) -> tuple[Any, str]:
@@ -393,7 +393,7 @@ class RootTests(ServiceTestCase):
         self.assertOneLine(wanted, self.rootOf, "--wsgi", "served:number")
 
     def get(self, root: Any, *path: bytes) -> bytes | int:
-        """What a folder holds at a path, or the status."""
+        """Return the content of a folder at a path, or the status."""
         request: Any = DummyRequest(list(path))
         resource = root
         while request.postpath:
@@ -500,7 +500,7 @@ class RunningTestCase(ServiceTestCase):
 
 class ServiceTests(RunningTestCase):
     """
-    Which services there are, and what keeps them from starting.
+    The services, and the faults that keep them from starting.
     """
 
     def test_tree(self) -> None:
@@ -659,7 +659,7 @@ class StopTests(RunningTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_whatTheReactorHasToWrite(self) -> None:
-        """It would throw it away."""
+        """The service waits until the reactor has written its data, which would be lost."""
         self.reactor.addWriter("connection")  # type: ignore[arg-type]
         self.port.closed.callback(None)
         stopped = self.service.stopService()
@@ -680,7 +680,7 @@ class StopTests(RunningTestCase):
         self.successResultOf(stopped)
 
     def test_aPortThatFails(self) -> None:
-        """It does not keep the clients from being let go."""
+        """A port that fails to close does not keep the clients from being let go."""
         Client(self.server)
         stopped = self.service.stopService()
         self.port.closed.errback(ZeroDivisionError())

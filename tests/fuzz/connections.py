@@ -1,5 +1,5 @@
 """
-What is fuzzed at whole connections: a story of what clients, their networks and the application do.
+Fuzz targets for whole connections: a story of clients, their networks and the application.
 
 A story is lines, and the first byte of a line says what happens:
 
@@ -68,7 +68,7 @@ _CLOSE_CODES = {1000, 1001, 1002, 1003, 1007, 1008, 1009}
 
 class Application:
     """
-    What the clients talk to: it remembers who came and who left, and whatever it is sent it answers.
+    The clients' application, which remembers all who come and leave, and answers every message.
 
     :ivar here: the sockets admitted and not yet gone, by id.
     :ivar waiting: what handlers wait for.

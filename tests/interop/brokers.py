@@ -94,7 +94,7 @@ class Redis:
         os.kill(self.program.transport.pid, signal.SIGCONT)
 
     async def cli(self, *command: str) -> str:
-        """What it answers to a command of redis-cli; AssertionError when it is an error."""
+        """Run a command of redis-cli and return the reply; AssertionError if that is an error."""
         secret = self.options.get("requirepass")
         password = ["--no-auth-warning", "-a", secret] if secret else []
         cli = startProgram(self._case, [str(REDIS_CLI), "-e", "-p", str(self.port), *password, *command])
