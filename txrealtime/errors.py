@@ -46,11 +46,11 @@ class ProtocolError(RealtimeError):
 
 
 class PacketError(ProtocolError):
-    """What came cannot be decoded as a packet."""
+    """The data received cannot be decoded as a packet."""
 
 
 class PayloadTooLarge(ProtocolError):
-    """What came is larger than the ``maxPayload`` setting."""
+    """The data received is larger than the ``maxPayload`` setting."""
 
 
 class HandshakeError(RealtimeError):

@@ -14,7 +14,8 @@ from threading import Lock, Thread
 from typing import Any, Protocol
 
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+
+from txrealtime.logs import Logger
 
 __all__ = ["Jobs", "Pool", "Threads"]
 
@@ -22,7 +23,7 @@ _log = Logger()
 
 
 class Jobs(Protocol):
-    """What runs jobs: a :class:`Pool`, or what stands for it in a test."""
+    """An object that runs jobs: a :class:`Pool`, or its double in a test."""
 
     def submit(self, name: str, job: Callable[[], object]) -> None:
         """Have a job run.  It does not raise."""
@@ -146,7 +147,7 @@ class Pool:
 
     @property
     def isDone(self) -> bool:
-        """Whether all jobs have been done."""
+        """True when all jobs have been done."""
         return not self._jobs and not self.busy
 
     def stop(self) -> None:

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
-from twisted.logger import Logger
+
+from txrealtime.logs import Logger
 
 __all__ = ["QuickEPollReactor", "install"]
 

@@ -1,5 +1,5 @@
 """
-From other threads into the reactor's.
+Calls from other threads into the reactor's.
 
 Everything of a server belongs to the thread of the reactor.  A :class:`Handover` takes calls from any
 thread and has them made there: in the order in which each thread gave them, many in one turn of the
@@ -14,11 +14,11 @@ from threading import Event
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import maybeDeferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
 from txrealtime.errors import Disconnected
+from txrealtime.logs import Logger
 
 __all__ = ["Crossing", "Handover", "Waiter"]
 
@@ -29,7 +29,7 @@ _BATCH: Final = 1000
 
 
 class Crossing(Protocol):
-    """What takes calls to a server's thread: a :class:`Handover`, or what stands for it in a test."""
+    """An object that takes calls to a server's thread: a :class:`Handover`, or its double in a test."""
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Have a function called, and do not wait."""
@@ -59,7 +59,7 @@ class Waiter:
 
     @property
     def answered(self) -> bool:
-        """Whether there is a result."""
+        """True when the result has come."""
         return self._event.is_set()
 
     def wait(self) -> Any:
@@ -163,6 +163,6 @@ class Handover:
 
 
 def _nameOf(function: Callable[..., object]) -> str:
-    """What a function is called, for an error or a log: without its arguments, where it has some already."""
+    """Return a function's name for an error or a log; of a ``partial``, that of the function inside."""
     function = getattr(function, "func", function)
     return getattr(function, "__qualname__", type(function).__name__)

@@ -52,12 +52,12 @@ SIGNATURES = {
 
 
 class Refusal(ValueError):
-    """What a client asked for cannot be; the text is for the person at the page."""
+    """A client's request is refused; the text is for the person at the page."""
 
 
 @dataclass
 class Message:
-    """Something that was said. `key` tells who said it, and stays on the server."""
+    """A message. `key` identifies its author, and stays on the server."""
 
     id: str
     key: str
@@ -74,7 +74,7 @@ class Message:
 
 @dataclass
 class Room:
-    """Who is here, by nick, and what was said: the newest messages, and the newest pictures by id."""
+    """A room: its people by nick, the newest messages, and the newest pictures by id."""
 
     name: str
     people: dict[str, Socket] = field(default_factory=dict)

@@ -20,8 +20,10 @@ CDN = b"https://cdn.jsdelivr.net/npm/socket.io-client@4.8.4/dist/socket.io.min.j
 
 def installedClient() -> Path | None:
     """
-    The JavaScript client: the file that TXREALTIME_CLIENT names in the environment, else the one in the
-    ``node_modules`` of the current folder or of the nearest one above it.
+    Find the JavaScript client, or return ``None``.
+
+    The file is the one that TXREALTIME_CLIENT names in the environment, else the one in the ``node_modules``
+    of the current folder or of the nearest one above it.
     """
     named = os.environ.get("TXREALTIME_CLIENT")
     folder = Path.cwd()

@@ -12,7 +12,6 @@ from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.interfaces import IBus
@@ -39,6 +38,7 @@ from txrealtime.cluster.questions import Inquiries, Question
 from txrealtime.cluster.remote import Reach
 from txrealtime.cluster.requests import Reception
 from txrealtime.errors import BusError, PacketError
+from txrealtime.logs import Logger
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.namespaces import Directory
 from txrealtime.socketio.packet import checkName

@@ -26,7 +26,6 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, SERVICE_UNAVAILABLE
 from twisted.web.iweb import IRequest
@@ -56,6 +55,7 @@ from txrealtime.engineio.websocket.autobahn import takeOver
 from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.engineio.websocket.transport import WebSocketFactory, WebSocketTransport
 from txrealtime.errors import ConnectionRejected, HandshakeError
+from txrealtime.logs import Logger
 
 __all__ = ["Engine"]
 

@@ -9,13 +9,13 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from txrealtime.engineio.interfaces import CloseReason, IReceiver
 from txrealtime.engineio.session import Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timer, Timers
+from txrealtime.logs import Logger
 
 __all__ = ["Tally", "Throttle", "networkOf"]
 

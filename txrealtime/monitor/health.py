@@ -1,5 +1,5 @@
 """
-Whether this server can be given clients: for load balancers and whoever restarts what is broken.
+The health check: tells load balancers and supervisors if this server can take clients.
 """
 
 from __future__ import annotations

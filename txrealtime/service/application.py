@@ -1,5 +1,5 @@
 """
-What the command line names: the application's server, and what is served beside it.
+The objects that the command line names: the application's server, and the pages beside it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Folder", "load", "parserOf", "rootOf", "serverOf"]
 
 def load(option: str, name: str) -> Any:
     """
-    What ``module:name`` names, found from the current folder or ``PYTHONPATH``.
+    Import the object named ``module:name`` from the current folder or ``PYTHONPATH``.
 
     :param option: the option that names it, for the error.
     :raises StartupError: when there is no such thing, or its module fails.
@@ -55,7 +55,7 @@ def load(option: str, name: str) -> Any:
 
 
 def _lastLines(error: Exception) -> str:
-    """Where in the application an error came from, without how we got there."""
+    """Format the application's own frames of an error, without those that led there."""
     ours = (__file__, importlib.__file__)
     frames = [
         frame
@@ -158,7 +158,7 @@ class Folder(File):
 
 def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:
     """
-    What is at /, and what the log calls it.
+    Return the resource for /, and its name for the log.
 
     :raises StartupError: when it cannot be had.
     """

@@ -14,11 +14,12 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
-from twisted.logger import ILogObserver, LogEvent, Logger
+from twisted.logger import ILogObserver, LogEvent
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from txrealtime.logs import Logger
 from txrealtime.service.options import StartupError
 
 __all__ = ["Listener"]
@@ -149,7 +150,7 @@ class _Shortage:
 
 
 def _whyNoEndpoint(description: str, error: Exception) -> str:
-    """What is wrong with an endpoint string, from what Twisted raised on it."""
+    """Explain an endpoint string's fault, given Twisted's error on it."""
     if description.startswith("systemd:") and isinstance(error, LookupError):
         return "systemd has passed no such socket"
     if type(error).__module__.startswith("OpenSSL"):

@@ -43,7 +43,7 @@ class StartupError(SystemExit, Exception):
 
 class Options(usage.Options):
     """
-    What follows ``twistd realtime``.
+    The options of ``twistd realtime``.
 
     ``self["settings"]`` has those settings that were given, by the names of their fields.
 

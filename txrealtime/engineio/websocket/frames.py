@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
 from txrealtime.engineio.tcp import directSend, peerAddress
 from txrealtime.errors import HandshakeError
+from txrealtime.logs import Logger
 
 if TYPE_CHECKING:
     from txrealtime.engineio.websocket.autobahn import Autobahn, FrameFactory
