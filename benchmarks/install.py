@@ -50,7 +50,7 @@ def install(again: bool = False) -> list[str]:
 
     :param again: make all of it, also what could not be made before.
     :return: what could not be made, and why, of what is optional.
-    :raises SystemExit: when something else could not be made.
+    :raises SystemExit: if an environment that is needed could not be made.
     """
     ENVIRONMENTS.mkdir(exist_ok=True)
     missing = []

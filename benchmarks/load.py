@@ -89,8 +89,8 @@ class Loop:
         """
         Handle what comes until something is done.
 
-        :param what: what is missing when it is not done in time.
-        :raises Wrong: then.
+        :param what: returns a name for what is missing.
+        :raises Wrong: if the time is over.
         """
         end = perf_counter() + seconds
         while not done():
@@ -183,7 +183,7 @@ def openAll(
     Open clients, a few at a time.
 
     :param make: begins to open one, which calls what it gets when it is open.
-    :raises Wrong: when they are not open in time.
+    :raises Wrong: if they are not open in time.
     """
     clients: list[C] = []
     opened = 0
@@ -226,7 +226,7 @@ class Tally:
         """
         Ask no more, and wait for the answers that are due.
 
-        :raises Wrong: when one does not come.
+        :raises Wrong: if one does not come.
         """
         self.active = False
         loop.until(lambda: self.done == self.asked, lambda: f"{self.asked - self.done} answers")

@@ -21,7 +21,7 @@ except ImportError:
 
 
 class Selectable:
-    """What a reactor watches: one end of a pair of sockets."""
+    """One end of a pair of sockets, for a reactor to watch."""
 
     def __init__(self, log: list[str], name: str, read: Callable[[], object] = lambda: None) -> None:
         self.log = log
@@ -115,7 +115,7 @@ class QuickEPollTests(SynchronousTestCase):
         self.assertIsInstance(one.lost.value, ZeroDivisionError)
 
     def test_closedByAnother(self) -> None:
-        """What one read has ended gets no event that came with it."""
+        """A connection that one read has ended gets no event that came with it."""
 
         def end(other: Selectable) -> None:
             self.reactor.removeReader(other)

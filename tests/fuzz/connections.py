@@ -426,7 +426,7 @@ def play(data: bytes, **options: Any) -> None:
     Play a story.
 
     :param options: as for :class:`Story`.
-    :raises AssertionError: when the server does what it must not.
+    :raises AssertionError: if the server breaks a rule.
     """
     with _failuresRaised():
         story = Story(**options)

@@ -7,13 +7,17 @@ Each field carries the help text from which ``twistd realtime`` makes an option.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from txrealtime.engineio.handshake import proxyFilter
 
 __all__ = ["Settings", "setting"]
+
+# RFC 6265, 4.1.1: the name of a cookie is a token of HTTP.
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def setting(default: Any, help: str) -> Any:
@@ -88,6 +92,10 @@ class Settings:
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         object.__setattr__(self, "origins", tuple(_checkedOrigin(origin) for origin in self.origins))
         proxyFilter(self.trustedProxies)
+        if self.cookie and not _TOKEN.fullmatch(self.cookie):
+            raise ValueError(
+                f"cookie is {self.cookie!r}, expected a name of letters, digits and !#$%&'*+-.^_`|~"
+            )
         if not self.transports or set(self.transports) - {"polling", "websocket"}:
             raise ValueError(f"transports is {self.transports!r}, expected 'polling', 'websocket' or both")
         self._checkPositive(

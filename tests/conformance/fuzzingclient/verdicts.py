@@ -60,7 +60,7 @@ def read(output: str) -> dict[str, Verdict]:
     """
     The verdicts that `fuzzer` printed.
 
-    :raises AssertionError: when it did not come to its end, or was itself at fault: then nothing counts.
+    :raises AssertionError: if the suite did not come to its end, or failed itself: then nothing counts.
     """
     _, found, last = output.rpartition('{"verdicts": ')
     if not found:
