@@ -246,10 +246,23 @@ class StartTests(ProcessTestCase):
         for arguments, wanted in [
             (["--app", "shoe:server"], f"--app shoe:server: No module named 'shoe' {here}"),
             (["--app", "shop:sever"], "--app shop:sever: shop has no sever"),
-            (["--listen", "8000"], "--listen 8000: Unknown endpoint type: '8000'"),
+            (
+                ["--listen", "8000"],
+                "--listen 8000: Unknown endpoint type: '8000'; expected a form like tcp:8000 or "
+                "ssl:443:privateKey=key.pem:certKey=cert.pem",
+            ),
             (["--ping-interval", "x"], "--ping-interval x: expected a number (see twistd realtime --help)"),
         ]:
             self.assertEqual(self.failed(*arguments), f"twistd realtime: {wanted}\n")
+
+    def test_theApplicationExits(self) -> None:
+        """With the code of a failure, whatever its own is, and not without a word."""
+        for code in (0, 3):
+            (self.folder / f"exits{code}.py").write_text(f"import sys; sys.exit({code})")
+            wanted = f"--app exits{code}:server: exits{code} called sys.exit({code}): "
+            stderr = self.failed("--app", f"exits{code}:server")
+            self.assertTrue(stderr.startswith(f"twistd realtime: {wanted}"), stderr)
+            self.assertEqual(len(stderr.splitlines()), 1)
 
     def test_theApplicationFails(self) -> None:
         (self.folder / "broken.py").write_text("import shoe")

@@ -18,6 +18,7 @@ from txrealtime.logs import Logger
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
 from txrealtime.service.listener import Listener
+from txrealtime.service.memory import Trimming
 from txrealtime.service.options import Options
 from txrealtime.service.signals import Signals
 from txrealtime.service.wsgi import untilWritten
@@ -61,6 +62,7 @@ class RealtimeService(MultiService):
         self._reactor = reactor
         self._server = server
         self._listeners = listeners
+        self._trimming = Trimming(reactor)
         children: dict[str, Service] = {"server": server}
         children |= {f"listen-{number}": listener for number, listener in enumerate(listeners)}
         for name, child in children.items():
@@ -73,6 +75,7 @@ class RealtimeService(MultiService):
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         keepSteady(self._reactor)
+        self._trimming.start()
         self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
 
     def renew(self) -> None:
@@ -88,6 +91,7 @@ class RealtimeService(MultiService):
         """
         # Not MultiService's, which stops all services at once.
         Service.stopService(self)
+        self._trimming.stop()
         _log.info(
             "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
             count=len(self._server.engine.sessions),
