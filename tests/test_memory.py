@@ -57,7 +57,7 @@ class TrimmingTests(SynchronousTestCase):
 
 class LibraryTests(SynchronousTestCase):
     def test_burst(self) -> None:
-        """Of 300 MB in blocks of 10 kB that are freed but for the last, most goes back."""
+        """Most of 300 MB goes back: blocks of 10 kB, all freed but the last."""
         if memory._library is None:
             raise SkipTest("not glibc")
         blocks = [bytes(10_000) for _ in range(30_000)]

@@ -25,7 +25,7 @@ _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def printable(text: str) -> str:
-    """Return a text with its control characters as Python writes them in a string, such as ``\\x1b``."""
+    r"""Return a text with its control characters as Python writes them in a string, such as ``\x1b``."""
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 

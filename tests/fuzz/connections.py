@@ -1,4 +1,4 @@
-"""
+r"""
 Fuzz targets for whole connections: a story of clients, their networks and the application.
 
 A story is lines, and the first byte of a line says what happens:
@@ -28,7 +28,7 @@ byte   what happens; the rest of the line is the data
 ``a``  handlers that wait get their answer
 ====== ==============================================================================================
 
-``{sid}`` in any of it stands for the current session's, ``\\r`` and ``\\n`` for themselves.
+``{sid}`` in any of it stands for the current session's, ``\r`` and ``\n`` for themselves.
 """
 
 from __future__ import annotations
