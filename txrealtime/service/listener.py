@@ -10,15 +10,18 @@ import re
 import sys
 from typing import Any, Final
 
+import twisted.logger
 from twisted.application.service import Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
+from twisted.internet.tcp import Port
 from twisted.logger import ILogObserver, LogEvent
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from txrealtime.foreign import report
 from txrealtime.logs import Logger
 from txrealtime.service.certificates import Renewable
 from txrealtime.service.options import StartupError
@@ -101,9 +104,11 @@ class Listener(Service):
 
     def _opened(self, port: IListeningPort) -> IListeningPort:
         logger = getattr(port, "_logger", None)
-        if isinstance(logger, Logger):
+        if isinstance(logger, twisted.logger.Logger):
             shortage = _Shortage(self._reactor, self._description, logger.observer)
-            port._logger = Logger(logger.namespace, observer=shortage)  # type: ignore[attr-defined]
+            port._logger = twisted.logger.Logger(logger.namespace, observer=shortage)  # type: ignore[attr-defined]
+        elif isinstance(port, Port):
+            report(port, "_logger", without="a shortage of descriptors is logged at each connection")
         secure = _speaksTLS(self._description)
         address = _urlOf(port.getHost(), "https" if secure else "http")
         _log.info(
