@@ -12,25 +12,27 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from twisted.web.resource import Resource
 
 from tests.support import makeCertificate
-from tests.test_service import RunningTestCase
+from tests.test_service import RunningTestCase, SlowEndpoint
+from txrealtime.service import Listener
 
 
-def serialOf(factory: Any, preface: bytes = b"") -> int:
+def serialOf(factory: Any, clock: Any) -> int:
     """Shake hands as a client of TLS, and return the serial number of the server's certificate."""
     protocol, transport = factory.buildProtocol(IPv4Address("TCP", "192.0.2.7", 1)), StringTransport()
     protocol.makeConnection(transport)
     client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+    client.set_tlsext_host_name(b"localhost")
     client.set_connect_state()
-    if preface:
-        protocol.dataReceived(preface)
     while True:
         try:
             client.do_handshake()
             break
         except SSL.WantReadError:
             protocol.dataReceived(client.bio_read(65536))
+            clock.advance(0)
             client.bio_write(transport.value())
             transport.clear()
     certificate = client.get_peer_certificate()
@@ -50,25 +52,35 @@ class RenewalTests(RunningTestCase):
         [(_, factory, *_)] = self.reactor.tcpServers
         return factory
 
-    def serial(self, preface: bytes = b"") -> int:
-        return serialOf(self.factory(), preface)
+    def serial(self) -> int:
+        return serialOf(self.factory(), self.reactor)
 
     def test_renewed(self) -> None:
-        for endpoint, preface in (
-            ("ssl:443:privateKey=pair.pem", b""),
-            ("haproxy:ssl:443:privateKey=pair.pem", b""),
+        """Endpoints that speak TLS in one way or the other, alone and in another."""
+        for endpoint in (
+            "ssl:443:privateKey=pair.pem",
+            "haproxy:ssl:443:privateKey=pair.pem",
+            "tls:.:443",
         ):
             self.reactor.tcpServers.clear()
             service = self.start(endpoint)
-            before = self.serial(preface)
+            before = self.serial()
             makeCertificate(self.pair)
-            self.assertEqual(self.serial(preface), before)
+            self.assertEqual(self.serial(), before)
             service.renew()
-            self.assertNotEqual(self.serial(preface), before)
+            self.assertNotEqual(self.serial(), before)
             self.assertIn(f"{endpoint}: the certificates have been read again", self.messages)
             # Nothing else listens.
             self.assertEqual(len(self.reactor.tcpServers), 1)
             self.assertEqual(self.reactor.sslServers, [])
+
+    def test_madeElsewhere(self) -> None:
+        """Of an endpoint without a string, such as that of socketio.run(), the log says what to do."""
+        endpoint: Any = SlowEndpoint()
+        site: Any = self.server.site(Resource())
+        Listener(self.reactor, "ssl:443:interface=::", site, "/", endpoint=endpoint).renew()
+        Listener(self.reactor, "tcp:80:interface=::", site, "/", endpoint=endpoint).renew()
+        self.assertEqual(len(self.lines("restart it for new ones")), 1)
 
     def test_manyTimes(self) -> None:
         service = self.start("ssl:443:privateKey=pair.pem")

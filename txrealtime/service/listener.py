@@ -89,7 +89,14 @@ class Listener(Service):
 
     def renew(self) -> None:
         """Read TLS certificates again, for the connections to come; if that fails the old ones stay."""
-        if not isinstance(self._endpoint, Renewable) or not self._endpoint.hasCertificates:
+        if not isinstance(self._endpoint, Renewable):
+            if _speaksTLS(self._description):
+                _log.warn(
+                    "{where}: the program has read the certificates at its start: restart it for new ones",
+                    where=self._description,
+                )
+            return
+        if not self._endpoint.hasCertificates:
             return
         try:
             self._endpoint.renew()
