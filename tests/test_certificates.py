@@ -75,7 +75,7 @@ class RenewalTests(RunningTestCase):
             self.assertEqual(self.reactor.sslServers, [])
 
     def test_madeElsewhere(self) -> None:
-        """Of an endpoint without a string, such as that of socketio.run(), the log says what to do."""
+        """The log says what to do for an endpoint without a string, such as that of socketio.run()."""
         endpoint: Any = SlowEndpoint()
         site: Any = self.server.site(Resource())
         Listener(self.reactor, "ssl:443:interface=::", site, "/", endpoint=endpoint).renew()

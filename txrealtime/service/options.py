@@ -199,6 +199,7 @@ _SUBJECTS: Final = {
     "Who may connect, and how": (
         "origins",
         "trustedProxies",
+        "publicURL",
         "transports",
         "allowUpgrades",
         "allowEIO3",
