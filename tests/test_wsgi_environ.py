@@ -196,11 +196,11 @@ class ErrorStreamTests(ViewsTestCase):
         stream = ErrorStream()
         stream.writelines(["a {b", "} c"])
         self.assertEqual(stream.write("\n"), 1)
-        stream.write("two\nlines\n")
+        stream.write("two\nlines\x1b[1m\n")
         stream.write("unended")
         stream.flush()
         stream.flush()
-        self.assertEqual(self.takeLog(), ["a {b} c", "two\nlines", "unended"])
+        self.assertEqual(self.takeLog(), ["a {b} c", "two\nlines\\x1b[1m", "unended"])
         bad: Any = b"bytes"
         self.assertRaises(TypeError, stream.write, bad)
 

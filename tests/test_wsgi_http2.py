@@ -37,6 +37,8 @@ class Client:
 
     def __init__(self, case: ViewsTestCase, window: int = 65535) -> None:
         self.case = case
+        # Otherwise the idle time of a connection may run out while a test waits for a thread.
+        case.site.timeOut = None
         self.link = SecureLink().connect(case.site)
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="latin-1"))
         self.h2.initiate_connection()
@@ -199,7 +201,6 @@ class HTTP2Tests(ViewsTestCase):
         """The stream is reset, and the others of the connection stay."""
         body = Pieces(*[b"x" * 65536] * 10)
         self.serve(plain(body))
-        self.site.timeOut = None
         client = Client(self)
         stream = client.request()
         self.reactor.turn()
@@ -211,6 +212,17 @@ class HTTP2Tests(ViewsTestCase):
         self.whenIdle()
         self.assertEqual(body.closed, 1)
         self.assertFalse(client.link.disconnected)
+
+    def test_connectionCloses(self) -> None:
+        """While it closes, as after a time without frames, a view's piece is dropped without an error."""
+        body = Pieces(b"a", b"b")
+        self.serve(plain(body))
+        client = Client(self)
+        client.request()
+        client.link.protocol._channel.timeoutConnection()
+        self.reactor.turn()
+        self.whenIdle()
+        self.assertEqual((body.given, body.closed), (1, 1))
 
     def test_clientResets(self) -> None:
         """The generator is closed."""

@@ -16,7 +16,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.memory import Link
-from txrealtime import Server
+from txrealtime import Server, logs
 from txrealtime.service.wsgi import Views
 
 PATIENCE = 30
@@ -111,6 +111,7 @@ class ViewsTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = Reactor()
+        self.patch(logs.repeats, "window", 0)
         self._log: list[str] = []
         globalLogPublisher.addObserver(self._observe)
         self.addCleanup(globalLogPublisher.removeObserver, self._observe)

@@ -13,8 +13,7 @@ from tempfile import TemporaryFile
 from threading import Lock
 from typing import IO, Any, Final
 
-from twisted.logger import Logger
-
+from txrealtime.logs import Logger
 from txrealtime.pool import Threads
 
 __all__ = ["IN_MEMORY", "MOST_WAITING", "Bodies", "Body"]

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from twisted.logger import Logger
 from twisted.web.server import Request
 
 from txrealtime._version import __version__
+from txrealtime.logs import Logger, printable
 
 __all__ = ["ErrorStream", "FileWrapper", "environOf"]
 
@@ -131,7 +131,17 @@ class ErrorStream:
     def flush(self) -> None:
         text, self._text = self._text.rstrip("\n"), ""
         if text:
-            _log.error("{text}", text=text)
+            _log.error("{text}", text=_Lines(text))
+
+
+class _Lines:
+    """A text for the log that keeps its line ends, such as a traceback."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, self._text.split("\n")))
 
 
 class FileWrapper:

@@ -14,10 +14,10 @@ from contextlib import suppress
 from typing import Any, Final
 from wsgiref.util import is_hop_by_hop
 
-from twisted.logger import Logger
 from twisted.web.server import Request
 
 from txrealtime.errors import Disconnected
+from txrealtime.logs import Logger
 from txrealtime.service.outlet import Outlet
 
 __all__ = ["PIECE", "Call", "StatusAndHeaders"]

@@ -110,8 +110,7 @@ class Outlet:
             self._rest, self._waits = data, True
             self._push(0)
         except BaseException:
-            self._abort()
-            raise
+            self._failedToWrite()
 
     def _push(self, times: int) -> None:
         """
@@ -172,13 +171,21 @@ class Outlet:
             self._request.unregisterProducer()
             self._request.finish()
         except BaseException:
-            self._abort()
-            raise
+            self._failedToWrite()
+            return
         if not isinstance(channel, HTTPChannel) or channel.persistent:
             return
         if stands(channel, "_abortingCall", without=_WITHOUT_ABORT) and channel._abortingCall is None:
             # The connection closes when the client has read the rest; twisted.web would wait without end.
             channel._abortingCall = self._reactor.callLater(self._timeout, channel.forceAbortClient)
+
+    def _failedToWrite(self) -> None:
+        """Drop the client after an exception, and raise it again."""
+        isHTTP1 = isinstance(self._request.channel, HTTPChannel)
+        self._abort()
+        # h2 raises errors of its own if the connection is closing, which is nothing to report.
+        if isHTTP1:
+            raise
 
     def _fail(self) -> None:
         if self.gone:

@@ -19,12 +19,12 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
+from txrealtime.logs import Logger
 from txrealtime.socketio.handler import PLAIN
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import NO_ACK

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import ArgumentsMismatch, Disconnected
+from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.packet import IParser, Packet

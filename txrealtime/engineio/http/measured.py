@@ -78,6 +78,9 @@ class MeasuredRequest(Request):
     bodies.
     """
 
+    isQuiet = False
+    """True for a request that the access log leaves out, such as a health check each second."""
+
     _args: Any = None
     _formWaits = False
     _isComplete = False
