@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import functools
 import json
+import typing
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import flask
 import flask_login
 from flask import Flask
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+import txrealtime.flask as flaskBridge
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.errors import AckTimeout
 from txrealtime.flask import (
@@ -144,6 +148,39 @@ class HandlerTests(FlaskTestCase):
         client, other = self.join(), self.join("/n")
         self.assertEqual([client.emit(name, callback=True) for name in ("one", "three")], ["1", "3"])
         self.assertEqual(other.emit("two", callback=True, namespace="/n"), "2")
+
+    def test_eventKeepsTheHandlersType(self) -> None:
+        """For mypy, a decorated function is what it was."""
+        bare, given = [typing.get_type_hints(each) for each in typing.get_overloads(SocketIO.event)]
+        self.assertIs(bare["handler"], bare["return"])
+        ((parameter,), result) = typing.get_args(given["return"])
+        self.assertIs(parameter, result)
+        self.assertIsInstance(result, typing.TypeVar)
+
+    def test_secondHandler(self) -> None:
+        """The last one wins, and the log names both, once."""
+
+        def first() -> str:
+            return "first"
+
+        def second() -> str:
+            return "second"
+
+        class Mine(Namespace):
+            pass
+
+        with capturedLogs() as events:
+            for handler in (first, first, second, first, second):
+                self.socketio.on("ask")(handler)
+            self.socketio.on("ask", namespace="/other")(first)
+            for _ in range(3):
+                self.socketio.on_namespace(Mine("/n"))
+        function, namespace = [formatEvent(event) for event in events]
+        self.assertEqual(self.join().emit("ask", callback=True), "second")
+        for part in ("event 'ask' of /", "second (", "takes the place of", "first (", "test_flask.py:"):
+            self.assertIn(part, function)
+        self.assertIn("the namespace of /n has two handlers", namespace)
+        self.assertEqual(self.socketio.handlers[-1], ("ask", first, "/other"))
 
     def test_acks(self) -> None:
         for result, ack in (((1, [2]), [1, [2]]), ([1, 2], [1, 2]), (None, []), (b"x", b"x"), (0, 0)):
@@ -1001,3 +1038,11 @@ class OptionTests(FlaskTestCase):
         """A server that runs is not for a test client."""
         self.socketio.bridge.server.running = True
         self.assertRaises(RuntimeError, self.join)
+
+
+class HouseTests(SynchronousTestCase):
+    def test_noCircleOfTypes(self) -> None:
+        """No module needs another one for types only: the imports run one way."""
+        folder = Path(flaskBridge.__file__).parent
+        for file in folder.glob("*.py"):
+            self.assertNotIn("TYPE_CHECKING", file.read_text("utf-8"), file.name)

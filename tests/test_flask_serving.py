@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import makeCertificate
 from txrealtime.flask import SocketIO
-from txrealtime.flask.listening import Place, takeTLS
+from txrealtime.flask.listening import ListeningAddress, takeTLS
 
 
 def sent(context: Any) -> list[bytes]:
@@ -84,12 +84,15 @@ class TLSTests(SynchronousTestCase):
 
     def test_place(self) -> None:
         reactor = MemoryReactorClock()
-        for place, wanted in (
-            (Place("127.0.0.1", 5000), "tcp:5000:interface=127.0.0.1"),
-            (Place("::1", 5000, takeTLS({"certfile": str(self.pem)})), "ssl:5000:interface=\\:\\:1"),
+        for address, wanted in (
+            (ListeningAddress("127.0.0.1", 5000), "tcp:5000:interface=127.0.0.1"),
+            (
+                ListeningAddress("::1", 5000, takeTLS({"certfile": str(self.pem)})),
+                "ssl:5000:interface=\\:\\:1",
+            ),
         ):
-            self.assertEqual(str(place), wanted)
-            place.endpoint(reactor).listen(None)
+            self.assertEqual(str(address), wanted)
+            address.endpoint(reactor).listen(None)
         self.assertEqual([server[0::3] for server in reactor.tcpServers], [(5000, "127.0.0.1")])
         self.assertEqual([server[0::4] for server in reactor.sslServers], [(5000, "::1")])
 

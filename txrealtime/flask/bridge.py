@@ -1,14 +1,14 @@
 """
-Between a server, in the reactor's thread, and the handlers of a Flask application, in others.
+The bridge between a server, in the reactor's thread, and the handlers of a Flask application, in others.
 
 ::
 
     reactor's thread                             a handler's thread
-    BridgedNamespace: an event has come  ----->  Bridge: contexts, the handler, error handlers
+    BridgedNamespace: an event arrives   ----->  Bridge: contexts, the handler, error handlers
     Connection: the ack                  <-----  the result, a copy
-    Audience.transmit                    <-----  Inside: emit(), encoded already
+    Audience.transmit                    <-----  ServerSender: emit(), encoded already
 
-Both ways back are one queue, so a client gets what a handler has emitted before its ack.
+Both ways back share one queue, so a client gets the events that a handler has emitted before its ack.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txrealtime import Namespace, Socket
+from txrealtime import Namespace, Server, Socket
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import ConnectionRejected
 from txrealtime.flask.contexts import Visit, environOf, inContext
-from txrealtime.flask.copies import snapshot
+from txrealtime.flask.copies import copied
 from txrealtime.flask.jsonmodule import JSONModule
 from txrealtime.flask.options import Configuration
-from txrealtime.flask.routes import ANY, Handlers, Route
-from txrealtime.flask.server import BridgedServer
-from txrealtime.pool import Jobs
+from txrealtime.flask.routes import ANY, Route, Routes
+from txrealtime.pool import Jobs, Threads
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.packet import Packet
 
-__all__ = ["Bridge", "BridgedNamespace"]
+__all__ = ["Bridge", "BridgedNamespace", "BridgedServer"]
 
 _log = Logger()
 
@@ -46,16 +45,52 @@ _REASONS: Final = {
     CloseReason.CLIENT_DISCONNECT: "client disconnect",
     CloseReason.SERVER_DISCONNECT: "server disconnect",
 }
-"""What Flask-SocketIO's documentation calls them, where the words are not the same."""
+"""Flask-SocketIO's words for reasons, where they differ from the server's."""
+
+
+class BridgedServer(Server):
+    """
+    A server whose handlers run in threads.
+
+    :param threads: the threads, which start and stop with the server.
+    :ivar stopped: whether the server has run, and stops or has stopped.
+    """
+
+    def __init__(self, *args: Any, threads: Threads, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._threads = threads
+        self.stopped = False
+
+    def startService(self) -> None:
+        super().startService()
+        if self.stopped:
+            self._threads.restart()
+            self.stopped = False
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Refuse new clients, close the others, and wait for the handlers that run.
+
+        :return: a Deferred that fires when all is done, or after ``drainTimeout`` for either.
+        """
+        self.stopped = True
+        return Deferred.fromCoroutine(self._stop(super().stopService()))
+
+    async def _stop(self, drained: Deferred[None]) -> None:
+        await drained
+        await self._threads.drain(self.reactor, self.settings.drainTimeout)
 
 
 class BridgedNamespace(Namespace):
-    """A namespace whose events go to an application's handlers, in threads."""
+    """
+    A namespace whose events go to an application's handlers, in threads.
+
+    :ivar parting: the rooms of clients that have left, by sid, until their disconnect handlers have returned.
+    """
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__(concurrency=bridge.concurrency)
         self._bridge = bridge
-        # The rooms of clients whose disconnect handler runs: they have left them.
         self.parting: dict[str, frozenset[str]] = {}
         self.onAny(self._received)
 
@@ -68,13 +103,13 @@ class BridgedNamespace(Namespace):
         if not bridge.accepts(self.path):
             raise ConnectionRejected("Invalid namespace")
         if bridge.visitOf(socket).jobs > bridge.mostJobs:
-            # What was running for sockets that it has left is counted nowhere else.
+            # Handlers of sockets that the client has left are counted nowhere else.
             raise ConnectionRejected("Too many events wait")
-        route = bridge.handlers.find(self.path, "connect")
+        route = bridge.routes.find(self.path, "connect")
         if route is None:
             return None
-        # A client of python-socketio always gives one, {} for none.
-        asked = bridge.start(route, socket, "connect", (auth or None,))
+        # A client of python-socketio always gives auth, {} for none.
+        asked = bridge.schedule(route, socket, "connect", (auth or None,))
         asked.addCallbacks(_admit, _refuse)
         if not bridge.configuration.alwaysConnect:
             return asked
@@ -90,7 +125,7 @@ class BridgedNamespace(Namespace):
         self.parting[socket.id] = frozenset((socket.id, *socket.rooms, *socket.joined))
 
     def disconnected(self, socket: Socket, reason: CloseReason) -> Any:
-        route = self._bridge.handlers.find(self.path, "disconnect")
+        route = self._bridge.routes.find(self.path, "disconnect")
         if route is None:
             del self.parting[socket.id]
             return None
@@ -100,13 +135,13 @@ class BridgedNamespace(Namespace):
             return result
 
         told = _REASONS.get(reason, reason.value)
-        return self._bridge.start(route, socket, "disconnect", (told,)).addBoth(done)
+        return self._bridge.schedule(route, socket, "disconnect", (told,)).addBoth(done)
 
     def _received(self, socket: Socket, event: str, *args: Any) -> Any:
-        route = self._bridge.handlers.find(self.path, event)
+        route = self._bridge.routes.find(self.path, event)
         if route is None:
             return NO_ACK
-        return self._bridge.start(route, socket, event, args)
+        return self._bridge.schedule(route, socket, event, args)
 
     def ackFailed(self, socket: Socket, error: Exception) -> None:
         if self._bridge.failed is None:
@@ -115,12 +150,13 @@ class BridgedNamespace(Namespace):
             self._bridge.failed(error)
 
     def roomsOf(self, sid: str) -> list[str]:
-        """The rooms that a client is in, or was in until its disconnect handler was called."""
+        """Return the rooms of a client; in its disconnect handler, those that it was in."""
         socket = self.rooms.find(sid)
         return sorted(self.parting.get(sid, ()) if socket is None else socket.rooms)
 
 
-def _call(route: Route, event: str, sid: str, args: Sequence[Any]) -> Any:
+def _invoke(route: Route, event: str, sid: str, args: Sequence[Any]) -> Any:
+    """Call the function of a route."""
     if route.namespace is not None:
         return route.function(event, sid, *args)
     return route.function(*args)
@@ -132,7 +168,7 @@ def _admit(result: Any) -> None:
 
 
 def _refuse(failure: Failure) -> Any:
-    # The built-in one, which an application may have meant.
+    # Applications may raise the built-in ConnectionRefusedError by mistake for the bridge's.
     if failure.check(ConnectionRefusedError):
         raise ConnectionRejected("Connection refused by server")
     return failure
@@ -144,71 +180,71 @@ class Bridge:
 
     :param app: the Flask application.
     :ivar server: the server; its thread is the reactor's.
-    :ivar spaces: the namespaces there are, by path.
-    :ivar jobs: where handlers run.
+    :ivar spaces: the namespaces, by path.
+    :ivar jobs: the threads in which handlers run.
     :ivar json: the application's JSON module, if it has one.
-    :ivar failed: for tests: gets what handlers raise, in place of the log.
+    :ivar failed: for tests: called with the exceptions of handlers, in place of the log.
     """
 
     def __init__(
-        self, app: Flask, handlers: Handlers, configuration: Configuration, server: BridgedServer, jobs: Jobs
+        self, app: Flask, routes: Routes, configuration: Configuration, server: BridgedServer, jobs: Jobs
     ) -> None:
         self.app = app
-        self.handlers = handlers
+        self.routes = routes
         self.configuration = configuration
         self.server = server
         self.jobs = jobs
         module = configuration.json
         self.json = None if module is None else JSONModule(module, app)
         self.failed: Callable[[BaseException], object] | None = None
-        # One client cannot have all threads.
+        # One client cannot take all threads.
         self.concurrency = max(1, configuration.threads // 2) if configuration.asyncHandlers else 1
         self.spaces: WeakValueDictionary[str, BridgedNamespace] = WeakValueDictionary()
         self.visits: WeakKeyDictionary[Session, Visit] = WeakKeyDictionary()
         self._local = threading.local()
         settings = server.settings
         self.mostJobs = self.concurrency + settings.maxWaiting + settings.maxNamespaces
-        for path in {"/", *configuration.namespaces, *handlers.paths} - {ANY}:
+        for path in {"/", *configuration.namespaces, *routes.paths} - {ANY}:
             self.open(path)
         server.mount(lambda path, auth: self.accepts(path), lambda: BridgedNamespace(self))
 
     # -- in the reactor's thread -----------------------------------------------------
 
     def open(self, path: str) -> None:
-        """Have a namespace at a path."""
+        """Mount a namespace at a path, unless there is one."""
         if path not in self.spaces:
             self.server.mount(path, BridgedNamespace(self))
 
     def accepts(self, path: str) -> bool:
-        """Whether clients may come to a path: it was named, or has handlers."""
+        """Tell if clients may connect to a path: the path is named in the options or has handlers."""
         named = self.configuration.namespaces
-        return path in named or ANY in named or bool({path, ANY} & self.handlers.paths)
+        return path in named or ANY in named or bool({path, ANY} & self.routes.paths)
 
     def visitOf(self, socket: Socket) -> Visit:
-        """A client's opening request."""
+        """Return a client's opening request."""
         visit = self.visits.get(socket.session)
         if visit is None:
             visit = self.visits[socket.session] = Visit(environOf(self.app, socket.handshake.request))
         return visit
 
-    def start(self, route: Route, socket: Socket, event: str, args: Sequence[Any]) -> Deferred[Any]:
-        """Have a handler called: a Deferred of its result."""
+    def schedule(self, route: Route, socket: Socket, event: str, args: Sequence[Any]) -> Deferred[Any]:
+        """Have a handler called in a thread, and return a Deferred of its result."""
         done: Deferred[Any] = Deferred()
         path = socket.namespace.path
         visit = self.visitOf(socket)
         visit.jobs += 1
-        job = partial(self._work, done, route, visit, socket.id, path, event, args)
+        job = partial(self._runJob, done, route, visit, socket.id, path, event, args)
         self.jobs.submit(f"{path} {event[:100]!r}", job)
         return done
 
-    def _done(self, visit: Visit, fire: Callable[[Any], None], result: Any) -> None:
-        """A handler has returned, or failed."""
+    def _finish(self, visit: Visit, fire: Callable[[Any], None], result: Any) -> None:
+        """Called when a handler has returned or failed."""
         visit.jobs -= 1
         fire(result)
 
     # -- in a handler's thread ---------------------------------------------------------
 
-    def _work(
+    def _runJob(
         self,
         done: Deferred[Any],
         route: Route,
@@ -218,23 +254,30 @@ class Bridge:
         event: str,
         args: Sequence[Any],
     ) -> None:
+        """Handle one event, and hand the result to the reactor's thread."""
         try:
-            result = self.sendable(self.handle(route, visit, sid, path, event, self.received(args)))
+            result = self.sendable(self.callInContext(route, visit, sid, path, event, self.received(args)))
         except BaseException as error:
             if self.failed is None or isinstance(error, ConnectionRejected):
-                self.server.callFromThread(self._done, visit, done.errback, Failure())
+                self.server.callFromThread(self._finish, visit, done.errback, Failure())
                 return
             self.failed(error)
             result = False if event == "connect" else NO_ACK
-        self.server.callFromThread(self._done, visit, done.callback, result)
+        self.server.callFromThread(self._finish, visit, done.callback, result)
 
-    def handle(self, route: Route, visit: Visit, sid: str, path: str, event: str, args: Sequence[Any]) -> Any:
-        """Call a handler in its contexts, and the error handlers when it fails: the result of either."""
+    def callInContext(
+        self, route: Route, visit: Visit, sid: str, path: str, event: str, args: Sequence[Any]
+    ) -> Any:
+        """
+        Call a handler in its contexts, and the error handlers if it fails.
+
+        :return: the result of the handler, or of the error handler.
+        """
         shown = [event, *args] if route.message == ANY else tuple(args)
         managed = self.configuration.manageSession
         with inContext(self.app, visit, managed, sid, path, route.message, shown):
             try:
-                return self._handle(route, path, lambda: _call(route, event, sid, shown))
+                return self._guard(path, lambda: _invoke(route, event, sid, shown))
             except ConnectionRejected:
                 raise
             except Exception as error:
@@ -243,8 +286,9 @@ class Bridge:
                     raise
                 return last(error)
 
-    def _handle(self, route: Route, path: str, call: Callable[[], Any]) -> Any:
-        handler = self.handlers.errorHandler(path)
+    def _guard(self, path: str, call: Callable[[], Any]) -> Any:
+        """Make a call; give an exception to the error handler of the namespace, if there is one."""
+        handler = self.routes.errorHandler(path)
         if handler is None:
             return call()
         try:
@@ -255,26 +299,26 @@ class Bridge:
             return handler(error)
 
     def inContextOf(self, request: Any, callback: Callable[..., Any]) -> Callable[..., Any]:
-        """A callback that runs in the contexts of the event that is handled now."""
+        """Wrap a callback so that it runs in the contexts of the current event."""
         visit, sid, path = request.visit, request.sid, request.namespace
-        return lambda *args: self.handle(Route(callback, None), visit, sid, path, "", args)
+        return lambda *args: self.callInContext(Route(callback, None), visit, sid, path, "", args)
 
     def sendable(self, value: Any) -> Any:
-        """A copy of a value to be sent, through the application's JSON module if it has one."""
-        return snapshot(value) if self.json is None else self.json.plain(value)
+        """Return a copy of a value to be sent, made by the application's JSON module if it has one."""
+        return copied(value) if self.json is None else self.json.plain(value)
 
     def received(self, value: Any) -> Any:
-        """What a client has sent, as the application's JSON module reads it if it has one."""
+        """Return a received value as the application's JSON module reads it, if it has one."""
         return value if self.json is None else self.json.revived(value)
 
     def encode(self, packet: Packet) -> list[engineio.Packet]:
         """
-        The messages of a packet.
+        Return the messages of a packet.
 
-        :raises TypeError: for a value that cannot be sent, with the path to it.
+        :raises TypeError: if a value cannot be sent, with the path to it.
         :raises ValueError: likewise.
         """
-        # A parser is no two threads'.
+        # A parser must not be shared by two threads.
         parser: Any = getattr(self._local, "parser", None)
         if parser is None:
             kind: Any = type(self.server.parser)

@@ -1,14 +1,13 @@
 """
-Namespaces as classes.
+Class-based namespaces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from txrealtime.flask.socketio import SocketIO
+from txrealtime.flask.interfaces import Application
 
 __all__ = ["Namespace"]
 
@@ -17,38 +16,39 @@ class Namespace:
     """
     The handlers of one namespace: a method ``on_<event>`` for each event.
 
-    ``on_connect(self)`` or ``on_connect(self, auth)`` admits clients, ``on_disconnect(self)`` or
-    ``on_disconnect(self, reason)`` is told when they have left.  A method ``error(self, exception)``, if
-    there is one, gets what no error handler of the application has taken; what it returns is the ack.
+    ``on_connect(self)`` or ``on_connect(self, auth)`` admits clients; ``on_disconnect(self)`` or
+    ``on_disconnect(self, reason)`` is called when they have left.  A method ``error(self, exception)``, if
+    there is one, gets the exceptions that no error handler of the application takes; its result is the ack.
 
-    :param namespace: where it is: ``/`` by default, ``*`` for every namespace that has nothing of its own.
-    :ivar socketio: the :class:`SocketIO` that it was given to.
+    :param namespace: the path: ``/`` by default, ``*`` for every namespace without handlers of its own.
+    :ivar socketio: the :class:`SocketIO` that the namespace was given to, or ``None``.
     """
 
     def __init__(self, namespace: str | None = None) -> None:
         self.namespace = namespace or "/"
-        self.socketio: SocketIO | None = None
+        self.socketio: Any = None
         self._methods: dict[str, Callable[..., Any]] = {}
 
-    def attach(self, socketio: SocketIO, methods: dict[str, Callable[..., Any]]) -> None:
+    def _attach(self, socketio: Application, methods: dict[str, Callable[..., Any]]) -> None:
         """
         Belong to an application.
 
-        :param methods: what handles its events, read from the class once: a client chooses the events'
-            names, and must not reach other attributes by them.
+        :param methods: the handlers by event, read from the class once: clients choose the names of events
+        and
+            must not reach other attributes by them.
         """
         self.socketio = socketio
         self._methods = methods
 
-    def handles(self, event: str) -> bool:
-        """Whether events of this name come to :meth:`trigger_event`."""
+    def _handles(self, event: str) -> bool:
+        """Tell if an event goes to :meth:`trigger_event`."""
         return event in self._methods or type(self).trigger_event is not Namespace.trigger_event
 
     def trigger_event(self, event: str, *args: Any) -> Any:
         """
         Handle an event: call its method, if there is one.
 
-        A subclass that overrides this gets all events, those without a method too.
+        An override gets all events, also those without a method.
 
         :param args: the client's sid, and the event's arguments.
         """
@@ -96,9 +96,10 @@ class Namespace:
         self._attached.close_room(room, namespace=namespace or self.namespace)
 
     @property
-    def _attached(self) -> SocketIO:
+    def _attached(self) -> Application:
         if self.socketio is None:
             raise RuntimeError(
                 f"{type(self).__name__} belongs to no server yet: give it to socketio.on_namespace() first"
             )
-        return self.socketio
+        application: Application = self.socketio
+        return application

@@ -1,40 +1,38 @@
 """
-What an application sends through its own server, from any thread.
+Sending through the application's own server, from any thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime import Namespace
 from txrealtime.errors import AckTimeout, BusError, Disconnected
-from txrealtime.flask.copies import snapshot
+from txrealtime.flask.bridge import Bridge
+from txrealtime.flask.copies import copied
 from txrealtime.flask.names import roomNames
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 from txrealtime.socketio.peers import Peers
 
-if TYPE_CHECKING:
-    from txrealtime.flask.bridge import Bridge
-
-__all__ = ["Inside"]
+__all__ = ["ServerSender"]
 
 _log = Logger()
 
 _TIMEOUT: Final = 60.0
-"""Seconds in which clients of other servers may answer to a callback."""
+"""Seconds that clients of other servers have to answer a callback."""
 
 
 class _Elsewhere(Namespace):
     """
-    A namespace that only other servers have: what is sent there goes to them.
+    A namespace that only other servers have.
 
-    :param like: one of this server's.
+    :param like: a namespace of this server, with the same encoder and peers.
     """
 
     def __init__(self, path: str, like: Namespace) -> None:
@@ -42,34 +40,35 @@ class _Elsewhere(Namespace):
         self.path, self.peers, self.encode, self._home = path, like.peers, like.encode, like._home
 
 
-class Inside:
+class ServerSender:
     """
-    What reaches the clients of a server and, with a message queue, of the others.
+    A :class:`~txrealtime.flask.interfaces.Sender` to the clients of this server and, with a queue, of others.
+    others.
 
-    :param bridge: what encodes, knows the namespaces, and runs callbacks.
+    :param bridge: the bridge to the server.
     """
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._server = bridge.server
-        self._saidSo = False
+        self._warned = False
 
     @property
     def isOpen(self) -> bool:
-        """Whether the server runs, or has run: what is said at its end goes the same way."""
+        """Tell if the server runs or has run: disconnect handlers still send while the server stops."""
         return bool(self._server.running or self._server.stopped)
 
-    def _nobody(self) -> None:
-        """Something was for clients, and there can be none."""
-        if not self._saidSo:
-            self._saidSo = True
+    def _warnOfNobody(self) -> None:
+        """Log once that an emit before the server runs reaches nobody."""
+        if not self._warned:
+            self._warned = True
             _log.warn(
                 "nobody gets what is emitted before the server runs; a process that serves nobody, as a "
                 "worker's, needs the message_queue of the servers for that"
             )
 
     def _space(self, path: str) -> Namespace | None:
-        """The namespace at a path, here or on other servers; `None` when there is none."""
+        """Return the namespace at a path, here or on other servers; ``None`` if there is none."""
         space: Namespace | None = self._bridge.spaces.get(path)
         if space is None:
             root = self._bridge.spaces["/"]
@@ -78,10 +77,10 @@ class Inside:
 
     def _audience(self, path: str, to: Any, skip: Any) -> Audience | None:
         """
-        The clients that an application names, or `None` for a namespace that does not exist.
+        Return the audience that an application names; ``None`` if it is certainly empty.
 
-        :param to: a room, a sid, or a list of these; `None` for everybody.
-        :param skip: likewise, those left out.
+        :param to: a room, a sid, or a list of these; ``None`` for everybody.
+        :param skip: likewise, the clients that are left out.
         """
         space = self._space(path)
         if space is None:
@@ -104,7 +103,7 @@ class Inside:
         skip: Any,
         callback: Callable[..., Any] | None,
     ) -> None:
-        """Send an event; its callback is called for each client that acks."""
+        """Send an event; the callback is called for each client that acks."""
         checkName(event)
         if self._bridge.json is not None:
             args = self._bridge.json.plain(tuple(args))
@@ -112,17 +111,17 @@ class Inside:
         messages = self._bridge.encode(packet)
         audience = self._audience(path, to, skip)
         if not self.isOpen:
-            self._nobody()
+            self._warnOfNobody()
             return
         if audience is None:
             return
         if audience.namespace.peers is not None:
-            # They are told later, in their own terms.
-            packet = packet._replace(data=snapshot(packet.data))
+            # The packet is encoded for other servers later.
+            packet = packet._replace(data=copied(packet.data))
         if callback is None:
             self._server.callFromThread(audience.transmit, packet, messages)
         else:
-            self._server.callFromThread(self._ask, audience, snapshot(packet.data), callback)
+            self._server.callFromThread(self._ask, audience, copied(packet.data), callback)
 
     def _ask(self, audience: Audience, data: list[Any], callback: Callable[..., Any]) -> None:
         def answered(answer: Any) -> None:
@@ -141,7 +140,7 @@ class Inside:
     def _askElsewhere(
         self, audience: Audience, peers: Peers, data: list[Any], answered: Callable[[Any], None]
     ) -> None:
-        """Ask clients on other servers; where those cannot be asked, let them have the event at least."""
+        """Ask clients on other servers; if the dialect has no acks for rooms, only send the event."""
 
         def failed(failure: Failure) -> None:
             _log.warn("no ack of {event!r}: {reason}", event=data[0][:100], reason=str(failure.value))
@@ -157,9 +156,9 @@ class Inside:
 
     def call(self, event: str, args: Sequence[Any], path: str, to: Any, timeout: float) -> Any:
         """
-        Send an event and wait for the ack of the one who gets it.
+        Send an event to one client and wait for its ack.
 
-        :raises AckTimeout: a :exc:`TimeoutError`, when it does not come, or the client has gone.
+        :raises AckTimeout: a :exc:`TimeoutError`, if no ack comes in time or the client has gone.
         """
         checkName(event)
         args = self._bridge.sendable(tuple(args))
@@ -179,40 +178,55 @@ class Inside:
         """
         Put a client into a room.
 
-        :raises ValueError: when it is another client's own room.
+        :raises ValueError: if the room is another client's own.
         """
         names = roomNames(room)
         own = self._ownRoom(path, [name for name in names if name != sid])
         if own is not None:
             raise ValueError(f"room {own!r} is another client's own: nobody else can join it")
-        self.doTo(path, sid, "join", *names)
+        audience = self._named(path, sid)
+        if audience is not None:
+            self._server.callFromThread(audience.join, *names)
+
+    def leave(self, path: str, sid: str, room: Any) -> None:
+        """Take a client out of a room."""
+        audience = self._named(path, sid)
+        if audience is not None:
+            self._server.callFromThread(audience.leave, *roomNames(room))
 
     def close(self, path: str, room: Any) -> None:
         """
         Take everybody out of a room.
 
-        :raises ValueError: when it is a client's own room.
+        :raises ValueError: if the room is a client's own.
         """
         names = roomNames(room)
         own = self._ownRoom(path, names)
         if own is not None:
             raise ValueError(f"room {own!r} is a client's own: disconnect() the client instead")
-        self.doTo(path, room, "leave", *names)
+        audience = self._named(path, room)
+        if audience is not None:
+            self._server.callFromThread(audience.leave, *names)
+
+    def disconnect(self, path: str, sid: str) -> None:
+        """Disconnect a client from a namespace."""
+        audience = self._named(path, sid)
+        if audience is not None:
+            self._server.callFromThread(audience.disconnect)
+
+    def rooms(self, path: str, sid: str) -> list[str]:
+        """Return the rooms of a client, its own included."""
+        space = self._bridge.spaces.get(path)
+        return [] if space is None else self._server.blockingCallFromThread(space.roomsOf, sid)
 
     def _ownRoom(self, path: str, names: Sequence[str]) -> str | None:
-        """Of these rooms one that is a client's own."""
+        """Return the first of these rooms that is a client's own, if any."""
         space = self._bridge.spaces.get(path)
         return None if space is None else next((name for name in names if name in space.sockets), None)
 
-    def doTo(self, path: str, to: Any, method: str, *args: Any) -> None:
-        """Have a method of an audience called; of nobody where no client or room is named."""
-        audience = self._audience(path, to, None)
+    def _named(self, path: str, to: Any) -> Audience | None:
+        """Return the audience of a room or sid; ``None`` if it is certainly empty."""
         if not self.isOpen:
-            self._nobody()
-        elif to is not None and audience is not None:
-            self._server.callFromThread(getattr(audience, method), *args)
-
-    def rooms(self, path: str, sid: str) -> list[str]:
-        """The rooms of a client, its own included."""
-        space = self._bridge.spaces.get(path)
-        return [] if space is None else self._server.blockingCallFromThread(space.roomsOf, sid)
+            self._warnOfNobody()
+            return None
+        return None if to is None else self._audience(path, to, None)
