@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from flask import Flask
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -31,15 +32,20 @@ from txrealtime.errors import ConnectionRejected
 from txrealtime.flask.contexts import Visit, environOf, inContext
 from txrealtime.flask.copies import copied
 from txrealtime.flask.jsonmodule import JSONModule
+from txrealtime.flask.membership import Membership
 from txrealtime.flask.options import Configuration
 from txrealtime.flask.routes import ANY, Route, Routes
 from txrealtime.pool import Jobs, Threads
+from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.packet import Packet
 
 __all__ = ["Bridge", "BridgedNamespace", "BridgedServer"]
 
 _log = Logger()
+
+NOT_BEGUN: Final = object()
+"""The result of a connect handler that was not called, because the client had left."""
 
 _REASONS: Final = {
     CloseReason.CLIENT_DISCONNECT: "client disconnect",
@@ -54,12 +60,14 @@ class BridgedServer(Server):
 
     :param threads: the threads, which start and stop with the server.
     :ivar stopped: whether the server has run, and stops or has stopped.
+    :ivar unfinished: how many handlers wait, run, or have results that the reactor's thread has not seen.
     """
 
     def __init__(self, *args: Any, threads: Threads, **options: Any) -> None:
         super().__init__(*args, **options)
         self._threads = threads
         self.stopped = False
+        self.unfinished = 0
 
     def startService(self) -> None:
         super().startService()
@@ -78,25 +86,43 @@ class BridgedServer(Server):
 
     async def _stop(self, drained: Deferred[None]) -> None:
         await drained
-        await self._threads.drain(self.reactor, self.settings.drainTimeout)
+        reactor: Any = self.reactor
+        deadline = reactor.seconds() + self.settings.drainTimeout
+        # A handler that has returned may make way for its client's disconnect handler.
+        while self.unfinished and reactor.seconds() < deadline:
+            await deferLater(reactor, 0.02)
+        await self._threads.drain(reactor, deadline - reactor.seconds())
 
 
 class BridgedNamespace(Namespace):
     """
     A namespace whose events go to an application's handlers, in threads.
 
+    :ivar memberships: the clients whose handlers run or may run, until they have left and all is handled.
+    :ivar connecting: those whose connect handlers wait or run, by sid.
     :ivar parting: the rooms of clients that have left, by sid, until their disconnect handlers have returned.
     """
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__(concurrency=bridge.concurrency)
         self._bridge = bridge
+        self.memberships: dict[Socket, Membership] = {}
+        self.connecting: dict[str, Membership] = {}
         self.parting: dict[str, frozenset[str]] = {}
         self.onAny(self._received)
 
     def bind(self, path: str, home: Any) -> None:
         super().bind(path, home)
         self._bridge.spaces[path] = self
+
+    def membershipOf(self, socket: Socket) -> Membership:
+        """Return the membership of a client that is in the namespace."""
+        membership = self.memberships.get(socket)
+        if membership is None:
+            membership = self.memberships[socket] = Membership(partial(self._ended, socket))
+        return membership
+
+    # -- coming ------------------------------------------------------------------------
 
     def connected(self, socket: Socket, auth: Any) -> Any:
         bridge = self._bridge
@@ -108,46 +134,113 @@ class BridgedNamespace(Namespace):
         route = bridge.routes.find(self.path, "connect")
         if route is None:
             return None
+        membership = self.membershipOf(socket)
+        membership.isConnecting = True
+        self.connecting[socket.id] = membership
+        asked: Deferred[None] = Deferred(lambda _: self._leftEarly(socket))
         # A client of python-socketio always gives auth, {} for none.
-        asked = bridge.schedule(route, socket, "connect", (auth or None,))
-        asked.addCallbacks(_admit, _refuse)
-        if not bridge.configuration.alwaysConnect:
-            return asked
-        asked.addErrback(self._refusedLate, socket)
-        return None
+        done = bridge.schedule(route, socket, membership, "connect", (auth or None,))
+        done.addCallbacks(_admit, _refuse)
+        done.addBoth(self._decided, socket, membership, asked)
+        return None if bridge.configuration.alwaysConnect else asked
 
-    def _refusedLate(self, failure: Failure, socket: Socket) -> None:
-        if not failure.check(ConnectionRejected):
-            _log.failure("{namespace}: the connect handler failed", failure, namespace=self.path)
-        socket.disconnect()
+    def _leftEarly(self, socket: Socket) -> None:
+        """Called when a client leaves before its connect handler has returned."""
+        self.parting[socket.id] = frozenset((socket.id, *socket.joined))
+        self._left(socket, socket.session.closeReason or CloseReason.CLIENT_DISCONNECT)
 
-    def disconnecting(self, socket: Socket, reason: CloseReason) -> None:
-        self.parting[socket.id] = frozenset((socket.id, *socket.rooms, *socket.joined))
+    def _decided(self, result: Any, socket: Socket, membership: Membership, asked: Deferred[None]) -> None:
+        """Called when the connect handler has returned, or was not begun because the client had left."""
+        refusal = result if isinstance(result, Failure) else None
+        membership.decided(refusal is None and result is not NOT_BEGUN)
+        if self.connecting.get(socket.id) is membership:
+            del self.connecting[socket.id]
+        always = self._bridge.configuration.alwaysConnect
+        if refusal is not None and (always or asked.called):
+            # Nobody else looks at it.
+            if not refusal.check(ConnectionRejected):
+                _log.failure("{namespace}: the connect handler failed", refusal, namespace=self.path)
+            if always:
+                socket.disconnect()
+        elif refusal is not None:
+            asked.errback(refusal)
+        elif not (always or asked.called):
+            asked.callback(None)
+        if socket.leftBecause is not None and not membership.hasEnded:
+            # Another server has disconnected the client, or the CONNECT packet was too much for it.
+            self._left(socket, socket.leftBecause)
+        membership.release()
+        if membership.isRefused and membership.reason is None:
+            del self.memberships[socket]
 
-    def disconnected(self, socket: Socket, reason: CloseReason) -> Any:
-        route = self._bridge.routes.find(self.path, "disconnect")
-        if route is None:
-            del self.parting[socket.id]
-            return None
+    def letIn(self, socket: Socket) -> None:
+        super().letIn(socket)
+        membership = self.memberships.get(socket)
+        if membership is not None and membership.isLeaving:
+            socket.disconnect()
 
-        def done(result: Any) -> Any:
-            self.parting.pop(socket.id, None)
-            return result
-
-        told = _REASONS.get(reason, reason.value)
-        return self._bridge.schedule(route, socket, "disconnect", (told,)).addBoth(done)
+    # -- events ------------------------------------------------------------------------
 
     def _received(self, socket: Socket, event: str, *args: Any) -> Any:
-        route = self._bridge.routes.find(self.path, event)
-        if route is None:
+        if socket.leftBecause is not None and socket not in self.memberships:
             return NO_ACK
-        return self._bridge.schedule(route, socket, event, args)
+        membership = self.membershipOf(socket)
+        if not membership.isConnecting:
+            return self._schedule(socket, membership, event, args)
+        # With always_connect, events may come while the connect handler runs.
+        turn: Deferred[Any] = Deferred()
+        turn.addCallback(lambda _: self._schedule(socket, membership, event, args))
+        membership.hold(lambda: turn.callback(None))
+        return turn
+
+    def _schedule(self, socket: Socket, membership: Membership, event: str, args: Sequence[Any]) -> Any:
+        route = self._bridge.routes.find(self.path, event)
+        if route is None or membership.isRefused or membership.hasEnded:
+            return NO_ACK
+        return self._bridge.schedule(route, socket, membership, event, args)
 
     def ackFailed(self, socket: Socket, error: Exception) -> None:
         if self._bridge.failed is None:
             super().ackFailed(socket, error)
         else:
             self._bridge.failed(error)
+
+    # -- going -------------------------------------------------------------------------
+
+    def sendAway(self, audience: Audience, names: Sequence[str]) -> None:
+        """
+        Disconnect clients.
+
+        A client whose connect handler runs is let in first, so that it gets the events of that handler.
+        """
+        early = [] if self._bridge.configuration.alwaysConnect else self.connecting.keys() & set(names)
+        for sid in early:
+            self.connecting[sid].isLeaving = True
+        (audience.excluding(*early) if early else audience).disconnect()
+
+    def disconnecting(self, socket: Socket, reason: CloseReason) -> None:
+        self.parting[socket.id] = frozenset((socket.id, *socket.rooms, *socket.joined))
+
+    def disconnected(self, socket: Socket, reason: CloseReason) -> None:
+        self._left(socket, reason)
+
+    def _left(self, socket: Socket, reason: CloseReason) -> None:
+        self.membershipOf(socket).left(_REASONS.get(reason, reason.value))
+
+    def _ended(self, socket: Socket) -> None:
+        """Called when a client has left and its handlers have returned."""
+        membership = self.memberships.pop(socket)
+        route = self._bridge.routes.find(self.path, "disconnect")
+        if route is None or membership.isRefused:
+            self.parting.pop(socket.id, None)
+            return
+
+        def done(result: Any) -> None:
+            self.parting.pop(socket.id, None)
+            if isinstance(result, Failure):
+                _log.failure("{namespace}: the disconnect handler failed", result, namespace=self.path)
+
+        self._bridge.schedule(route, socket, membership, "disconnect", (membership.reason,)).addBoth(done)
 
     def roomsOf(self, sid: str) -> list[str]:
         """Return the rooms of a client; in its disconnect handler, those that it was in."""
@@ -162,9 +255,10 @@ def _invoke(route: Route, event: str, sid: str, args: Sequence[Any]) -> Any:
     return route.function(*args)
 
 
-def _admit(result: Any) -> None:
+def _admit(result: Any) -> Any:
     if result is False:
         raise ConnectionRejected()
+    return result
 
 
 def _refuse(failure: Failure) -> Any:
@@ -227,26 +321,60 @@ class Bridge:
             visit = self.visits[socket.session] = Visit(environOf(self.app, socket.handshake.request))
         return visit
 
-    def schedule(self, route: Route, socket: Socket, event: str, args: Sequence[Any]) -> Deferred[Any]:
+    def schedule(
+        self, route: Route, socket: Socket, membership: Membership, event: str, args: Sequence[Any]
+    ) -> Deferred[Any]:
         """Have a handler called in a thread, and return a Deferred of its result."""
         done: Deferred[Any] = Deferred()
-        path = socket.namespace.path
-        visit = self.visitOf(socket)
+        path, visit = socket.namespace.path, self.visitOf(socket)
         visit.jobs += 1
-        job = partial(self._runJob, done, route, visit, socket.id, path, event, args)
+        membership.started()
+        self.server.unfinished += 1
+
+        def finish(result: Any) -> None:
+            visit.jobs -= 1
+            done.callback(result)
+            # Afterwards, since the ack may let the next event of the client begin.
+            membership.finished()
+            self.server.unfinished -= 1
+
+        if event == "connect":
+            job = partial(self._runConnect, finish, membership, route, visit, socket.id, path, args)
+        else:
+            job = partial(self._runJob, finish, route, visit, socket.id, path, event, args)
         self.jobs.submit(f"{path} {event[:100]!r}", job)
         return done
 
-    def _finish(self, visit: Visit, fire: Callable[[Any], None], result: Any) -> None:
-        """Called when a handler has returned or failed."""
-        visit.jobs -= 1
-        fire(result)
-
     # -- in a handler's thread ---------------------------------------------------------
+
+    def _runConnect(
+        self,
+        finish: Callable[[Any], None],
+        membership: Membership,
+        route: Route,
+        visit: Visit,
+        sid: str,
+        path: str,
+        args: Sequence[Any],
+    ) -> None:
+        """Call a connect handler, unless its client has left."""
+        if membership.reason is not None:
+            self.server.callFromThread(finish, NOT_BEGUN)
+            return
+        before, self._local.connecting = getattr(self._local, "connecting", None), (path, sid)
+        try:
+            self._runJob(finish, route, visit, sid, path, "connect", args)
+        finally:
+            self._local.connecting = before
+
+    def admits(self, path: str, sid: str) -> bool:
+        """Tell if this thread runs the connect handler of a client that is not let in before it returns."""
+        connecting = getattr(self._local, "connecting", None)
+        return connecting == (path, sid) and not self.configuration.alwaysConnect
 
     def _runJob(
         self,
-        done: Deferred[Any],
+        finish: Callable[[Any], None],
         route: Route,
         visit: Visit,
         sid: str,
@@ -259,11 +387,11 @@ class Bridge:
             result = self.sendable(self.callInContext(route, visit, sid, path, event, self.received(args)))
         except BaseException as error:
             if self.failed is None or isinstance(error, ConnectionRejected):
-                self.server.callFromThread(self._finish, visit, done.errback, Failure())
+                self.server.callFromThread(finish, Failure())
                 return
             self.failed(error)
             result = False if event == "connect" else NO_ACK
-        self.server.callFromThread(self._finish, visit, done.callback, result)
+        self.server.callFromThread(finish, result)
 
     def callInContext(
         self, route: Route, visit: Visit, sid: str, path: str, event: str, args: Sequence[Any]

@@ -6,16 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime import Namespace
 from txrealtime.errors import AckTimeout, BusError, Disconnected
-from txrealtime.flask.bridge import Bridge
+from txrealtime.flask.bridge import Bridge, BridgedNamespace
 from txrealtime.flask.copies import copied
+from txrealtime.flask.membership import Membership
 from txrealtime.flask.names import roomNames
+from txrealtime.socketio.acks import acked
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 from txrealtime.socketio.peers import Peers
@@ -124,18 +127,34 @@ class ServerSender:
             self._server.callFromThread(self._ask, audience, copied(packet.data), callback)
 
     def _ask(self, audience: Audience, data: list[Any], callback: Callable[..., Any]) -> None:
-        def answered(answer: Any) -> None:
-            job = partial(self._callBack, callback, answer)
-            self._bridge.jobs.submit(f"the callback of {data[0][:100]!r}", job)
-
-        for answer in audience.ask(data):
+        """Send an event, and have the callback called with each ack."""
+        space = audience.namespace
+        submit = partial(self._submitCallback, callback, f"the callback of {data[0][:100]!r}")
+        sockets = audience.here()
+        for socket, answer in zip(sockets, audience.ask(data, early=True), strict=True):
+            assert isinstance(space, BridgedNamespace)
+            answered = partial(submit, partial(space.membershipOf, socket))
             answer.addCallbacks(answered, lambda failure: failure.trap(Disconnected))
-        if audience.namespace.peers is not None:
-            self._askElsewhere(audience, audience.namespace.peers, data, answered)
+        if space.peers is not None:
+            self._askElsewhere(audience, space.peers, data, partial(submit, None))
 
-    def _callBack(self, callback: Callable[..., Any], answer: Any) -> None:
-        answer = self._bridge.received(answer)
-        callback(*(answer if isinstance(answer, tuple) else () if answer is None else (answer,)))
+    def _submitCallback(
+        self, callback: Callable[..., Any], name: str, find: Callable[[], Membership] | None, answer: Any
+    ) -> None:
+        """Have a callback called in a thread, before the disconnect handler of the client that has acked."""
+        membership = None if find is None else find()
+        if membership is not None:
+            membership.started()
+
+        def job() -> None:
+            try:
+                args = self._bridge.received(answer)
+                callback(*(args if isinstance(args, tuple) else () if args is None else (args,)))
+            finally:
+                if membership is not None:
+                    self._server.callFromThread(membership.finished)
+
+        self._bridge.jobs.submit(name, job)
 
     def _askElsewhere(
         self, audience: Audience, peers: Peers, data: list[Any], answered: Callable[[Any], None]
@@ -161,18 +180,38 @@ class ServerSender:
         :raises AckTimeout: a :exc:`TimeoutError`, if no ack comes in time or the client has gone.
         """
         checkName(event)
+        if self._bridge.admits(path, to):
+            raise AckTimeout(
+                f"{event!r} cannot be answered before this connect handler has returned, since the client is "
+                "not let in before: give emit() a callback=, call in a background task, or set "
+                "always_connect=True"
+            )
         args = self._bridge.sendable(tuple(args))
         self._bridge.encode(Packet(PacketType.EVENT, path, [event, *args]))
         audience = self._audience(path, to, None)
         answers = []
         if audience is not None:
-            ask = partial(audience.call, event, *args, timeout=timeout)
+            ask = partial(self._askOne, audience, to, [event, *args], timeout)
             answers = self._server.blockingCallFromThread(ask)
         if not answers:
             raise AckTimeout(
                 f"nobody is there to answer {event!r}: the client has gone, or the sid is not one"
             )
         return self._bridge.received(answers[0])
+
+    def _askOne(self, audience: Audience, sid: str, data: list[Any], timeout: float) -> Deferred[list[Any]]:
+        """Send an event to one client, let in or not; return a Deferred of a list of its ack."""
+        space = audience.namespace
+        socket = space.rooms.find(sid)
+        if socket is None or socket.connected:
+            return audience.call(*data, timeout=timeout)
+        (answer,) = audience.ask(data, early=True)
+
+        def late(result: object, seconds: float) -> NoReturn:
+            raise AckTimeout(f"no ack of {data[0]!r} within {seconds} s")
+
+        answer.addTimeout(timeout, space.reactor, onTimeoutCancel=late)
+        return answer.addCallbacks(lambda given: [acked(given)], _nobody)
 
     def join(self, path: str, sid: str, room: Any) -> None:
         """
@@ -212,7 +251,11 @@ class ServerSender:
         """Disconnect a client from a namespace."""
         audience = self._named(path, sid)
         if audience is not None:
-            self._server.callFromThread(audience.disconnect)
+            space = audience.namespace
+            if isinstance(space, BridgedNamespace):
+                self._server.callFromThread(space.sendAway, audience, roomNames(sid))
+            else:
+                self._server.callFromThread(audience.disconnect)
 
     def rooms(self, path: str, sid: str) -> list[str]:
         """Return the rooms of a client, its own included."""
@@ -230,3 +273,8 @@ class ServerSender:
             self._warnOfNobody()
             return None
         return None if to is None else self._audience(path, to, None)
+
+
+def _nobody(failure: Failure) -> list[Any]:
+    failure.trap(Disconnected)
+    return []

@@ -231,17 +231,18 @@ class Audience:
                 socket.deliver(messages, volatile)
         return sockets
 
-    def ask(self, data: list[Any]) -> list[Deferred[Any]]:
+    def ask(self, data: list[Any], early: bool = False) -> list[Deferred[Any]]:
         """
         Send an event to those on this server, and expect their acks.
 
         :param data: its name, and its arguments.
+        :param early: expect acks also of sockets that are not admitted yet; see :meth:`Socket.answerTo`.
         :return: what each of them is going to answer, as from :meth:`Socket.answerTo`.
         """
         namespace = self.namespace
         id = namespace.nextId()
         messages = namespace.encode(Packet(PacketType.EVENT, namespace.path, data, id))
-        return [socket.answerTo(id) for socket in self.deliver(messages)]
+        return [socket.answerTo(id, early) for socket in self.deliver(messages)]
 
     def people(self) -> list[Person]:
         """Those on this server."""

@@ -138,11 +138,16 @@ class Socket:
             answer.addTimeout(timeout, self.namespace.reactor, onTimeoutCancel=late)
         return answer.addCallback(acked)
 
-    def answerTo(self, id: int) -> Deferred[Any]:
-        """A Deferred of the client's ack with this number, as ``gathering.returned`` has it."""
+    def answerTo(self, id: int, early: bool = False) -> Deferred[Any]:
+        """
+        Return a Deferred of the client's ack with this number, as ``acks.returned`` has it.
+
+        :param early: allow a socket that is not admitted yet.  The ack comes after the admission, so whoever
+            delays that by waiting for the ack waits for ever.
+        """
         if self.leftBecause is not None:
             return _failed(Disconnected(f"the client is gone: {self.leftBecause}"))
-        if self._held is not None:
+        if self._held is not None and not early:
             return _failed(
                 Disconnected("a client cannot answer before it is admitted: call it from an event")
             )
