@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import typing
 import warnings
 from collections import OrderedDict
@@ -672,12 +673,15 @@ class SendingTests(FlaskTestCase):
         for function in (emit, send, call, join_room, leave_room, close_room):
             error = self.assertRaises(RuntimeError, function, "x")
             self.assertIn(f"{function.__name__}() needs to know the client", str(error))
+            # Applications catch there what Flask-SocketIO raises, which depends on the place.
+            self.assertIsInstance(error, AttributeError)
         for function in (rooms, disconnect):
             self.assertRaises(RuntimeError, function)
         with self.app.test_request_context():
             self.assertRaises(RuntimeError, emit, "x")
         error = self.assertRaises(RuntimeError, self.socketio.emit, "x", include_self=False)
         self.assertIn("skip_sid", str(error))
+        self.assertIsInstance(error, AttributeError)
         self.assertRaises(ValueError, self.socketio.emit, "disconnect")
 
 
@@ -979,7 +983,7 @@ class OptionTests(FlaskTestCase):
             warnings.simplefilter("always")
             self.make(async_mode="gevent", engineio_logger=True, logger=False, monitor_clients=True)
         (warning,) = caught
-        self.assertIn("change nothing here: async_mode, engineio_logger", str(warning.message))
+        self.assertIn("change nothing: async_mode, engineio_logger", str(warning.message))
         self.assertEqual(self.socketio.async_mode, "threading")
 
     def test_cookie(self) -> None:
@@ -991,7 +995,7 @@ class OptionTests(FlaskTestCase):
             self.make(cookie={})
             self.assertEqual(self.socketio.realtime.settings.cookie, "io")
         (warning,) = caught
-        self.assertIn("change nothing here: cookie (all but its name)", str(warning.message))
+        self.assertIn("change nothing: cookie (all but its name)", str(warning.message))
 
     def test_noneForTheDefault(self) -> None:
         settings = self.make(cookie=None, transports=None).realtime.settings
@@ -1005,8 +1009,56 @@ class OptionTests(FlaskTestCase):
         settings = self.make(compression_threshold=0, http_compression=False).realtime.settings
         self.assertEqual(settings.compressionThreshold, 0)
 
+    def warned(self, **options: Any) -> list[str]:
+        """
+        Make an application, and return the warnings of that.
+        """
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.make(**options)
+        return [str(warning.message) for warning in caught]
+
     def test_unknown(self) -> None:
-        self.assertIn("'pings'", str(self.assertRaises(TypeError, self.make, pings=3)))
+        """An option that nobody knows is ignored, and named in one warning with the others."""
+        (said,) = self.warned(pings=3, debug=False, engineio_options={"a": 1}, async_method="eventlet")
+        self.assertIn("change nothing: async_method, debug, engineio_options, pings", said)
+        self.assertTrue(self.join().is_connected())
+
+    def test_numbers(self) -> None:
+        """They may be floats, or strings, as from the environment."""
+        for given in (5e5, "500000", "5e5", 500_000):
+            for name in ("max_http_buffer_size", "maxPayload"):
+                limit = self.make(**{name: given}).realtime.settings.maxPayload
+                self.assertEqual((limit, type(limit)), (500_000, int))
+        settings = self.make(
+            ping_timeout="60", ping_interval=("25", 5), maxHeaderSize=1e4, compression_threshold="0"
+        ).realtime.settings
+        self.assertEqual((settings.pingTimeout, settings.pingInterval), (60, 30))
+        self.assertEqual((settings.maxHeaderSize, settings.compressionThreshold), (10_000, 1))
+        self.assertIs(type(settings.maxHeaderSize), int)
+        self.assertEqual(self.make(handler_threads="5").bridge.configuration.threads, 5)
+        self.assertEqual(self.make(maxPayload=2**60 + 1).realtime.settings.maxPayload, 2**60 + 1)
+
+    def test_noNumbers(self) -> None:
+        for name in ("max_http_buffer_size", "ping_timeout", "ping_interval", "handler_threads", "maxRooms"):
+            for value in ("much", float("nan"), float("inf"), None, {1: 2}):
+                error = self.assertRaises(ValueError, self.make, **{name: value})
+                self.assertIn("expected", str(error))
+
+    def test_origins(self) -> None:
+        """What no browser sends matches nothing, and is named."""
+        good = "https://example.org"
+        for given in ("http://a,http://b", "a.example", "http://localhost:3000/app", re.compile("x"), 3):
+            for options in ({"cors_allowed_origins": [given, good]}, {"cors_allowed_origins": [given]}):
+                (said,) = self.warned(**options)
+                self.assertIn(repr(given), said)
+                kept = self.socketio.realtime.settings.origins
+                self.assertEqual(kept, tuple(set(options["cors_allowed_origins"]) & {good}))
+        for given, kept in (("", ()), ([None], ()), (None, ()), ([], ("*",)), ("*", ("*",)), (good, (good,))):
+            self.assertEqual(self.warned(cors_allowed_origins=given), [])
+            self.assertEqual(self.socketio.realtime.settings.origins, kept)
+
+    def test_noSense(self) -> None:
         self.assertRaises(ValueError, self.make, serializer="pickle")
         self.assertRaises(ValueError, self.make, cors_allowed_origins=lambda origin: True)
         self.assertRaises(ValueError, self.make, handler_threads=0)

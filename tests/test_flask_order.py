@@ -468,6 +468,9 @@ class Coming(RuleBasedStateMachine):
                     for event in ("connect", "work", "callback")
                 ), words
                 assert set(words[first:]) <= {"disconnect begins", "disconnect ends"}, words
+            # With always_connect, acks come while the connect handler runs, or after it has refused.
+            always = self.app.socketio.bridge.configuration.alwaysConnect
+            words = [word for word in words if not (always and word.startswith("callback"))]
             work = [word for word in words if word.startswith(("work", "callback"))]
             if work:
                 assert "connect ends" in words[: words.index(work[0])], words
@@ -500,5 +503,5 @@ class Coming(RuleBasedStateMachine):
 class AnyOrderTests(SynchronousTestCase):
     def test_anyOrder(self) -> None:
         case = Coming.TestCase()
-        case.settings = hypothesis(max_examples=150, stateful_step_count=25, deadline=None)
+        case.settings = hypothesis(max_examples=200, stateful_step_count=25, deadline=None)
         case.runTest()

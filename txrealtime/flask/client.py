@@ -168,8 +168,7 @@ class SocketIOTestClient:
         if client is None:
             environ = EnvironBuilder(self.app, path=path, headers=headers).get_environ()
         else:
-            environ = dict(client._request_from_builder_args((), {"path": path, "headers": headers}).environ)
-            client._add_cookies_to_wsgi(environ)
+            environ = _environOf(self.app, client, path, headers)
         environ["flask.app"] = self.app
         return environ
 
@@ -236,6 +235,26 @@ class SocketIOTestClient:
         if self._client is None or not self._client.isConnected(namespace or "/"):
             raise RuntimeError(f"not connected to {namespace or '/'}")
         return self._client
+
+
+def _environOf(
+    app: Flask, client: FlaskClient, path: str, headers: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Return the environment of a GET request as a Flask test client sends it, cookies included."""
+    caught: list[dict[str, Any]] = []
+
+    def catch(environ: dict[str, Any], respond: Callable[..., Any]) -> list[bytes]:
+        caught.append(environ)
+        respond("204 No Content", [])
+        return []
+
+    whole = app.wsgi_app
+    app.wsgi_app = catch  # type: ignore[method-assign, assignment]
+    try:
+        client.get(path, headers=headers)
+    finally:
+        app.wsgi_app = whole  # type: ignore[method-assign]
+    return dict(caught[0])
 
 
 def _stageOf(bridge: Bridge) -> Stage:

@@ -17,10 +17,11 @@ from zope.interface import implementer
 
 from txrealtime.flask.bridge import Bridge, BridgedServer
 from txrealtime.flask.client import SocketIOTestClient
+from txrealtime.flask.errors import OutsideOfHandler
 from txrealtime.flask.interfaces import Sender
 from txrealtime.flask.names import roomNames
 from txrealtime.flask.namespace import Namespace
-from txrealtime.flask.options import configured, warning
+from txrealtime.flask.options import configured, warning, warningOfOrigins
 from txrealtime.flask.queuesender import QueueSender
 from txrealtime.flask.routes import Routes, methodsOf
 from txrealtime.flask.sender import ServerSender
@@ -54,7 +55,7 @@ class SocketIO:
         ``message_queue``, the object only sends, to the clients of the servers that share the queue.
     :param options: those of Flask-SocketIO's class of this name; ``handler_threads``, the most threads in
         which handlers run; any field of :class:`txrealtime.Settings`.
-    :raises TypeError: if an option does not exist.
+        Others are ignored with a warning, as Flask-SocketIO ignores them without one.
     :raises ValueError: if a value makes no sense.
     """
 
@@ -83,6 +84,8 @@ class SocketIO:
         configuration = configured(self.server_options)
         if configuration.ignored:
             warnings.warn(warning("SocketIO()", configuration.ignored), stacklevel=3)
+        if configuration.strangeOrigins:
+            warnings.warn(warningOfOrigins(configuration.strangeOrigins), stacklevel=3)
         bus = configuration.bus
         self._queueSender = None if bus is None else QueueSender(bus, configuration, app)
         if app is None:
@@ -377,7 +380,7 @@ def _withoutNone(data: Sequence[Any]) -> Sequence[Any]:
 def _sidOfSender() -> str:
     sid = getattr(flask.request, "sid", None) if flask.has_request_context() else None
     if sid is None:
-        raise RuntimeError(
+        raise OutsideOfHandler(
             "include_self=False leaves out the client whose event is handled, and this is no handler: "
             "name the client by skip_sid="
         )
