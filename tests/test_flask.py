@@ -239,7 +239,7 @@ class HandlerTests(FlaskTestCase):
         client = self.join()
         self.socketio.disconnect(None)
         self.socketio.leave_room(None, "red")
-        self.socketio.enter_room(None, "red")
+        self.assertRaises(ValueError, self.socketio.enter_room, None, "red")
         self.socketio.emit("news", to="red")
         self.assertTrue(client.is_connected())
         self.assertEqual(self.received(client), [])
@@ -565,9 +565,17 @@ class SendingTests(FlaskTestCase):
             ((1, 2), [1, 2]),
             (((1, 2),), [1, 2]),
             (([1, 2],), [[1, 2]]),
+            (((None,),), [None]),
+            ((([None],),), [[None]]),
+            (((),), []),
+            ((None, None), [None, None]),
         ):
             self.do(lambda args=args: emit("x", *args))
             self.assertEqual(self.received(self.ann), [("x", expected)])
+        for data, expected in ((1, [1]), ((1, 2), [1, 2]), (None, [])):
+            self.do(lambda data=data: emit("x", data=data, unknown=3))
+            self.socketio.emit("x", data=data, unknown=3, to="red")
+            self.assertEqual(self.received(self.ann), [("x", expected)] * 2)
         self.do(lambda: send({"a": 1}, json=True))
         self.assertEqual(self.received(self.ann), [("json", {"a": 1})])
 
@@ -609,6 +617,40 @@ class SendingTests(FlaskTestCase):
             self.assertIn("is a client's own: disconnect()", str(error))
         self.do(lambda: emit("x"))
         self.assertEqual(self.names(), "a")
+
+    def test_disconnectedAndClosed(self) -> None:
+        """A room may be closed whose client is about to go: disconnect() does not wait for that."""
+        sid = self.do(lambda: flask.request.sid)
+        later: list[Any] = []
+        call = self.socketio.realtime.crossing.call
+        self.patch(self.socketio.realtime.crossing, "call", lambda *args: later.append(args))
+        self.socketio.disconnect(sid)
+        self.socketio.close_room(sid)
+        for each in later:
+            call(*each)
+        self.assertFalse(self.ann.is_connected())
+        self.socketio.close_room(sid)
+
+    def test_unknownSid(self) -> None:
+        """It can join no room, as in Flask-SocketIO; to leave one is no error."""
+        for sid, namespace in (("nobody", "/"), ("nobody", "/nowhere")):
+            error = self.assertRaises(ValueError, self.socketio.enter_room, sid, "red", namespace)
+            self.assertIn("no client 'nobody' is in /", str(error))
+            self.socketio.leave_room(sid, "red", namespace)
+            self.assertEqual(self.socketio.rooms(sid, namespace), [])
+
+    def test_joinsWhileLeaving(self) -> None:
+        """A client that has gone meanwhile is no error in its own handler."""
+
+        def handler() -> None:
+            disconnect()
+            join_room("blue")
+
+        self.do(handler)
+        self.assertFalse(self.ann.is_connected())
+
+    def test_roomsBeforeTheServerRuns(self) -> None:
+        self.assertEqual(SocketIO(Flask(__name__)).rooms("nobody"), [])
 
     def test_fromOutside(self) -> None:
         self.socketio.emit("x", 1)
@@ -801,6 +843,26 @@ class ContextTests(FlaskTestCase):
         with self.app.request_context(environOf(self.app, handshake)):
             self.assertEqual(flask.request.url, "https://example.org/socket.io/?a=1")
             self.assertEqual(flask.request.remote_addr, "192.0.2.1")
+
+    def test_underscores(self) -> None:
+        """A header with underscores does not take the place of a proxy's."""
+        client = self.join(headers={"X-User": "ann"})
+        headers = {"host": "localhost", "x-user": "ann", "x_user": "admin", "x_other": "admin"}
+        handshake = OpeningRequest(
+            headers=headers, query={}, url="/", address="192.0.2.1", secure=False, host="localhost"
+        )
+        environ = environOf(self.app, handshake)
+        self.assertEqual((environ["HTTP_X_USER"], environ.get("HTTP_X_OTHER")), ("ann", None))
+        self.assertEqual(self.ask(lambda: flask.request.headers["X-User"], client), "ann")
+
+    def test_currentApp(self) -> None:
+        """init_app() may be given current_app, which is the application only now."""
+        socketio = SocketIO()
+        socketio.on("ask")(lambda: flask.current_app.name)
+        with self.app.app_context():
+            socketio.init_app(flask.current_app)
+        client = socketio.test_client(self.app)
+        self.assertEqual(client.emit("ask", callback=True), __name__)
 
     def test_copied(self) -> None:
         """What a handler leaves to a thread may have its context, and answer its client."""

@@ -99,6 +99,9 @@ def environOf(app: Flask, handshake: OpeningRequest) -> dict[str, Any]:
         "flask.app": app,
     }
     for header, value in handshake.headers.items():
+        if "_" in header:
+            # X_User would overwrite the X-User of a proxy.
+            continue
         key = header.upper().replace("-", "_")
         environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
     if handshake.host:

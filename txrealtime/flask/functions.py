@@ -37,12 +37,12 @@ def emit(
     skip_sid: Any = None,
     callback: Callable[..., Any] | None = None,
     ignore_queue: bool = False,
-    **unknown: Any,
+    **options: Any,
 ) -> None:
     """
     Send an event to the client of the current event, or to others.
 
-    :param args: one JSON value, bytes anywhere in it; a tuple for several values.
+    :param args: one JSON value, bytes anywhere in it; a tuple for several values.  ``data=`` is an alias.
     :param namespace: that of the current event by default.
     :param to: a room, a sid, or a list of these; `room` is an alias.
     :param broadcast: send to everybody in the namespace.
@@ -66,6 +66,7 @@ def emit(
         skip_sid=skip_sid,
         callback=callback,
         ignore_queue=ignore_queue,
+        **options,
     )
 
 
@@ -87,6 +88,7 @@ def call(
     room: Any = None,
     timeout: float = 60,
     ignore_queue: bool = False,
+    **options: Any,
 ) -> Any:
     """
     Send an event to the client of the current event, or to another one, and wait for its ack.
@@ -108,6 +110,7 @@ def call(
         to=to,
         timeout=timeout,
         ignore_queue=ignore_queue,
+        **options,
     )
 
 

@@ -55,6 +55,8 @@ class ServerSender:
         self._bridge = bridge
         self._server = bridge.server
         self._warned = False
+        # The clients that the reactor's thread has yet to disconnect.
+        self._leaving: set[tuple[str, str]] = set()
 
     @property
     def isOpen(self) -> bool:
@@ -217,9 +219,12 @@ class ServerSender:
         """
         Put a client into a room.
 
-        :raises ValueError: if the room is another client's own.
+        :raises ValueError: if the room is another client's own, or the sid is unknown and no other server may
+            know it.
         """
         names = roomNames(room)
+        if not self._mayKnow(path, sid):
+            raise ValueError(f"no client {sid!r} is in {path}: expected the sid of a connected client")
         own = self._ownRoom(path, [name for name in names if name != sid])
         if own is not None:
             raise ValueError(f"room {own!r} is another client's own: nobody else can join it")
@@ -251,21 +256,42 @@ class ServerSender:
         """Disconnect a client from a namespace."""
         audience = self._named(path, sid)
         if audience is not None:
-            space = audience.namespace
-            if isinstance(space, BridgedNamespace):
-                self._server.callFromThread(space.sendAway, audience, roomNames(sid))
-            else:
-                self._server.callFromThread(audience.disconnect)
+            self._leaving.add((path, sid))
+            self._server.callFromThread(self._sendAway, audience, path, sid)
+
+    def _sendAway(self, audience: Audience, path: str, sid: str) -> None:
+        """Disconnect a client, in the reactor's thread."""
+        self._leaving.discard((path, sid))
+        space = audience.namespace
+        if isinstance(space, BridgedNamespace):
+            space.sendAway(audience, roomNames(sid))
+        else:
+            audience.disconnect()
 
     def rooms(self, path: str, sid: str) -> list[str]:
-        """Return the rooms of a client, its own included."""
+        """Return the rooms of a client, its own included; none before the server runs."""
         space = self._bridge.spaces.get(path)
-        return [] if space is None else self._server.blockingCallFromThread(space.roomsOf, sid)
+        return (
+            []
+            if space is None or not self.isOpen
+            else self._server.blockingCallFromThread(space.roomsOf, sid)
+        )
 
     def _ownRoom(self, path: str, names: Sequence[str]) -> str | None:
-        """Return the first of these rooms that is a client's own, if any."""
+        """Return the first of these rooms that is the own one of a client that stays, if any."""
         space = self._bridge.spaces.get(path)
-        return None if space is None else next((name for name in names if name in space.sockets), None)
+        if space is None:
+            return None
+        return next(
+            (name for name in names if name in space.sockets and (path, name) not in self._leaving), None
+        )
+
+    def _mayKnow(self, path: str, sid: str) -> bool:
+        """Tell if a client is in a namespace, has just left, or may be on another server."""
+        space = self._bridge.spaces.get(path)
+        if space is None or space.peers is not None:
+            return self._space(path) is not None
+        return space.rooms.find(sid) is not None or sid in space.parting
 
     def _named(self, path: str, to: Any) -> Audience | None:
         """Return the audience of a room or sid; ``None`` if it is certainly empty."""

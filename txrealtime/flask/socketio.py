@@ -7,12 +7,13 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, overload
 
 import flask
 from flask import Flask
 from twisted.web.resource import IResource
+from werkzeug.local import LocalProxy
 from zope.interface import implementer
 
 from txrealtime.flask.bridge import Bridge, BridgedServer
@@ -80,6 +81,9 @@ class SocketIO:
 
         :param options: as for the class; they override those given there.
         """
+        if isinstance(app, LocalProxy):
+            # current_app is another application in another context, or none.
+            app = app._get_current_object()
         self.server_options.update(options)
         configuration = configured(self.server_options)
         if configuration.ignored:
@@ -228,11 +232,12 @@ class SocketIO:
         skip_sid: Any = None,
         callback: Callable[..., Any] | None = None,
         ignore_queue: bool = False,
+        **options: Any,
     ) -> None:
         """
         Send an event, from a handler or from anywhere else.
 
-        :param args: one JSON value, bytes anywhere in it; a tuple for several values.
+        :param args: one JSON value, bytes anywhere in it; a tuple for several values.  ``data=`` is an alias.
         :param to: a room, a sid, or a list of these; everybody by default.  `room` is an alias.
         :param include_self: in a handler, ``False`` leaves out its client.
         :param skip_sid: a sid, or a list of sids, to leave out.
@@ -242,11 +247,10 @@ class SocketIO:
         skip = roomNames(skip_sid)
         if not include_self:
             skip.append(_sidOfSender())
-        data = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
         if callback is not None:
             callback = self._inItsContext(callback)
         to = room if to is None else to
-        self._sender.emit(event, _withoutNone(data), namespace or "/", to, skip, callback)
+        self._sender.emit(event, _arguments(args, options), namespace or "/", to, skip, callback)
 
     def send(
         self,
@@ -280,6 +284,7 @@ class SocketIO:
         room: Any = None,
         timeout: float = 60,
         ignore_queue: bool = False,
+        **options: Any,
     ) -> Any:
         """
         Send an event to one client and wait for its ack.
@@ -293,8 +298,7 @@ class SocketIO:
         to = room if to is None else to
         if not isinstance(to, str):
             raise ValueError(f"call() asks one client: expected its sid as to=, not {to!r}")
-        data = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
-        return self._sender.call(event, _withoutNone(data), namespace or "/", to, timeout)
+        return self._sender.call(event, _arguments(args, options), namespace or "/", to, timeout)
 
     def _inItsContext(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a callback so that it runs in the contexts of the current handler, if there is one."""
@@ -372,9 +376,18 @@ class SocketIO:
         return SocketIOTestClient(app, self, *args, **options)
 
 
-def _withoutNone(data: Sequence[Any]) -> Sequence[Any]:
-    """Return the arguments to send: none for a single ``None``."""
-    return () if len(data) == 1 and data[0] is None else data
+def _arguments(args: Sequence[Any], options: Mapping[str, Any]) -> Sequence[Any]:
+    """
+    Return the arguments of an event: those of a tuple, and none for a single ``None``.
+
+    :param options: the other keyword arguments, of which only ``data`` counts.
+    """
+    if not args and "data" in options:
+        args = (options["data"],)
+    if len(args) != 1:
+        return args
+    (data,) = args
+    return data if isinstance(data, tuple) else () if data is None else args
 
 
 def _sidOfSender() -> str:
