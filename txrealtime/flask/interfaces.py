@@ -74,3 +74,13 @@ class Application(Protocol):
 
     def disconnect(self, sid: str, namespace: str | None = None) -> None:
         """Disconnect a client from a namespace."""
+
+    def start_background_task(self, target: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+        """Run a function in a thread of its own."""
+
+    def sleep(self, seconds: float = 0) -> None:
+        """Sleep in the current thread."""
+
+    @property
+    def server(self) -> Any:
+        """Return the facade of python-socketio's server."""

@@ -95,6 +95,48 @@ class Namespace:
         """Take everybody out of a room."""
         self._attached.close_room(room, namespace=namespace or self.namespace)
 
+    def call(
+        self,
+        event: str,
+        data: Any = None,
+        to: Any = None,
+        sid: Any = None,
+        namespace: str | None = None,
+        timeout: float = 60,
+        ignore_queue: bool = False,
+    ) -> Any:
+        """Send an event to one client and wait for its ack; see :meth:`SocketIO.call`."""
+        to = sid if to is None else to
+        return self._attached.call(event, data, namespace=namespace or self.namespace, to=to, timeout=timeout)
+
+    def enter_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
+        """Put a client into a room."""
+        self._attached.enter_room(sid, room, namespace or self.namespace)
+
+    def leave_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
+        """Take a client out of a room."""
+        self._attached.leave_room(sid, room, namespace or self.namespace)
+
+    def rooms(self, sid: str, namespace: str | None = None) -> list[str]:
+        """Return the rooms of a client."""
+        return self._attached.rooms(sid, namespace or self.namespace)
+
+    def disconnect(self, sid: str, namespace: str | None = None) -> None:
+        """Disconnect a client from the namespace."""
+        self._attached.disconnect(sid, namespace or self.namespace)
+
+    def get_session(self, sid: str, namespace: str | None = None) -> Any:
+        """Return the dictionary that the application keeps for a client; another one than Flask's session."""
+        return self._attached.server.get_session(sid, namespace or self.namespace)
+
+    def save_session(self, sid: str, session: dict[str, Any], namespace: str | None = None) -> None:
+        """Replace the dictionary that the application keeps for a client."""
+        self._attached.server.save_session(sid, session, namespace or self.namespace)
+
+    def session(self, sid: str, namespace: str | None = None) -> Any:
+        """Return a context manager that edits the dictionary that the application keeps for a client."""
+        return self._attached.server.session(sid, namespace or self.namespace)
+
     @property
     def _attached(self) -> Application:
         if self.socketio is None:

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from txrealtime.flask.bridge import Bridge, BridgedServer
 from txrealtime.flask.client import SocketIOTestClient
 from txrealtime.flask.errors import OutsideOfHandler
+from txrealtime.flask.facade import ServerFacade
 from txrealtime.flask.interfaces import Sender
 from txrealtime.flask.names import roomNames
 from txrealtime.flask.namespace import Namespace
@@ -131,6 +132,11 @@ class SocketIO:
     def realtime(self) -> BridgedServer:
         """Return the server, a :class:`txrealtime.Server`."""
         return self.bridge.server
+
+    @property
+    def server(self) -> ServerFacade | None:
+        """Return a facade with the methods of python-socketio's server; ``None`` before :meth:`init_app`."""
+        return None if self._bridge is None else ServerFacade(self._bridge, self)
 
     @property
     def manage_session(self) -> bool:
