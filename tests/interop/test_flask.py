@@ -83,6 +83,24 @@ class FlaskTests(TestCase):
         program.signal("TERM")
         self.assertEqual(await program.whenEnded(), 0, program.output)
 
+    async def test_ownSignalHandlers(self) -> None:
+        """An application's handlers are called, and sys.exit() in one ends the server; no second run()."""
+        for way, name, code in (
+            ("exit", "TERM", 3),
+            ("exit", "INT", 3),
+            ("interrupt", "HUP", 0),
+            ("stop", "TERM", 0),
+        ):
+            port = freePort()
+            command = python("flask_signals.py", str(port), f"SIG{name}", way)
+            program = startProgram(self, command, environment={"PYTHONPATH": str(ROOT)})
+            await untilListening(program, port)
+            program.signal(name)
+            self.assertEqual(await program.whenEnded(), code, program.output)
+            self.assertIn("own handler", program.output)
+            self.assertEqual("run has returned" in program.output, code == 0)
+            self.assertEqual("run() has returned once in this process" in program.output, code == 0)
+
     async def test_stop(self) -> None:
         """stop() in a handler makes run() return."""
         program, url = await self.run_()

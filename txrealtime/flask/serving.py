@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import warnings
 from _thread import interrupt_main
 from collections.abc import Callable
@@ -29,10 +28,15 @@ from twisted.web.resource import IResource
 from txrealtime.flask.bridge import Bridge
 from txrealtime.flask.listening import ListeningAddress, takeTLS
 from txrealtime.flask.options import warning
+from txrealtime.flask.signals import OwnHandlers, inMainThread
 from txrealtime.service import Listener, RealtimeService
 from txrealtime.service.wsgi import Views
 
 __all__ = ["Signpost", "rootOf", "run", "stop"]
+
+
+_ran: list[str] = []
+"""The application that run() has served: the reactor runs once in a process."""
 
 
 class Signpost:
@@ -95,6 +99,11 @@ def run(bridge: Bridge, app: Flask, host: str | None, port: int | None, options:
             "endpoint listen for socketio.realtime.site(socketio.root(reactor)), or serve the application "
             f"by: twistd -n realtime --app {app.import_name}:socketio"
         )
+    if _ran:
+        raise RuntimeError(
+            "run() has returned once in this process, and Twisted's reactor cannot run again: start another "
+            "process, or call run() once, in a thread that stays"
+        )
     if port is None:
         name, _, given = str(app.config["SERVER_NAME"] or "").rpartition(":")
         port = int(given) if name and given.isdecimal() else 5000
@@ -156,6 +165,7 @@ def _reloading(serve: Callable[[], None], options: dict[str, Any]) -> None:
 def _serve(bridge: Bridge, app: Flask, reactor: Any, address: ListeningAddress, logOutput: bool) -> None:
     """Serve until the reactor stops."""
     _startLogging(logOutput)
+    _ran.append(app.name)
     server = bridge.server
     site = server.site(rootOf(bridge, reactor))
     site.noisy = False
@@ -164,8 +174,15 @@ def _serve(bridge: Bridge, app: Flask, reactor: Any, address: ListeningAddress, 
     service.privilegedStartService()  # type: ignore[no-untyped-call]
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    # Under the reloader this is not the main thread, which alone gets signals.
-    reactor.run(installSignalHandlers=threading.current_thread() is threading.main_thread())
+    # Under the reloader this is not the main thread.
+    handlers = OwnHandlers(stop) if inMainThread() else None
+    if handlers is None:
+        reactor.run(installSignalHandlers=False)
+        return
+    reactor.callWhenRunning(handlers.install)
+    reactor.run()
+    handlers.restore()
+    handlers.raiseError()
 
 
 def stop() -> None:
