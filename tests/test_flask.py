@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import re
 import typing
 import warnings
@@ -37,6 +38,7 @@ from txrealtime.flask import (
 )
 from txrealtime.flask.client import Stage
 from txrealtime.flask.contexts import environOf
+from txrealtime.flask.eventlog import loggerOf
 from txrealtime.testing import Client
 
 
@@ -1139,6 +1141,84 @@ class FacadeTests(FlaskTestCase):
         self.assertFalse(client.is_connected("/n"))
 
 
+class LogCatcher(logging.Handler):
+    """What a logger writes, as a list of lines."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.logger = logging.getLogger(name)
+        self.logger.setLevel(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def __enter__(self) -> list[str]:
+        self.logger.addHandler(self)
+        return self.lines
+
+    def __exit__(self, *args: object) -> None:
+        self.logger.removeHandler(self)
+
+
+class LogTests(FlaskTestCase):
+    """
+    The options `logger` and `engineio_logger`.
+    """
+
+    def talk(self, **options: Any) -> None:
+        self.make(**options)
+        self.socketio.on("secret")(lambda text: emit("answer", text))
+        client = self.join()
+        client.emit("secret", "password")
+        client.disconnect()
+
+    def test_events(self) -> None:
+        for option, name in ((True, "txrealtime.flask.events"), (logging.getLogger("own"), "own")):
+            with LogCatcher(name) as lines:
+                self.talk(logger=option)
+            words = [line.split(" ")[0] for line in lines]
+            self.assertEqual(words, ["connecting:", "received", "emitting", "gone:"])
+            self.assertIn("received event 'secret' from ", lines[1])
+            self.assertIn("emitting event 'answer' to ", lines[2])
+            self.assertNotIn("password", "".join(lines))
+
+    def test_packets(self) -> None:
+        with LogCatcher("txrealtime.flask.packets") as lines:
+            self.talk(engineio_logger=True)
+            self.socketio.test_client(self.app)._client.close()
+        for part in (
+            "received packet CONNECT, length 1",
+            "sending packet CONNECT [/]",
+            "received packet EVENT, length 22",
+            "sending packet EVENT [/], 23 bytes",
+            "received packet DISCONNECT",
+            "closed, transport close",
+        ):
+            self.assertIn(part, "\n".join(lines))
+        self.assertNotIn("password", "".join(lines))
+        with LogCatcher("txrealtime.flask.packets") as lines:
+            self.make(engineio_logger=True)
+            self.join().emit("x", b"bytes")
+        self.assertIn("received packet attachment, length 5", lines[-1])
+
+    def test_off(self) -> None:
+        for option in (False, None):
+            configuration = self.make(logger=option, engineio_logger=option).bridge.configuration
+            self.assertEqual((configuration.eventLog, configuration.packetLog), (None, None))
+
+    def test_standardError(self) -> None:
+        """Unless the application has configured it, the log is on standard error."""
+        logger = logging.getLogger("txrealtime.flask.test")
+        self.patch(logging.getLogger(), "handlers", [])
+        self.assertIs(loggerOf(True, logger.name), logger)
+        (handler,) = logger.handlers
+        self.assertEqual((type(handler), logger.level), (logging.StreamHandler, logging.INFO))
+        loggerOf(True, logger.name)
+        self.assertEqual(logger.handlers, [handler])
+        logger.removeHandler(handler)
+
+
 class OptionTests(FlaskTestCase):
     def test_settings(self) -> None:
         self.make(
@@ -1163,9 +1243,9 @@ class OptionTests(FlaskTestCase):
     def test_othersAreNamedOnce(self) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            self.make(async_mode="gevent", engineio_logger=True, logger=False, monitor_clients=True)
+            self.make(async_mode="gevent", host_id="a", monitor_clients=True)
         (warning,) = caught
-        self.assertIn("change nothing: async_mode, engineio_logger", str(warning.message))
+        self.assertIn("change nothing: async_mode, host_id, monitor_clients", str(warning.message))
         self.assertEqual(self.socketio.async_mode, "threading")
 
     def test_cookie(self) -> None:

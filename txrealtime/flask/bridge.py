@@ -13,6 +13,7 @@ Both ways back share one queue, so a client gets the events that a handler has e
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,16 +30,16 @@ from txrealtime import Namespace, Server, Socket
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import ConnectionRejected
-from txrealtime.flask.contexts import Visit, environOf, inContext
-from txrealtime.flask.copies import copied
-from txrealtime.flask.jsonmodule import JSONModule
+from txrealtime.flask.contexts import Visit, environOf
+from txrealtime.flask.eventlog import LoggedReceiver, encodeAndLog
+from txrealtime.flask.invoking import Invoker
 from txrealtime.flask.membership import Membership
 from txrealtime.flask.options import Configuration
 from txrealtime.flask.routes import ANY, Route, Routes
 from txrealtime.pool import Jobs, Threads
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.namespace import NO_ACK
-from txrealtime.socketio.packet import Packet
+from txrealtime.socketio.packet import IParser, Packet
 
 __all__ = ["Bridge", "BridgedNamespace", "BridgedServer"]
 
@@ -59,15 +60,23 @@ class BridgedServer(Server):
     A server whose handlers run in threads.
 
     :param threads: the threads, which start and stop with the server.
+    :ivar packetLog: the logger of packets, if there is one.
     :ivar stopped: whether the server has run, and stops or has stopped.
     :ivar unfinished: how many handlers wait, run, or have results that the reactor's thread has not seen.
     """
 
-    def __init__(self, *args: Any, threads: Threads, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, threads: Threads, packetLog: logging.Logger | None = None, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
+        self.packetLog = packetLog
         self._threads = threads
         self.stopped = False
         self.unfinished = 0
+
+    def _connection(self, session: Session) -> Any:
+        connection = super()._connection(session)
+        return connection if self.packetLog is None else LoggedReceiver(connection, session, self.packetLog)
 
     def startService(self) -> None:
         super().startService()
@@ -113,6 +122,9 @@ class BridgedNamespace(Namespace):
 
     def bind(self, path: str, home: Any) -> None:
         super().bind(path, home)
+        log = self._bridge.server.packetLog
+        if log is not None:
+            self.encode = partial(encodeAndLog, log, self.encode)
         self._bridge.spaces[path] = self
 
     def membershipOf(self, socket: Socket) -> Membership:
@@ -131,6 +143,7 @@ class BridgedNamespace(Namespace):
         if bridge.visitOf(socket).jobs > bridge.mostJobs:
             # Handlers of sockets that the client has left are counted nowhere else.
             raise ConnectionRejected("Too many events wait")
+        self._log("connecting: %s [%s]", socket.label, self.path)
         route = bridge.routes.find(self.path, "connect")
         if route is None:
             return None
@@ -181,7 +194,13 @@ class BridgedNamespace(Namespace):
 
     # -- events ------------------------------------------------------------------------
 
+    def _log(self, format: str, *args: Any) -> None:
+        log = self._bridge.configuration.eventLog
+        if log is not None:
+            log.info(format, *args)
+
     def _received(self, socket: Socket, event: str, *args: Any) -> Any:
+        self._log("received event %.100r from %s [%s]", event, socket.label, self.path)
         if socket.leftBecause is not None and socket not in self.memberships:
             return NO_ACK
         membership = self.membershipOf(socket)
@@ -225,6 +244,7 @@ class BridgedNamespace(Namespace):
         self._left(socket, reason)
 
     def _left(self, socket: Socket, reason: CloseReason) -> None:
+        self._log("gone: %s [%s], %s", socket.label, self.path, reason.value)
         self.membershipOf(socket).left(_REASONS.get(reason, reason.value))
 
     def _ended(self, socket: Socket) -> None:
@@ -248,13 +268,6 @@ class BridgedNamespace(Namespace):
         return sorted(self.parting.get(sid, ()) if socket is None else socket.rooms)
 
 
-def _invoke(route: Route, event: str, sid: str, args: Sequence[Any]) -> Any:
-    """Call the function of a route."""
-    if route.namespace is not None:
-        return route.function(event, sid, *args)
-    return route.function(*args)
-
-
 def _admit(result: Any) -> Any:
     if result is False:
         raise ConnectionRejected()
@@ -268,28 +281,22 @@ def _refuse(failure: Failure) -> Any:
     return failure
 
 
-class Bridge:
+class Bridge(Invoker):
     """
     One application's handlers and its server.
 
-    :param app: the Flask application.
     :ivar server: the server; its thread is the reactor's.
     :ivar spaces: the namespaces, by path.
     :ivar jobs: the threads in which handlers run.
-    :ivar json: the application's JSON module, if it has one.
     :ivar failed: for tests: called with the exceptions of handlers, in place of the log.
     """
 
     def __init__(
         self, app: Flask, routes: Routes, configuration: Configuration, server: BridgedServer, jobs: Jobs
     ) -> None:
-        self.app = app
-        self.routes = routes
-        self.configuration = configuration
+        super().__init__(app, routes, configuration)
         self.server = server
         self.jobs = jobs
-        module = configuration.json
-        self.json = None if module is None else JSONModule(module, app)
         self.failed: Callable[[BaseException], object] | None = None
         # One client cannot take all threads.
         self.concurrency = max(1, configuration.threads // 2) if configuration.asyncHandlers else 1
@@ -393,52 +400,6 @@ class Bridge:
             result = False if event == "connect" else NO_ACK
         self.server.callFromThread(finish, result)
 
-    def callInContext(
-        self, route: Route, visit: Visit, sid: str, path: str, event: str, args: Sequence[Any]
-    ) -> Any:
-        """
-        Call a handler in its contexts, and the error handlers if it fails.
-
-        :return: the result of the handler, or of the error handler.
-        """
-        shown = [event, *args] if route.message == ANY else tuple(args)
-        managed = self.configuration.manageSession
-        with inContext(self.app, visit, managed, sid, path, route.message, shown):
-            try:
-                return self._guard(path, lambda: _invoke(route, event, sid, shown))
-            except ConnectionRejected:
-                raise
-            except Exception as error:
-                last = getattr(route.namespace, "error", None)
-                if last is None:
-                    raise
-                return last(error)
-
-    def _guard(self, path: str, call: Callable[[], Any]) -> Any:
-        """Make a call; give an exception to the error handler of the namespace, if there is one."""
-        handler = self.routes.errorHandler(path)
-        if handler is None:
-            return call()
-        try:
-            return call()
-        except ConnectionRejected:
-            raise
-        except Exception as error:
-            return handler(error)
-
-    def inContextOf(self, request: Any, callback: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a callback so that it runs in the contexts of the current event."""
-        visit, sid, path = request.visit, request.sid, request.namespace
-        return lambda *args: self.callInContext(Route(callback, None), visit, sid, path, "", args)
-
-    def sendable(self, value: Any) -> Any:
-        """Return a copy of a value to be sent, made by the application's JSON module if it has one."""
-        return copied(value) if self.json is None else self.json.plain(value)
-
-    def received(self, value: Any) -> Any:
-        """Return a received value as the application's JSON module reads it, if it has one."""
-        return value if self.json is None else self.json.revived(value)
-
     def encode(self, packet: Packet) -> list[engineio.Packet]:
         """
         Return the messages of a packet.
@@ -451,4 +412,12 @@ class Bridge:
         if parser is None:
             kind: Any = type(self.server.parser)
             parser = self._local.parser = kind()
+        log = self.server.packetLog
+        return (
+            self._encode(parser, packet)
+            if log is None
+            else encodeAndLog(log, partial(self._encode, parser), packet)
+        )
+
+    def _encode(self, parser: IParser, packet: Packet) -> list[engineio.Packet]:
         return [engineio.message(part) for part in parser.encode(packet)]

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
+from logging import Logger
 from typing import Any, Final
 
+from txrealtime.flask.eventlog import loggerOf
 from txrealtime.flask.names import busURL
 from txrealtime.server import Settings
 from txrealtime.socketio.packet import IParser, JSONParser
@@ -15,8 +17,6 @@ from txrealtime.socketio.packet import IParser, JSONParser
 __all__ = ["Configuration", "configured"]
 
 _POINTLESS: Final = {
-    "logger",
-    "engineio_logger",
     "monitor_clients",
     "cors_credentials",
     "async_mode",
@@ -35,6 +35,8 @@ class Configuration:
     :ivar queue: the URL of the message queue that connects servers.
     :ivar channel: the servers' name in the queue.
     :ivar json: a module whose ``dumps`` knows more types.
+    :ivar eventLog: the logger of events, if ``logger`` asks for one.
+    :ivar packetLog: the logger of packets, if ``engineio_logger`` asks for one.
     :ivar ignored: the names of options that change nothing here.
     :ivar strangeOrigins: allowed origins that no browser sends.
     """
@@ -50,6 +52,8 @@ class Configuration:
     json: Any = None
     queue: str | None = None
     channel: str = "flask-socketio"
+    eventLog: Logger | None = None
+    packetLog: Logger | None = None
     ignored: list[str] = field(default_factory=list)
     strangeOrigins: list[str] = field(default_factory=list)
 
@@ -205,6 +209,14 @@ def _channel(result: Configuration, value: Any) -> None:
     result.channel = value or result.channel
 
 
+def _logger(result: Configuration, value: Any) -> None:
+    result.eventLog = loggerOf(value, "txrealtime.flask.events")
+
+
+def _engineLogger(result: Configuration, value: Any) -> None:
+    result.packetLog = loggerOf(value, "txrealtime.flask.packets")
+
+
 def _clientManager(result: Configuration, value: Any) -> None:
     if value is not None:
         raise ValueError("client_manager takes objects of python-socketio: give message_queue, a URL")
@@ -244,6 +256,8 @@ _READERS: Final[dict[str, Callable[[Configuration, Any], None]]] = {
     "message_queue": _queue,
     "client_manager": _clientManager,
     "channel": _channel,
+    "logger": _logger,
+    "engineio_logger": _engineLogger,
     "json": _json,
 }
 

@@ -115,6 +115,9 @@ class ServerSender:
         packet = Packet(PacketType.EVENT, path, [event, *args])
         messages = self._bridge.encode(packet)
         audience = self._audience(path, to, skip)
+        log = self._bridge.configuration.eventLog
+        if log is not None:
+            log.info("emitting event %.100r to %s [%s]", event, "all" if to is None else to, path)
         if not self.isOpen:
             self._warnOfNobody()
             return

@@ -104,6 +104,7 @@ class SocketIO:
             configuration.path,
             parser=configuration.parser(),
             threads=threads,
+            packetLog=configuration.packetLog,
             bus=bus,
             **configuration.settings,
         )
