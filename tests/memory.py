@@ -1,9 +1,8 @@
 """
-The wire without a network: clients in memory of an engine in a site, on a Clock.
+An engine in a site, on a Clock, and its clients, all in memory.
 
-A :class:`Link` plays a TCP connection as the reactor does, with what the tests of a module at
-THE WIRE need to see of it.  Nothing happens by itself: what a client sends arrives at once, unless
-the server has stopped reading.
+A :class:`Link` acts as a TCP connection of the reactor, and records writes for the tests.  Data from a
+client arrives at once, unless the server has stopped reading; nothing else happens without a call.
 """
 
 from __future__ import annotations
@@ -33,10 +32,11 @@ from txrealtime.engineio.settings import Settings
 @implementer(IReceiver)
 class Recorder:
     """
-    An owner of a session, which keeps what it hears.
+    A receiver of a session that records messages and the end.
 
     :ivar heard: the messages received.
-    :ivar ends: the reasons of the session's end: at most one.
+    :ivar ends: the reasons of the session's end, at most one.
+    :ivar onEnd: called with the reason of the end.
     :ivar onMessage: called with each message.
     """
 
@@ -59,10 +59,10 @@ class Recorder:
 
 class Link(StringTransport):
     """
-    A TCP connection in memory, as forgiving as the reactor's.
+    A TCP connection in memory, as lenient as the reactor's.
 
-    :ivar protocol: what reads from it; an upgrade exchanges it.
-    :ivar writes: the objects written, one for each call.
+    :ivar protocol: the protocol that receives data; an upgrade exchanges it.
+    :ivar writes: the written objects, one for each call.
     """
 
     def __init__(self, address: str = "192.0.2.7", secure: bool = False) -> None:
@@ -78,12 +78,12 @@ class Link(StringTransport):
         return self
 
     def deliver(self, data: bytes) -> None:
-        """The client sends; what is not read now waits for :meth:`turn`."""
+        """Send data from the client; unread data waits for :meth:`turn`."""
         self._arriving += data
         self.turn()
 
     def turn(self) -> None:
-        """The reactor's next turn: read, if the server reads."""
+        """Take the reactor's next turn: deliver data if the server reads."""
         while self._arriving and self.reading and not self.disconnected:
             data, self._arriving = self._arriving, b""
             self.protocol.dataReceived(data)
@@ -93,15 +93,15 @@ class Link(StringTransport):
         return self.producerState == "producing"
 
     def fill(self) -> None:
-        """TCP takes no more for now."""
+        """Push back, as TCP with a full buffer."""
         self.producer.pauseProducing()
 
     def drain(self) -> None:
-        """TCP has room again."""
+        """Accept data again after :meth:`fill`."""
         self.producer.resumeProducing()
 
     def lose(self) -> None:
-        """The connection is lost."""
+        """Lose the connection."""
         if self.connected:
             self.connected = False
             self.disconnecting = self.disconnected = True
@@ -110,16 +110,16 @@ class Link(StringTransport):
             self.connectionLost(Failure(ConnectionDone()))
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor tells of the loss."""
+        """Called by :meth:`lose`, as by the reactor."""
         self.protocol.connectionLost(reason)
 
     def take(self) -> bytes:
-        """What was written since the last call."""
+        """Return the data written since the last call."""
         taken = self.value()[self._taken :]
         self._taken += len(taken)
         return taken
 
-    # As of the reactor's connections:
+    # As the reactor's connections do:
 
     def write(self, data: bytes) -> None:
         self.writes.append(data)
@@ -148,7 +148,7 @@ class Response(NamedTuple):
 
     @property
     def error(self) -> tuple[int, int, str]:
-        """Status, code and message of a refusal."""
+        """The status, code and message of a refusal."""
         refused = json.loads(self.body)
         assert sorted(refused) == ["code", "message"]
         assert self.headers["content-type"] == "application/json"
@@ -156,7 +156,7 @@ class Response(NamedTuple):
 
 
 def readResponse(data: bytes) -> tuple[Response | None, bytes]:
-    """The first response in what a server wrote, and the rest."""
+    """Split the output of a server into the first response and the rest."""
     head, separator, rest = data.partition(b"\r\n\r\n")
     if not separator:
         assert not head, head
@@ -173,7 +173,7 @@ def readResponse(data: bytes) -> tuple[Response | None, bytes]:
 
 class Exchange:
     """
-    A request, on a connection of its own, and what comes back.
+    A request on a connection of its own, and the response.
 
     :ivar link: the connection.
     """
@@ -184,7 +184,7 @@ class Exchange:
 
     @property
     def response(self) -> Response | None:
-        """The answer, or ``None`` while there is none."""
+        """The response, or ``None`` before it has come."""
         if self._response is None:
             self._response, rest = readResponse(self.link.take())
             assert not rest, rest
@@ -203,12 +203,12 @@ class Exchange:
         return self.answer.body.split(b"\x1e")
 
     def drop(self) -> None:
-        """The client goes away."""
+        """Lose the connection of the client."""
         self.link.lose()
 
 
 class Frame(NamedTuple):
-    """A WebSocket frame as it came from a server."""
+    """A WebSocket frame from a server."""
 
     opcode: int
     payload: bytes
@@ -226,7 +226,7 @@ def clientFrame(
     rsv: int = 0,
     mask: bytes | None = b"\x01\x7f\x80\xff",
 ) -> bytes:
-    """A frame as clients send it; without a mask, as they must not."""
+    """Make a frame of a client, masked as RFC 6455 demands, or unmasked."""
     size = len(payload)
     bit = 0x80 if mask is not None else 0
     head = bytes([fin << 7 | rsv << 4 | opcode])
@@ -248,9 +248,9 @@ def closeFrame(code: int, reason: str = "") -> Frame:
 
 class WebSocket:
     """
-    A client's WebSocket, frame by frame.
+    A client's side of a WebSocket, frame by frame.
 
-    :ivar response: the answer to its opening handshake, or ``None`` while there is none.
+    :ivar response: the response to the opening handshake, or ``None`` before it has come.
     """
 
     def __init__(self, link: Link, request: bytes) -> None:
@@ -269,14 +269,14 @@ class WebSocket:
         self.link.deliver(clientFrame(opcode, payload, fin, rsv))
 
     def send(self, message: str | bytes) -> None:
-        """A text or a binary message, in one frame."""
+        """Send a text or binary message in one frame."""
         if isinstance(message, str):
             self.sendFrame(TEXT, message.encode())
         else:
             self.sendFrame(BINARY, message)
 
     def frames(self) -> list[Frame]:
-        """The frames that came since the last call."""
+        """Return the frames that came since the last call."""
         assert self.response is not None and self.response.status == 101, self.response
         self._data += self.link.take()
         frames = []
@@ -293,7 +293,7 @@ class WebSocket:
         return frames
 
     def messages(self) -> list[str | bytes]:
-        """The messages that came since the last call; other frames are a mistake."""
+        """Return the messages that came since the last call, and fail on any other frame."""
         frames = self.frames()
         assert all(frame.opcode in (TEXT, BINARY) and frame.fin and not frame.rsv for frame in frames), frames
         return [frame.payload.decode() if frame.opcode == TEXT else frame.payload for frame in frames]
@@ -301,7 +301,7 @@ class WebSocket:
 
 class WireTestCase(SynchronousTestCase):
     """
-    An engine at /engine.io/ in a site, and clients of it.
+    A test with an engine at /engine.io/ in a site, and with its clients.
 
     :ivar clock: the only clock.
     :ivar owners: the receivers of the sessions opened, oldest first.
@@ -310,7 +310,7 @@ class WireTestCase(SynchronousTestCase):
     HOST = "example.org"
 
     shortWay = False
-    "Whether the site is one of ours, where an engine's own requests have a short way; else it is any site."
+    """``True`` for an EngineSite, with its fast path for polling requests; ``False`` for any other Site."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -318,7 +318,7 @@ class WireTestCase(SynchronousTestCase):
         self.makeEngine()
 
     def makeEngine(self, allowRequest: Any = None, **settings: Any) -> None:
-        """An engine with these settings, in a site of its own."""
+        """Make an engine with some settings, in a site of its own."""
         self.engine = Engine(
             lambda session: self.own(session), Settings(**settings), self.clock, allowRequest
         )
@@ -331,7 +331,7 @@ class WireTestCase(SynchronousTestCase):
             self.site = Site(self.root, **options)
 
     def own(self, session: Session) -> Recorder:
-        """The owner of a new session."""
+        """Create the receiver of a new session."""
         self.owners.append(Recorder(session))
         return self.owners[-1]
 
@@ -366,7 +366,7 @@ class WireTestCase(SynchronousTestCase):
         address: str = "192.0.2.7",
         **query: str,
     ) -> Exchange:
-        """A request of a polling client.  A field of the query that is empty is left out."""
+        """Send a request of a polling client, without the empty fields of its query."""
         fields = {"EIO": "4", "transport": "polling", **query}
         if sid is not None:
             fields["sid"] = sid
@@ -383,7 +383,7 @@ class WireTestCase(SynchronousTestCase):
         return self.request("POST", sid, body, headers=headers, **options)
 
     def openPolling(self, **options: Any) -> str:
-        """Open a session over long polling; its sid."""
+        """Open a session over long polling, and return its sid."""
         (packet,) = self.get(**options).payload
         assert packet[:1] == b"0", packet
         sid: str = json.loads(packet[1:])["sid"]
@@ -398,7 +398,7 @@ class WireTestCase(SynchronousTestCase):
         address: str = "192.0.2.7",
         **query: str,
     ) -> WebSocket:
-        """A client's WebSocket; through the site, or to a factory."""
+        """Open a client's WebSocket to the site, or to a factory."""
         fields = {"EIO": "4", "transport": "websocket", **query}
         if sid is not None:
             fields["sid"] = sid
@@ -414,14 +414,14 @@ class WireTestCase(SynchronousTestCase):
         return WebSocket(link, self.requestBytes("GET", url, upgrade))
 
     def openWebSocket(self, **options: Any) -> WebSocket:
-        """Open a session over WebSocket, its open packet already read."""
+        """Open a session over WebSocket, and read its open packet."""
         client = self.webSocket(**options)
         (opened,) = client.messages()
         assert opened[:1] == "0", opened
         return client
 
     def upgrade(self, sid: str) -> WebSocket:
-        """Move a session to WebSocket."""
+        """Upgrade a session to WebSocket."""
         client = self.webSocket(sid)
         client.send("2probe")
         self.assertEqual(client.messages(), ["3probe"])
@@ -429,6 +429,6 @@ class WireTestCase(SynchronousTestCase):
         return client
 
     def assertNothingLeft(self) -> None:
-        """No session, and no delayed call."""
+        """Assert that no session and no delayed call is left."""
         self.assertEqual(self.engine.sessions, {})
         self.assertEqual(self.clock.getDelayedCalls(), [])

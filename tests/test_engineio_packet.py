@@ -1,5 +1,5 @@
 """
-Engine.IO 4 on the wire: the bytes of the specification, and whatever else may come.
+The wire form of Engine.IO 4: the bytes of the specification, and any other bytes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ packets = st.one_of(
     st.builds(message, st.binary()),
 )
 
-# A payload has no way to escape its separator, and the specification does not speak of it: over long
-# polling, an application's text must not hold one.  (JSON does not.)
+# The specification has no escape for a payload's separator, so text for long polling must not
+# contain one.  JSON does not.
 pollingPackets = packets.filter(lambda packet: packet.isBinary or "\x1e" not in packet.data)
 
 nearlyPayloads = st.lists(
@@ -52,7 +52,7 @@ class PacketTests(SynchronousTestCase):
         self.assertEqual(packet.wire, b"\x00\xff4")
 
     def test_encodedOnce(self) -> None:
-        """A packet for a thousand clients is the same bytes for each."""
+        """A packet for many clients is encoded once."""
         packet = message("x" * 100)
         self.assertIs(packet.wire, packet.wire)
 
@@ -70,7 +70,7 @@ class PacketTests(SynchronousTestCase):
         self.assertEqual(repr(message(b"secret")), "<MESSAGE 6 bytes>")
 
     def test_open(self) -> None:
-        """The keys and their order are those of the specification's example; times are in milliseconds."""
+        """The keys have the order of the specification's example, and times are in milliseconds."""
         packet = openPacket("lv_VI97HAXpY6yYWAAAB", ["websocket"], 25, 20.5, 1_000_000)
         self.assertEqual(
             packet.wire,
@@ -91,7 +91,7 @@ class PayloadTests(SynchronousTestCase):
         self.assertEqual(codec.version, 4)
 
     def test_encode(self) -> None:
-        """The example of the specification: ``hello``, a ping, and four bytes."""
+        """The specification's example has ``hello``, a ping, and four bytes."""
         packets = [message("hello"), PING, message(b"\x01\x02\x03\x04")]
         self.assertEqual(codec.encodePayload(packets), b"4hello\x1e2\x1ebAQIDBA==")
 

@@ -1,5 +1,5 @@
 """
-Engine.IO 3 on the wire: text and binary bodies, WebSocket messages, and the two ways of clients with text.
+The wire form of Engine.IO 3: text and binary bodies, WebSocket messages, and two encodings of text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ packets = st.one_of(
 )
 payloads = st.lists(packets, min_size=1, max_size=5)
 
-# Lengths that are right, and packets that are none; or the other way round.
+# Right lengths of malformed packets, and the reverse.
 nearlyTexts = st.lists(
     st.one_of(
         st.text("0123456789:b", max_size=5),
@@ -40,12 +40,12 @@ nearlyOctets = st.lists(
 
 
 def doubled(text: str) -> str:
-    """Text as clients 1 have it before HTTP encodes it once more."""
+    """Encode text as clients 1 do before HTTP encodes it again."""
     return text.encode().decode("latin-1")
 
 
 class TextBodyTests(SynchronousTestCase):
-    """The bodies of a client that takes no binary ones."""
+    """The bodies of a client that takes no binary bodies."""
 
     def setUp(self) -> None:
         self.codec = EngineIO3(base64=True)
@@ -67,14 +67,14 @@ class TextBodyTests(SynchronousTestCase):
         self.assertEqual(self.codec.encodePayload([NOOP, CLOSE]), b"1:61:1")
 
     def test_units(self) -> None:
-        """Lengths are what JavaScript calls a string's length."""
+        """Lengths count UTF-16 code units, as the length of a string in JavaScript."""
         self.assertEqual(
             self.codec.decodePayload("3:4𝄞7:4€🎉éhi2:4x".encode())[1:], [message("€🎉éhi"), message("x")]
         )
         self.assertEqual(self.codec.encodePayload([message("𝄞")]), "3:4𝄞".encode())
 
     def test_emptyPayload(self) -> None:
-        """It is written like this, and holds nothing."""
+        """The payload ``0:`` holds no packet."""
         self.assertEqual(self.codec.decodePayload(b"0:"), [])
         self.assertEqual(self.codec.decodePayload(b"0:1:3"), [Packet(PacketType.PONG)])
 
@@ -112,7 +112,7 @@ class TextBodyTests(SynchronousTestCase):
 
     @given(payloads)
     def test_roundTrip(self, packets: list[Packet]) -> None:
-        """Of a client 2, which shows what it is first."""
+        """Text returns unchanged from a client 2 that has shown its version."""
         codec = EngineIO3(base64=True)
         codec.decodePayload("2:4€".encode())
         self.assertEqual(codec.decodePayload(codec.encodePayload(packets)), packets)
@@ -133,7 +133,7 @@ class BinaryBodyTests(SynchronousTestCase):
         self.codec = EngineIO3()
 
     def test_encode(self) -> None:
-        """The example of the test suite: the length counts the type."""
+        """The length counts the type, as in the protocol's test suite."""
         body = self.codec.encodePayload([message("hello"), message(BYTES)])
         self.assertEqual(body.hex(" "), "00 06 ff 34 68 65 6c 6c 6f 01 05 ff 04 01 02 03 04")
         self.assertTrue(self.codec.isOctets(body))
@@ -150,7 +150,7 @@ class BinaryBodyTests(SynchronousTestCase):
         self.assertEqual(self.codec.decodePayload(body, True), [message(b"x" * 1234)])
 
     def test_base64InIt(self) -> None:
-        """As JavaScript's decoder does."""
+        """Base64 within a binary body is decoded, as by JavaScript's decoder."""
         self.assertEqual(self.codec.decodePayload(b"\x00\x01\x00\xffb4AQIDBA==", True), [message(BYTES)])
 
     def test_textWhereNothingIsBinary(self) -> None:
@@ -195,11 +195,11 @@ class BinaryBodyTests(SynchronousTestCase):
 
 class TwoKindsOfClientsTests(SynchronousTestCase):
     """
-    Text that is not ASCII, to and from clients 1, which encode it twice, and 2, which do not.
+    Text beyond ASCII, which clients 1 encode twice, and clients 2 once.
     """
 
     def read(self, codec: EngineIO3, text: str) -> str:
-        """What a codec makes of a message in a text body."""
+        """Decode a message in a text body."""
         [packet] = codec.decodePayload(f"{len(text.encode('utf-16-le')) // 2 + 1}:4{text}".encode())
         assert isinstance(packet.data, str)
         return packet.data
@@ -223,7 +223,7 @@ class TwoKindsOfClientsTests(SynchronousTestCase):
         self.assertEqual(codec.encodePayload([message("€")]), "2:4€".encode())
 
     def test_twoIsKnownForGood(self) -> None:
-        """Text that looks as if it was encoded twice may be just that."""
+        """A known client 2 may send text that looks as if encoded twice."""
         codec = EngineIO3(base64=True)
         self.read(codec, "€")
         self.assertEqual(self.read(codec, doubled("é")), doubled("é"))
@@ -235,17 +235,17 @@ class TwoKindsOfClientsTests(SynchronousTestCase):
         self.assertEqual(self.read(codec, "Ã©"), "Ã©")
 
     def test_severalPackets(self) -> None:
-        """A payload is of one kind as a whole."""
+        """All texts of a payload are encoded once, or all twice."""
         codec = EngineIO3(base64=True)
         self.assertEqual(codec.decodePayload("3:4Ã©2:4€".encode()), [message("Ã©"), message("€")])
 
     def test_unknownGetsBinaryBodies(self) -> None:
-        """Both read those in the same way."""
+        """Both versions read binary bodies in the same way."""
         codec = EngineIO3()
         self.assertEqual(codec.encodePayload([message("€")]), b"\x00\x04\xff4\xe2\x82\xac")
 
     def test_oldest(self) -> None:
-        """Clients before 1.4 take all that is not binary for nothing, unless they ask for base64."""
+        """Clients before 1.4 ignore text bodies, unless they ask for base64."""
         codec = EngineIO3(oldest=True)
         self.assertEqual(codec.encodePayload([message("a"), NOOP]), b"\x00\x02\xff4a\x00\x01\xff6")
         self.assertTrue(codec.isOctets(codec.encodePayload([CLOSE])))
@@ -254,7 +254,7 @@ class TwoKindsOfClientsTests(SynchronousTestCase):
         self.assertEqual(self.read(codec, doubled("€")), "€")
 
     def test_oneGetsBinaryBodies(self) -> None:
-        """If it can: then nothing depends on the guess."""
+        """A client 1 that can read binary bodies gets them, so that a wrong guess does no harm."""
         codec = EngineIO3()
         self.read(codec, doubled("é"))
         self.assertEqual(codec.encodePayload([message("€")]), b"\x00\x04\xff4\xe2\x82\xac")
@@ -265,7 +265,7 @@ class TwoKindsOfClientsTests(SynchronousTestCase):
         self.assertEqual(codec.encodePayload([message("€")]), "2:4€".encode())
 
     def test_halfASurrogatePair(self) -> None:
-        """Clients 1 encode it like any character, but it cannot be sent on."""
+        """Clients 1 encode lone surrogates, which UTF-8 cannot carry back."""
         codec = EngineIO3(base64=True)
         text = "a\ud834b"
         self.assertEqual(
@@ -274,7 +274,7 @@ class TwoKindsOfClientsTests(SynchronousTestCase):
         self.assertEqual(self.read(codec, doubled("é")), "é")
 
     def test_unknownGetsASCII(self) -> None:
-        """Where the text has a form in ASCII, it needs no guess."""
+        """Text with a form in ASCII needs no guess."""
         codec = EngineIO3(base64=True)
         codec.escape = lambda text: text.replace("€", "\\u20ac")
         self.assertEqual(codec.encodePayload([message('2["€"]')]), b'12:42["\\u20ac"]')

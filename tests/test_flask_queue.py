@@ -16,7 +16,7 @@ from tests.clusters import ClusterTestCase
 from tests.test_emitter import Broker
 from txrealtime.cluster import emitter
 from txrealtime.cluster.bus.memory import MemoryBus
-from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.flask import SocketIO, join_room
 from txrealtime.flask.client import Stage
 from txrealtime.testing import Client
@@ -30,7 +30,7 @@ class TwoServersTestCase(ClusterTestCase):
     """
 
     NAMES = ()
-    LANGUAGE = Language("python-socketio", "flask-socketio")
+    DIALECT = DialectChoice("python-socketio", "flask-socketio")
 
     def setUp(self) -> None:
         super().setUp()
@@ -42,7 +42,7 @@ class TwoServersTestCase(ClusterTestCase):
         socketio.on("join")(lambda room: join_room(room))
         server = socketio.realtime
         server.configure(reactor=self.clock)
-        server.cluster.use(MemoryBus(self.hub), self.LANGUAGE)
+        server.cluster.use(MemoryBus(self.hub), self.DIALECT)
         stage = Stage()
         socketio.bridge.jobs = server.crossing = stage
         server.startService()
@@ -102,7 +102,7 @@ class NativeCallbackTests(CallbackTests):
     In a dialect in which a room can be asked.
     """
 
-    LANGUAGE = Language()
+    DIALECT = DialectChoice()
 
     def test_room(self) -> None:
         self.near.on("question", lambda number: "near")

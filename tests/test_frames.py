@@ -1,5 +1,5 @@
 """
-WebSocket frames: what comes in any pieces is read the same, and what goes out is written once.
+WebSocket frames: read the same in any pieces, and written once.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ REQUEST = (
 
 class Listener(FrameProtocol):
     """
-    A WebSocket that keeps what it hears.
+    A WebSocket that records messages and ends.
 
     :ivar heard: the messages.
-    :ivar ends: ``broken``, for each time that it ended.
+    :ivar ends: ``broken`` of each call of ``ended``.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class FrameTestCase(SynchronousTestCase):
         self.clock = Clock()
 
     def connect(self, request: bytes = REQUEST, **settings: Any) -> WebSocket:
-        """A client whose opening handshake is done."""
+        """Connect a client, and complete the opening handshake."""
         self.factory = FrameFactory(Settings(**settings), self.clock, Listener)
         client = WebSocket(Link().connect(self.factory), request + b"\r\n")
         assert client.response is not None
@@ -86,7 +86,7 @@ class FrameTestCase(SynchronousTestCase):
         return client
 
     def assertClosed(self, client: WebSocket, code: int, broken: bool | None = None) -> None:
-        """The server has sent a close frame with this code, as its last."""
+        """Assert that the last frame of the server is a close frame with a code."""
         last = client.frames()[-1]
         self.assertEqual(last.opcode, CLOSE)
         self.assertEqual(struct.unpack("!H", last.payload[:2])[0], code)
@@ -115,13 +115,13 @@ class WritingTests(FrameTestCase):
         self.assertEqual(client.messages(), ["héllo", b"\x00\xff"])
 
     def test_largerThanWhatIsAccepted(self) -> None:
-        """The limit is for what comes in."""
+        """``maxPayload`` does not limit sent messages."""
         client = self.connect(maxPayload=10)
         self.server.sendText("x" * 100_000)
         self.assertEqual(client.messages(), ["x" * 100_000])
 
     def test_repliesInOneWrite(self) -> None:
-        """What answers the messages of one read leaves together."""
+        """The replies to the messages of one read leave together."""
         client = self.connect()
         self.server.reply = self.server.sendText
         client.link.writes.clear()
@@ -153,7 +153,7 @@ class WritingTests(FrameTestCase):
         )
 
     def test_failingReceiver(self) -> None:
-        """What was written before is sent."""
+        """Replies written before an exception of the receiver are sent."""
         client = self.connect()
 
         def reply(message: str | bytes) -> None:
@@ -184,7 +184,7 @@ class ReadingTests(FrameTestCase):
             self.assertEqual(self.server.heard, ["héllo wörld"])
 
     def test_withTheHandshake(self) -> None:
-        """A hasty client's first frames may arrive with its request."""
+        """The first frames may arrive together with the request."""
         self.factory = FrameFactory(Settings(), self.clock, Listener)
         link = Link().connect(self.factory)
         link.deliver(REQUEST + b"\r\n" + clientFrame(TEXT, b"a") + clientFrame(TEXT, b"bcd")[:7])
@@ -221,7 +221,7 @@ class ReadingTests(FrameTestCase):
         self.assertEqual(self.server.ends[0], False)
 
     def test_nothingAfterAClose(self) -> None:
-        """Section 5.5.1: what follows a close frame is not for us."""
+        """RFC 6455, 5.5.1: frames behind a close frame are ignored."""
         client = self.connect()
         client.link.deliver(clientFrame(CLOSE, b"\x03\xe8") + clientFrame(TEXT, b"late"))
         self.assertEqual(self.server.heard, [])
@@ -243,7 +243,7 @@ class ReadingTests(FrameTestCase):
         self.assertClosed(client, 1007, broken=True)
 
     def test_tooLarge(self) -> None:
-        """Closed at the head of the frame, before its payload has come, with the bare code."""
+        """A frame that is too large is refused at its head, with the bare code."""
         for size in (11, 126, 65536, 2**62):
             client = self.connect(maxPayload=10)
             head = clientFrame(BINARY, b"x" * min(size, 70_000))[
@@ -268,7 +268,7 @@ class ReadingTests(FrameTestCase):
         self.assertEqual(self.server.heard, [])
 
     def test_fragmentsWithoutEnd(self) -> None:
-        """Empty fragments cost memory too; a message that never ends does not grow for ever."""
+        """The number of fragments is limited, since empty fragments cost memory too."""
         client = self.connect(maxPayload=1000)
         client.sendFrame(TEXT, b"", fin=False)
         for _ in range(100):
@@ -278,7 +278,7 @@ class ReadingTests(FrameTestCase):
         self.assertTrue(self.server.ends, "100,000 empty fragments were taken")
 
     def test_violations(self) -> None:
-        """RFC 6455, section 5."""
+        """Violations of RFC 6455, section 5, close the connection."""
         for name, data in {
             "no mask": clientFrame(TEXT, b"abcdef", mask=None),
             "reserved bit": clientFrame(TEXT, b"a", rsv=4),
@@ -313,7 +313,7 @@ class ReadingTests(FrameTestCase):
         self.assertEqual(self.server.heard, [])
 
     def test_closeWithinAMessage(self) -> None:
-        """The receiver may close; nothing is sent after that."""
+        """The receiver may close from within a message, and nothing is sent afterwards."""
         client = self.connect()
         self.server.reply = lambda message: self.server.startClosing(1000, "enough")
         client.link.deliver(clientFrame(TEXT, b"a") + clientFrame(TEXT, b"b") + clientFrame(TEXT, b"c")[:3])
@@ -339,7 +339,7 @@ class ReadingTests(FrameTestCase):
 
 
 def expected(frames: Sequence[tuple[int, bytes, bool]]) -> tuple[list[str | bytes], list[Frame]]:
-    """What a server hears, and what it answers, when these frames come: a plain model of RFC 6455."""
+    """Compute the messages and replies for some frames by a plain model of RFC 6455."""
     heard: list[str | bytes] = []
     answers: list[Frame] = []
     parts: list[bytes] | None = None
@@ -362,7 +362,7 @@ def expected(frames: Sequence[tuple[int, bytes, bool]]) -> tuple[list[str | byte
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[tuple[int, bytes, bool]]:
-    """Frames in an order that RFC 6455 allows: messages, some of them fragmented, and control frames."""
+    """Draw frames in an order that RFC 6455 allows: messages, some in fragments, and control frames."""
     frames: list[tuple[int, bytes, bool]] = []
     payloads = st.one_of(st.binary(max_size=8), st.sampled_from([125, 126, 127, 300]).map(lambda n: b"x" * n))
     controls = st.lists(
@@ -392,7 +392,7 @@ class PropertyTests(FrameTestCase):
 
     @given(conversations(), st.lists(st.integers(0, 10_000), max_size=12), st.binary(min_size=4, max_size=4))
     def test_anyPieces(self, frames: list[tuple[int, bytes, bool]], cuts: list[int], mask: bytes) -> None:
-        """However TCP cuts it, the same is heard and answered, in order."""
+        """The messages and replies are the same however TCP cuts the data."""
         data = b"".join(clientFrame(opcode, payload, fin, mask=mask) for opcode, payload, fin in frames)
         client = self.connect()
         for piece in self.cut(data, cuts):
@@ -429,7 +429,7 @@ class PropertyTests(FrameTestCase):
     @example(b"\x81\xfe\x00", [])
     @example(b"\x82\xff" + b"\x00" * 12, [])
     def test_anythingIsReadOrClosed(self, data: bytes, cuts: list[int]) -> None:
-        """No input raises; and how it is cut makes no difference to what is heard."""
+        """No input raises, and the messages are the same however TCP cuts the data."""
         outcomes = []
         for pieces in ([data], self.cut(data, cuts)):
             client = self.connect()
@@ -483,7 +483,7 @@ class CompressionTests(FrameTestCase):
         self.assertEqual(self.server.heard, ["a"])
 
     def test_otherCompression(self) -> None:
-        """Autobahn knows more of them than browsers do; they are not for us."""
+        """Autobahn knows more compressions than browsers; the server declines them."""
         client = self.connect(
             REQUEST + b"Sec-WebSocket-Extensions: permessage-bzip2\r\n", perMessageDeflate=True
         )
@@ -505,7 +505,7 @@ class CompressionTests(FrameTestCase):
         self.assertEqual(self.inflate(second), b"x" * 5000)
 
     def test_threshold(self) -> None:
-        """Small messages cost more to compress than they gain."""
+        """Messages below ``compressionThreshold`` are sent uncompressed."""
         client = self.connect(self.OFFER, perMessageDeflate=True, compressionThreshold=100)
         self.server.sendText("x" * 99)
         self.server.sendText("x" * 100)
@@ -519,7 +519,7 @@ class CompressionTests(FrameTestCase):
         self.assertEqual(client.frames(), [Frame(TEXT, b"x" * 5000)])
 
     def test_anySize(self) -> None:
-        """Larger than what is accepted, and than any buffer."""
+        """A sent message may be larger than ``maxPayload``, and than any buffer."""
         client = self.connect(self.OFFER, perMessageDeflate=True, maxPayload=10)
         for size in (1024, 65535, 65536, 3_000_000):
             data = bytes(index * index & 255 for index in range(1000)) * (size // 1000 + 1)
@@ -537,7 +537,7 @@ class CompressionTests(FrameTestCase):
         self.assertEqual(self.server.heard, ["é" * 1000, b"plain", b"fragments"])
 
     def test_bomb(self) -> None:
-        """A message counts by what it inflates to."""
+        """The size of a compressed message is the size that it inflates to."""
         client = self.connect(self.OFFER, perMessageDeflate=True, maxPayload=1000)
         client.sendFrame(BINARY, self.deflate(b"x" * 100_000), rsv=4)
         self.assertEqual(self.server.heard, [])
@@ -583,7 +583,7 @@ class ClosingTests(FrameTestCase):
         self.assertEqual(client.frames(), [closeFrame(1001, "bye")])
 
     def test_noAnswer(self) -> None:
-        """A peer need not answer; then it is dropped."""
+        """A peer that ignores a close frame is dropped."""
         client = self.connect(handshakeTimeout=3)
         self.server.startClosing(1000, "")
         self.clock.advance(2.9)
@@ -594,7 +594,7 @@ class ClosingTests(FrameTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_noEndAfterTheAnswer(self) -> None:
-        """Even a connection that is being closed is not waited for without end."""
+        """A connection that does not end after the closing handshake is dropped."""
         client = self.connect(handshakeTimeout=3)
         client.sendFrame(CLOSE, b"\x03\xe8")
         self.assertTrue(client.link.disconnecting)
@@ -628,7 +628,7 @@ class OpeningTests(FrameTestCase):
         return link
 
     def test_accept(self) -> None:
-        """The key of RFC 6455, 1.3, and its answer."""
+        """The response to the key of RFC 6455, 1.3, is the one given there."""
         client = self.connect()
         assert client.response is not None
         self.assertEqual(client.response.headers["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
@@ -656,7 +656,7 @@ class OpeningTests(FrameTestCase):
         self.assertNotIn(b"Sec-WebSocket-Protocol", link.take())
 
     def test_incomplete(self) -> None:
-        """A handshake that does not come to its end in time."""
+        """A handshake that is not complete in time is dropped."""
         link = self.open(REQUEST, handshakeTimeout=3)
         self.clock.advance(2.9)
         self.assertFalse(link.disconnected)
@@ -666,7 +666,7 @@ class OpeningTests(FrameTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_refusals(self) -> None:
-        """Each with the protocol's own form, and nothing of what the client sent in it."""
+        """Each refusal has the form of Engine.IO, and repeats no text from the client."""
         for request in (
             REQUEST.replace(b"Version: 13", b"Version: 8"),
             REQUEST.replace(b"Version: 13", b"Version: x<script>"),
@@ -690,7 +690,7 @@ class OpeningTests(FrameTestCase):
             self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_version(self) -> None:
-        """Section 4.2.2: which versions there are is told to those who ask for another."""
+        """RFC 6455, 4.2.2: a client of another version is told the known ones."""
         link = self.open(REQUEST.replace(b"Version: 13", b"Version: 8") + b"\r\n")
         self.assertIn(b"Sec-WebSocket-Version: 13", link.take())
 
@@ -702,7 +702,7 @@ class OpeningTests(FrameTestCase):
             self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_headWithoutEnd(self) -> None:
-        """What is no handshake is not collected without a limit."""
+        """A head without an end is dropped at ``maxHeaderSize``."""
         link = self.open(b"GET / HTTP/1.1\r\n")
         for _ in range(1000):
             if link.disconnecting:

@@ -1,9 +1,8 @@
 """
-How much is done for a message, in numbers that do not vary: function calls and writes.
+The cost of a message in numbers that do not vary: function calls and writes.
 
-Time is measured in ``benchmarks/``.  These tests notice what makes a message dearer long
-before a benchmark is run again: each bound is what it takes today and a little more.  Who
-adds to the way of a message on purpose raises it, and says why.
+``benchmarks/`` measures time.  These tests notice a dearer message long before the next run of a
+benchmark.  Each bound is a little above today's count; a commit that raises a bound gives the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ ROUNDS = 100
 
 
 def counted(function: Callable[[], object]) -> Counter[str]:
-    """Call a function, and count the calls of functions meanwhile: `call` in Python, `c_call` in C."""
+    """Call a function, and count calls of functions in Python (`call`) and in C (`c_call`)."""
     events: Counter[str] = Counter()
 
     def count(frame: FrameType, event: str, argument: Any) -> None:
@@ -43,7 +42,7 @@ def counted(function: Callable[[], object]) -> Counter[str]:
 
 class HotPathTests(SynchronousTestCase):
     """
-    Without accelerators, which would hide some of it.
+    Counts without accelerators, which would hide calls.
     """
 
     def setUp(self) -> None:
@@ -75,9 +74,9 @@ class HotPathTests(SynchronousTestCase):
         return clientFrame(1, payload, True, 0, b"\0\0\0\0")
 
     def repeat(self, link: Link, data: bytes) -> Counter[str]:
-        """The calls that it takes to receive some data, on the average of many times."""
+        """Count the calls for receiving some data, on average."""
         received = link.protocol.dataReceived
-        received(data)  # what is made once, is made now
+        received(data)  # objects that are made once
         link.writes.clear()
 
         def often() -> None:
@@ -102,7 +101,7 @@ class HotPathTests(SynchronousTestCase):
         self.assertLessEqual(events["c_call"], 195)
 
     def test_delivery(self) -> None:
-        """What one receiver more costs in a broadcast."""
+        """Another receiver of a broadcast costs a few calls."""
         sender = self.connect()
         message = self.frame(b'42["broadcast","' + b"x" * 64 + b'"]')
         alone = self.repeat(sender, message)
@@ -110,6 +109,6 @@ class HotPathTests(SynchronousTestCase):
         together = self.repeat(sender, message)
         self.assertEqual({len(link.writes) for link in others}, {ROUNDS + 1})
         self.assertEqual(len({id(link.writes[-1]) for link in others}), 1, "framed once")
-        # Of these, four calls and two are the test's own connection's.
+        # The test's own connection makes four of these calls, and two of those in C.
         self.assertLessEqual(together["call"] - alone["call"], 50 * 7.5)
         self.assertLessEqual(together["c_call"] - alone["c_call"], 50 * 4.5)

@@ -1,5 +1,5 @@
 """
-The reactor for many small messages: what it does itself, with real descriptors, turn by turn.
+The reactor for many small messages, turn by turn, with real descriptors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ except ImportError:
 
 
 class Selectable:
-    """What a reactor watches: one end of a pair of sockets."""
+    """A descriptor for a reactor: one end of a pair of sockets."""
 
     def __init__(self, log: list[str], name: str, read: Callable[[], object] = lambda: None) -> None:
         self.log = log
@@ -100,7 +100,7 @@ class QuickEPollTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getReaders(), [self.reactor.waker])
 
     def test_failure(self) -> None:
-        """A connection that fails is lost; the others go on."""
+        """A connection whose doRead() raises is lost; others go on."""
 
         def fail() -> None:
             raise ZeroDivisionError
@@ -115,7 +115,7 @@ class QuickEPollTests(SynchronousTestCase):
         self.assertIsInstance(one.lost.value, ZeroDivisionError)
 
     def test_closedByAnother(self) -> None:
-        """What one read has ended gets no event that came with it."""
+        """A connection ended by another's read gets no event of the same turn."""
 
         def end(other: Selectable) -> None:
             self.reactor.removeReader(other)
@@ -130,7 +130,7 @@ class QuickEPollTests(SynchronousTestCase):
         self.assertEqual({line.split()[1] for line in self.log}, {"reads", "is"})
 
     def test_manyAtOnce(self) -> None:
-        """More than are handled in one turn are handled in the next."""
+        """Events beyond the limit of a turn are handled in the next."""
         self.patch(txrealtime.reactor, "_AT_ONCE", 2)
         for number in range(5):
             self.watch(str(number)).peer.send(b"x")

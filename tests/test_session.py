@@ -1,5 +1,5 @@
 """
-A session, by example: order, heartbeat, upgrade, backpressure, and each way to end.
+Examples of a session: order, heartbeat, upgrade, backpressure, and each way to end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.memory import Recorder
 from txrealtime.engineio.handshake import readHandshake
 from txrealtime.engineio.packet import CLOSE, NOOP, PING, Codec, EngineIO4, Packet, PacketType, message
 from txrealtime.engineio.packet3 import EngineIO3
-from txrealtime.engineio.session import CloseReason, ITransport, Session, State
+from txrealtime.engineio.session import CloseReason, ITransport, Pauser, Session, State
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timers
 from txrealtime.testing import FakeTransport
@@ -31,9 +31,9 @@ HANDSHAKE = readHandshake({}, "/engine.io/", "127.0.0.1", False, lambda address:
 
 class FakePolling(FakeTransport):
     """
-    Long polling in memory: a GET makes it writable for one response.
+    Long polling in memory, where a GET makes the transport writable for one response.
 
-    :ivar responses: what each GET was answered with.
+    :ivar responses: the packets of the response to each GET.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ def openSession(
     ended: Any = None,
     codec: Codec | None = None,
 ) -> tuple[Session, Recorder]:
-    """A session on a transport, and its owner."""
+    """Open a session on a transport, and return it with its receiver."""
     ends = ended if ended is not None else []
     timers = Timers(clock, 0.001)
     session = Session(
@@ -84,9 +84,9 @@ def openSession(
 
 class SessionTestCase(SynchronousTestCase):
     """
-    A session that has said hello.
+    A test with an open session.
 
-    :ivar ended: the session, once for each time that it said to have ended.
+    :ivar ended: the sessions reported as ended.
     """
 
     transport: FakeTransport
@@ -115,7 +115,7 @@ class SessionTestCase(SynchronousTestCase):
             self.session.packetReceived(self.transport, packet)
 
     def assertEnded(self, reason: CloseReason, transportReason: CloseReason | None = None) -> None:
-        """It has ended for this reason: its owner knows, the transport is closed, nothing remains."""
+        """Assert that the receiver knows the reason, the transport is closed, and nothing remains."""
         self.assertEqual(self.owner.ends, [reason])
         self.assertEqual(self.session.state, State.CLOSED)
         self.assertEqual(self.ended, [self.session])
@@ -157,7 +157,7 @@ class OpeningTests(SessionTestCase):
         self.assertEqual(hello, message("hello"))
 
     def test_secret(self) -> None:
-        """What is shown of a session does not do to take it over."""
+        """The representation of a session is too little to take the session over."""
         self.openWebSocket()
         self.assertNotIn("secret", repr(self.session))
         self.assertNotIn("secret", self.session.label)
@@ -180,7 +180,7 @@ class SendingTests(SessionTestCase):
         self.assertEqual(self.transport.take(), [])
         self.assertEqual(self.session.buffered, 6)
         self.transport.writable = True
-        self.session.send("d")  # not past those that wait
+        self.session.send("d")  # not before the buffered packets
         self.assertEqual(self.transport.take(), [])
         self.session.transportWritable(self.transport)
         self.assertEqual(self.transport.take(), [message(text) for text in "abcd"])
@@ -194,7 +194,7 @@ class SendingTests(SessionTestCase):
         self.assertEqual(self.session.buffered, 3 + 3)
 
     def test_polling(self) -> None:
-        """A GET brings what waits, or waits for what comes."""
+        """A GET fetches buffered packets, or waits for the next one."""
         self.openPolling()
         self.polling.responses.clear()
         self.session.send("a")
@@ -208,7 +208,7 @@ class SendingTests(SessionTestCase):
         self.assertEqual(self.polling.responses[1:], [[message("c")]])
 
     def test_manyOnPolling(self) -> None:
-        """Some clients take no more than 16 packets at a time; the rest waits for the next GET."""
+        """Some clients accept at most 16 packets in a response; other packets wait for the next GET."""
         self.openPolling()
         self.polling.responses.clear()
         for number in range(20):
@@ -221,7 +221,7 @@ class SendingTests(SessionTestCase):
         self.assertEqual(self.session.buffered, 0)
 
     def test_manyTogetherOnPolling(self) -> None:
-        """So it is when they are sent together, to a GET that waits: an event and 20 attachments."""
+        """The limit also holds for packets sent together, such as an event and 20 attachments."""
         self.openPolling()
         packets = [message("x"), *(message(b"%d" % number) for number in range(20))]
         self.polling.get()
@@ -230,7 +230,7 @@ class SendingTests(SessionTestCase):
         self.assertEqual(self.polling.take(), packets)
 
     def test_unencodable(self) -> None:
-        """A caller's mistake is an error at once, and costs the client nothing."""
+        """A message that cannot be encoded raises at once and does not harm the session."""
         self.openPolling()
         self.polling.get()
         self.assertRaises(ValueError, self.session.send, "\ud800")
@@ -244,13 +244,13 @@ class SendingTests(SessionTestCase):
         self.session.send("b", volatile=True)
         self.session.send("c")
         self.transport.writable = True
-        self.session.send("d", volatile=True)  # others wait, so it cannot leave at once
+        self.session.send("d", volatile=True)  # cannot leave at once, behind buffered packets
         self.session.transportWritable(self.transport)
         self.session.send("e", volatile=True)
         self.assertEqual(self.transport.take(), [message("a"), message("c"), message("e")])
 
     def test_volatileTogether(self) -> None:
-        """A header and its attachments go, or stay, together."""
+        """A header and its attachments are sent or dropped together."""
         self.openPolling()
         self.session.sendPackets([message("header"), message(b"attachment")], volatile=True)
         self.polling.get()
@@ -266,7 +266,7 @@ class SendingTests(SessionTestCase):
         self.assertFalse(self.session.writable)
 
     def test_foreignTransport(self) -> None:
-        """What another transport has to say changes nothing."""
+        """Packets and losses of a foreign transport change nothing."""
         self.openWebSocket()
         self.transport.writable = False
         self.session.send("a")
@@ -300,7 +300,7 @@ class SlowConsumerTests(SessionTestCase):
         self.assertEqual(self.transport.take(), [message("x" * 100)])
 
     def test_withItsAttachments(self) -> None:
-        """A message is what was sent together."""
+        """A message may exceed the limit together with its attachments."""
         self.openWebSocket(maxBuffered=10)
         self.transport.writable = False
         self.session.sendPackets([message("header"), message(b"x" * 100)])
@@ -320,7 +320,7 @@ class SlowConsumerTests(SessionTestCase):
         self.assertEnded(CloseReason.SLOW_CONSUMER)
 
     def test_heartbeatCounts(self) -> None:
-        """A full buffer does not grow by a PING."""
+        """A PING beyond ``maxBuffered`` ends the session, as any packet does."""
         self.openWebSocket(maxBuffered=10)
         self.transport.writable = False
         self.session.send("123456789")
@@ -335,14 +335,14 @@ class ReceivingTests(SessionTestCase):
         self.assertEqual(self.owner.heard, ["a", b"b"])
 
     def test_withoutMeaning(self) -> None:
-        """Packets that only a server sends, and an UPGRADE without a probe."""
+        """Packets that only servers send, and an UPGRADE without a probe, are ignored."""
         self.openWebSocket()
         self.receive(Packet(PacketType.OPEN, "{}"), UPGRADE, NOOP)
         self.assertOpen()
         self.assertEqual(self.transport.take(), [])
 
     def test_receiverFails(self) -> None:
-        """A mistake of the application is logged, and the client stays."""
+        """An exception of the receiver is logged, and the session goes on."""
         self.openWebSocket()
         self.owner.onMessage = lambda data: 1 / 0
         self.receive(message("a"), message("b"))
@@ -363,15 +363,30 @@ class ReceivingTests(SessionTestCase):
         self.session.pause()
         self.assertTrue(self.session.paused)
         self.assertFalse(self.transport.reading)
-        self.receive(message("on its way"))  # had been read before
+        self.receive(message("on its way"))  # read before the pause
         self.assertEqual(self.owner.heard, ["on its way"])
         self.session.resume()
         self.session.resume()
         self.assertFalse(self.session.paused)
         self.assertTrue(self.transport.reading)
 
+    def test_twoPausers(self) -> None:
+        """Reading goes on when every pauser has resumed, in any order."""
+        for first, second in (tuple(Pauser), tuple(Pauser)[::-1]):
+            self.openWebSocket()
+            for pauser in (first, second, first):
+                self.session.pause(pauser)
+            self.session.resume(first)
+            self.assertFalse(self.transport.reading)
+            self.assertTrue(self.session.paused)
+            self.session.resume(first)
+            self.assertFalse(self.transport.reading)
+            self.session.resume(second)
+            self.assertTrue(self.transport.reading)
+            self.assertFalse(self.session.paused)
+
     def test_pauseAfterTheEnd(self) -> None:
-        """The client's answer to a close frame must be read; so reading goes on."""
+        """Reading goes on after the end, since the client's close frame must be read."""
         self.openWebSocket()
         self.session.close()
         self.session.pause()
@@ -418,7 +433,7 @@ class HeartbeatTests(SessionTestCase):
         self.assertEnded(CloseReason.PING_TIMEOUT)
 
     def test_noGET(self) -> None:
-        """A polling client that asks no more is gone too."""
+        """A polling client without another GET times out too."""
         self.openPolling(pingInterval=3, pingTimeout=2)
         self.clock.advance(3)
         self.assertEqual(self.session.buffered, 1)
@@ -426,7 +441,7 @@ class HeartbeatTests(SessionTestCase):
         self.assertEnded(CloseReason.PING_TIMEOUT)
 
     def test_unasked(self) -> None:
-        """A PONG that nobody asked for does not put off the next PING."""
+        """A PONG without a PING does not delay the next PING."""
         self.openWebSocket(pingInterval=3, pingTimeout=2)
         self.clock.advance(2)
         self.receive(PONG)
@@ -443,7 +458,7 @@ class HeartbeatTests(SessionTestCase):
         self.assertEqual(self.transport.take(), [PING, PING])
 
     def test_anotherPacketIsASignOfLife(self) -> None:
-        """A PONG behind a large upload comes late; once nothing comes, the client is gone."""
+        """A large upload may delay the PONG; a client that sends nothing times out."""
         self.openWebSocket(pingInterval=3, pingTimeout=2)
         self.clock.advance(3)
         self.clock.advance(1)
@@ -470,7 +485,7 @@ class HeartbeatTests(SessionTestCase):
         self.assertEqual(self.transport.take(), [PING])
 
     def test_notWhilePaused(self) -> None:
-        """Whom we do not listen to cannot answer; after that, the time starts anew."""
+        """A paused client cannot time out; after the pause, its time starts anew."""
         self.openWebSocket(pingInterval=3, pingTimeout=2)
         self.clock.advance(3)
         self.session.pause()
@@ -499,7 +514,7 @@ class HeartbeatTests(SessionTestCase):
         self.assertEnded(CloseReason.TRANSPORT_ERROR)
 
     def test_acrossAnUpgrade(self) -> None:
-        """A PING that left by polling is answered by WebSocket, or the client is gone."""
+        """A PING sent by polling may be answered by WebSocket, and must be answered."""
         for answers in (True, False):
             self.openPolling(pingInterval=3, pingTimeout=2)
             self.polling.get()
@@ -520,7 +535,7 @@ class HeartbeatTests(SessionTestCase):
 
 
 class ClientHeartbeatTests(SessionTestCase):
-    """Of protocol 3: the client asks."""
+    """The heartbeat of Engine.IO 3, where the client sends PING."""
 
     codec = EngineIO3
 
@@ -549,7 +564,7 @@ class ClientHeartbeatTests(SessionTestCase):
             self.assertEnded(CloseReason.PING_TIMEOUT)
 
     def test_whileAGETWaits(self) -> None:
-        """A GET that waits says nothing: it may be that of a machine asleep."""
+        """A waiting GET is no sign of life: the client's machine may sleep."""
         self.openPolling(pingInterval=3, pingTimeout=2)
         self.polling.get()
         self.clock.advance(5)
@@ -582,7 +597,7 @@ class ClientHeartbeatTests(SessionTestCase):
         self.assertEnded(CloseReason.TRANSPORT_ERROR)
 
     def test_acrossAnUpgrade(self) -> None:
-        """The heartbeat is the session's, not the transport's."""
+        """The heartbeat goes on after an upgrade."""
         for pings in (0, 2):
             self.openPolling(pingInterval=3, pingTimeout=2)
             self.polling.get()
@@ -620,7 +635,7 @@ class UpgradeTests(SessionTestCase):
         self.assertOpen()
 
     def assertNotUpgraded(self) -> None:
-        """The candidate is closed, and polling goes on."""
+        """Assert that the probed WebSocket is closed, and polling goes on."""
         self.assertIs(self.session.transport, self.polling)
         self.assertIsNotNone(self.candidate.closed)
         self.assertIsNone(self.polling.closed)
@@ -646,7 +661,7 @@ class UpgradeTests(SessionTestCase):
         self.assertEqual(self.polling.take(), [])
 
     def test_waitingGETReturns(self) -> None:
-        """The client pauses polling when the probe is answered, and must have its GET back for that."""
+        """The waiting GET returns after the probe, since the client waits for it to pause polling."""
         self.polling.get()
         self.session.upgrade(self.candidate)
         self.assertEqual(self.polling.responses, [])
@@ -654,7 +669,7 @@ class UpgradeTests(SessionTestCase):
         self.assertEqual(self.polling.responses, [[NOOP]])
 
     def test_laterGETReturns(self) -> None:
-        """So it is when the GET comes after the probe."""
+        """A GET that comes after the probe returns too."""
         self.session.upgrade(self.candidate)
         self.probe(PROBE)
         for count in (1, 2):
@@ -669,7 +684,7 @@ class UpgradeTests(SessionTestCase):
         self.assertEqual(self.polling.responses, [[message("a")]])
 
     def test_bufferMovesAlong(self) -> None:
-        """Nothing lost, nothing twice, nothing out of order."""
+        """The upgrade loses, repeats and reorders no packet."""
         self.session.send("1")
         self.session.upgrade(self.candidate)
         self.session.send("2")
@@ -697,16 +712,16 @@ class UpgradeTests(SessionTestCase):
         self.assertEqual(self.candidate.take(), [message("1")])
 
     def test_waitingGETReturnsAtTheUpgrade(self) -> None:
-        """A GET that the upgrade overtakes returns with nothing, which is no CLOSE."""
+        """A GET overtaken by the upgrade returns without packets, and without a CLOSE."""
         self.session.upgrade(self.candidate)
         self.polling.get()
         self.probe(PROBE)
-        self.polling.writable = True  # another, of which the session did not hear
+        self.polling.writable = True  # a GET unknown to the session
         self.probe(UPGRADE)
         self.assertEqual(self.polling.responses, [[NOOP], [NOOP]])
 
     def test_messagesMeanwhile(self) -> None:
-        """POSTs count until the upgrade is complete."""
+        """Messages in POSTs are received until the upgrade is complete."""
         self.session.upgrade(self.candidate)
         self.receive(message("a"))
         self.probe(PROBE)
@@ -762,7 +777,7 @@ class UpgradeTests(SessionTestCase):
             self.assertNotUpgraded()
 
     def test_lateSteps(self) -> None:
-        """A candidate that has failed has no second chance."""
+        """Packets of a WebSocket whose upgrade failed are ignored."""
         self.session.upgrade(self.candidate)
         self.clock.advance(10)
         self.probe(PROBE, UPGRADE, message("x"))
@@ -771,7 +786,7 @@ class UpgradeTests(SessionTestCase):
         self.assertEqual((self.owner.heard, self.candidate.take()), ([], []))
 
     def test_another(self) -> None:
-        """After a failure, another may try."""
+        """After a failure, another WebSocket can be probed."""
         self.session.upgrade(self.candidate)
         self.probe(NOOP)
         self.candidate = FakeTransport()
@@ -780,7 +795,7 @@ class UpgradeTests(SessionTestCase):
         self.assertUpgraded()
 
     def test_second(self) -> None:
-        """Of two at a time the first goes on; the second is closed."""
+        """A second WebSocket is closed while the first is probed."""
         second = FakeTransport()
         self.session.upgrade(self.candidate)
         self.session.upgrade(second)
@@ -811,7 +826,7 @@ class UpgradeTests(SessionTestCase):
         self.assertIsNotNone(self.candidate.closed)
 
     def test_paused(self) -> None:
-        """A session that reads no more goes on so on the new transport."""
+        """A paused session is also paused on the new transport."""
         self.session.upgrade(self.candidate)
         self.probe(PROBE)
         self.session.pause()
@@ -821,7 +836,7 @@ class UpgradeTests(SessionTestCase):
         self.assertTrue(self.candidate.reading)
 
     def test_pollingLost(self) -> None:
-        """The end of the session is the candidate's too."""
+        """The end of the session closes the probed WebSocket."""
         self.session.upgrade(self.candidate)
         self.probe(PROBE)
         self.session.transportLost(self.polling, CloseReason.TRANSPORT_ERROR)
@@ -831,7 +846,7 @@ class UpgradeTests(SessionTestCase):
         self.assertEnded(CloseReason.TRANSPORT_ERROR)
 
     def test_closeMeanwhile(self) -> None:
-        """The upgrade goes on; what was sent, and the end, come by WebSocket."""
+        """A closing session completes the upgrade, and delivers its packets and the end by WebSocket."""
         self.session.upgrade(self.candidate)
         self.probe(PROBE)
         self.session.send("last")
@@ -844,7 +859,7 @@ class UpgradeTests(SessionTestCase):
         self.assertEnded(CloseReason.FORCED_CLOSE)
 
     def test_closeAndFailMeanwhile(self) -> None:
-        """When the upgrade fails, they come by polling."""
+        """If the upgrade fails, a closing session delivers its packets by polling."""
         self.session.upgrade(self.candidate)
         self.probe(PROBE)
         self.session.send("last")
@@ -855,7 +870,7 @@ class UpgradeTests(SessionTestCase):
         self.assertEnded(CloseReason.FORCED_CLOSE)
 
     def test_closeAndFetchMeanwhile(self) -> None:
-        """A GET meanwhile brings what was sent, and no CLOSE: the client is about to leave polling."""
+        """A GET during the upgrade fetches packets but no CLOSE: the client will leave polling."""
         self.session.upgrade(self.candidate)
         self.session.send("last")
         self.session.close()
@@ -898,7 +913,7 @@ class ClosingTests(SessionTestCase):
         self.assertEnded(CloseReason.SHUTTING_DOWN)
 
     def test_byTheReceiver(self) -> None:
-        """From within a message; the rest of what came with it is not delivered."""
+        """A receiver may close the session from messageReceived(), and gets no further message."""
         for end in (Session.close, lambda session: session.abort(CloseReason.FORCED_CLOSE)):
             self.openWebSocket()
             self.owner.onMessage = lambda data, end=end: end(self.session)
@@ -907,7 +922,7 @@ class ClosingTests(SessionTestCase):
             self.assertEnded(CloseReason.FORCED_CLOSE)
 
     def test_withinTheEnd(self) -> None:
-        """The receiver may do anything when told of the end; it is over nevertheless."""
+        """A receiver cannot revive the session from sessionClosed()."""
         self.openWebSocket()
 
         def onEnd(reason: CloseReason) -> None:
@@ -935,7 +950,7 @@ class ClosingTests(SessionTestCase):
         self.assertEnded(CloseReason.FORCED_CLOSE)
 
     def test_laterGET(self) -> None:
-        """What was sent and the end, by the next GET."""
+        """The next GET fetches the buffered packets and the CLOSE."""
         self.openPolling()
         self.session.send("last")
         self.session.close()
@@ -949,7 +964,7 @@ class ClosingTests(SessionTestCase):
         self.assertEqual(self.owner.heard, [])
 
     def test_manyAtTheEnd(self) -> None:
-        """As many GETs as it takes; each brings no more than a client takes."""
+        """A closing session delivers in as many GETs as needed, each within the limit of packets."""
         for count in (15, 16, 17, 40):
             self.openPolling()
             for number in range(count):
@@ -961,7 +976,7 @@ class ClosingTests(SessionTestCase):
             self.assertEnded(CloseReason.FORCED_CLOSE)
 
     def test_shuttingDown(self) -> None:
-        """No CLOSE: after one, some clients do not come back when the server does."""
+        """A server that shuts down sends no CLOSE, after which some clients do not reconnect."""
         self.openPolling()
         self.session.send("last")
         self.session.close(CloseReason.SHUTTING_DOWN)
@@ -970,7 +985,7 @@ class ClosingTests(SessionTestCase):
         self.assertEnded(CloseReason.SHUTTING_DOWN)
 
     def test_closeTimeout(self) -> None:
-        """A client that does not fetch the rest is dropped."""
+        """A client that does not fetch the buffered packets in time is dropped."""
         self.openPolling(closeTimeout=5)
         self.session.send("last")
         self.session.close()
@@ -1021,7 +1036,7 @@ class ClosingTests(SessionTestCase):
         self.assertEnded(CloseReason.FORCED_CLOSE)
 
     def test_closeByTheClient(self) -> None:
-        """A CLOSE packet, also over WebSocket."""
+        """A CLOSE packet ends the session, also over WebSocket."""
         for transport in (FakeTransport(), FakePolling()):
             self.open(transport)
             self.receive(CLOSE, message("too late"))
@@ -1029,7 +1044,7 @@ class ClosingTests(SessionTestCase):
             self.assertEqual(self.owner.heard, [])
 
     def test_closeByThePollingClient(self) -> None:
-        """Its GET returns with nothing."""
+        """The waiting GET of a polling client that closes returns without packets."""
         self.openPolling()
         self.polling.get()
         self.receive(CLOSE)

@@ -1,5 +1,5 @@
 """
-A session, by a machine that does to it anything in any order.
+A state machine that does anything to a session in any order.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from txrealtime.testing import FakeTransport
 
 class SessionMachine(RuleBasedStateMachine):
     """
-    Anything that applications, clients and networks do to a session, in any order.
+    A random sequence of everything that applications, clients and networks do to a session.
 
-    The model is what the session promises: what the client gets is a prefix of what was sent (volatile
-    messages may be missing), in order, nothing twice; the owner is told of the end once, and gets
-    nothing after it; what waits is counted, and bounded; after the end nothing remains.
+    The model holds the promises of a session.  The client receives a prefix of the sent packets, apart
+    from volatile ones, in order, and none twice.  The receiver is told of the end once, and gets nothing
+    afterwards.  Buffered bytes are counted and limited.  After the end nothing remains.
     """
 
     SETTINGS = Settings(
@@ -34,11 +34,11 @@ class SessionMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.ended: list[Session] = []
-        self.sent: list[Packet] = []  # what the client must get, in this order
+        self.sent: list[Packet] = []  # packets for the client, in this order
         self.got: list[Packet] = []
         self.toClient = 0
         self.fromClient = 0
-        self.expected: list[str] = []  # what the owner must have heard
+        self.expected: list[str] = []  # messages for the receiver
         self.candidate: FakeTransport | None = None
         self.probed = False
 
@@ -58,7 +58,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @property
     def hasLived(self) -> bool:
-        """Whether enough has happened to end it: there are many ways to, and then it is over."""
+        """Tell if the session is old enough for the rules that end it, and with it the sequence."""
         return self.toClient > 20
 
     @property
@@ -66,7 +66,7 @@ class SessionMachine(RuleBasedStateMachine):
         return isinstance(self.transport, FakePolling)
 
     def collect(self) -> None:
-        """What the client has got by now, on all its transports."""
+        """Gather the packets that the client has received on all transports."""
         for transport in self.transports:
             for packet in transport.take():
                 if packet.type is PacketType.MESSAGE:
@@ -154,7 +154,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(last=st.booleans())
     def receiveMessage(self, last: bool) -> None:
-        """From the client; what comes by an old transport, or after the end, is not heard."""
+        """Receive a message from the client, unheard on an old transport and after the end."""
         self.fromClient += 1
         text = str(self.fromClient)
         transport = self.transport if last else self.transports[0]
@@ -180,7 +180,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.transports) < 20)
     @rule()
     def knock(self) -> None:
-        """A WebSocket comes for this session, welcome or not."""
+        """Have a WebSocket ask for an upgrade, allowed or not."""
         newcomer = FakeTransport()
         newcomer.session = self.session
         self.transports.append(newcomer)
@@ -193,7 +193,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.candidate is not None)
     @rule(writable=st.booleans())
     def upgradeStep(self, writable: bool) -> None:
-        """The candidate does what it should: a probe, then the upgrade."""
+        """Take the next step of an upgrade: the probe, then the UPGRADE."""
         candidate = self.candidate
         assert candidate is not None
         if not self.probed:
@@ -211,7 +211,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.candidate is not None)
     @rule(packet=st.sampled_from([None, PONG, NOOP, CLOSE, message("x"), message(b"x"), PROBE, UPGRADE]))
     def spoilUpgrade(self, packet: Packet | None) -> None:
-        """The candidate is lost, or sends what it should not."""
+        """Lose the probed WebSocket, or receive a wrong packet from it."""
         candidate = self.candidate
         assert candidate is not None
         if packet is (UPGRADE if self.probed else PROBE):
@@ -256,20 +256,20 @@ class SessionMachine(RuleBasedStateMachine):
             return
         waiting = self.sent[len(self.got) :]
         size = sum(len(packet.wire) for packet in waiting)
-        # Beside the messages, the open packet and a PING may wait.
+        # Besides messages, the buffer may hold the open packet and a PING.
         assert size <= buffered <= size + 200, (size, buffered)
         if self.transport.writable and self.candidate is None:
             assert not waiting and not buffered, "writable, and yet something waits"
 
     @invariant()
     def bufferIsBounded(self) -> None:
-        # One message into an empty buffer always goes.
+        # A single message in an empty buffer has no limit.
         assert self.session.buffered <= max(self.SETTINGS.maxBuffered, 501 + 200)
 
     @invariant()
     def candidateGoesWithTheSession(self) -> None:
         if self.candidate is not None and self.candidate.closed is not None:
-            self.candidate = None  # it took too long, or the session has ended
+            self.candidate = None  # after upgradeTimeout, or the end of the session
         if self.session.state is State.CLOSED:
             assert all(transport.closed is not None for transport in self.transports)
 
@@ -284,13 +284,13 @@ class SessionMachine(RuleBasedStateMachine):
         if self.session.state is State.CLOSED:
             assert calls == 0, self.clock.getDelayedCalls()
         else:
-            # The upgrade's timer and the session's may come to share a call.
+            # The timers of the upgrade and of the session may share a delayed call.
             assert 1 <= calls <= (2 if self.candidate is not None else 1)
 
     def teardown(self) -> None:
         if not hasattr(self, "session"):
             return
-        # All ends well: whoever takes what is sent gets all of it.
+        # A client that reads to the end gets all packets.
         for _ in range(100):
             if self.isOpen and self.session.buffered:
                 self.transport.writable = True

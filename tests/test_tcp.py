@@ -1,5 +1,5 @@
 """
-Writing straight to a socket: in order, all of it, and only where it is a plain socket.
+Writes to the socket itself: in order, complete, and only for plain sockets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from txrealtime.engineio.tcp import peerAddress, writeNow
 
 class Socket:
     """
-    A socket that takes so much, or fails.
+    A socket that accepts some bytes, or fails.
     """
 
     def __init__(self, *takes: int | OSError) -> None:
@@ -32,9 +32,9 @@ class Socket:
 
 def connection(socket: Socket | None, waiting: bytes = b"") -> Any:
     """
-    A TCP connection as the reactor makes it, without a reactor.
+    Make a TCP connection without a reactor.
 
-    What its own `write` is given is kept in `written`.
+    The data given to its `write` is kept in `written`.
     """
     transport = Server.__new__(Server)
     transport.dataBuffer = waiting
@@ -72,19 +72,19 @@ class WriteNowTests(SynchronousTestCase):
         self.assertEqual(transport.written, [b"frame"])
 
     def test_broken(self) -> None:
-        """The transport finds out by itself, and tells its protocol."""
+        """The transport's own write() finds the failure and tells the protocol."""
         transport = connection(Socket(BrokenPipeError()))
         writeNow(transport, b"frame")
         self.assertEqual(transport.written, [b"frame"])
 
     def test_lost(self) -> None:
-        """A transport that has lost its connection has no socket any more."""
+        """A transport that has lost its connection has no socket."""
         transport = connection(None)
         writeNow(transport, b"frame")
         self.assertEqual(transport.written, [b"frame"])
 
     def test_noPlainSocket(self) -> None:
-        """TLS, and whatever else wraps a socket, writes in its own way."""
+        """Transports that wrap a socket, as for TLS, write by their own method."""
         transport = StringTransport()
         writeNow(transport, b"frame")
         self.assertEqual(transport.value(), b"frame")

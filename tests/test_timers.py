@@ -1,5 +1,5 @@
 """
-Timers that fire together: near their time, once, and never after they were cancelled.
+Timers that fire together: near their time, once, and never after they are cancelled.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TimersTests(SynchronousTestCase):
         self.assertEqual(self.fired, [])
 
     def test_startedByItsNeighbour(self) -> None:
-        """In a call of its own, though it is in the same tick."""
+        """A timer started by another of the same tick has a delayed call of its own."""
         self.timers.callLater(1, lambda: self.later(TICK / 4, "next"))
         self.clock.advance(1)
         self.assertEqual(self.fired, [])

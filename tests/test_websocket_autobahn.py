@@ -1,5 +1,5 @@
 """
-WebSocket by Autobahn: a request taken over from twisted.web, TLS, and the masks.
+Autobahn's part of WebSockets: requests taken over from twisted.web, TLS, and masks.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TakeOverTests(WireTestCase):
         self.assertEqual(len(client.messages()), 1)
 
     def test_afterOtherRequests(self) -> None:
-        """On a connection that has served others before."""
+        """A connection that has served other requests becomes a WebSocket."""
         self.root.putChild(b"hello", Data(b"hello", "text/plain"))
         link = Link().connect(self.site)
         link.deliver(self.requestBytes("GET", "/hello"))
@@ -59,7 +59,7 @@ class TakeOverTests(WireTestCase):
         self.assertEqual(len(client.messages()), 1)
 
     def test_hastyClient(self) -> None:
-        """Frames that came with the request."""
+        """Frames that came with the request are read."""
         hasty = clientFrame(TEXT, b"4a") + clientFrame(TEXT, b"4b")
         client = WebSocket(Link().connect(self.site), self.REQUEST + hasty)
         self.assertEqual(len(client.messages()), 1)
@@ -90,14 +90,14 @@ class TakeOverTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_notLogged(self) -> None:
-        """A site logs a request at its end, which never comes; the connection is none of its business."""
+        """The site does not log the request, which for it never ends."""
         client = self.openWebSocket()
         client.link.lose()
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertNothingLeft()
 
     def test_offersThatDoNotSuit(self) -> None:
-        """Extensions are declined, one by one; the WebSocket opens all the same (RFC 7692, 5 and 7.1)."""
+        """Unsuitable offers are declined, and the WebSocket opens nevertheless (RFC 7692, 5 and 7.1)."""
         declined = (
             "permessage-deflate; client_max_window_bits=8",
             "permessage-deflate; server_max_window_bits=8",
@@ -120,7 +120,7 @@ class TakeOverTests(WireTestCase):
                 self.assertEqual(taken.startswith("permessage-deflate"), deflate, offer)
 
     def test_refused(self) -> None:
-        """With the protocol's error as the body, and the connection ends."""
+        """A refusal has an Engine.IO error as its body, and ends the connection."""
         client = self.webSocket(EIO="3")
         assert client.response is not None
         self.assertEqual(client.response.error[:2], (400, 5))
@@ -142,11 +142,11 @@ class TakeOverTests(WireTestCase):
         self.assertEqual(self.owners, [])
 
     def test_otherUpgrade(self) -> None:
-        """A client may offer another protocol, and be served without."""
+        """A client that offers another protocol is served by HTTP."""
         self.openPolling(headers={"Upgrade": "h2c"})
 
     def test_HTTP2(self) -> None:
-        """There is no connection to take over in HTTP/2: 426, with the protocol to use."""
+        """A request over HTTP/2, without a connection to take over, gets 426 and the protocol to use."""
         for channel in (type("H2Stream", (), {"transport": None}), type("H2Stream", (), {"transport": 1})):
             request = DummyRequest([b""])
             request.requestHeaders.addRawHeader(b"upgrade", b"websocket")
@@ -163,7 +163,7 @@ class ShortWayTakeOverTests(TakeOverTests):
 
 
 class UnmaskTests(SynchronousTestCase):
-    """RFC 6455, 5.3: the same bytes whoever does the work."""
+    """Every implementation removes masks in the same way (RFC 6455, 5.3)."""
 
     @staticmethod
     def plainly(payload: bytes, mask: bytes) -> bytes:
@@ -184,14 +184,14 @@ class UnmaskTests(SynchronousTestCase):
 
 
 def certificate() -> CertificateOptions:
-    """A server's TLS, with a certificate of its own signing."""
+    """Make a server's TLS options with a self-signed certificate."""
     key = KeyPair.generate(size=2048)
     own = key.selfSignedCert(1, CN="example.org")
     return CertificateOptions(privateKey=own.privateKey.original, certificate=own.original)
 
 
 class Peer(Protocol):
-    """A client above TLS: keeps what comes."""
+    """A client above TLS that records received data."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -247,7 +247,7 @@ class TLSTests(WireTestCase):
         self.assertTrue(peer.received.endswith(b"4" + b"answer" * 10_000))
 
     def test_close(self) -> None:
-        """The connection ends with the closing handshake, and not with the deadline after it."""
+        """The connection ends with the closing handshake, before the deadline."""
         peer, pump = self.open()
         self.session.close()
         pump.flush()

@@ -1,5 +1,5 @@
 """
-A session's WebSocket: packets, one frame for many clients, backpressure, and the end with its code.
+The WebSocket transport: packets, one frame for many clients, backpressure, and close codes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class MessageTests(WireTestCase):
         self.assertEqual(client.messages(), ["4héllo", b"\x00\xff", "4"])
 
     def test_largerThanWhatIsAccepted(self) -> None:
-        """``maxPayload`` is for what comes in; out goes any size, compressed or not."""
+        """``maxPayload`` limits received messages; sent ones have any size, compressed or not."""
         for deflate in (False, True):
             self.makeEngine(maxPayload=100, perMessageDeflate=deflate)
             client = self.openWebSocket(headers=DEFLATE)
@@ -62,7 +62,7 @@ class MessageTests(WireTestCase):
                     self.assertEqual(len(sent.payload), size)
 
     def test_framedOnce(self) -> None:
-        """A broadcast is one object, written to each client as it is."""
+        """A broadcast is one object, written to each client unchanged."""
         clients = [self.openWebSocket() for _ in range(3)]
         packets = [message("x" * 100), message(b"attachment")]
         for client in clients:
@@ -101,7 +101,7 @@ class MessageTests(WireTestCase):
         self.assertEqual(self.owner.ends, [CloseReason.PING_TIMEOUT])
 
     def test_pongIsNoHeartbeat(self) -> None:
-        """A WebSocket's own PONG says nothing about the client above it."""
+        """A PONG frame of the WebSocket is no PONG packet of the client."""
         client = self.openWebSocket()
         self.clock.advance(25)
         client.sendFrame(PONG)
@@ -120,7 +120,7 @@ class MessageTests(WireTestCase):
 
 class SubprotocolTests(WireTestCase):
     def test_theFirst(self) -> None:
-        """A browser that offers some goes on only when one of them is chosen (RFC 6455, 4.1)."""
+        """The first subprotocol is accepted: a browser fails without one of its offers (RFC 6455, 4.1)."""
         client = self.openWebSocket(headers={"Sec-WebSocket-Protocol": "v2.example, v1.example"})
         self.assertEqual(client.response.headers["sec-websocket-protocol"], "v2.example")
         client.send("4hello")
@@ -131,7 +131,7 @@ class SubprotocolTests(WireTestCase):
         self.assertNotIn("sec-websocket-protocol", client.response.headers)
 
     def test_twiceTheSame(self) -> None:
-        """Twice the same is against RFC 6455, 4.1."""
+        """RFC 6455, 4.1, forbids offering a subprotocol twice."""
         client = self.webSocket(headers={"Sec-WebSocket-Protocol": "a, a"})
         self.assertEqual(client.response.error[:2], (400, 3))
         self.assertEqual(self.owners, [])
@@ -144,7 +144,7 @@ class BackpressureTests(WireTestCase):
         self.assertTrue(client.link.streaming)
 
     def test_full(self) -> None:
-        """While TCP takes no more, messages wait where they are counted."""
+        """While TCP pushes back, messages wait in the session's buffer."""
         client = self.openWebSocket()
         client.link.fill()
         self.assertFalse(self.session.writable)
@@ -170,7 +170,7 @@ class BackpressureTests(WireTestCase):
         self.assertEqual(client.messages(), ["4b"])
 
     def test_slowConsumer(self) -> None:
-        """Aborted: nothing goes out, so a close frame would not either."""
+        """A slow client is aborted, since a close frame could not leave either."""
         self.makeEngine(maxBuffered=10)
         client = self.openWebSocket()
         client.link.fill()
@@ -183,7 +183,7 @@ class BackpressureTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_closeWhileFull(self) -> None:
-        """What was sent goes first, then the close frame."""
+        """The close frame leaves behind buffered messages."""
         client = self.openWebSocket()
         client.link.fill()
         self.session.send("last")
@@ -193,7 +193,7 @@ class BackpressureTests(WireTestCase):
         self.assertEqual(client.frames(), [Frame(TEXT, b"4last"), closeFrame(1000, "forced close")])
 
     def test_messagesWhileClosing(self) -> None:
-        """The owner was told of the end; nothing comes after that."""
+        """The receiver, told of the end, gets no message afterwards."""
         client = self.openWebSocket()
         client.link.fill()
         self.session.send("last")
@@ -214,7 +214,7 @@ class BackpressureTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_afterTheEnd(self) -> None:
-        """TCP may have room again when there is nothing to send any more."""
+        """Room in TCP's buffer after the end does no harm."""
         client = self.openWebSocket()
         transport = client.link.producer
         self.session.close()
@@ -233,7 +233,7 @@ class BackpressureTests(WireTestCase):
         self.assertEqual(self.owner.heard, ["a"])
 
     def test_closeWhilePaused(self) -> None:
-        """The client's answer must be read."""
+        """A close resumes reading, since the client's close frame must be read."""
         client = self.openWebSocket()
         self.session.pause()
         self.session.close()
@@ -244,7 +244,7 @@ class BackpressureTests(WireTestCase):
 
 class ClosingTests(WireTestCase):
     def test_codes(self) -> None:
-        """RFC 6455, 7.4.1; the reason in words, for who looks at it."""
+        """The close frame has a code of RFC 6455, 7.4.1, and the reason in words."""
         for reason, code in (
             (CloseReason.FORCED_CLOSE, 1000),
             (CloseReason.SERVER_DISCONNECT, 1000),
@@ -291,7 +291,7 @@ class ClosingTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_byTheClientAsAPacket(self) -> None:
-        """Node ignores it, since its clients close the WebSocket; others send it."""
+        """A CLOSE packet ends the session; some clients send it, where Node's close the WebSocket."""
         client = self.openWebSocket()
         client.send("1")
         self.assertEqual(client.frames(), [closeFrame(1000, "transport close")])
@@ -327,7 +327,7 @@ class ClosingTests(WireTestCase):
         self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
 
     def test_tooLarge(self) -> None:
-        """1009, whatever way it comes, and the session ends."""
+        """A message that is too large, in any form, closes with 1009 and ends the session."""
         for deflate in (False, True):
             for fragmented in (False, True):
                 self.makeEngine(maxPayload=1000, perMessageDeflate=deflate)
@@ -402,7 +402,7 @@ class UpgradeTests(WireTestCase):
         self.assertEqual(self.get(sid).payload, [b"6"])
 
     def test_messageWithTheUpgrade(self) -> None:
-        """What comes in the same read as the last step is the session's already."""
+        """A message in the same read as the UPGRADE packet reaches the session."""
         sid = self.openPolling()
         client = self.webSocket(sid)
         client.send("2probe")
@@ -480,7 +480,7 @@ class UpgradeTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_full(self) -> None:
-        """A WebSocket that takes nothing yet; the messages wait for it."""
+        """Messages wait for a WebSocket that is full after the upgrade."""
         sid = self.openPolling()
         client = self.webSocket(sid)
         client.send("2probe")
@@ -505,7 +505,7 @@ class ShortWayUpgradeTests(UpgradeTests):
 
 
 class CompressedMessageTests(UpgradeTests):
-    """Where Autobahn reads all the time."""
+    """Messages of a WebSocket with compression, where Autobahn reads all frames."""
 
     def webSocket(self, *args: Any, **options: Any) -> WebSocket:
         return super().webSocket(*args, headers=DEFLATE, **options)

@@ -1,8 +1,8 @@
 """
-Heartbeats: which side asks for signs of life, and what follows from an answer.
+The heartbeats of both versions of the protocol (Engine.IO, "Heartbeat").
 
-What is known of a session's heartbeat is in the session; here is what differs between the
-versions of the protocol ("Heartbeat").
+The state of a heartbeat belongs to the session.  These classes hold the rules, which differ in the
+side that sends PING.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ __all__ = ["ClientAsks", "Heartbeat", "ServerAsks"]
 
 
 class Heartbeat(Protocol):
-    """Who asks for signs of life."""
+    """The rules of one version's heartbeat."""
 
     @staticmethod
     def start(session: Session) -> None:
-        """The session has begun."""
+        """Called when a session has begun."""
 
     @staticmethod
     def received(session: Session, packet: Packet) -> None:
-        """A PING or PONG has come."""
+        """Called when a PING or PONG has come."""
 
 
 class ServerAsks:
-    """Protocol 4: the server sends PING every ``pingInterval``, the client answers within ``pingTimeout``."""
+    """Engine.IO 4: the server sends PING every ``pingInterval``, the client PONG within ``pingTimeout``."""
 
     @staticmethod
     def start(session: Session) -> None:
@@ -40,22 +40,22 @@ class ServerAsks:
     @staticmethod
     def _ask(session: Session) -> None:
         session.awaitsPong = True
-        # If this timer is late, the next is not late on top of it.
+        # A late timer does not make the client's deadline later.
         session.signOfLifeWithin(max(0.0, session.settings.pingTimeout - session.lateness))
         session.sendPackets([PING])
 
     @staticmethod
     def received(session: Session, packet: Packet) -> None:
         if packet.type is PacketType.PING:
-            why = "a PING from a client of protocol 4"
+            why = "a PING from a client of Engine.IO 4, which only answers PINGs"
             session.transportLost(session.transport, CloseReason.TRANSPORT_ERROR, why)
-        elif session.awaitsPong:  # one that nobody asked for changes nothing
+        elif session.awaitsPong:  # any other PONG changes nothing
             session.awaitsPong = False
             ServerAsks.start(session)
 
 
 class ClientAsks:
-    """Protocol 3: the client sends PING every ``pingInterval``, the server answers with the same data."""
+    """Engine.IO 3: the client sends PING every ``pingInterval``, the server PONG with the same data."""
 
     @staticmethod
     def start(session: Session) -> None:
@@ -65,7 +65,7 @@ class ClientAsks:
     @staticmethod
     def received(session: Session, packet: Packet) -> None:
         if packet.type is PacketType.PONG:
-            why = "a PONG from a client of protocol 3"
+            why = "a PONG from a client of Engine.IO 3, which only sends PINGs"
             session.transportLost(session.transport, CloseReason.TRANSPORT_ERROR, why)
         else:
             ClientAsks.start(session)

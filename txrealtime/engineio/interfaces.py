@@ -1,21 +1,31 @@
 """
-What a session has to do with: what carries it, and what owns it.
+The two neighbours of a session: the transport below it and the receiver above it.
+
+To write a transport, implement :class:`ITransport` and call the session's ``packetReceived``,
+``transportWritable`` and ``transportLost`` from it.  The session calls
+:meth:`ITransport.send` only while the transport is writable, and :meth:`ITransport.close` in any case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
+from enum import IntFlag, StrEnum
 
 from zope.interface import Attribute, Interface, implementer
 
 from txrealtime.engineio.packet import Packet
 
-__all__ = ["CloseReason", "IReceiver", "ITransport", "Nobody"]
+__all__ = ["CloseReason", "IReceiver", "ITransport", "Nobody", "Pauser"]
 
 
 class CloseReason(StrEnum):
-    """Why a session, or a socket on it, ended: the words that Socket.IO users know."""
+    """
+    The reason of the end of a session, or of a socket on it, in the words of Node's Socket.IO.
+
+    ``CLIENT_DISCONNECT`` and ``SERVER_DISCONNECT`` only end sockets, which this package does not know.  They
+    stand here because a socket also ends with its session, for any of the other reasons: one enumeration
+    serves handlers for both.
+    """
 
     TRANSPORT_CLOSE = "transport close"
     TRANSPORT_ERROR = "transport error"
@@ -29,19 +39,26 @@ class CloseReason(StrEnum):
     SLOW_CONSUMER = "slow consumer"
 
 
+class Pauser(IntFlag):
+    """The parties that may pause the reading of a session."""
+
+    RECEIVER = 1
+    THROTTLE = 2
+
+
 class IReceiver(Interface):
-    """What owns a session and receives its messages.  Its methods must not raise."""
+    """The owner of a session, which receives its messages.  The methods must not raise."""
 
     def messageReceived(data: str | bytes) -> None:
-        """A message came.  Never called after :meth:`sessionClosed`."""
+        """Called when a message has come, but never after :meth:`sessionClosed`."""
 
     def sessionClosed(reason: CloseReason) -> None:
-        """The session has ended.  Called once."""
+        """Called once, when the session ends."""
 
 
 @implementer(IReceiver)
 class Nobody:
-    """The receiver of a session that has none yet."""
+    """A receiver that ignores everything, for a session without an owner."""
 
     def messageReceived(self, data: str | bytes) -> None:
         pass
@@ -51,26 +68,27 @@ class Nobody:
 
 
 class ITransport(Interface):
-    """What carries a session's packets: a polling client's requests, or a WebSocket."""
+    """The carrier of a session's packets: a polling client's requests, or a WebSocket."""
 
-    name: str = Attribute("``polling`` or ``websocket``, as on the wire.")
-    writable: bool = Attribute("Whether :meth:`send` may be called now.")
-    batch: int = Attribute("How many packets one :meth:`send` may carry.")
+    name: str = Attribute("``polling`` or ``websocket``, as in the query ``transport``.")
+    writable: bool = Attribute("``True`` if :meth:`send` may be called now.")
+    batch: int = Attribute("The most packets that one :meth:`send` may carry.")
 
     def send(packets: Sequence[Packet]) -> None:
-        """Send packets, now.  Only while :attr:`writable`."""
+        """Send packets at once.  Only called while :attr:`writable`."""
 
     def farewell(reason: CloseReason) -> Sequence[Packet]:
-        """What tells the client of the session's end, to be sent with the last packets."""
+        """Return the packets that tell the client of the end, to be sent behind all others."""
 
     def close(reason: CloseReason) -> None:
         """
-        End the transport once what was sent has gone out; at once when the reason is
-        :attr:`CloseReason.SLOW_CONSUMER`, since then nothing goes out.
+        Close the transport once all sent packets have left.
+
+        A reason of :attr:`CloseReason.SLOW_CONSUMER` aborts it, since no packet leaves any more.
         """
 
     def pauseReading() -> None:
-        """Read nothing more from the client until :meth:`resumeReading`."""
+        """Stop reading from the client until :meth:`resumeReading`."""
 
     def resumeReading() -> None:
-        """Read on."""
+        """Read again from the client."""

@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections import Counter
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Final
 
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from txrealtime.engineio.interfaces import CloseReason, IReceiver
+from txrealtime.engineio.interfaces import CloseReason, IReceiver, Pauser
 from txrealtime.engineio.session import Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timer, Timers
@@ -20,9 +19,6 @@ from txrealtime.engineio.timers import Timer, Timers
 __all__ = ["Tally", "Throttle", "networkOf"]
 
 _log = Logger()
-
-_THROTTLED: Final = 2
-"Who pauses a session: the throttle.  Its owner is 1."
 
 
 @lru_cache(maxsize=1024)
@@ -135,7 +131,7 @@ class Throttle:
         wait = max(bucket.take(taken, now) for bucket, taken in zip(self._buckets, (1, size), strict=True))
         if wait > 0:
             if self._timer is None:
-                self._session.pause(_THROTTLED)
+                self._session.pause(Pauser.THROTTLE)
             else:
                 self._timer.cancel()
             self._timer = self._timers.callLater(wait, self._readOn)
@@ -143,7 +139,7 @@ class Throttle:
 
     def _readOn(self) -> None:
         self._timer = None
-        self._session.resume(_THROTTLED)
+        self._session.resume(Pauser.THROTTLE)
 
     def sessionClosed(self, reason: CloseReason) -> None:
         if self._timer is not None:

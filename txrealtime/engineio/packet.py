@@ -1,10 +1,10 @@
 """
 Engine.IO packets and their wire forms.
 
-A :class:`Packet` is what a :class:`~txrealtime.engineio.session.Session` handles;
-a :class:`Codec` turns it into bytes and back for one version of the protocol.
+A :class:`~txrealtime.engineio.session.Session` handles each :class:`Packet`, and a
+:class:`Codec` turns packets into bytes and back for one version of the protocol.
 The version belongs to the session, so a server can speak several at once.
-Only bytes and packets are known here: no HTTP, no WebSocket frames, no time.
+This module has no part in HTTP, WebSocket frames or time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["CLOSE", "NOOP", "PING", "Codec", "EngineIO4", "Packet", "PacketType"
 
 
 class PacketType(IntEnum):
-    """The packet types of the Engine.IO protocol ("Protocol", "Packet types")."""
+    """The packet types of Engine.IO ("Protocol", "Packet types")."""
 
     OPEN = 0
     CLOSE = 1
@@ -39,14 +39,14 @@ _BY_DIGIT: Final = dict(zip(_DIGITS, PacketType, strict=True))
 @final
 class Packet:
     """
-    One Engine.IO packet.  Treat it as immutable.
+    An Engine.IO packet.  Treat it as immutable.
 
-    It remembers its wire form once that was asked for, so what goes to a
-    thousand clients is encoded and framed once.
+    A packet keeps its wire form after the first use, so a packet for a thousand
+    clients is encoded and framed once.
 
     :ivar type: the packet's type.
     :ivar data: text, or bytes for a binary message.
-    :ivar frame: a place for the WebSocket transport to keep the finished frame.
+    :ivar frame: the finished WebSocket frame, kept here by the WebSocket transport.
     """
 
     __slots__ = ("_wire", "data", "frame", "type")
@@ -59,12 +59,12 @@ class Packet:
 
     @property
     def isBinary(self) -> bool:
-        """Whether this is a binary message."""
+        """``True`` for a binary message."""
         return self.data.__class__ is bytes
 
     @property
     def wire(self) -> bytes:
-        """A text packet's type digit and text in UTF-8; a binary message's plain bytes."""
+        """The type digit and the text in UTF-8, or the plain bytes of a binary message."""
         wire = self._wire
         if wire is None:
             data = self.data
@@ -88,7 +88,7 @@ NOOP: Final = Packet(PacketType.NOOP)
 
 
 def message(data: str | bytes) -> Packet:
-    """A message packet, text or binary."""
+    """Make a message packet, text or binary."""
     return Packet(PacketType.MESSAGE, data)
 
 
@@ -96,10 +96,10 @@ def openPacket(
     sid: str, upgrades: Sequence[str], pingInterval: float, pingTimeout: float, maxPayload: int
 ) -> Packet:
     """
-    The packet that opens a session ("Protocol", "Handshake").
+    Make the packet that opens a session (Engine.IO, "Protocol", "Handshake").
 
-    :param pingInterval: seconds; the wire has whole milliseconds.
-    :param pingTimeout: seconds, likewise.
+    :param pingInterval: seconds, rounded to milliseconds.
+    :param pingTimeout: seconds, rounded to milliseconds.
     :param maxPayload: bytes.
     """
     data = {
@@ -116,56 +116,56 @@ class Codec(Protocol):
     """
     The wire forms of one version of the protocol.
 
-    Decoding anything whatever gives packets or raises
-    :exc:`~txrealtime.errors.PacketError`, and nothing else.
+    For any input, decoding returns packets or raises :exc:`~txrealtime.errors.PacketError`.
     """
 
     @property
     def version(self) -> int:
-        """The number that clients send as ``EIO``."""
+        """The version, as in the query ``EIO``."""
 
     @property
     def clientPings(self) -> bool:
-        """Whether it is the client who sends PING, and the server who answers."""
+        """``True`` if the client sends PING and the server PONG."""
 
     @property
     def takesOctets(self) -> bool:
-        """Whether HTTP bodies may be binary, in either direction."""
+        """``True`` if HTTP bodies may be binary, in either direction."""
 
     @property
     def sharesFrames(self) -> bool:
-        """Whether a WebSocket carries :attr:`Packet.wire` as it is, so one frame does for all clients."""
+        """``True`` if a WebSocket carries :attr:`Packet.wire` unchanged, so that clients share a frame."""
 
     def encodePayload(self, packets: Sequence[Packet]) -> bytes:
-        """The body of an HTTP response that carries these packets."""
+        """Encode packets as the body of an HTTP response."""
 
     def isOctets(self, body: bytes) -> bool:
-        """Whether a body that :meth:`encodePayload` has made is binary; only where bodies may be."""
+        """Tell if a body made by :meth:`encodePayload` is binary."""
 
     def decodePayload(self, body: bytes, octets: bool = False) -> list[Packet]:
         """
-        The packets in the body of an HTTP request.
+        Decode the packets in the body of an HTTP request.
 
-        :param octets: whether the client says that the body is binary.
+        :param octets: ``True`` if the request declares a binary body.
+        :raises PacketError: if the body is malformed.
         """
 
     def encodeMessage(self, packet: Packet, base64: bool = False) -> tuple[bytes, bool]:
         """
-        A packet as a WebSocket's message.
+        Encode a packet as a WebSocket message.
 
-        :param base64: whether the client takes text messages only.
-        :return: the payload, and whether it is binary.
+        :param base64: ``True`` for a client that takes text messages only.
+        :return: the payload, and ``True`` for a binary message.
         """
 
     def decodeText(self, text: str) -> Packet:
-        """The packet in a WebSocket's text message."""
+        """Decode the packet in a WebSocket's text message."""
 
     def decodeBytes(self, data: bytes) -> Packet:
-        """The packet in a WebSocket's binary message."""
+        """Decode the packet in a WebSocket's binary message."""
 
 
 class EngineIO4:
-    """Engine.IO protocol 4: spoken by Socket.IO clients 3 and 4."""
+    """Engine.IO 4, the protocol of Socket.IO clients 3 and 4."""
 
     version: Final = 4
     clientPings: Final = False
@@ -174,7 +174,7 @@ class EngineIO4:
 
     @staticmethod
     def encodePayload(packets: Sequence[Packet]) -> bytes:
-        # HTTP long polling carries binary in base64 ("Packet encoding", "HTTP long-polling").
+        # Engine.IO, "Packet encoding", "HTTP long-polling": binary payloads are in base64.
         return b"\x1e".join(
             [b"b" + b64encode(packet.wire) if packet.isBinary else packet.wire for packet in packets]
         )
@@ -189,7 +189,7 @@ class EngineIO4:
             text = body.decode()
         except UnicodeDecodeError as error:
             raise PacketError(f"a body that is not UTF-8 at byte {error.start}") from None
-        # An empty body or a trailing separator holds an empty packet, which is none.
+        # An empty body or a trailing separator holds an empty packet, which decodeText() refuses.
         return [cls.decodeText(part) for part in text.split("\x1e")]
 
     @staticmethod

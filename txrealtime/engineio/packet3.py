@@ -1,20 +1,20 @@
 """
-Engine.IO protocol 3 on the wire: Socket.IO clients 1 and 2.
+The wire form of Engine.IO 3, the protocol of Socket.IO clients 1 and 2.
 
-Over long polling a body is text or binary ("Encoding", "Payload").  Text counts its
-packets in UTF-16 code units; binary has bytes for both kinds::
+A body of long polling is text or binary (Engine.IO 3, "Encoding", "Payload").  A text body gives the
+length of each packet in UTF-16 code units, a binary body in bytes::
 
     6:4hello10:b4AQIDBA==
     00 06 ff "4hello"  01 05 ff 04 01 02 03 04
 
-A client that cannot read binary bodies says ``b64=1`` when it opens its session, and
-never again.
+A client that cannot read binary bodies sends ``b64=1`` when it opens its session, but
+not in later requests.
 
-Clients 1 encode the text of a packet as UTF-8 before HTTP does, and expect the same of
-the server: ``€`` comes as ``4:4`` and three characters below U+0100.  Clients 2 do not,
-and neither says which it is, but for the oldest, by the form of their ``t``.  Where the
-two agree, in ASCII and in binary bodies, there is nothing to know; :class:`EngineIO3`
-keeps to that until a client has shown what it is.
+Clients 1 encode the text of a packet as UTF-8 twice, once before HTTP does, and expect the same from
+the server: ``€`` comes as ``4:4`` and three characters below U+0100.  Clients 2 encode text once.
+Only the oldest clients reveal their version, by the form of their query ``t``.  Both versions agree on
+ASCII text and on binary bodies, and :class:`EngineIO3` sends nothing else until text from the client
+has shown the version.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["EngineIO3"]
 _MESSAGE: Final = b"\x04"
 _END: Final = 0xFF
 
-# What maxPayload may be in digits, and more.
+# The most digits of a length, more than maxPayload may have.
 _MAX_DIGITS: Final = 10
 
 _TO_DIGITS: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
@@ -43,12 +43,12 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 class EngineIO3:
     """
-    Engine.IO protocol 3, for one session.
+    Engine.IO 3 for one session.
 
-    :param base64: whether its client takes no binary bodies.
-    :param oldest: whether it is a client before 1.4, which takes no others unless it asks for base64.
-    :ivar escape: gives a message's text in ASCII, where its format has a way to; used for
-        clients that may read other text in one of two ways.
+    :param base64: ``True`` for a client that takes no binary bodies.
+    :param oldest: ``True`` for a client before 1.4, which takes only binary bodies unless it asks for base64.
+    :ivar escape: rewrites a message's text in ASCII where its format allows; applied while the
+        client's version is unknown, and for clients 1.
     """
 
     __slots__ = ("_doubles", "_octetsOnly", "base64", "escape")
@@ -62,7 +62,7 @@ class EngineIO3:
         self.base64 = base64
         self._octetsOnly = oldest and not base64
         self.escape: Callable[[str], str] = str
-        # Whether the client encodes text twice; None as long as that is not known.
+        # True for a client that encodes text twice, None while unknown.
         self._doubles: bool | None = True if oldest else None
 
     # -- HTTP bodies -------------------------------------------------------------
@@ -74,7 +74,7 @@ class EngineIO3:
         return "".join([f"{_units(text)}:{text}" for text in texts]).encode()
 
     def _wantsOctets(self, packet: Packet) -> bool:
-        """Whether a packet is safe in a binary body only."""
+        """Tell if a packet needs a binary body."""
         data = packet.data
         return isinstance(data, bytes) or (self._doubles is not False and not data.isascii())
 
@@ -106,18 +106,18 @@ class EngineIO3:
         return [self.decodeText(text) for text in texts]
 
     def _undoubled(self, texts: list[str]) -> list[str]:
-        """Texts that are not ASCII, as the client meant them."""
+        """Undo the client's second encoding, if any, of texts that are not ASCII."""
         if self._doubles is not False:
             try:
-                # Half a surrogate pair, which JavaScript's strings may hold, clients 1 encode too.
-                # UTF-8 has no way to send it back, so it becomes what browsers make of it.
+                # Clients 1 also encode lone surrogates, which JavaScript's strings may hold.  UTF-8
+                # cannot carry them back, so they become U+FFFD, as in browsers.
                 texts = [text.encode("latin-1").decode("utf-8", "surrogatepass") for text in texts]
                 texts = [_SURROGATE.sub("\ufffd", text) for text in texts]
             except UnicodeError:
-                # Nobody has encoded these twice.
+                # The texts were not encoded twice.
                 self._doubles = False
             else:
-                # A client 1; or a client 2 whose first such text is something like "Ã©".
+                # A client 1, or a client 2 whose first such text resembles "Ã©".
                 self._doubles = True
         return texts
 
@@ -156,16 +156,16 @@ class EngineIO3:
 
 
 def _units(text: str) -> int:
-    """The length of a text in UTF-16 code units."""
+    """Return the length of a text in UTF-16 code units."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
 
 
 def _split(text: str) -> Iterator[str]:
     """
-    The packets in a text body.
+    Split a text body into packets.
 
-    :raises PacketError: when a length is missing or wrong.
-    :raises UnicodeError: when a length divides a character.
+    :raises PacketError: if a length is missing or wrong.
+    :raises UnicodeError: if a length divides a character.
     """
     paired = not text.isascii() and _ASTRAL.search(text) is not None
     if paired:
@@ -180,27 +180,28 @@ def _split(text: str) -> Iterator[str]:
         if end > len(text):
             raise PacketError("a packet shorter than its length")
         part, start = text[start:end], end
-        if part:  # an empty payload is "0:"
+        if part:  # "0:" is an empty payload
             yield part.encode("utf-16-le", "surrogatepass").decode("utf-16-le") if paired else part
 
 
 def _halves(character: str) -> str:
-    """A character beyond U+FFFF as JavaScript has it: two surrogates."""
+    """Return a character beyond U+FFFF as two surrogates, the form of JavaScript's strings."""
     code = ord(character) - 0x10000
     return chr(0xD800 | code >> 10) + chr(0xDC00 | code & 0x3FF)
 
 
 def _framed(packet: Packet) -> bytes:
-    """A packet in a binary body: its kind, its length in decimal digits, one a byte, an end mark, itself."""
+    """Frame a packet for a binary body: kind, decimal length with one digit a byte, end mark, packet."""
     kind, part = (b"\1", _MESSAGE + packet.wire) if packet.isBinary else (b"\0", packet.wire)
     return kind + (b"%d" % len(part)).translate(_TO_DIGITS) + bytes((_END,)) + part
 
 
 def _unframe(body: bytes) -> Iterator[tuple[bool, bytes]]:
     """
-    The packets in a binary body, and whether each is binary.
+    Split a binary body into packets.
 
-    :raises PacketError: when it is none.
+    :return: for each packet, ``True`` if binary, and the bytes.
+    :raises PacketError: if the body is malformed.
     """
     start = 0
     while start < len(body):

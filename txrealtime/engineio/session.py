@@ -1,18 +1,18 @@
 """
-One client's session: everything that affects its state lives in this file.
+One client's session, with everything that affects its state.
 
 A session outlives its transports.  It begins over long polling or WebSocket, may
-move from the first to the second, and ends once::
+move from polling to a WebSocket, and ends once::
 
-    OPEN ──close()──> CLOSING ──the rest is delivered──> CLOSED
-      └───────────────the transport is gone───────────────┘
+    OPEN ──close()──> CLOSING ──buffered packets are delivered──> CLOSED
+      └──────abort(), or the transport is lost─────────────────────┘
 
-Its owner, an :class:`IReceiver`, hears of the end when the session leaves OPEN; the
-transport may still be delivering what was sent before.
+Its owner, an :class:`IReceiver`, is told of the end when the session leaves OPEN; the
+transport may still be delivering packets that were sent before.
 
-There is one outgoing buffer, of known size, whatever the transport: it fills while
-no GET waits (long polling) or while TCP pushes back (WebSocket).  What the client
-gets is a prefix of what was sent, in order, nothing twice.
+A session has one outgoing buffer of limited size, whatever the transport.  The buffer fills while
+no GET waits (long polling) or while TCP pushes back (WebSocket).  The client receives a prefix of
+the sent packets, in order, and none twice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from twisted.logger import Logger
 
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
-from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody
+from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody, Pauser
 from txrealtime.engineio.packet import (
     NOOP,
     Codec,
@@ -38,36 +38,37 @@ from txrealtime.engineio.packet import (
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timer, Timers
 
-__all__ = ["CloseReason", "IReceiver", "ITransport", "Session", "State"]
+__all__ = ["CloseReason", "IReceiver", "ITransport", "Pauser", "Session", "State"]
 
 _log = Logger()
 
 
 class State(Enum):
-    """Where a session is in its life."""
+    """The stages of a session's life."""
 
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
 
 
-# In Python 3.11, to look up a member of an enumeration takes longer than to compare it.
+# In Python 3.11, looking up a member of an enumeration takes longer than comparing it.
 _OPEN: Final = State.OPEN
 _MESSAGE: Final = PacketType.MESSAGE
 
 
 class Session:
     """
-    One client, on whichever transport it has now.
+    One client's connection, over polling or WebSocket.
 
     :ivar sid: the session's id: a bearer secret, never logged whole.
-    :ivar handshake: the request that opened it.
-    :ivar codec: the version of the protocol that it speaks.
+    :ivar handshake: the request that opened the session.
+    :ivar codec: the wire form of the client's version of the protocol.
     :ivar transport: the current :class:`ITransport`.
-    :ivar receiver: the :class:`IReceiver` that owns it.
+    :ivar receiver: the owner, an :class:`IReceiver`.
     :ivar state: a :class:`State`.
     :ivar buffered: bytes that wait for the transport.
-    :ivar closeReason: why it has left OPEN, or ``None``.
+    :ivar closeReason: the reason of the end once the session has left OPEN, else ``None``.
+    :ivar awaitsPong: ``True`` between the server's PING and the client's PONG.
     """
 
     __slots__ = (
@@ -76,10 +77,10 @@ class Session:
         "_ended",
         "_heartbeat",
         "_paused",
+        "_probe",
         "_queue",
         "_timer",
         "_timers",
-        "_upgrade",
         "awaitsPong",
         "buffered",
         "closeReason",
@@ -111,13 +112,14 @@ class Session:
         self.buffered = 0
         self._timers = timers
         self._ended = ended
-        # Most never need a queue, which takes 0.7 kB even when it is empty.
+        # Most sessions never need a queue, which takes 0.7 kB even if empty.
         self._queue: deque[Packet] | tuple[()] = ()
-        self._upgrade: _Upgrade | None = None
+        self._probe: _Probe | None = None
         self._timer: Timer | None = None
         self._alive = True
         self.awaitsPong = False
         self._heartbeat: type[Heartbeat] = ClientAsks if codec.clientPings else ServerAsks
+        # A plain int: the truth of an IntFlag takes a call of a Python function.
         self._paused = 0
         self.receiver: IReceiver = Nobody()
         self.closeReason: CloseReason | None = None
@@ -127,11 +129,11 @@ class Session:
 
     @property
     def label(self) -> str:
-        """The beginning of the sid: enough for a log, too little to take the session over."""
+        """The beginning of the sid, for logs: too little to take the session over."""
         return self.sid[:6]
 
     def greet(self, upgrades: Sequence[str]) -> None:
-        """Send the open packet and start the heartbeat ("Handshake", "Heartbeat")."""
+        """Send the open packet and start the heartbeat (Engine.IO, "Handshake", "Heartbeat")."""
         settings = self.settings
         greeting = openPacket(
             self.sid, upgrades, settings.pingInterval, settings.pingTimeout, settings.maxPayload
@@ -139,23 +141,23 @@ class Session:
         self.sendPackets([greeting])
         self._heartbeat.start(self)
 
-    # -- the way out ---------------------------------------------------------
+    # -- sending -------------------------------------------------------------
 
     @property
     def writable(self) -> bool:
-        """Whether what is sent now leaves at once."""
+        """``True`` if a packet sent now leaves at once."""
         return not self._queue and self.state is State.OPEN and self.transport.writable
 
     def send(self, data: str | bytes, volatile: bool = False) -> None:
         """
-        Send a message.  After the session's end, this does nothing.
+        Send a message, or drop it after the session's end.
 
-        :param volatile: drop it if it cannot leave at once.
+        :param volatile: drop the message if it cannot leave at once.
         """
         self.sendPackets([message(data)], volatile)
 
     def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> None:
-        """Send packets that belong together: all of them or, if volatile, none."""
+        """Send packets that belong together; if volatile, send or drop all of them."""
         if self.state is _OPEN:
             transport = self.transport
             if (
@@ -165,19 +167,19 @@ class Session:
             ):
                 transport.send(packets)
             elif not volatile or self.writable:
-                self._wait(packets)
+                self._buffer(packets)
 
-    def _wait(self, packets: Sequence[Packet]) -> None:
+    def _buffer(self, packets: Sequence[Packet]) -> None:
         """Keep packets until the transport can take them."""
         size = sum([len(packet.wire) for packet in packets])
-        # One message always goes, however large: it would never go otherwise.
+        # A single message may exceed the limit, or it could never be sent.
         if self._queue and self.buffered + size > self.settings.maxBuffered:
             _log.info(
-                "session {session}: {buffered} bytes wait for a slow client, more than maxBuffered",
+                "session {session}: {buffered} bytes wait for a slow client, more than maxBuffered allows",
                 session=self.label,
                 buffered=self.buffered + size,
             )
-            self._end(CloseReason.SLOW_CONSUMER)
+            self.abort(CloseReason.SLOW_CONSUMER)
             return
         more = bool(self._queue)
         if isinstance(self._queue, tuple):
@@ -188,25 +190,25 @@ class Session:
             self._flush()  # in batches
 
     def transportWritable(self, transport: ITransport) -> None:
-        """A transport can take packets now: a GET came, or TCP has room again."""
+        """Called when a transport can take packets: a GET came, or TCP has room again."""
         if transport is not self.transport or self.state is State.CLOSED:
             return
         self._flush()
-        # A client that is leaving polling waits for its last GET to return
-        # ("Upgrade": the server sends a NOOP to any pending polling request).
-        if self._upgrade is not None and self._upgrade.probed and transport.writable:
+        # Engine.IO, "Upgrade": the server sends a NOOP to any pending polling request, which the
+        # client waits for before it leaves polling.
+        if self._probe is not None and self._probe.succeeded and transport.writable:
             transport.send([NOOP])
 
     def _flush(self) -> None:
-        """Hand over what waits and, in the end, say goodbye."""
+        """Send buffered packets and, once closing, the transport's farewell."""
         transport, queue = self.transport, self._queue
-        closing = self.closeReason if self.state is State.CLOSING and self._upgrade is None else None
+        closing = self.closeReason if self.state is State.CLOSING and self._probe is None else None
         last = transport.farewell(closing) if closing is not None else ()
         while queue or last:
             if not transport.writable:
                 return
             packets = [
-                queue.popleft()  # type: ignore[union-attr]  # nothing is taken from ()
+                queue.popleft()  # type: ignore[union-attr]  # never from ()
                 for _ in range(min(len(queue), transport.batch))
             ]
             self.buffered -= sum([len(packet.wire) for packet in packets])
@@ -219,17 +221,17 @@ class Session:
             transport.close(closing)
             self._finish()
 
-    # -- the way in ----------------------------------------------------------
+    # -- receiving -----------------------------------------------------------
 
     def packetReceived(self, transport: ITransport, packet: Packet) -> None:
         """
-        A transport has received a packet.
+        Called when a transport has received a packet.
 
-        Never raises: a packet that the protocol does not allow closes the session.
+        Never raises: a packet that violates the protocol ends the session.
         """
         if transport is not self.transport:
-            if self._upgrade is not None and transport is self._upgrade.candidate:
-                self._upgrade.packetReceived(packet)
+            if self._probe is not None and transport is self._probe.transport:
+                self._probe.packetReceived(packet)
             return
         if self.state is not _OPEN:
             return
@@ -240,34 +242,34 @@ class Session:
         elif type is PacketType.PONG or type is PacketType.PING:
             self._heartbeat.received(self, packet)
         elif type is PacketType.CLOSE:
-            self._end(CloseReason.TRANSPORT_CLOSE)
-        # OPEN, UPGRADE and NOOP mean nothing here, and do no harm.
+            self.abort(CloseReason.TRANSPORT_CLOSE)
+        # OPEN, UPGRADE and NOOP have no meaning here and are ignored.
 
     def messageReceived(self, data: str | bytes) -> None:
-        """The current transport has received a message: the short form of :meth:`packetReceived`."""
+        """Called when the current transport has received a message: a fast :meth:`packetReceived`."""
         if self.state is _OPEN:
             self._alive = True
             try:
                 self.receiver.messageReceived(data)
             except Exception:
-                _log.failure("session {session}: the receiver failed on a message", session=self.label)
+                _log.failure("session {session}: the receiver of messages failed", session=self.label)
 
-    def pause(self, by: int = 1) -> None:
+    def pause(self, by: Pauser = Pauser.RECEIVER) -> None:
         """
-        Read no more from the client: too much of what it sent is waiting.
+        Stop reading from the client until every pauser has called :meth:`resume`.
 
-        :param by: who wants it, 1 for the receiver, or another power of two; reading goes on when
-            none of them does.
+        :param by: the caller, whose second call changes nothing.
         """
         if self.state is _OPEN:
             if not self._paused:
                 self.transport.pauseReading()
-            self._paused |= by
+            self._paused |= int(by)
 
-    def resume(self, by: int = 1) -> None:
-        """Read on after :meth:`pause`."""
-        if self._paused & by:
-            self._paused &= ~by
+    def resume(self, by: Pauser = Pauser.RECEIVER) -> None:
+        """Withdraw a caller's :meth:`pause`; reading goes on after the last."""
+        # The first condition spares unpaused sessions, nearly all, a Python call for the second.
+        if self._paused and self._paused & by:
+            self._paused &= ~int(by)
             if not self._paused:
                 self._alive = True
                 if self.state is State.OPEN:
@@ -275,124 +277,127 @@ class Session:
 
     @property
     def paused(self) -> bool:
-        """Whether reading is paused."""
+        """``True`` while reading is paused."""
         return self._paused != 0
 
     # -- the heartbeat -------------------------------------------------------
 
     @property
     def lateness(self) -> float:
-        """Seconds by which the timer that has just called came late."""
+        """Seconds between the due time of the timer that has just fired and now."""
         return 0.0 if self._timer is None else self._timers.reactor.seconds() - self._timer.time
 
     def signOfLifeWithin(self, seconds: float) -> None:
-        """End the session unless the heartbeat's next packet comes in time."""
+        """End the session unless the client sends some packet in time."""
         self._alive = False
         self.startTimer(seconds, self._noSignOfLife)
 
     def _noSignOfLife(self) -> None:
-        # A client whose upload delays its heartbeat is alive; one that we do not read cannot show it.
+        # A large upload may delay the heartbeat's packet, and a pause keeps it unread.
         if self._alive or self._paused:
             self.signOfLifeWithin(self.settings.pingTimeout)
         else:
-            self._end(CloseReason.PING_TIMEOUT)
+            self.abort(CloseReason.PING_TIMEOUT)
 
     # -- the upgrade ---------------------------------------------------------
 
-    def upgrade(self, candidate: ITransport) -> None:
+    def upgrade(self, transport: ITransport) -> None:
         """
-        A WebSocket wants to take this session over ("Upgrade").
+        Probe a WebSocket, and move to it if the probe succeeds (Engine.IO, "Upgrade").
 
-        While another does, or one has, the newcomer is closed and nothing else changes.
+        If the session has a WebSocket already, or is probing one, the new WebSocket is closed.
         """
-        if self._upgrade is not None or self.state is not State.OPEN or self.transport.name != "polling":
-            candidate.close(CloseReason.TRANSPORT_ERROR)
+        if self._probe is not None or self.state is not State.OPEN or self.transport.name != "polling":
+            transport.close(CloseReason.TRANSPORT_ERROR)
             return
-        self._upgrade = _Upgrade(self, candidate)
-        self._upgrade.timer = self._timers.callLater(
-            self.settings.upgradeTimeout, lambda: self._upgradeFailed("not finished within upgradeTimeout")
+        self._probe = _Probe(self, transport)
+        self._probe.timer = self._timers.callLater(
+            self.settings.upgradeTimeout, lambda: self._failUpgrade("not finished within upgradeTimeout")
         )
 
-    def _upgraded(self) -> None:
-        old, self.transport = self.transport, self._takeCandidate()
+    def _completeUpgrade(self) -> None:
+        """Move from polling to the probed WebSocket."""
+        old, self.transport = self.transport, self._endProbe()
         old.close(CloseReason.TRANSPORT_CLOSE)
         if self._paused:
             self.transport.pauseReading()
         self._flush()
 
-    def _upgradeFailed(self, why: str) -> None:
-        """Close the newcomer; polling goes on as if it had never come."""
-        candidate = self._takeCandidate()
+    def _failUpgrade(self, why: str) -> None:
+        """Close the probed WebSocket and stay with polling."""
+        transport = self._endProbe()
         _log.debug("session {session}: upgrade failed: {why}", session=self.label, why=why)
-        candidate.close(CloseReason.TRANSPORT_ERROR)
+        transport.close(CloseReason.TRANSPORT_ERROR)
         self._flush()
 
-    def _takeCandidate(self) -> ITransport:
-        """The WebSocket on probation, which is so no longer."""
-        upgrade, self._upgrade = self._upgrade, None
-        assert upgrade is not None
-        upgrade.timer.cancel()
-        return upgrade.candidate
+    def _endProbe(self) -> ITransport:
+        """Detach and return the WebSocket being probed."""
+        probe, self._probe = self._probe, None
+        assert probe is not None
+        probe.timer.cancel()
+        return probe.transport
 
     # -- the end -------------------------------------------------------------
 
     def close(self, reason: CloseReason = CloseReason.FORCED_CLOSE) -> None:
         """
-        Deliver what was sent, then end the session.
+        Close the session in order: deliver the buffered packets, then close the transport.
 
-        The receiver is told at once.  A polling client has ``closeTimeout`` seconds to
-        fetch the rest.
+        The receiver is told of the end at once.  A client has ``closeTimeout`` seconds to
+        fetch the buffered packets.
         """
         if self.state is not State.OPEN:
             return
-        self._leaveOpen(State.CLOSING, reason)
-        if self._stillCloses:  # unless the receiver has ended it
-            self.startTimer(self.settings.closeTimeout, lambda: self._end(CloseReason.SLOW_CONSUMER))
+        self._tellEnd(State.CLOSING, reason)
+        if self._isClosing:  # unless the receiver has aborted the session
+            self.startTimer(self.settings.closeTimeout, lambda: self.abort(CloseReason.SLOW_CONSUMER))
             self._flush()
 
     @property
-    def _stillCloses(self) -> bool:
+    def _isClosing(self) -> bool:
         return self.state is State.CLOSING
-
-    def abort(self, reason: CloseReason) -> None:
-        """End the session at once; what waits in the buffer is dropped."""
-        self._end(reason)
 
     def transportLost(self, transport: ITransport, reason: CloseReason, why: str = "") -> None:
         """
-        A transport is gone, or of no more use.
+        Called when a transport is lost or cannot be used any more.
 
-        :param reason: what the receiver is told.
+        :param reason: for the receiver.
         :param why: for the log; no payload.
         """
         if transport is self.transport:
-            self._end(reason, why)
-        elif self._upgrade is not None and transport is self._upgrade.candidate:
-            self._upgradeFailed(why or reason)
+            self.abort(reason, why)
+        elif self._probe is not None and transport is self._probe.transport:
+            self._failUpgrade(why or reason)
 
-    def _end(self, reason: CloseReason, why: str = "") -> None:
+    def abort(self, reason: CloseReason, why: str = "") -> None:
+        """
+        End the session at once; buffered packets are dropped.
+
+        :param why: for the log, if anything; no payload.
+        """
         if self.state is State.CLOSED:
             return
         if why:
             _log.info("session {session}: {reason}: {why}", session=self.label, reason=reason, why=why)
         if self.state is State.OPEN:
-            self._leaveOpen(State.CLOSED, reason)
+            self._tellEnd(State.CLOSED, reason)
         self.state = State.CLOSED
         self.transport.close(reason)
         self._finish()
 
-    def _leaveOpen(self, state: State, reason: CloseReason) -> None:
+    def _tellEnd(self, state: State, reason: CloseReason) -> None:
+        """Leave OPEN for another state, and tell the receiver."""
         self.state = state
         self.closeReason = reason
         try:
             self.receiver.sessionClosed(reason)
         except Exception:
-            _log.failure("session {session}: the receiver failed on its end", session=self.label)
+            _log.failure("session {session}: the receiver failed when told of the end", session=self.label)
 
     def _finish(self) -> None:
-        """Nothing more will be sent or received."""
-        if self._upgrade is not None:
-            self._takeCandidate().close(CloseReason.TRANSPORT_ERROR)
+        """Release everything that the session holds, and tell the engine."""
+        if self._probe is not None:
+            self._endProbe().close(CloseReason.TRANSPORT_ERROR)
         self._queue = ()
         self.buffered = 0
         if self._timer is not None:
@@ -401,30 +406,37 @@ class Session:
         self._ended(self)
 
     def startTimer(self, delay: float, call: Callable[[], Any]) -> None:
+        """Start the session's only timer, of the heartbeat or of closing, in place of a running one."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timers.callLater(delay, call)
 
 
-class _Upgrade:
-    """A WebSocket on probation beside a polling session ("Upgrade")."""
+class _Probe:
+    """
+    A probe of a WebSocket beside a polling session (Engine.IO, "Upgrade").
 
-    __slots__ = ("candidate", "probed", "session", "timer")
+    :ivar transport: the WebSocket.
+    :ivar succeeded: ``True`` once the client's probe has been answered.
+    """
+
+    __slots__ = ("session", "succeeded", "timer", "transport")
 
     timer: Timer
 
-    def __init__(self, session: Session, candidate: ITransport) -> None:
+    def __init__(self, session: Session, transport: ITransport) -> None:
         self.session = session
-        self.candidate = candidate
-        self.probed = False
+        self.transport = transport
+        self.succeeded = False
 
     def packetReceived(self, packet: Packet) -> None:
-        """``2probe`` is answered by ``3probe``; ``5`` completes; anything else fails."""
-        if packet.type is PacketType.PING and packet.data == "probe" and not self.probed:
-            self.probed = True
-            self.candidate.send([Packet(PacketType.PONG, "probe")])
+        """Answer ``2probe`` by ``3probe``, then complete the upgrade on ``5``; fail on any other packet."""
+        if packet.type is PacketType.PING and packet.data == "probe" and not self.succeeded:
+            self.succeeded = True
+            self.transport.send([Packet(PacketType.PONG, "probe")])
             self.session.transportWritable(self.session.transport)
-        elif packet.type is PacketType.UPGRADE and self.probed:
-            self.session._upgraded()
+        elif packet.type is PacketType.UPGRADE and self.succeeded:
+            self.session._completeUpgrade()
         else:
-            self.session._upgradeFailed(f"{packet.type.name} where a probe was expected")
+            expected = "UPGRADE" if self.succeeded else "PING with 'probe'"
+            self.session._failUpgrade(f"{packet.type.name}, expected {expected}")

@@ -1,5 +1,5 @@
 """
-What the protocols here do with a transport beyond what its interface offers.
+Operations on a transport beyond its interface: exchange its protocol, write to its socket.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from twisted.internet.tcp import Server
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
+from txrealtime.foreign import report
+
 __all__ = [
     "currentProtocol",
     "directSend",
@@ -25,19 +27,19 @@ __all__ = [
 
 
 def peerAddress(transport: Any) -> str:
-    """The address at the other end, as text; ``unix`` for a UNIX socket."""
+    """Return the address of the other end as text; ``unix`` for a UNIX socket."""
     return getattr(transport.getPeer(), "host", "unix")
 
 
 def currentProtocol(transport: Any) -> IProtocol:
-    """The protocol that receives what comes."""
+    """Return the protocol to which a transport delivers data."""
     protocol: IProtocol
     protocol = transport.wrappedProtocol if isinstance(transport, ProtocolWrapper) else transport.protocol
     return protocol
 
 
 def setProtocol(transport: Any, protocol: IProtocol) -> None:
-    """Let a protocol receive what comes from now on."""
+    """Have a transport deliver data to another protocol from now on."""
     if isinstance(transport, ProtocolWrapper):  # TLS
         transport.wrappedProtocol = protocol
     else:
@@ -45,34 +47,41 @@ def setProtocol(transport: Any, protocol: IProtocol) -> None:
 
 
 def replaceProtocol(transport: Any, protocol: IProtocol) -> None:
-    """Let a new protocol have a connection."""
+    """Connect a transport to another protocol, and tell that protocol."""
     setProtocol(transport, protocol)
     protocol.makeConnection(transport)
 
 
 def directSend(transport: Any) -> Callable[[bytes], int] | None:
     """
-    What writes straight to a transport's socket, while nothing waits before it.
+    Return the ``send`` of a plain TCP socket while the transport has nothing buffered.
 
-    The transport's own way, a buffer that is sent when the reactor next comes by, costs
-    3.5 us more.  For TLS, and whatever else is no plain socket, there is no other:
-    ``None``.
+    The transport's own ``write`` fills a buffer, which the reactor sends in its next turn: 3.5 us more.
+    TLS and other wrapped sockets have only this ``write``, for which the result is ``None``.
     """
-    if transport.__class__ is Server and not transport.dataBuffer and not transport._tempDataBuffer:
-        # Without a socket, it has lost its connection.
-        return getattr(getattr(transport, "socket", None), "send", None)
-    return None
+    if transport.__class__ is not Server:
+        return None
+    try:
+        if transport.dataBuffer or transport._tempDataBuffer:
+            return None
+        send: Callable[[bytes], int] = transport.socket.send
+    except AttributeError:
+        # A transport deletes its socket when the connection is lost.
+        if transport.connected:
+            report(transport, "dataBuffer", "_tempDataBuffer", "socket", without="writes wait for a turn")
+        return None
+    return send
 
 
 def writeNow(transport: Any, data: bytes) -> bool:
     """
-    Write, straight to the socket if that is possible.
+    Write at once to the socket if possible, and otherwise to the transport.
 
-    :return: whether all of it has left.
+    :return: ``True`` if the kernel has taken all of the data.
     """
     send = directSend(transport)
     if send is not None:
-        with contextlib.suppress(OSError):  # it would block, or is broken: the transport knows what to do
+        with contextlib.suppress(OSError):  # it would block or is broken: the transport handles both
             data = data[send(data) :]
         if not data:
             return True
@@ -82,7 +91,7 @@ def writeNow(transport: Any, data: bytes) -> bool:
 
 def whenLost(transport: Any, call: Callable[[], object]) -> None:
     """
-    Have a function called when a connection is lost, whichever protocol has it by then.
+    Call a function when a connection is lost, whichever protocol the transport has by then.
     """
     lost = transport.connectionLost
 
@@ -91,5 +100,5 @@ def whenLost(transport: Any, call: Callable[[], object]) -> None:
         call()
         lost(reason)
 
-    # Protocols change on a connection, some of them ours and some not; the transport stays.
+    # A connection changes its protocol, also to classes of twisted.web, but never its transport.
     transport.connectionLost = connectionLost

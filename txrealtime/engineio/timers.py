@@ -2,9 +2,9 @@
 Timers of many sessions that fire together.
 
 Ten thousand clients with a heartbeat of 25 seconds would wake the reactor 400 times a
-second to send one PING each.  Timers that are due within one tick of each other share
-one call of the reactor's here, so it wakes a few times a second, and the answers come
-together too.
+second, for one PING each.  These timers share one call of the reactor if they are due within
+one tick of each other.  The reactor then wakes a few times a second, and the clients'
+PONGs come together too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _log = Logger()
 
 
 class Timer:
-    """One call to come, until it is cancelled."""
+    """A delayed call."""
 
     __slots__ = ("_bucket", "call", "time")
 
@@ -31,17 +31,17 @@ class Timer:
         self.call = call
 
     def active(self) -> bool:
-        """Whether it is still to come."""
+        """Tell if the call has neither been made nor cancelled."""
         return self._bucket is not None
 
     def cancel(self) -> None:
-        """Forget it; a second time does nothing."""
+        """Cancel the call; a second time does nothing."""
         bucket, self._bucket = self._bucket, None
         if bucket is not None:
             bucket.remove(self)
 
     def fire(self) -> None:
-        """It is time."""
+        """Called when the time has come."""
         self._bucket = None
         self.call()
 
@@ -52,7 +52,7 @@ class _Bucket:
     __slots__ = ("_delayed", "_key", "_owner", "timers")
 
     def __init__(self, owner: Timers, key: int, delay: float) -> None:
-        # A dictionary for a set that keeps its order.
+        # A dictionary serves as a set that keeps its order.
         self.timers: dict[Timer, None] = {}
         self._owner = owner
         self._key = key
@@ -66,7 +66,7 @@ class _Bucket:
 
     def _due(self) -> None:
         self._owner.forget(self._key)
-        while self.timers:  # one that fires may cancel others
+        while self.timers:  # a timer may cancel others
             timer = next(iter(self.timers))
             del self.timers[timer]
             try:
@@ -77,11 +77,11 @@ class _Bucket:
 
 class Timers:
     """
-    Calls to come, gathered by ticks.
+    Delayed calls, gathered by ticks.
 
     :param reactor: the clock.
-    :param tick: seconds.  A call comes less than a tick before or after its time; one that has
-        a tick to itself, at its time.
+    :param tick: seconds.  A call is made less than a tick before or after its time, and at its time
+        if it is the only one of its tick.
     """
 
     def __init__(self, reactor: IReactorTime, tick: float) -> None:
@@ -91,6 +91,8 @@ class Timers:
 
     def callLater(self, delay: float, call: Callable[[], Any]) -> Timer:
         """
+        Call a function later.
+
         :param delay: seconds.
         """
         time = self.reactor.seconds() + delay
@@ -103,5 +105,5 @@ class Timers:
         return timer
 
     def forget(self, key: int) -> None:
-        """A bucket is empty, or due."""
+        """Called when a bucket is empty or due."""
         del self._buckets[key]

@@ -14,11 +14,13 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
+from twisted.internet.tcp import Port
 from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from txrealtime.foreign import report
 from txrealtime.service.options import StartupError
 
 __all__ = ["Listener"]
@@ -87,6 +89,8 @@ class Listener(Service):
         if isinstance(logger, Logger):
             shortage = _Shortage(self._reactor, self._description, logger.observer)
             port._logger = Logger(logger.namespace, observer=shortage)  # type: ignore[attr-defined]
+        elif isinstance(port, Port):
+            report(port, "_logger", without="a shortage of descriptors is logged at each connection")
         secure = self._description.partition(":")[0] in ("ssl", "tls")
         address = _urlOf(port.getHost(), "https" if secure else "http")
         _log.info(

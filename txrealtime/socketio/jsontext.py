@@ -21,6 +21,8 @@ from json import encoder as jsonEncoder
 from typing import Any, Final
 from uuid import UUID
 
+from txrealtime.foreign import stands
+
 try:
     import orjson
 except ImportError:
@@ -32,6 +34,18 @@ __all__ = ["JSONText", "escaped", "explained"]
 _LONG: Final = 256
 
 _BLANKS: Final = " \t\r\n"
+
+# Without a C compiler, as in PyPy, there is a name, but no encoder.
+_MAKES_ENCODERS: Final = (
+    stands(
+        jsonEncoder,
+        "c_make_encoder",
+        "encode_basestring",
+        "encode_basestring_ascii",
+        without="writing JSON takes 0.6 us more for each event",
+    )
+    and jsonEncoder.c_make_encoder is not None  # type: ignore[attr-defined]
+)
 
 # What JSON escapes in a string (RFC 8259, 7).
 _ESCAPED: Final = bytes((*range(32), *b'"\\'))
@@ -48,9 +62,13 @@ class JSONText:
         # Empty, but while encode() runs.
         self._attachments: list[bytes] = []
         self._default = self._putAside
-        self._toText = self._makeEncoder(jsonEncoder.encode_basestring)
-        self._longToText = self._makeEncoder(_quoted)
-        self._toASCII = self._makeEncoder(jsonEncoder.encode_basestring_ascii)
+        if _MAKES_ENCODERS:
+            self._toText = self._makeEncoder(jsonEncoder.encode_basestring)
+            self._longToText = self._makeEncoder(_quoted)
+            self._toASCII = self._makeEncoder(jsonEncoder.encode_basestring_ascii)
+        else:
+            self._toText = self._longToText = self._plainEncoder(ensure_ascii=False)
+            self._toASCII = self._plainEncoder(ensure_ascii=True)
         self._accelerated = accelerated and orjson is not None
 
     # -- encoding ----------------------------------------------------------------
@@ -105,6 +123,17 @@ class JSONText:
             None, self._putAside, encodeString, None, ":", ",", False, False, False
         )
         return encode
+
+    def _plainEncoder(self, ensure_ascii: bool) -> Callable[[Any, int], Sequence[str]]:
+        """Make the same encoder by documented means."""
+        encode = json.JSONEncoder(
+            check_circular=False,
+            allow_nan=False,
+            ensure_ascii=ensure_ascii,
+            separators=(",", ":"),
+            default=self._putAside,
+        ).encode
+        return lambda data, depth: [encode(data)]
 
     def _putAside(self, value: Any) -> Any:
         """Called by the encoders for what JSON lacks."""
@@ -283,6 +312,23 @@ def _readInteger(digits: str) -> int | float:
     return float(number)
 
 
-_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
-    parse_constant=_refuseConstant, parse_int=_readInteger
-).scan_once  # type: ignore[attr-defined]
+_decoder: Final = json.JSONDecoder(parse_constant=_refuseConstant, parse_int=_readInteger)
+
+
+def _plainScan(text: str, start: int) -> tuple[Any, int]:
+    """
+    Read a value as ``scan_once`` does, by documented means.
+
+    :raises StopIteration: if there is none.
+    """
+    try:
+        return _decoder.raw_decode(text, start)
+    except json.JSONDecodeError:
+        raise StopIteration from None
+
+
+_scan: Callable[[str, int], tuple[Any, int]] = (
+    _decoder.scan_once  # type: ignore[attr-defined]
+    if stands(_decoder, "scan_once", without="reading JSON takes a little longer")
+    else _plainScan
+)

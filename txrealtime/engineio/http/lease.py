@@ -20,6 +20,7 @@ from twisted.web.server import Request
 from txrealtime.engineio.handshake import readQuery
 from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.tcp import currentProtocol, setProtocol
+from txrealtime.foreign import report
 
 if TYPE_CHECKING:
     from txrealtime.engineio.engine import Engine
@@ -40,7 +41,10 @@ def _borrow(channel: Any, path: bytes, engine: Engine) -> None:
     if transport is None or channel.requests or not channel.persistent:
         return
     owner: Any = currentProtocol(transport)
-    if not hasattr(owner, "_channel") or owner._channel is not channel:
+    # By itself, twisted.web wraps the channel, for HTTP/2.
+    if owner is not channel and getattr(owner, "_channel", None) is not channel:
+        if type(owner).__module__ == HTTPChannel.__module__:
+            report(owner, "_channel", without="polling requests are read by twisted.web alone")
         return  # not as twisted.web leaves it: somebody else has plans
     borrowed = EngineChannel(_ForeignSite(engine, path, channel, owner), None)
     channel.setTimeout(None)

@@ -16,7 +16,8 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES, HTTPChannel, _GenericHTTPChannelProtocol
+from twisted.web import http
+from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES, HTTPChannel
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
@@ -26,8 +27,14 @@ from txrealtime.engineio.limits import Tally
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, whenLost
 from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.errors import HandshakeError
+from txrealtime.foreign import stands
 
 __all__ = ["Beside", "EngineSite"]
+
+
+_Wrapper: Any = None
+if stands(http, "_GenericHTTPChannelProtocol", without="there is no HTTP/2"):
+    _Wrapper = http._GenericHTTPChannelProtocol
 
 
 class _MeasuredRequest(Request):
@@ -41,12 +48,13 @@ class _MeasuredRequest(Request):
         # The path is not given to a request before its body has been read.
         channel: Any = self.channel
         # The one of HTTP/1.1, or a stream of HTTP/2.
-        path: bytes = channel._path if isinstance(channel, HTTPChannel) else channel.path
-        site: EngineSite = channel.site
-        if not site.isForEngine(path):
+        name = "_path" if isinstance(channel, HTTPChannel) else "path"
+        if not stands(channel, name, without="a body is measured after it was read") or not (
+            channel.site.isForEngine(getattr(channel, name))
+        ):
             super().gotLength(length)  # type: ignore[no-untyped-call]
             return
-        self._limit = site.engine.settings.maxPayload
+        self._limit = channel.site.engine.settings.maxPayload
         self.content = BytesIO()
         if length is not None and length > self._limit:
             self._refuse()
@@ -112,14 +120,25 @@ class _GuardedChannel(HTTPChannel):
 
     site: EngineSite
     _begun = False
+    _guards = True
 
     def connectionMade(self) -> None:
         super().connectionMade()  # type: ignore[no-untyped-call]
+        self._guards = stands(
+            self,
+            "_handlingRequest",
+            "_waitingForTransport",
+            "_networkProducer",
+            without="requests that the fast path leaves out have no deadline, and go on while answers wait",
+        )
+        self.totalHeadersSize = self.site.engine.settings.maxHeaderSize
         self.setTimeout(self.site.firstTimeOut)  # type: ignore[no-untyped-call]
 
     def resetTimeout(self) -> None:
         # Called for whatever has come.
-        if not self._begun and not self._handlingRequest:
+        if not self._guards:
+            super().resetTimeout()  # type: ignore[no-untyped-call]
+        elif not self._begun and not self._handlingRequest:
             self._begun = True
             self.setTimeout(self.site.engine.settings.requestTimeout)  # type: ignore[no-untyped-call]
 
@@ -130,7 +149,7 @@ class _GuardedChannel(HTTPChannel):
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
     def requestDone(self, request: Request) -> None:
-        if self._waitingForTransport:
+        if self._guards and self._waitingForTransport:
             self._networkProducer.pauseProducing()
         super().requestDone(request)  # type: ignore[no-untyped-call]
 
@@ -231,13 +250,16 @@ class EngineSite(Site):
 
     def protocol(self) -> Any:
         """What :meth:`HTTPFactory.buildProtocol` makes: as its own, but for the class of the channel."""
-        return _GenericHTTPChannelProtocol(_GuardedChannel())  # type: ignore[no-untyped-call]
+        # The wrapper takes another channel in its place where TLS agrees on HTTP/2.
+        channel = _GuardedChannel()  # type: ignore[no-untyped-call]
+        return channel if _Wrapper is None else _Wrapper(channel)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """The protocols that TLS may agree on."""
+        return [b"http/1.1"] if _Wrapper is None else super().acceptableProtocols()  # type: ignore[no-untyped-call]
 
     def _longWay(self, addr: IAddress | None) -> Any:
-        generic: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
-        # The one that speaks HTTP/1.1; where TLS agrees on HTTP/2, it takes another in its place.
-        generic._channel.totalHeadersSize = self.engine.settings.maxHeaderSize
-        return generic
+        return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
 
     def giveWay(self, transport: Any, address: IAddress | None) -> IProtocol:
         """``twisted.web``'s own way, for what the short one does not take."""

@@ -99,7 +99,8 @@ class WebRequest:
 
     def respond(self, status: int, body: bytes, contentType: bytes = TEXT) -> None:
         request = self._request
-        if request._disconnected:
+        # Gone when the connection is lost, or the request finished.
+        if getattr(request, "channel", None) is None:
             return
         # The query holds the session's secret, and the site's access log the URL.
         request.uri = request.uri.partition(b"?")[0]

@@ -1,7 +1,7 @@
 """
-WebSocket by Autobahn: all that :class:`~txrealtime.engineio.websocket.frames.FrameProtocol` leaves to it.
+The complete WebSocket protocol, by Autobahn, for all frames that the fast path leaves out.
 
-This is the only module that imports autobahn.
+No other module imports autobahn.
 """
 
 from __future__ import annotations
@@ -21,24 +21,33 @@ from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import replaceProtocol
 from txrealtime.engineio.websocket.frames import FrameProtocol, refusal
 from txrealtime.errors import HandshakeError
+from txrealtime.foreign import stands
 
 __all__ = ["Autobahn", "FrameFactory", "takeOver"]
 
-# RFC 9110, 15.5.22; twisted.web has no name for it.
+# RFC 9110, 15.5.22; absent from twisted.web.
 _UPGRADE_REQUIRED: Final = 426
 
 _OPEN: Final = WebSocketServerProtocol.STATE_OPEN
 
+# Attributes that tell how far Autobahn has read, once the handshake is complete.
+_READING: Final = ("state", "data", "current_frame", "inside_message")
+
+_read: Callable[[Autobahn, bytes], None] = WebSocketServerProtocol.dataReceived
+if stands(WebSocketServerProtocol, "_dataReceived", without="reading an unusual frame takes 3 us more"):
+    # dataReceived() first builds coloured strings for a debug log.
+    _read = WebSocketServerProtocol._dataReceived
+
 
 def _unmask(payload: bytes, mask: bytes) -> bytes:
     """
-    A payload without its mask (RFC 6455, 5.3).
+    Remove the mask from a payload (RFC 6455, 5.3).
 
     :param mask: 4 bytes.
     """
     size = len(payload)
     if size > 1500:
-        # Autobahn's masker takes 3 us for any size up to a few KiB, 8 for 64.
+        # Autobahn's masker takes 3 us for any size up to a few KiB, and 8 us for 64 KiB.
         unmasked: bytes = create_xor_masker(mask, size).process(payload)
         return unmasked
     # One operation on two large integers: 0.5 us for 64 bytes, 2.3 for 1 KiB.
@@ -58,9 +67,9 @@ else:
 
 def _canBeRead(extension: str, parameters: Any) -> bool:
     """
-    Whether Autobahn can read an offer.
+    Check that Autobahn can read an offer.
 
-    One that does not suit is to be declined (RFC 7692, 5 and 7.1), where Autobahn refuses the WebSocket.
+    RFC 7692, 5 and 7.1, has a server decline an unsuitable offer; Autobahn refuses the WebSocket instead.
     """
     if extension != "permessage-deflate":
         return False
@@ -72,10 +81,10 @@ def _canBeRead(extension: str, parameters: Any) -> bool:
 
 
 class _Silent:
-    """In place of Autobahn's logger, which tells each refusal twice, and holds text that a client sent."""
+    """A logger that drops everything: Autobahn's logs each refusal twice, with text from the client."""
 
     def ignore(self, *args: Any, **values: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     debug = info = warn = error = failure = ignore
 
@@ -85,11 +94,14 @@ class Autobahn(WebSocketServerProtocol):
 
     log = _Silent()
 
-    # Its settings are those of the factory: as class attributes, see FrameFactory, they
-    # need not be copied to each connection.
+    # Autobahn copies these settings from the factory to each connection.  FrameFactory makes them
+    # attributes of a class instead.
     CONFIG_ATTRS = []
 
     owner: FrameProtocol
+
+    # Until the handshake sets it.
+    websocket_extensions_in_use: list[Any] = []
 
     _fragments = 0
     _refusal: HandshakeError | None = None
@@ -118,7 +130,7 @@ class Autobahn(WebSocketServerProtocol):
         self.owner.write(data)
 
     def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
-        # Autobahn quotes what it dislikes, after its own words.
+        # Autobahn's reason quotes the client after a first part in words of its own.
         error = self._refusal or HandshakeError(3, reason.partition('"')[0], code)
         self.owner.refuse(error, dict(responseHeaders or ()))
 
@@ -137,46 +149,61 @@ class Autobahn(WebSocketServerProtocol):
 
     def onMessageFrameBegin(self, length: int) -> None:
         super().onMessageFrameBegin(length)
-        # Empty and tiny fragments cost memory that no limit on a message's size counts.
+        # Empty and tiny fragments cost memory beyond the message's size, which alone is limited.
         self._fragments += 1
         allowed = self.owner.factory.settings.maxFragments + self.message_data_total_length // 16
         # A message in one frame has no fragments.
         if self._fragments > max(1, allowed) and not self.failedByMe:
-            self._fail_connection(1008, "too many fragments")
+            self._failWith(1008, "too many fragments")
 
     def _max_message_size_exceeded(self, size: int, limit: int, reason: str) -> None:
-        # What the limit is, is not the peer's business: clients expect the bare code.
-        self._fail_connection(1009, "")
+        # Clients expect the bare code, and need not know the limit.
+        self._failWith(1009, "")
+
+    def _failWith(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455, 7.1.7): send a close frame and ignore what follows."""
+        self.failedByMe = True
+        if self.state == _OPEN:
+            self.sendCloseFrame(code, reason.encode())
+        else:
+            self.dropConnection()
 
     # -- for the owner -------------------------------------------------------------
 
     @property
     def compresses(self) -> bool:
-        """Whether compression was agreed on."""
-        return self._perMessageCompress is not None
+        """``True`` if the handshake agreed on compression."""
+        return bool(self.websocket_extensions_in_use)
 
     @property
     def isBetweenMessages(self) -> bool:
-        """Whether the next byte begins a message that anybody may read."""
-        return (
-            self.state == _OPEN and self.current_frame is None and not self.inside_message and not self.data
-        )
+        """``True`` if the next byte begins a message, so that the fast path may read it."""
+        try:
+            return (
+                self.state == _OPEN
+                and self.current_frame is None
+                and not self.inside_message
+                and not self.data
+            )
+        except AttributeError:
+            return False
 
     def feed(self, data: bytes) -> None:
-        """Read."""
-        # dataReceived would build coloured strings for a debug log first, at 3 us a call.
-        self._dataReceived(data)
+        """Read some bytes."""
+        _read(self, data)
 
-    def takeRest(self) -> bytes:
-        """What came after the opening handshake and has not been read."""
+    def takeRest(self) -> bytes | None:
+        """Give up the bytes behind the opening handshake; ``None`` to read the whole connection."""
+        if not stands(self, *_READING, without="Autobahn reads all frames of each WebSocket"):
+            return None
         rest: bytes
         rest, self.data = self.data, b""
         return rest
 
     def resume(self) -> None:
-        """Be in the state that follows an opening handshake without extensions."""
+        """Take the state that follows an opening handshake without extensions."""
         self.websocket_version = 13
-        self.websocket_extensions_in_use: list[Any] = []
+        self.websocket_extensions_in_use = []
         self.websocket_protocol_in_use = None
         self.state = _OPEN
         self.inside_message = False
@@ -193,8 +220,8 @@ class Autobahn(WebSocketServerProtocol):
             self.sendPong(payload)  # type: ignore[no-untyped-call]
 
     def sendCompressed(self, payload: bytes, isBinary: bool) -> None:
-        """Send a message compressed (RFC 7692), of any size: ``sendMessage`` limits it to ``maxPayload``."""
-        deflate: Any = self._perMessageCompress
+        """Send a message compressed (RFC 7692); ``sendMessage`` would refuse more than ``maxPayload``."""
+        deflate = self.websocket_extensions_in_use[0]
         deflate.start_compress_message()
         compressed = deflate.compress_message_data(payload) + deflate.end_compress_message()
         self.sendFrame(opcode=2 if isBinary else 1, payload=compressed, rsv=4)
@@ -202,12 +229,12 @@ class Autobahn(WebSocketServerProtocol):
 
 class FrameFactory(ServerFactory):
     """
-    Makes WebSockets: for requests that twisted.web has read (:func:`takeOver`), or for
-    connections of an endpoint of its own.
+    A factory of WebSockets, for requests that twisted.web has read (:func:`takeOver`) and for
+    connections to an endpoint of its own.
 
-    :param settings: their limits.
+    :param settings: limits and deadlines.
     :param reactor: the clock.
-    :param protocol: makes a :class:`FrameProtocol`.
+    :param protocol: creates a :class:`FrameProtocol`.
     """
 
     noisy = False
@@ -226,13 +253,13 @@ class FrameFactory(ServerFactory):
             maxMessagePayloadSize=settings.maxPayload,
             maxFramePayloadSize=settings.maxPayload,
             failByDrop=False,
-            # The engine compares origins, for both transports.
+            # The engine checks the Origin, for both transports.
             allowedOrigins=["*"],
             allowNullOrigin=True,
-            # Deadlines are ours, on the clock that we were given.
+            # FrameProtocol has deadlines on the reactor that it was given.
             openHandshakeTimeout=0,
             closeHandshakeTimeout=0,
-            # Engine.IO has a heartbeat of its own.
+            # Engine.IO has its own heartbeat.
             autoPingInterval=0,
             perMessageCompressionAccept=self._acceptDeflate if settings.perMessageDeflate else None,
         )
@@ -252,7 +279,7 @@ class FrameFactory(ServerFactory):
         return protocol
 
     def makeAutobahn(self, owner: FrameProtocol) -> Autobahn:
-        """Autobahn's part of a protocol."""
+        """Create Autobahn's part of a protocol."""
         autobahn = self._autobahnProtocol()
         autobahn.factory = self._autobahn
         autobahn.owner = owner
@@ -262,9 +289,9 @@ class FrameFactory(ServerFactory):
 
 def takeOver(request: Request, factory: FrameFactory) -> int | bytes:
     """
-    Turn a request into a WebSocket: its connection leaves twisted.web for good.
+    Turn a request into a WebSocket, whose connection leaves twisted.web for good.
 
-    Over HTTP/2 there is no connection to take, so the answer is 426 Upgrade Required.
+    A request over HTTP/2 has no connection of its own and gets 426 Upgrade Required.
     """
     channel: Any = request.channel
     transport: Any = channel.transport
@@ -273,7 +300,7 @@ def takeOver(request: Request, factory: FrameFactory) -> int | bytes:
         request.setHeader(b"upgrade", b"websocket")
         request.setHeader(b"content-type", b"application/json")
         return refusal(HandshakeError(3, "WebSocket takes HTTP/1.1, not HTTP/2"))
-    # The channel is registered as the connection's producer, and would be told to write.
+    # The channel is the transport's producer, and would be told to write.
     transport.unregisterProducer()
     channel.transport = None
     protocol = factory.buildProtocol(transport.getPeer())
@@ -281,7 +308,7 @@ def takeOver(request: Request, factory: FrameFactory) -> int | bytes:
     for name, values in request.requestHeaders.getAllRawHeaders():
         head += [name + b": " + value for value in values]
     replaceProtocol(transport, protocol)
-    # twisted.web reads no further while it handles a request.
+    # twisted.web stops reading while it handles a request.
     transport.resumeProducing()
     protocol.dataReceived(b"\r\n".join([*head, b"", b""]) + channel.clearLineBuffer())
     return NOT_DONE_YET

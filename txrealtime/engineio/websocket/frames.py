@@ -1,36 +1,35 @@
 """
-WebSocket frames: the short way for the messages that are most.
+A fast path for WebSocket frames.
 
 Nearly all messages are single, unfragmented, uncompressed data frames.
-:class:`FrameProtocol` takes those itself, in one pass over what arrived, and writes what
-answers them in one go.  All else is Autobahn's, behind
-:mod:`~txrealtime.engineio.websocket.autobahn`: the opening handshake, extensions, fragments,
-control frames, the closing handshake, and whatever breaks RFC 6455.  A frame is handed
-over with all that follows it, and reading comes back here when Autobahn is between two
-messages; the order on the wire stays what it was.
+:class:`FrameProtocol` reads these frames in one pass over the received bytes, and sends the
+replies to one read in one write.  Everything else belongs to a :class:`FullWebSocket`, which
+:mod:`~txrealtime.engineio.websocket.autobahn` implements: the opening handshake, extensions,
+fragments, control frames, the closing handshake, and violations of RFC 6455.  A frame goes to it
+with all bytes that follow, and reading returns here once it is between two messages; so the
+order on the wire is kept.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from typing import Protocol as Interface
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
+from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import directSend, peerAddress
 from txrealtime.errors import HandshakeError
 
-if TYPE_CHECKING:
-    from txrealtime.engineio.websocket.autobahn import Autobahn, FrameFactory
+__all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "refusal"]
 
-__all__ = ["FrameProtocol", "frame", "refusal"]
-
-# Replies made while one read is handled leave in one write, unless they grow beyond this.
+# Bytes.  The replies to one read leave in one write, up to this size.
 _CORK_LIMIT: Final = 65536
 
 _log = Logger()
@@ -39,7 +38,7 @@ _HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for fir
 
 
 def frame(payload: bytes, isBinary: bool) -> bytes:
-    """One unmasked, unfragmented data frame (RFC 6455, 5.2)."""
+    """Build an unmasked, unfragmented data frame (RFC 6455, 5.2)."""
     size = len(payload)
     if size < 126:
         return _HEADS[isBinary][size] + payload
@@ -50,22 +49,84 @@ def frame(payload: bytes, isBinary: bool) -> bytes:
 
 
 def refusal(error: HandshakeError) -> bytes:
-    """The body of a refused request, as Socket.IO clients expect it."""
+    """Build the body of a refused request in the form that Socket.IO clients expect."""
     if error.status == REQUEST_ENTITY_TOO_LARGE:
         return b""
     return json.dumps({"code": error.code, "message": error.message}, separators=(",", ":")).encode()
 
 
+class FullWebSocket(Interface):
+    """
+    The complete WebSocket protocol of one connection, for everything that the fast path leaves out.
+
+    It reports to its :class:`FrameProtocol`: ``handshakeReceived``, ``handshakeDone``, ``refuse``,
+    ``textReceived``, ``bytesReceived``, ``pinged``, ``closing``, and ``write`` for its output.
+    """
+
+    @property
+    def compresses(self) -> bool:
+        """``True`` if the handshake agreed on compression."""
+
+    @property
+    def isBetweenMessages(self) -> bool:
+        """``True`` if the next byte begins a message, so that the fast path may read it."""
+
+    def feed(self, data: bytes, /) -> None:
+        """Read some bytes."""
+
+    def takeRest(self) -> bytes | None:
+        """
+        Give up the bytes behind the opening handshake, in order to be dropped.
+
+        :return: the bytes, or ``None`` to read the whole connection to its end.
+        """
+
+    def resume(self) -> None:
+        """Take the state that follows an opening handshake without extensions."""
+
+    def startClosing(self, code: int, reason: str, /) -> None:
+        """Begin the closing handshake, unless it has begun."""
+
+    def answerPing(self, payload: bytes, /) -> None:
+        """Send a PONG."""
+
+    def sendCompressed(self, payload: bytes, isBinary: bool, /) -> None:
+        """Send a message compressed (RFC 7692)."""
+
+    def connectionLost(self, reason: Failure, /) -> None:
+        """Called when the connection is lost."""
+
+
+class FrameMaker(Interface):
+    """
+    The factory of a :class:`FrameProtocol`.
+
+    :ivar settings: limits and deadlines.
+    :ivar reactor: the clock of the deadlines.
+    :ivar unmask: applies a mask of 4 bytes to a payload (RFC 6455, 5.3).
+    """
+
+    settings: Settings
+    reactor: IReactorTime
+
+    @property
+    def unmask(self) -> Callable[[bytes, bytes], bytes]: ...
+
+    def makeAutobahn(self, owner: FrameProtocol, /) -> FullWebSocket:
+        """Create the :class:`FullWebSocket` of a protocol, before or after its opening handshake."""
+
+
 class FrameProtocol(Protocol):
     """
-    A server's WebSocket, message by message.
+    A server's WebSocket that sends and receives whole messages.
 
-    It knows no session: :class:`~txrealtime.engineio.websocket.transport.WebSocketTransport` is
-    built on it, and so can be any plain WebSocket server that wants the same limits.
+    Its messages belong to no session yet.  Subclasses add one, as
+    :class:`~txrealtime.engineio.websocket.transport.WebSocketTransport` does, or make a plain
+    WebSocket server with the same limits.
     """
 
-    # In a broadcast to a thousand, each part of an object is a miss of the processor's cache: a slot is
-    # in the object, a value of its dictionary elsewhere.
+    # In a broadcast to a thousand clients, each part of an object is a cache miss: a slot lies inside
+    # the object, an entry of its dictionary elsewhere.
     __slots__ = (
         "_autobahn",
         "_autobahnReads",
@@ -80,11 +141,11 @@ class FrameProtocol(Protocol):
         "transport",
     )
 
-    factory: FrameFactory
+    factory: FrameMaker
     transport: Any
 
     def __init__(self) -> None:
-        self._autobahn: Autobahn | None = None
+        self._autobahn: FullWebSocket | None = None
         self._autobahnReads = True
         self._head: int | None = 0
         self._partial: bytearray | None = None
@@ -100,37 +161,37 @@ class FrameProtocol(Protocol):
         self, headers: Mapping[str, str], url: str, protocols: Sequence[str]
     ) -> str | None:
         """
-        A client asks for a WebSocket.
+        Called when a client asks for a WebSocket.
 
         :param headers: names in lower case.
-        :return: one of the subprotocols it offers, or ``None``.
-        :raises HandshakeError: to refuse.
+        :return: one of the offered subprotocols, or ``None``.
+        :raises HandshakeError: if the client is refused.
         """
         return None
 
     def opened(self) -> None:
-        """The WebSocket is open."""
+        """Called when the WebSocket is open."""
 
     @property
     def peer(self) -> str:
-        """The client's address, for the log."""
+        """The client's address in the log."""
         return peerAddress(self.transport)
 
     def textReceived(self, text: str) -> None:
-        """A text message has come."""
+        """Called when a text message is complete."""
 
     def bytesReceived(self, data: bytes) -> None:
-        """A binary message has come."""
+        """Called when a binary message is complete."""
 
     def ended(self, broken: bool) -> None:
         """
-        Nothing more may be sent: the connection is closing, or lost.  May be called again.
+        Called when the connection is closing or lost and takes no more messages; possibly several times.
 
-        :param broken: whether the peer broke the WebSocket protocol.
+        :param broken: ``True`` if the peer violated the WebSocket protocol.
         """
 
     def pinged(self, payload: bytes) -> None:
-        """A PING has come: answer it, sooner or later (RFC 6455, 5.5.3)."""
+        """Called when a PING has come, which requires a PONG at some time (RFC 6455, 5.5.3)."""
         self._ensureAutobahn().answerPing(payload)
 
     # -- reading -----------------------------------------------------------------
@@ -158,23 +219,23 @@ class FrameProtocol(Protocol):
 
     def _readFrames(self, data: bytes) -> None:
         """
-        Take the frames that are whole, and keep the beginning of one that is not.
+        Read all complete frames, and keep the beginning of an incomplete one.
 
-        This loop runs for every message; it calls nothing it can do itself.
+        The loop runs for every message and contains its helpers' code, since a call costs more.
         """
         unmask = self.factory.unmask
         maxPayload = self.factory.settings.maxPayload
         position, end = 0, len(data)
         while end - position >= 2:
             first = data[position]
-            size = data[position + 1] - 128  # the mask bit, which a client's frame must have
+            size = data[position + 1] - 128  # RFC 6455, 5.1: a client's frame has the mask bit
             start = position + 6
             if size > 125:
                 start += 2 if size == 126 else 8
                 if end < start:
                     break
                 size = int.from_bytes(data[position + 2 : start - 4], "big")
-                # Not in the shortest form?
+                # RFC 6455, 5.2: the length must have its shortest form.
                 if size < (65536 if start - position == 14 else 126):
                     size = -1
             if not 0 <= size <= maxPayload or (first != 0x81 and first != 0x82):
@@ -194,14 +255,14 @@ class FrameProtocol(Protocol):
                     return
                 self.textReceived(text)
             position = stop
-            if self._autobahnReads:  # what was received has led to a closing handshake
+            if self._autobahnReads:  # the message led to a closing handshake
                 self._readByAutobahn(data[position:])
                 return
         if position < end:
             self._keep(data, position)
 
     def _keep(self, data: bytes, position: int) -> None:
-        """Keep the beginning of a frame until enough has come to go on."""
+        """Keep the beginning of a frame until its length, or all of it, has come."""
         rest = bytearray(data[position:])
         self._partial = rest
         self._wanted = 2
@@ -221,7 +282,7 @@ class FrameProtocol(Protocol):
             if self._autobahn is autobahn:
                 self._autobahnReads = not (self.factory.settings.shortWays and autobahn.isBetweenMessages)
 
-    def _ensureAutobahn(self) -> Autobahn:
+    def _ensureAutobahn(self) -> FullWebSocket:
         if self._autobahn is None:
             self._autobahn = self.factory.makeAutobahn(self)
             self._autobahn.resume()
@@ -238,7 +299,7 @@ class FrameProtocol(Protocol):
         self.sendPayload(data, True)
 
     def sendPayload(self, payload: bytes, isBinary: bool) -> None:
-        """Send a message of any size, compressed if that was agreed on and is worth it."""
+        """Send a message of any size, compressed if agreed on and from ``compressionThreshold`` bytes on."""
         threshold = self.factory.settings.compressionThreshold
         if self.compresses and threshold and len(payload) >= threshold:
             self._ensureAutobahn().sendCompressed(payload, isBinary)
@@ -247,11 +308,11 @@ class FrameProtocol(Protocol):
 
     @property
     def compresses(self) -> bool:
-        """Whether compression was agreed on."""
+        """``True`` if the handshake agreed on compression."""
         return self._autobahn is not None and self._autobahn.compresses
 
     def write(self, data: bytes) -> None:
-        """Write whole frames."""
+        """Write whole frames, together with the other replies to the current read."""
         cork = self._cork
         if cork is None:
             self.writeNow(data)
@@ -268,9 +329,9 @@ class FrameProtocol(Protocol):
             self.writeNow(cork[0] if len(cork) == 1 else b"".join(cork))
 
     def writeNow(self, data: bytes) -> None:
-        """Write whole frames past the cork: only where nothing is held by it."""
-        # As tcp.writeNow, but as long as all goes well without a look at the transport:
-        # in a broadcast to a thousand, each look is a miss of the processor's cache.
+        """Write whole frames at once.  Only for use while the cork holds nothing."""
+        # As tcp.writeNow, but without reading the transport while all goes well: in a broadcast to a
+        # thousand clients, each read is a cache miss.
         send = self._send
         if send is None:
             send = directSend(self.transport) if self.factory.settings.shortWays else None
@@ -293,25 +354,26 @@ class FrameProtocol(Protocol):
         self._autobahn = self.factory.makeAutobahn(self)
 
     def handshakeDone(self) -> None:
-        """The opening handshake is complete."""
+        """Called when the opening handshake is complete."""
         self._cancelDeadline()
         self._head = None
         autobahn = self._autobahn
         if autobahn is None:
-            return  # the connection was lost while somebody thought about it
+            return  # the connection was lost during an asynchronous check
         if self.factory.settings.shortWays and not autobahn.compresses:
-            # It took 8 kB; another is made if something extraordinary comes.
             rest = autobahn.takeRest()
-            self._autobahn = None
-            self._autobahnReads = False
-            self.opened()
-            if rest:
-                self.dataReceived(rest)
-        else:
-            self.opened()
+            if rest is not None:
+                # It holds 8 kB.  An unusual frame will need another.
+                self._autobahn = None
+                self._autobahnReads = False
+                self.opened()
+                if rest:
+                    self.dataReceived(rest)
+                return
+        self.opened()
 
     def refuse(self, error: HandshakeError, headers: Mapping[str, str]) -> None:
-        """Refuse the opening handshake, with the protocol's own error as the body."""
+        """Refuse the opening handshake with an Engine.IO error as the body."""
         _log.info(
             "refused {address}: {status} {why}",
             address=self.peer,
@@ -334,7 +396,7 @@ class FrameProtocol(Protocol):
         self._ensureAutobahn().startClosing(code, reason)
 
     def closing(self, broken: bool) -> None:
-        """A close frame was sent."""
+        """Called when a close frame was sent."""
         self._autobahnReads = True
         self._closeWithin(self.factory.settings.handshakeTimeout)
         self.ended(broken)
@@ -345,8 +407,9 @@ class FrameProtocol(Protocol):
 
     def _closeWithin(self, seconds: float) -> None:
         """
-        Drop the connection after so long: a peer need not answer a closing handshake,
-        and over TLS may leave even ``loseConnection`` waiting for ever.
+        Drop the connection after some time.
+
+        A peer may ignore a closing handshake, and over TLS keep even ``loseConnection`` waiting for ever.
         """
         if self._deadline is None:
             self._deadline = self.factory.reactor.callLater(seconds, self._late)

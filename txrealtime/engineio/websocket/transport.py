@@ -1,5 +1,5 @@
 """
-A session's WebSocket: packets on top of :mod:`~txrealtime.engineio.websocket.autobahn`.
+The WebSocket transport of a session: packets in WebSocket messages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CLOSE_CODES: Final = {CloseReason.SHUTTING_DOWN: 1001, CloseReason.PARSE_ERROR:
 
 
 class Opener(Protocol):
-    """What decides on a WebSocket's opening handshake, and finds its session: the engine."""
+    """The engine, which checks a WebSocket's opening handshake and finds or opens a session."""
 
     def readHandshake(
         self, headers: Mapping[str, str], url: str, peer: str, secure: bool
@@ -43,7 +43,7 @@ class Opener(Protocol):
 @implementer(ITransport, IPushProducer)
 class WebSocketTransport(FrameProtocol):
     """
-    A session's WebSocket.
+    A WebSocket that carries a session's packets.
 
     :param opener: the engine.
     """
@@ -71,7 +71,7 @@ class WebSocketTransport(FrameProtocol):
         self._sharesFrames = False
         self._base64 = False
         self._handshake: OpeningRequest | None = None
-        # The last PING that came while TCP took no more.
+        # The payload of the last PING that came while TCP pushed back.
         self._ping: bytes | None = None
 
     # -- the opening -------------------------------------------------------------
@@ -80,7 +80,7 @@ class WebSocketTransport(FrameProtocol):
         self, headers: Mapping[str, str], url: str, protocols: Sequence[str]
     ) -> str | None:
         transport = self.transport
-        # What a hasty client sends before it has our answer must not be taken for another request.
+        # Data that a client sends before the reply must not be read as another request.
         transport.pauseProducing()
         try:
             secure = ISSLTransport.providedBy(transport)
@@ -89,9 +89,9 @@ class WebSocketTransport(FrameProtocol):
             await self._opener.verify(handshake, self.name, "GET")
         finally:
             transport.resumeProducing()
-        # Engine.IO is none of them, and a browser gives up when none is chosen.  Clients offer one for
-        # what stands between us, so take the first, as Node's server does; but what is no name at
-        # all (RFC 9110, 5.6.2) must not come back in a header.
+        # Engine.IO has no subprotocol, but a browser fails if the server accepts none of its offers.
+        # Clients offer one for the sake of proxies.  Take the first, as Node's server does, among those
+        # that are tokens (RFC 9110, 5.6.2), since the reply repeats it in a header.
         return next(filter(_TOKEN.fullmatch, protocols), None)
 
     def opened(self) -> None:
@@ -103,18 +103,18 @@ class WebSocketTransport(FrameProtocol):
 
     @property
     def peer(self) -> str:
-        # As a trusted proxy reports it.
+        # The address that a trusted proxy reported.
         return super().peer if self._handshake is None else self._handshake.address
 
     def serve(self, session: Session, base64: bool) -> None:
         """
-        This is the session's WebSocket, or its candidate.
+        Carry packets of a session, or its probe.
 
-        :param base64: whether its client takes text messages only.
+        :param base64: ``True`` for a client that takes text messages only.
         """
         self.session = session
         self._base64 = base64
-        # What is the same for all clients is framed once: decided here, and not for each message.
+        # Clients may share a frame.  Decided once for the session, and not for each message.
         self._sharesFrames = session.codec.sharesFrames and not base64 and not self.compresses
 
     # -- packets -----------------------------------------------------------------
@@ -158,13 +158,13 @@ class WebSocketTransport(FrameProtocol):
         if self.writable or self._over:
             super().pinged(payload)
         else:
-            # "If an endpoint receives a Ping frame and has not yet sent Pong frame(s) in response
-            # to previous Ping frame(s), the endpoint MAY elect to send a Pong frame for only the
-            # most recently processed Ping frame": or a client that sends PINGs, and reads nothing,
-            # would fill our memory.
+            # RFC 6455, 5.5.3: "If an endpoint receives a Ping frame and has not yet sent Pong frame(s)
+            # in response to previous Ping frame(s), the endpoint MAY elect to send a Pong frame for only
+            # the most recently processed Ping frame."  Otherwise a client that sends PINGs and reads
+            # nothing would fill the server's memory.
             self._ping = payload
 
-    # -- backpressure: IPushProducer for what we write, and reading on demand ------
+    # -- backpressure: an IPushProducer of written data, and reading on demand ------
 
     def pauseProducing(self) -> None:
         self.writable = False
@@ -189,14 +189,14 @@ class WebSocketTransport(FrameProtocol):
     # -- the end -----------------------------------------------------------------
 
     def farewell(self, reason: CloseReason) -> Sequence[Packet]:
-        return ()  # the close frame says it
+        return ()  # the close frame tells the client
 
     def close(self, reason: CloseReason) -> None:
         self.writable = False
         if reason is CloseReason.SLOW_CONSUMER:
             self.abort()
         elif not self._over:
-            # What reads the client's answer must run, even if the session had paused it.
+            # The client's close frame must be read, even if the session had paused reading.
             self.transport.resumeProducing()
             self.startClosing(_CLOSE_CODES.get(reason, 1000), reason)
 
@@ -212,13 +212,13 @@ class WebSocketTransport(FrameProtocol):
 
 
 def _framed(packet: Packet) -> bytes:
-    """A packet's frame, kept for the next client that it goes to."""
+    """Frame a packet, and keep the frame for other clients."""
     packet.frame = framed = frame(packet.wire, packet.data.__class__ is bytes)
     return framed
 
 
 class WebSocketFactory(FrameFactory):
-    """Makes the WebSockets of an engine."""
+    """A factory of an engine's WebSockets."""
 
     def __init__(self, settings: Settings, reactor: IReactorTime, opener: Opener) -> None:
         super().__init__(settings, reactor, lambda: WebSocketTransport(opener))
