@@ -288,7 +288,7 @@ class HandlerTests(FlaskTestCase):
 
         self.socketio.on_namespace(Mine("/n"))
         client = self.join("/n")
-        for name in ("secret", "number", "_methods", "attach"):
+        for name in ("secret", "number", "_txrealtimeMethods", "emit"):
             self.assertIsNone(client.emit(name, callback=True, namespace="/n"))
         self.assertEqual(called, ["connect"])
 

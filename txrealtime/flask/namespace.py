@@ -9,7 +9,7 @@ from typing import Any
 
 from txrealtime.flask.interfaces import Application
 
-__all__ = ["Namespace"]
+__all__ = ["Namespace", "attach", "handles"]
 
 
 class Namespace:
@@ -27,22 +27,7 @@ class Namespace:
     def __init__(self, namespace: str | None = None) -> None:
         self.namespace = namespace or "/"
         self.socketio: Any = None
-        self._methods: dict[str, Callable[..., Any]] = {}
-
-    def _attach(self, socketio: Application, methods: dict[str, Callable[..., Any]]) -> None:
-        """
-        Belong to an application.
-
-        :param methods: the handlers by event, read from the class once: clients choose the names of events
-        and
-            must not reach other attributes by them.
-        """
-        self.socketio = socketio
-        self._methods = methods
-
-    def _handles(self, event: str) -> bool:
-        """Tell if an event goes to :meth:`trigger_event`."""
-        return event in self._methods or type(self).trigger_event is not Namespace.trigger_event
+        self._txrealtimeMethods: dict[str, Callable[..., Any]] = {}
 
     def trigger_event(self, event: str, *args: Any) -> Any:
         """
@@ -52,7 +37,7 @@ class Namespace:
 
         :param args: the client's sid, and the event's arguments.
         """
-        method = self._methods.get(event)
+        method = self._txrealtimeMethods.get(event)
         return None if method is None else method(*args[1:])
 
     def emit(
@@ -145,3 +130,24 @@ class Namespace:
             )
         application: Application = self.socketio
         return application
+
+
+# Functions and not methods: a subclass may have methods of any name.
+
+
+def attach(namespace: Namespace, socketio: Application, methods: dict[str, Callable[..., Any]]) -> None:
+    """
+    Attach a namespace to an application.
+
+    :param methods: the handlers by event, read from the class once: clients choose the names of events and
+    must
+        not reach other attributes by them.
+    """
+    namespace.socketio = socketio
+    namespace._txrealtimeMethods = methods
+
+
+def handles(namespace: Namespace, event: str) -> bool:
+    """Tell if an event goes to :meth:`Namespace.trigger_event`."""
+    return event in namespace._txrealtimeMethods or type(namespace).trigger_event is not
+    Namespace.trigger_event

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from twisted.logger import Logger
 
-from txrealtime.flask.namespace import Namespace
+from txrealtime.flask.namespace import Namespace, handles
 
 __all__ = ["ANY", "Route", "Routes", "methodsOf"]
 
@@ -131,7 +131,7 @@ class Routes:
 
     def _method(self, path: str, event: str) -> Route | None:
         found = self._objects.get(path)
-        if found is None or not found._handles(event):
+        if found is None or not handles(found, event):
             return None
         return Route(found.trigger_event, event, found)
 

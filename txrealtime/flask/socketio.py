@@ -22,7 +22,7 @@ from txrealtime.flask.errors import OutsideOfHandler
 from txrealtime.flask.facade import ServerFacade
 from txrealtime.flask.interfaces import Sender
 from txrealtime.flask.names import roomNames
-from txrealtime.flask.namespace import Namespace
+from txrealtime.flask.namespace import Namespace, attach
 from txrealtime.flask.options import configured, warning, warningOfOrigins
 from txrealtime.flask.queuesender import QueueSender
 from txrealtime.flask.routes import Routes, methodsOf
@@ -200,7 +200,7 @@ class SocketIO:
             raise ValueError(
                 f"on_namespace() takes an instance of a subclass of Namespace, not {namespace_handler!r}"
             )
-        namespace_handler._attach(self, methodsOf(namespace_handler))
+        attach(namespace_handler, self, methodsOf(namespace_handler))
         self._routes.mount(namespace_handler)
         self._opened(namespace_handler.namespace)
 
