@@ -44,7 +44,7 @@ from txrealtime.testing import Client
 
 class FlaskTestCase(SynchronousTestCase):
     """
-    An application, whose handlers run at once.
+    An application whose handlers run at once.
     """
 
     def setUp(self) -> None:
@@ -64,7 +64,7 @@ class FlaskTestCase(SynchronousTestCase):
 
 
 class WaitingJobs:
-    """Threads that are all taken: what they are given waits."""
+    """Threads that are all taken, so that jobs wait."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], object]] = []
@@ -75,7 +75,7 @@ class WaitingJobs:
 
 class BacklogTests(FlaskTestCase):
     """
-    Handlers that are slow.
+    Slow handlers.
     """
 
     def setUp(self) -> None:
@@ -88,7 +88,7 @@ class BacklogTests(FlaskTestCase):
         self.client = Client(server)
 
     def test_comingAndGoing(self) -> None:
-        """What a client has left behind is counted: it fills no memory by coming again and again."""
+        """A client that comes again and again cannot fill the memory with the jobs that it leaves."""
         self.socketio.on_event("slow", lambda text: None)
         for _ in range(300):
             self.client.connect("/").addErrback(lambda failure: None)
@@ -111,7 +111,7 @@ class BacklogTests(FlaskTestCase):
 
 class HandlerTests(FlaskTestCase):
     def test_whichOneHandles(self) -> None:
-        """A function wins over a class, and both over what is there for every event or namespace."""
+        """A function wins over a class, and both win over catch-all handlers."""
         socketio = self.socketio
 
         class Everything(Namespace):
@@ -153,7 +153,7 @@ class HandlerTests(FlaskTestCase):
         self.assertEqual(other.emit("two", callback=True, namespace="/n"), "2")
 
     def test_eventKeepsTheHandlersType(self) -> None:
-        """For mypy, a decorated function is what it was."""
+        """For mypy, a decorated function keeps its type."""
         bare, given = [typing.get_type_hints(each) for each in typing.get_overloads(SocketIO.event)]
         self.assertIs(bare["handler"], bare["return"])
         ((parameter,), result) = typing.get_args(given["return"])
@@ -191,7 +191,7 @@ class HandlerTests(FlaskTestCase):
             self.assertEqual(self.join().emit("ask", callback=True), ack)
 
     def test_resultIsACopy(self) -> None:
-        """What other handlers do to it later does not matter to the ack."""
+        """Other handlers may change the result later, and the ack stays the same."""
         for kind in (dict, OrderedDict):
             bridge, state = self.socketio.bridge, kind(names=["ann"])
             copy = bridge.sendable(state)
@@ -200,7 +200,7 @@ class HandlerTests(FlaskTestCase):
             self.assertEqual(copy, {"names": ["ann"]})
 
     def test_resultOfAnotherClassIsACopy(self) -> None:
-        """Also of an application's own lists and bytes."""
+        """An application's own classes of lists and bytes are copied too."""
 
         class Names(list[str]):
             pass
@@ -237,7 +237,7 @@ class HandlerTests(FlaskTestCase):
         self.assertEqual(self.received(other), [])
 
     def test_noClientNamed(self) -> None:
-        """Who is not named is not everybody either."""
+        """None as a sid means nobody, not everybody."""
         client = self.join()
         self.socketio.disconnect(None)
         self.socketio.leave_room(None, "red")
@@ -247,7 +247,7 @@ class HandlerTests(FlaskTestCase):
         self.assertEqual(self.received(client), [])
 
     def test_valuesThatDoNotCompare(self) -> None:
-        """What has an equality of its own is looked at by nobody."""
+        """The bridge compares no values, since classes may have an equality of their own."""
 
         class Array:
             def __eq__(self, other: object) -> bool:
@@ -259,7 +259,7 @@ class HandlerTests(FlaskTestCase):
         self.assertRaises(TypeError, self.socketio.call, "news", Array(), to="sid")
 
     def test_askingNobody(self) -> None:
-        """An empty list names no client to ask, and is not the default either."""
+        """An empty list names no client to ask, and does not mean the default."""
         client, refused = self.join(), []
 
         @self.socketio.on("ask")
@@ -293,7 +293,7 @@ class HandlerTests(FlaskTestCase):
         self.assertEqual(called, ["connect"])
 
     def test_triggerEvent(self) -> None:
-        """A class may take all events itself."""
+        """A class may handle all events by trigger_event()."""
         seen: list[Any] = []
 
         class Mine(Namespace):
@@ -355,7 +355,7 @@ class ComingAndGoingTests(FlaskTestCase):
             self.assertEqual((error.message, error.data), (message, data))
 
     def test_connectIsCalledOnce(self) -> None:
-        """A TypeError of its own does not make it run again."""
+        """A TypeError from the body does not make the handler run again."""
         calls: list[Any] = []
 
         @self.socketio.on("connect")
@@ -367,7 +367,7 @@ class ComingAndGoingTests(FlaskTestCase):
         self.assertEqual(calls, [{"a": 1}])
 
     def test_noAuth(self) -> None:
-        """A client of python-socketio sends {} where it has nothing to say."""
+        """An empty auth is None: a client of python-socketio sends {} for none."""
         given: list[Any] = []
         self.socketio.on("connect")(given.append)
         for auth in (None, {}, {"a": 1}):
@@ -376,7 +376,7 @@ class ComingAndGoingTests(FlaskTestCase):
 
     def wrapped(self, handler: Any, *more: Any) -> tuple[Any, list[str]]:
         """
-        A handler in a decorator that adds arguments, and what it has done.
+        Return a handler in a decorator that adds arguments, and a list of its calls.
         """
         ran: list[str] = []
 
@@ -388,7 +388,7 @@ class ComingAndGoingTests(FlaskTestCase):
         return wrapper, ran
 
     def test_decorators(self) -> None:
-        """One that adds an argument, and others that only look like it."""
+        """A decorator may add an argument, or only look as if it did."""
         for handler, more, expected, times in (
             (lambda: ("none",), (), ("none",), 1),
             (lambda auth: (auth,), (), ({"a": 1},), 1),
@@ -410,7 +410,7 @@ class ComingAndGoingTests(FlaskTestCase):
         return wrapper
 
     def test_signatureOfTheWrapper(self) -> None:
-        """One without *args says itself what it takes."""
+        """The signature of a wrapper without *args counts."""
         given: list[Any] = []
 
         def connect(user: str, auth: Any) -> None:
@@ -449,7 +449,7 @@ class ComingAndGoingTests(FlaskTestCase):
         self.assertEqual(told, ["ann", ("ann", "client disconnect")])
 
     def test_decoratedIsCalledOnce(self) -> None:
-        """Also where what is wrapped fails inside, or calls itself wrongly."""
+        """A wrapped handler runs once, also if it raises TypeError or calls itself wrongly."""
         calls: list[Any] = []
 
         def connect(user: str, auth: Any = None) -> None:
@@ -463,7 +463,7 @@ class ComingAndGoingTests(FlaskTestCase):
         self.assertEqual((calls, ran), ([("ann", {"a": 1})], ["wrapper"]))
 
     def test_withoutASignature(self) -> None:
-        """Of a built-in that does not say, the argument is passed."""
+        """A built-in without a signature gets the argument."""
         self.socketio.on("connect")(bool)
         self.assertFalse(self.join().is_connected())
 
@@ -476,7 +476,7 @@ class ComingAndGoingTests(FlaskTestCase):
         self.assertTrue(self.join("/any").is_connected("/any"))
 
     def test_disconnect(self) -> None:
-        """Its handler is told why, and knows the rooms that the client was in."""
+        """The disconnect handler gets the reason, and knows the rooms that the client was in."""
         told: list[Any] = []
 
         @self.socketio.on("go")
@@ -522,7 +522,7 @@ class SendingTests(FlaskTestCase):
 
     def do(self, *what: Any, by: SocketIOTestClient | None = None) -> Any:
         """
-        Have a function called in a handler of ann's.
+        Call a function in a handler of ann's.
         """
         results: list[Any] = []
         self.socketio.on("do")(lambda: results.append(what[0]()))
@@ -531,7 +531,7 @@ class SendingTests(FlaskTestCase):
 
     def names(self) -> str:
         """
-        Who got something, each by an initial.
+        Return the initials of the clients that have got something.
         """
         people = {"a": self.ann, "b": self.bob, "c": self.cat}
         return "".join(name * len(client.get_received()) for name, client in people.items())
@@ -582,7 +582,7 @@ class SendingTests(FlaskTestCase):
         self.assertEqual(self.received(self.ann), [("json", {"a": 1})])
 
     def test_encodedAtOnce(self) -> None:
-        """What happens to a value afterwards does not matter; one that cannot be sent is an error."""
+        """A value may change after emit(); a value that cannot be sent is an error."""
         data = {"n": 1}
 
         def handler() -> Any:
@@ -621,7 +621,7 @@ class SendingTests(FlaskTestCase):
         self.assertEqual(self.names(), "a")
 
     def test_disconnectedAndClosed(self) -> None:
-        """A room may be closed whose client is about to go: disconnect() does not wait for that."""
+        """The own room of a client may be closed after disconnect(), which does not wait."""
         sid = self.do(lambda: flask.request.sid)
         later: list[Any] = []
         call = self.socketio.realtime.crossing.call
@@ -634,7 +634,7 @@ class SendingTests(FlaskTestCase):
         self.socketio.close_room(sid)
 
     def test_unknownSid(self) -> None:
-        """It can join no room, as in Flask-SocketIO; to leave one is no error."""
+        """An unknown sid cannot join a room, as in Flask-SocketIO; leaving one is no error."""
         for sid, namespace in (("nobody", "/"), ("nobody", "/nowhere")):
             error = self.assertRaises(ValueError, self.socketio.enter_room, sid, "red", namespace)
             self.assertIn("no client 'nobody' is in /", str(error))
@@ -642,7 +642,7 @@ class SendingTests(FlaskTestCase):
             self.assertEqual(self.socketio.rooms(sid, namespace), [])
 
     def test_joinsWhileLeaving(self) -> None:
-        """A client that has gone meanwhile is no error in its own handler."""
+        """A handler whose client has left meanwhile may call join_room()."""
 
         def handler() -> None:
             disconnect()
@@ -663,7 +663,7 @@ class SendingTests(FlaskTestCase):
         self.assertEqual(self.names(), "")
 
     def test_fromAnotherThread(self) -> None:
-        """Also while the test is busy with a handler that waits for that thread."""
+        """A thread may emit while a handler waits for the thread."""
 
         def handler() -> None:
             thread = self.socketio.start_background_task(self.socketio.emit, "x", to="red")
@@ -674,7 +674,7 @@ class SendingTests(FlaskTestCase):
         self.assertEqual(self.names(), "ab")
 
     def test_askedByAnotherThread(self) -> None:
-        """It gets its answer while the handler waits for it."""
+        """A thread gets an answer from the server while a handler waits for the thread."""
 
         def handler() -> Any:
             sid, answers = flask.request.sid, []
@@ -685,7 +685,7 @@ class SendingTests(FlaskTestCase):
         self.assertTrue(self.do(handler))
 
     def test_callbackWithoutAnAnswer(self) -> None:
-        """A test client does not ack: who waits for that is told so."""
+        """A test client does not ack: call() raises an error that says so."""
         error = self.do(lambda: self.assertRaises(AckTimeout, call, "x"))
         self.assertIn("test that with a real client", str(error))
         self.assertIsInstance(error, TimeoutError)
@@ -694,7 +694,7 @@ class SendingTests(FlaskTestCase):
         self.assertRaises(ValueError, self.socketio.call, "x")
 
     def test_inAView(self) -> None:
-        """Where all is named that an event would say, the functions need none."""
+        """The functions work in a view if the client and the namespace are named."""
         ann = self.do(lambda: flask.request.sid)
         with self.app.test_request_context():
             emit("x", namespace="/", broadcast=True)
@@ -736,11 +736,11 @@ class ErrorTests(FlaskTestCase):
         self.socketio.on("fail", "/n")(lambda: 1 / 0)
 
     def test_unhandled(self) -> None:
-        """The test client raises it."""
+        """The test client raises the exception of a handler."""
         self.assertRaises(ZeroDivisionError, self.join().emit, "fail")
 
     def test_handlers(self) -> None:
-        """What they return is the ack; they know the event."""
+        """The result of an error handler is the ack; the handler knows the event."""
         self.socketio.on_error()(lambda error: f"own {error!r} {flask.request.event}")
         self.socketio.on_error_default(lambda error: "default")
         own = self.join().emit("fail", callback=True)
@@ -748,7 +748,7 @@ class ErrorTests(FlaskTestCase):
         self.assertEqual(self.join("/n").emit("fail", callback=True, namespace="/n"), "default")
 
     def test_ofAClass(self) -> None:
-        """Its method gets what the others have not taken."""
+        """The method error() of a class gets the exceptions that no error handler takes."""
 
         class Mine(Namespace):
             def on_fail(self) -> None:
@@ -764,12 +764,12 @@ class ErrorTests(FlaskTestCase):
         self.assertEqual(client.emit("fail", callback=True, namespace="/c"), "own")
 
     def test_wrongArguments(self) -> None:
-        """They are an error of the handler's."""
+        """Wrong arguments are an error of the handler."""
         self.socketio.on_error()(lambda error: type(error).__name__)
         self.assertEqual(self.join().emit("fail", 1, 2, callback=True), "TypeError")
 
     def test_resultThatCannotBeSent(self) -> None:
-        """It matters where an ack is wanted, and nowhere else."""
+        """A result that cannot be sent is an error only if the client wants an ack."""
         self.socketio.on("bad")(lambda: {"x": object()})
         self.socketio.on("disconnect")(object)
         client = self.join()
@@ -816,7 +816,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(set(ran), {"teardown"})
 
     def test_teardowns(self) -> None:
-        """Once for each handler, also for a client's first."""
+        """Teardown functions run once for each handler, also for a client's first."""
         ran: list[Any] = []
         self.app.teardown_request(lambda error: ran.append(("request", flask.g.event)))
         self.app.teardown_appcontext(lambda error: ran.append(("app", flask.g.event)))
@@ -833,7 +833,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(ran, [(kind, event) for event in ("first", "second") for kind in ("request", "app")])
 
     def test_behindAProxy(self) -> None:
-        """The request is the client's, as the proxy has told it."""
+        """The request has the address, scheme and host that the proxy has reported."""
         handshake = OpeningRequest(
             headers={"host": "10.0.0.1:8000", "x-forwarded-host": "example.org"},
             query={},
@@ -867,7 +867,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(client.emit("ask", callback=True), __name__)
 
     def test_copied(self) -> None:
-        """What a handler leaves to a thread may have its context, and answer its client."""
+        """A thread may get a handler's context, and answer its client."""
         client = self.join()
 
         def handler() -> None:
@@ -894,7 +894,7 @@ class ContextTests(FlaskTestCase):
         return browser
 
     def test_sessionIsForked(self) -> None:
-        """Its namespaces share it, other clients and HTTP do not."""
+        """The namespaces of a client share the fork; other clients and HTTP do not."""
         browser = self.login()
         self.socketio.on("connect", "/n")(lambda: None)
         self.socketio.on("ask", "/n")(lambda: flask.session["user"])
@@ -911,7 +911,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(browser.get("/user").text, "ann")
 
     def test_oneForkOfTheSession(self) -> None:
-        """Also when two events are a client's first."""
+        """Two first events of a client share one fork."""
         opened: list[Any] = []
 
         class Slow(flask.sessions.SecureCookieSessionInterface):
@@ -975,7 +975,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(self.ask(lambda: flask_login.current_user.id, client), "ann")
 
     def test_jsonModule(self) -> None:
-        """What Flask's JSON knows more of can be sent and returned; bytes still can."""
+        """Types that only Flask's JSON knows can be sent and returned, and so can bytes."""
         self.make(json=flask.json)
         client = self.join()
         self.socketio.on("ask")(lambda: (date(2026, 1, 2), b"x")[0])
@@ -986,7 +986,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(self.received(client), [("x", [day]), ("x", [b"x"])])
 
     def test_jsonModuleThatRevives(self) -> None:
-        """A module that reads back what it writes: it does for what comes, and not for what goes."""
+        """A module that revives its own forms does so for received values only."""
 
         class Module:
             @staticmethod
@@ -1095,7 +1095,7 @@ class FacadeTests(FlaskTestCase):
         server.start_background_task(server.sleep, 0).join(30)
 
     def test_missing(self) -> None:
-        """What is not there is an error that names the substitute, when it is used."""
+        """A missing attribute is an error that names the substitute."""
         for object, name, substitute in (
             (self.server, "register_namespace", "socketio.on_namespace()"),
             (self.server, "whatever", "socketio.realtime"),
@@ -1142,7 +1142,7 @@ class FacadeTests(FlaskTestCase):
 
 
 class LogCatcher(logging.Handler):
-    """What a logger writes, as a list of lines."""
+    """A context manager that collects the lines of a logger."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -1249,7 +1249,7 @@ class OptionTests(FlaskTestCase):
         self.assertEqual(self.socketio.async_mode, "threading")
 
     def test_cookie(self) -> None:
-        """Of a dictionary its name; that its attributes are ours is said."""
+        """A dictionary gives the name; a warning says that the other attributes are ignored."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self.make(cookie={"name": "sid", "httponly": True})
@@ -1264,7 +1264,7 @@ class OptionTests(FlaskTestCase):
         self.assertEqual((settings.cookie, settings.transports), ("", ("polling", "websocket")))
 
     def test_compressionThreshold(self) -> None:
-        """0 is for all, and not for none."""
+        """0 compresses everything."""
         for given, expected in ((0, 1), (10, 10)):
             settings = self.make(compression_threshold=given).realtime.settings
             self.assertEqual(settings.compressionThreshold, expected)
@@ -1273,7 +1273,7 @@ class OptionTests(FlaskTestCase):
 
     def warned(self, **options: Any) -> list[str]:
         """
-        Make an application, and return the warnings of that.
+        Make an application, and return the warnings.
         """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -1287,7 +1287,7 @@ class OptionTests(FlaskTestCase):
         self.assertTrue(self.join().is_connected())
 
     def test_numbers(self) -> None:
-        """They may be floats, or strings, as from the environment."""
+        """Numbers may be floats, or strings, as from the environment."""
         for given in (5e5, "500000", "5e5", 500_000):
             for name in ("max_http_buffer_size", "maxPayload"):
                 limit = self.make(**{name: given}).realtime.settings.maxPayload
@@ -1308,7 +1308,7 @@ class OptionTests(FlaskTestCase):
                 self.assertIn("expected", str(error))
 
     def test_origins(self) -> None:
-        """What no browser sends matches nothing, and is named."""
+        """An origin that no browser sends matches nothing, and a warning names it."""
         good = "https://example.org"
         for given in ("http://a,http://b", "a.example", "http://localhost:3000/app", re.compile("x"), 3):
             for options in ({"cors_allowed_origins": [given, good]}, {"cors_allowed_origins": [given]}):
@@ -1327,7 +1327,7 @@ class OptionTests(FlaskTestCase):
         self.assertRaises(ValueError, self.make, ping_interval=-1)
 
     def test_later(self) -> None:
-        """What is registered, and given, before init_app() holds."""
+        """Handlers and options from before init_app() count."""
         socketio = SocketIO(ping_timeout=3)
         error = self.assertRaises(RuntimeError, socketio.emit, "x")
         self.assertIn("call init_app(app) first", str(error))
@@ -1340,7 +1340,7 @@ class OptionTests(FlaskTestCase):
         self.assertEqual(client.emit("ask", callback=True, namespace="/n"), "answer")
 
     def test_otherServers(self) -> None:
-        """Under another WSGI server pages are served, and Socket.IO's clients told what does not work."""
+        """Another WSGI server serves pages, and clients of Socket.IO get a 501 with the reason."""
         self.app.get("/")(lambda: "page")
         browser = self.app.test_client()
         self.assertEqual(browser.get("/").text, "page")
@@ -1349,7 +1349,7 @@ class OptionTests(FlaskTestCase):
         self.assertIn("twistd -n realtime", answer.text)
 
     def test_running(self) -> None:
-        """A server that runs is not for a test client."""
+        """A running server refuses test clients."""
         self.socketio.bridge.server.running = True
         self.assertRaises(RuntimeError, self.join)
 

@@ -104,7 +104,7 @@ class LeavingTests(SynchronousTestCase):
         return self.app
 
     def test_whileConnecting(self) -> None:
-        """The disconnect handler runs after the connect handler, knows why, and which rooms there were."""
+        """The disconnect handler runs after the connect handler, and knows the reason and the rooms."""
         for leave, reason in ((Client.close, "transport close"), (Client.disconnect, "client disconnect")):
             for options in ({}, {"always_connect": True}):
                 app = self.make(**options)
@@ -124,7 +124,7 @@ class LeavingTests(SynchronousTestCase):
                 self.assertEqual(app.socketio.bridge.spaces["/"].connecting, {})
 
     def test_beforeTheConnectHandlerBegins(self) -> None:
-        """It need not run, and the disconnect handler neither."""
+        """Neither handler runs."""
         app = self.make()
         app.client().close()
         app.jobs.runAll()
@@ -149,7 +149,7 @@ class LeavingTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_refusedLate(self) -> None:
-        """With always_connect, a refused client is disconnected, and that has no handler."""
+        """With always_connect, a refused client is disconnected without a disconnect handler."""
         app = self.make(always_connect=True)
         client = app.client()
         self.assertTrue(client.isConnected())
@@ -169,7 +169,7 @@ class LeavingTests(SynchronousTestCase):
         self.assertEqual(app.words, ["connect begins", "connect ends", "work begins", "work ends"])
 
     def test_inTurn(self) -> None:
-        """With async_handlers=False all that was sent is handled before the disconnect handler."""
+        """With async_handlers=False all events of a client are handled before its disconnect handler."""
         for leave in (Client.close, Client.disconnect):
             app = self.make(async_handlers=False)
             client = app.client()
@@ -323,7 +323,7 @@ class FirstMomentTests(SynchronousTestCase):
         self.assertFalse(client.isConnected())
 
     def test_reasonThenDisconnect(self) -> None:
-        """A client gets what a connect handler emits before it disconnects the client."""
+        """A client gets the events that a connect handler emits before it disconnects the client."""
         for namespaces in (None, "*"):
             self.app = Application(namespaces=namespaces)
             client = self.app.client()
@@ -363,7 +363,7 @@ class FirstMomentTests(SynchronousTestCase):
 
 class SlowClientTests(SynchronousTestCase):
     def test_greetingTooMuch(self) -> None:
-        """A client that goes while it is greeted has a disconnect handler too."""
+        """A client that goes during the CONNECT packet gets its disconnect handler."""
         app = Application(maxBuffered=1)
         client = app.client()
         client.stopReading()

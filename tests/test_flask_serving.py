@@ -21,7 +21,7 @@ from txrealtime.flask.signals import OwnHandlers, inMainThread
 
 
 def sent(context: Any) -> list[bytes]:
-    """The certificates that a server with a context sends, as DER."""
+    """Return the certificates that a server with a context sends, as DER."""
     server = SSL.Connection(context.getContext(), None)
     server.set_accept_state()
     client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
@@ -71,7 +71,7 @@ class TLSTests(SynchronousTestCase):
             self.assertEqual(sent(takeTLS(options)), wanted)
 
     def test_refused(self) -> None:
-        """What would be served in plain text, or with another certificate than was meant."""
+        """Options that would lead to plain text or to another certificate are refused."""
         (self.folder / "text").write_text("text")
         other = str(makeCertificate(self.folder / "other.pem"))
         pem, text = str(self.pem), str(self.folder / "text")
@@ -113,7 +113,7 @@ class SignalTests(SynchronousTestCase):
 
     def handled(self, handler: Any, number: signal.Signals = signal.SIGTERM) -> OwnHandlers:
         """
-        Let a signal come after the reactor has put its own handler there.
+        Raise a signal after the reactor has installed its own handler.
         """
         signal.signal(number, handler)
         handlers = OwnHandlers(lambda: self.stops.append("stop"))
@@ -131,7 +131,7 @@ class SignalTests(SynchronousTestCase):
         self.assertEqual((got, self.stops), ([signal.SIGTERM, signal.SIGUSR1], []))
 
     def test_raises(self) -> None:
-        """Its exception ends the server; KeyboardInterrupt without an error, as under other servers."""
+        """An exception ends the server; KeyboardInterrupt is no error, as under other servers."""
 
         def leave(error: BaseException) -> Any:
             def handler(number: int, frame: object) -> None:
@@ -146,7 +146,7 @@ class SignalTests(SynchronousTestCase):
         self.assertEqual(self.stops, ["stop"] * 3)
 
     def test_none(self) -> None:
-        """Without one, the reactor's stays; an ignored SIGTERM is still ignored."""
+        """Without an own handler the reactor's stays; an ignored SIGTERM stays ignored."""
         for own, expected in ((signal.SIG_DFL, ["reactor"]), (signal.SIG_IGN, [])):
             self.stops.clear()
             signal.signal(signal.SIGTERM, own)
@@ -157,7 +157,7 @@ class SignalTests(SynchronousTestCase):
             self.assertEqual(self.stops, expected)
 
     def test_mainThread(self) -> None:
-        """Whatever `threading` says of it."""
+        """The answer does not depend on `threading`, which eventlet changes."""
         self.patch(threading, "current_thread", lambda: None)
         self.assertTrue(inMainThread())
         answers: list[bool] = []
@@ -171,7 +171,7 @@ class SignalTests(SynchronousTestCase):
 
 class RunTests(SynchronousTestCase):
     def test_secondRun(self) -> None:
-        """The reactor cannot run again: that is said before anything is opened."""
+        """A second run() is refused before anything is opened."""
         reactor = MemoryReactorClock()
         self.patch(twisted.internet, "reactor", reactor)
         self.patch(serving, "_ran", ["shop"])
@@ -181,7 +181,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(reactor.tcpServers, [])
 
     def test_runningReactor(self) -> None:
-        """It cannot run twice: it says what to do, and has opened nothing."""
+        """A running reactor is refused with advice, before anything is opened."""
         reactor = MemoryReactorClock()
         reactor.running = True
         self.patch(twisted.internet, "reactor", reactor)

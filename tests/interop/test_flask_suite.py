@@ -1,5 +1,5 @@
 """
-Flask-SocketIO's own test suite, run against txrealtime.flask: only its import is another.
+Flask-SocketIO's own test suite, run against txrealtime.flask by changing its import.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXPECTED = {
 
 def suite() -> str:
     """
-    The text of test_socketio.py in the source archive, which is fetched where it is missing, and kept.
+    Return the text of test_socketio.py from the source archive, which is fetched once.
     """
     archive = FETCHED / f"flask_socketio-{VERSION}.tar.gz"
     if not archive.exists():
@@ -42,7 +42,7 @@ def suite() -> str:
 class SuiteTests(TestCase):
     async def test_suite(self) -> None:
         """
-        Exactly those tests fail that are listed: one that passes must leave the list.
+        Exactly the listed tests fail: a test that passes must leave the list.
         """
         theirs, ours = r"^from flask_socketio import", "from txrealtime.flask import"
         text, count = re.subn(theirs, ours, suite(), flags=re.M)

@@ -149,5 +149,5 @@ def attach(namespace: Namespace, socketio: Application, methods: dict[str, Calla
 
 def handles(namespace: Namespace, event: str) -> bool:
     """Tell if an event goes to :meth:`Namespace.trigger_event`."""
-    return event in namespace._txrealtimeMethods or type(namespace).trigger_event is not
-    Namespace.trigger_event
+    overridden = type(namespace).trigger_event is not Namespace.trigger_event
+    return overridden or event in namespace._txrealtimeMethods
