@@ -30,7 +30,14 @@ class OldestTests(TestCase):
         found = startProgram(self, [sys.executable, "-c", code], environment=environment)
         await found.whenEnded()
         self.assertIn(f"version {OLDEST} {folder}", found.output)
-        command = [sys.executable, "-m", "tests", "tests.test_flask", "tests.test_flask_order"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests",
+            "tests.test_flask",
+            "tests.test_flask_facade",
+            "tests.test_flask_order",
+        ]
         program = startProgram(self, command, environment=environment)
         self.assertEqual(await program.whenEnded(timeout=120), 0, program.output)
         self.assertRegex(program.output, r"\n\d\d+ passed, 0 failed, 0 skipped\n$")
