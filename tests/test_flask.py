@@ -79,7 +79,7 @@ class BacklogTests(FlaskTestCase):
         self.jobs = self.socketio.bridge.jobs = WaitingJobs()
         server = self.socketio.realtime
         server.configure(reactor=Clock())
-        server.crossing = Stage()
+        server._crossing = Stage()
         server.startService()
         self.client = Client(server)
 
@@ -620,8 +620,8 @@ class SendingTests(FlaskTestCase):
         """The own room of a client may be closed after disconnect(), which does not wait."""
         sid = self.do(lambda: flask.request.sid)
         later: list[Any] = []
-        call = self.socketio.realtime.crossing.call
-        self.patch(self.socketio.realtime.crossing, "call", lambda *args: later.append(args))
+        call = self.socketio.realtime._crossing.call
+        self.patch(self.socketio.realtime._crossing, "call", lambda *args: later.append(args))
         self.socketio.disconnect(sid)
         self.socketio.close_room(sid)
         for each in later:

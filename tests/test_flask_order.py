@@ -53,7 +53,7 @@ class Application:
         self.clock = Clock()
         server = socketio.realtime
         server.configure(reactor=self.clock)
-        server.crossing = Stage()
+        server._crossing = Stage()
         server.startService()
         self.log: list[tuple[str, str]] = []
         self.during: Callable[[str], object] = lambda event: None
@@ -282,7 +282,7 @@ class FirstMomentTests(SynchronousTestCase):
         self.app = Application(always_connect=True)
         client = self.app.client()
         client.on("riddle", lambda number: number + 1)
-        stage = self.app.socketio.realtime.crossing
+        stage = self.app.socketio.realtime._crossing
         ask = stage.ask
 
         def asking(function: Any, *args: Any) -> Any:
@@ -300,7 +300,7 @@ class FirstMomentTests(SynchronousTestCase):
         sid = next(iter(self.app.socketio.bridge.spaces["/"].connecting))
         socketio = self.app.socketio
         waiting: list[Any] = []
-        self.patch(socketio.realtime.crossing, "ask", lambda function: waiting.append(function()) or [None])
+        self.patch(socketio.realtime._crossing, "ask", lambda function: waiting.append(function()) or [None])
         socketio.call("riddle", 8, to=sid)
         self.app.jobs.runAll()
         client.flush()
@@ -316,7 +316,7 @@ class FirstMomentTests(SynchronousTestCase):
         client = self.app.client()
         sid = next(iter(self.app.socketio.bridge.spaces["/"].connecting))
         waiting: list[Any] = []
-        self.patch(self.app.socketio.realtime.crossing, "ask", lambda f: waiting.append(f()) or [None])
+        self.patch(self.app.socketio.realtime._crossing, "ask", lambda f: waiting.append(f()) or [None])
         self.app.socketio.call("riddle", 8, to=sid, timeout=3)
         self.app.clock.advance(3)
         self.failureResultOf(waiting[0], AckTimeout)

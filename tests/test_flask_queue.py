@@ -44,7 +44,7 @@ class TwoServersTestCase(ClusterTestCase):
         server.configure(reactor=self.clock)
         server.cluster.use(MemoryBus(self.hub), self.DIALECT)
         stage = Stage()
-        socketio.bridge.jobs = server.crossing = stage
+        socketio.bridge.jobs = server._crossing = stage
         server.startService()
         self.servers.append(server)
         return socketio
@@ -156,7 +156,7 @@ class NotRunningTests(SenderTestCase):
         for state in ("running", "stopped"):
             socketio = SocketIO(Flask(__name__), message_queue=QUEUE)
             setattr(socketio.realtime, state, True)
-            socketio.realtime.crossing = Stage()
+            socketio.realtime._crossing = Stage()
             socketio.emit("news")
             self.assertEqual(self.said(), [])
 
@@ -187,7 +187,7 @@ class LaterTests(SenderTestCase):
         self.assertEqual(len(self.said()), 1)
         socketio.init_app(app)
         self.assertIs(socketio.realtime, socketio.bridge.server)
-        socketio.realtime.crossing = Stage()
+        socketio.realtime._crossing = Stage()
         socketio.realtime.running = True
         self.assertEqual(socketio.rooms("sid"), [])
 

@@ -6,7 +6,7 @@ The bridge between a server, in the reactor's thread, and the handlers of a Flas
     reactor's thread                             a handler's thread
     BridgedNamespace: an event arrives   ----->  Bridge: contexts, the handler, error handlers
     Connection: the ack                  <-----  the result, a copy
-    Audience.transmit                    <-----  ServerSender: emit(), encoded already
+    Audience._transmit                   <-----  ServerSender: emit(), encoded already
 
 Both ways back share one queue, so a client gets the events that a handler has emitted before its ack.
 """
@@ -120,12 +120,13 @@ class BridgedNamespace(Namespace):
         self.parting: dict[str, frozenset[str]] = {}
         self.onAny(self._received)
 
-    def bind(self, path: str, home: Any) -> None:
-        super().bind(path, home)
-        log = self._bridge.server.packetLog
-        if log is not None:
-            self.encode = partial(encodeAndLog, log, self.encode)
+    def _bind(self, path: str, home: Any) -> None:
+        super()._bind(path, home)
         self._bridge.spaces[path] = self
+
+    def _encode(self, packet: Packet) -> list[engineio.Packet]:
+        log = self._bridge.server.packetLog
+        return super()._encode(packet) if log is None else encodeAndLog(log, super()._encode, packet)
 
     def membershipOf(self, socket: Socket) -> Membership:
         """Return the membership of a client that is in the namespace."""
@@ -159,7 +160,7 @@ class BridgedNamespace(Namespace):
 
     def _leftEarly(self, socket: Socket) -> None:
         """Called when a client leaves before its connect handler has returned."""
-        self.parting[socket.id] = frozenset((socket.id, *socket.joined))
+        self.parting[socket.id] = frozenset((socket.id, *socket._joined))
         self._left(socket, socket.session.closeReason or CloseReason.CLIENT_DISCONNECT)
 
     def _decided(self, result: Any, socket: Socket, membership: Membership, asked: Deferred[None]) -> None:
@@ -179,15 +180,15 @@ class BridgedNamespace(Namespace):
             asked.errback(refusal)
         elif not (always or asked.called):
             asked.callback(None)
-        if socket.leftBecause is not None and not membership.hasEnded:
+        if socket._leftBecause is not None and not membership.hasEnded:
             # Another server has disconnected the client, or the CONNECT packet was too much for it.
-            self._left(socket, socket.leftBecause)
+            self._left(socket, socket._leftBecause)
         membership.release()
         if membership.isRefused and membership.reason is None:
             del self.memberships[socket]
 
-    def letIn(self, socket: Socket) -> None:
-        super().letIn(socket)
+    def _letIn(self, socket: Socket) -> None:
+        super()._letIn(socket)
         membership = self.memberships.get(socket)
         if membership is not None and membership.isLeaving:
             socket.disconnect()
@@ -201,7 +202,7 @@ class BridgedNamespace(Namespace):
 
     def _received(self, socket: Socket, event: str, *args: Any) -> Any:
         self._log("received event %.100r from %s [%s]", event, socket.label, self.path)
-        if socket.leftBecause is not None and socket not in self.memberships:
+        if socket._leftBecause is not None and socket not in self.memberships:
             return NO_ACK
         membership = self.membershipOf(socket)
         if not membership.isConnecting:
@@ -218,9 +219,9 @@ class BridgedNamespace(Namespace):
             return NO_ACK
         return self._bridge.schedule(route, socket, membership, event, args)
 
-    def ackFailed(self, socket: Socket, error: Exception) -> None:
+    def _ackFailed(self, socket: Socket, error: Exception) -> None:
         if self._bridge.failed is None:
-            super().ackFailed(socket, error)
+            super()._ackFailed(socket, error)
         else:
             self._bridge.failed(error)
 
@@ -238,7 +239,7 @@ class BridgedNamespace(Namespace):
         (audience.excluding(*early) if early else audience).disconnect()
 
     def disconnecting(self, socket: Socket, reason: CloseReason) -> None:
-        self.parting[socket.id] = frozenset((socket.id, *socket.rooms, *socket.joined))
+        self.parting[socket.id] = frozenset((socket.id, *socket.rooms, *socket._joined))
 
     def disconnected(self, socket: Socket, reason: CloseReason) -> None:
         self._left(socket, reason)

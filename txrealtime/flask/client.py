@@ -269,6 +269,6 @@ def _stageOf(bridge: Bridge) -> Stage:
     bridge.jobs = stage
     bridge.failed = stage.errors.append
     bridge.server.configure(reactor=Clock())
-    bridge.server.crossing = stage
+    bridge.server._crossing = stage
     bridge.server.startService()
     return stage

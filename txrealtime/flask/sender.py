@@ -18,7 +18,7 @@ from txrealtime.flask.bridge import Bridge, BridgedNamespace
 from txrealtime.flask.copies import copied
 from txrealtime.flask.membership import Membership
 from txrealtime.flask.names import roomNames
-from txrealtime.socketio.acks import acked
+from txrealtime.socketio.acks import simplified
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 from txrealtime.socketio.peers import Peers
@@ -40,13 +40,12 @@ class _Elsewhere(Namespace):
 
     def __init__(self, path: str, like: Namespace) -> None:
         super().__init__()
-        self.path, self.peers, self.encode, self._home = path, like.peers, like.encode, like._home
+        self.path, self._peers, self._home = path, like._peers, like._home
 
 
 class ServerSender:
     """
     A :class:`~txrealtime.flask.interfaces.Sender` to the clients of this server and, with a queue, of others.
-    others.
 
     :param bridge: the bridge to the server.
     """
@@ -77,7 +76,7 @@ class ServerSender:
         space: Namespace | None = self._bridge.spaces.get(path)
         if space is None:
             root = self._bridge.spaces["/"]
-            space = None if root.peers is None else _Elsewhere(path, root)
+            space = None if root._peers is None else _Elsewhere(path, root)
         return space
 
     def _audience(self, path: str, to: Any, skip: Any) -> Audience | None:
@@ -123,11 +122,11 @@ class ServerSender:
             return
         if audience is None:
             return
-        if audience.namespace.peers is not None:
+        if audience.namespace._peers is not None:
             # The packet is encoded for other servers later.
             packet = packet._replace(data=copied(packet.data))
         if callback is None:
-            self._server.callFromThread(audience.transmit, packet, messages)
+            self._server.callFromThread(audience._transmit, packet, messages)
         else:
             self._server.callFromThread(self._ask, audience, copied(packet.data), callback)
 
@@ -136,12 +135,12 @@ class ServerSender:
         space = audience.namespace
         submit = partial(self._submitCallback, callback, f"the callback of {data[0][:100]!r}")
         sockets = audience.here()
-        for socket, answer in zip(sockets, audience.ask(data, early=True), strict=True):
+        for socket, answer in zip(sockets, audience._ask(data, early=True), strict=True):
             assert isinstance(space, BridgedNamespace)
             answered = partial(submit, partial(space.membershipOf, socket))
             answer.addCallbacks(answered, lambda failure: failure.trap(Disconnected))
-        if space.peers is not None:
-            self._askElsewhere(audience, space.peers, data, partial(submit, None))
+        if space._peers is not None:
+            self._askElsewhere(audience, space._peers, data, partial(submit, None))
 
     def _submitCallback(
         self, callback: Callable[..., Any], name: str, find: Callable[[], Membership] | None, answer: Any
@@ -174,7 +173,7 @@ class ServerSender:
         try:
             inquiry = peers.call(audience, packet, answered, _TIMEOUT)
         except BusError:
-            peers.emit(audience, packet, space.encode(packet), False)
+            peers.emit(audience, packet, space._encode(packet), False)
         else:
             inquiry.done.addTimeout(_TIMEOUT, space.reactor).addErrback(failed)
 
@@ -210,13 +209,13 @@ class ServerSender:
         socket = space.rooms.find(sid)
         if socket is None or socket.connected:
             return audience.call(*data, timeout=timeout)
-        (answer,) = audience.ask(data, early=True)
+        (answer,) = audience._ask(data, early=True)
 
         def late(result: object, seconds: float) -> NoReturn:
             raise AckTimeout(f"no ack of {data[0]!r} within {seconds} s")
 
         answer.addTimeout(timeout, space.reactor, onTimeoutCancel=late)
-        return answer.addCallbacks(lambda given: [acked(given)], _nobody)
+        return answer.addCallbacks(lambda given: [simplified(given)], _nobody)
 
     def join(self, path: str, sid: str, room: Any) -> None:
         """
@@ -292,7 +291,7 @@ class ServerSender:
     def _mayKnow(self, path: str, sid: str) -> bool:
         """Tell if a client is in a namespace, has just left, or may be on another server."""
         space = self._bridge.spaces.get(path)
-        if space is None or space.peers is not None:
+        if space is None or space._peers is not None:
             return self._space(path) is not None
         return space.rooms.find(sid) is not None or sid in space.parting
 

@@ -188,6 +188,7 @@ _SUBJECTS: Final = {
     "Who may connect, and how": (
         "origins",
         "trustedProxies",
+        "publicURL",
         "transports",
         "allowUpgrades",
         "allowEIO3",

@@ -58,7 +58,7 @@ from txrealtime.cluster.dialects.messages import (
 )
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import PacketError, ProtocolError
-from txrealtime.socketio.acks import returned
+from txrealtime.socketio.acks import ackValue
 from txrealtime.socketio.audience import Person
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
@@ -403,7 +403,7 @@ def _name(value: Any) -> str:
 
 
 def _ack(value: Any) -> Any:
-    return returned(_typed(value, list))
+    return ackValue(_typed(value, list))
 
 
 def _person(value: Any) -> Person:
