@@ -229,8 +229,9 @@ class Autobahn(WebSocketServerProtocol):
 
 class FrameFactory(ServerFactory):
     """
-    A factory of WebSockets, for requests that twisted.web has read (:func:`takeOver`) and for
-    connections to an endpoint of its own.
+    A factory of WebSockets.
+
+    It serves requests that twisted.web has read (:func:`takeOver`), and connections to an endpoint of its own.
 
     :param settings: limits and deadlines.
     :param reactor: the clock.
