@@ -231,7 +231,8 @@ class FrameFactory(ServerFactory):
     """
     A factory of WebSockets.
 
-    It serves requests that twisted.web has read (:func:`takeOver`), and connections to an endpoint of its own.
+    Its WebSockets are requests that twisted.web has read (:func:`takeOver`), or connections to an endpoint of
+    its own.
 
     :param settings: limits and deadlines.
     :param reactor: the clock.
