@@ -241,20 +241,8 @@ TABLE = [
     ),
     Use("txredisapi", "HiredisProtocol InvalidData hiredis", "cluster.bus.redis", "Needed: the protocol."),
     # Flask
-    Use(
-        "flask.ctx:RequestContext",
-        "_session _after_request_functions _cv_tokens url_adapter flashes",
-        "flask.contexts",
-        "Needed: a context for each event in a tenth of the time.",
-    ),
     Use("werkzeug.local:LocalProxy", "_get_current_object", "flask.contexts", "Needed; Flask documents it."),
-    Use(
-        "flask.testing:FlaskClient",
-        "_request_from_builder_args",
-        "flask.client",
-        "Needed: the test client's request has the cookies of Flask's.",
-    ),
-    Use("werkzeug.test:Client", "_add_cookies_to_wsgi", "flask.client", "Needed likewise."),
+    Use("werkzeug.local:LocalProxy", "_get_current_object", "flask.socketio", "Needed; Flask documents it."),
     Use("werkzeug._reloader", "run_with_reloader", "flask.serving", "Needed for run(use_reloader=True)."),
 ]
 

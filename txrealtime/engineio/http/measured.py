@@ -74,8 +74,9 @@ class _BadForm(Exception):
 
 class MeasuredRequest(Request):
     """
-    A request of ``twisted.web``. Its body has a limit if it is for the engine, or for a root that keeps
-    bodies.
+    A request of ``twisted.web``, with measures for its body.
+
+    A body for the engine has a limit, and so has one for a root that keeps bodies.
     """
 
     isQuiet = False
