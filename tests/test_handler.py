@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import gc
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import ContextVar
 from typing import Any
 
@@ -82,6 +82,28 @@ class ArityTests(SynchronousTestCase):
     def test_notCallable(self) -> None:
         error = self.assertRaises(TypeError, Handler, "say")
         self.assertIn("not str", str(error))
+
+    def test_generatorFunction(self) -> None:
+        """
+        The body of a generator function would never run, and a check there would let everybody in.
+        """
+
+        def forgotten(socket: Any) -> Generator[Any, Any, None]:
+            yield None
+
+        async def both(socket: Any) -> AsyncGenerator[None, None]:
+            yield None
+
+        class Forgotten:
+            def method(self, socket: Any) -> Generator[Any, Any, None]:
+                yield None
+
+            __call__ = method
+
+        for function in (forgotten, both, Forgotten(), Forgotten().method, functools.partial(forgotten)):
+            error = self.assertRaises(TypeError, Handler, function)
+            self.assertIn("is a generator function", str(error))
+            self.assertIn("inlineCallbacks", str(error))
 
     def test_takesTooFew(self) -> None:
         """

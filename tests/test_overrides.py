@@ -183,6 +183,26 @@ class OverrideTests(OverrideTestCase):
             else:
                 self.assertRefused(game, f"self.{name} of Kind")
 
+    def test_attributesBeforeInit(self) -> None:
+        """
+        An attribute that Namespace.__init__() would replace is refused there; a second call of it is none.
+        """
+
+        class Early(Namespace):
+            def __init__(self) -> None:
+                self.rooms = {}  # type: ignore[assignment]
+                super().__init__()
+
+        class Twice(Namespace):
+            def __init__(self) -> None:
+                super().__init__()
+                Namespace.__init__(self, concurrency=3)
+
+        error = self.assertRaises(TypeError, Early)
+        self.assertIn("Early was set before super().__init__()", str(error))
+        self.assertIn("self.rooms", str(error))
+        self.server.mount("/it", Twice())
+
     def test_deletedAttribute(self) -> None:
         game = Kind()
         del game.rooms
