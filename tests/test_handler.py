@@ -113,6 +113,15 @@ class ArityTests(SynchronousTestCase):
         error = self.assertRaises(TypeError, Handler, lambda socket: None, 2)
         self.assertIn("takes 1 arguments, but is called with 2", str(error))
 
+    def test_needsTooMany(self) -> None:
+        """
+        So is one that always gets fewer arguments than it needs.
+        """
+        error = self.assertRaises(TypeError, Handler, lambda sid, environ, auth: None, 1, 2)
+        self.assertIn("takes 3 arguments, but is called with 2 at most", str(error))
+        Handler(lambda socket, auth, *rest: None, 1, 2)
+        Handler(lambda socket, auth, more=None: None, 1, 2)
+
     def test_messageSaysWhatItTakes(self) -> None:
         def say(socket: Any, text: str) -> None: ...
 

@@ -285,6 +285,22 @@ class HandlerTests(TalkTestCase):
         self.assertRaises(TypeError, self.server.use, lambda incoming: None)
         self.assertRaises(TypeError, self.server.onError(), lambda: None)
 
+    def test_hooksThatNeedMore(self) -> None:
+        """
+        A hook of python-socketio's shape, with `sid, environ, auth`, would fail for each client.
+        """
+
+        class Door(Namespace):
+            def connected(self, sid: str, environ: Any, auth: Any) -> None:  # type: ignore[override]
+                """Refuse nobody."""
+
+        for register in (self.server.onConnect, self.server.onDisconnecting, self.server.onDisconnect):
+            error = self.assertRaises(TypeError, register, lambda sid, environ, auth: None)
+            self.assertIn("takes 3 arguments, but is called with 2 at most", str(error))
+        self.assertRaises(TypeError, self.server.use, lambda socket, event, proceed: None)
+        self.assertRaises(TypeError, self.server.onError(), lambda socket, error, event, more: None)
+        self.assertRaises(TypeError, Door)
+
     def test_notCallable(self) -> None:
         self.assertRaises(TypeError, self.server.on("say"), "say")
 

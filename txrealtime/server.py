@@ -107,7 +107,7 @@ class Server(Decorators, Service):
     ) -> None:
         self.settings = makeSettings(None, options, _OTHERS)
         self.path = _checkedPath(path)
-        self._allowRequest = None if allowRequest is None else Handler(allowRequest).function
+        self._allowRequest = None if allowRequest is None else Handler(allowRequest, atMost=1).function
         self.parser = JSONParser() if parser is None else _provider("parser", IParser, parser)
         self._namespaces = Namespaces(self.parser, reactor)
         self.cluster = Cluster(self._namespaces)
@@ -142,7 +142,7 @@ class Server(Decorators, Service):
         if parser is not None:
             self.parser = self._namespaces.parser = _provider("parser", IParser, parser)
         if allowRequest is not None:
-            self._allowRequest = Handler(allowRequest).function
+            self._allowRequest = Handler(allowRequest, atMost=1).function
         if bus is not None:
             self.cluster.use(_checkedBus(bus))
         if reactor is not None:

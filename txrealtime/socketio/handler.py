@@ -31,19 +31,22 @@ class Handler:
     :ivar least: the smallest number of arguments that the function takes.
     :ivar most: the largest.
     :param given: the smallest number of arguments that it will be called with.
-    :raises TypeError: if it is not callable, takes fewer, needs keyword arguments, or is a generator
+    :param atMost: the largest; ``None`` for no limit.
+    :raises TypeError: if it is not callable, takes fewer, needs more or keyword arguments, or is a generator
         function, whose body would never run.
     """
 
     __slots__ = ("function", "least", "most")
 
-    def __init__(self, function: Callable[..., Any], given: int = 1) -> None:
+    def __init__(self, function: Callable[..., Any], given: int = 1, atMost: int | None = None) -> None:
         if not callable(function):
             raise TypeError(f"a handler is callable, not {type(function).__name__}")
         self.function = function
         self.least, self.most = _arity(function)
         if self.most < given:
             raise TypeError(f"{self.describe()}, but is called with {given} or more")
+        if atMost is not None and self.least > atMost:
+            raise TypeError(f"{self.describe()}, but is called with {atMost} at most")
         if _isGenerator(function):
             raise TypeError(
                 f"{self.name} is a generator function, whose body would never run: "

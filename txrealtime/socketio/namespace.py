@@ -122,9 +122,8 @@ class Namespace(Decorators):
         self.rooms = Rooms()
         # The numbers of acks, unique in the namespace.
         self._ids = count()
-        self._handlers = Registry(
-            Handler(self.connected), Handler(self.disconnecting), Handler(self.disconnected)
-        )
+        hooks = (self.connected, self.disconnecting, self.disconnected)
+        self._handlers = Registry(*(Handler(hook, atMost=2) for hook in hooks))
         self._handlers.events.update(self._marked())
         # For the check that an application has not put other values in their places.
         self._made = dict(vars(self))

@@ -106,7 +106,7 @@ class Namespaces:
             raise TypeError(f"a class of namespaces, or a factory, is mounted at a pattern, not {what!r}")
         else:
             if not isinstance(where, re.Pattern):
-                Handler(where, given=2)
+                Handler(where, given=2, atMost=2)
             if isinstance(what, type) and issubclass(what, Namespace):
                 checkClass(what)
             self._patterns.append((where, what))
