@@ -1,0 +1,194 @@
+"""
+Real proxies with the configurations of docs/howto/proxies.rst, before a server started by `twistd -n realtime`.
+
+Each test plays js/proxied.cjs and py/proxied.py, by polling, WebSocket and an upgrade: the server must see the
+right client, accept the page of its own origin, and refuse a foreign page.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.trial.unittest import TestCase
+
+from tests.interop import proxies
+from tests.interop.clients import (
+    RealtimeServer,
+    javaScript,
+    python,
+    requireJavaScriptClient,
+    requirePythonClient,
+)
+from tests.support import startProgram
+
+CLIENT = "127.0.3.7"
+"""The clients' address: proxies have 127.0.0.1."""
+
+OPTIONS = ["--app", "tests.interop.app:server", "--cookie", "io"]
+
+COOKIE = "io=SID; Path=/; HttpOnly; SameSite=Lax"
+
+
+class ProxyTests(TestCase):
+    timeout = 90
+
+    def setUp(self) -> None:
+        requireJavaScriptClient("socket.io-client-4")
+        requirePythonClient("socketio", "aiohttp")
+
+    async def server(self, *options: str, wrapper: str = "") -> RealtimeServer:
+        server = RealtimeServer(self, *OPTIONS, *options, wrapper=wrapper)
+        await server.start()
+        return server
+
+    async def report(self, command: list[str], certificate: str = "") -> Any:
+        """Run a client's script, and return its report."""
+        client = startProgram(self, command, environment={"NODE_EXTRA_CA_CERTS": certificate})
+        await client.whenEnded(60)
+        self.assertEqual(client.exitCode, 0, client.output)
+        return json.loads(client.output.splitlines()[-1])
+
+    async def visited(self, proxy: proxies.Proxy, server: RealtimeServer, address: str = CLIENT) -> None:
+        """
+        Have both clients come through a proxy, then stop the server.
+
+        :param address: the address of which the server must know.
+        """
+        commands = [
+            javaScript("proxied.cjs", proxy.url, CLIENT, proxy.url),
+            python("proxied.py", proxy.url, CLIENT),
+        ]
+        js, py = await gatherResults(
+            [Deferred.fromCoroutine(self.report(command, str(proxy.certificate))) for command in commands],
+            consumeErrors=True,
+        )
+        secure = proxy.url.startswith("https")
+        seen = {"address": address, "secure": secure, "host": f"127.0.0.1:{proxy.port}"}
+        for report in (js, py):
+            for transport in ("polling", "websocket", "upgrade"):
+                self.assertEqual(report[transport], seen, transport)
+        self.assertEqual(js["foreign"], {"polling": 403, "websocket": 403})
+        self.assertEqual(py["foreign"], {"polling": "refused", "websocket": "refused"})
+        self.assertEqual(js["cookie"], [COOKIE + ("; Secure" if secure else "")])
+        await server.stop()
+
+
+class HeaderTests(ProxyTests):
+    """Proxies that report by X-Forwarded-For, -Proto and -Host, and are trusted."""
+
+    async def passed(self, proxy: proxies.Proxy) -> None:
+        server = await self.server("--trusted-proxy", "127.0.0.1")
+        await proxy.start(server.port)
+        await self.visited(proxy, server)
+
+    async def test_nginx(self) -> None:
+        await self.passed(proxies.Nginx(self))
+
+    async def test_nginxTLS(self) -> None:
+        tls = "ssl; ssl_certificate cert.pem; ssl_certificate_key cert.pem;"
+        await self.passed(
+            proxies.Nginx(self, True, {"listen 127.0.0.1:8080;": f"listen 127.0.0.1:8443 {tls}"})
+        )
+
+    async def test_haproxy(self) -> None:
+        await self.passed(proxies.HAProxy(self))
+
+    async def test_haproxyTLS(self) -> None:
+        await self.passed(proxies.HAProxy(self, True))
+
+    async def test_apache(self) -> None:
+        await self.passed(proxies.Apache(self))
+
+    async def test_apacheTLS(self) -> None:
+        """And with mod_proxy_wstunnel, as before 2.4.47."""
+        proxy = proxies.Apache(self, True)
+        proxy.edits["ProxyPass / http://127.0.0.1:8000/ upgrade=websocket"] = f"""
+            LoadModule ssl_module modules/mod_ssl.so
+            LoadModule rewrite_module modules/mod_rewrite.so
+            LoadModule proxy_wstunnel_module modules/mod_proxy_wstunnel.so
+            SSLEngine on
+            SSLCertificateFile {proxy.certificate}
+            RewriteEngine on
+            RewriteCond %{{HTTP:Upgrade}} =websocket [NC]
+            RewriteRule /(.*) ws://127.0.0.1:8000/$1 [P,L]
+            ProxyPass / http://127.0.0.1:8000/
+        """
+        proxy.edits["Listen 127.0.0.1:8080"] = "Listen 127.0.0.1:8443"
+        await self.passed(proxy)
+
+    async def test_caddy(self) -> None:
+        await self.passed(proxies.Caddy(self))
+
+    async def test_caddyTLS(self) -> None:
+        await self.passed(proxies.Caddy(self, True))
+
+    async def test_varnish(self) -> None:
+        await self.passed(proxies.Varnish(self))
+
+    async def test_varnishTLS(self) -> None:
+        """TLS ends at hitch before Varnish."""
+        server = await self.server("--trusted-proxy", "127.0.0.1")
+        varnish = proxies.Varnish(self, hitch=True)
+        await varnish.start(server.port)
+        hitch = proxies.Hitch(self, True)
+        await hitch.start(varnish.port)
+        await self.visited(hitch, server)
+
+    async def test_traefik(self) -> None:
+        """Its headers, of which X-Forwarded-Proto is wss for a WebSocket."""
+        server = await self.server("--trusted-proxy", "127.0.0.1")
+        host = "example.org"
+        common = {
+            "Host": host,
+            "X-Forwarded-For": CLIENT,
+            "X-Forwarded-Host": host,
+            "X-Forwarded-Port": "443",
+            "X-Forwarded-Server": "traefik",
+            "X-Real-Ip": CLIENT,
+        }
+        headers = {
+            name: {**common, "X-Forwarded-Proto": proto}
+            for name, proto in (("polling", "https"), ("websocket", "wss"))
+        }
+        origin = f"https://{host}"
+        report = await self.report(
+            javaScript("proxied.cjs", server.url, "127.0.0.1", origin, json.dumps(headers))
+        )
+        seen = {"address": CLIENT, "secure": True, "host": host}
+        self.assertEqual((report["polling"], report["websocket"]), (seen, seen))
+        self.assertEqual(report["foreign"], {"polling": 403, "websocket": 403})
+        self.assertEqual(report["cookie"], [f"{COOKIE}; Secure"])
+        await server.stop()
+
+
+class TLSTests(ProxyTests):
+    """Proxies that end TLS below HTTP; with the PROXY protocol the server knows the client's address."""
+
+    async def passed(self, proxy: proxies.Proxy) -> None:
+        server = await self.server("--public-url", proxy.url, wrapper="haproxy:")
+        await proxy.start(server.port)
+        await self.visited(proxy, server)
+
+    async def test_haproxy2(self) -> None:
+        await self.passed(proxies.HAProxyOfTCP(self, True))
+
+    async def test_haproxy1(self) -> None:
+        await self.passed(proxies.HAProxyOfTCP(self, True, {"send-proxy-v2": "send-proxy"}))
+
+    async def test_stunnel(self) -> None:
+        await self.passed(proxies.Stunnel(self, True))
+
+    async def test_stunnelAlone(self) -> None:
+        """Without the PROXY protocol clients have the address of stunnel."""
+        proxy = proxies.Stunnel(self, True, {"protocol = proxy": ""})
+        server = await self.server("--public-url", proxy.url)
+        await proxy.start(server.port)
+        await self.visited(proxy, server, "127.0.0.1")
+
+    async def test_hitch2(self) -> None:
+        await self.passed(proxies.Hitch(self, True))
+
+    async def test_hitch1(self) -> None:
+        await self.passed(proxies.Hitch(self, True, {"write-proxy-v2": "write-proxy-v1"}))
