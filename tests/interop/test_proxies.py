@@ -1,16 +1,19 @@
 """
-Real proxies with the configurations of docs/howto/proxies.rst, before a server started by `twistd -n realtime`.
+Real proxies as docs/howto/proxies.rst shows them, before a server started by `twistd -n realtime`.
 
-Each test plays js/proxied.cjs and py/proxied.py, by polling, WebSocket and an upgrade: the server must see the
-right client, accept the page of its own origin, and refuse a foreign page.
+Each test plays js/proxied.cjs and py/proxied.py, by polling, WebSocket and an upgrade: the server must see
+the right client, accept the page of its own origin, and refuse a foreign page.
 """
 
 from __future__ import annotations
 
 import json
+import socket
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.interop import proxies
@@ -72,6 +75,8 @@ class ProxyTests(TestCase):
         self.assertEqual(js["foreign"], {"polling": 403, "websocket": 403})
         self.assertEqual(py["foreign"], {"polling": "refused", "websocket": "refused"})
         self.assertEqual(js["cookie"], [COOKIE + ("; Secure" if secure else "")])
+        # Such as the proxy's health checks.
+        self.assertNotIn("dropped", server.program.output)
         await server.stop()
 
 
@@ -192,3 +197,26 @@ class TLSTests(ProxyTests):
 
     async def test_hitch1(self) -> None:
         await self.passed(proxies.Hitch(self, True, {"write-proxy-v2": "write-proxy-v1"}))
+
+    async def test_unknown(self) -> None:
+        """HAProxy does not know the address of a client of a UNIX socket: ``UNKNOWN``, or no family."""
+        for version in ("send-proxy", "send-proxy-v2"):
+            proxy = proxies.HAProxyOfTCP(self, True, {"send-proxy-v2": version})
+            place = proxy.folder / "socket"
+            proxy.edits["    bind "] = f"    bind {place}\n    bind "
+            server = await self.server("--public-url", proxy.url, wrapper="haproxy:")
+            await proxy.start(server.port)
+            answer = await deferToThread(self.asked, place, proxy.url)
+            self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK"), answer)
+            await server.stop()
+
+    def asked(self, place: Path, origin: str) -> bytes:
+        """Open a session by a UNIX socket, and return the response."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(place))
+            request = (
+                f"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n\r\n"
+            )
+            client.sendall(request.encode())
+            return client.recv(1000)

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from txrealtime.foreign import report
 from txrealtime.service.options import StartupError
+from txrealtime.service.proxyheader import ProxiedFactory, belowHeader
 
 __all__ = ["Listener"]
 
@@ -49,12 +50,13 @@ class Listener(Service):
         endpoint: IStreamServerEndpoint | None = None,
     ) -> None:
         try:
-            self._endpoint = endpoint or serverFromString(reactor, description)
+            below = None if endpoint else belowHeader(description)
+            self._endpoint = endpoint or serverFromString(reactor, below or description)
         except Exception as error:
             raise StartupError(f"--listen {description}: {_whyNoEndpoint(description, error)}") from None
         self._reactor = reactor
         self._description = description
-        self._site = site
+        self._site = site if below is None else ProxiedFactory(reactor, site, description)
         self._path = path
         self._rootName = rootName
         self._listening: Deferred[IListeningPort | None] | None = None
