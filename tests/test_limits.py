@@ -491,7 +491,7 @@ class RoomTests(TalkTestCase):
         first, second, third = (self.socketOf(server, self.join(server)) for _ in range(3))
         second.join("a")
         self.assertRaises(LimitExceeded, server.namespace().everyone.join, "b")
-        self.assertEqual([socket.joined for socket in (first, second, third)], [{"b"}, {"a"}, {"b"}])
+        self.assertEqual([socket._joined for socket in (first, second, third)], [{"b"}, {"a"}, {"b"}])
 
 
 class ShortageTests(SynchronousTestCase):

@@ -20,8 +20,7 @@ from twisted.web.server import Site
 from tests.examples import given, st
 from tests.memory import Exchange, Link, WireTestCase
 from txrealtime.service.listener import Listener
-from txrealtime.service.options import StartupError
-from txrealtime.service.proxyheader import Header, ProxiedFactory, belowHeader, readHeader
+from txrealtime.service.proxyheader import Header, ProxiedFactory, readHeader
 
 PROXY = "192.0.2.1"
 
@@ -249,14 +248,10 @@ class EndpointTests(SynchronousTestCase):
     def listen(self, description: str) -> Any:
         """Listen, and return the arguments for the reactor."""
         reactor = MemoryReactorClock()
-        Listener(reactor, description, Site(Resource()), "/socket.io").startService()
+        site = Site(Resource(), reactor=reactor, timeout=None)
+        Listener(reactor, description, site, "/socket.io").startService()
         [server] = reactor.tcpServers
         return server
-
-    def test_strings(self) -> None:
-        self.assertIs(belowHeader("tcp:8000"), None)
-        self.assertEqual(belowHeader("haproxy:tcp:8000:interface=127.0.0.1"), "tcp:8000:interface=127.0.0.1")
-        self.assertEqual(belowHeader(r"haproxy:unix:/run/a\:b"), r"unix:/run/a\:b")
 
     def test_listens(self) -> None:
         port, factory, _, interface = self.listen("haproxy:tcp:8000:interface=127.0.0.1")
@@ -268,10 +263,3 @@ class EndpointTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         self.assertIsInstance(self.listen("tcp:8000")[1], Site)
-
-    def test_tls(self) -> None:
-        """No proxy sends the header within TLS, so each connection would fail."""
-        for kind in ("ssl", "tls"):
-            with self.assertRaises(StartupError) as caught:
-                self.listen(f"haproxy:{kind}:443:privateKey=key.pem")
-            self.assertIn("end TLS at the proxy, and use haproxy:tcp:PORT", str(caught.exception))

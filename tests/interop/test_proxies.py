@@ -30,6 +30,8 @@ from tests.support import startProgram
 CLIENT = "127.0.3.7"
 """The clients' address: proxies have 127.0.0.1."""
 
+TCP = "tcp:PORT:interface=127.0.0.1"
+
 OPTIONS = ["--app", "tests.interop.app:server", "--cookie", "io"]
 
 COOKIE = "io=SID; Path=/; HttpOnly; SameSite=Lax"
@@ -42,8 +44,8 @@ class ProxyTests(TestCase):
         requireJavaScriptClient("socket.io-client-4")
         requirePythonClient("socketio", "aiohttp")
 
-    async def server(self, *options: str, wrapper: str = "") -> RealtimeServer:
-        server = RealtimeServer(self, *OPTIONS, *options, wrapper=wrapper)
+    async def server(self, *options: str, endpoint: str = TCP) -> RealtimeServer:
+        server = RealtimeServer(self, *OPTIONS, *options, endpoint=endpoint)
         await server.start()
         return server
 
@@ -173,7 +175,7 @@ class TLSTests(ProxyTests):
     """Proxies that end TLS below HTTP; with the PROXY protocol the server knows the client's address."""
 
     async def passed(self, proxy: proxies.Proxy) -> None:
-        server = await self.server("--public-url", proxy.url, wrapper="haproxy:")
+        server = await self.server("--public-url", proxy.url, endpoint=f"haproxy:{TCP}")
         await proxy.start(server.port)
         await self.visited(proxy, server)
 
@@ -182,6 +184,22 @@ class TLSTests(ProxyTests):
 
     async def test_haproxy1(self) -> None:
         await self.passed(proxies.HAProxyOfTCP(self, True, {"send-proxy-v2": "send-proxy"}))
+
+    async def test_passedOn(self) -> None:
+        """TLS goes through HAProxy, and ends at the server: the header comes before TLS."""
+        proxy = proxies.HAProxyOfTCP(self, True, {"ssl crt cert.pem": ""})
+        endpoint = f"haproxy:ssl:PORT:interface=127.0.0.1:privateKey={proxy.certificate}"
+        server = await self.server(endpoint=endpoint)
+        await proxy.start(server.port)
+        await self.visited(proxy, server)
+
+    async def test_encryptedAnew(self) -> None:
+        """TLS ends at HAProxy, which speaks TLS to the server."""
+        proxy = proxies.HAProxyOfTCP(self, True, {"send-proxy-v2": "send-proxy-v2 ssl verify none"})
+        endpoint = f"haproxy:ssl:PORT:interface=127.0.0.1:privateKey={proxy.certificate}"
+        server = await self.server(endpoint=endpoint)
+        await proxy.start(server.port)
+        await self.visited(proxy, server)
 
     async def test_stunnel(self) -> None:
         await self.passed(proxies.Stunnel(self, True))
@@ -206,7 +224,7 @@ class TLSTests(ProxyTests):
             # The path of such a socket must be short.
             proxy.edits["    bind "] = "    bind unix@socket\n    bind "
             place = Path(os.path.relpath(proxy.folder / "socket"))
-            server = await self.server("--public-url", proxy.url, wrapper="haproxy:")
+            server = await self.server("--public-url", proxy.url, endpoint=f"haproxy:{TCP}")
             await proxy.start(server.port)
             answer = await deferToThread(self.asked, place, proxy.url)
             self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK"), answer)

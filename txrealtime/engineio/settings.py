@@ -4,9 +4,14 @@ The engine's settings, each with its help text: ``twistd realtime`` makes an opt
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
+import warnings
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Final
 
 from txrealtime.engineio.handshake import proxyFilter
@@ -16,6 +21,9 @@ __all__ = ["TRANSPORTS", "Settings", "setting"]
 
 TRANSPORTS: Final = ("polling", "websocket")
 "The names of the transports that an engine can serve."
+
+# RFC 6265, 4.1.1: the name of a cookie is a token of HTTP.
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def setting(default: Any, help: str) -> Any:
@@ -95,11 +103,13 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        for name in ("transports", "origins", "trustedProxies"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        self._checkTypes()
         object.__setattr__(self, "origins", tuple(listedOrigin(origin) for origin in self.origins))
         proxyFilter(self.trustedProxies)
+        if self.cookie and not _TOKEN.fullmatch(self.cookie):
+            raise ValueError(
+                f"cookie is {self.cookie!r}, expected a name of letters, digits and !#$%&'*+-.^_`|~"
+            )
         if self.publicURL:
             object.__setattr__(self, "publicURL", _checkedURL(self.publicURL))
         if not self.transports or not set(self.transports) <= set(TRANSPORTS):
@@ -124,6 +134,19 @@ class Settings:
             "maxByteRate",
         )
 
+    def _checkTypes(self) -> None:
+        """
+        Bring each value to the type of its field.
+
+        :raises TypeError: if a value has another type.
+        :raises ValueError: if a number is not whole where it must be, or not finite.
+        """
+        for each in fields(self):
+            value = _converted(each.name, str(each.type), getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
+            if each.type == "float" and _LONG < value < math.inf:
+                warnings.warn(f"{each.name} is {value!r}: times are in seconds", stacklevel=_callersLevel())
+
     def _checkPositive(self, *names: str) -> None:
         for name in names:
             if not 0 < getattr(self, name) < math.inf:
@@ -142,3 +165,47 @@ def _checkedURL(url: str) -> str:
         if normal.startswith(("http://", "https://")):
             return normal
     raise ValueError(f"publicURL is {url!r}, expected a form like 'https://example.org'")
+
+
+_LONG: Final = 3600
+"""Seconds.  A longer time was probably meant in milliseconds, as in JavaScript."""
+
+
+def _callersLevel() -> int:
+    """Count the frames from the caller of this function to the application, for a warning."""
+    frame, level = inspect.currentframe(), 0
+    while frame and frame.f_globals["__name__"].partition(".")[0] in ("txrealtime", "dataclasses"):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _converted(name: str, type: str, value: Any) -> Any:
+    """Check a setting's value; make an integer of a whole float, and a tuple of one text or several."""
+    if type.startswith("tuple"):
+        return _texts(name, value)
+    if type in ("int", "float"):
+        return _number(name, type, value)
+    if not isinstance(value, bool if type == "bool" else str):
+        raise TypeError(f"{name} is {value!r}, expected {'True or False' if type == 'bool' else 'a str'}")
+    return value
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+        texts = tuple(value)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    raise TypeError(f"{name} is {value!r}, expected a str or a list of str")
+
+
+def _number(name: str, type: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | Real):
+        raise TypeError(f"{name} is {value!r}, expected a number")
+    number: Any = value
+    if not -math.inf < number < math.inf:
+        return float(number)  # the check of its range refuses it
+    if type == "int" and number != int(number):
+        raise ValueError(f"{name} is {value!r}, expected a whole number")
+    return int(number) if type == "int" or isinstance(number, int) else float(number)

@@ -6,6 +6,7 @@ Twisted has a parser behind endpoint strings that begin with ``haproxy:``.  This
 - The site sees a connection only after the header.  Limits for each address then count the client's
   address, and not the proxy's.
 - The site gets the transport itself and no wrapper, so the fast path writes to the socket.
+- The header comes before TLS, as proxies send it, and not within.
 - A header may arrive in pieces, and ``PROXY UNKNOWN`` may stand alone: nginx and HAProxy send this for
   clients of a UNIX socket.
 - Addresses are checked, and come in their normal form.  A wrong header ends the connection with one line
@@ -21,16 +22,16 @@ from typing import Any, Final, NamedTuple
 from twisted.internet import address
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.engineio.tcp import currentProtocol, peerAddress, replaceProtocol
+from txrealtime.logs import Logger
 
-__all__ = ["Header", "ProxiedFactory", "belowHeader", "readHeader"]
+__all__ = ["PREFIX", "Header", "ProxiedFactory", "readHeader"]
 
 _log = Logger()
 
-_PREFIX: Final = "haproxy:"
+PREFIX: Final = "haproxy:"
 
 # A proxy sends the header at once; section 2 asks for at least 3 seconds.
 _PATIENCE: Final = 10.0
@@ -131,22 +132,6 @@ def _port(port: int) -> int:
     if port > 65535:
         raise ValueError("a port is too large")
     return port
-
-
-def belowHeader(description: str) -> str | None:
-    """
-    Return the endpoint string behind ``haproxy:``, or ``None`` if connections begin without a header.
-
-    :raises ValueError: if TLS would begin before the header, where no proxy sends it.
-    """
-    if not description.startswith(_PREFIX):
-        return None
-    below = description.removeprefix(_PREFIX)
-    if below.startswith(("ssl:", "tls:")):
-        raise ValueError(
-            "proxies send the PROXY header before TLS begins; end TLS at the proxy, and use haproxy:tcp:PORT"
-        )
-    return below
 
 
 class ProxiedFactory(Factory):
