@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -64,13 +66,21 @@ class Proxy:
         """Return the command, without the path of the program."""
         raise NotImplementedError
 
+    def serverOptions(self) -> list[str]:
+        """Return the options of `twistd realtime` at the head of the example; the endpoint is at `PORT`."""
+        [line] = re.findall("twistd -n realtime (.*)", self._text({"8000": "PORT"}))
+        return shlex.split(line)
+
+    def _text(self, replaced: dict[str, str]) -> str:
+        text = (EXAMPLES / self.example).read_text()
+        ports = {old: str(new) for old, new in self._ports.items()}
+        for old, new in {**self.edits, "localhost": "127.0.0.1", **ports, **replaced}.items():
+            text = text.replace(old, new)
+        return text
+
     async def start(self, backend: int) -> Program:
         """Start in front of the server at a port, and wait for the own port."""
-        text = (EXAMPLES / self.example).read_text()
-        ports = {**self._ports, "8000": str(backend)}
-        for old, new in {**self.edits, "localhost": "127.0.0.1", **ports}.items():
-            text = text.replace(old, str(new))
-        self.file.write_text(text)
+        self.file.write_text(self._text({"8000": str(backend)}))
         command = [self._program, *self.command()]
         # Caddy keeps files at home.
         home = {"HOME": str(self.folder)}

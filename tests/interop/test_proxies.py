@@ -44,10 +44,19 @@ class ProxyTests(TestCase):
         requireJavaScriptClient("socket.io-client-4")
         requirePythonClient("socketio", "aiohttp")
 
-    async def server(self, *options: str, endpoint: str = TCP) -> RealtimeServer:
-        server = RealtimeServer(self, *OPTIONS, *options, endpoint=endpoint)
+    async def server(self, *options: str) -> RealtimeServer:
+        """Start a server; of the endpoint in `options` the port is `PORT`."""
+        listen, endpoint, *others = options
+        self.assertEqual(listen, "--listen")
+        server = RealtimeServer(self, *OPTIONS, *others, endpoint=endpoint)
         await server.start()
         return server
+
+    async def passed(self, proxy: proxies.Proxy) -> None:
+        """Have clients come through a proxy to a server with the options that the example names."""
+        server = await self.server(*proxy.serverOptions())
+        await proxy.start(server.port)
+        await self.visited(proxy, server)
 
     async def report(self, command: list[str], certificate: str = "") -> Any:
         """Run a client's script, and return its report."""
@@ -85,11 +94,6 @@ class ProxyTests(TestCase):
 
 class HeaderTests(ProxyTests):
     """Proxies that report by X-Forwarded-For, -Proto and -Host, and are trusted."""
-
-    async def passed(self, proxy: proxies.Proxy) -> None:
-        server = await self.server("--trusted-proxy", "127.0.0.1")
-        await proxy.start(server.port)
-        await self.visited(proxy, server)
 
     async def test_nginx(self) -> None:
         await self.passed(proxies.Nginx(self))
@@ -137,8 +141,8 @@ class HeaderTests(ProxyTests):
 
     async def test_varnishTLS(self) -> None:
         """TLS ends at hitch before Varnish."""
-        server = await self.server("--trusted-proxy", "127.0.0.1")
         varnish = proxies.Varnish(self, hitch=True)
+        server = await self.server(*varnish.serverOptions())
         await varnish.start(server.port)
         hitch = proxies.Hitch(self, True)
         await hitch.start(varnish.port)
@@ -146,7 +150,7 @@ class HeaderTests(ProxyTests):
 
     async def test_traefik(self) -> None:
         """Its headers, of which X-Forwarded-Proto is wss for a WebSocket."""
-        server = await self.server("--trusted-proxy", "127.0.0.1")
+        server = await self.server("--listen", TCP, "--trusted-proxy", "127.0.0.1")
         host = "example.org"
         common = {
             "Host": host,
@@ -174,11 +178,6 @@ class HeaderTests(ProxyTests):
 class TLSTests(ProxyTests):
     """Proxies that end TLS below HTTP; with the PROXY protocol the server knows the client's address."""
 
-    async def passed(self, proxy: proxies.Proxy) -> None:
-        server = await self.server("--public-url", proxy.url, endpoint=f"haproxy:{TCP}")
-        await proxy.start(server.port)
-        await self.visited(proxy, server)
-
     async def test_haproxy2(self) -> None:
         await self.passed(proxies.HAProxyOfTCP(self, True))
 
@@ -189,7 +188,7 @@ class TLSTests(ProxyTests):
         """TLS goes through HAProxy, and ends at the server: the header comes before TLS."""
         proxy = proxies.HAProxyOfTCP(self, True, {"ssl crt cert.pem": ""})
         endpoint = f"haproxy:ssl:PORT:interface=127.0.0.1:privateKey={proxy.certificate}"
-        server = await self.server(endpoint=endpoint)
+        server = await self.server("--listen", endpoint)
         await proxy.start(server.port)
         await self.visited(proxy, server)
 
@@ -197,7 +196,7 @@ class TLSTests(ProxyTests):
         """TLS ends at HAProxy, which speaks TLS to the server."""
         proxy = proxies.HAProxyOfTCP(self, True, {"send-proxy-v2": "send-proxy-v2 ssl verify none"})
         endpoint = f"haproxy:ssl:PORT:interface=127.0.0.1:privateKey={proxy.certificate}"
-        server = await self.server(endpoint=endpoint)
+        server = await self.server("--listen", endpoint)
         await proxy.start(server.port)
         await self.visited(proxy, server)
 
@@ -207,7 +206,7 @@ class TLSTests(ProxyTests):
     async def test_stunnelAlone(self) -> None:
         """Without the PROXY protocol clients have the address of stunnel."""
         proxy = proxies.Stunnel(self, True, {"protocol = proxy": ""})
-        server = await self.server("--public-url", proxy.url)
+        server = await self.server("--listen", TCP, "--public-url", proxy.url)
         await proxy.start(server.port)
         await self.visited(proxy, server, "127.0.0.1")
 
@@ -224,7 +223,7 @@ class TLSTests(ProxyTests):
             # The path of such a socket must be short.
             proxy.edits["    bind "] = "    bind unix@socket\n    bind "
             place = Path(os.path.relpath(proxy.folder / "socket"))
-            server = await self.server("--public-url", proxy.url, endpoint=f"haproxy:{TCP}")
+            server = await self.server(*proxy.serverOptions())
             await proxy.start(server.port)
             answer = await deferToThread(self.asked, place, proxy.url)
             self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK"), answer)

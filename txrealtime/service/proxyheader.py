@@ -125,7 +125,10 @@ def _ipv4(value: str | bytes, port: int) -> IAddress:
 
 
 def _ipv6(value: str | bytes, port: int) -> IAddress:
-    return address.IPv6Address("TCP", str(IPv6Address(value)), _port(port))
+    found = IPv6Address(value)
+    if found.ipv4_mapped:  # HAProxy's form for a client of IPv4 at a port of both families
+        return _ipv4(str(found.ipv4_mapped), port)
+    return address.IPv6Address("TCP", str(found), _port(port))
 
 
 def _port(port: int) -> int:

@@ -1,4 +1,4 @@
-"""What python-socketio's AsyncClient finds behind a proxy: one connection by each transport.
+"""python-socketio's AsyncClient behind a proxy: one connection by each transport, and foreign pages.
 
 ::
 
