@@ -78,8 +78,12 @@ class Proxy:
             text = text.replace(old, new)
         return text
 
-    async def start(self, backend: int) -> Program:
-        """Start in front of the server at a port, and wait for the own port."""
+    async def start(self, backend: int = 0) -> Program:
+        """
+        Start, and wait for the own port.
+
+        :param backend: the server's port, in place of 8000.
+        """
         self.file.write_text(self._text({"8000": str(backend)}))
         command = [self._program, *self.command()]
         # Caddy keeps files at home.
@@ -98,6 +102,21 @@ class Nginx(Proxy):
         # Started by root, nginx would take a user that cannot enter this folder.
         user = f"user {getpass.getuser()};"
         return ["-e", "stderr", "-p", str(self.folder), "-c", str(self.file), "-g", user]
+
+
+class NginxOfCluster(Nginx):
+    """
+    Nginx in front of two servers.
+
+    :param backends: the ports of the servers.
+    """
+
+    example = "nginx-cluster.conf"
+
+    def __init__(self, case: TestCase, backends: list[int]) -> None:
+        first, second = map(str, backends)
+        third = "        server 127.0.0.1:8003 max_fails=0;\n"
+        super().__init__(case, edits={"8001": first, "8002": second, third: ""})
 
 
 class HAProxy(Proxy):
