@@ -84,8 +84,7 @@ def refuseFlaskRun(app: Flask) -> None:
 
 def rootOf(bridge: Bridge, reactor: Any) -> IResource:
     """Return the application as the root resource, with as many threads as handlers have."""
-    threads, patience = bridge.configuration.threads, bridge.server.settings.drainTimeout
-    return Views(reactor, bridge.app, threads, patience)
+    return Views(reactor, bridge.app, bridge.configuration.threads, bridge.server.settings)
 
 
 def run(bridge: Bridge, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:
