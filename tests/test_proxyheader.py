@@ -247,13 +247,22 @@ class ConnectionTests(WireTestCase):
         )
 
 
+class Addresses(Resource):
+    """The addresses that pages see."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Any) -> bytes:
+        return f"from {request.getClientAddress().host} to {request.getHost().port}".encode()
+
+
 class EndpointTests(SynchronousTestCase):
     """Endpoint strings of `twistd realtime --listen`."""
 
     def listen(self, description: str) -> Any:
         """Listen, and return the arguments for the reactor."""
         reactor = MemoryReactorClock()
-        site = Site(Resource(), reactor=reactor, timeout=None)
+        site = Site(Addresses(), reactor=reactor, timeout=None)
         Listener(reactor, description, site, "/socket.io").startService()
         [server] = reactor.tcpServers
         return server
@@ -263,8 +272,8 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual((port, interface), (8000, "127.0.0.1"))
         self.assertIsInstance(factory, ProxiedFactory)
         link = Link(PROXY).connect(factory)
-        link.deliver(line("UNKNOWN") + b"GET / HTTP/1.0\r\n\r\n")
-        self.assertIn(b"404 Not Found", link.take())
+        link.deliver(line("TCP4 203.0.113.9 198.51.100.1 40000 443") + b"GET / HTTP/1.0\r\n\r\n")
+        self.assertIn(b"from 203.0.113.9 to 443", link.take())
 
     def test_plain(self) -> None:
         self.assertIsInstance(self.listen("tcp:8000")[1], Site)
