@@ -44,6 +44,27 @@ class MountTests(TalkTestCase):
         self.assertIn(lobby, self.server.namespaces)
         self.assertIs(lobby.reactor, self.clock)
 
+    def test_emptyOne(self) -> None:
+        """
+        A namespace whose class has a length, and which is empty, keeps its place.
+        """
+
+        class Empty(Namespace):
+            def __len__(self) -> int:
+                return len(self.sockets)
+
+            def connected(self, socket: Socket, auth: Any) -> bool:
+                return False
+
+        for path in ("/empty", "/"):
+            server = Server(reactor=self.clock)
+            self.servers.append(server)
+            empty = Empty()
+            server.mount(path, empty)
+            server.on("say")(lambda socket: None)
+            self.assertIs(server.namespace(path), empty)
+            self.failureResultOf(self.makeClient(server).connect(path), ConnectionRejected)
+
     def test_mountTheDefault(self) -> None:
         server = Server(reactor=self.clock)
         root = Recorder()

@@ -78,7 +78,9 @@ class Namespaces:
         :raises ValueError: if no namespace can be at the path.
         """
         path = _checkedPath(path)
-        return self._namespaces.get(path) or self._put(path, Namespace())
+        found = self._namespaces.get(path)
+        # Not by its truth: a class of the application may have __len__(), and be empty.
+        return self._put(path, Namespace()) if found is None else found
 
     def mount(self, where: Where, what: Namespace | Factory) -> None:
         """
