@@ -30,7 +30,7 @@ from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Factory, Namespaces, Where
 from txrealtime.socketio.packet import IParser, JSONParser
-from txrealtime.socketio.registry import Decorators, Registry
+from txrealtime.socketio.registry import DECORATORS, Decorators, Registry
 from txrealtime.socketio.settings import Options, Settings, makeSettings
 from txrealtime.socketio.sockets import Socket
 from txrealtime.threads import Crossing, Handover
@@ -147,6 +147,13 @@ class Server(Decorators, Service):
             self.cluster.use(_checkedBus(bus))
         if reactor is not None:
             self._namespaces.reactor = reactor
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in DECORATORS:
+            raise TypeError(
+                f"{name} of a Server is a decorator: write {name}(function), not {name} = function"
+            )
+        super().__setattr__(name, value)
 
     # -- from other threads ------------------------------------------------------------
 

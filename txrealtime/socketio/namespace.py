@@ -26,7 +26,7 @@ from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.peers import Peers
-from txrealtime.socketio.registry import Decorators, Registry, eventsOf, on
+from txrealtime.socketio.registry import DECORATORS, Decorators, Registry, eventsOf, on
 from txrealtime.socketio.rooms import Rooms
 
 if TYPE_CHECKING:
@@ -71,6 +71,18 @@ class Home(Protocol):
 
 _SET: Final = frozenset(["concurrency", "sockets", "rooms", "_ids", "_handlers", "_made"])
 """The attributes that ``Namespace.__init__`` sets."""
+
+
+_FIXED: Final = {
+    "path": "choose another name",
+    "sockets": "choose another name",
+    "rooms": "choose another name",
+    "connected": "it would not be called: write onConnect(function)",
+    "disconnecting": "it would not be called: write onDisconnecting(function)",
+    "disconnected": "it would not be called: write onDisconnect(function)",
+    **{name: f"it is a decorator: write {name}(function)" for name in DECORATORS},
+}
+"""The attributes that cannot be set once a namespace is mounted, each with the right way."""
 
 
 def checkConcurrency(concurrency: object) -> None:
@@ -127,6 +139,12 @@ class Namespace(Decorators):
         self._handlers.events.update(self._marked())
         # For the check that an application has not put other values in their places.
         self._made = dict(vars(self))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Before, overrides.checkInstance() has yet to see the whole instance.
+        if name in _FIXED and "_home" in vars(self):
+            raise TypeError(f"{name} of {self!r} cannot be set: {_FIXED[name]}")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path or '(not mounted)'}>"

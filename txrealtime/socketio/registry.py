@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar, overload
 from txrealtime.socketio.handler import Handler
 
 __all__ = [
+    "DECORATORS",
     "Decorators",
     "Registry",
     "checkHandled",
@@ -255,6 +256,12 @@ class Registry:
         yield from (handler.function for handler in self.events.values())
         yield from (handler.function for handler in self.middleware)
         yield from (handler.function for _, handler in self.errors)
+
+
+DECORATORS: Final = frozenset(
+    ["on", "onAny", "onConnect", "onDisconnect", "onDisconnecting", "onError", "use"]
+)
+"""The names of :class:`Decorators`."""
 
 
 class Decorators:
