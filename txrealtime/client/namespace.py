@@ -1,0 +1,553 @@
+"""
+A client's namespace: the events that it sends and gets at one path of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txrealtime.client.buffer import Buffer
+from txrealtime.client.handlers import NO_ACK, Handlers, Turns
+from txrealtime.client.recovery import Recovery
+from txrealtime.client.retries import Retries
+from txrealtime.engineio.interfaces import CloseReason
+from txrealtime.engineio.packet import Packet as Message
+from txrealtime.errors import (
+    AckTimeout,
+    ConnectionRejected,
+    Disconnected,
+    LimitExceeded,
+    PayloadTooLarge,
+    TransportError,
+)
+from txrealtime.socketio.acks import acked, returned
+from txrealtime.socketio.handler import PLAIN, run
+from txrealtime.socketio.packet import Packet, PacketType, checkName
+
+if TYPE_CHECKING:
+    from txrealtime.client.connection import Connection
+
+__all__ = ["ACK_TIMEOUT", "Namespace"]
+
+_log = Logger()
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ACK_TIMEOUT: Final = -1.0
+"""The default of ``timeout``, which stands for the setting ``ackTimeout``."""
+
+
+class Namespace:
+    """
+    One namespace of a :class:`~txrealtime.client.Client`; made by :meth:`Client.namespace`.
+
+    It connects with the client's connection, and again after each reconnection.  Events that are emitted
+    before that wait in a buffer of ``maxBuffered`` bytes.
+
+    :ivar path: the path, such as ``/chat``.
+    :ivar id: the id that the server has given, or ``None`` while the namespace is not connected.
+    :ivar recovered: true if the server has restored the state of the last connection: missed events have
+        come.
+    """
+
+    def __init__(self, connection: Connection, path: str, auth: Any) -> None:
+        self.path = path
+        self.id: str | None = None
+        self.recovered = False
+        self._connection = connection
+        self._settings = connection.settings
+        self._auth = auth
+        self._handlers = Handlers(path)
+        self._turns = Turns(connection.checkWaiting)
+        self._buffer = Buffer()
+        self._recovery = Recovery()
+        self._ids = count()
+        self._acks: dict[int, Deferred[Any]] = {}
+        self._retries: Retries | None = None
+        if self._settings.retries is not None:
+            self._retries = Retries(self._settings.retries, self._ask)
+        self._waiters: list[tuple[Deferred[Namespace], list[int]]] = []
+        # True while the namespace is to be connected whenever there is a connection.
+        self._wanted = True
+        self._lastError: Exception | None = None
+        # The number of the connection, so that an ack of an earlier one is not sent on a later one.
+        self._era = 0
+        self._admission: IDelayedCall | None = None
+        self._asking: Deferred[Any] | None = None
+        self._early: list[tuple[Packet, int]] = []
+        self._earlySize = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path} {'connected' if self.connected else 'not connected'}>"
+
+    @property
+    def connected(self) -> bool:
+        """True while the server has admitted the client to this namespace."""
+        return self.id is not None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of events that wait for this namespace to connect, or for the retry of an earlier event."""
+        return self._buffer.size + (self._retries.size if self._retries is not None else 0)
+
+    # -- registering ---------------------------------------------------------------
+
+    def on(self, event: str, *, replace: bool = False) -> Callable[[F], F]:
+        """
+        Decorate the handler of an event: ``handler(*args)``, with the event's arguments.
+
+        The result is the ack, if the server wants one: nothing for ``None``, a tuple as several values,
+        anything else as one.  Handlers may be plain, ``async`` or return a Deferred; they are called one at a
+        time, in the order of the events.
+
+        :param replace: take the event from an earlier handler.
+        :raises ValueError: for a reserved name, or a second handler without ``replace``.
+        """
+        return self._handlers.on(event, replace)
+
+    def onAny(self, function: F) -> F:
+        """Decorate the handler of events that have none of their own: ``handler(event, *args)``."""
+        return self._handlers.onAny(function, False)
+
+    def onConnect(self, function: F) -> F:
+        """Decorate a function to call after each connect, and after the events that were missed: ``f()``."""
+        return self._handlers.notice("onConnect", function)
+
+    def onDisconnect(self, function: F) -> F:
+        """
+        Decorate a function to call after each disconnect: ``f()`` or ``f(reason)``.
+
+        The reason is a :class:`~txrealtime.CloseReason`.
+        """
+        return self._handlers.notice("onDisconnect", function)
+
+    def onConnectError(self, function: F) -> F:
+        """
+        Decorate a function to call after each failure to connect: ``f()`` or ``f(error)``.
+
+        After :exc:`~txrealtime.errors.ConnectionRejected`, the client does not try again until
+        :meth:`connect` is called.  Any other error is one of the connection, and the client tries again.
+        """
+        return self._handlers.notice("onConnectError", function)
+
+    def onError(self, *kinds: type[BaseException]) -> Callable[[F], F]:
+        """
+        Decorate a handler of errors that event handlers raise: ``f(error)`` or ``f(error, event)``.
+
+        Its result is the ack.
+
+        :param kinds: exception classes; none for any :exc:`Exception`.
+        """
+        return self._handlers.onError(kinds)
+
+    def use(self, function: F) -> F:
+        """
+        Decorate a middleware around events that come: ``f(incoming, proceed)``.
+
+        ``proceed(incoming)`` is a Deferred of the result of the next middleware, or of the handler behind the
+        last one.
+        """
+        return self._handlers.use(function)
+
+    # -- sending -------------------------------------------------------------------
+
+    def emit(self, event: str, *args: Any, volatile: bool = False) -> None:
+        """
+        Send an event.  While the namespace is not connected, the event waits in the buffer.
+
+        :param args: JSON values, bytes-like ones anywhere among them.
+        :param volatile: drop the event if it cannot leave at once.
+        :raises TypeError: for a value that cannot be sent, with the path to it.
+        :raises ValueError: for a reserved event name, or a number that JSON lacks.
+        :raises LimitExceeded: if more than ``maxBuffered`` bytes would wait.
+        :raises PayloadTooLarge: if the event is larger than the server accepts.
+        """
+        checkName(event)
+        if self._retries is None or volatile:
+            self._send(event, args, None, volatile)
+        else:
+            self._retry(event, args, self._settings.ackTimeout).addErrback(self._givenUp, event)
+
+    def send(self, *args: Any, volatile: bool = False) -> None:
+        """Send the unnamed event, ``message``."""
+        self.emit("message", *args, volatile=volatile)
+
+    def call(self, event: str, *args: Any, timeout: float | None = ACK_TIMEOUT) -> Deferred[Any]:
+        """
+        Send an event and wait for its ack.
+
+        :param timeout: seconds, or ``None`` for no limit; by default the setting ``ackTimeout``.  With
+            ``retries``, each try has so long.
+        :return: a Deferred of the server's ack: ``None`` for nothing, one value as it is, several as a tuple.
+            To cancel it gives up the ack, and the event too if it has not been sent.  It fails with
+            :exc:`~txrealtime.errors.AckTimeout`, or at once with :exc:`~txrealtime.errors.Disconnected` if
+            the connection is lost after the event was sent.
+        :raises TypeError: as :meth:`emit`.
+        :raises ValueError: as :meth:`emit`.
+        """
+        checkName(event)
+        if timeout == ACK_TIMEOUT:
+            timeout = self._settings.ackTimeout
+        if self._retries is None:
+            return self._ask(event, args, timeout)
+        return self._retry(event, args, timeout)
+
+    def _ask(self, event: str, args: tuple[Any, ...], timeout: float | None) -> Deferred[Any]:
+        id = next(self._ids)
+        ack: Deferred[Any] = Deferred(lambda _: self._forget(id))
+        self._acks[id] = ack
+        try:
+            self._send(event, args, id, False)
+        except Exception:
+            del self._acks[id]
+            raise
+
+        def late(result: Any, seconds: float) -> Any:
+            raise AckTimeout(f"no ack of {event!r} within {seconds:g} s")
+
+        if timeout is not None:
+            ack.addTimeout(timeout, self._connection.reactor, onTimeoutCancel=late)
+        # The ack may be one that a paused reading keeps from coming.
+        self._connection.checkWaiting()
+        return ack.addCallback(acked)
+
+    def _forget(self, id: int) -> None:
+        self._acks.pop(id, None)
+        self._buffer.remove(id)
+
+    def _retry(self, event: str, args: tuple[Any, ...], timeout: float | None) -> Deferred[Any]:
+        assert self._retries is not None
+        size = _size(self._encode(Packet(PacketType.EVENT, self.path, [event, *args])))
+        self._connection.checkRoom(size)
+        return self._retries.add(event, args, timeout, size)
+
+    def _givenUp(self, failure: Failure, event: str) -> None:
+        _log.warn(
+            "{namespace}: the event {event!r} was not acked: {reason}",
+            namespace=self.path,
+            event=event[:100],
+            reason=str(failure.value),
+        )
+
+    def _send(self, event: str, args: tuple[Any, ...], id: int | None, volatile: bool) -> None:
+        messages = self._encode(Packet(PacketType.EVENT, self.path, [event, *args], id))
+        if self.connected and not self._connection.isOverdue:
+            self._connection.checkSize(messages)
+            if not volatile:
+                self._connection.checkRoom(_size(messages))
+            elif not self._connection.isWritable:
+                return
+            self._connection.send(messages)
+        elif not volatile:
+            self._connection.checkRoom(_size(messages))
+            self._buffer.add(messages, _size(messages), id)
+
+    def _encode(self, packet: Packet) -> list[Message]:
+        return self._connection.encode(packet)
+
+    # -- connecting ----------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Connect again after a refusal, a disconnect of either side, or a failure for good."""
+        if not self._wanted:
+            self._wanted = True
+            self._lastError = None
+            self._connection.update(self)
+
+    def disconnect(self) -> None:
+        """Leave the namespace, until :meth:`connect` is called."""
+        self._wanted = False
+        self._lastError = Disconnected("the application has disconnected")
+        self._leave()
+        self._failWaiters(self._lastError)
+        self._connection.update(self)
+
+    def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[Namespace]:
+        """
+        Wait for the namespace to be connected.
+
+        :param failAfterFailures: attempts to connect after which the Deferred fails; ``None`` for no limit.
+        :return: a Deferred of this object.  It fails with :exc:`~txrealtime.errors.ConnectionRejected` if the
+            server refuses the client, and with the last error if the client gives up.
+        """
+        waiter: Deferred[Namespace] = Deferred(self._forgetWaiter)
+        if self.connected:
+            waiter.callback(self)
+        elif not self._wanted and self._lastError is not None:
+            waiter.errback(Failure(self._lastError))
+        else:
+            self._waiters.append((waiter, [] if failAfterFailures is None else [failAfterFailures]))
+        return waiter
+
+    def _forgetWaiter(self, waiter: Deferred[Namespace]) -> None:
+        self._waiters = [entry for entry in self._waiters if entry[0] is not waiter]
+
+    def _failWaiters(self, error: Exception) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter, _ in waiters:
+            waiter.errback(Failure(error))
+
+    # -- for the connection ----------------------------------------------------------
+
+    @property
+    def wanted(self) -> bool:
+        """True if the namespace is to be connected."""
+        return self._wanted
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """The number and the bytes of events that wait for handlers."""
+        return self._turns.waiting, self._turns.size
+
+    @property
+    def awaitsAck(self) -> bool:
+        """True while an ack is still to come."""
+        return bool(self._acks)
+
+    def setAuth(self, auth: Any) -> None:
+        """Replace the auth value, or the function that returns it."""
+        self._auth = auth
+
+    def ask(self) -> None:
+        """Ask the server for admission; called when there is a session."""
+        if not self._wanted or self.connected or self._admission is not None:
+            return
+        timeout = self._settings.connectTimeout
+        self._admission = self._connection.reactor.callLater(timeout, self._notAdmitted)
+        auth = self._auth
+        asking = maybeDeferred(run, auth) if callable(auth) else maybeDeferred(lambda: auth)
+        self._asking = asking
+        asking.addCallback(self._sendConnect).addErrback(self._noAuth)
+
+    def _sendConnect(self, auth: Any) -> None:
+        self._asking = None
+        if auth is not None and not isinstance(auth, dict):
+            raise TypeError(f"auth is {type(auth).__name__}, expected a dict or None, or a function of one")
+        self._connection.send(self._encode(Packet(PacketType.CONNECT, self.path, self._recovery.auth(auth))))
+
+    def _noAuth(self, failure: Failure) -> None:
+        """Called when there is no auth value, or one that cannot be sent: as fatal as a refusal."""
+        self._asking = None
+        if self._admission is not None:
+            _log.failure("{namespace}: no auth value to send", failure, namespace=self.path)
+            error = failure.value
+            self._refused(error if isinstance(error, Exception) else TransportError(repr(error)))
+
+    def _notAdmitted(self) -> None:
+        self._admission = None
+        timeout = self._settings.connectTimeout
+        _log.warn(
+            "{namespace}: the server did not admit the client within {timeout:g} s (connectTimeout)",
+            namespace=self.path,
+            timeout=timeout,
+        )
+        self._connection.abort(CloseReason.TRANSPORT_ERROR)
+
+    def _stopAsking(self) -> None:
+        admission, self._admission = self._admission, None
+        if admission is not None and admission.active():
+            admission.cancel()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+
+    def packetReceived(self, packet: Packet, size: int) -> None:
+        """Called with each packet of this namespace, in order."""
+        type = packet.type
+        if type is PacketType.EVENT:
+            self._eventReceived(packet, size)
+        elif type is PacketType.ACK:
+            ack = self._acks.pop(packet.id, None) if packet.id is not None else None
+            if ack is not None:
+                ack.callback(returned(packet.data))
+        elif type is PacketType.CONNECT:
+            if self._admission is not None:
+                self._admitted(packet.data)
+        elif type is PacketType.CONNECT_ERROR:
+            if self._admission is not None:
+                self._refused(_rejection(packet.data))
+        elif type is PacketType.DISCONNECT:
+            self._dismissed()
+
+    def _admitted(self, data: Any) -> None:
+        self._stopAsking()
+        id = data.get("sid") if data else None
+        if not isinstance(id, str):
+            self._refused(
+                TransportError(
+                    "the server admits clients without an id, as Socket.IO 2 does; this client needs "
+                    "Socket.IO 3 or newer"
+                )
+            )
+            return
+        self.id = id
+        self.recovered = self._recovery.admitted(data.get("pid"))
+        self._era += 1
+        early, self._early, self._earlySize = self._early, [], 0
+        for packet, size in early:
+            self._eventReceived(packet, size)
+        self._sendBuffered()
+        if self._retries is not None:
+            self._retries.connected()
+        if not self.connected:
+            return
+        self._turns.add(self._handlers.tell, "onConnect")
+        waiters, self._waiters = self._waiters, []
+        for waiter, _ in waiters:
+            waiter.callback(self)
+
+    def _sendBuffered(self) -> None:
+        for messages, id in self._buffer.take():
+            try:
+                self._connection.checkSize(messages)
+            except Exception as error:
+                ack = self._acks.pop(id, None) if id is not None else None
+                if ack is not None:
+                    ack.errback(Failure(error))
+                else:
+                    _log.error(
+                        "{namespace}: an event was dropped: {reason}", namespace=self.path, reason=str(error)
+                    )
+            else:
+                self._connection.send(messages)
+
+    def _refused(self, error: Exception) -> None:
+        """Called when the server does not want the client: no further attempt until connect()."""
+        self._stopAsking()
+        self._early, self._earlySize = [], 0
+        self._wanted = False
+        self._lastError = error
+        self._tellError(error)
+        self._failWaiters(error)
+        self._connection.update(self)
+
+    def _dismissed(self) -> None:
+        """Called when the server has sent a DISCONNECT."""
+        if self.connected or self._admission is not None:
+            self._wanted = False
+            self._lastError = Disconnected(f"the client was disconnected: {CloseReason.SERVER_DISCONNECT}")
+            self.left(CloseReason.SERVER_DISCONNECT)
+            self._failWaiters(self._lastError)
+            self._connection.update(self)
+
+    def failed(self, error: Exception, final: bool) -> None:
+        """
+        Called when an attempt to connect has failed.
+
+        :param final: true if the client gives up.
+        """
+        self._tellError(error)
+        if final:
+            self._wanted = False
+            self._lastError = error
+            self._failWaiters(error)
+            return
+        for entry in list(self._waiters):
+            waiter, left = entry
+            if left:
+                left[0] -= 1
+                if left[0] <= 0:
+                    self._waiters.remove(entry)
+                    waiter.errback(Failure(error))
+
+    def _tellError(self, error: Exception) -> None:
+        if self._handlers.has("onConnectError"):
+            self._turns.add(self._handlers.tell, "onConnectError", error)
+        else:
+            _log.warn("{namespace}: not connected: {reason}", namespace=self.path, reason=str(error)[:300])
+
+    def stopped(self) -> None:
+        """Called when the client stops: nothing waits any longer."""
+        self._leave()
+        error = Disconnected("the client has stopped")
+        self._buffer.clear()
+        if self._retries is not None:
+            self._retries.drop(error)
+        self._failAcks(error, lambda id: True)
+        self._failWaiters(error)
+
+    def _leave(self) -> None:
+        if self.connected:
+            self._connection.send(self._encode(Packet(PacketType.DISCONNECT, self.path)))
+        self.left(CloseReason.CLIENT_DISCONNECT)
+
+    def left(self, reason: CloseReason) -> None:
+        """Called when the namespace is not connected any longer, or will not be on this session."""
+        wasConnected = self.connected
+        self._stopAsking()
+        self._early, self._earlySize = [], 0
+        self._era += 1
+        self.id = None
+        self.recovered = False
+        if self._retries is not None:
+            self._retries.disconnected()
+        self._failAcks(Disconnected(f"the connection was lost: {reason}"), lambda id: id not in self._buffer)
+        if wasConnected:
+            self._turns.add(self._handlers.tell, "onDisconnect", reason)
+
+    def _failAcks(self, error: Exception, isLost: Callable[[int], bool]) -> None:
+        for id in [id for id in self._acks if isLost(id)]:
+            # The one who hears it may cancel others.
+            ack = self._acks.pop(id, None)
+            if ack is not None:
+                ack.errback(Failure(error))
+
+    # -- events ----------------------------------------------------------------------
+
+    def _eventReceived(self, packet: Packet, size: int) -> None:
+        if not self.connected:
+            self._holdEarly(packet, size)
+            return
+        event, *args = packet.data
+        if packet.id is None:
+            args = self._recovery.stripped(args)
+        self._turns.add(self._handle, event, args, packet.id, self._era, size=size)
+
+    def _holdEarly(self, packet: Packet, size: int) -> None:
+        """Keep an event that comes before the server's admission: one that was missed, and is recovered."""
+        if self._admission is None:
+            return
+        self._early.append((packet, size))
+        self._earlySize += size
+        if self._earlySize > self._settings.maxPayload:
+            _log.warn("{namespace}: too many events before the admission", namespace=self.path)
+            self._connection.abort(CloseReason.PARSE_ERROR)
+
+    def _handle(self, event: str, args: list[Any], id: int | None, era: int) -> Any:
+        result = self._handlers.dispatch(self, event, args)
+        if result.__class__ not in PLAIN and isinstance(result, Deferred):
+            return result.addCallback(self._acknowledge, id, era)
+        self._acknowledge(result, id, era)
+        return None
+
+    def _acknowledge(self, result: Any, id: int | None, era: int) -> None:
+        if id is None or result is NO_ACK or era != self._era or not self.connected:
+            return
+        data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
+        try:
+            messages = self._encode(Packet(PacketType.ACK, self.path, data, id))
+            self._connection.checkSize(messages)
+            self._connection.checkRoom(_size(messages))
+        except (TypeError, ValueError, LimitExceeded, PayloadTooLarge):
+            _log.failure("{namespace}: an ack cannot be sent", namespace=self.path)
+        else:
+            self._connection.send(messages)
+
+
+def _size(messages: Sequence[Message]) -> int:
+    """Return the bytes of messages."""
+    return sum([len(message.wire) for message in messages])
+
+
+def _rejection(data: Any) -> ConnectionRejected:
+    """Make an error of the data of a CONNECT_ERROR."""
+    if isinstance(data, dict) and isinstance(data.get("message"), str):
+        return ConnectionRejected(data["message"], data.get("data"))
+    return ConnectionRejected(data) if isinstance(data, str) else ConnectionRejected(data=data)
