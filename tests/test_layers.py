@@ -14,11 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import ROOT
 
 LAYERS = ["_version", "errors", "foreign", "threads", "pool", "engineio", "socketio", "cluster", "server"]
-LAYERS += ["reactor", "", "monitor", "testing", "chat", "service", "flask", "__main__"]
+LAYERS += ["reactor", "", "monitor", "client", "testing", "chat", "service", "flask", "__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 
 LIBRARIES = {
-    "autobahn": "txrealtime.engineio.websocket.autobahn",
+    "autobahn": "txrealtime.engineio.websocket.autobahn txrealtime.client.websocket",
     "websockets": "txrealtime.engineio.websocket.autobahn",
     "orjson": "txrealtime.socketio.jsontext",
     "msgpack": "txrealtime.socketio.msgpack",

@@ -57,6 +57,7 @@ class Polling:
         self._requestTimeout = requestTimeout
         self._sid: str | None = None
         self._isOpen = False
+        self._closing = False
         self._reading = True
         self._get: Deferred[Any] | None = None
         self._post: Deferred[Any] | None = None
@@ -87,6 +88,8 @@ class Polling:
 
     def _answered(self, reply: Reply) -> None:
         self._get = None
+        if self._closing:
+            return
         if reply.status != _OK:
             self._lost(_refusal(reply))
             return
@@ -172,6 +175,7 @@ class Polling:
         if self._sid is None:
             self._lost(None)
             return
+        self._closing = True
         closing = self._post = self._request("POST", _CODEC.encodePayload([_CLOSE]))
         # An error changes nothing: the server ends the session by its own timers.
         closing.addBoth(self._closed)
@@ -181,7 +185,6 @@ class Polling:
         get, self._get = self._get, None
         if get is not None:
             # Most servers answer the GET as well; the connection of any other is of no use.
-            get.addErrback(lambda _: None)
             get.cancel()
         self._requests.close().addBoth(lambda _: self._lost(None))
 
@@ -198,7 +201,8 @@ class Polling:
         self._requests.close()
 
     def _failed(self, failure: Failure) -> None:
-        self._lost(explained(failure.value))
+        if not self._closing:
+            self._lost(explained(failure.value))
 
     def _lost(self, error: Exception | None) -> None:
         owner = self._owner
