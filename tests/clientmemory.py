@@ -6,7 +6,9 @@ Bytes travel in the clock's next turn; :meth:`World.settle` makes turns until no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from base64 import b64encode
+from hashlib import sha1
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -174,22 +176,187 @@ class MemoryEndpoint:
             end.frozen = end.other.frozen = True
 
 
-class Scripted(Protocol):
-    """
-    A server that answers each piece of data by a function: ``answer(protocol, data)``.
-    """
+class Wire(Protocol):
+    """A connection of a :class:`FakeServer`: HTTP requests, and frames after an upgrade."""
 
-    def __init__(self, answer: Callable[[Any, bytes], object]) -> None:
-        self.answer = answer
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.isWebSocket = False
+        self.data = b""
 
     def dataReceived(self, data: bytes) -> None:
-        self.answer(self, data)
+        self.data += data
+        while self.data:
+            taken = self._frame() if self.isWebSocket else self._request()
+            if not taken:
+                return
 
-    def reply(self, body: bytes, status: str = "200 OK", headers: str = "") -> None:
+    def _request(self) -> bool:
+        head, end, rest = self.data.partition(b"\r\n\r\n")
+        if not end:
+            return False
+        first, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        size = int(headers.get("content-length", 0))
+        if len(rest) < size:
+            return False
+        method, url, _ = first.split()
+        self.data = rest[size:]
+        self.server.requests.append((method, url, headers, rest[:size]))
+        if "upgrade" in headers:
+            self.server.webSocketAsked(self, headers)
+        elif method == "GET":
+            self.server.polled(self, url)
+        else:
+            self.server.posted(self, rest[:size])
+        return True
+
+    def connectionLost(self, reason: Any = None) -> None:
+        if self.server.waiting is self:
+            self.server.waiting = None
+        if self.server.webSocket is self:
+            self.server.webSocket = None
+
+    def accept(self, key: str, more: str = "") -> None:
+        """Complete the opening handshake of a WebSocket."""
+        accept = b64encode(sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()
+        self.isWebSocket = True
+        self.transport.write(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {accept}\r\n{more}\r\n".encode()
+        )
+
+    def _frame(self) -> bool:
+        if len(self.data) < 6:
+            return False
+        opcode, size, start = self.data[0] & 15, self.data[1] & 127, 2
+        assert self.data[1] & 128, "a client's frame without a mask"
+        if size > 125:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(self.data[2:start], "big")
+        if len(self.data) < start + 4 + size:
+            return False
+        mask, payload = self.data[start : start + 4], self.data[start + 4 : start + 4 + size]
+        self.data = self.data[start + 4 + size :]
+        plain = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+        self.server.frameReceived(self, opcode, plain)
+        return True
+
+    def reply(self, body: bytes | str, status: str = "200 OK", headers: str = "") -> None:
         """Send an HTTP response."""
+        body = body.encode() if isinstance(body, str) else body
         self.transport.write(
             f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
         )
+
+    def frame(self, payload: bytes | str, opcode: int = 0) -> None:
+        """Send a frame; by default a data frame of the payload's type."""
+        data = payload.encode() if isinstance(payload, str) else payload
+        first = 128 | (opcode or (1 if isinstance(payload, str) else 2))
+        size = bytes([len(data)]) if len(data) < 126 else b"\x7e" + len(data).to_bytes(2, "big")
+        self.transport.write(bytes([first]) + size + data)
+
+
+class FakeServer(Factory):
+    """
+    A server that behaves well, until a test replaces one of its methods.
+
+    :ivar got: the Engine.IO packets that came, as text or bytes.
+    :ivar requests: method, URL, headers and body of each HTTP request.
+    :ivar handshake: the fields of the OPEN packet.
+    :ivar welcome: the answer to a CONNECT of the main namespace.
+    """
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.got: list[str | bytes] = []
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.handshake: dict[str, Any] = {
+            "sid": "the-sid",
+            "upgrades": [],
+            "pingInterval": 25000,
+            "pingTimeout": 20000,
+            "maxPayload": 1000000,
+        }
+        self.welcome = '40{"sid":"the-id"}'
+        self.waiting: Wire | None = None
+        self.webSocket: Wire | None = None
+        self._queue: list[str] = []
+
+    def buildProtocol(self, addr: Any) -> Wire:
+        return Wire(self)
+
+    @property
+    def messages(self) -> list[str | bytes]:
+        """The packets that came, without heartbeats."""
+        return [packet for packet in self.got if packet not in ("3", "2probe", "5")]
+
+    def send(self, *packets: str) -> None:
+        """Send packets over the current transport."""
+        if self.webSocket is not None:
+            for packet in packets:
+                self.webSocket.frame(packet)
+            return
+        self._queue += packets
+        if self.waiting is not None and self._queue:
+            waiting, self.waiting = self.waiting, None
+            queue, self._queue = self._queue, []
+            waiting.reply("\x1e".join(queue))
+
+    def opening(self) -> str:
+        """Return the OPEN packet."""
+        return "0" + json.dumps(self.handshake)
+
+    def polled(self, wire: Wire, url: str) -> None:
+        """Called with a GET."""
+        if "sid=" not in url:
+            wire.reply(self.opening())
+            return
+        self.waiting = wire
+        self.send()
+
+    def posted(self, wire: Wire, body: bytes) -> None:
+        """Called with a POST."""
+        wire.reply("ok", headers="Content-Type: text/html\r\n")
+        for packet in body.decode().split("\x1e"):
+            self.packetReceived(packet)
+
+    def webSocketAsked(self, wire: Wire, headers: dict[str, str]) -> None:
+        """Called with the opening handshake of a WebSocket."""
+        wire.accept(headers["sec-websocket-key"])
+        if "sid=" not in self.requests[-1][1]:
+            self.webSocket = wire
+            wire.frame(self.opening())
+
+    def frameReceived(self, wire: Wire, opcode: int, payload: bytes) -> None:
+        """Called with each frame."""
+        if opcode == 8:
+            wire.frame(payload, 8)
+            wire.transport.loseConnection()
+            self.webSocket = None
+        elif payload == b"2probe":
+            self.probed(wire)
+        elif payload == b"5":
+            self.webSocket = wire
+            self.got.append("5")
+        elif opcode in (1, 2):
+            self.packetReceived(payload.decode() if opcode == 1 else payload)
+
+    def probed(self, wire: Wire) -> None:
+        """Called with a probe."""
+        wire.frame("3probe")
+        self.send("6")
+
+    def packetReceived(self, packet: str | bytes) -> None:
+        """Called with each packet."""
+        self.got.append(packet)
+        if isinstance(packet, str) and packet[:2] == "40":
+            self.asked(packet)
+
+    def asked(self, packet: str) -> None:
+        """Called with a CONNECT."""
+        self.send(self.welcome)
 
 
 class World(SynchronousTestCase):
@@ -227,11 +394,12 @@ class World(SynchronousTestCase):
         site.timeOut = None
         self.endpoint = MemoryEndpoint(self.clock, site)
 
-    def useScript(self, answer: Callable[[Any, bytes], object]) -> None:
-        """Make a server that answers by a function, see :class:`Scripted`."""
+    def useFake(self, fake: FakeServer | None = None) -> FakeServer:
+        """Make a server that the test has in its hands."""
         self.server = None
-        factory = Factory.forProtocol(lambda: Scripted(answer))
-        self.endpoint = MemoryEndpoint(self.clock, factory)
+        fake = fake or FakeServer()
+        self.endpoint = MemoryEndpoint(self.clock, fake)
+        return fake
 
     def makeClient(self, url: str = "http://example.org", start: bool = True, **options: Any) -> Client:
         """Make a client of the server, and start it."""

@@ -44,4 +44,4 @@ class Backoff:
             random = self._random()
             deviation = math.floor(random * self._jitter * milliseconds)
             milliseconds += deviation if math.floor(random * 10) & 1 else -deviation
-        return min(milliseconds / 1000, self._last)
+        return math.floor(min(milliseconds, self._last * 1000)) / 1000

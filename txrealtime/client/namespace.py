@@ -72,7 +72,7 @@ class Namespace:
         self._acks: dict[int, Deferred[Any]] = {}
         self._retries: Retries | None = None
         if self._settings.retries is not None:
-            self._retries = Retries(self._settings.retries, self._ask)
+            self._retries = Retries(self._settings.retries, self._askReserved)
         self._waiters: list[tuple[Deferred[Namespace], list[int]]] = []
         # True while the namespace is to be connected whenever there is a connection.
         self._wanted = True
@@ -199,12 +199,18 @@ class Namespace:
             return self._ask(event, args, timeout)
         return self._retry(event, args, timeout)
 
-    def _ask(self, event: str, args: tuple[Any, ...], timeout: float | None) -> Deferred[Any]:
+    def _askReserved(self, event: str, args: tuple[Any, ...], timeout: float | None) -> Deferred[Any]:
+        """Send an event of the queue of retries, which has its room in the buffer."""
+        return self._ask(event, args, timeout, True)
+
+    def _ask(
+        self, event: str, args: tuple[Any, ...], timeout: float | None, reserved: bool = False
+    ) -> Deferred[Any]:
         id = next(self._ids)
         ack: Deferred[Any] = Deferred(lambda _: self._forget(id))
         self._acks[id] = ack
         try:
-            self._send(event, args, id, False)
+            self._send(event, args, id, False, reserved)
         except Exception:
             del self._acks[id]
             raise
@@ -236,17 +242,23 @@ class Namespace:
             reason=str(failure.value),
         )
 
-    def _send(self, event: str, args: tuple[Any, ...], id: int | None, volatile: bool) -> None:
+    def _send(
+        self, event: str, args: tuple[Any, ...], id: int | None, volatile: bool, reserved: bool = False
+    ) -> None:
         messages = self._encode(Packet(PacketType.EVENT, self.path, [event, *args], id))
-        if self.connected and not self._connection.isOverdue:
-            self._connection.checkSize(messages)
-            if not volatile:
-                self._connection.checkRoom(_size(messages))
-            elif not self._connection.isWritable:
-                return
-            self._connection.send(messages)
-        elif not volatile:
-            self._connection.checkRoom(_size(messages))
+        connection = self._connection
+        isConnected = self.connected and not connection.isOverdue
+        if isConnected:
+            connection.checkSize(messages)
+        if volatile:
+            if isConnected and connection.isWritable:
+                connection.send(messages)
+            return
+        if not reserved:
+            connection.checkRoom(_size(messages))
+        if isConnected:
+            connection.send(messages)
+        else:
             self._buffer.add(messages, _size(messages), id)
 
     def _encode(self, packet: Packet) -> list[Message]:
