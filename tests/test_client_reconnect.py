@@ -5,6 +5,7 @@ Reconnection, retries and recovery of the client, on a clock.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -57,9 +58,7 @@ class ReconnectTests(World):
             if self.endpoint.attempts > len(times):
                 times.append(self.clock.seconds())
             self.clock.advance(0.05)
-        self.assertEqual(
-            [round(b - a, 1) for a, b in zip(times, times[1:], strict=False)][:5], [1, 2, 4, 5, 5]
-        )
+        self.assertEqual([round(b - a, 1) for a, b in pairwise(times)][:5], [1, 2, 4, 5, 5])
 
     def test_delaysBeginAgain(self) -> None:
         client = self.connect(transports=("websocket",), randomizationFactor=0)
@@ -341,49 +340,50 @@ class RecoveryTests(World):
 
     def test_recovered(self) -> None:
         for transport in ("polling", "websocket"):
-            fake = self.useFake()
-            fake.welcome = '40{"sid":"the-id","pid":"the-pid"}'
-            client = self.makeClient(start=False, transports=(transport,), auth={"token": "x"})
-            log: list[Any] = []
-            client.on("n")(lambda *args: log.append(args))
-            client.onConnect(lambda: log.append(("connect", client.recovered)))
-            client.onDisconnect(lambda reason: log.append(reason))
-            client.startService()
-            self.settle()
-            self.assertEqual(self.connectAuth(fake), {"token": "x"})
-            fake.send(f'42["n",1,"{YEAST}"]', '42["n","Goodbye"]', f'421["n",2,"{YEAST}.1"]')
-            self.settle()
+            self.recovers(transport)
 
-            def asked(packet: str) -> None:
-                # The missed events come before the admission.
-                fake.send(
-                    f'42["n",3,"{YEAST}.2"]',
-                    f'451-["n",{{"_placeholder":true,"num":0}},"{YEAST}.3"]',
-                    "b/w==",
-                )
-                fake.send(fake.welcome)
+    def recovers(self, transport: str) -> None:
+        fake = self.useFake()
+        fake.welcome = '40{"sid":"the-id","pid":"the-pid"}'
+        client = self.makeClient(start=False, transports=(transport,), auth={"token": "x"})
+        log: list[Any] = []
+        client.on("n")(lambda *args: log.append(args))
+        client.onConnect(lambda: log.append(("connect", client.recovered)))
+        client.onDisconnect(lambda reason: log.append(reason))
+        client.startService()
+        self.settle()
+        self.assertEqual(self.connectAuth(fake), {"token": "x"})
+        fake.send(f'42["n",1,"{YEAST}"]', '42["n","Goodbye"]', f'421["n",2,"{YEAST}.1"]')
+        self.settle()
 
-            if transport == "polling":
-                fake.asked = asked
-            self.endpoint.cut()
-            self.wait(3)
-            self.assertEqual(
-                self.connectAuth(fake), {"token": "x", "pid": "the-pid", "offset": YEAST}, transport
+        def asked(packet: str) -> None:
+            # The missed events come before the admission.
+            fake.send(
+                f'42["n",3,"{YEAST}.2"]',
+                f'451-["n",{{"_placeholder":true,"num":0}},"{YEAST}.3"]',
+                "b/w==",
             )
-            missed = [(3,), (b"\xff",)] if transport == "polling" else []
-            self.assertEqual(
-                log,
-                [
-                    ("connect", False),
-                    (1,),
-                    ("Goodbye",),
-                    (2, f"{YEAST}.1"),
-                    CloseReason.TRANSPORT_ERROR,
-                    *missed,
-                    ("connect", True),
-                ],
-            )
-            self.assertTrue(client.recovered)
+            fake.send(fake.welcome)
+
+        if transport == "polling":
+            fake.asked = asked
+        self.endpoint.cut()
+        self.wait(3)
+        self.assertEqual(self.connectAuth(fake), {"token": "x", "pid": "the-pid", "offset": YEAST}, transport)
+        missed = [(3,), (b"\xff",)] if transport == "polling" else []
+        self.assertEqual(
+            log,
+            [
+                ("connect", False),
+                (1,),
+                ("Goodbye",),
+                (2, f"{YEAST}.1"),
+                CloseReason.TRANSPORT_ERROR,
+                *missed,
+                ("connect", True),
+            ],
+        )
+        self.assertTrue(client.recovered)
 
     def test_notRecovered(self) -> None:
         fake = self.useFake()

@@ -217,7 +217,7 @@ def explained(error: BaseException | None) -> Exception:
         return error
     reasons = [error]
     if isinstance(error, ResponseFailed):
-        reasons = [getattr(reason, "value", reason) for reason in error.reasons] or [error]
+        reasons = [getattr(reason, "value", reason) for reason in error.reasons]
     for reason in reasons:
         if isinstance(reason, RealtimeError):
             return reason

@@ -5,6 +5,7 @@ An endpoint that connects through an HTTP proxy by CONNECT (RFC 9110, 9.3.6).
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -64,14 +65,17 @@ class TunnelEndpoint:
         return cls(endpoint, host, port, authorization)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        opened: Deferred[IProtocol] = Deferred(lambda _: connecting.cancel())
+        opened: Deferred[IProtocol] = Deferred(lambda _: cancel())
         factory = _TunnelFactory(protocolFactory, self._request, opened)
         connecting = self._proxy.connect(factory)
+        giveUp: Callable[[], object] = connecting.cancel
+
+        def cancel() -> None:
+            giveUp()
 
         def connected(tunnel: Any) -> None:
-            nonlocal connecting
-            # From here on, to cancel means to end the connection.
-            connecting = Deferred(lambda _: tunnel.abortConnection())
+            nonlocal giveUp
+            giveUp = tunnel.abortConnection
 
         def failed(failure: Failure) -> None:
             if not opened.called:
