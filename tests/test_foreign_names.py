@@ -167,8 +167,7 @@ TABLE = [
     ),
     Use(
         CLIENT,
-        "websocket_extensions_in_use maxFramePayloadSize wasMaxFramePayloadSizeExceeded "
-        "wasMaxMessagePayloadSizeExceeded log",
+        "websocket_extensions_in_use wasMaxFramePayloadSizeExceeded wasMaxMessagePayloadSizeExceeded log",
         "client.websocket",
         "Needed: the state behind the opening handshake, and the reason of a failure.",
     ),

@@ -37,6 +37,11 @@ _PONG: Final = Packet(PacketType.PONG)
 _PROBE: Final = Packet(PacketType.PING, "probe")
 _UPGRADE: Final = Packet(PacketType.UPGRADE)
 
+# Packets in one POST: python-engineio refuses more.
+_BATCH: Final = 16
+
+_MANY: Final = 1 << 62
+
 # The longest heartbeat that a server may ask for, in milliseconds: a day.
 _MAX_INTERVAL: Final = 86_400_000
 
@@ -281,14 +286,14 @@ class Session:
 
     def _takeBatch(self, transport: Transport) -> Sequence[Packet]:
         """Take the packets that go in one request; over WebSocket, all."""
-        limit = self.maxPayload if transport.name == "polling" else None
+        limit = (self.maxPayload or _MANY) if transport.name == "polling" else None
         batch: list[Packet] = []
         size = 0
         while self._queue:
             packet = self._queue[0]
             if limit is not None:
                 size += encodedSize(packet) + 2
-                if batch and size > limit:
+                if batch and (size > limit or len(batch) == _BATCH):
                     break
             batch.append(self._queue.popleft())
             self.buffered -= len(packet.wire)

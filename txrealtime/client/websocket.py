@@ -110,7 +110,7 @@ class WebSocket:
         self._endpoint = endpoint
         self._reactor = reactor
         self._headers = headers
-        self._maxPayload = maxPayload
+        self.maxPayload = maxPayload
         self._deflate = deflate
         self._connecting: Deferred[Any] | None = None
         self._protocol: _Protocol | None = None
@@ -132,8 +132,8 @@ class WebSocket:
         factory.protocol = self._buildProtocol  # type: ignore[assignment]
         factory.noisy = False
         factory.setProtocolOptions(
-            maxMessagePayloadSize=self._maxPayload,
-            maxFramePayloadSize=self._maxPayload,
+            maxMessagePayloadSize=self.maxPayload,
+            maxFramePayloadSize=self.maxPayload,
             failByDrop=False,
             # The session has deadlines on the reactor that it was given.
             openHandshakeTimeout=0,
@@ -148,7 +148,7 @@ class WebSocket:
 
     def _acceptDeflate(self, response: Any) -> PerMessageDeflateResponseAccept | None:
         if self._deflate and isinstance(response, PerMessageDeflateResponse):
-            return PerMessageDeflateResponseAccept(response, max_message_size=self._maxPayload)
+            return PerMessageDeflateResponseAccept(response, max_message_size=self.maxPayload)
         return None
 
     def _buildProtocol(self) -> _Protocol:
@@ -296,7 +296,6 @@ class _Protocol(WebSocketClientProtocol):
 
     owner: WebSocket
     transport: Any
-    maxFramePayloadSize: int
 
     _fragments = 0
     _isFast = False
@@ -342,7 +341,7 @@ class _Protocol(WebSocketClientProtocol):
 
         :return: the rest, which begins with an unusual frame, or with one that is not complete.
         """
-        start, end, limit = 0, len(data), self.maxFramePayloadSize
+        start, end, limit = 0, len(data), self.owner.maxPayload
         receive = self.owner.messageReceived
         while end - start >= 2 and data[start] in (0x81, 0x82):
             size, first = data[start + 1], start + 2
