@@ -19,6 +19,7 @@ from autobahn.websocket.compress import (
     PerMessageDeflateResponseAccept,
 )
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -207,9 +208,9 @@ class WebSocket:
             quoted = f" ({reason[:100]})" if reason else ""
             self._lost(TransportError(f"the server closed the WebSocket {words}: {code}{quoted}"))
 
-    def lost(self, words: str) -> None:
+    def lost(self, error: Exception) -> None:
         """Called when the connection is lost."""
-        self._lost(None if self._closing else TransportError(words))
+        self._lost(None if self._closing else error)
 
     def violated(self, words: str) -> None:
         """Called when the server has violated the WebSocket protocol."""
@@ -300,6 +301,7 @@ class _Protocol(WebSocketClientProtocol):
     _fragments = 0
     _isFast = False
     _hangingUp: IDelayedCall | None = None
+    _lostBecause: BaseException | None = None
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -403,6 +405,7 @@ class _Protocol(WebSocketClientProtocol):
         hangingUp, self._hangingUp = self._hangingUp, None
         if hangingUp is not None and hangingUp.active():
             hangingUp.cancel()
+        self._lostBecause = reason.value
         super().connectionLost(reason)
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
@@ -424,5 +427,10 @@ class _Protocol(WebSocketClientProtocol):
             self.owner.violated(f"the server broke the WebSocket protocol: {words or code}")
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        words = self.wasNotCleanReason or reason or "the connection was lost"
-        self.owner.lost(str(words))
+        # Autobahn's words tell of the opening handshake, Twisted's of the network and of certificates.
+        if isinstance(self._lostBecause, (ConnectionDone, ConnectionAborted, type(None))):
+            self.owner.lost(
+                TransportError(str(self.wasNotCleanReason or reason or "the connection was lost"))
+            )
+        else:
+            self.owner.lost(explained(self._lostBecause))
