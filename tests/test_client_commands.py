@@ -114,7 +114,8 @@ class CommandTests(World):
         self.wait(7)
         self.assertEqual(self.successResultOf(code), LATE)
         code = self.start("listen")
-        self.server.namespace().dismiss("server namespace disconnect")
+        for socket in list(self.server.namespace().sockets.values()):
+            socket.disconnect()
         self.settle()
         self.assertEqual(self.successResultOf(code), FAILED)
         self.assertIn("disconnected", self.warnings[0])

@@ -5,6 +5,7 @@ Many servers as one, over a bus in memory: each operation of one server works ac
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -244,7 +245,8 @@ class OperationTests(AcrossTestCase):
     def test_joinTooMany(self) -> None:
         """A socket that has maxRooms stays out, and its server logs that; the others join."""
         socket = self.socketOf(self.three, self.carol)
-        socket._connection.maxRooms = 1
+        connection = socket._connection
+        connection.settings = replace(connection.settings, maxRooms=1)
         self.one.to("blue").join("final")
         self.settle()
         self.assertNotIn("final", socket.rooms)
@@ -372,9 +374,9 @@ class CallTests(AcrossTestCase):
         self.advance(2)
         error = self.failureResultOf(answers, AckTimeout).value
         self.assertEqual((error.answers, error.servers), (["bob"], []))
-        self.assertEqual(str(error), "1 of 2 answered 'ready?' within 2 s")
+        self.assertEqual(str(error), "1 of 2 acked 'ready?' within 2 s")
         self.advance(1)
-        self.assertFalse(self.socketOf(self.three, self.carol).awaitsAnswer)
+        self.assertFalse(self.socketOf(self.three, self.carol)._awaitsAck)
 
     def test_clientThatGoes(self) -> None:
         self.answer(self.bob, "bob")
@@ -446,7 +448,7 @@ class CallTests(AcrossTestCase):
             error = self.assertRaises(ValueError, call, "ready?", "x" * 3_000_000)
             self.assertIn("too large", str(error))
         self.assertEqual(len(self.one.cluster._conversation.questions), 0)
-        self.assertFalse(self.socketOf(self.one, self.alice).awaitsAnswer)
+        self.assertFalse(self.socketOf(self.one, self.alice)._awaitsAck)
 
     def test_inAdmission(self) -> None:
         """A client in admission cannot ack, and is not waited for."""
@@ -746,7 +748,7 @@ class OutageTests(AcrossTestCase):
         self.settle()
         for ask in (self.one.fetch, lambda: self.one.call("ready?"), lambda: self.one.cluster.call("x")):
             self.failureResultOf(ask(), BusError)
-        self.assertFalse(self.socketOf(self.one, self.alice).awaitsAnswer)
+        self.assertFalse(self.socketOf(self.one, self.alice)._awaitsAck)
 
     def test_pendingQuestionsFail(self) -> None:
         asked = [self.one.call("ready?"), self.one.fetch(timeout=60)]

@@ -205,9 +205,9 @@ class NodeFetchTests(across.FetchTests):
 
     def described(self, server: Server) -> list[dict[str, Any]]:
         """Return the description that a server gives of its clients."""
-        dialect = NodeDialect("READER", directory=server._directory)
+        dialect = NodeDialect("READER", directory=server._namespaces)
         question = Fetch(Target("/"), "u", "q")
-        people = server.namespace().everyone.people()
+        people = server.namespace().everyone._people()
         ((_, data),) = dialect.write(Reply(question, "q", "", len(people), people))
         found: list[dict[str, Any]] = json.loads(data)["sockets"]
         return found

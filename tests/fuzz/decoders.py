@@ -1,5 +1,5 @@
 """
-What is fuzzed at the decoders.
+Fuzz targets for the decoders.
 
 A target takes any bytes, and raises when what must hold for all of them does not: a decoder gives what it
 decodes or its own error, what it gives is no larger than what it got, comes back when it is encoded, and is
@@ -21,8 +21,9 @@ from twisted.web.static import Data
 from tests.memory import CLOSE, Link, Recorder, WebSocket, readResponse
 from tests.test_frames import REQUEST, Listener
 from txrealtime.engineio.engine import Engine
-from txrealtime.engineio.handshake import checkOrigin, proxyFilter, readHandshake
+from txrealtime.engineio.handshake import proxyFilter, readHandshake
 from txrealtime.engineio.http.site import EngineSite
+from txrealtime.engineio.origins import Origins
 from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
@@ -226,7 +227,7 @@ def jsontext(data: bytes) -> None:
 
 def frames(data: bytes) -> None:
     """
-    What a client sends over an open WebSocket.
+    Feed the bytes of a client over an open WebSocket.
 
     The first byte holds the length of the pieces in which it comes once more; it must be read the same
     in one piece and in many, and with the short ways and without.
@@ -275,14 +276,14 @@ def handshake(data: bytes) -> None:
         read = readHandshake(headers, url, "192.0.2.7", False, proxyFilter(proxies))
         assert isinstance(read.cookies, dict)
         assert isinstance(read.protocol, int)
-        for origins in ((), ("https://example.org",)):
+        for origins in ((), ("https://example.org", "https://*.example.org")):
             with contextlib.suppress(HandshakeError):
-                checkOrigin(read, origins)
+                Origins(origins).check(read)
 
 
 def channel(data: bytes) -> None:
     """
-    What a client sends to a site, with ``{sid}`` for a session's.
+    Feed the bytes of a client to a site, with ``{sid}`` for a session's.
 
     The first byte holds the length of the pieces in which it comes once more; the answers must be those
     of a site of ``twisted.web``.

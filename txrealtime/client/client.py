@@ -8,7 +8,7 @@ import random as randomNumbers
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from http.cookiejar import CookieJar
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -17,6 +17,8 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStream
 from txrealtime.client.address import Address
 from txrealtime.client.connection import Connection
 from txrealtime.client.cookies import Cookies
+from txrealtime.client.decorators import Decorators
+from txrealtime.client.handlers import Handlers
 from txrealtime.client.interfaces import Receiver, Transport
 from txrealtime.client.namespace import ACK_TIMEOUT, Namespace
 from txrealtime.client.polling import Polling
@@ -28,12 +30,10 @@ from txrealtime.socketio.packet import IParser, JSONParser
 
 __all__ = ["Client"]
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 Auth = Mapping[str, Any] | Callable[[], Any] | None
 
 
-class Client(Service):
+class Client(Decorators, Service):
     """
     A Socket.IO client.
 
@@ -158,33 +158,8 @@ class Client(Service):
         """True if the server has restored the last connection's state: see :attr:`Namespace.recovered`."""
         return self._own.recovered
 
-    def on(self, event: str, *, replace: bool = False) -> Callable[[F], F]:
-        """Decorate the handler of an event: see :meth:`Namespace.on`."""
-        return self._own.on(event, replace=replace)
-
-    def onAny(self, function: F) -> F:
-        """Decorate the handler of events that have none: see :meth:`Namespace.onAny`."""
-        return self._own.onAny(function)
-
-    def onConnect(self, function: F) -> F:
-        """Decorate a function to call after each connect: see :meth:`Namespace.onConnect`."""
-        return self._own.onConnect(function)
-
-    def onDisconnect(self, function: F) -> F:
-        """Decorate a function to call after each disconnect: see :meth:`Namespace.onDisconnect`."""
-        return self._own.onDisconnect(function)
-
-    def onConnectError(self, function: F) -> F:
-        """Decorate a function to call after each failure: see :meth:`Namespace.onConnectError`."""
-        return self._own.onConnectError(function)
-
-    def onError(self, *kinds: type[BaseException]) -> Callable[[F], F]:
-        """Decorate a handler of handlers' errors: see :meth:`Namespace.onError`."""
-        return self._own.onError(*kinds)
-
-    def use(self, function: F) -> F:
-        """Decorate a middleware around events: see :meth:`Namespace.use`."""
-        return self._own.use(function)
+    def _registry(self) -> Handlers:
+        return self._own._registry()
 
     def emit(self, event: str, *args: Any, volatile: bool = False) -> None:
         """Send an event: see :meth:`Namespace.emit`."""

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from txrealtime.client.backoff import Backoff
 from txrealtime.client.interfaces import Receiver
@@ -20,6 +19,7 @@ from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet as Message
 from txrealtime.engineio.packet import message
 from txrealtime.errors import LimitExceeded, PacketError, PayloadTooLarge, TransportError
+from txrealtime.logs import Logger
 from txrealtime.socketio.packet import IDecoder, IParser, Packet
 
 __all__ = ["Connection"]

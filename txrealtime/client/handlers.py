@@ -10,12 +10,13 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.errors import ArgumentsMismatch, Disconnected
+from txrealtime.logs import Logger
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.packet import RESERVED
+from txrealtime.socketio.registry import checkUnregistered
 
 if TYPE_CHECKING:
     from txrealtime.client.namespace import Namespace
@@ -61,10 +62,10 @@ class Handlers:
     def __init__(self, path: str) -> None:
         self._path = path
         self._events: dict[str, Handler] = {}
-        self._any: Handler | None = None
         self._middleware: list[Handler] = []
         self._errors: list[tuple[tuple[type[BaseException], ...], Handler]] = []
-        self._notices: dict[str, Handler] = {}
+        # By decorator: onAny, onConnect, onDisconnect, onConnectError.
+        self._named: dict[str, Handler] = {}
 
     # -- registering ---------------------------------------------------------------
 
@@ -78,21 +79,22 @@ class Handlers:
             raise ValueError(f"{event!r} is a reserved name that no server sends{advice}")
 
         def register(function: F) -> F:
-            if event in self._events and not replace:
-                raise ValueError(
-                    f"on({event!r}) has a handler already, {_named(self._events[event])}: give "
-                    "replace=True to put another one in its place"
-                )
-            self._events[event] = Handler(function, given=0)
+            handler = Handler(function, given=0)
+            _check(f"on({event!r})", self._events.get(event), function, replace)
+            self._events[event] = handler
             return function
 
         return register
 
-    def onAny(self, function: F, replace: bool) -> F:
-        if self._any is not None and not replace:
-            raise ValueError(f"onAny has a handler already, {_named(self._any)}")
-        self._any = Handler(function)
-        return function
+    def register(self, what: str, function: Callable[..., Any], replace: bool, given: int) -> None:
+        """
+        Register a function by the name of its decorator.
+
+        :param given: the smallest number of arguments that it is called with.
+        """
+        handler = Handler(function, given)
+        _check(what, self._named.get(what), function, replace)
+        self._named[what] = handler
 
     def onError(self, kinds: tuple[type[BaseException], ...]) -> Callable[[F], F]:
         if any(not (isinstance(kind, type) and issubclass(kind, BaseException)) for kind in kinds):
@@ -106,13 +108,6 @@ class Handlers:
 
     def use(self, function: F) -> F:
         self._middleware.append(Handler(function, given=2))
-        return function
-
-    def notice(self, name: str, function: F) -> F:
-        """Register the handler of a connect, a disconnect or a failure to connect."""
-        if name in self._notices:
-            raise ValueError(f"{name} has a handler already, {_named(self._notices[name])}")
-        self._notices[name] = Handler(function, given=0)
         return function
 
     # -- calling -------------------------------------------------------------------
@@ -145,7 +140,7 @@ class Handlers:
     def _handle(self, event: str, args: list[Any]) -> Any:
         handler = self._events.get(event)
         if handler is None:
-            handler, args = self._any, [event, *args]
+            handler, args = self._named.get("onAny"), [event, *args]
             if handler is None:
                 return NO_ACK
         if not handler.least <= len(args) <= handler.most:
@@ -183,7 +178,7 @@ class Handlers:
 
     def tell(self, name: str, *args: Any) -> Any:
         """Call the handler of a notice; return a Deferred that never fails, or nothing."""
-        handler = self._notices.get(name)
+        handler = self._named.get(name)
         if handler is None:
             return None
         told = maybeDeferred(handler.callWith, *args)
@@ -195,15 +190,11 @@ class Handlers:
 
     def has(self, name: str) -> bool:
         """Tell if a notice has a handler."""
-        return name in self._notices
+        return name in self._named
 
 
-def _named(handler: Handler) -> str:
-    """Name a handler's function, with its file and line if they are known."""
-    function = handler.function
-    name = getattr(function, "__qualname__", repr(function))
-    code = getattr(function, "__code__", None)
-    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
+def _check(what: str, previous: Handler | None, function: Callable[..., Any], replace: bool) -> None:
+    checkUnregistered(what, None if previous is None else previous.function, function, replace)
 
 
 class Turns:

@@ -206,7 +206,8 @@ class Load:
     def _summary(self, ramp: float, seconds: float, busy: float) -> list[str]:
         options = self._options
         lines = [
-            f"clients     {self._connected} of {options.clients} connected in {ramp:.1f} s, {self._lost} lost",
+            f"clients     {self._connected} of {options.clients} connected in {ramp:.1f} s, "
+            f"{self._lost} lost",
             *self._times("connecting", self._connectTimes),
             f"events      {self._sent} sent in {seconds:.1f} s, {self._received} received",
             f"acks        {len(self._ackTimes)} came, {sum(self._failed.values())} did not",

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.client.buffer import Buffer
+from txrealtime.client.decorators import Decorators
 from txrealtime.client.handlers import NO_ACK, Handlers, Turns
 from txrealtime.client.recovery import Recovery
 from txrealtime.client.retries import Retries
@@ -27,7 +27,8 @@ from txrealtime.errors import (
     PayloadTooLarge,
     TransportError,
 )
-from txrealtime.socketio.acks import acked, returned
+from txrealtime.logs import Logger
+from txrealtime.socketio.acks import ackValue, simplified
 from txrealtime.socketio.handler import PLAIN, run
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
@@ -38,13 +39,11 @@ __all__ = ["ACK_TIMEOUT", "Namespace"]
 
 _log = Logger()
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 ACK_TIMEOUT: Final = -1.0
 """The default of ``timeout``, which stands for the setting ``ackTimeout``."""
 
 
-class Namespace:
+class Namespace(Decorators):
     """
     One namespace of a :class:`~txrealtime.client.Client`; made by :meth:`Client.namespace`.
 
@@ -97,64 +96,8 @@ class Namespace:
         """Bytes of events that wait for this namespace to connect, or for the retry of an earlier event."""
         return self._buffer.size + (self._retries.size if self._retries is not None else 0)
 
-    # -- registering ---------------------------------------------------------------
-
-    def on(self, event: str, *, replace: bool = False) -> Callable[[F], F]:
-        """
-        Decorate the handler of an event: ``handler(*args)``, with the event's arguments.
-
-        The result is the ack, if the server wants one: nothing for ``None``, a tuple as several values,
-        anything else as one.  Handlers may be plain, ``async`` or return a Deferred; they are called one at a
-        time, in the order of the events.
-
-        :param replace: take the event from an earlier handler.
-        :raises ValueError: for a reserved name, or a second handler without ``replace``.
-        """
-        return self._handlers.on(event, replace)
-
-    def onAny(self, function: F) -> F:
-        """Decorate the handler of events that have none of their own: ``handler(event, *args)``."""
-        return self._handlers.onAny(function, False)
-
-    def onConnect(self, function: F) -> F:
-        """Decorate a function to call after each connect, and after the events that were missed: ``f()``."""
-        return self._handlers.notice("onConnect", function)
-
-    def onDisconnect(self, function: F) -> F:
-        """
-        Decorate a function to call after each disconnect: ``f()`` or ``f(reason)``.
-
-        The reason is a :class:`~txrealtime.CloseReason`.
-        """
-        return self._handlers.notice("onDisconnect", function)
-
-    def onConnectError(self, function: F) -> F:
-        """
-        Decorate a function to call after each failure to connect: ``f()`` or ``f(error)``.
-
-        After :exc:`~txrealtime.errors.ConnectionRejected`, the client does not try again until
-        :meth:`connect` is called.  Any other error is one of the connection, and the client tries again.
-        """
-        return self._handlers.notice("onConnectError", function)
-
-    def onError(self, *kinds: type[BaseException]) -> Callable[[F], F]:
-        """
-        Decorate a handler of errors that event handlers raise: ``f(error)`` or ``f(error, event)``.
-
-        Its result is the ack.
-
-        :param kinds: exception classes; none for any :exc:`Exception`.
-        """
-        return self._handlers.onError(kinds)
-
-    def use(self, function: F) -> F:
-        """
-        Decorate a middleware around events that come: ``f(incoming, proceed)``.
-
-        ``proceed(incoming)`` is a Deferred of the result of the next middleware, or of the handler behind the
-        last one.
-        """
-        return self._handlers.use(function)
+    def _registry(self) -> Handlers:
+        return self._handlers
 
     # -- sending -------------------------------------------------------------------
 
@@ -222,7 +165,7 @@ class Namespace:
             ack.addTimeout(timeout, self._connection.reactor, onTimeoutCancel=late)
         # The ack may be one that a paused reading keeps from coming.
         self._connection.checkWaiting()
-        return ack.addCallback(acked)
+        return ack.addCallback(simplified)
 
     def _forget(self, id: int) -> None:
         self._acks.pop(id, None)
@@ -378,7 +321,7 @@ class Namespace:
         elif type is PacketType.ACK:
             ack = self._acks.pop(packet.id, None) if packet.id is not None else None
             if ack is not None:
-                ack.callback(returned(packet.data))
+                ack.callback(ackValue(packet.data))
         elif type is PacketType.CONNECT:
             if self._admission is not None:
                 self._admitted(packet.data)

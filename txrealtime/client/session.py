@@ -20,13 +20,13 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from txrealtime.client.interfaces import Receiver, Transport
 from txrealtime.client.settings import Settings
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet, PacketType
 from txrealtime.errors import ProtocolError, TransportError
+from txrealtime.logs import Logger
 
 __all__ = ["Session", "State", "encodedSize"]
 

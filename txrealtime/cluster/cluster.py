@@ -1,5 +1,5 @@
 """
-This server among its peer servers: the part of a cluster that users see.
+The part of a cluster that users see: this server among its peer servers.
 
 :class:`~txrealtime.server.Server` makes one :class:`Cluster`, starts and stops it.  The messages are the
 business of :mod:`~txrealtime.cluster.conversation`.
@@ -28,8 +28,9 @@ from txrealtime.cluster.remote import RemotePeers
 from txrealtime.cluster.requests import Requests
 from txrealtime.errors import BusError
 from txrealtime.socketio.handler import Handler
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import checkName
+from txrealtime.socketio.registry import checkUnregistered
 
 __all__ = ["Cluster"]
 
@@ -40,7 +41,7 @@ LEASE: Final = 15.0
 
 class Cluster:
     """
-    This server among its peer servers: ``server.cluster``.  Without a bus it is alone.
+    A server among its peer servers: ``server.cluster``.  Without a bus it is alone.
 
     :ivar uid: this server's name among servers.
     :ivar name: its name for people, by default host and process id; to be set before the start.
@@ -48,7 +49,7 @@ class Cluster:
         before the start.
     """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Namespaces) -> None:
         self.uid = secrets.token_urlsafe(6)[:UID_LENGTH]
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.lease = LEASE
@@ -119,8 +120,10 @@ class Cluster:
     @property
     def status(self) -> str:
         """
-        ``alone`` without a bus; otherwise the status of the link, ``connecting``, ``ready``, ``deaf`` or
-        ``stopped``: see :class:`~txrealtime.cluster.link.link.LinkStatus`.
+        ``alone`` without a bus, otherwise the status of the link.
+
+        A link is ``connecting``, ``ready``, ``deaf`` or ``stopped``: see
+        :class:`~txrealtime.cluster.link.link.LinkStatus`.
         """
         if self._bus is None:
             return "alone"
@@ -179,11 +182,8 @@ class Cluster:
         def register(function: F) -> F:
             handler = Handler(function, given=0)
             earlier = self._requests.handlers.get(event)
-            if earlier is not None and not replace:
-                raise ValueError(
-                    f"{event!r} has the handler {_place(earlier.function)} already, so it cannot have "
-                    f"{_place(function)}: remove one, or replace the first with on({event!r}, replace=True)"
-                )
+            if earlier is not None:
+                checkUnregistered(f"cluster.on({event!r})", earlier.function, function, replace)
             self._requests.handlers[event] = handler
             return function
 
@@ -225,10 +225,3 @@ class Cluster:
         except BusError:
             return fail(Failure())
         return question.finished(repr(event), replies, timeout, self._directory.reactor)
-
-
-def _place(function: Callable[..., Any]) -> str:
-    """Name a function and the line of its definition, for error messages."""
-    name = getattr(function, "__qualname__", repr(function))
-    code = getattr(function, "__code__", None)
-    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import maybeDeferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.conversation import Conversation
@@ -31,10 +30,11 @@ from txrealtime.cluster.dialects.messages import (
     Tell,
 )
 from txrealtime.errors import Disconnected, LimitExceeded, PacketError
+from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import Handler, run
 from txrealtime.socketio.jsontext import JSONText
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.sockets import Socket
 
 __all__ = ["Requests"]
@@ -59,7 +59,7 @@ class Requests:
     :ivar refused: the number of questions that were not put to clients because too many acks were owed.
     """
 
-    def __init__(self, conversation: Conversation, directory: Directory) -> None:
+    def __init__(self, conversation: Conversation, directory: Namespaces) -> None:
         self._conversation = conversation
         self._directory = directory
         self._owed = 0
@@ -87,8 +87,8 @@ class Requests:
         if messages is None:
             assert emit.packet is not None
             with _forClients():
-                messages = self._directory.encode(emit.packet)
-        audience.deliver(messages, emit.volatile)
+                messages = audience.namespace._encode(emit.packet)
+        audience._deliver(messages, emit.volatile)
 
     def join(self, join: Join) -> None:
         """Put the members of an audience who are here into rooms."""
@@ -138,7 +138,7 @@ class Requests:
             self.refused += 1
             return
         with _forClients():
-            asked = audience.ask(ask.packet.data)
+            asked = audience._ask(ask.packet.data)
         acks = []
         for ack in asked:
             if ack.called:
@@ -164,7 +164,7 @@ class Requests:
     def fetch(self, fetch: Fetch) -> None:
         """Reply with descriptions of the members of an audience who are here."""
         audience = self._audience(fetch.target)
-        sockets = [] if audience is None else [self._sendable(person) for person in audience.people()]
+        sockets = [] if audience is None else [self._sendable(person) for person in audience._people()]
         total: int | None = len(sockets)
         size = self._conversation.dialect.pageSize
         for start in range(0, len(sockets) or 1, size):

@@ -22,7 +22,7 @@ from txrealtime.cluster.bus.address import Address, splitURL
 from txrealtime.cluster.dialects.interfaces import Dialect
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.cluster.dialects.pythonsocketio import PythonSocketIODialect
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 
 __all__ = ["DialectChoice"]
 
@@ -81,7 +81,7 @@ class DialectChoice:
         self,
         uid: str,
         known: Mapping[str, str] | None = None,
-        directory: Directory | None = None,
+        directory: Namespaces | None = None,
         seconds: Callable[[], float] = monotonic,
     ) -> Dialect:
         """

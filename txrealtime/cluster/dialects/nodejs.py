@@ -59,7 +59,7 @@ from txrealtime.errors import PacketError
 from txrealtime.socketio.audience import Person
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.msgpack import packed, unpacked
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import PacketType, checkedData
 
 __all__ = ["NodeDialect"]
@@ -97,7 +97,7 @@ class NodeDialect:
     pageSize: Final = 1 << 62
     idPrefix: Final = ""
 
-    def __init__(self, uid: str, key: str = "socket.io", directory: Directory | None = None) -> None:
+    def __init__(self, uid: str, key: str = "socket.io", directory: Namespaces | None = None) -> None:
         self.uid = uid
         self._key = key
         self._directory = directory

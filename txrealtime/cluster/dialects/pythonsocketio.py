@@ -37,7 +37,7 @@ from txrealtime.cluster.dialects.messages import (
     Tell,
 )
 from txrealtime.errors import PacketError
-from txrealtime.socketio.acks import returned
+from txrealtime.socketio.acks import ackValue
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import Packet, PacketType, checkedData, filled
 
@@ -229,7 +229,7 @@ class PythonSocketIODialect:
         number, args = message["id"], message["args"]
         if number.__class__ is not int or args.__class__ is not list:
             raise PacketError("a callback whose id or arguments are of the wrong type")
-        return Reply(None, f"{self.uid}{number}", "", 1, [returned(args)])
+        return Reply(None, f"{self.uid}{number}", "", 1, [ackValue(args)])
 
 
 def _args(value: Any) -> list[Any]:
