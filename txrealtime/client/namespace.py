@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txrealtime.client.admission import Admission, rejection
 from txrealtime.client.buffer import Buffer
 from txrealtime.client.decorators import Decorators
 from txrealtime.client.handlers import NO_ACK, Handlers, Turns
@@ -21,7 +21,6 @@ from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet as Message
 from txrealtime.errors import (
     AckTimeout,
-    ConnectionRejected,
     Disconnected,
     LimitExceeded,
     PayloadTooLarge,
@@ -29,7 +28,7 @@ from txrealtime.errors import (
 )
 from txrealtime.logs import Logger
 from txrealtime.socketio.acks import ackValue, simplified
-from txrealtime.socketio.handler import PLAIN, run
+from txrealtime.socketio.handler import PLAIN
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
 if TYPE_CHECKING:
@@ -78,10 +77,7 @@ class Namespace(Decorators):
         self._lastError: Exception | None = None
         # The number of the connection, so that an ack of an earlier one is not sent on a later one.
         self._era = 0
-        self._admission: IDelayedCall | None = None
-        self._asking: Deferred[Any] | None = None
-        self._early: list[tuple[Packet, int]] = []
-        self._earlySize = 0
+        self._admission: Admission | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path} {'connected' if self.connected else 'not connected'}>"
@@ -272,46 +268,19 @@ class Namespace(Decorators):
 
     def ask(self) -> None:
         """Ask the server for admission; called when there is a session."""
-        if not self._wanted or self.connected or self._admission is not None:
-            return
-        timeout = self._settings.connectTimeout
-        self._admission = self._connection.reactor.callLater(timeout, self._notAdmitted)
-        auth = self._auth
-        asking = maybeDeferred(run, auth) if callable(auth) else maybeDeferred(lambda: auth)
-        self._asking = asking
-        asking.addCallback(self._sendConnect).addErrback(self._noAuth)
+        if self._wanted and not self.connected and self._admission is None:
+            self._admission = Admission(
+                self._connection, self.path, self._auth, self._recovery, self._refused
+            )
+            self._admission.ask()
 
-    def _sendConnect(self, auth: Any) -> None:
-        self._asking = None
-        if auth is not None and not isinstance(auth, dict):
-            raise TypeError(f"auth is {type(auth).__name__}, expected a dict or None, or a function of one")
-        self._connection.send(self._encode(Packet(PacketType.CONNECT, self.path, self._recovery.auth(auth))))
-
-    def _noAuth(self, failure: Failure) -> None:
-        """Called when there is no auth value, or one that cannot be sent: as fatal as a refusal."""
-        self._asking = None
-        if self._admission is not None:
-            _log.failure("{namespace}: no auth value to send", failure, namespace=self.path)
-            error = failure.value
-            self._refused(error if isinstance(error, Exception) else TransportError(repr(error)))
-
-    def _notAdmitted(self) -> None:
-        self._admission = None
-        timeout = self._settings.connectTimeout
-        _log.warn(
-            "{namespace}: the server did not admit the client within {timeout:g} s (connectTimeout)",
-            namespace=self.path,
-            timeout=timeout,
-        )
-        self._connection.abort(CloseReason.TRANSPORT_ERROR)
-
-    def _stopAsking(self) -> None:
+    def _endAdmission(self) -> list[tuple[Packet, int]]:
+        """Ask no longer; return the events that came meanwhile."""
         admission, self._admission = self._admission, None
-        if admission is not None and admission.active():
-            admission.cancel()
-        asking, self._asking = self._asking, None
-        if asking is not None:
-            asking.cancel()
+        if admission is None:
+            return []
+        admission.stop()
+        return admission.early
 
     def packetReceived(self, packet: Packet, size: int) -> None:
         """Called with each packet of this namespace, in order."""
@@ -327,12 +296,12 @@ class Namespace(Decorators):
                 self._admitted(packet.data)
         elif type is PacketType.CONNECT_ERROR:
             if self._admission is not None:
-                self._refused(_rejection(packet.data))
+                self._refused(rejection(packet.data))
         elif type is PacketType.DISCONNECT:
             self._dismissed()
 
     def _admitted(self, data: Any) -> None:
-        self._stopAsking()
+        early = self._endAdmission()
         id = data.get("sid") if data else None
         if not isinstance(id, str):
             self._refused(
@@ -345,7 +314,6 @@ class Namespace(Decorators):
         self.id = id
         self.recovered = self._recovery.admitted(data.get("pid"))
         self._era += 1
-        early, self._early, self._earlySize = self._early, [], 0
         for packet, size in early:
             self._eventReceived(packet, size)
         self._sendBuffered()
@@ -375,8 +343,7 @@ class Namespace(Decorators):
 
     def _refused(self, error: Exception) -> None:
         """Called when the server does not want the client: no further attempt until connect()."""
-        self._stopAsking()
-        self._early, self._earlySize = [], 0
+        self._endAdmission()
         self._wanted = False
         self._lastError = error
         self._tellError(error)
@@ -436,8 +403,7 @@ class Namespace(Decorators):
     def left(self, reason: CloseReason) -> None:
         """Called when the namespace is not connected any longer, or will not be on this session."""
         wasConnected = self.connected
-        self._stopAsking()
-        self._early, self._earlySize = [], 0
+        self._endAdmission()
         self._era += 1
         self.id = None
         self.recovered = False
@@ -458,22 +424,13 @@ class Namespace(Decorators):
 
     def _eventReceived(self, packet: Packet, size: int) -> None:
         if not self.connected:
-            self._holdEarly(packet, size)
+            if self._admission is not None:
+                self._admission.hold(packet, size)
             return
         event, *args = packet.data
         if packet.id is None:
             args = self._recovery.stripped(args)
         self._turns.add(self._handle, event, args, packet.id, self._era, size=size)
-
-    def _holdEarly(self, packet: Packet, size: int) -> None:
-        """Keep an event that comes before the server's admission: one that was missed, and is recovered."""
-        if self._admission is None:
-            return
-        self._early.append((packet, size))
-        self._earlySize += size
-        if self._earlySize > self._settings.maxPayload:
-            _log.warn("{namespace}: too many events before the admission", namespace=self.path)
-            self._connection.abort(CloseReason.PARSE_ERROR)
 
     def _handle(self, event: str, args: list[Any], id: int | None, era: int) -> Any:
         result = self._handlers.dispatch(self, event, args)
@@ -499,10 +456,3 @@ class Namespace(Decorators):
 def _size(messages: Sequence[Message]) -> int:
     """Return the bytes of messages."""
     return sum([len(message.wire) for message in messages])
-
-
-def _rejection(data: Any) -> ConnectionRejected:
-    """Make an error of the data of a CONNECT_ERROR."""
-    if isinstance(data, dict) and isinstance(data.get("message"), str):
-        return ConnectionRejected(data["message"], data.get("data"))
-    return ConnectionRejected(data) if isinstance(data, str) else ConnectionRejected(data=data)
