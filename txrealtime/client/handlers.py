@@ -112,10 +112,11 @@ class Handlers:
 
     # -- calling -------------------------------------------------------------------
 
-    def dispatch(self, namespace: Namespace, event: str, args: list[Any]) -> Any:
+    def dispatch(self, namespace: Any, event: str, args: list[Any]) -> Any:
         """
         Handle an event.
 
+        :param namespace: the receiver, for middleware.
         :return: the value to ack, or :data:`NO_ACK`; or a Deferred of it, which never fails.
         """
         try:
