@@ -14,7 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.clientmemory import MemoryEndpoint, World
-from txrealtime.client import Client, Settings
+from txrealtime.client import Client, ClientSettings
 from txrealtime.client.address import Address
 from txrealtime.client.buffer import Buffer
 from txrealtime.client.cookies import Cookies
@@ -111,14 +111,14 @@ class SettingsTests(SynchronousTestCase):
             {"headers": {"x": "a\r\nb: c"}},
         ):
             with self.assertRaises(ValueError) as raised:
-                Settings(**options)
+                ClientSettings(**options)
             self.assertIn(next(iter(options)), str(raised.exception))
         self.assertRaises(TypeError, Client, "http://h", reactor=Clock(), pingTimeout=5)
 
     def test_forms(self) -> None:
-        self.assertEqual(Settings(transports="websocket").transports, ("websocket",))
+        self.assertEqual(ClientSettings(transports="websocket").transports, ("websocket",))
         for path, expected in (("socket.io", "/socket.io/"), ("/a/b", "/a/b/"), ("/", "/"), ("", "/")):
-            self.assertEqual(Settings(path=path).path, expected)
+            self.assertEqual(ClientSettings(path=path).path, expected)
 
 
 class CookieTests(SynchronousTestCase):

@@ -312,8 +312,7 @@ class Client:
         ``client.on("news", answer)`` is for events that want an ack: the result of ``answer(*args)``, a tuple
         for several values.  ``@client.on("news")`` decorates a handler as on a
         :class:`txrealtime.client.Client`: it gets all events of the name, one at a time, and may be
-            ``async``.
-        It is called when the client takes in what has come: see :meth:`flush`.
+        ``async``.  The handler is called when the client takes in the server's packets: see :meth:`flush`.
         """
         if answer is None:
             return self._registry(namespace).on(event, False)

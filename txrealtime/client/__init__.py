@@ -44,6 +44,6 @@ from __future__ import annotations
 from txrealtime.client.client import Client
 from txrealtime.client.handlers import Incoming
 from txrealtime.client.namespace import Namespace
-from txrealtime.client.settings import Settings
+from txrealtime.client.settings import ClientSettings
 
-__all__ = ["Client", "Incoming", "Namespace", "Settings"]
+__all__ = ["Client", "ClientSettings", "Incoming", "Namespace"]

@@ -24,7 +24,7 @@ from txrealtime.client.namespace import ACK_TIMEOUT, Namespace
 from txrealtime.client.polling import Polling
 from txrealtime.client.requests import Requests
 from txrealtime.client.session import Session, State
-from txrealtime.client.settings import TRANSPORTS, Options, Settings
+from txrealtime.client.settings import TRANSPORTS, ClientSettings, Options
 from txrealtime.client.websocket import WebSocket
 from txrealtime.socketio.packet import IParser, JSONParser
 
@@ -50,14 +50,13 @@ class Client(Decorators, Service):
     :param parser: the :class:`~txrealtime.socketio.packet.IParser` of the server; JSON by default.
     :param endpoint: an endpoint to connect to instead of the URL's host, or its description for
         :func:`~twisted.internet.endpoints.clientFromString`, such as ``unix:/run/app.sock``.  With ``https``,
-            TLS
-        is added.
+        TLS is added.
     :param proxy: the URL of an HTTP proxy to connect through, ``http://[user:password@]host:port``.
     :param tls: the options of TLS, such as those of :func:`~twisted.internet.ssl.optionsForClientTLS`; by
         default, the server's certificate is verified for the URL's host.
     :param cookies: a jar of cookies to send; cookies of the server are kept there.
     :param random: returns a number from 0 to 1, without 1, for the delays.
-    :param options: any field of :class:`~txrealtime.client.Settings`.
+    :param options: any field of :class:`~txrealtime.client.ClientSettings`.
     :raises TypeError: for an option that is no setting.
     :raises ValueError: for a value that makes no sense.
     """
@@ -79,11 +78,14 @@ class Client(Decorators, Service):
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
-        self.settings = Settings(transports=transports, **options)  # type: ignore[arg-type]
+        self.settings = ClientSettings(transports=transports, **options)  # type: ignore[arg-type]
         self._reactor = reactor
         self._address = Address(url, self.settings.path, self.settings.query)
         self._cookies = Cookies(cookies)
         self._connectTo = (endpoint, proxy, tls)
+        if endpoint is not None or proxy is not None:
+            # A mistake in them is told here, and not when the service starts.
+            self._endpoint  # noqa: B018
         self._connection = Connection(
             self._openSession, self.settings, reactor, parser or JSONParser(), random
         )

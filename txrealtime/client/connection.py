@@ -14,7 +14,7 @@ from txrealtime.client.backoff import Backoff
 from txrealtime.client.interfaces import Receiver
 from txrealtime.client.namespace import Namespace
 from txrealtime.client.session import Session, State, encodedSize
-from txrealtime.client.settings import Settings
+from txrealtime.client.settings import ClientSettings
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet as Message
 from txrealtime.engineio.packet import message
@@ -43,7 +43,7 @@ class Connection:
     def __init__(
         self,
         open: Callable[[Receiver, Sequence[str]], Session],
-        settings: Settings,
+        settings: ClientSettings,
         reactor: IReactorTime,
         parser: IParser,
         random: Callable[[], float],

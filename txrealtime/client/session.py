@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txrealtime.client.interfaces import Receiver, Transport
-from txrealtime.client.settings import Settings
+from txrealtime.client.settings import ClientSettings
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet, PacketType
 from txrealtime.errors import ProtocolError, TransportError
@@ -79,7 +79,7 @@ class Session:
         receiver: Receiver,
         transports: Sequence[str],
         make: Callable[[str, Session], Transport],
-        settings: Settings,
+        settings: ClientSettings,
         reactor: IReactorTime,
     ) -> None:
         self.state = State.OPENING

@@ -11,7 +11,7 @@ from typing import Final, TypedDict
 
 from txrealtime.engineio.settings import setting
 
-__all__ = ["TRANSPORTS", "Options", "Settings"]
+__all__ = ["TRANSPORTS", "ClientSettings", "Options"]
 
 TRANSPORTS: Final = ("polling", "websocket")
 
@@ -22,7 +22,7 @@ _OWN_HEADERS: Final = frozenset(
 
 
 class Options(TypedDict, total=False):
-    """The fields of :class:`Settings`, as keyword arguments."""
+    """The fields of :class:`ClientSettings`, as keyword arguments."""
 
     path: str
     headers: Mapping[str, str]
@@ -50,7 +50,7 @@ class Options(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ClientSettings:
     """
     The behaviour of a client.  Times are in seconds, fractions allowed; sizes in bytes.
 
