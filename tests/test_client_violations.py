@@ -375,6 +375,16 @@ class ViolationTests(World):
         fake.webSocketAsked = lambda wire, headers: wire.reply("", "400 Bad Request")
         self.assertPolling(self.visit(fake), fake)
 
+    def test_aRememberedWebSocketThatIsRefused(self) -> None:
+        """Polling again, after one failure."""
+        fake = self.upgrading()
+        client = self.visit(fake, rememberUpgrade=True)
+        self.assertEqual(client.transport, "websocket")
+        fake.webSocketAsked = lambda wire, headers: wire.reply("", "400 Bad Request")
+        self.endpoint.cut()
+        self.wait(8)
+        self.assertEqual((client.transport, len(self.errors)), ("polling", 1))
+
     def test_closeInMidUpgrade(self) -> None:
         """The WebSocket is lost after the probe's answer, while polling pauses."""
         fake = self.upgrading()

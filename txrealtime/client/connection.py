@@ -136,7 +136,11 @@ class Connection:
             namespace.ask()
 
     def sessionFailed(self, error: Exception) -> None:
-        self._ended(error)
+        self.session = None
+        # The way to a remembered WebSocket may be closed now.
+        self._transports = list(self.settings.transports)
+        if self._isWanted:
+            self._retry(error, lost=False)
 
     def sessionUpgraded(self) -> None:
         if self.settings.rememberUpgrade:
@@ -169,11 +173,6 @@ class Connection:
         # A handler may have connected or stopped the client meanwhile.
         if self._isWanted and self.session is None and self._delay is None:
             self._retry(TransportError(f"the connection was lost: {reason}"), lost=True)
-
-    def _ended(self, error: Exception) -> None:
-        self.session = None
-        if self._isWanted:
-            self._retry(error, lost=False)
 
     def _retry(self, error: Exception, lost: bool) -> None:
         """
