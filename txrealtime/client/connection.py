@@ -256,6 +256,11 @@ class Connection:
                     "maxPayload, or maxHttpBufferSize on Node)"
                 )
 
+    @property
+    def isPaused(self) -> bool:
+        """True while the client does not read."""
+        return self.session is not None and not self.session.isReading
+
     def checkWaiting(self) -> None:
         """Pause reading while too many events wait for their handlers."""
         if self.session is None:

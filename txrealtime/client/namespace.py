@@ -4,13 +4,14 @@ A client's namespace: the events that it sends and gets at one path of the serve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txrealtime.client.acks import Acks
 from txrealtime.client.admission import Admission, rejection
 from txrealtime.client.buffer import Buffer
 from txrealtime.client.decorators import Decorators
@@ -20,14 +21,12 @@ from txrealtime.client.retries import Retries
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet as Message
 from txrealtime.errors import (
-    AckTimeout,
     Disconnected,
     LimitExceeded,
     PayloadTooLarge,
     TransportError,
 )
 from txrealtime.logs import Logger
-from txrealtime.socketio.acks import ackValue, simplified
 from txrealtime.socketio.handler import PLAIN
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 
@@ -67,7 +66,7 @@ class Namespace(Decorators):
         self._buffer = Buffer()
         self._recovery = Recovery()
         self._ids = count()
-        self._acks: dict[int, Deferred[Any]] = {}
+        self._acks = Acks(connection.reactor, self._buffer.remove)
         self._retries: Retries | None = None
         if self._settings.retries is not None:
             self._retries = Retries(self._settings.retries, self._askReserved)
@@ -146,26 +145,16 @@ class Namespace(Decorators):
         self, event: str, args: tuple[Any, ...], timeout: float | None, reserved: bool = False
     ) -> Deferred[Any]:
         id = next(self._ids)
-        ack: Deferred[Any] = Deferred(lambda _: self._forget(id))
-        self._acks[id] = ack
+        ack = self._acks.expect(id, event, timeout)
         try:
             self._send(event, args, id, False, reserved)
         except Exception:
-            del self._acks[id]
+            self._acks.drop(id)
             raise
-
-        def late(result: Any, seconds: float) -> Any:
-            raise AckTimeout(f"no ack of {event!r} within {seconds:g} s")
-
-        if timeout is not None:
-            ack.addTimeout(timeout, self._connection.reactor, onTimeoutCancel=late)
-        # The ack may be one that a paused reading keeps from coming.
-        self._connection.checkWaiting()
-        return ack.addCallback(simplified)
-
-    def _forget(self, id: int) -> None:
-        self._acks.pop(id, None)
-        self._buffer.remove(id)
+        if self._connection.isPaused:
+            # The ack may be among what is not read.
+            self._connection.checkWaiting()
+        return ack
 
     def _retry(self, event: str, args: tuple[Any, ...], timeout: float | None) -> Deferred[Any]:
         assert self._retries is not None
@@ -288,9 +277,7 @@ class Namespace(Decorators):
         if type is PacketType.EVENT:
             self._eventReceived(packet, size)
         elif type is PacketType.ACK:
-            ack = self._acks.pop(packet.id, None) if packet.id is not None else None
-            if ack is not None:
-                ack.callback(ackValue(packet.data))
+            self._acks.received(packet.id, packet.data)
         elif type is PacketType.CONNECT:
             if self._admission is not None:
                 self._admitted(packet.data)
@@ -331,10 +318,7 @@ class Namespace(Decorators):
             try:
                 self._connection.checkSize(messages)
             except Exception as error:
-                ack = self._acks.pop(id, None) if id is not None else None
-                if ack is not None:
-                    ack.errback(Failure(error))
-                else:
+                if id is None or not self._acks.fail(id, error):
                     _log.error(
                         "{namespace}: an event was dropped: {reason}", namespace=self.path, reason=str(error)
                     )
@@ -392,7 +376,7 @@ class Namespace(Decorators):
         self._buffer.clear()
         if self._retries is not None:
             self._retries.drop(error)
-        self._failAcks(error, lambda id: True)
+        self._acks.failAll(error, lambda id: True)
         self._failWaiters(error)
 
     def _leave(self) -> None:
@@ -409,16 +393,11 @@ class Namespace(Decorators):
         self.recovered = False
         if self._retries is not None:
             self._retries.disconnected()
-        self._failAcks(Disconnected(f"the connection was lost: {reason}"), lambda id: id not in self._buffer)
+        self._acks.failAll(
+            Disconnected(f"the connection was lost: {reason}"), lambda id: id not in self._buffer
+        )
         if wasConnected:
             self._turns.add(self._handlers.tell, "onDisconnect", reason)
-
-    def _failAcks(self, error: Exception, isLost: Callable[[int], bool]) -> None:
-        for id in [id for id in self._acks if isLost(id)]:
-            # The one who hears it may cancel others.
-            ack = self._acks.pop(id, None)
-            if ack is not None:
-                ack.errback(Failure(error))
 
     # -- events ----------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ class Session:
     :ivar sid: the session's id: a bearer secret, never logged.
     :ivar maxPayload: bytes that the server accepts in one message or request, or ``None`` if it does not say.
     :ivar buffered: bytes that wait for the transport.
+    :ivar isReading: false between :meth:`pauseReading` and :meth:`resumeReading`.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Session:
         self._upgrades: list[Any] = []
         self._patience = 0.0
         self._lastPing = 0.0
-        self._reading = True
+        self.isReading = True
         self._closed: list[Deferred[None]] = []
 
     # -- opening -----------------------------------------------------------------
@@ -176,7 +177,7 @@ class Session:
     def _checkHeartbeat(self) -> None:
         """Called when a PING is due; the timer is set again for the rest of the time after the last PING."""
         rest = self._lastPing + self._patience - self._reactor.seconds()
-        if not self._reading:
+        if not self.isReading:
             # The PING may wait among what is not read.
             rest = self._patience
         if rest > 0:
@@ -188,7 +189,7 @@ class Session:
     @property
     def isOverdue(self) -> bool:
         """True if a PING is missing whose timer has not fired yet, as after a computer was asleep."""
-        if self.state is not State.OPEN or not self._reading:
+        if self.state is not State.OPEN or not self.isReading:
             return False
         if self._reactor.seconds() < self._lastPing + self._patience:
             return False
@@ -303,15 +304,15 @@ class Session:
 
     def pauseReading(self) -> None:
         """Take no more from the server; PINGs wait too, so the server may end the session."""
-        if self._reading:
-            self._reading = False
+        if self.isReading:
+            self.isReading = False
             if self._transport is not None:
                 self._transport.pauseReading()
 
     def resumeReading(self) -> None:
         """Go on after :meth:`pauseReading`."""
-        if not self._reading:
-            self._reading = True
+        if not self.isReading:
+            self.isReading = True
             self._lastPing = self._reactor.seconds()
             if self._transport is not None:
                 self._transport.resumeReading()
@@ -344,7 +345,7 @@ class Session:
         old.abort()
         self._transport = probe
         self._switching = False
-        if not self._reading:
+        if not self.isReading:
             probe.pauseReading()
         probe.send([_UPGRADE])
         if self.state is State.OPEN:
