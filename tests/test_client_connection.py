@@ -402,6 +402,13 @@ class NamespaceTests(World):
                 self.settle()
             self.assertTrue(client.connected)
 
+    def test_authOfTheWrongKind(self) -> None:
+        for auth in (lambda: "text", lambda: {"x": object()}, "text"):
+            client = self.makeClient(auth=auth)
+            self.settle()
+            self.failureResultOf(client.whenConnected(), TypeError)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
     def test_authIsAskedAtEachConnect(self) -> None:
         asked: list[int] = []
 

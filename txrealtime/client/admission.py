@@ -4,7 +4,7 @@ The admission of a client to one namespace of its server.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -59,9 +59,10 @@ class Admission:
         self._asking.addCallback(self._send).addErrback(self._noAuth)
 
     def _send(self, auth: Any) -> None:
-        if auth is not None and not isinstance(auth, dict):
+        if auth is not None and not isinstance(auth, Mapping):
             raise TypeError(f"auth is {type(auth).__name__}, expected a dict or None, or a function of one")
-        packet = Packet(PacketType.CONNECT, self._path, self._recovery.auth(auth))
+        fields = self._recovery.auth(None if auth is None else dict(auth))
+        packet = Packet(PacketType.CONNECT, self._path, fields)
         self._connection.send(self._connection.encode(packet))
 
     def _noAuth(self, failure: Failure) -> None:
