@@ -145,7 +145,7 @@ class TransportTests(World):
         self.assertEqual(got, [("after the sleep",)])
 
     def test_stopService(self) -> None:
-        """What was emitted arrives, the server hears a DISCONNECT, and no connection is left."""
+        """Events emitted before arrive, the server hears a DISCONNECT, and no connection is left."""
         for name, transports in WAYS.items():
             self.useServer()
             log: list[Any] = []

@@ -128,7 +128,7 @@ class ReconnectTests(World):
         self.assertEqual(self.endpoint.attempts, attempts)
 
     def test_aNamespaceAddedDuringADelay(self) -> None:
-        """It comes with the next attempt, and starts none of its own."""
+        """The namespace comes with the next attempt, and starts none of its own."""
         client = self.connect(randomizationFactor=0, transports=("websocket",))
         self.endpoint.cut()
         self.settle()
@@ -206,7 +206,7 @@ class RetryTests(World):
         self.assertEqual(self.got, [1])
 
     def test_acrossConnections(self) -> None:
-        """What was on its way is sent again first."""
+        """An event that was on its way is sent again first."""
         client = self.connect(retries=5, ackTimeout=10)
         self.answers.append(Deferred())
         acked = [client.call("n", number) for number in range(3)]

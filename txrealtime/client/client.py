@@ -57,8 +57,8 @@ class Client(Decorators, Service):
     :param cookies: a jar of cookies to send; cookies of the server are kept there.
     :param random: returns a number from 0 to 1, without 1, for the delays.
     :param options: any field of :class:`~txrealtime.client.ClientSettings`.
-    :raises TypeError: for an option that is no setting.
-    :raises ValueError: for a value that makes no sense.
+    :raises TypeError: if an option is no setting.
+    :raises ValueError: if a value makes no sense.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class Decorators:
         time, in the order of the events.
 
         :param replace: take the event from an earlier handler.
-        :raises ValueError: for a reserved name, or a second handler without ``replace``.
+        :raises ValueError: if the name is reserved, or has a handler and ``replace`` is false.
         """
         return self._registry().on(event, replace)
 

@@ -102,8 +102,8 @@ class Namespace(Decorators):
 
         :param args: JSON values, bytes-like ones anywhere among them.
         :param volatile: drop the event if it cannot leave at once.
-        :raises TypeError: for a value that cannot be sent, with the path to it.
-        :raises ValueError: for a reserved event name, or a number that JSON lacks.
+        :raises TypeError: if a value cannot be sent; the message has the path to it.
+        :raises ValueError: if the name is reserved, or JSON lacks a number.
         :raises LimitExceeded: if more than ``maxBuffered`` bytes would wait.
         :raises PayloadTooLarge: if the event is larger than the server accepts.
         """
@@ -127,8 +127,8 @@ class Namespace(Decorators):
             To cancel it gives up the ack, and the event too if it has not been sent.  It fails with
             :exc:`~txrealtime.errors.AckTimeout`, or at once with :exc:`~txrealtime.errors.Disconnected` if
             the connection is lost after the event was sent.
-        :raises TypeError: as :meth:`emit`.
-        :raises ValueError: as :meth:`emit`.
+        :raises TypeError: if a value cannot be sent, as for :meth:`emit`.
+        :raises ValueError: if the name is reserved, as for :meth:`emit`.
         """
         checkName(event)
         if timeout == ACK_TIMEOUT:
