@@ -293,7 +293,7 @@ class TransportTests(World):
                 transports=transports,
                 path="/some/where/",
                 query={"y": "ü&="},
-                headers={"Authorization": "Bearer secret"},
+                headers={"Authorization": "Bearer secret", "cookie": "mine=1", "User-Agent": "Me"},
             )
             self.settle()
             self.endpoint.cut()
@@ -302,6 +302,7 @@ class TransportTests(World):
             first, second = (socket.handshake for socket in sockets)
             self.assertEqual((first.query["x"], first.query["y"]), ("a b", "ü&="))
             self.assertEqual(first.headers["authorization"], "Bearer secret")
+            self.assertEqual((second.headers["user-agent"], second.cookies["mine"]), ("Me", "1"))
             # A server of ours sets a cookie in responses of long polling alone.
             self.assertEqual("io" in second.cookies, "polling" in transports)
 

@@ -81,7 +81,11 @@ class Client(Decorators, Service):
         self.settings = ClientSettings(transports=transports, **options)  # type: ignore[arg-type]
         self._reactor = reactor
         self._address = Address(url, self.settings.path, self.settings.query)
-        self._cookies = Cookies(cookies)
+        headers = self.settings.headers
+        self._headers = {name: headers[name] for name in headers if name.lower() != "cookie"}
+        self._cookies = Cookies(
+            cookies, "; ".join([headers[name] for name in headers if name not in self._headers])
+        )
         self._connectTo = (endpoint, proxy, tls)
         if endpoint is not None or proxy is not None:
             # A mistake in them is told here, and not when the service starts.
@@ -108,7 +112,7 @@ class Client(Decorators, Service):
         settings = self.settings
         if name == "polling":
             requests = Requests(
-                self._reactor, self._endpoint, settings.headers, self._cookies, settings.maxPayload
+                self._reactor, self._endpoint, self._headers, self._cookies, settings.maxPayload
             )
             return Polling(session, self._address, requests, self._reactor, settings.requestTimeout)
         return WebSocket(
@@ -117,7 +121,7 @@ class Client(Decorators, Service):
             self._endpoint,
             self._cookies,
             self._reactor,
-            settings.headers,
+            self._headers,
             settings.maxPayload,
             settings.perMessageDeflate,
         )

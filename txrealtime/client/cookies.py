@@ -22,17 +22,18 @@ class Cookies:
     A jar, for both transports.
 
     :param jar: the cookies; an empty jar by default.
+    :param fixed: cookies that the application has given as a header.
     """
 
-    def __init__(self, jar: CookieJar | None = None) -> None:
+    def __init__(self, jar: CookieJar | None = None, fixed: str = "") -> None:
         self.jar = CookieJar() if jar is None else jar
+        self._fixed = fixed
 
     def header(self, url: str) -> str | None:
         """Return the value of ``Cookie`` for a request, if there is any."""
         request = Request(_plain(url))
         self.jar.add_cookie_header(request)
-        value: str | None = request.get_header("Cookie")
-        return value
+        return "; ".join(filter(None, [self._fixed, request.get_header("Cookie")])) or None
 
     def received(self, url: str, values: Sequence[str]) -> None:
         """

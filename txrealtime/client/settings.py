@@ -16,9 +16,7 @@ __all__ = ["TRANSPORTS", "ClientSettings", "Options"]
 TRANSPORTS: Final = ("polling", "websocket")
 
 # Headers that each request of a client has by itself.
-_OWN_HEADERS: Final = frozenset(
-    ["connection", "content-length", "cookie", "host", "transfer-encoding", "upgrade"]
-)
+_OWN_HEADERS: Final = frozenset(["connection", "content-length", "host", "transfer-encoding", "upgrade"])
 
 
 class Options(TypedDict, total=False):

@@ -127,8 +127,9 @@ class WebSocket:
         cookie = self.cookies.header(self.url)
         if cookie is not None:
             headers["Cookie"] = cookie
+        own = "user-agent" in map(str.lower, headers)
         factory = WebSocketClientFactory(
-            self.url, headers=headers, useragent=USER_AGENT, reactor=self._reactor
+            self.url, headers=headers, useragent=None if own else USER_AGENT, reactor=self._reactor
         )
         factory.protocol = self._buildProtocol  # type: ignore[assignment]
         factory.noisy = False
