@@ -133,3 +133,75 @@ class FaultTests(World):
                 self.assertNotIn(False, results)
                 client.stopService()
                 self.wait(6)
+
+
+PIECES = [
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 101 X\r\n",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"5\r\n4hell\r\n0\r\n\r\n",
+    b'0{"sid":"x","upgrades":["websocket"],"pingInterval":1000,"pingTimeout":1000}',
+    b'40{"sid":"x"}',
+    b"\x1e",
+    b"2",
+    b'42["x",1]',
+    b'451-["x",{"_placeholder":true,"num":0}]',
+    b"bAAAA",
+    b"44{",
+    b"41",
+    b"1",
+    b"6",
+    b"3probe",
+]
+"What a server may say, in the wrong place."
+
+
+class NonsenseTests(World):
+    """Servers that say anything at all: the client stays within its bounds, and is well after."""
+
+    def nonsense(self, random: Random) -> bytes:
+        said = b""
+        for _ in range(random.randrange(1, 8)):
+            kind = random.randrange(4)
+            if kind < 2:
+                said += random.choice(PIECES)
+            elif kind == 2:
+                said += random.randbytes(random.randrange(12))
+            else:
+                payload = random.choice(PIECES)
+                said += (
+                    bytes([random.choice((0x81, 0x82, 0x01, 0x80, 0x88, 0x89, 0xC1)), len(payload)]) + payload
+                )
+        return said
+
+    def test_inPlaceOfAnything(self) -> None:
+        """Each request or frame may be answered by nonsense; then the server behaves."""
+        for seed in range(250):
+            random = Random(seed)
+            fake = self.useFake()
+            fake.handshake["upgrades"] = ["websocket"]
+            client = self.makeClient(
+                transports=WAYS[seed % 3], timeout=3, connectTimeout=3, upgradeTimeout=3, maxPayload=10_000
+            )
+            client.on("x")(lambda *args: args)
+            for _ in range(12):
+                self.settle()
+                client.emit("x", seed, volatile=True)
+                self.clock.advance(random.random())
+                for end in self.endpoint.alive:
+                    if random.random() < 0.4:
+                        end.other.write(self.nonsense(random))
+            self.wait(120, 1)
+            self.endpoint.cut()
+            self.wait(8)
+            # The nonsense may have been a refusal or a DISCONNECT: final, as from any server.
+            client.connect()
+            self.wait(8)
+            self.assertTrue(client.connected, seed)
+            client.stopService()
+            self.wait(8)
+            self.assertEqual(self.endpoint.alive, [], seed)
