@@ -6,17 +6,22 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.clientmemory import World
+from tests.support import requirePart
 from txrealtime import ConnectionRejected
 from txrealtime.__main__ import _parser, main
+from txrealtime.client import chart
+from txrealtime.client.chart import percentile
 from txrealtime.client.commands import FAILED, LATE, call, clientOf, guarded, listen, load
-from txrealtime.client.load import percentile
 
 COMMANDS = {"listen": listen, "call": call, "load": load}
 
@@ -136,6 +141,22 @@ class CommandTests(World):
         self.assertIn("120 sent in 3.0 s", text)
         self.assertIn("120 came, 0 did not", text)
         self.assertNotIn("doubt", text)
+
+    def test_chart(self) -> None:
+        requirePart(find_spec("matplotlib"), "no matplotlib: pip install '.[test]'")
+        file = Path(self.mktemp())
+        code = self.start("load", "--clients", "3", "--duration", "3", "--chart", str(file))
+        self.wait(10, 0.01)
+        self.assertEqual(self.successResultOf(code), 0)
+        self.assertEqual(file.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
+
+    def test_noChart(self) -> None:
+        """Without matplotlib a mistake is told before the test begins."""
+        self.patch(chart, "import_module", lambda name: import_module("no such module"))
+        code = self.start("load", "--chart", "x.png")
+        self.assertEqual(self.successResultOf(code), FAILED)
+        self.assertIn("txrealtime[chart]", self.warnings[0])
+        self.assertEqual(self.endpoint.attempts, 0)
 
     def test_loadOfAServerThatFails(self) -> None:
         """Some clients are refused, some acks do not come, and some clients are lost: each is told."""

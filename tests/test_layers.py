@@ -27,6 +27,7 @@ LIBRARIES = {
     "hiredis": "txrealtime.cluster.bus.redis",
     "pika": "txrealtime.cluster.bus.amqp txrealtime.cluster.bus.amqpblocking",
     "redis": "txrealtime.cluster.bus.redisblocking",
+    "matplotlib": "txrealtime.client.chart",
     "flask": "txrealtime.flask",
     "werkzeug": "txrealtime.flask",
     "click": "txrealtime.flask",

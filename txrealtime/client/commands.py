@@ -220,10 +220,10 @@ def _late(_: Any, seconds: float) -> Any:
 
 async def load(options: argparse.Namespace, client: Client, reactor: Any, write: Write) -> int:
     """Run a load test; return the exit code."""
+    test = Load(options, reactor, lambda: clientOf(options, reactor, reconnection=False))
     # The first client tells early whether there is a server at all.
     await _connected(client, reactor, options.timeout)
     await client.stopService()
-    test = Load(options, reactor, lambda: clientOf(options, reactor, reconnection=False))
     summary = await test.run(sys.stderr.write if sys.stderr.isatty() else None)
     for line in summary:
         write(line)

@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 
+from txrealtime.client.chart import drawer, percentile
 from txrealtime.client.client import Client
 
-__all__ = ["Load", "percentile"]
+__all__ = ["Load"]
 
 # Seconds between two looks at the clock of this process.
 _TICK: Final = 0.1
@@ -24,12 +25,6 @@ _TICK: Final = 0.1
 _BUSY: Final = 0.85
 
 _PERCENTILES: Final = (50, 90, 99, 99.9)
-
-
-def percentile(ordered: list[float], percent: float) -> float:
-    """Return a percentile of numbers in order, by the nearest rank."""
-    rank = max(0, -(-len(ordered) * percent // 100) - 1)
-    return ordered[min(int(rank), len(ordered) - 1)]
 
 
 class Load:
@@ -66,6 +61,7 @@ class Load:
         parser.add_argument(
             "--event", metavar="NAME", default="echo", help="one that the server acks (default: echo)"
         )
+        parser.add_argument("--chart", metavar="FILE", help="write a chart as PNG; needs matplotlib")
         parser.add_argument(
             "--data", metavar="JSON", action="append", default=[], type=asJSON, help="an argument; repeatable"
         )
@@ -85,6 +81,11 @@ class Load:
         self._received = 0
         self._connectTimes: list[float] = []
         self._ackTimes: list[float] = []
+        # For the chart, counted from the start: the time of each event acked, of each client connected.
+        self._acks: list[tuple[float, float]] = []
+        self._connects: list[float] = []
+        self._chart = drawer() if options.chart else None
+        self._started = reactor.seconds()
         self._lags: list[float] = []
         self._isStopping = False
 
@@ -99,11 +100,13 @@ class Load:
         :param progress: takes the text of a progress bar, if there is one to draw.
         :return: the lines of the summary.
         """
+        options = self._options
         lag = LoopingCall(self._look, progress)
         lag.clock = self._reactor
         self._lastLook = self._reactor.seconds()
         lag.start(_TICK, now=False)
         started, busy = self._reactor.seconds(), time.process_time()
+        self._started = started
         await self._connectAll()
         ramp = self._reactor.seconds() - started
         began = self._reactor.seconds()
@@ -115,6 +118,9 @@ class Load:
         if progress is not None:
             progress("\r\x1b[K")
         await DeferredList([client.stopService() for client in self._clients])
+        if self._chart is not None:
+            title = f"{options.clients} clients, {options.events:g} events per second each"
+            self._chart.draw(options.chart, title, self._acks, self._connects)
         return self._summary(ramp, seconds, busy)
 
     # -- connecting ------------------------------------------------------------------
@@ -136,7 +142,9 @@ class Load:
 
     def _isConnected(self, client: Client, asked: float) -> None:
         self._connected += 1
-        self._connectTimes.append(self._reactor.seconds() - asked)
+        now = self._reactor.seconds()
+        self._connectTimes.append(now - asked)
+        self._connects.append(now - self._started)
 
     def _wasRefused(self, failure: Any) -> None:
         words = str(failure.value)[:200]
@@ -178,10 +186,16 @@ class Load:
             return
         waiting.add(ack)
         ack.addCallbacks(
-            lambda _: self._ackTimes.append(self._reactor.seconds() - asked),
+            lambda _: self._hasAcked(asked),
             lambda failure: self._hasFailed(str(failure.value)),
         )
         ack.addCallback(lambda _: waiting.discard(ack))
+
+    def _hasAcked(self, asked: float) -> None:
+        seconds = self._reactor.seconds() - asked
+        self._ackTimes.append(seconds)
+        if self._chart is not None:
+            self._acks.append((asked - self._started, seconds))
 
     def _hasFailed(self, words: str) -> None:
         self._failed[words[:200]] = self._failed.get(words[:200], 0) + 1
