@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from txrealtime.logs import Logger
 
 __all__ = ["Retries"]
 
