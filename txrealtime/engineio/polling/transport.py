@@ -20,7 +20,7 @@ from txrealtime.engineio.polling.request import OCTETS, TEXT, HTTPRequest
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.errors import HandshakeError, PacketError
 
-__all__ = ["PollingTransport", "acceptsGzip"]
+__all__ = ["PollingTransport", "acceptsGzip", "bodyTooLarge"]
 
 
 def acceptsGzip(header: str) -> bool:
@@ -32,11 +32,22 @@ def acceptsGzip(header: str) -> bool:
     return accepted.get("gzip", accepted.get("*", False))
 
 
+def bodyTooLarge(limit: int, size: object = "") -> HandshakeError:
+    """
+    Create the error that refuses a request body.
+
+    :param limit: ``maxPayload``.
+    :param size: bytes, if known.
+    """
+    body = f"a body of {size} bytes" if size else "a body"
+    return HandshakeError(3, f"{body}, larger than maxPayload, {limit} bytes", REQUEST_ENTITY_TOO_LARGE)
+
+
 @implementer(ITransport)
 class PollingTransport:
     """The requests of one session: at most one GET that waits, and one POST that is not yet answered."""
 
-    __slots__ = ("_get", "_post", "_reading", "session", "writable")
+    __slots__ = ("_get", "_packets", "_post", "_reading", "session", "writable")
 
     name: Final = "polling"
 
@@ -49,6 +60,7 @@ class PollingTransport:
         self.writable = False
         self._get: HTTPRequest | None = None
         self._post: HTTPRequest | None = None
+        self._packets: Sequence[Packet] = ()
         self._reading = True
 
     # -- GET -------------------------------------------------------------------
@@ -93,9 +105,9 @@ class PollingTransport:
 
     def push(self, request: HTTPRequest) -> None:
         """
-        Deliver what a POST carries, and answer it when the session wants more.
+        Respond to a POST and deliver its packets, or keep both until the session reads on.
 
-        :raises HandshakeError: when the body is refused.  All but the size limit close the session.
+        :raises HandshakeError: if the body is refused.  The session closes, except for a body too large.
         """
         session = self.session
         if self._post is not None:
@@ -108,37 +120,45 @@ class PollingTransport:
         limit = session.settings.maxPayload
         body = request.body(limit + 1)
         if len(body) > limit:
-            raise HandshakeError(
-                3, f"the body is larger than maxPayload, {limit} bytes", REQUEST_ENTITY_TOO_LARGE
-            )
+            raise bodyTooLarge(limit, request.header("content-length"))
         try:
-            packets = session.codec.decodePayload(body, octets)
+            self._packets = session.codec.decodePayload(body, octets)
         except PacketError as error:
             session.transportLost(self, CloseReason.PARSE_ERROR, str(error))
             raise HandshakeError(3, f"Bad request: {error}") from None
         self._post = request
-        for packet in packets:
-            session.packetReceived(self, packet)
         if self._reading:
-            self._answerPost()
+            self._takePost()
         else:
             request.whenLost(self._pushLost)
 
     def _pushLost(self) -> None:
+        # Called for a POST kept by a pause only.  Without an end here, a client could drop one POST after
+        # another, each of which would wait for the session.
         self._post = None
+        self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "the client dropped its POST")
 
-    def _answerPost(self) -> None:
+    def _takePost(self) -> None:
+        """Respond to the POST, and deliver its packets."""
         request, self._post = self._post, None
-        if request is not None:
-            request.respond(OK, b"ok", b"text/html")
+        if request is None:
+            return
+        packets, self._packets = self._packets, ()
+        # First the response: replies to the packets may leave at once, on the waiting GET.  A client of
+        # python-socketio that gets such a reply and disconnects while its POST waits may hang until the
+        # next PING.
+        request.respond(OK, b"ok", b"text/html")
+        session = self.session
+        for packet in packets:
+            session.packetReceived(self, packet)
 
     def pauseReading(self) -> None:
-        # The client sends its next POST when this one is answered.
+        # The client's next POST gets no response, so the client sends no other.
         self._reading = False
 
     def resumeReading(self) -> None:
         self._reading = True
-        self._answerPost()
+        self._takePost()
 
     # -- the end ---------------------------------------------------------------
 
@@ -148,8 +168,7 @@ class PollingTransport:
         return () if reason is CloseReason.SHUTTING_DOWN else (CLOSE,)
 
     def close(self, reason: CloseReason) -> None:
-        self._reading = True
-        self._answerPost()
+        self.resumeReading()
         if self._get is None:
             return
         if reason is CloseReason.SHUTTING_DOWN:
