@@ -273,11 +273,13 @@ class RateTests(WireTestCase):
         self.makeEngine(maxMessageRate=2)
         sid = self.openPolling()
         self.assertEqual(self.post(sid, b"4a\x1e4b").answer.body, b"ok")
-        more = self.post(sid, b"4c\x1e4d")
+        self.assertEqual(self.post(sid, b"4c\x1e4d").answer.body, b"ok")
+        more = self.post(sid, b"4e")
         self.assertIsNone(more.response)
+        self.assertEqual(self.owner.heard, ["a", "b", "c", "d"])
         self.clock.advance(1.1)
         self.assertEqual(more.answer.body, b"ok")
-        self.assertEqual(self.owner.heard, ["a", "b", "c", "d"])
+        self.assertEqual(self.owner.heard, ["a", "b", "c", "d", "e"])
 
     def test_ownerPausesToo(self) -> None:
         """Reading goes on when neither of the two minds."""

@@ -116,6 +116,7 @@ class Engine:
         self.sessions: dict[str, Session] = {}
         self._closed = False
         self._drains: list[_Drain] = []
+        self._closing: set[WebSocketTransport] = set()
         self._receiver = receiver
         self.reactor = reactor
         # Fine enough that nobody could tell: 80 ms with the defaults, and never more, for what is not
@@ -313,6 +314,17 @@ class Engine:
         transport.serve(found, _wantsBase64(handshake))
         found.upgrade(transport)
 
+    def webSocketClosing(self, transport: WebSocketTransport) -> None:
+        """Called when a WebSocket takes and sends no more messages, but is still connected."""
+        self._closing.add(transport)
+
+    def webSocketLost(self, transport: WebSocketTransport) -> None:
+        """Called when the connection of a WebSocket is lost."""
+        self._closing.discard(transport)
+        if self._drains and not self._closing:
+            for drain in list(self._drains):
+                self._checkDrained(drain)
+
     def _newSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         sid = secrets.token_urlsafe(_SID_BYTES)
         session = Session(
@@ -355,7 +367,9 @@ class Engine:
         """
         Take no new sessions, and close those there are.
 
-        Each gets what was sent to it, and is told with its transport's own goodbye.
+        Each gets what was sent to it, and is told with its transport's own goodbye.  A WebSocket stays until
+        the client has closed it too: to a connection that is gone, data from the client is answered by a
+        reset, which destroys what the client has not read yet.
 
         :param timeout: seconds after which those still left are dropped.
         :return: a Deferred that fires when none is left.
@@ -370,9 +384,15 @@ class Engine:
         return drain.done
 
     def _dropAll(self, drain: _Drain) -> None:
-        _log.info("{count} sessions did not take their last messages in time", count=len(drain.sessions))
+        late = len(drain.sessions) + len(self._closing)
+        _log.info("{count} clients did not take their last messages in time", count=late)
         for session in list(drain.sessions):
             session.abort(CloseReason.SHUTTING_DOWN)
+        for transport in self._closing:
+            # Not a reset: what the kernel has may still arrive.
+            transport.transport.loseConnection()
+        self._closing.clear()
+        self._checkDrained(drain)
 
     def _sessionEnded(self, session: Session) -> None:
         if self.sessions.pop(session.sid, None) is not None and self._tally.counts:
@@ -382,7 +402,7 @@ class Engine:
             self._checkDrained(drain)
 
     def _checkDrained(self, drain: _Drain) -> None:
-        if not drain.sessions and drain in self._drains:
+        if not drain.sessions and not self._closing and drain in self._drains:
             self._drains.remove(drain)
             if drain.late.active():
                 drain.late.cancel()

@@ -205,10 +205,7 @@ class Session:
         while queue:
             if not transport.writable:
                 return
-            packets = [
-                queue.popleft()  # type: ignore[union-attr]  # never from ()
-                for _ in range(min(len(queue), transport.batch))
-            ]
+            packets = [queue.popleft() for _ in range(min(len(queue), transport.batch))]
             self.buffered -= sum([len(packet.wire) for packet in packets])
             transport.send(packets)
         closing = self.closeReason

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IProtocol, ISSLTransport
 from twisted.internet.tcp import Server
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
@@ -18,6 +18,7 @@ from txrealtime.foreign import report
 __all__ = [
     "currentProtocol",
     "directSend",
+    "endOutput",
     "peerAddress",
     "replaceProtocol",
     "setProtocol",
@@ -87,6 +88,19 @@ def writeNow(transport: Any, data: bytes) -> bool:
             return True
     transport.write(data)
     return False
+
+
+def endOutput(transport: Any) -> None:
+    """
+    End a connection's output behind all written data, and go on reading until the peer ends its own.
+
+    After ``loseConnection``, data that arrives is answered by a reset, and a reset destroys what the peer has
+    not read yet.  TLS cannot end one direction alone; its ``loseConnection`` waits for the peer.
+    """
+    if ISSLTransport.providedBy(transport):
+        transport.loseConnection()
+    else:
+        transport.loseWriteConnection()
 
 
 def whenLost(transport: Any, call: Callable[[], object]) -> None:

@@ -47,7 +47,7 @@ def bodyTooLarge(limit: int, size: object = "") -> HandshakeError:
 class PollingTransport:
     """The requests of one session: at most one GET that waits, and one POST that is not yet answered."""
 
-    __slots__ = ("_get", "_packets", "_post", "_reading", "session", "writable")
+    __slots__ = ("_get", "_packets", "_post", "_reading", "_taking", "session", "writable")
 
     name: Final = "polling"
 
@@ -62,6 +62,7 @@ class PollingTransport:
         self._post: HTTPRequest | None = None
         self._packets: Sequence[Packet] = ()
         self._reading = True
+        self._taking = False
 
     # -- GET -------------------------------------------------------------------
 
@@ -127,30 +128,31 @@ class PollingTransport:
             session.transportLost(self, CloseReason.PARSE_ERROR, str(error))
             raise HandshakeError(3, f"Bad request: {error}") from None
         self._post = request
-        if self._reading:
-            self._takePost()
+        if self._reading and not self._taking:
+            self._takePosts()
         else:
             request.whenLost(self._pushLost)
 
     def _pushLost(self) -> None:
-        # Called for a POST kept by a pause only.  Without an end here, a client could drop one POST after
-        # another, each of which would wait for the session.
+        # Called only for a POST that is kept, for instance by a pause.  If the session went on, the client
+        # might believe that the packets are lost, or send others, which would not be in order.
         self._post = None
         self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "the client dropped its POST")
 
-    def _takePost(self) -> None:
-        """Respond to the POST, and deliver its packets."""
-        request, self._post = self._post, None
-        if request is None:
-            return
-        packets, self._packets = self._packets, ()
-        # First the response: replies to the packets may leave at once, on the waiting GET.  A client of
-        # python-socketio that gets such a reply and disconnects while its POST waits may hang until the
-        # next PING.
-        request.respond(OK, b"ok", b"text/html")
+    def _takePosts(self) -> None:
+        """Respond to the POST and deliver its packets, until no POST is left or a pause begins."""
+        self._taking = True
         session = self.session
-        for packet in packets:
-            session.packetReceived(self, packet)
+        while self._post is not None and self._reading:
+            request, packets = self._post, self._packets
+            self._post, self._packets = None, ()
+            # First the response: replies to the packets may leave at once, on the waiting GET.  A client of
+            # python-socketio that gets such a reply and disconnects while its POST waits may hang until
+            # the next PING.  With pipelined requests, twisted.web has the next POST arrive in this call.
+            request.respond(OK, b"ok", b"text/html")
+            for packet in packets:
+                session.packetReceived(self, packet)
+        self._taking = False
 
     def pauseReading(self) -> None:
         # The client's next POST gets no response, so the client sends no other.
@@ -158,7 +160,8 @@ class PollingTransport:
 
     def resumeReading(self) -> None:
         self._reading = True
-        self._takePost()
+        if not self._taking:
+            self._takePosts()
 
     # -- the end ---------------------------------------------------------------
 

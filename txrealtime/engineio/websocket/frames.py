@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.tcp import directSend, peerAddress
+from txrealtime.engineio.tcp import directSend, endOutput, peerAddress
 from txrealtime.errors import HandshakeError
 
 __all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "refusal"]
@@ -183,11 +183,11 @@ class FrameProtocol(Protocol):
     def bytesReceived(self, data: bytes) -> None:
         """Called when a binary message is complete."""
 
-    def ended(self, broken: bool) -> None:
+    def ended(self, violation: str) -> None:
         """
         Called when the connection is closing or lost and takes no more messages; possibly several times.
 
-        :param broken: ``True`` if the peer violated the WebSocket protocol.
+        :param violation: the peer's violation of the WebSocket protocol or a limit, for the log; else empty.
         """
 
     def pinged(self, payload: bytes) -> None:
@@ -395,11 +395,18 @@ class FrameProtocol(Protocol):
         self._autobahnReads = True
         self._ensureAutobahn().startClosing(code, reason)
 
-    def closing(self, broken: bool) -> None:
+    def closing(self, violation: str) -> None:
         """Called when a close frame was sent."""
         self._autobahnReads = True
         self._closeWithin(self.factory.settings.handshakeTimeout)
-        self.ended(broken)
+        self.ended(violation)
+
+    def closeWithoutFrame(self) -> None:
+        """End the output behind all written frames, then drop what is read until the peer ends its own."""
+        self._closeWithin(self.factory.settings.handshakeTimeout)
+        self.transport.unregisterProducer()
+        endOutput(self.transport)
+        self.ended("")
 
     def abort(self) -> None:
         """Drop the connection at once."""
@@ -429,4 +436,4 @@ class FrameProtocol(Protocol):
         if self._autobahn is not None:
             self._autobahn.connectionLost(reason)
             self._autobahn = None
-        self.ended(False)
+        self.ended("")
