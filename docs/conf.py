@@ -1,20 +1,24 @@
 """
-Sphinx's settings. The pages are reStructuredText; their code blocks are run by tests/test_docs.py.
+Settings of Sphinx. The pages are reStructuredText; tests/test_docs.py runs their code blocks.
 """
 
+import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
 from txrealtime import Settings, __version__
 
+sys.path.insert(0, str(Path(__file__).parent))  # where drawing.py is
+
 project = "txrealtime"
 author = "the txrealtime developers"
 copyright = "2026, the txrealtime developers"
 version = release = __version__
 
-extensions = ["sphinx.ext.autodoc"]
+extensions = ["drawing", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build", "newsfragments"]
 html_theme = "furo"
 html_title = f"txrealtime {release}"

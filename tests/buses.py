@@ -1,5 +1,5 @@
 """
-What every bus does: one suite, for the one in memory and those with brokers.
+One suite for every bus: the one in memory and those with brokers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EVERY_BYTE = bytes(range(256))
 @implementer(IPublisherOwner)
 class Owner:
     """
-    An owner of a publisher, which keeps what it hears.
+    An owner of a publisher, which keeps the calls.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Owner:
 
 class BusTestsMixin:
     """
-    For a TestCase of trial that has `bus`, `reactor`, and `until`, which waits for a condition.
+    Tests for a TestCase of trial with `bus`, `reactor`, and `until`, which waits for a condition.
     """
 
     bus: IBus
@@ -61,7 +61,7 @@ class BusTestsMixin:
         return opened
 
     async def result(self, deferred: Deferred[Any]) -> Any:
-        """Wait as `until` does, which may have to turn a clock."""
+        """Wait as `until` does, which may have to advance a clock."""
         done: list[Any] = []
         deferred.addBoth(done.append)
         await self.until(lambda: done)
@@ -72,14 +72,14 @@ class BusTestsMixin:
     async def listen(
         self, subscriber: ISubscriber, topic: str, pattern: bool = False
     ) -> tuple[list[tuple[str, bytes]], Subscription]:
-        """Subscribe, and return what will have come."""
+        """Subscribe, and return the list that messages will be added to."""
         heard: list[tuple[str, bytes]] = []
         subscription = Subscription(topic, pattern, lambda *message: heard.append(message))
         await self.result(subscriber.subscribe(subscription))
         return heard, subscription
 
     async def flush(self, publisher: IPublisher, *subscribers: ISubscriber) -> None:
-        """Wait until what was published is with these subscribers: another message, on a topic for that."""
+        """Wait until these subscribers have all earlier messages, by one more on a topic for that."""
         for subscriber in subscribers:
             heard, subscription = await self.listen(subscriber, "flush")
             publisher.publish("flush", b"")
@@ -139,7 +139,7 @@ class BusTestsMixin:
         subscriber, publisher = await self.subscriber(), await self.publisher()
         heard, subscription = await self.listen(subscriber, "t")
         subscriber.unsubscribe(subscription)
-        # Commands are in order, so it is unsubscribed when this is confirmed.
+        # Commands are in order, so the unsubscription is done when this is confirmed.
         again, _ = await self.listen(subscriber, "again")
         publisher.publish("t", b"1")
         await self.flush(publisher, subscriber)

@@ -1,5 +1,5 @@
 """
-What the tests of several servers share: servers on one clock and one hub.
+Servers on one clock and one hub, for the tests of several servers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from tests.talk import TalkTestCase
 from txrealtime import Server
 from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
-from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.testing import Client
 
 SETTLED = 1.5
@@ -20,14 +20,14 @@ SETTLED = 1.5
 
 class ClusterTestCase(TalkTestCase):
     """
-    Servers that are one: `self.one`, `self.two` and `self.three`, whose names are these words. They speak
-    `LANGUAGE`.
+    Servers of one cluster: `self.one`, `self.two` and `self.three`, with these words as names. Their dialect
+    is `DIALECT`.
 
-    After each test they stop, and nothing is left of them.
+    They stop after each test, and nothing is left of them.
     """
 
     NAMES = ("one", "two", "three")
-    LANGUAGE = Language()
+    DIALECT = DialectChoice()
 
     def setUp(self) -> None:
         super().setUp()
@@ -37,9 +37,9 @@ class ClusterTestCase(TalkTestCase):
         self.advance(SETTLED)
 
     def member(self, name: str, **options: Any) -> Server:
-        """One more server."""
+        """Start one more server."""
         server = self.makeServer(start=False, **options)
-        server.cluster.use(MemoryBus(self.hub), self.LANGUAGE)
+        server.cluster.use(MemoryBus(self.hub), self.DIALECT)
         server.cluster.name = name
         server.startService()
         return server
@@ -57,7 +57,7 @@ class ClusterTestCase(TalkTestCase):
         super().tearDown()
 
     def settle(self) -> None:
-        """Let what is under way arrive, and what it leads to."""
+        """Let messages on their way arrive, with all that they lead to."""
         for _ in range(12):
             self.clock.advance(0)
             for client in self.clients:
@@ -72,11 +72,11 @@ class ClusterTestCase(TalkTestCase):
         self.settle()
 
     def resultOf(self, deferred: Deferred[Any]) -> Any:
-        """The result of what needs a word with other servers."""
+        """Return the result of an operation that takes messages to other servers."""
         self.settle()
         return self.successResultOf(deferred)
 
     def get(self, *clients: Client, namespace: str = "/") -> list[list[Any]]:
-        """What each client has got, once everything has arrived."""
+        """Return the events that each client has got, once everything has arrived."""
         self.settle()
         return [client.received(namespace) for client in clients]

@@ -24,6 +24,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from txrealtime.engineio.engine import Engine
+from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
@@ -333,7 +334,7 @@ class WireTestCase(SynchronousTestCase):
         if self.shortWay:
             self.site: Site = EngineSite(self.root, "/engine.io", self.engine, **options)
         else:
-            self.root.putChild(b"engine.io", self.engine)
+            self.root.putChild(b"engine.io", EngineResource(self.engine))
             self.site = Site(self.root, **options)
 
     def own(self, session: Session) -> Recorder:

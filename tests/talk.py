@@ -1,5 +1,5 @@
 """
-What the tests of THE TALK share: servers and clients on one Clock, and a look afterwards at what they left.
+Servers and clients on one Clock for the tests of THE TALK, and a check that they leave nothing behind.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TalkTestCase(SynchronousTestCase):
 
     def makeServer(self, **options: Any) -> Server:
         """
-        A started server, with a default namespace; not started with `start=False`.
+        Make a server with a default namespace, and start it unless `start=False`.
         """
         start = options.pop("start", True)
         server = makeServer(reactor=self.clock, **options) if start else Server(reactor=self.clock, **options)
@@ -52,7 +52,7 @@ class TalkTestCase(SynchronousTestCase):
 
     def makeClient(self, server: Server, **options: Any) -> Client:
         """
-        A client that has not joined a namespace yet.
+        Make a client that has not joined a namespace yet.
         """
         client = Client(server, **options)
         self.clients.append(client)
@@ -60,7 +60,7 @@ class TalkTestCase(SynchronousTestCase):
 
     def join(self, server: Server, namespace: str = "/", auth: Any = None, **options: Any) -> Client:
         """
-        A client in a namespace.
+        Make a client and join a namespace.
         """
         client = self.makeClient(server, **options)
         self.successResultOf(client.connect(namespace, auth))
@@ -68,7 +68,7 @@ class TalkTestCase(SynchronousTestCase):
 
     def socketOf(self, server: Server, client: Client, path: str = "/") -> Socket:
         """
-        The server's end of a client.
+        Find the server's socket of a client.
         """
         return server.namespace(path).sockets[client.id(path)]
 
@@ -93,21 +93,21 @@ class TalkTestCase(SynchronousTestCase):
 
     def sendText(self, client: Client, *messages: str | bytes) -> None:
         """
-        Send what a client of ours never would.
+        Send messages that the testing kit's client never would.
         """
         for text in messages:
             client.session.packetReceived(client.transport, message(text))
 
     def wireOf(self, client: Client) -> list[str | bytes]:
         """
-        The messages that a client has got and not read yet, as they were on the wire.
+        Take the messages that a client has not read yet, as they were on the wire.
         """
         return [packet.data for packet in client.transport.take() if packet.type is PacketType.MESSAGE]
 
 
 def textOf(events: list[LogEvent]) -> str:
     """
-    All that a log file would show of some events, tracebacks included.
+    Format events as a log file shows them, with tracebacks.
     """
     lines = []
     for event in events:
@@ -119,10 +119,10 @@ def textOf(events: list[LogEvent]) -> str:
 
 class Recorder(Namespace):
     """
-    A namespace that keeps what it is told.
+    A namespace that records the calls of its hooks.
 
     :ivar calls: `("connected", id, auth)`, and `("disconnecting", id, reason, rooms)` as `disconnected`.
-    :ivar admission: what `connected` returns, or raises if it is an exception.
+    :ivar admission: the result of `connected`, or an exception for it to raise.
     """
 
     def __init__(self, concurrency: int | None = 1) -> None:
@@ -146,7 +146,7 @@ class Recorder(Namespace):
 
     def take(self) -> list[tuple[Any, ...]]:
         """
-        What was told since the last call.
+        Take the calls since the last one.
         """
         calls, self.calls = self.calls, []
         return calls

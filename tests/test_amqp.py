@@ -1,5 +1,5 @@
 """
-What RabbitMQ may answer to those who connect, without a RabbitMQ.
+The answers of RabbitMQ to a connection, without a RabbitMQ.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class AttemptTests(SynchronousTestCase):
             self.protocol.dataReceived(frame.Method(channel, method).marshal())
 
     def untilConfirmSelect(self) -> Deferred[Any]:
-        """An attempt up to where everything but the last question has been answered."""
+        """Return an attempt that waits for the last answer only."""
         opening = self.bus.openPublisher(Clock(), self.owner)
         able = {"capabilities": {"publisher_confirms": True, "basic.nack": True}}
         self.answer(0, spec.Connection.Start(server_properties=able))
@@ -64,7 +64,7 @@ class AttemptTests(SynchronousTestCase):
         return opening
 
     def test_cut(self) -> None:
-        """The attempt fails, and that is all that is told."""
+        """The attempt fails, and the owner is not told."""
         opening = self.untilConfirmSelect()
         self.protocol.connectionLost(LOST)
         self.failureResultOf(opening, BusError)

@@ -1,7 +1,7 @@
 """
-How a connection to RabbitMQ without a reactor ends, by one that is pika's in name only.
+The end of a connection to RabbitMQ without a reactor, by a stand-in for pika's connection.
 
-With the real one it is in tests/interop/test_emitters.py.
+The real one is in tests/interop/test_emitters.py.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ except ImportError:
 
 class Connection:
     """
-    Pika's connection, and its channel too.
+    A stand-in for pika's connection and its channel.
 
-    :ivar said: what was published.
-    :ivar problems: what its methods raise, by their names.
+    :ivar said: the payloads that were published.
+    :ivar problems: for names of methods, the errors that they raise.
     """
 
     def __init__(self, problems: dict[str, BaseException]) -> None:
@@ -84,7 +84,7 @@ class BlockingAMQPTests(SynchronousTestCase):
         return self.connections[-1]
 
     def open(self) -> list[bool]:
-        """Whether each connection that was made is open."""
+        """Return for each connection that was made whether it is open."""
         return [connection.is_open for connection in self.connections]
 
     def test_one(self) -> None:
@@ -97,7 +97,7 @@ class BlockingAMQPTests(SynchronousTestCase):
         self.assertEqual(self.open(), [False, True])
 
     def test_errors(self) -> None:
-        """Each ends the connection, and the next message takes another one."""
+        """Each error ends the connection, and the next message makes another one."""
         for where, error in (
             ("exchange_declare", AMQPError("inequivalent arg")),
             ("basic_publish", AMQPError("nack")),
@@ -115,7 +115,7 @@ class BlockingAMQPTests(SynchronousTestCase):
             self.amqp.close()
 
     def test_interrupted(self) -> None:
-        """As by the soft time limit of a task, or control-C."""
+        """The soft time limit of a task, or control-C, ends the connection."""
 
         class Interrupt(BaseException):
             pass
@@ -145,14 +145,14 @@ class BlockingAMQPTests(SynchronousTestCase):
         self.assertEqual(self.open(), [False, False])
 
     def test_otherThreadWaits(self) -> None:
-        """Nobody waits for ever for another thread that waits for the broker."""
+        """A thread waits for another one no longer than its time limit."""
         self.amqp._publisher._lock.acquire()
         raised = self.assertRaises(BusError, self.amqp.publish, "t", b"1")
         self.assertIn("no answer within 0.1 s", str(raised))
         self.assertEqual(self.connections, [])
 
     def test_forked(self) -> None:
-        """A fork has a connection of its own, also when a thread of its parent was publishing."""
+        """A fork has a connection of its own, even if a thread of its parent was publishing."""
         self.amqp.publish("t", b"1")
         self.amqp._publisher._lock.acquire()
         self.patch(amqpblocking, "os", SimpleNamespace(getpid=lambda: 1))

@@ -35,7 +35,7 @@ class AudienceTestCase(TalkTestCase):
 
     def reached(self) -> dict[str, int]:
         """
-        Who got something, and how much.
+        Count the events of each client that got any.
         """
         counts = {name: len(client.received("/chat")) for name, client in self.people.items()}
         return {name: count for name, count in counts.items() if count}
@@ -47,7 +47,7 @@ class AudienceTestCase(TalkTestCase):
 
 class ChoosingTests(AudienceTestCase):
     """
-    Who gets it: each once.
+    The choice of receivers, each once.
     """
 
     def test_everybody(self) -> None:
@@ -167,7 +167,7 @@ class SendingTests(AudienceTestCase):
 
     def test_callersMistakes(self) -> None:
         """
-        They are told before anything is sent, and also when nobody is there.
+        Mistakes raise before anything is sent, also without a receiver.
         """
         for audience in (self.chat.everyone, self.chat.to("empty")):
             for send in (audience.emit, audience.call):
@@ -180,7 +180,7 @@ class SendingTests(AudienceTestCase):
 
     def test_volatile(self) -> None:
         """
-        Those to whom it cannot go at once do without, header and attachments alike.
+        Clients that cannot get the event at once get no part of it, header and attachments alike.
         """
         self.setWritable(self.people["alice"], False)
         self.chat.emit("position", b"1", volatile=True)
@@ -194,7 +194,7 @@ class SendingTests(AudienceTestCase):
 
     def test_slowConsumerAmongThem(self) -> None:
         """
-        One who does not read is closed, and the others get everything.
+        A client that does not read is closed, and the others get everything.
         """
         server = self.makeServer(maxBuffered=100)
         slow, other = self.join(server), self.join(server)
@@ -206,7 +206,7 @@ class SendingTests(AudienceTestCase):
 
     def test_goneInTheMiddle(self) -> None:
         """
-        One who goes because another goes misses the rest, and nothing breaks.
+        A client disconnected during the delivery misses the rest, and nothing breaks.
         """
         server = self.makeServer(maxBuffered=100)
         slow, other = self.join(server), self.join(server)
@@ -221,7 +221,7 @@ class SendingTests(AudienceTestCase):
 
 class CallTests(AudienceTestCase):
     """
-    Asking many.
+    Events with acks of many.
     """
 
     def answer(self, name: str, answer: Any) -> None:
@@ -256,13 +256,13 @@ class CallTests(AudienceTestCase):
         self.advance(0.1)
         error = self.failureResultOf(answers, AckTimeout).value
         self.assertEqual(error.answers, ["carol"])
-        self.assertEqual(str(error), "1 of 3 answered 'ready?' within 2 s")
+        self.assertEqual(str(error), "1 of 3 acked 'ready?' within 2 s")
         for socket in self.sockets.values():
-            self.assertFalse(socket.awaitsAnswer)
+            self.assertFalse(socket._awaitsAck)
 
     def test_lateAnswer(self) -> None:
         """
-        What comes after the timeout changes nothing.
+        Acks after the timeout change nothing.
         """
         answers = self.chat.to("red").call("ready?", timeout=2)
         self.answer("alice", "alice")
@@ -273,7 +273,7 @@ class CallTests(AudienceTestCase):
 
     def test_someDisconnect(self) -> None:
         """
-        Those who go are no longer waited for.
+        The ack of a client that goes is no longer awaited.
         """
         answers = self.chat.to("red", "blue").call("ready?")
         self.answer("carol", "carol")
@@ -304,7 +304,7 @@ class CallTests(AudienceTestCase):
         answers.cancel()
         self.failureResultOf(answers, CancelledError)
         for socket in self.sockets.values():
-            self.assertFalse(socket.awaitsAnswer)
+            self.assertFalse(socket._awaitsAck)
 
     def test_excluding(self) -> None:
         answers = self.sockets["alice"].to("red").call("ready?")
@@ -314,7 +314,7 @@ class CallTests(AudienceTestCase):
 
 class TogetherTests(AudienceTestCase):
     """
-    What else is done with many.
+    Rooms and disconnection of many sockets.
     """
 
     def test_fetch(self) -> None:
@@ -380,7 +380,7 @@ class TogetherTests(AudienceTestCase):
 
 class RoomsTests(AudienceTestCase):
     """
-    A room exists while somebody is in it.
+    A room exists while it has a member.
     """
 
     def test_contains(self) -> None:
@@ -390,7 +390,7 @@ class RoomsTests(AudienceTestCase):
 
     def test_iteration(self) -> None:
         """
-        Names of rooms, not those that each socket is alone in; rooms may go meanwhile.
+        Iteration gives the rooms' names without own rooms; rooms may go meanwhile.
         """
         self.assertEqual(list(self.chat.rooms), ["red", "blue"])
         for room in self.chat.rooms:
@@ -408,7 +408,7 @@ class RoomsTests(AudienceTestCase):
         self.assertReaches(self.chat.to("red"), "alice", "bob")
 
     def test_watchedBy(self) -> None:
-        """Who watches is told of each room once, those that are there first."""
+        """The watcher is called once for each room, beginning with the rooms that exist."""
         told: list[tuple[str, bool]] = []
         rooms, dave = self.chat.rooms, self.sockets["dave"]
         rooms.watchedBy(lambda room, exists: told.append((room, exists)))

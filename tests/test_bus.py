@@ -1,5 +1,5 @@
 """
-The bus in memory, and what the URLs of brokers say.
+The bus in memory, and the URLs of brokers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from txrealtime.errors import BusError
 
 class MemoryBusTests(BusTestsMixin, TestCase):
     """
-    The reference.
+    The bus in memory, the reference for all others.
     """
 
     def setUp(self) -> None:

@@ -1,10 +1,11 @@
 """
-Many servers as one, over a bus in memory: what works on one server works across.
+Many servers as one, over a bus in memory: each operation of one server works across servers.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -80,7 +81,7 @@ class EmitTests(AcrossTestCase):
         self.assertReaches(bob.others, self.alice, self.carol)
 
     def test_localFirst(self) -> None:
-        """Those on this server have it before the bus has even been asked."""
+        """Clients of this server get an event before the bus is asked."""
         self.hub.pause()
         self.one.emit("hi")
         self.assertEqual(self.alice.received(), [("hi",)])
@@ -107,7 +108,7 @@ class EmitTests(AcrossTestCase):
         self.assertEqual(self.get(self.bob), [[("end",)]])
 
     def test_namespaces(self) -> None:
-        """Each has rooms of its own, on all servers."""
+        """Each namespace has rooms of its own, on all servers."""
         for server in self.servers:
             server.namespace("/chat")
         dave, erin = self.join(self.one, "/chat"), self.join(self.two, "/chat")
@@ -135,7 +136,7 @@ class EmitTests(AcrossTestCase):
         self.assertEqual(self.two.cluster.link.counts.received, received)
 
     def test_oldClients(self) -> None:
-        """The id of a client of protocol 3 is not ours to choose; it is found all the same."""
+        """A client of protocol 3 chooses its own id, and is found by it all the same."""
         two = self.member("four", allowEIO3=True)
         self.advance(SETTLED)
         old = self.join(two, protocol=3)
@@ -144,7 +145,7 @@ class EmitTests(AcrossTestCase):
         self.assertEqual(self.get(old), [[("hi",)]])
 
     def test_tooLarge(self) -> None:
-        """The caller is told; those on this server have got it."""
+        """The caller gets the error; this server's own clients have got the event."""
         error = self.assertRaises(ValueError, self.one.emit, "hi", "x" * 3_000_000)
         self.assertIn("too large", str(error))
         self.assertEqual(len(self.alice.received()), 1)
@@ -152,14 +153,14 @@ class EmitTests(AcrossTestCase):
 
 class EconomyTests(AcrossTestCase):
     """
-    What crosses, and whom it bothers.
+    The number of messages that an operation costs each server.
     """
 
     def received(self) -> list[int]:
         return [server.cluster.link.counts.received for server in self.servers]
 
     def cost(self, act: Any) -> list[int]:
-        """How many messages each server receives for something."""
+        """Return the number of messages that each server receives for an operation."""
         before = self.received()
         act()
         self.settle()
@@ -187,7 +188,7 @@ class EconomyTests(AcrossTestCase):
     def test_socketBothersItsServer(self) -> None:
         self.assertEqual(self.cost(lambda: self.one.to(self.carol.id()).emit("hi")), [0, 0, 1])
         self.assertEqual(self.cost(lambda: self.one.to(self.alice.id()).emit("hi")), [0, 0, 0])
-        # The question, and the answers.
+        # One for the question, and one for the reply.
         self.assertEqual(self.cost(lambda: self.one.to(self.carol.id()).fetch()), [1, 0, 1])
 
     def test_namespaceBothersThoseWhoHaveIt(self) -> None:
@@ -223,7 +224,7 @@ class OperationTests(AcrossTestCase):
         self.assertReaches(self.one.to("red"), *self.people)
 
     def test_joinIsNotOvertaken(self) -> None:
-        """What follows at once reaches those who join, though their server has not subscribed yet."""
+        """Sockets that join get the next event, though their server has not subscribed to the room yet."""
         self.one.to(self.carol.id()).join("final")
         self.one.to("final").emit("hi")
         self.one.to("final").leave("final")
@@ -231,7 +232,7 @@ class OperationTests(AcrossTestCase):
         self.assertReaches(self.one.to("final"))
 
     def test_joinAnothersOwnRoom(self) -> None:
-        """Nobody gets what is for one socket: it is refused where both are, and has no effect elsewhere."""
+        """No socket joins another one's own room: its server refuses, and others do not know the room."""
         dave = self.join(self.three)
         self.settle()
         self.one.to(self.carol.id()).join(self.bob.id(), dave.id(), "a room")
@@ -242,9 +243,10 @@ class OperationTests(AcrossTestCase):
             self.assertEqual(self.get(private, self.carol), [[("secret",)], []])
 
     def test_joinTooMany(self) -> None:
-        """One with as many as maxRooms stays out, which is logged where it is; the others join."""
+        """A socket that has maxRooms stays out, and its server logs that; the others join."""
         socket = self.socketOf(self.three, self.carol)
-        socket._connection.maxRooms = 1
+        connection = socket._connection
+        connection.settings = replace(connection.settings, maxRooms=1)
         self.one.to("blue").join("final")
         self.settle()
         self.assertNotIn("final", socket.rooms)
@@ -274,7 +276,7 @@ class OperationTests(AcrossTestCase):
 
 class FetchTests(AcrossTestCase):
     TOO_LARGE: list[Any] = [{}, {"text": "short"}]
-    "What is told of two of one server, when the data of the first are too large."
+    "The description of two sockets of one server, when the data of the first are too large."
 
     def test_everybody(self) -> None:
         self.socketOf(self.two, self.bob).data.update(name="bob", photo=b"\x01", secret=object())
@@ -299,21 +301,21 @@ class FetchTests(AcrossTestCase):
         self.assertEqual(person.rooms, {self.carol.id(), "blue"})
 
     def test_largeData(self) -> None:
-        """What one message cannot hold goes in several."""
+        """Send in several messages what one cannot hold."""
         for number in range(200):
             self.socketOf(self.two, self.join(self.two)).data.update(number=number, text="x" * 11_000)
         people = self.resultOf(self.one.excluding("red", "blue").fetch())
         self.assertEqual([person.data["number"] for person in people], list(range(200)))
 
     def test_tooLargeData(self) -> None:
-        """Who has more than can be sent is told of all the same."""
+        """Describe a socket without its data if they are too large."""
         self.socketOf(self.two, self.bob).data["text"] = "x" * 3_000_000
         self.socketOf(self.two, self.join(self.two)).data["text"] = "short"
         people = self.resultOf(self.one.excluding(self.alice.id(), self.carol.id()).fetch())
         self.assertEqual([person.data for person in people], self.TOO_LARGE)
 
     def test_placeholders(self) -> None:
-        """What would be taken for bytes where others have some is left out."""
+        """Leave out an entry that would read as a placeholder where another entry has bytes."""
         self.socketOf(self.two, self.bob).data.update(profile={"_placeholder": 1}, name="bob")
         self.socketOf(self.two, self.join(self.two)).data["photo"] = b"1"
         people = self.resultOf(self.one.fetch())
@@ -324,13 +326,13 @@ class FetchTests(AcrossTestCase):
         self.assertEqual(self.resultOf(self.one.namespace("/here").fetch()), [])
 
     def test_many(self) -> None:
-        """More than go into one message."""
+        """Fetch more sockets than one message describes."""
         clients = [self.join(self.two) for _ in range(450)]
         people = self.resultOf(self.one.excluding("red", "blue").fetch())
         self.assertEqual([person.id for person in people], [client.id() for client in clients])
 
     def test_rightAfterTheStart(self) -> None:
-        """Who has just come waits until the others had the time to say that they are there."""
+        """A server that has just started asks only when the others had the time to announce themselves."""
         four = self.member("four")
         self.settle()
         fetched = four.fetch()
@@ -342,7 +344,7 @@ class FetchTests(AcrossTestCase):
 
 class CallTests(AcrossTestCase):
     THREE = "three"
-    "The third server's name, as others know it."
+    "The third server's name, as the others know it."
 
     def answer(self, client: Client, answer: Any) -> None:
         client.on("ready?", lambda *args: answer)
@@ -372,9 +374,9 @@ class CallTests(AcrossTestCase):
         self.advance(2)
         error = self.failureResultOf(answers, AckTimeout).value
         self.assertEqual((error.answers, error.servers), (["bob"], []))
-        self.assertEqual(str(error), "1 of 2 answered 'ready?' within 2 s")
+        self.assertEqual(str(error), "1 of 2 acked 'ready?' within 2 s")
         self.advance(1)
-        self.assertFalse(self.socketOf(self.three, self.carol).awaitsAnswer)
+        self.assertFalse(self.socketOf(self.three, self.carol)._awaitsAck)
 
     def test_clientThatGoes(self) -> None:
         self.answer(self.bob, "bob")
@@ -385,7 +387,7 @@ class CallTests(AcrossTestCase):
         self.assertEqual(self.resultOf(answers), ["bob"])
 
     def test_socketHere(self) -> None:
-        """Nobody else is asked, or has to be."""
+        """No other server is asked about a socket of this one."""
         self.hub.stop()
         self.settle()
         answers = self.one.to(self.alice.id()).call("ready?")
@@ -393,8 +395,8 @@ class CallTests(AcrossTestCase):
         self.assertEqual(self.resultOf(answers), [1])
 
     def test_tooManyAreAsked(self) -> None:
-        """A server keeps no more questions than it can; who asks hears of that."""
-        self.patch(reception, "_MAX_ASKED", 0)
+        """A server refuses further questions while too many acks are owed, and the asking server hears so."""
+        self.patch(reception, "_MAX_OWED", 0)
         self.answer(self.carol, 1)
         first = self.one.to(self.carol.id()).call("ready?", timeout=5)
         second = self.one.to(self.carol.id()).call("ready?", timeout=5)
@@ -406,7 +408,7 @@ class CallTests(AcrossTestCase):
         self.assertEqual(self.resultOf(self.one.namespace("/here").call("ready?")), [])
 
     def unsendable(self) -> Deferred[list[Any]]:
-        """Ask carol, whose answer her server cannot send."""
+        """Ask carol, whose ack her server cannot encode."""
 
         def refuse(reply: Any) -> Any:
             raise ValueError("too large")
@@ -421,7 +423,7 @@ class CallTests(AcrossTestCase):
         return answers
 
     def test_unsendable(self) -> None:
-        """A server says when an answer will not come."""
+        """A server reports an ack that will not come."""
         self.assertEqual(self.resultOf(self.unsendable()), [])
 
     def test_cancelled(self) -> None:
@@ -429,10 +431,10 @@ class CallTests(AcrossTestCase):
         self.settle()
         answers.cancel()
         self.failureResultOf(answers)
-        self.assertEqual(len(self.one.cluster._inquiries), 0)
+        self.assertEqual(len(self.one.cluster._conversation.questions), 0)
 
     def test_isNotOvertaken(self) -> None:
-        """What is emitted after it comes after it."""
+        """An event that is emitted after a call arrives after it."""
         for audience in (self.one, self.one.to("red")):
             answers = audience.call("prepare")
             audience.emit("go")
@@ -441,15 +443,15 @@ class CallTests(AcrossTestCase):
             self.failureResultOf(answers)
 
     def test_tooLarge(self) -> None:
-        """The caller is told, and nothing is left of the question."""
+        """The caller gets the error, and nothing is left of the question."""
         for call in (self.one.call, self.one.cluster.call):
             error = self.assertRaises(ValueError, call, "ready?", "x" * 3_000_000)
             self.assertIn("too large", str(error))
-        self.assertEqual(len(self.one.cluster._inquiries), 0)
-        self.assertFalse(self.socketOf(self.one, self.alice).awaitsAnswer)
+        self.assertEqual(len(self.one.cluster._conversation.questions), 0)
+        self.assertFalse(self.socketOf(self.one, self.alice)._awaitsAck)
 
     def test_inAdmission(self) -> None:
-        """One that is not admitted yet cannot answer, and is not waited for."""
+        """A client in admission cannot ack, and is not waited for."""
         self.answer(self.bob, "bob")
         admitted: Deferred[None] = Deferred()
         self.two.namespace().onConnect(lambda socket: admitted)
@@ -462,7 +464,7 @@ class CallTests(AcrossTestCase):
         self.settle()
 
     def test_ownNumbers(self) -> None:
-        """Two servers may ask one client at a time; each gets its answer."""
+        """Two servers may ask one client at a time, and each gets its ack."""
         first = self.one.to(self.carol.id()).call("ready?", 1)
         second = self.two.to(self.carol.id()).call("ready?", 2)
         own = self.socketOf(self.three, self.carol).call("ready?", 3)
@@ -479,7 +481,7 @@ class CallTests(AcrossTestCase):
 
 class SettlingTests(AcrossTestCase):
     """
-    Questions of a server that has just come, and waits for the others to say that they are there.
+    Questions of a server that has just started, and waits for the others to announce themselves.
     """
 
     def setUp(self) -> None:
@@ -489,10 +491,10 @@ class SettlingTests(AcrossTestCase):
 
     def test_tooLarge(self) -> None:
         self.assertRaises(ValueError, self.four.call, "ready?", "x" * 3_000_000)
-        self.assertEqual(len(self.four.cluster._inquiries), 0)
+        self.assertEqual(len(self.four.cluster._conversation.questions), 0)
 
     def test_changedMeanwhile(self) -> None:
-        """A question that can be sent no longer fails; the others are put."""
+        """A question that can no longer be encoded fails; the others are asked."""
         args: list[Any] = []
         changed = [self.four.call("ready?", args), self.four.cluster.call("ready?", args)]
         fetched = self.four.fetch()
@@ -501,7 +503,7 @@ class SettlingTests(AcrossTestCase):
         for question in changed:
             self.failureResultOf(question, TypeError)
         self.assertEqual(len(self.successResultOf(fetched)), 3)
-        self.assertEqual(len(self.four.cluster._inquiries), 0)
+        self.assertEqual(len(self.four.cluster._conversation.questions), 0)
 
 
 class ServerEventTests(ClusterTestCase):
@@ -541,7 +543,7 @@ class ServerEventTests(ClusterTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_handlerOfOtherArguments(self) -> None:
-        """A handler is called with what fits, or not at all."""
+        """A handler that does not take so many arguments is not called."""
         self.two.cluster.on("load?")(lambda: 2)
         answers = self.one.cluster.call("load?", 1)
         self.settle()
@@ -567,7 +569,42 @@ class ServerEventTests(ClusterTestCase):
         self.assertRaises(TypeError, cluster.on("x"), None)
         self.assertRaises(TypeError, cluster.emit, "x", object())
         self.assertRaises(TypeError, cluster.call, "x", object())
-        self.assertEqual(len(cluster._inquiries), 0)
+        self.assertEqual(len(cluster._conversation.questions), 0)
+
+
+class EventHandlerTests(ClusterTestCase):
+    """
+    One handler for each event between servers.
+    """
+
+    def test_secondHandler(self) -> None:
+        """Refuse a second handler of an event, and name both with their places."""
+        cluster = self.two.cluster
+
+        @cluster.on("load?")
+        def first() -> int:
+            return 1
+
+        def second() -> int:
+            return 2
+
+        error = self.assertRaises(ValueError, cluster.on("load?"), second)
+        for handler in (first, second):
+            line = handler.__code__.co_firstlineno
+            self.assertIn(f"{handler.__qualname__} ({__file__}:{line})", str(error))
+        self.assertIn("replace=True", str(error))
+        self.assertEqual(self.resultOf(self.one.cluster.call("load?")), [1])
+
+    def test_replacedHandler(self) -> None:
+        self.two.cluster.on("load?")(lambda: 1)
+        self.two.cluster.on("load?", replace=True)(lambda: 2)
+        self.assertEqual(self.resultOf(self.one.cluster.call("load?")), [2])
+
+    def test_refusedHandlerReplacesNothing(self) -> None:
+        """A mistake in a handler leaves the earlier one in place."""
+        self.two.cluster.on("load?")(lambda: 1)
+        self.assertRaises(TypeError, self.two.cluster.on("load?", replace=True), None)
+        self.assertEqual(self.resultOf(self.one.cluster.call("load?")), [1])
 
 
 class PresenceTests(ClusterTestCase):
@@ -607,7 +644,7 @@ class PresenceTests(ClusterTestCase):
         self.assertEqual(self.get(client, namespace="/new"), [[("hi",)]])
 
     def test_clientsBeforeTheStart(self) -> None:
-        """The rooms that there are already are heard of too, and left when they are empty."""
+        """Rooms that exist at the start are subscribed to, and left when they are empty."""
         server = self.makeServer(start=False)
         server.cluster.use(MemoryBus(self.hub))
         client = self.join(server)
@@ -617,10 +654,10 @@ class PresenceTests(ClusterTestCase):
         self.one.to("early").emit("hi")
         self.one.to(client.id()).emit("you")
         self.assertEqual(self.get(client), [[("hi",), ("you",)]])
-        topics = len(server.cluster._topics)
+        topics = len(server.cluster._conversation._subscribers)
         client.disconnect()
         self.settle()
-        self.assertEqual(len(server.cluster._topics), topics - 2)
+        self.assertEqual(len(server.cluster._conversation._subscribers), topics - 2)
 
     def test_staysKnown(self) -> None:
         self.advance(100)
@@ -636,7 +673,7 @@ class PresenceTests(ClusterTestCase):
         self.failureResultOf(alone.cluster.whenReady(), BusError)
 
     def test_anotherParser(self) -> None:
-        """Servers that cannot be one say so."""
+        """Servers with different parsers log an error."""
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
@@ -647,7 +684,7 @@ class PresenceTests(ClusterTestCase):
 
 class SilentServerTests(AcrossTestCase):
     """
-    A server that was there, and says nothing any more: killed, or cut off.
+    A server that was there and is silent now: killed, or cut off.
     """
 
     def setUp(self) -> None:
@@ -681,7 +718,7 @@ class SilentServerTests(AcrossTestCase):
         self.assertEqual(len(self.resultOf(self.one.fetch())), 3)
 
     def test_leaseEndsWhileAsked(self) -> None:
-        """Nobody waits for it any longer, but what it owes is missing."""
+        """Nobody waits any longer for a server that has gone, but the error names it."""
         for client in self.people:
             client.on("ready?", lambda: 1)
         self.advance(14)
@@ -690,7 +727,7 @@ class SilentServerTests(AcrossTestCase):
         self.assertEqual(self.failureResultOf(answers, AckTimeout).value.servers, ["ghost"])
 
     def test_othersAreNotKeptWaiting(self) -> None:
-        """What only another server has is asked of that one alone."""
+        """A question about a socket of another server goes to that server alone."""
         self.assertEqual(len(self.resultOf(self.one.to(self.bob.id()).fetch())), 1)
 
 
@@ -711,7 +748,7 @@ class OutageTests(AcrossTestCase):
         self.settle()
         for ask in (self.one.fetch, lambda: self.one.call("ready?"), lambda: self.one.cluster.call("x")):
             self.failureResultOf(ask(), BusError)
-        self.assertFalse(self.socketOf(self.one, self.alice).awaitsAnswer)
+        self.assertFalse(self.socketOf(self.one, self.alice)._awaitsAck)
 
     def test_pendingQuestionsFail(self) -> None:
         asked = [self.one.call("ready?"), self.one.fetch(timeout=60)]
@@ -721,7 +758,7 @@ class OutageTests(AcrossTestCase):
             self.failureResultOf(question, BusError)
 
     def test_askedAgainAtTheEnd(self) -> None:
-        """Who asks once more because the server stops hears at once that nobody can be asked."""
+        """A question asked because the server stops fails at once."""
         again: list[Deferred[Any]] = []
         self.one.fetch(timeout=60).addErrback(lambda _: again.append(self.one.fetch()))
         stopped = self.one.stopService()
@@ -741,7 +778,7 @@ class OutageTests(AcrossTestCase):
         self.assertEqual(len(self.resultOf(self.one.fetch())), 3)
 
     def test_queued(self) -> None:
-        """What is emitted in an outage arrives after it."""
+        """An event emitted in an outage arrives after it."""
         self.hub.stop()
         self.settle()
         self.one.emit("hi")
@@ -787,12 +824,12 @@ HEADS = [
     "[" * 100_000,
     '["emit","/",null,[],false,[1e400]]',
 ]
-"Heads of messages that no server would send."
+"Heads that no server would send."
 
 
 class HostileTests(AcrossTestCase):
     """
-    What others can put on our topics: nothing of it hurts.
+    Messages from strangers on the cluster's topics do no harm.
     """
 
     TOPICS = ("txrealtime", "txrealtime,/", "txrealtime,/,red")
@@ -809,7 +846,7 @@ class HostileTests(AcrossTestCase):
         self.assertEqual(self.one.cluster.ignored, 24)
         self.assertEqual(self.one.cluster.link.counts.failures, 0)
         text = textOf([event for event in events if "ignored" in event.get("log_format", "")])
-        self.assertEqual(text.count("ignored what came"), 3, "once for each server")
+        self.assertEqual(text.count("ignored a message"), 3, "once for each server")
         self.assertNotIn("SECRET", text)
         self.assertReaches(self.one.to("red"), self.alice, self.bob)
 
@@ -826,27 +863,27 @@ class HostileTests(AcrossTestCase):
         for request in ("x", f"{self.one.cluster.uid}1"):
             self.hub.deliver(topic, f'txr1 abcdefgh ["reply","{request}",1,0,"acks",[]]\n'.encode())
         fetched = self.one.fetch()
-        # One that was not asked answers too.
-        request = next(iter(self.one.cluster._inquiries._waiting))
+        # A server that was not asked replies too.
+        request = next(iter(self.one.cluster._conversation.questions._waiting))
         self.hub.deliver(topic, f'txr1 abcdefgh ["reply","{request}",null,5,"acks",[]]\n'.encode())
         self.assertEqual(len(self.resultOf(fetched)), 3)
 
     def test_repliesTwice(self) -> None:
         fetched = self.one.fetch()
-        request = next(iter(self.one.cluster._inquiries._waiting))
+        request = next(iter(self.one.cluster._conversation.questions._waiting))
         data = f'txr1 {self.two.cluster.uid} ["reply","{request}",0,0,"people",[]]\n'.encode()
         self.hub.deliver(f"txrealtime@{self.one.cluster.uid}", data)
         self.assertEqual(len(self.resultOf(fetched)), 2, "what it said first counts")
 
     def test_answersOfAnotherKind(self) -> None:
-        """They are none to this question, and the true ones still come."""
+        """Replies of another kind are ignored, and the true ones still come."""
         for client in self.people:
             client.on("ready?", lambda: 1)
         person = '{"id":"x","rooms":[],"data":{}}'
         fetch, call = self.one.fetch, partial(self.one.call, "ready?")
         for ask, form, packet in ((fetch, "acks", "30[[1]]"), (call, "people", f"30[{person}]")):
             asked = ask()
-            request = next(iter(self.one.cluster._inquiries._waiting))
+            request = next(iter(self.one.cluster._conversation.questions._waiting))
             head = f'txr1 {self.two.cluster.uid} ["reply","{request}",1,0,"{form}",[{len(packet)}]]'
             self.hub.deliver(f"txrealtime@{self.one.cluster.uid}", f"{head}\n{packet}".encode())
             answers = self.resultOf(asked)
@@ -885,7 +922,7 @@ class SlowClockTests(SynchronousTestCase):
             self.silent.flush()
 
     def test_notAnsweredInTime(self) -> None:
-        """That a server waits for its client no longer is no answer: who has asked times out."""
+        """A server's own timeout is no reply: the asking server times out."""
         answers = self.one.call("ready?", timeout=2)
         self.pass_(1)
         for _ in range(5):
@@ -896,7 +933,7 @@ class SlowClockTests(SynchronousTestCase):
         self.failureResultOf(answers, AckTimeout)
 
     def test_jump(self) -> None:
-        """A clock that jumps, or a server that hung, is no reason to take others for gone."""
+        """No server has gone because a clock jumped, or a server hung."""
         for seconds in (1, 20, 1000, -20):
             self.here.rightNow += seconds
             self.pass_(0.2)

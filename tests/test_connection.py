@@ -19,7 +19,7 @@ from txrealtime.testing import Client, FakeTransport
 
 class AdmissionTests(TalkTestCase):
     """
-    CONNECT, and what `connected` says to it.
+    CONNECT, and its refusal or admission by `connected`.
     """
 
     def setUp(self) -> None:
@@ -144,7 +144,7 @@ class AdmissionTests(TalkTestCase):
 
     def test_emitsAreHeldUntilAdmitted(self) -> None:
         """
-        What is sent to a client meanwhile reaches it right after its CONNECT, in order.
+        Events sent to a client in admission reach it right after its CONNECT, in order.
         """
         self.lobby.admission = Deferred()
         client = self.makeClient(self.server)
@@ -173,7 +173,7 @@ class AdmissionTests(TalkTestCase):
 
     def test_tooMuchHeld(self) -> None:
         """
-        A client that is not admitted for long does not fill the memory.
+        A client in a long admission does not fill the memory.
         """
         server = self.makeServer(maxBuffered=1000)
         lobby = Recorder()
@@ -187,7 +187,7 @@ class AdmissionTests(TalkTestCase):
 
     def test_oneHeldMessageMayBeLarge(self) -> None:
         """
-        One message always goes, also when it waits for the admission.
+        One message always fits, also while it waits for the admission.
         """
         server = self.makeServer(maxBuffered=1000)
 
@@ -230,7 +230,7 @@ class AdmissionTests(TalkTestCase):
 
     def test_callDuringConnectedFails(self) -> None:
         """
-        A client that has not been let in cannot answer: waiting for it would never end.
+        A client in admission cannot ack: its ack would be awaited without end.
         """
         failures = []
 
@@ -325,7 +325,7 @@ class AdmissionTests(TalkTestCase):
 
     def test_applicationIgnoresTheCancellation(self) -> None:
         """
-        A client gone while `connected` waited, whatever that does about it, is not let in.
+        A client gone while `connected` waited is not admitted, whatever `connected` does then.
         """
         rest: Deferred[None] = Deferred()
 
@@ -342,11 +342,11 @@ class AdmissionTests(TalkTestCase):
         client.close()
         rest.callback(None)
         self.assertFalse(self.pending.connected)
-        self.assertIsNotNone(self.pending.leftBecause)
+        self.assertIsNotNone(self.pending._leftBecause)
 
     def test_abandonedAdmissionIsNotTheNextOne(self) -> None:
         """
-        An admission that outlives its cancellation is not taken for the client's next one, with another auth.
+        An admission that outlives its cancellation is not taken for the client's next, with another auth.
         """
         waits: list[Deferred[None]] = []
 
@@ -386,7 +386,7 @@ class AdmissionTests(TalkTestCase):
             try:
                 await Deferred()
             finally:
-                ended.append(socket.leftBecause)
+                ended.append(socket._leftBecause)
 
         client = self.makeClient(server)
         client.connect()
@@ -456,7 +456,7 @@ class ConnectTimeoutTests(TalkTestCase):
 
     def test_leftAgain(self) -> None:
         """
-        It counts once: one who was here may think about where to go next.
+        The timeout counts once: a client that has left its last namespace may stay.
         """
         client = self.join(self.makeServer(connectTimeout=10))
         client.disconnect()
@@ -485,7 +485,7 @@ class ConnectTimeoutTests(TalkTestCase):
 
     def test_slowRefusal(self) -> None:
         """
-        A client refused later than that does not stay for ever.
+        A client refused after the timeout does not stay for ever.
         """
         server = self.makeServer(connectTimeout=10)
         login: Deferred[None] = Deferred()
@@ -580,7 +580,7 @@ class ViolationTests(TalkTestCase):
         self.assertIsNone(client.transport.closed)
 
     def test_attachmentsAfterOurs(self) -> None:
-        """What meets the server's DISCONNECT on the way counts for nothing afterwards."""
+        """Attachments that cross the server's DISCONNECT count for nothing afterwards."""
         server = self.makeServer(maxPayload=1000)
         server.namespace("/root")
         steps = Steps()
@@ -830,7 +830,7 @@ class OrderTests(TalkTestCase):
 
 class BackpressureTests(TalkTestCase):
     """
-    When too much waits for handlers, the client is read no more.
+    When too many events wait for handlers, reading pauses.
     """
 
     def setUp(self) -> None:
@@ -909,7 +909,7 @@ class BackpressureTests(TalkTestCase):
 
     def test_handlerAwaitsTheClient(self) -> None:
         """
-        A handler that asks its own client while much waits gets the answer: reading goes on.
+        A handler that awaits an ack of its own client gets it, though many events wait: reading goes on.
         """
         client, answers = self.asking()
         client.emit("ask")
@@ -960,7 +960,7 @@ class BackpressureTests(TalkTestCase):
 
     def test_answeredLate(self) -> None:
         """
-        Once nothing is owed any longer, reading pauses again.
+        Once no ack is awaited any longer, reading pauses again.
         """
         asked: list[Deferred[Any]] = []
         self.server.on("ask")(lambda socket: asked.append(socket.call("sure?", timeout=5)))
@@ -975,7 +975,7 @@ class BackpressureTests(TalkTestCase):
 
 class NamespacesTests(TalkTestCase):
     """
-    The namespaces of one connection have nothing to do with each other.
+    The namespaces of one connection are independent.
     """
 
     def setUp(self) -> None:
@@ -1066,7 +1066,8 @@ class NamespacesTests(TalkTestCase):
 
     def test_leavingOneTakesTheOtherAlong(self) -> None:
         """
-        Whoever leaves one may be put out of the others by its handlers, also when its connection ends.
+        A handler called for a leaving socket may disconnect the client's others, also when the connection
+        ends.
         """
         self.red.onDisconnect(lambda socket: self.blue.everyone.disconnect())
         self.blue.onDisconnect(lambda socket: self.red.everyone.disconnect())
@@ -1075,7 +1076,7 @@ class NamespacesTests(TalkTestCase):
         sockets = [self.socketOf(self.server, self.client, path) for path in ("/red", "/blue", "/green")]
         self.client.close()
         for socket in sockets:
-            self.assertIsNotNone(socket.leftBecause)
+            self.assertIsNotNone(socket._leftBecause)
             self.assertEqual(socket.namespace.sockets, {})
 
     def test_acksAreOfTheirNamespace(self) -> None:
@@ -1091,7 +1092,7 @@ class NamespacesTests(TalkTestCase):
 
 class Protocol4Tests(TalkTestCase):
     """
-    Clients of Socket.IO 1 and 2, in whose protocol, the fourth, only the way into a namespace differs.
+    Clients of Socket.IO 1 and 2, whose revision 4 of the protocol opens namespaces in another way.
     """
 
     def setUp(self) -> None:
@@ -1124,7 +1125,7 @@ class Protocol4Tests(TalkTestCase):
         session.abort(CloseReason.FORCED_CLOSE)
 
     def test_ids(self) -> None:
-        """Those that clients 2 make themselves, of the sid."""
+        """Socket ids are the ones that clients 2 derive from the sid."""
         client = self.old()
         sid = client.session.sid
         self.assertEqual(client.id(), sid)
@@ -1269,11 +1270,11 @@ class Protocol4Tests(TalkTestCase):
         transport = FakeTransport("polling", EngineIO3())
         handshake = self.server.engine.readHandshake({}, "/socket.io/?EIO=3&b64=1", "127.0.0.1", False)
         session = self.server.engine.openSession(handshake, transport)
-        [packet] = self.server.namespace().encode(Packet(PacketType.EVENT, "/", ["€𝄞"]))
+        [packet] = self.server.namespace()._encode(Packet(PacketType.EVENT, "/", ["€𝄞"]))
         self.assertEqual(session.codec.encodePayload([packet]), rb'24:42["\u20ac\ud834\udd1e"]')
         # But for the name of a namespace, which is no JSON.
         for type, head in ((PacketType.EVENT, "2"), (PacketType.CONNECT_ERROR, "4")):
-            [packet] = self.server.namespace().encode(Packet(type, "/café", ["é"]))
+            [packet] = self.server.namespace()._encode(Packet(type, "/café", ["é"]))
             text = f'4{head}/café,["\\u00e9"]'
             self.assertEqual(session.codec.encodePayload([packet]), f"{len(text)}:{text}".encode())
         session.packetReceived(transport, message("1"))

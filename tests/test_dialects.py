@@ -1,7 +1,7 @@
 """
-The dialects of others: what works among our servers works in them too, as far as they go.
+The dialects of other makes: what works among servers of txrealtime works in them too, as far as they go.
 
-That others understand them is tested in tests/interop/test_clusters.py.
+tests/interop/test_clusters.py tests that other makes understand them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.examples import given, st
 from txrealtime import AckTimeout, Namespace, Person, Server
 from txrealtime.cluster.bus.interfaces import Subscription
 from txrealtime.cluster.bus.memory import MemoryBus, _Subscriber
-from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.cluster.dialects.interfaces import Topic, Unsupported
 from txrealtime.cluster.dialects.messages import Emit, Fetch, Join, Leave, Reply, Target, Tell
 from txrealtime.cluster.dialects.nodejs import NodeDialect
@@ -31,34 +31,34 @@ from txrealtime.errors import BusError, PacketError
 from txrealtime.socketio.msgpack import MsgpackParser, packed
 from txrealtime.socketio.packet import Packet, PacketType
 
-NODE = Language("node", "socket.io")
-PYTHON = Language("python-socketio", "flask-socketio")
+NODE = DialectChoice("node", "socket.io")
+PYTHON = DialectChoice("python-socketio", "flask-socketio")
 
 
-class LanguageTests(SynchronousTestCase):
+class DialectChoiceTests(SynchronousTestCase):
     """
-    What the URL of a bus says of it.
+    The dialect in the URL of a bus.
     """
 
     def test_default(self) -> None:
-        self.assertEqual(Language.fromURL("redis://host"), (Language(), "redis://host"))
+        self.assertEqual(DialectChoice.fromURL("redis://host"), (DialectChoice(), "redis://host"))
         self.assertEqual(
-            Language.fromURL("redis://host?key=chat"), (Language("native", "chat"), "redis://host")
+            DialectChoice.fromURL("redis://host?key=chat"), (DialectChoice("native", "chat"), "redis://host")
         )
 
     def test_others(self) -> None:
         for query, language in (
             ("dialect=node", NODE),
-            ("dialect=node&key=chat", Language("node", "chat")),
-            ("dialect=python-socketio", Language("python-socketio", "socketio")),
+            ("dialect=node&key=chat", DialectChoice("node", "chat")),
+            ("dialect=python-socketio", DialectChoice("python-socketio", "socketio")),
             ("dialect=python-socketio&channel=flask-socketio", PYTHON),
         ):
-            self.assertEqual(Language.fromURL(f"redis://host/1?{query}"), (language, "redis://host/1"))
+            self.assertEqual(DialectChoice.fromURL(f"redis://host/1?{query}"), (language, "redis://host/1"))
 
     def test_restIsTheBuss(self) -> None:
         self.assertEqual(
-            Language.fromURL("rediss://host?key=chat&ssl_ca_certs=%2Fca.pem"),
-            (Language("native", "chat"), "rediss://host?ssl_ca_certs=%2Fca.pem"),
+            DialectChoice.fromURL("rediss://host?key=chat&ssl_ca_certs=%2Fca.pem"),
+            (DialectChoice("native", "chat"), "rediss://host?ssl_ca_certs=%2Fca.pem"),
         )
 
     def test_mistakes(self) -> None:
@@ -69,19 +69,19 @@ class LanguageTests(SynchronousTestCase):
             ("key=", "key= is empty"),
             ("colour=red", "unknown option colour"),
         ):
-            error = self.assertRaises(ValueError, Language.fromURL, f"redis://host?{query}")
+            error = self.assertRaises(ValueError, DialectChoice.fromURL, f"redis://host?{query}")
             self.assertIn(text, str(error))
-        self.assertRaises(ValueError, Language.fromURL, "http://host")
+        self.assertRaises(ValueError, DialectChoice.fromURL, "http://host")
         self.assertIn(
-            "Redis", str(self.assertRaises(ValueError, Language.fromURL, "amqp://host?dialect=node"))
+            "Redis", str(self.assertRaises(ValueError, DialectChoice.fromURL, "amqp://host?dialect=node"))
         )
 
 
 class NodeEmitTests(across.EmitTests):
-    LANGUAGE = NODE
+    DIALECT = NODE
 
     def test_keys(self) -> None:
-        """Keys that JSON makes text of are text on all servers."""
+        """Keys that JSON turns into text are text on all servers."""
         self.one.emit("scores", {1: {True: "a", None: "b", 1.5: "c", "d": "e"}})
         scores = {"1": {"true": "a", "null": "b", "1.5": "c", "d": "e"}}
         self.assertEqual(self.get(*self.people), [[("scores", scores)]] * 3)
@@ -108,10 +108,10 @@ class NodeEmitTests(across.EmitTests):
 
 
 class NodeOperationTests(across.OperationTests):
-    LANGUAGE = NODE
+    DIALECT = NODE
 
     def test_joinAnothersOwnRoom(self) -> None:
-        """As among Node's servers, who joins a room named by the id of a socket elsewhere is in it."""
+        """As among Node's servers, a socket may join a room named by the id of a remote socket."""
         dave = self.join(self.three)
         self.settle()
         self.one.to(self.carol.id()).join(self.bob.id(), dave.id())
@@ -123,12 +123,12 @@ class NodeOperationTests(across.OperationTests):
 
 
 class NodeFetchTests(across.FetchTests):
-    """Nobody tells a server's name, and bytes are what Node makes of them."""
+    """Servers have no names, and bytes are in the form that Node gives them."""
 
-    LANGUAGE = NODE
+    DIALECT = NODE
 
     TOO_LARGE: list[Any] = [{}, {}]
-    "A server answers in one message, with the data of all or of nobody."
+    "A server replies in one message, with the data of all sockets or of none."
 
     def test_largeData(self) -> None:
         for _ in range(30):
@@ -137,13 +137,13 @@ class NodeFetchTests(across.FetchTests):
 
     def test_answersOfAnotherKind(self) -> None:
         fetched = self.one.fetch()
-        request = next(iter(self.one.cluster._inquiries._waiting))
+        request = next(iter(self.one.cluster._conversation.questions._waiting))
         self.hub.deliver("socket.io-response#/#", f'{{"type":6,"requestId":"{request}","data":1}}'.encode())
         people = self.resultOf(fetched)
         self.assertEqual([type(person) for person in people], [Person] * 3)
 
     def test_rightAfterTheStart(self) -> None:
-        """How many others there are is known at once."""
+        """The number of other servers is known at once."""
         self.assertEqual(len(self.resultOf(self.one.fetch())), 3)
 
     def test_everybody(self) -> None:
@@ -154,7 +154,7 @@ class NodeFetchTests(across.FetchTests):
         self.assertEqual(people[1].rooms, {self.bob.id(), "red", "blue"})
 
     def test_namespaceThatComes(self) -> None:
-        """Who asks in a namespace that has just come waits until it hears the answers, and so is counted."""
+        """A question in a namespace just mounted waits until this server hears the replies."""
         subscribe = _Subscriber.subscribe
 
         def subscribeLater(subscriber: Any, subscription: Subscription) -> Deferred[None]:
@@ -176,7 +176,7 @@ class NodeFetchTests(across.FetchTests):
         self.assertIn("not subscribed", str(self.failureResultOf(game.fetch(), BusError)))
 
     def test_tooMuchForOneMessage(self) -> None:
-        """That a server cannot say who is there does not mean that nobody is."""
+        """A reply that cannot be encoded does not mean that nobody is there."""
         for _ in range(3):
             self.join(self.two, auth={"story": "x" * 800_000})
         fetched = self.one.fetch(timeout=1)
@@ -187,7 +187,7 @@ class NodeFetchTests(across.FetchTests):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_whatJSONLacks(self) -> None:
-        """No client keeps a server from saying who is there."""
+        """No client keeps a server from replying."""
         deep = "[" * 600 + "]" * 600
         for auth in ('{"a":[1e999,1]}', f'{{"a":{deep}}}', '{"a":{"_placeholder":true}}'):
             self.sendText(self.makeClient(self.two), f"0{auth}")
@@ -204,19 +204,19 @@ class NodeFetchTests(across.FetchTests):
         self.assertEqual(person["handshake"]["auth"], shown)
 
     def described(self, server: Server) -> list[dict[str, Any]]:
-        """What a server says of its clients."""
-        dialect = NodeDialect("READER", directory=server._directory)
+        """Return the description that a server gives of its clients."""
+        dialect = NodeDialect("READER", directory=server._namespaces)
         question = Fetch(Target("/"), "u", "q")
-        people = server.namespace().everyone.people()
+        people = server.namespace().everyone._people()
         ((_, data),) = dialect.write(Reply(question, "q", "", len(people), people))
         found: list[dict[str, Any]] = json.loads(data)["sockets"]
         return found
 
 
 class NodeCallTests(across.CallTests):
-    """Of several values they have the first, and of answers that will not come they do not tell."""
+    """Acks carry the first of several values, and lapsed acks are not reported."""
 
-    LANGUAGE = NODE
+    DIALECT = NODE
     THREE = "an unnamed server"
 
     def test_unsendable(self) -> None:
@@ -244,9 +244,9 @@ class NodeCallTests(across.CallTests):
 
 
 class NodeServerEventTests(across.ServerEventTests):
-    """As `io.serverSideEmit()`: who has nothing to say says nothing."""
+    """Like `io.serverSideEmit()`: a server without a result does not reply."""
 
-    LANGUAGE = NODE
+    DIALECT = NODE
 
     def test_emit(self) -> None:
         told: list[Any] = []
@@ -256,7 +256,7 @@ class NodeServerEventTests(across.ServerEventTests):
         self.assertEqual(told, [("all", {"type": "Buffer", "data": [1]})])
 
     def test_withoutRoot(self) -> None:
-        """Who has no namespace at "/" takes part, as every server of Node has one."""
+        """A server without the namespace "/" takes part, as every server of Node has one."""
         four = Server(reactor=self.clock)
         self.servers.append(four)
         four.cluster.use(MemoryBus(self.hub), NODE)
@@ -297,7 +297,7 @@ class NodeServerEventTests(across.ServerEventTests):
 
 
 class NodeOutageTests(across.OutageTests):
-    LANGUAGE = NODE
+    DIALECT = NODE
 
     def test_recovers(self) -> None:
         self.hub.stop()
@@ -310,9 +310,9 @@ class NodeOutageTests(across.OutageTests):
 
 
 class NodeUnsendableTests(across.AcrossTestCase):
-    """MessagePack carries what clients of ours cannot be sent: it is ignored, as what is no message."""
+    """MessagePack carries more than clients can be sent: such an event is ignored."""
 
-    LANGUAGE = NODE
+    DIALECT = NODE
     EVENT = {"type": 2, "data": ["x", b"1", {"_placeholder": 1}], "nsp": "/"}
     OPTIONS = {"rooms": [], "except": [], "flags": {}}
 
@@ -331,12 +331,12 @@ class NodeUnsendableTests(across.AcrossTestCase):
 
 
 class PythonEmitTests(across.EmitTests):
-    """Sockets can be left out, but not rooms."""
+    """Sockets can be excluded, but rooms cannot."""
 
-    LANGUAGE = PYTHON
+    DIALECT = PYTHON
 
     def test_volatile(self) -> None:
-        """What is volatile here is not so there: it arrives later."""
+        """An event that is volatile here is not so there: it arrives later."""
         self.setWritable(self.bob, False)
         self.one.to("red").emit("position", volatile=True)
         self.settle()
@@ -351,11 +351,11 @@ class PythonEmitTests(across.EmitTests):
             self.get(*self.people)
 
     def test_namespaceThatComesAndGoes(self) -> None:
-        """All servers hear of all namespaces."""
+        """All servers hear the events of all namespaces."""
 
 
 class PythonOperationTests(across.AcrossTestCase):
-    LANGUAGE = PYTHON
+    DIALECT = PYTHON
 
     def test_sockets(self) -> None:
         ids = self.one.to(self.bob.id(), self.carol.id())
@@ -410,7 +410,7 @@ EVENT = Packet(PacketType.EVENT, "/x", ["ev", {"a": 1}])
 
 class PythonFormTests(SynchronousTestCase):
     """
-    The wire form, against what python-socketio 5.18 was seen to send.
+    The messages, compared with those that python-socketio 5.18 was seen to send.
     """
 
     READER = PythonSocketIODialect("READER")
@@ -513,7 +513,7 @@ class PythonFormTests(SynchronousTestCase):
 
 class NodeFormTests(SynchronousTestCase):
     """
-    The wire form, against what Node was seen to send.
+    The messages, compared with those that Node was seen to send.
     """
 
     READER = NodeDialect("READER")
@@ -540,7 +540,7 @@ class NodeFormTests(SynchronousTestCase):
         self.assertIsNone(self.READER.read("socket.io#/chat#", self.GOLDEN))
 
     def test_dates(self) -> None:
-        """As a client of Node would get them."""
+        """Dates arrive as clients of Node would get them."""
         timestamp = bytes.fromhex("d6ff00000001")
         data = b"\x93\xa1u\x82\xa4type\x02\xa4data\x92\xa1e\x81\xa1d\x91" + timestamp + b"\x81\xa5rooms\x90"
         emit = self.READER.read("socket.io#/#", data)
@@ -551,7 +551,7 @@ class NodeFormTests(SynchronousTestCase):
         return self.READER.read("socket.io#/#", packed(["u", fields, {"rooms": [], **options}]))
 
     def test_numbersThatAreNone(self) -> None:
-        """As a client of Node would get them."""
+        """Infinity and NaN arrive as clients of Node would get them."""
         emit = self.event(math.nan, [math.inf, {"a": -math.inf}], 1.5)
         self.assertEqual(emit.packet.data, ["e", None, [None, {"a": None}], 1.5])
 

@@ -1,5 +1,5 @@
 """
-Emitting from a process that serves nobody: what is said, and what is told of it.
+Emitting from a process without clients: the messages, and the results.
 
 Real brokers are in tests/interop/test_emitters.py.
 """
@@ -72,7 +72,7 @@ thread.join()
 emits.emit("hi")
 assert os.waitpid(child, 0)[1] == 0, "the child hangs"
 """
-"A process that forks while a thread of it writes a message."
+"A process that forks while a thread of it encodes a message."
 
 
 class EmitterTestCase(SynchronousTestCase):
@@ -81,7 +81,7 @@ class EmitterTestCase(SynchronousTestCase):
         self.patch(emitter, "publisherFromURL", lambda *arguments: self.broker)
 
     def said(self) -> list[tuple[str, str]]:
-        """The topics and the messages, without who said them."""
+        """Return the topics and the messages without their sender."""
         got, self.broker.got = self.broker.got, []
         return [(topic, payload[14:].decode()) for topic, payload in got]
 
@@ -148,7 +148,7 @@ class EmitterTests(EmitterTestCase):
         self.assertEqual(self.said(), [])
 
     def test_threads(self) -> None:
-        """One message is written at a time: what is put aside of one must not go out with another."""
+        """One message is encoded at a time: the attachments of one must not go out with another."""
         emitter = Emitter("redis://host")
         thread = Thread(target=emitter.emit, args=("theirs", b"their secret"))
 
@@ -185,7 +185,7 @@ class EmitterTests(EmitterTestCase):
         self.assertEqual(free, [False] * 5)
 
     def test_forkMeanwhile(self) -> None:
-        """Its child can emit, though it lacks the thread that has been writing a message."""
+        """The child can emit, though it lacks the thread that was encoding."""
         run(sys.executable, "-c", FORK, cwd=ROOT)
 
     def test_closes(self) -> None:
@@ -196,7 +196,7 @@ class EmitterTests(EmitterTestCase):
 
 class NotInstalledTests(SynchronousTestCase):
     def test_redis(self) -> None:
-        for name in ("redis", "txrealtime.cluster.bus.amqpblocking"):
+        for name in ("txrealtime.cluster.bus.redisblocking", "txrealtime.cluster.bus.amqpblocking"):
             if name in sys.modules:
                 self.addCleanup(sys.modules.__setitem__, name, sys.modules[name])
             else:
@@ -209,7 +209,7 @@ class NotInstalledTests(SynchronousTestCase):
 
 class RedisTests(SynchronousTestCase):
     def test_hostIsChecked(self) -> None:
-        """With version 5 of redis-py it is only if we say so."""
+        """redis-py 5 checks the name of the host only if told to."""
         requirePart(find_spec("redis"), "no redis: pip install '.[emitter]'")
         publisher: Any = blocking.publisherFromURL("rediss://h?ssl_ca_certs=f", (), 1.0)
         self.assertTrue(publisher._client.connection_pool.connection_kwargs["ssl_check_hostname"])
@@ -217,7 +217,7 @@ class RedisTests(SynchronousTestCase):
 
 class ReactorTests(SynchronousTestCase):
     def test_noneIsInstalled(self) -> None:
-        """A process without a reactor gets none, or could not choose another one later."""
+        """A process without a reactor gets none, so it can choose one later."""
         for url, library in (("redis://h", "redis"), ("amqp://h", "pika")):
             requirePart(find_spec(library), f"no {library}: pip install '.[test]'")
             code = (
@@ -231,7 +231,7 @@ class ReactorTests(SynchronousTestCase):
 
 class CommandTests(EmitterTestCase):
     def run_(self, *arguments: str) -> tuple[int | str | None, str]:
-        """The exit code, and standard error."""
+        """Return the exit code and standard error."""
         with contextlib.redirect_stderr(io.StringIO()) as stream:
             try:
                 code: Any = txrealtime.__main__.main(["emit", *arguments])
@@ -284,7 +284,7 @@ class DeferredEmitterTests(ClusterTestCase):
         self.assertEqual(self.get(client), [[("hi", b"\x01")]])
 
     def test_toASocket(self) -> None:
-        """Which no server is known to have."""
+        """No server is known to have the socket."""
         client = self.join(self.one)
         self.emitter.to(client.id()).emit("hi")
         self.assertEqual(self.get(client), [[("hi",)]])

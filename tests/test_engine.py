@@ -1,5 +1,5 @@
 """
-The engine: whom it lets in and whom it refuses, what pages of other origins may read, and its end.
+The engine: admission and refusals, responses to pages of other origins, and the end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
+from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource, Resource
 from twisted.web.test.requesthelper import DummyRequest
@@ -24,6 +25,7 @@ from tests.examples import settings as hypothesisSettings
 from tests.memory import CLOSE, Exchange, Link, Recorder, WireTestCase
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import OpeningRequest, readHandshake
+from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.packet import Packet, PacketType
 from txrealtime.engineio.session import CloseReason, Session, State
 from txrealtime.errors import ConnectionRejected, HandshakeError
@@ -31,10 +33,10 @@ from txrealtime.testing import FakeTransport
 
 
 class RefusalTests(WireTestCase):
-    """The protocol's own errors, on both transports, before anything is opened."""
+    """Refusals by the protocol's own errors, on both transports, before a session is opened."""
 
     def bothRefuse(self, error: tuple[int, int, str], **options: Any) -> None:
-        """A GET and a WebSocket with the same query are refused alike."""
+        """Assert that a GET and a WebSocket with the same query are refused alike."""
         self.assertEqual(self.get(**options).answer.error, error)
         query = {name: value for name, value in options.items() if name != "transport"}
         if options.get("transport", "polling") == "polling":
@@ -55,6 +57,13 @@ class RefusalTests(WireTestCase):
             self.assertEqual(client.response.error, (400, 0, "Transport unknown"))
             client.link.lose()
 
+    def test_versionInTheLog(self) -> None:
+        """A client's own text goes to the log without its control characters."""
+        with capturedLogs() as events:
+            message = self.get(EIO="\n\x1b[31m4").answer.error[2]
+        self.assertIn("EIO=\\n\\x1b[31m4,", message)
+        self.assertNotIn("\x1b", "".join(str(formatEvent(event)) for event in events))
+
     def test_transportNotServed(self) -> None:
         self.makeEngine(transports=("websocket",))
         self.assertEqual(self.get().answer.error, (400, 0, "Transport unknown"))
@@ -71,7 +80,7 @@ class RefusalTests(WireTestCase):
         self.assertEqual(self.post("unknown", b"4a").answer.error, (400, 1, "Session ID unknown"))
 
     def test_emptySession(self) -> None:
-        """``sid=`` names a session, and there is none of that name."""
+        """``sid=`` names a session, and no session has that name."""
         link = Link().connect(self.site)
         link.deliver(self.requestBytes("GET", "/engine.io/?EIO=4&transport=polling&sid="))
         self.assertEqual(Exchange(link).answer.error, (400, 1, "Session ID unknown"))
@@ -95,13 +104,13 @@ class RefusalTests(WireTestCase):
             self.bothRefuse((status, code, message), EIO=version)
 
     def test_noProtocol(self) -> None:
-        """Clients of version 3 may leave it out."""
+        """Clients of version 3 may leave the version out."""
         _, code, message = self.get(EIO="").answer.error
         self.assertEqual(code, 5)
         self.bothRefuse((400, 5, message), EIO="")
 
     def test_longProtocol(self) -> None:
-        """What a client sends does not come back in full."""
+        """A long version does not come back in full."""
         self.assertLess(len(self.get(EIO="x" * 5000).answer.body), 200)
 
     def test_protocolOfAnotherSession(self) -> None:
@@ -113,7 +122,7 @@ class RefusalTests(WireTestCase):
         self.assertEqual(self.session.state, State.OPEN)
 
     def test_protocolNotRepeated(self) -> None:
-        """With a session it goes without saying."""
+        """Requests of a session need not repeat the version."""
         sid = self.openPolling()
         self.session.send("hello")
         self.assertEqual(self.get(sid, EIO="").payload, [b"4hello"])
@@ -141,7 +150,7 @@ class RefusalTests(WireTestCase):
         self.assertEqual(self.session.state, State.OPEN)
 
     def test_bytes(self) -> None:
-        """Byte for byte what official clients look for."""
+        """The bytes are those that official clients look for."""
         self.assertEqual(self.get("x").answer.body, b'{"code":1,"message":"Session ID unknown"}')
 
     @hypothesisSettings(suppress_health_check=[HealthCheck.differing_executors], max_examples=50)
@@ -159,7 +168,7 @@ class RefusalTests(WireTestCase):
         st.sampled_from([{}, {"Origin": "http://["}, {"Cookie": "a[]=;;"}, {"X-Forwarded-For": ",,"}]),
     )
     def test_anythingIsAnswered(self, method: str, rest: str, headers: dict[str, str]) -> None:
-        """Opened, or refused; never a traceback."""
+        """Any request opens a session or is refused, without a traceback."""
         self.setUp()
         link = Link().connect(self.site)
         link.deliver(self.requestBytes(method, "/engine.io/" + rest, headers, b""))
@@ -169,15 +178,16 @@ class RefusalTests(WireTestCase):
 
 
 class OpeningTests(WireTestCase):
-    def test_engine(self) -> None:
-        verifyObject(IResource, self.engine)
-        self.assertTrue(self.engine.isLeaf)
+    def test_resource(self) -> None:
+        resource = EngineResource(self.engine)
+        verifyObject(IResource, resource)
+        self.assertTrue(resource.isLeaf)
         request = DummyRequest([b""])
-        self.assertRaises(RuntimeError, self.engine.getChildWithDefault, b"x", request)
-        self.assertRaises(RuntimeError, self.engine.putChild, b"x", Resource())
+        self.assertRaises(RuntimeError, resource.getChildWithDefault, b"x", request)
+        self.assertRaises(RuntimeError, resource.putChild, b"x", Resource())
 
     def test_sid(self) -> None:
-        """A secret: from the system's random source, 120 bits, safe in a URL, never the same."""
+        """A sid is a secret of 120 bits from the system's random source, safe in a URL, never repeated."""
         sids = {self.openPolling() for _ in range(100)}
         self.assertEqual(len(sids), 100)
         self.assertEqual({len(sid) for sid in sids}, {20})
@@ -193,7 +203,7 @@ class OpeningTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_handshake(self) -> None:
-        """What the client's first request said, also after others."""
+        """The handshake stays that of the client's first request."""
         sid = self.openPolling(token="x", headers={"User-Agent": "u", "X-Twice": "1"}, address="203.0.113.9")
         self.get(sid, token="y", headers={"User-Agent": "v"})
         handshake = self.session.handshake
@@ -215,7 +225,7 @@ class OpeningTests(WireTestCase):
         self.assertEqual(self.session.handshake.headers["x-a"], "1, 2")
 
     def test_repeatedCookies(self) -> None:
-        """As browsers send them over HTTP/2."""
+        """Browsers repeat the header over HTTP/2."""
         link = Link().connect(self.site)
         request = self.requestBytes("GET", "/engine.io/?EIO=4&transport=polling", {"Cookie": "a=1"})
         link.deliver(request.replace(b"Cookie: a=1\r\n", b"Cookie: a=1\r\nCookie: b=2; c=3\r\n"))
@@ -249,7 +259,7 @@ class OpeningTests(WireTestCase):
         self.assertEqual(list(opened.values())[2:], [300, 200, 1234])
 
     def test_otherTransport(self) -> None:
-        """A transport of another kind, as the testing kit's."""
+        """A session may open on another kind of transport, as in the testing kit."""
         transport = FakeTransport()
         handshake = readHandshake({}, "/?EIO=4&transport=websocket", "127.0.0.1", False, lambda _: False)
         session = self.engine.openSession(handshake, transport)
@@ -267,7 +277,7 @@ class OpeningTests(WireTestCase):
         self.assertEqual(reactor.getDelayedCalls(), before)
 
     def test_receiverFails(self) -> None:
-        """An application that cannot make an owner costs this client its session, and leaves nothing."""
+        """A receiver that fails to be created ends this client's session and leaves nothing behind."""
         self.own = lambda session: 1 / 0  # type: ignore[method-assign,assignment,return-value]
         answer = self.get().answer
         self.assertEqual(answer.status, 500)
@@ -283,7 +293,7 @@ class OpeningTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_receiverSendsTooMuch(self) -> None:
-        """The session is over before its first request can be answered, which is answered all the same."""
+        """A session that ends while it opens still answers its first request."""
         self.makeEngine(maxBuffered=1000)
 
         def own(session: Session) -> Recorder:
@@ -296,7 +306,7 @@ class OpeningTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_receiverCloses(self) -> None:
-        """An owner that wants to be none is told of the end like any other."""
+        """A receiver that closes the session while it is created is told of the end."""
 
         def own(session: Session) -> Recorder:
             session.close()
@@ -310,11 +320,11 @@ class OpeningTests(WireTestCase):
         self.assertNothingLeft()
 
 
-class ShortWayRefusalTests(RefusalTests):
+class FastPathRefusalTests(RefusalTests):
     shortWay = True
 
 
-class ShortWayOpeningTests(OpeningTests):
+class FastPathOpeningTests(OpeningTests):
     shortWay = True
 
 
@@ -335,9 +345,13 @@ class CookieTests(WireTestCase):
         self.assertFalse(morsel["secure"])
 
     def test_secure(self) -> None:
-        """Where the client speaks TLS, if only to a proxy."""
+        """The cookie is Secure if the client speaks TLS, even to a proxy only."""
         self.makeEngine(cookie="io", trustedProxies=("127.0.0.1",))
         self.assertTrue(self.cookie(headers={"X-Forwarded-Proto": "https"}, address="127.0.0.1")["secure"])
+
+    def test_secureByPublicURL(self) -> None:
+        self.makeEngine(cookie="io", publicURL="https://page.org")
+        self.assertTrue(self.cookie()["secure"])
 
     def test_onlyAtTheOpening(self) -> None:
         self.makeEngine(cookie="io")
@@ -354,7 +368,7 @@ class CookieTests(WireTestCase):
         self.assertNotIn("set-cookie", self.get(EIO="3").answer.headers)
 
 
-class ShortWayCookieTests(CookieTests):
+class FastPathCookieTests(CookieTests):
     shortWay = True
 
 
@@ -372,7 +386,7 @@ class OriginTests(WireTestCase):
         self.assertEqual(self.owners, [])
 
     def assertAllowed(self, **options: Any) -> dict[str, str]:
-        """Both transports open; the headers of the answer to the GET."""
+        """Assert that both transports open, and return the headers of the response to the GET."""
         answer = self.get(**options).answer
         self.assertEqual(answer.status, 200)
         self.assertEqual(self.webSocket(**options).response.status, 101)  # type: ignore[union-attr]
@@ -386,7 +400,7 @@ class OriginTests(WireTestCase):
         self.assertAllowed(headers={"Origin": "http://example.org"})
 
     def test_foreign(self) -> None:
-        """Refused on both transports: a browser asks no leave before it opens a WebSocket."""
+        """Both transports refuse a foreign page, since browsers let any page open a WebSocket."""
         self.assertForbidden(headers=self.PAGE)
         self.assertNotIn("access-control-allow-origin", self.get(headers=self.PAGE).answer.headers)
 
@@ -402,7 +416,7 @@ class OriginTests(WireTestCase):
         self.assertForbidden(headers=self.PAGE)
 
     def test_any(self) -> None:
-        """To any page, but without its credentials: the two must not go together."""
+        """Any page may read, without credentials: CORS excludes both together."""
         self.makeEngine(origins="*")
         headers = self.assertAllowed(headers=self.PAGE)
         self.assertEqual(headers["access-control-allow-origin"], "*")
@@ -422,8 +436,36 @@ class OriginTests(WireTestCase):
         self.owners.clear()
         self.assertForbidden(headers=forwarded, address="192.0.2.7")
 
+    def test_behindTraefik(self) -> None:
+        """Traefik reports https for a request, and wss for an upgrade."""
+        self.makeEngine(trustedProxies=("127.0.0.1",))
+        for proto in ("https", "wss"):
+            forwarded = {**self.PAGE, "X-Forwarded-Proto": proto, "X-Forwarded-Host": "page.org"}
+            self.assertAllowed(headers=forwarded, address="127.0.0.1")
+            self.assertTrue(self.session.handshake.secure)
+
+    def test_iOS(self) -> None:
+        """Starscream sends the scheme of its URL in Origin."""
+        headers = self.assertAllowed(headers={"Origin": "ws://example.org"})
+        self.assertEqual(headers["access-control-allow-origin"], "ws://example.org")
+        self.assertForbiddenAlone(headers={"Origin": "wss://example.org"})
+
+    def test_publicURL(self) -> None:
+        """A page of the public host is the server's own, and one of the host behind the proxy is not."""
+        self.makeEngine(publicURL="https://page.org")
+        self.assertAllowed(headers=self.PAGE)
+        self.assertTrue(self.session.handshake.secure)
+        self.assertEqual(self.session.handshake.host, "page.org")
+        self.assertForbiddenAlone(headers={"Origin": "http://example.org"})
+
+    def assertForbiddenAlone(self, **options: Any) -> None:
+        self.assertEqual(self.get(**options).answer.error[:2], (403, 4))
+        client = self.webSocket(**options)
+        assert client.response is not None
+        self.assertEqual(client.response.error[:2], (403, 4))
+
     def test_onEachAnswer(self) -> None:
-        """A page must be able to read them all: polls, answers to POSTs, and refusals."""
+        """A page can read every response: to GETs, to POSTs, and refusals."""
         self.makeEngine(origins="https://page.org")
         sid = self.openPolling(headers=self.PAGE)
         self.session.send("x" * 2000)
@@ -439,7 +481,7 @@ class OriginTests(WireTestCase):
             self.assertIn("Origin", headers["vary"])
 
     def test_preflight(self) -> None:
-        """What a browser asks before a page sends a header of its own."""
+        """A browser sends a preflight request before a page sends a header of its own."""
         self.makeEngine(origins="https://page.org")
         sid = self.openPolling()
         asked = {
@@ -469,15 +511,15 @@ class OriginTests(WireTestCase):
         self.assertNotIn("access-control-allow-credentials", headers)
 
 
-class ShortWayOriginTests(OriginTests):
+class FastPathOriginTests(OriginTests):
     shortWay = True
 
 
 class AllowRequestTests(WireTestCase):
-    """An application's own say in who may open a session."""
+    """The application's own check, before a session opens."""
 
     def asked(self, answer: Any) -> list[OpeningRequest]:
-        """An engine whose application gives this answer; what it was asked."""
+        """Make an engine whose application gives this answer; return the requests that it sees."""
         handshakes: list[OpeningRequest] = []
 
         def allowRequest(handshake: OpeningRequest) -> Any:
@@ -530,7 +572,7 @@ class AllowRequestTests(WireTestCase):
         self.assertEqual(self.get().answer.error, (429, 3, "slow down"))
 
     def test_fails(self) -> None:
-        """An application that fails lets nobody in, and says nothing of why."""
+        """An application that fails admits nobody, and the client learns no reason."""
 
         async def failLater(handshake: OpeningRequest) -> bool:
             raise ZeroDivisionError("secret")
@@ -552,7 +594,7 @@ class AllowRequestTests(WireTestCase):
             self.assertEqual(poll.answer.status, 403 if refuses else 200)
 
     def test_webSocketLater(self) -> None:
-        """What a hasty client sends meanwhile is not lost."""
+        """Frames that a hasty client sends meanwhile are not lost."""
         waiting: Deferred[bool] = Deferred()
         self.asked(lambda handshake: waiting)
         client = self.webSocket()
@@ -579,7 +621,7 @@ class AllowRequestTests(WireTestCase):
         self.assertEqual(asked, [])
 
     def test_pollLostMeanwhile(self) -> None:
-        """A client that does not wait for the answer leaves nothing behind, whatever it is."""
+        """A client that goes before the answer leaves nothing behind, whatever the answer."""
         for answer in (True, False, ZeroDivisionError("x")):
             waiting: Deferred[bool] = Deferred()
             self.asked(lambda handshake, waiting=waiting: waiting)
@@ -611,7 +653,7 @@ class AllowRequestTests(WireTestCase):
             self.assertNothingLeft()
 
     def test_tooLate(self) -> None:
-        """An opening handshake has its time; an answer that comes after it opens nothing."""
+        """An answer that comes after handshakeTimeout opens nothing."""
         waiting: Deferred[bool] = Deferred()
         self.asked(lambda handshake: waiting)
         client = self.webSocket()
@@ -623,7 +665,7 @@ class AllowRequestTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_drainedMeanwhile(self) -> None:
-        """A server that has stopped meanwhile opens no more sessions."""
+        """An engine that drains meanwhile opens no session."""
         for open in (self.get, self.webSocket):
             waiting: Deferred[bool] = Deferred()
             self.asked(lambda handshake, waiting=waiting: waiting)
@@ -634,7 +676,7 @@ class AllowRequestTests(WireTestCase):
             self.assertEqual(self.engine.sessions, {})
 
 
-class ShortWayAllowRequestTests(AllowRequestTests):
+class FastPathAllowRequestTests(AllowRequestTests):
     shortWay = True
 
 
@@ -657,7 +699,7 @@ class DrainTests(WireTestCase):
         self.openPolling()
 
     def test_sessions(self) -> None:
-        """Each is told why, gets what was sent to it, and the last one's end is the drain's."""
+        """Each session hears the reason and delivers its messages, and the drain ends with the last."""
         client = self.openWebSocket()
         self.session.send("last")
         sid = self.openPolling()
@@ -729,7 +771,7 @@ class DrainTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_twice(self) -> None:
-        """Whoever waits for the end hears of it."""
+        """Two drains at a time both fire."""
         sid = self.openPolling()
         self.session.send("last")
         first, second = self.engine.drain(5), self.engine.drain(5)
@@ -739,8 +781,38 @@ class DrainTests(WireTestCase):
         self.assertNothingLeft()
 
 
+class PROXYTests(WireTestCase):
+    """Behind a proxy that speaks the PROXY protocol and ends TLS: stunnel, hitch, HAProxy's send-proxy."""
+
+    def open(self, head: bytes, page: str = "https://page.org") -> Exchange:
+        link = Link("127.0.0.1").connect(HAProxyWrappingFactory(self.site))
+        headers = {"Host": "page.org", "Origin": page}
+        link.deliver(head + self.requestBytes("GET", "/engine.io/?EIO=4&transport=polling", headers))
+        return Exchange(link)
+
+    def test_publicURL(self) -> None:
+        head = b"PROXY TCP4 203.0.113.9 192.0.2.1 40000 443\r\n"
+        self.assertEqual(self.open(head).answer.status, 403)
+        self.makeEngine(publicURL="https://page.org")
+        self.assertEqual(self.open(head).answer.status, 200)
+        self.assertEqual(
+            (self.session.handshake.address, self.session.handshake.secure), ("203.0.113.9", True)
+        )
+
+    def test_noAddress(self) -> None:
+        """Text that is no address is not believed, and does not reach the log."""
+        with capturedLogs() as events:
+            self.open(b"PROXY TCP4 e\x1b[31m 192.0.2.1 40000 443\r\n", "https://evil.org")
+        self.assertIn("refused unknown: 403", "".join(str(formatEvent(event)) for event in events))
+        self.assertNotIn("\x1b", "".join(str(formatEvent(event)) for event in events))
+
+
+class FastPathPROXYTests(PROXYTests):
+    shortWay = True
+
+
 class WebSocketAloneTests(WireTestCase):
-    """An endpoint of its own, without twisted.web."""
+    """WebSocket on an endpoint of its own, without twisted.web."""
 
     def test_opens(self) -> None:
         client = self.openWebSocket(factory=self.engine.webSocketFactory())
@@ -749,7 +821,7 @@ class WebSocketAloneTests(WireTestCase):
         self.assertEqual(self.session.handshake.address, "192.0.2.7")
 
     def test_upgrades(self) -> None:
-        """It knows the sessions of the same engine."""
+        """The endpoint upgrades sessions of the same engine."""
         sid = self.openPolling()
         client = self.webSocket(sid, factory=self.engine.webSocketFactory())
         client.send("2probe")
@@ -790,7 +862,7 @@ class WebSocketAloneTests(WireTestCase):
 
 class ClockTests(SynchronousTestCase):
     def test_clock(self) -> None:
-        """Time is the clock's that was given."""
+        """Heartbeats run on the clock that was given."""
         clock = Clock()
         engine = Engine(Recorder, reactor=clock)
         transport = FakeTransport()
@@ -803,7 +875,7 @@ class ClockTests(SynchronousTestCase):
 
 
 class EngineIO3Tests(WireTestCase):
-    """Clients of Socket.IO 1 and 2, on a server that serves them beside the others."""
+    """Clients of Socket.IO 1 and 2, on a server that serves them beside newer ones."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -837,7 +909,7 @@ class EngineIO3Tests(WireTestCase):
             self.assertNotIn("allowEIO3", message)
 
     def test_notAllowed(self) -> None:
-        """The refusal, and the log, say what would help."""
+        """The refusal and the log name the setting that helps."""
         self.makeEngine()
         with capturedLogs() as logged:
             _, code, message = self.get(EIO="3").answer.error
@@ -860,14 +932,14 @@ class EngineIO3Tests(WireTestCase):
         self.assertEqual(self.owner.heard, ["hello", b"\x01\x02\x03\x04"])
 
     def test_base64IsRemembered(self) -> None:
-        """Clients say it once."""
+        """Clients send b64 in the first request only."""
         sid = self.open3(b64="1")
         for _ in range(2):
             self.session.send(b"\x01\x02\x03\x04")
             self.assertEqual(self.body(sid), b"10:b4AQIDBA==")
 
     def test_oldest(self) -> None:
-        """Clients before 1.4, known by the form of their ``t``, want the open packet too in a binary body."""
+        """Clients before 1.4, known by the form of ``t``, need the open packet in a binary body, too."""
         answer = self.get(EIO="3", t="1795222700237-0").answer
         self.assertEqual(answer.headers["content-type"], "application/octet-stream")
         self.assertRegex(answer.body, rb'^\x00[\x00-\x09]+\xff0\{"sid"')
@@ -972,5 +1044,5 @@ class EngineIO3Tests(WireTestCase):
         self.assertEqual(client.response.error[:2], (400, 3))
 
 
-class ShortWayEngineIO3Tests(EngineIO3Tests):
+class FastPathEngineIO3Tests(EngineIO3Tests):
     shortWay = True

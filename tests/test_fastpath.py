@@ -1,5 +1,5 @@
 """
-The short way of Engine.IO's own requests: to a client, it must not differ from twisted.web's.
+The fast path of the engine's own requests: a client must see no difference from twisted.web.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class ChannelTestCase(WireTestCase):
         self.root.putChild(b"hello", Data(b"hello", "text/plain"))
 
     def deliver(self, link: Link, data: bytes) -> None:
-        """Data, and the turns of the reactor that it takes to go through all of it."""
+        """Deliver data, and run the reactor's turns until all of it is read."""
         link.deliver(data)
         for _ in range(10):
             self.clock.advance(0)
             link.turn()
 
     def responses(self, link: Link) -> list[tuple[int, bytes]]:
-        """What was answered, without what is random in it."""
+        """Return the responses, with random parts masked."""
         data = link.take()
         answers = []
         while data:
@@ -47,10 +47,10 @@ class ChannelTestCase(WireTestCase):
 
 
 class SamenessTests(ChannelTestCase):
-    """The same bytes to any site and to ours: the same answers, the same messages, the same end."""
+    """The same bytes to a plain site and to an EngineSite: same responses, messages and end."""
 
     def outcome(self, data: bytes, cuts: Sequence[int], shortWay: bool) -> Outcome:
-        """What becomes of these bytes, cut at these places, where ``{sid}`` is a session's."""
+        """Return the outcome of these bytes, cut at these places, with ``{sid}`` replaced by a session's."""
         self.shortWay = shortWay
         self.setUp()
         data = data.replace(b"{sid}", self.openPolling().encode())
@@ -116,7 +116,7 @@ class SamenessTests(ChannelTestCase):
         self.assertEqual((len(answers), ends, heard), (1, True, []))
 
     def test_waitingGET(self) -> None:
-        """What comes after a GET that waits, waits too."""
+        """Requests after a waiting GET wait, too."""
         answers, _, heard = self.assertSame(self.GET + self.GET + self.POST)
         self.assertEqual((answers, heard), ([(200, b"4waiting")], []))
 
@@ -130,7 +130,7 @@ class SamenessTests(ChannelTestCase):
         self.assertSame(data, cuts)
 
     def test_smuggling(self) -> None:
-        """Whatever could be read in two ways is read in one: twisted.web's."""
+        """A request that could be read in two ways is read by twisted.web alone."""
         head = b"POST " + URL + b"&sid={sid} HTTP/1.1\r\nHost: example.org\r\n"
         for name, lines in {
             "two lengths": b"Content-Length: 3\r\nContent-Length: 3\r\n",
@@ -239,13 +239,13 @@ class SamenessTests(ChannelTestCase):
     )
     @example(b"GET " + URL + b" HTTP/1.1\r\nHost: a\r\n\r\n\r\n\r\n", [])
     def test_anything(self, data: bytes, cuts: list[int]) -> None:
-        with contextlib.suppress(AttributeError):  # twisted.web trips over some of it by itself
+        with contextlib.suppress(AttributeError):  # twisted.web itself fails on some of these bytes
             self.assertSame(data, cuts)
 
 
 class BodyTests(ChannelTestCase):
     def test_inManyPieces(self) -> None:
-        """A large body costs its size once, not once for each piece of it."""
+        """A large body is copied once, not once for each piece."""
         self.makeEngine(maxPayload=1_000_000)
         sid = self.openPolling()
         body = b"4" + b"x" * 600_000
@@ -258,7 +258,7 @@ class BodyTests(ChannelTestCase):
 
 
 class AheadTests(ChannelTestCase):
-    """What a client sends before it has its answer."""
+    """Requests that a client sends before the response to the one before."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -268,7 +268,7 @@ class AheadTests(ChannelTestCase):
         self.post = self.requestBytes("POST", f"{URL.decode()}&sid={self.sid}", {}, b"4" + b"x" * 999)
 
     def test_pauses(self) -> None:
-        """It waits in TCP, and not without limit here."""
+        """Early requests wait in TCP, and in memory up to a limit."""
         sent = 0
         while self.link.reading and sent < 10_000_000:
             self.link.deliver(self.post)
@@ -284,7 +284,7 @@ class AheadTests(ChannelTestCase):
         self.assertEqual(len(self.owner.heard), sent // len(self.post))
 
     def test_many(self) -> None:
-        """Many small requests in one read do not lead ever deeper."""
+        """Many small requests in one read do not nest without end."""
         self.session.send("answer")
         request = self.requestBytes("POST", f"{URL.decode()}&sid={self.sid}", {}, b"4a")
         self.link.deliver(request * 3000)
@@ -303,7 +303,7 @@ class AheadTests(ChannelTestCase):
 
 
 class TimeTests(ChannelTestCase):
-    """A connection on which nothing happens is dropped, on our way as on twisted.web's."""
+    """The timeout of idle connections, on the fast path as in twisted.web."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -326,7 +326,7 @@ class TimeTests(ChannelTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_slow(self) -> None:
-        """A byte now and then does not keep it for ever."""
+        """A byte now and then does not keep a connection open."""
         link = Link().connect(self.site)
         link.deliver(b"POST " + URL + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
         for _ in range(20):
@@ -357,7 +357,7 @@ class TimeTests(ChannelTestCase):
         self.assertFalse(link.disconnecting)
 
     def test_givenAway(self) -> None:
-        """No timer of ours stays when the connection is another's."""
+        """No timer of the channel stays when twisted.web takes the connection."""
         link = Link().connect(self.site)
         link.deliver(SamenessTests.OTHER)
         self.assertEqual(len(self.responses(link)), 1)

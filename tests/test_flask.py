@@ -76,7 +76,7 @@ class BacklogTests(FlaskTestCase):
         self.jobs = self.socketio.bridge.jobs = WaitingJobs()
         server = self.socketio.realtime
         server.configure(reactor=Clock())
-        server.crossing = Stage()
+        server._crossing = Stage()
         server.startService()
         self.client = Client(server)
 

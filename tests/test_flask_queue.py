@@ -16,7 +16,7 @@ from tests.clusters import ClusterTestCase
 from tests.test_emitter import Broker
 from txrealtime.cluster import emitter
 from txrealtime.cluster.bus.memory import MemoryBus
-from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.flask import SocketIO, join_room
 from txrealtime.flask.client import Stage
 from txrealtime.testing import Client
@@ -30,7 +30,7 @@ class TwoServersTestCase(ClusterTestCase):
     """
 
     NAMES = ()
-    LANGUAGE = Language("python-socketio", "flask-socketio")
+    DIALECT = DialectChoice("python-socketio", "flask-socketio")
 
     def setUp(self) -> None:
         super().setUp()
@@ -42,9 +42,9 @@ class TwoServersTestCase(ClusterTestCase):
         socketio.on("join")(lambda room: join_room(room))
         server = socketio.realtime
         server.configure(reactor=self.clock)
-        server.cluster.use(MemoryBus(self.hub), self.LANGUAGE)
+        server.cluster.use(MemoryBus(self.hub), self.DIALECT)
         stage = Stage()
-        socketio.bridge.jobs = server.crossing = stage
+        socketio.bridge.jobs = server._crossing = stage
         server.startService()
         self.servers.append(server)
         return socketio
@@ -102,7 +102,7 @@ class NativeCallbackTests(CallbackTests):
     In a dialect in which a room can be asked.
     """
 
-    LANGUAGE = Language()
+    DIALECT = DialectChoice()
 
     def test_room(self) -> None:
         self.near.on("question", lambda number: "near")
@@ -156,7 +156,7 @@ class NotRunningTests(SenderTestCase):
         for state in ("running", "stopped"):
             socketio = SocketIO(Flask(__name__), message_queue=QUEUE)
             setattr(socketio.realtime, state, True)
-            socketio.realtime.crossing = Stage()
+            socketio.realtime._crossing = Stage()
             socketio.emit("news")
             self.assertEqual(self.said(), [])
 
@@ -187,7 +187,7 @@ class LaterTests(SenderTestCase):
         self.assertEqual(len(self.said()), 1)
         socketio.init_app(app)
         self.assertIs(socketio.realtime, socketio.bridge.server)
-        socketio.realtime.crossing = Stage()
+        socketio.realtime._crossing = Stage()
         socketio.realtime.running = True
         self.assertEqual(socketio.rooms("sid"), [])
 

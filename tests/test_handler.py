@@ -1,5 +1,5 @@
 """
-Calling what an application registered.
+Calls of functions that an application has registered.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ variable: ContextVar[str] = ContextVar("variable", default="unset")
 
 class ArityTests(SynchronousTestCase):
     """
-    How many arguments a handler takes is read when it is registered.
+    The number of a handler's arguments is read at registration.
     """
 
     def assertTakes(self, function: Callable[..., Any], *counts: int, of: int = 6) -> None:
@@ -60,7 +60,7 @@ class ArityTests(SynchronousTestCase):
 
     def test_decorated(self) -> None:
         """
-        A decorator that says what it wraps shows the arguments of that.
+        A decorator with `__wrapped__` shows the arguments of the wrapped function.
         """
 
         @inlineCallbacks
@@ -85,7 +85,7 @@ class ArityTests(SynchronousTestCase):
 
     def test_takesTooFew(self) -> None:
         """
-        A handler that could never be called is told when it is registered.
+        A handler that could never be called is refused at registration.
         """
         self.assertRaises(TypeError, Handler, lambda: None)
         error = self.assertRaises(TypeError, Handler, lambda socket: None, 2)
@@ -195,7 +195,9 @@ class RunTests(SynchronousTestCase):
         self.failureResultOf(result, CancelledError)
 
     def test_forgotten(self) -> None:
-        """One that waits for what nobody holds any more is ended, as Python ends it, without a word."""
+        """
+        A coroutine that waits for a Deferred without references is closed by Python, without a log entry.
+        """
         ended = []
         unraisable: list[object] = []
 
@@ -227,7 +229,7 @@ class RunTests(SynchronousTestCase):
 
 class ContextTests(SynchronousTestCase):
     """
-    What a coroutine sets in a context variable is its own.
+    Context variables set in a coroutine stay in it.
     """
 
     def test_doesNotLeak(self) -> None:

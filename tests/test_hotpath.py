@@ -7,6 +7,7 @@ benchmark.  Each bound is a little above today's count; a commit that raises a b
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
 
 from tests.memory import Link, clientFrame
 from txrealtime import Server, Socket
@@ -73,15 +75,21 @@ class HotPathTests(SynchronousTestCase):
     def frame(self, payload: bytes) -> bytes:
         return clientFrame(1, payload, True, 0, b"\0\0\0\0")
 
-    def repeat(self, link: Link, data: bytes) -> Counter[str]:
+    def repeat(self, link: Link, *reads: bytes) -> Counter[str]:
         """Count the calls for receiving some data, on average."""
         received = link.protocol.dataReceived
-        received(data)  # objects that are made once
+
+        def once() -> None:
+            for data in reads:
+                received(data)
+
+        once()  # objects that are made once
         link.writes.clear()
 
         def often() -> None:
             for _ in range(ROUNDS):
-                received(data)
+                for data in reads:
+                    received(data)
 
         events = counted(often)
         return Counter({event: round(number / ROUNDS) for event, number in events.items()})
@@ -112,3 +120,32 @@ class HotPathTests(SynchronousTestCase):
         # The test's own connection makes four of these calls, and two of those in C.
         self.assertLessEqual(together["call"] - alone["call"], 50 * 7.5)
         self.assertLessEqual(together["c_call"] - alone["c_call"], 50 * 4.5)
+
+    def test_polling(self) -> None:
+        """A POST and the GET that takes its ack; with the Origin that browsers send, and without."""
+        for headers, calls, inC in ((b"", 84, 116), (b"Origin: http://localhost\r\n", 124, 154)):
+            site = self.server.site(Resource())
+            site.reactor = self.server.reactor
+            link = Link().connect(site)
+            end = b"HTTP/1.1\r\nHost: localhost\r\n" + headers
+            url = b"/socket.io/?EIO=4&transport=polling"
+            link.deliver(b"GET %s %s\r\n" % (url, end))
+            opened = re.search(rb'"sid":"([^"]+)"', link.take())
+            assert opened is not None
+            url += b"&sid=" + opened[1]
+            get = b"GET %s %s\r\n" % (url, end)
+            for request in (self.post(url, end, b"40"), get):
+                link.deliver(request)
+            events = self.repeat(link, self.post(url, end, b"421" + MESSAGE), get)
+            self.assertEqual(len(link.writes), 2 * ROUNDS)
+            self.assertIn(b"431[", link.writes[-1])
+            self.assertLessEqual(events["call"], calls)
+            self.assertLessEqual(events["c_call"], inC)
+
+    def post(self, url: bytes, end: bytes, body: bytes) -> bytes:
+        return b"POST %s %sContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (
+            url,
+            end,
+            len(body),
+            body,
+        )

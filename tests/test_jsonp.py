@@ -18,7 +18,7 @@ from txrealtime.errors import HandshakeError
 
 
 class Request:
-    """As much of a request as JSONP looks at."""
+    """The part of a request that JSONP reads."""
 
     method, url, peer, secure = "POST", "/", "", False
 
@@ -39,7 +39,7 @@ def jsonp(body: bytes = b"", **headers: str) -> JSONPRequest:
 
 
 def formOf(payload: str) -> bytes:
-    """The form that a client sends, and a browser encodes."""
+    """Return the form that a client sends, as a browser encodes it."""
     return urlencode({"d": payload.replace("\\n", "\\\n").replace("\n", "\\n")}).encode()
 
 
@@ -52,7 +52,7 @@ class FormTests(SynchronousTestCase):
         self.assertEqual(self.read(b"d=2%3A4%E2%82%AC+x"), "2:4€ x".encode())
 
     def test_lineFeeds(self) -> None:
-        r"""A line feed comes as \n, and \n with one backslash more."""
+        r"""A line feed arrives as \n, and \n with one more backslash."""
         self.assertEqual(self.read(formOf("a\nb")), b"a\nb")
         self.assertEqual(self.read(formOf(r'["a\nb"]')), rb'["a\nb"]')
         self.assertEqual(self.read(rb"d=a\nb"), b"a\nb")
@@ -60,23 +60,23 @@ class FormTests(SynchronousTestCase):
 
     @given(st.text(st.sampled_from("\\n\nab")))
     def test_whatAClientSendsArrives(self, payload: str) -> None:
-        # A backslash before a line feed looks like "\n" in the form; JSON has no such thing.
+        # A backslash before a line feed looks like "\n" in the form; JSON has no such sequence.
         payload = re.sub(r"\\+(?=\n)", "", payload)
         self.assertEqual(self.read(formOf(payload)).decode(), payload)
 
     def test_none(self) -> None:
-        """What is no such form holds no payload, which the codec refuses."""
+        """A body that is no such form has an empty payload, which the codec refuses."""
         for form in (b"", b"x=1", b"D=1", b"d=%FF", b"\xff", b"&" * 900, b"d&" * 100):
             self.assertEqual(self.read(form), b"", form)
 
     def test_tooLarge(self) -> None:
-        """It is for whoever asked to see that there is more than it wanted."""
+        """A body above the limit is returned as it is, so that the transport refuses it."""
         self.assertEqual(jsonp(b"d=" + b"x" * 100).body(11), b"d=xxxxxxxxx")
 
 
 class OriginTests(SynchronousTestCase):
     """
-    No browser asks before it runs the answer in whatever page, so the page must be known.
+    The origin of the page, since browsers run a script's response in any page.
     """
 
     def originOf(self, **headers: str) -> str:
@@ -96,7 +96,7 @@ class OriginTests(SynchronousTestCase):
             self.assertEqual(self.originOf(sec_fetch_site=site, referer="https://[/"), "null")
 
     def test_nobodySays(self) -> None:
-        """No page, or an old browser's."""
+        """A request without a page, or of an old browser, has no origin."""
         for headers in ({}, {"sec_fetch_site": "same-origin"}, {"referer": "x"}, {"sec_fetch_site": "none"}):
             self.assertEqual(self.originOf(**headers), "")
 
@@ -112,7 +112,7 @@ class JSONPTests(WireTestCase):
         return sid
 
     def payloadOf(self, exchange: Exchange, index: str = "0") -> str:
-        """What a page's function is called with."""
+        """Return the argument of the page's function."""
         answer = exchange.answer
         self.assertEqual(answer.status, 200)
         self.assertEqual(answer.headers["content-type"], "text/javascript; charset=UTF-8")
@@ -127,7 +127,7 @@ class JSONPTests(WireTestCase):
         self.assertRegex(self.payloadOf(self.get(j="12", EIO="3"), "12"), r'^[0-9]+:0\{"sid"')
 
     def test_index(self) -> None:
-        """It comes back in a script, so it is digits, or it does not come back."""
+        """The index is repeated in a script, so anything but digits is refused."""
         sid = self.openJSONP()
         for index in ("", "x", "-1", "1;alert(1)", "0]", "\u0664", "1" * 11, "1\n"):
             link = self.request("GET", sid, **{"j": index or " "})
@@ -150,14 +150,14 @@ class JSONPTests(WireTestCase):
         self.assertNotIn(b"<", poll.answer.body)
 
     def test_version3(self) -> None:
-        """Lengths are those of the text in the page; binary is always base64."""
+        """Lengths count the text in the page, and binary is always base64."""
         sid = self.openJSONP(EIO="3")
         self.session.send("hello")
         self.session.send(b"\x01\x02\x03\x04")
         self.assertEqual(self.payloadOf(self.get(sid, j="0", EIO="3")), "6:4hello10:b4AQIDBA==")
 
     def test_notCompressed(self) -> None:
-        """What would be compressed is not what leaves."""
+        """A script is not compressed."""
         sid = self.openJSONP()
         self.session.send("x" * 2000)
         poll = self.get(sid, j="0", headers={"Accept-Encoding": "gzip"})
@@ -197,7 +197,7 @@ class JSONPTests(WireTestCase):
         self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
 
     def test_refusal(self) -> None:
-        """A script's status says enough."""
+        """A refusal is plain JSON, since the status tells a script enough."""
         self.assertEqual(self.get("unknown", j="0").answer.error, (400, 1, "Session ID unknown"))
 
     def test_foreignPages(self) -> None:
@@ -219,5 +219,5 @@ class JSONPTests(WireTestCase):
         self.assertRaises(HandshakeError, JSONPRequest, Request(), "x")
 
 
-class ShortWayTests(JSONPTests):
+class FastPathTests(JSONPTests):
     shortWay = True

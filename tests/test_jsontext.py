@@ -1,5 +1,5 @@
 """
-JSON text: the same with orjson and without, whatever is sent and whatever comes.
+JSON text: the same with and without orjson, for all values and all input.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ values = st.recursive(
 
 
 def outcome(call: Callable[..., Any], *args: Any) -> Any:
-    """What a call gives, or the kind of its error with the message."""
+    """Call a function, and return its result or the kind and message of its error."""
     try:
         return call(*args)
     except (TypeError, ValueError) as error:
@@ -202,12 +202,12 @@ class SamenessTests(SynchronousTestCase):
 
 
 class JSONTextTests(SynchronousTestCase):
-    """Both, by example."""
+    """Both encoders, by example."""
 
     codecs = (plain, JSONText())
 
     def test_more(self) -> None:
-        """What is sent beyond JSON's own values."""
+        """Values beyond JSON's own."""
         value = [UUID(int=1), Colour.RED, Kind.A, Level.HIGH, Colour.NESTED, Pair(1, Text("x")), Number(7)]
         for codec in self.codecs:
             self.assertEqual(
@@ -234,7 +234,7 @@ class JSONTextTests(SynchronousTestCase):
                 self.assertIn("['b']", str(error))
 
     def test_nothingStays(self) -> None:
-        """Attachments of a value that could not be sent are not another's."""
+        """Attachments of a value that could not be sent are not in the next."""
         for codec in self.codecs:
             self.assertRaises(TypeError, codec.encode, [b"x", object()])
             self.assertEqual(list(codec.encode(["a"])[1]), [])

@@ -1,5 +1,5 @@
 """
-The short way on a site that is not ours: taken by what has a session's secret, and by nothing else.
+The lease: the fast path on a site of another kind, for requests with a session's secret only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from twisted.web.server import Request
 
 from tests.memory import Link, WireTestCase, readResponse
 from txrealtime.engineio.http.fastpath import EngineChannel
+from txrealtime.engineio.http.resource import EngineResource
 
 OTHER = b"GET /other HTTP/1.1\r\nHost: example.org\r\n\r\n"
 
@@ -24,7 +25,7 @@ class Other(Resource):
 
 class BorrowedTests(WireTestCase):
     """
-    A `twisted.web` site with an engine in it, and one connection to it.
+    One connection to a `twisted.web` site with an engine.
     """
 
     def setUp(self) -> None:
@@ -54,7 +55,7 @@ class BorrowedTests(WireTestCase):
     def isBorrowed(self) -> bool:
         return isinstance(self.link.protocol, EngineChannel)
 
-    def test_pollsTakeTheShortWay(self) -> None:
+    def test_pollsTakeTheFastPath(self) -> None:
         self.assertTrue(self.isBorrowed)
         self.assertEqual(self.ask(self.post(b"4hello")), b"ok")
         self.assertTrue(self.isBorrowed)
@@ -63,7 +64,7 @@ class BorrowedTests(WireTestCase):
         self.assertEqual(self.owners[0].heard, ["hello"])
 
     def test_givenBack(self) -> None:
-        """Every other request is answered by the site, and the next poll is short again."""
+        """The site answers every other request, and the next poll takes the fast path again."""
         for _ in range(2):
             self.assertEqual(self.ask(OTHER), b"the site's own")
             self.assertFalse(self.isBorrowed)
@@ -71,10 +72,12 @@ class BorrowedTests(WireTestCase):
             self.assertTrue(self.isBorrowed)
 
     def test_newSessionsAreTheSites(self) -> None:
-        """Whatever stands before the engine sees who opens a session, and who has none."""
+        """Resources before the engine see each request that opens a session or names an unknown one."""
         seen = []
-        render = self.engine.render
-        self.patch(self.engine, "render", lambda request: seen.append(request.uri) or render(request))
+        render = EngineResource.render
+        self.patch(
+            EngineResource, "render", lambda self, request: seen.append(request.uri) or render(self, request)
+        )
         self.ask(self.request("GET", ""))
         self.ask(self.request("GET", "&sid=guessed"))
         self.ask(self.post(b"4hello"))
@@ -115,7 +118,7 @@ class BorrowedTests(WireTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_idle(self) -> None:
-        """A connection that is borrowed and says nothing is dropped as the site would."""
+        """An idle connection is dropped after the site's own timeout."""
         self.site.timeOut = 60
         self.link = Link().connect(self.site)
         self.ask(self.request("GET", ""))
@@ -126,7 +129,7 @@ class BorrowedTests(WireTestCase):
         self.assertTrue(self.link.disconnecting)
 
     def test_lastRequest(self) -> None:
-        """Not after a request that ends the connection."""
+        """A connection that closes after its request is not borrowed."""
         link = Link().connect(self.site)
         link.deliver(self.request("GET", "", headers="Connection: close\r\n"))
         self.assertNotIsInstance(link.protocol, EngineChannel)

@@ -1,5 +1,5 @@
 """
-Limits: how many clients there may be, how fast one is read, and how long a request may take.
+Limits on the number of clients, on the rate of one client, and on the time of a request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from txrealtime.service.listener import _Shortage
 
 
 def warned(events: list[LogEvent]) -> list[str]:
-    """What the log warns of."""
+    """Return the texts of the warnings."""
     return [formatEvent(event) for event in events if event["log_level"].name == "warn"]
 
 
@@ -94,7 +94,7 @@ class TallyTests(SynchronousTestCase):
 
 
 class SessionTests(WireTestCase):
-    """Sessions are counted, whatever their transport and site, for the address that a proxy reports."""
+    """The count of sessions, whatever their transport and site, by the address that a proxy reports."""
 
     def test_inAll(self) -> None:
         self.makeEngine(maxConnections=2)
@@ -114,7 +114,7 @@ class SessionTests(WireTestCase):
             transport(address="10.0.0.1", headers={"X-Forwarded-For": "192.0.2.7"})
         full = (429, 3, "Bad request: too many sessions of this address")
         self.assertEqual(self.get(address="192.0.2.7").answer.error, full)
-        # It may say what it likes of whom it speaks for: nobody believes it.
+        # An untrusted client's report of another address is not believed.
         forged = self.get(address="192.0.2.7", headers={"X-Forwarded-For": "192.0.2.9"})
         self.assertEqual(forged.answer.error, full)
         self.openPolling(address="192.0.2.8")
@@ -131,7 +131,7 @@ class SessionTests(WireTestCase):
         self.openPolling()
 
     def test_everyEndCounts(self) -> None:
-        """In the end there is room again, however sessions ended."""
+        """Every kind of end makes room again."""
         self.makeEngine(maxConnections=1)
         for _ in range(3):
             self.post(self.openPolling(), b"1")
@@ -146,7 +146,7 @@ class SessionTests(WireTestCase):
 
 
 class SiteTests(WireTestCase):
-    """Connections to a site of ours are counted, also those that never say a word."""
+    """The count of connections to an EngineSite, including silent ones."""
 
     shortWay = True
 
@@ -190,7 +190,7 @@ class SiteTests(WireTestCase):
                 self.get("unknown").drop()
 
     def test_off(self) -> None:
-        """Without a limit nothing stands between a connection and what serves it."""
+        """Without a limit, a connection begins on the fast path at once."""
         link = Link().connect(self.site)
         self.assertIsInstance(link.protocol, EngineChannel)
         self.assertNotIn("connectionLost", vars(link))
@@ -221,13 +221,13 @@ class RateTests(WireTestCase):
             self.clock.advance(0.1)
             client.link.turn()
             heard.append(len(self.owner.heard))
-        # Link gives all that waits in one read; each message is heard, none is lost.
+        # Link delivers all waiting data in one read; each message is heard, none is lost.
         self.assertEqual(heard[-1], 111)
         self.assertFalse(client.link.reading)
         self.assertEqual(self.owner.ends, [])
 
     def test_inTheLongRun(self) -> None:
-        """A client that sends as fast as it is read is heard as often as it may."""
+        """A client that sends as fast as it is read reaches exactly the allowed rate."""
         self.makeEngine(maxMessageRate=10)
         client = self.openWebSocket()
         for _ in range(10_000):
@@ -241,7 +241,7 @@ class RateTests(WireTestCase):
         self.assertGreaterEqual(len(self.owner.heard), 9 * seconds)
 
     def test_rareHeartbeats(self) -> None:
-        """They make nothing else late: not a client's turn for the end of another's upgradeTimeout."""
+        """Rare heartbeats do not make the throttle's pauses longer."""
         self.makeEngine(maxMessageRate=10, pingInterval=3600, pingTimeout=3600)
         client = self.openWebSocket()
         self.webSocket(self.openPolling())
@@ -269,7 +269,7 @@ class RateTests(WireTestCase):
         self.assertEqual(len(self.owner.heard), 3)
 
     def test_polling(self) -> None:
-        """A POST is answered when the next may come."""
+        """The response to a POST waits until the next POST may come."""
         self.makeEngine(maxMessageRate=2)
         sid = self.openPolling()
         self.assertEqual(self.post(sid, b"4a\x1e4b").answer.body, b"ok")
@@ -282,7 +282,7 @@ class RateTests(WireTestCase):
         self.assertEqual(self.owner.heard, ["a", "b", "c", "d", "e"])
 
     def test_ownerPausesToo(self) -> None:
-        """Reading goes on when neither of the two minds."""
+        """Reading goes on when both the owner and the throttle have resumed."""
         self.makeEngine(maxMessageRate=1)
         client = self.openWebSocket()
         client.send("4a")
@@ -311,12 +311,12 @@ class RateTests(WireTestCase):
 
 
 class RequestTimeoutTests(WireTestCase):
-    """A request that is sent byte by byte has no more time than another."""
+    """The deadline of requests that are sent byte by byte."""
 
     shortWay = True
 
     def dribbled(self, data: bytes, seconds: float = 1.0) -> tuple[Link, float]:
-        """A connection on which data come slowly, and the seconds until it was dropped."""
+        """Send data slowly, and return the connection and the seconds until its end."""
         self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
         link = Link().connect(self.site)
         start = self.clock.seconds()
@@ -333,7 +333,7 @@ class RequestTimeoutTests(WireTestCase):
             for path in ("/engine.io/?EIO=4&transport=polling", "/page"):
                 self.makeEngine(shortWays=shortWays)
                 link, seconds = self.dribbled(self.requestBytes("GET", path, {"X": "x" * 100}))
-                # From the path's first segments on, the connection is twisted.web's, and its time anew.
+                # After the path's first segments, twisted.web has the connection: a new deadline.
                 self.assertLessEqual(seconds, 30 + len("GET /page"))
                 self.assertEqual(link.take(), b"")
 
@@ -358,7 +358,7 @@ class RequestTimeoutTests(WireTestCase):
             self.assertEqual(self.owner.heard, [])
 
     def test_eachRequest(self) -> None:
-        """It is the request that is timed, not the connection."""
+        """Each request on a connection has the whole time."""
         for shortWays in (True, False):
             self.makeEngine(shortWays=shortWays, requestTimeout=5)
             self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
@@ -375,7 +375,7 @@ class RequestTimeoutTests(WireTestCase):
                 link.lose()
 
     def test_laterRequests(self) -> None:
-        """One that dribbles on a connection where others were answered has no more time."""
+        """A slow request has no more time after others on its connection."""
         for shortWays in (True, False):
             self.makeEngine(shortWays=shortWays)
             self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
@@ -390,13 +390,13 @@ class RequestTimeoutTests(WireTestCase):
                     self.clock.advance(1)
                     if link.disconnecting:
                         break
-                # What is not the engine's begins there, and has its time anew at twisted.web.
+                # A request for another resource begins here, and its deadline starts anew in twisted.web.
                 self.assertLessEqual(self.clock.seconds() - start, 30 + len("GET /page"), (shortWays, path))
                 self.assertEqual(link.take(), b"")
                 link.lose()
 
     def test_waitingIsNotSlow(self) -> None:
-        """A GET that waits for messages has arrived long ago, whatever its client sends meanwhile."""
+        """A GET that waits for messages is complete, whatever its client sends meanwhile."""
         for shortWays in (True, False):
             self.makeEngine(shortWays=shortWays, requestTimeout=5, pingInterval=1000)
             self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
@@ -462,7 +462,7 @@ class NamespaceTests(TalkTestCase):
         self.successResultOf(self.join(server).connect("/a"))
 
     def test_partedAreBounded(self) -> None:
-        """Where we have disconnected it is remembered, for packets on the way, but not without end."""
+        """Namespaces that the server has left are remembered, for packets on the way, up to a bound."""
         server = self.makeServer(maxNamespaces=3)
         for number in range(20):
             server.namespace(f"/{number}")
@@ -493,11 +493,11 @@ class RoomTests(TalkTestCase):
         first, second, third = (self.socketOf(server, self.join(server)) for _ in range(3))
         second.join("a")
         self.assertRaises(LimitExceeded, server.namespace().everyone.join, "b")
-        self.assertEqual([socket.joined for socket in (first, second, third)], [{"b"}, {"a"}, {"b"}])
+        self.assertEqual([socket._joined for socket in (first, second, third)], [{"b"}, {"a"}, {"b"}])
 
 
 class ShortageTests(SynchronousTestCase):
-    """What a port says when it runs out of file descriptors."""
+    """The log of a port that runs out of file descriptors."""
 
     def test_onceForEachShortage(self) -> None:
         clock = Clock()

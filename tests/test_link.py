@@ -1,5 +1,5 @@
 """
-The link to other servers: what it says of itself, what it keeps and what it counts, over a broker in memory.
+The link to other servers: its status, its queue and its counts, over a broker in memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BACKOFF = Backoff(first=0.25, last=0.8, timeout=5.0, settle=1.0)
 
 class LinkTestCase(SynchronousTestCase):
     """
-    Two servers on a hub: `link` speaks, `other` hears.  Only the other has started.
+    Two servers on a hub: `link` publishes, `other` receives.  Only the other has started.
     """
 
     def setUp(self) -> None:
@@ -68,11 +68,11 @@ class LinkTestCase(SynchronousTestCase):
         self.assertEqual(self.heard, list(numbers))
 
     def elapse(self, seconds: float) -> None:
-        """Let time pass in small steps, as it does."""
+        """Let time pass in small steps."""
         self.clock.pump([0.05] * round(seconds / 0.05))
 
     def subscriptionsAreNotAnswered(self) -> list[Deferred[None]]:
-        """From now on the hub takes them, but does not answer; whoever calls does, by these."""
+        """Have the hub accept subscriptions and leave the answers to the caller, by these Deferreds."""
         asked: list[Deferred[None]] = []
         take = bus._Subscriber.subscribe
 
@@ -86,9 +86,9 @@ class LinkTestCase(SynchronousTestCase):
 
     def nothingIsTaken(self) -> Callable[[], None]:
         """
-        From now on the hub lets our link connect and subscribe, but leaves what that publishes.
+        Have the hub let our link connect and subscribe, but ignore its messages.
 
-        :return: ends that.
+        :return: a function that ends this.
         """
 
         def leaving(take: Callable[..., None]) -> Callable[..., None]:
@@ -110,7 +110,7 @@ class LinkTestCase(SynchronousTestCase):
         return over
 
     def warnings(self, text: str = "") -> list[str]:
-        """What was logged from warnings on, if it has this text."""
+        """Return the log lines from warnings on, if they have this text."""
         return [line for level, line in self.logged if level >= LogLevel.warn and text in line]
 
 
@@ -152,7 +152,7 @@ class StatusTests(LinkTestCase):
         self.assertEqual(len(self.hub.subscribers), 1)
 
     def test_slowlyConfirmed(self) -> None:
-        """However long it takes in all, what counts is the time without an answer."""
+        """Only the time without an answer counts, not the time for all."""
         asked = self.subscriptionsAreNotAnswered()
         for topic in "abcdef":
             self.link.subscribe(topic, print)
@@ -182,7 +182,7 @@ class StatusTests(LinkTestCase):
         self.hub.cutSubscribers()
         self.assertEqual(self.link.reason, "the hub has cut it")
         self.elapse(1)
-        asked[0].callback(None)  # by the connection that is gone
+        asked[0].callback(None)  # of the connection that is gone
         self.assertIs(self.link.status, LinkStatus.CONNECTING)
         for confirmed in asked[1:]:
             confirmed.callback(None)
@@ -214,7 +214,7 @@ class StatusTests(LinkTestCase):
         self.successResultOf(ready)
         self.assertRegex(self.link.reason, r"^ready again after [345]\.\d s$")
         self.assertEqual(len(self.warnings("is ready again after")), 2)
-        self.assertEqual(len(self.warnings("here: nothing")), 2)
+        self.assertEqual(len(self.warnings("this server: nothing")), 2)
         self.assertTrue(3 < self.link.counts.deafFor < 5)
         expected = [LinkStatus.CONNECTING, LinkStatus.READY, LinkStatus.DEAF, LinkStatus.READY]
         self.assertEqual(self.statuses, expected)
@@ -249,7 +249,7 @@ class StatusTests(LinkTestCase):
 
     def test_stop(self) -> None:
         waiting = self.link.whenReady()
-        self.successResultOf(self.link.stop())  # it does not run, so nothing happens
+        self.successResultOf(self.link.stop())  # without effect: the link does not run
         self.assertNoResult(waiting)
         self.successResultOf(self.ready().stop())
         self.assertIs(self.statuses[-1], LinkStatus.STOPPED)
@@ -308,7 +308,7 @@ class OutgoingTests(LinkTestCase):
         self.assertHeard(1, 2, 3)
 
     def test_waitsForTheOthers(self) -> None:
-        """Nothing is said in the second in which others may not be back; what comes then waits its turn."""
+        """Nothing is published in the second in which others may not be back; later messages wait too."""
         self.ready()
         self.hub.stop()
         self.say(1)
@@ -333,7 +333,7 @@ class OutgoingTests(LinkTestCase):
         self.assertHeard(1)
 
     def test_subscriberCut(self) -> None:
-        """Who is deaf can speak."""
+        """A deaf link publishes."""
         self.ready()
         self.link.subscribe("t", lambda topic, payload: None)
         self.clock.advance(0)
@@ -343,7 +343,7 @@ class OutgoingTests(LinkTestCase):
         self.assertHeard(1)
 
     def test_unconfirmed(self) -> None:
-        """What was on its way is not sent again, but counted."""
+        """Unconfirmed messages are counted, and not sent again."""
         self.ready()
         self.say(1)
         self.clock.advance(0)
@@ -354,7 +354,7 @@ class OutgoingTests(LinkTestCase):
         self.elapse(2)
         self.assertHeard(1, 4)
         self.assertEqual((self.link.counts.unconfirmed, self.link.counts.published), (2, 4))
-        self.assertEqual(len(self.warnings("here: 2 unconfirmed")), 1)
+        self.assertEqual(len(self.warnings("this server: 2 unconfirmed")), 1)
 
     def test_theOldestGo(self) -> None:
         link = self.link = self.makeLink(maxQueued=10 * (1 + 2 + outgoing.OVERHEAD))
@@ -376,14 +376,14 @@ class OutgoingTests(LinkTestCase):
         self.assertEqual(self.heard, [int("1" * 101)])
 
     def test_slowBroker(self) -> None:
-        """No more than the window is with it, and the rest follows in order."""
+        """The broker has no more than the window unconfirmed, and the rest follows in order."""
         self.ready()
         self.hub.pause()
         filling = b"x" * 100_000
         for number in range(10):
             self.link.publish("t", b"%d %b" % (number, filling))
         self.assertEqual(self.link.counts.published, 3)
-        self.assertEqual(self.link._outgoing.line.connection.unconfirmed, 3)
+        self.assertEqual(self.link._outgoing.reconnecting.connection.unconfirmed, 3)
         self.hub.resume()
         self.assertHeard(*range(10))
         self.assertEqual(self.link.counts.dropped, 0)
@@ -412,7 +412,7 @@ class OutgoingTests(LinkTestCase):
         self.assertEqual((self.link.counts.dropped, self.link.counts.unconfirmed), (1, 0))
 
     def test_startedWhileItStops(self) -> None:
-        """What waited at the stop goes first, over its own connection."""
+        """The old queue goes first, over its own connection."""
         self.ready()
         self.hub.pause()
         self.say(1, 2)
@@ -488,7 +488,7 @@ class IncomingTests(LinkTestCase):
         self.assertIs(self.link.status, LinkStatus.READY)
 
     def test_notAllAtOnce(self) -> None:
-        """A broker is asked for more when it has answered, and not for what nobody wants any more."""
+        """A broker is asked for more when it has answered, and not for subscriptions that have ended."""
         asked = self.subscriptionsAreNotAnswered()
         self.link.start()
         self.clock.advance(0)
@@ -498,7 +498,7 @@ class IncomingTests(LinkTestCase):
         self.assertEqual(len(asked), incoming.WINDOW)
         self.link.unsubscribe(topics[-1])
         self.link.unsubscribe(topics[0])
-        for confirmed in asked:  # it grows
+        for confirmed in asked:  # the list grows meanwhile
             confirmed.callback(None)
         self.assertEqual(len(asked), 2 * incoming.WINDOW)
         self.clock.advance(0)
@@ -563,7 +563,7 @@ class IncomingTests(LinkTestCase):
         self.assertEqual(len(self.warnings("too large, and thrown away: t")), 1)
 
     def test_refusedLater(self) -> None:
-        """A subscription that the broker refuses is no link: better none than one with holes."""
+        """A link whose subscription is refused is not ready."""
         self.ready()
         self.hub.pause()
         self.link.subscribe("a", print)
@@ -604,7 +604,7 @@ class HeartbeatTests(LinkTestCase):
         self.assertHeard(1)
 
     def test_brokerTakesNothing(self) -> None:
-        """As RabbitMQ does when its memory is full: it lets everybody connect, but that alone is no link."""
+        """A broker that accepts connections and no messages, like a full RabbitMQ, makes no link ready."""
         self.ready()
         over = self.nothingIsTaken()
         self.say(1)
@@ -633,7 +633,7 @@ class HeartbeatTests(LinkTestCase):
         self.assertHeard(1, 2)
 
     def test_brokerTakesMessagesAgain(self) -> None:
-        """The others get to know that as late as this server."""
+        """Other servers get to know that the broker is well as late as this one does."""
         self.ready()
         over = self.nothingIsTaken()
         self.elapse(12)
@@ -663,7 +663,7 @@ class HeartbeatTests(LinkTestCase):
         self.assertEqual(self.link.counts.outages, 1)
 
     def test_messagesOfOthersAreNoHeartbeat(self) -> None:
-        """Half of the link may be gone, and the other half not."""
+        """One half of the link may be gone while the other is not."""
         self.ready()
         self.link.subscribe("t", lambda topic, payload: None)
         self.hub.publishers[-1].beat = lambda topic, payload: None
@@ -680,7 +680,7 @@ class HeartbeatTests(LinkTestCase):
         self.assertEqual(self.link.counts.outages, 0)
 
     def test_busyProcess(self) -> None:
-        """What came while this process did something else is read before anything is missed."""
+        """Heartbeats that arrived while the process was busy are read before any is missed."""
         self.ready()
         self.elapse(5.05)
         self.hub.pause()
@@ -706,7 +706,7 @@ class HeartbeatTests(LinkTestCase):
 
 class BackoffTests(LinkTestCase):
     def attempts(self, seconds: float) -> list[float]:
-        """When it tried to connect, in these seconds; to publish, say."""
+        """Return the times of attempts to connect in these seconds, to publish for example."""
         times: list[float] = []
         opened = MemoryBus.openPublisher
 
@@ -731,7 +731,7 @@ class BackoffTests(LinkTestCase):
         self.assertGreater(len({round(delay, 2) for delay in delays}), 3)
 
     def test_heartbeatRefused(self) -> None:
-        """Who connects but may say nothing is as far from ready as who does not connect."""
+        """Refused heartbeats lengthen the delays between attempts, like refused connections."""
         refuse = lambda publisher, topic, payload: publisher.end("NOPERM")  # noqa: E731
         patched = self.patch(bus._Publisher, "_beaten", refuse)
         self.other.stop()

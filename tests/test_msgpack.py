@@ -1,5 +1,5 @@
 """
-Packets as MessagePack: the bytes of socket.io-msgpack-parser, and whatever else may come.
+Packets as MessagePack: the bytes of socket.io-msgpack-parser, and broken input.
 """
 
 from __future__ import annotations
@@ -151,13 +151,13 @@ class WireTests(MsgpackTestCase):
         self.assertEqual(self.decoded(self.encoded(EVENT, "/", ["e", date])).data[1], date)
 
     def test_newerDates(self) -> None:
-        """notepack 3 sends them as MessagePack has them."""
+        """notepack 3 sends dates as MessagePack's timestamps."""
         date = datetime(2026, 1, 1, tzinfo=UTC)
         message = msgpack.packb({"type": 2, "data": ["e", date], "nsp": "/"}, datetime=True)
         self.assertEqual(self.decoded(message).data, ["e", date])
 
     def test_arrayBuffers(self) -> None:
-        """In Node, what is no Buffer comes as an extension."""
+        """Binary data of Node other than Buffer arrives as an extension."""
         for data in (b"", b"\x01", b"abc", bytes(300)):
             packet = self.decodedMap(type=2, data=["e", msgpack.ExtType(0, data)], nsp="/")
             self.assertEqual(packet.data[1], data)
@@ -279,7 +279,7 @@ class RefusedTests(MsgpackTestCase):
 
 
 class TalkTests(TalkTestCase):
-    """A server and clients whose parser it is."""
+    """A server and clients with this parser."""
 
     def test_bothWays(self) -> None:
         for transport in ("polling", "websocket"):

@@ -1,18 +1,19 @@
 """
-What an application registers on a namespace: handlers, middleware, error handlers, and what they answer.
+Functions that an application registers on a namespace: handlers, middleware and error handlers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial, wraps
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.logger import LogLevel, capturedLogs
 
 from tests.talk import Recorder, Steps, TalkTestCase, textOf
-from txrealtime import ArgumentsMismatch, CloseReason, Incoming, Namespace, Socket, on
+from txrealtime import ArgumentsMismatch, CloseReason, ConnectionRejected, Incoming, Namespace, Socket, on
 from txrealtime.testing import Client
 
 current: ContextVar[str] = ContextVar("current", default="unset")
@@ -70,10 +71,127 @@ class HandlerTests(TalkTestCase):
         client.flush()
         self.assertEqual(self.successResultOf(answer), "yes?")
 
-    def test_lastRegisteredWins(self) -> None:
-        self.server.on("ask")(lambda socket: "first")
-        self.server.on("ask")(lambda socket: "second")
-        self.assertEqual(self.successResultOf(self.join(self.server).call("ask")), "second")
+    def test_sameFunctionTwice(self) -> None:
+        """
+        A function may be registered again, and in an instance a method, too.
+        """
+
+        def ask(socket: Socket) -> str:
+            return "yes"
+
+        for _ in range(2):
+            self.server.on("ask")(ask)
+            self.server.onAny(self.anything)
+            self.server.onConnect(ask)
+        self.assertEqual(self.successResultOf(self.join(self.server).call("ask")), "yes")
+
+    def anything(self, socket: Socket, event: str) -> None: ...
+
+    def assertSecond(self, what: str, decorator: Callable[..., Any], *names: str) -> None:
+        """
+        The decorator refuses a second function, and names both with their places; the first stays.
+        """
+
+        def first(socket: Socket, *args: Any) -> str:
+            return "first"
+
+        def second(socket: Socket, *args: Any) -> str:
+            return "second"
+
+        decorator(first)
+        error = str(self.assertRaises(ValueError, decorator, second))
+        for function in (first, second):
+            code = function.__code__
+            self.assertIn(f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})", error)
+        for part in (f"a second {what}", "replace=True", *names):
+            self.assertIn(part, error)
+
+    def test_secondHandler(self) -> None:
+        server, namespace = self.server, self.server.namespace("/chat")
+        self.assertSecond("on('ask')", server.on("ask"))
+        self.assertEqual(self.successResultOf(self.join(server).call("ask")), "first")
+        self.assertSecond("on('ask')", namespace.on("ask"))
+        for owner in (server, namespace):
+            self.assertSecond("onAny", owner.onAny)
+            self.assertSecond("onConnect", owner.onConnect)
+            self.assertSecond("onDisconnecting", owner.onDisconnecting)
+            self.assertSecond("onDisconnect", owner.onDisconnect)
+
+    def test_secondHandlerOnTheServersNamespace(self) -> None:
+        """
+        A server and its default namespace have the same handlers.
+        """
+        self.server.onConnect(lambda socket: None)
+        self.assertRaises(ValueError, self.server.namespace().onConnect, lambda socket: None)
+
+    def test_replace(self) -> None:
+        told: list[str] = []
+        server = self.server
+        for name in ("first", "second"):
+            replace = name == "second"
+            server.on("ask", replace=replace)(lambda socket, name=name: name)
+            server.onAny(lambda socket, event, name=name: name, replace=replace)
+            server.onConnect(replace=replace)(lambda socket, *, name=name: told.append(f"{name} in"))
+            server.onDisconnecting(replace=replace)(lambda socket, *, name=name: told.append(f"{name} out"))
+            server.onDisconnect(replace=replace)(lambda socket, *, name=name: told.append(f"{name} gone"))
+        client = self.join(server)
+        self.assertEqual(self.successResultOf(client.call("ask")), "second")
+        self.assertEqual(self.successResultOf(client.call("any")), "second")
+        client.close()
+        self.assertEqual(told, ["second in", "second out", "second gone"])
+        self.assertRaises(ValueError, server.on("ask"), lambda socket: "third")
+
+    def test_secondOfOtherKinds(self) -> None:
+        """
+        Functions of one factory, wrapped functions, objects and methods are told apart.
+        """
+
+        def make(value: str) -> Callable[..., Any]:
+            return lambda socket: value
+
+        @wraps(make)
+        def wrapped(socket: Socket) -> str:
+            return "wrapped"
+
+        pairs: list[tuple[Any, Any]] = [
+            (make("one"), make("two")),
+            (Steps(), Steps()),
+            (partial(print, 1), partial(print, 2)),
+            (HandlerTests("test_function").anything, self.anything),
+            (make, wrapped),
+            (wrapped, make),
+        ]
+        for number, (one, two) in enumerate(pairs):
+            self.server.on(f"ask{number}")(one)
+            error = self.assertRaises(ValueError, self.server.on(f"ask{number}"), two)
+            self.assertIn(f"a second on('ask{number}')", str(error))
+
+    def test_moduleThatIsLoadedAgain(self) -> None:
+        """
+        A function of a module stands at the same place when the module is loaded again, also in a wrapper.
+        """
+        source = (
+            "from functools import wraps\n"
+            "def checked(function):\n"
+            "    @wraps(function)\n"
+            "    def wrapper(socket): return function(socket)\n"
+            "    return wrapper\n"
+            "@server.on('ask')\n"
+            "def ask(socket): return ANSWER\n"
+            "@server.on('checked')\n"
+            "@checked\n"
+            "def alike(socket): return ANSWER\n"
+        )
+        for answer in ("old", "new"):
+            code = compile(source, "application.py", "exec")
+            exec(code, {"server": self.server, "ANSWER": answer, "__name__": "application"})
+        client = self.join(self.server)
+        self.assertEqual(self.successResultOf(client.call("ask")), "new")
+        self.assertEqual(self.successResultOf(client.call("checked")), "new")
+        moved = compile("\n" + source, "application.py", "exec")
+        names = {"server": self.server, "ANSWER": "moved", "__name__": "application"}
+        error = self.assertRaises(ValueError, exec, moved, names)
+        self.assertIn("ask (application.py:7) would replace ask (application.py:6)", str(error))
 
     def test_registeredLater(self) -> None:
         client = self.join(self.server)
@@ -82,7 +200,7 @@ class HandlerTests(TalkTestCase):
 
     def test_unknownEvent(self) -> None:
         """
-        An event that nobody handles is ignored, and not acked.
+        An event without a handler is ignored, and not acked.
         """
         client = self.join(self.server)
         with capturedLogs() as events:
@@ -120,7 +238,7 @@ class HandlerTests(TalkTestCase):
 
     def test_attributesAreNotHandlers(self) -> None:
         """
-        A peer's name for an event is never looked up as a name of ours.
+        The name of a client's event is never looked up among a namespace's attributes.
         """
         namespace = Recorder()
         self.server.mount("/recorder", namespace)
@@ -131,9 +249,26 @@ class HandlerTests(TalkTestCase):
         self.assertEqual(namespace.take(), [])
 
     def test_reservedNames(self) -> None:
+        """
+        Names that are events on other servers are refused, with the right way on this one.
+        """
+        for name, right in {
+            "connect": ("@server.onConnect", "connected(self, socket, auth)"),
+            "connection": ("@server.onConnect", "connected(self, socket, auth)"),
+            "disconnect": ("@server.onDisconnect,", "disconnected(self, socket, reason)"),
+            "disconnecting": ("@server.onDisconnecting", "disconnecting(self, socket, reason)"),
+            "connect_error": ("ConnectionRejected",),
+            "connection_error": ("allowRequest",),
+            "new_namespace": ("server.mount",),
+            "newListener": ("another name",),
+            "removeListener": ("another name",),
+            "*": ("@server.onAny",),
+        }.items():
+            for decorator in (self.server.on, self.server.namespace("/x").on, on):
+                error = self.assertRaises(ValueError, decorator, name)
+                for part in (name, *right):
+                    self.assertIn(part, str(error))
         for name in RESERVED:
-            error = self.assertRaises(ValueError, self.server.on, name)
-            self.assertIn("onConnect", str(error))
             self.assertRaises(ValueError, on, name)
 
     def test_nameIsAString(self) -> None:
@@ -162,7 +297,7 @@ class HandlerTests(TalkTestCase):
 
     def test_contextVariablesDoNotLeak(self) -> None:
         """
-        What one `async` handler sets, another does not see; each sees its own after a wait.
+        A context variable set by one `async` handler is not set in another, and keeps its value over a wait.
         """
         waits: dict[str, Deferred[None]] = {"alice": Deferred(), "bob": Deferred()}
 
@@ -263,7 +398,30 @@ class ClassTests(TalkTestCase):
     def test_functionWinsOverMethod(self) -> None:
         namespace = Greeter("hello")
         namespace.on("one")(lambda socket: "function")
+        self.assertRaises(ValueError, namespace.on("one"), lambda socket: "another")
         self.assertEqual(self.answers(namespace)("one"), "function")
+
+    def test_twoMethodsForOneEvent(self) -> None:
+        """
+        Two methods of one class are refused; a subclass's method may take an event from a method of its base.
+        """
+
+        def define(**options: Any) -> type[Namespace]:
+            class Game(Namespace):
+                @on("ask")
+                def first(self, socket: Socket) -> str:
+                    return "first"
+
+                @on("ask", **options)
+                def second(self, socket: Socket) -> str:
+                    return "second"
+
+            return Game
+
+        error = str(self.assertRaises(ValueError, define))
+        for part in ("a second on('ask')", "Game.first (", "Game.second (", "test_namespace.py:"):
+            self.assertIn(part, error)
+        self.assertEqual(self.answers(define(replace=True)())("ask"), "second")
 
     def test_instancesAreIndependent(self) -> None:
         first, second = Greeter("hello"), Greeter("good day")
@@ -356,7 +514,7 @@ class ArityTests(TalkTestCase):
 
 class MiddlewareTests(TalkTestCase):
     """
-    Middleware goes around events like the skins of an onion.
+    Middleware around events.
     """
 
     def setUp(self) -> None:
@@ -483,7 +641,7 @@ class MiddlewareTests(TalkTestCase):
 
     def test_contextIsTheHandlers(self) -> None:
         """
-        What the middleware sets, the handler sees, and nobody else.
+        A context variable set by middleware is set in the handler, and nowhere else.
         """
 
         @self.server.use
@@ -587,6 +745,14 @@ class ErrorTests(TalkTestCase):
         answers = [self.successResultOf(self.client.call(f"fail{number}")) for number in range(9)]
         self.assertEqual(answers, ["known"] * 6 + ["any"] * 3)
 
+    def test_errorHandlerOfNoKind(self) -> None:
+        """
+        `@server.onError` without the parentheses would register nothing.
+        """
+        for wrong in (lambda socket, error: None, "KeyError", KeyError(), int):
+            error = self.assertRaises(TypeError, self.server.onError, wrong)
+            self.assertIn("@onError()", str(error))
+
     def test_errorHandlerForOthers(self) -> None:
         self.failing(ZeroDivisionError())
         self.server.onError(KeyError)(lambda socket, error: "not this")
@@ -610,7 +776,7 @@ class ErrorTests(TalkTestCase):
 
     def test_errorHandlerFails(self) -> None:
         """
-        Its own error is logged in place of the handler's.
+        The error handler's error is logged in place of the handler's.
         """
         self.failing(ZeroDivisionError())
         self.server.onError(ZeroDivisionError)(lambda socket, error: {}["missing"])
@@ -636,7 +802,7 @@ class ErrorTests(TalkTestCase):
 
     def test_mismatchReachesErrorHandlers(self) -> None:
         """
-        So an application may tell its clients what they did wrong.
+        Error handlers get the mismatch, and their result is the ack.
         """
         self.server.on("say")(lambda socket, text: text)
         self.server.onError(ArgumentsMismatch)(lambda socket, error: "wrong arguments")
@@ -644,7 +810,7 @@ class ErrorTests(TalkTestCase):
 
     def test_onDisconnectFails(self) -> None:
         """
-        It is logged, and changes nothing: each of the two is told.
+        Errors are logged and change nothing: both hooks are called.
         """
         self.server.onDisconnecting(lambda socket: 1 / 0)
 
@@ -721,16 +887,53 @@ class ComingAndGoingTests(TalkTestCase):
             [(call[0], call[-1]) for call in self.lobby.take()],
             [("disconnecting", CloseReason.CLIENT_DISCONNECT), ("disconnected", frozenset())],
         )
-        self.assertEqual(socket.leftBecause, CloseReason.CLIENT_DISCONNECT)
+        self.assertEqual(socket._leftBecause, CloseReason.CLIENT_DISCONNECT)
 
     def test_joinWhileLeaving(self) -> None:
         """
-        A room entered in the last moment is left like the others.
+        A room joined in the last moment is left like the others.
         """
         self.lobby.onDisconnecting(lambda socket: socket.join("last"))
         self.lobby.onDisconnect(lambda socket: socket.join("later"))
         self.join(self.server, "/lobby").close()
         self.assertEqual(list(self.lobby.rooms), [])
+
+    def test_falseRefuses(self) -> None:
+        """
+        `False` refuses, as on other servers; no other false value does.
+        """
+
+        async def later(value: Any) -> Any:
+            return await succeed(value)
+
+        for value in (False, None, 0, "", [], True):
+            for hook in (
+                lambda socket, auth, value=value: value,
+                lambda socket, auth, value=value: succeed(value),
+                lambda socket, auth, value=value: later(value),
+            ):
+                self.lobby.onConnect(hook, replace=True)
+                client = self.makeClient(self.server)
+                joined = client.connect("/lobby")
+                if value is False:
+                    error = self.failureResultOf(joined, ConnectionRejected).value
+                    self.assertEqual(error.message, "Connection rejected by server")
+                    self.assertEqual(self.lobby.sockets, {})
+                else:
+                    self.successResultOf(joined)
+                    client.close()
+        self.assertEqual({call[0] for call in self.lobby.take()}, {"disconnecting", "disconnected"})
+
+    def test_falseOfAMethodRefuses(self) -> None:
+        self.lobby.admission = False
+        joined = self.makeClient(self.server).connect("/lobby")
+        self.failureResultOf(joined, ConnectionRejected)
+        self.lobby.admission = admission = Deferred()
+        joined = self.makeClient(self.server).connect("/lobby")
+        admission.callback(False)
+        self.clients[-1].flush()
+        self.failureResultOf(joined, ConnectionRejected)
+        self.assertEqual([call[0] for call in self.lobby.take()], ["connected", "connected"])
 
     def test_asyncDisconnected(self) -> None:
         wait: Deferred[None] = Deferred()
@@ -772,7 +975,7 @@ class ComingAndGoingTests(TalkTestCase):
 
 class AckTests(TalkTestCase):
     """
-    What a handler returns is the ack.
+    A handler's result is the ack.
     """
 
     def acked(self, handler: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -852,7 +1055,7 @@ class AckTests(TalkTestCase):
 
     def test_cannotBeSent(self) -> None:
         """
-        It is the handler's error: logged, not acked, and the client stays.
+        A result that cannot be sent is the handler's error: logged, not acked, and the client stays.
         """
         server = self.makeServer()
         server.on("ask")(lambda socket, value: {"value": {1, 2}, "secret": "hush"})

@@ -1,5 +1,5 @@
 """
-Which namespace is at which path: those that were mounted, and those that come by pattern.
+The namespaces of a server: those mounted at a path, and those made for a pattern.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from tests.talk import Recorder, TalkTestCase
 from txrealtime import ConnectionRejected, Namespace, Server, Socket
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import JSONParser
 from txrealtime.testing import Client
 
@@ -90,14 +90,14 @@ class MountTests(TalkTestCase):
 
     def test_installedReactor(self) -> None:
         """
-        Looked up when it is needed, not when a module is imported.
+        The reactor is looked up on first use, not when a module is imported.
         """
-        directory = Directory(JSONParser())
-        self.assertIs(directory.reactor, IReactorTime(reactor))
+        namespaces = Namespaces(JSONParser())
+        self.assertIs(namespaces.reactor, IReactorTime(reactor))
 
 
 class Game(Recorder):
-    """A namespace of which there are many."""
+    """A namespace that is made for each game."""
 
     made: list[Game]
 
@@ -109,7 +109,7 @@ class Game(Recorder):
 
 class PatternTests(TalkTestCase):
     """
-    Namespaces that come when somebody asks for them, and go with the last one.
+    Namespaces made for the first client, and removed with the last.
     """
 
     def setUp(self) -> None:
@@ -154,7 +154,7 @@ class PatternTests(TalkTestCase):
 
     def test_mountedAfterItWasRemoved(self) -> None:
         """
-        What is put by hand where one came and went stays.
+        A namespace mounted by hand, where one was made and removed, stays.
         """
         self.server.mount(GAME, Game)
         client = self.join(self.server, "/game/1")
@@ -208,7 +208,7 @@ class PatternTests(TalkTestCase):
 
     def test_keptForThePending(self) -> None:
         """
-        One who is being admitted is there already.
+        A client in admission keeps the namespace.
         """
         self.server.mount(GAME, Game)
         alice = self.join(self.server, "/game/1")
@@ -316,7 +316,7 @@ class PatternTests(TalkTestCase):
 
     def test_factoryFails(self) -> None:
         """
-        What could not be made leaves nothing behind, also not for the one who mounts it by hand later.
+        A failed factory leaves nothing behind: a namespace mounted by hand later stays.
         """
         self.server.mount(GAME, lambda: 1 / 0)
         client = self.makeClient(self.server)

@@ -1,5 +1,5 @@
 """
-The wire form of our own: what is written can be read, and whatever comes is read or refused.
+The native dialect: encoded messages can be decoded, and anything else is decoded or refused.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class FormTests(SynchronousTestCase):
             )
 
     def test_onTheWire(self) -> None:
-        """As the module and docs/protocol.rst show it."""
+        """The form on the wire is that of the module's docstring and docs/protocol.rst."""
         emit = Emit(Target("/chat", ("red",)), None, [message('2/chat,["hi",1,{}]')])
         self.assertEqual(
             NativeDialect("q8Zk3x9a").write(emit),
@@ -98,7 +98,7 @@ class FormTests(SynchronousTestCase):
             self.assertIsNone(SENDER.read(*SENDER.write(each)[0]))
 
     def test_longHead(self) -> None:
-        """What nobody would read is not written."""
+        """A message that no server would decode is not encoded."""
         for length in range((1 << 20) - 40, 1 << 20):
             emit = Emit(Target("/", ("x" * length,)), None, [message("2[]")])
             try:
@@ -111,7 +111,7 @@ class FormTests(SynchronousTestCase):
             self.fail("written, whatever its length")
 
     def test_cut(self) -> None:
-        """A message of which a part is missing is none, wherever it was cut."""
+        """A message that was cut anywhere is refused."""
         for each in MESSAGES:
             ((topic, data),) = SENDER.write(each)
             for end in range(len(data)):
@@ -167,18 +167,18 @@ class TopicTests(SynchronousTestCase):
         self.assertEqual(self.topic(self.ID), "key@ABCDEFGH")
 
     def test_unknownServer(self) -> None:
-        """It may have come this moment, so all who have the namespace are told."""
+        """A server may have come this moment, so all that have the namespace are told."""
         self.assertEqual(self.topic(self.ID, known=()), "key,/a")
 
     def test_longRoom(self) -> None:
-        """RabbitMQ has a limit; so there is one, and it is the same for who listens and who speaks."""
+        """RabbitMQ limits topics; so does the dialect, equally for subscribers and publishers."""
         room = "é" * 300
         topic = self.topic(room)
         self.assertLess(len(topic), 100)
         self.assertEqual(NativeDialect("abcdefgh", "key").topicOf("/a", room).name, topic)
 
     def test_manyJoins(self) -> None:
-        """What others were asked to join is remembered for a while, and costs the same however much it is."""
+        """Joins of other servers are remembered for a while, at a cost that does not grow."""
         compared = 0
 
         class Time(float):

@@ -1,6 +1,6 @@
 """
-What becomes of each message that is published without a link: by the bus in memory, and by what Redis and
-RabbitMQ may answer.
+The fate of each message published without a link: over the bus in memory, and with answers of Redis and
+RabbitMQ.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import requirePart
 from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
-from txrealtime.cluster.link import oneway as publishing
-from txrealtime.cluster.link.oneway import Publishing
+from txrealtime.cluster.link import oneway
+from txrealtime.cluster.link.oneway import OneWayLink
 from txrealtime.errors import BusError
 
 try:
@@ -33,7 +33,7 @@ except ImportError:
 
 
 class Bus:
-    """One whose publisher is made by a function, at once, or when `opening` fires."""
+    """A bus whose publisher a function makes, at once or when `opening` fires."""
 
     name = "bus"
 
@@ -49,15 +49,15 @@ class MemoryTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.hub = MemoryHub()
-        self.publishing = Publishing(MemoryBus(self.hub), self.clock, 5)
+        self.link = OneWayLink(MemoryBus(self.hub), self.clock, 5)
 
     def tearDown(self) -> None:
-        self.publishing.close()
+        self.link.close()
         self.settle()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def publish(self, count: int = 1) -> list[Deferred[None]]:
-        return [self.publishing.publish("t", b"12345") for _ in range(count)]
+        return [self.link.publish("t", b"12345") for _ in range(count)]
 
     def settle(self) -> None:
         for _ in range(5):
@@ -81,15 +81,15 @@ class MemoryTests(SynchronousTestCase):
         self.connect()
 
     def test_silentBrokerThatIsLeft(self) -> None:
-        """Whatever the bus makes of it that the attempt is cancelled."""
+        """A bus may do anything when the attempt is cancelled."""
         bus = Bus(None)
         bus.opening = Deferred(lambda opening: opening.errback(BusError("odd")))
-        said = Publishing(bus, self.clock, 0.5).publish("t", b"")
+        said = OneWayLink(bus, self.clock, 0.5).publish("t", b"")
         self.clock.advance(0.5)
         self.assertFail([said], "bus: no answer within 0.5 s")
 
     def test_brokerHangs(self) -> None:
-        """The oldest message says when it is enough; the others have the same connection."""
+        """The oldest message decides; the others are on the same connection."""
         self.connect()
         self.hub.pause()
         messages = self.publish()
@@ -105,7 +105,7 @@ class MemoryTests(SynchronousTestCase):
         self.connect()
 
     def test_slowBroker(self) -> None:
-        """Each message has its own time."""
+        """Each message has its own time limit."""
         self.connect()
         for _ in range(4):
             self.hub.pause()
@@ -122,9 +122,9 @@ class MemoryTests(SynchronousTestCase):
         self.assertFail(messages, "may not have got it: the hub was stopped")
 
     def test_tooMany(self) -> None:
-        """In number, or in bytes."""
+        """The limits are of number and of bytes."""
         for name, limit in (("_MAX_COUNT", 10), ("_MAX_SIZE", 50)):
-            patch = self.patch(publishing, name, limit)
+            patch = self.patch(oneway, name, limit)
             messages = self.publish(10)
             self.assertFail(self.publish(), "too many")
             self.settle()
@@ -134,7 +134,7 @@ class MemoryTests(SynchronousTestCase):
             self.connect()
 
     def test_cancelled(self) -> None:
-        """Before it was sent, or after."""
+        """A message may be cancelled before it was sent, or after."""
         for _ in range(2):
             first, second = self.publish(2)
             first.cancel()
@@ -145,7 +145,7 @@ class MemoryTests(SynchronousTestCase):
     def test_close(self) -> None:
         self.connect()
         (said,) = self.publish()
-        closings = [self.publishing.close() for _ in range(2)]
+        closings = [self.link.close() for _ in range(2)]
         more = self.publish()
         self.settle()
         for each in (said, *closings, *more):
@@ -155,7 +155,7 @@ class MemoryTests(SynchronousTestCase):
 
     def test_closeWhileConnecting(self) -> None:
         (said,) = self.publish()
-        closings = [self.publishing.close() for _ in range(2)]
+        closings = [self.link.close() for _ in range(2)]
         self.settle()
         for each in (said, *closings):
             self.successResultOf(each)
@@ -164,7 +164,7 @@ class MemoryTests(SynchronousTestCase):
     def test_closeWhileNobodyListens(self) -> None:
         self.hub.pause()
         (said,) = self.publish()
-        closings = [self.publishing.close() for _ in range(2)]
+        closings = [self.link.close() for _ in range(2)]
         self.clock.advance(5)
         self.assertFail([said], "no answer")
         for closing in closings:
@@ -174,8 +174,8 @@ class MemoryTests(SynchronousTestCase):
         self.connect()
         self.hub.pause()
         (said,) = self.publish()
-        closings = [self.publishing.close() for _ in range(2)]
-        impatient = self.publishing.close().addTimeout(1, self.clock)
+        closings = [self.link.close() for _ in range(2)]
+        impatient = self.link.close().addTimeout(1, self.clock)
         self.clock.advance(1)
         self.failureResultOf(impatient, TimeoutError)
         self.assertNoResult(said)
@@ -187,13 +187,13 @@ class MemoryTests(SynchronousTestCase):
         self.connect()
 
     def test_closeWhileNobodyIsToldOfTheAnswer(self) -> None:
-        """The publisher waits for it all the same."""
+        """close() waits for the answer all the same."""
         self.connect()
         self.hub.pause()
         (said,) = self.publish()
         said.cancel()
         self.failureResultOf(said, CancelledError)
-        closing = self.publishing.close()
+        closing = self.link.close()
         self.clock.advance(5)
         self.successResultOf(closing)
         self.assertEqual(self.hub.publishers, [])
@@ -201,13 +201,13 @@ class MemoryTests(SynchronousTestCase):
         self.connect()
 
     def test_closeWithoutAConnection(self) -> None:
-        self.successResultOf(self.publishing.close())
+        self.successResultOf(self.link.close())
 
 
 class RedisTests(SynchronousTestCase):
     def setUp(self) -> None:
         requirePart(redis, "no txredisapi, or no hiredis: pip install '.[redis]'")
-        self.publishing = Publishing(Bus(self.make), Clock(), 5)
+        self.link = OneWayLink(Bus(self.make), Clock(), 5)
 
     def make(self, owner: object) -> object:
         self.connection = redis._Publisher(owner)
@@ -216,9 +216,9 @@ class RedisTests(SynchronousTestCase):
         return self.connection
 
     def test_refused(self) -> None:
-        """The one that is refused fails, and no other."""
+        """Only the refused message fails."""
         for number in range(3):
-            messages = [self.publishing.publish("t", b"") for _ in range(3)]
+            messages = [self.link.publish("t", b"") for _ in range(3)]
             replies = [b":1\r\n"] * 3
             replies[number] = b"-NOPERM no\r\n"
             self.connection.dataReceived(b"".join(replies))
@@ -228,8 +228,8 @@ class RedisTests(SynchronousTestCase):
                 self.successResultOf(said)
 
     def test_unusable(self) -> None:
-        """An error that is about the server ends the connection too."""
-        messages = [self.publishing.publish("t", b"") for _ in range(2)]
+        """An error about the server ends the connection too."""
+        messages = [self.link.publish("t", b"") for _ in range(2)]
         self.connection.dataReceived(b"-READONLY no\r\n:1\r\n")
         for said, why in zip(messages, ("refused", "may not have got it"), strict=True):
             self.assertIn(why, str(self.failureResultOf(said, BusError).value))
@@ -239,7 +239,7 @@ class AMQPTests(SynchronousTestCase):
     def setUp(self) -> None:
         requirePart(amqp, "no pika: pip install '.[amqp]'")
         self.answers: list[Deferred[None]] = []
-        self.publishing = Publishing(Bus(self.make), Clock(), 5)
+        self.link = OneWayLink(Bus(self.make), Clock(), 5)
 
     def make(self, owner: object) -> object:
         self.publisher = amqp._Publisher(amqp.AMQPBus(Address.fromURL("amqp://host")), owner)
@@ -252,26 +252,26 @@ class AMQPTests(SynchronousTestCase):
         return self.answers[-1]
 
     def test_outOfOrder(self) -> None:
-        """RabbitMQ confirms a message when its queues have it, whatever came before."""
-        lost, refused, said = (self.publishing.publish("t", b"") for _ in range(3))
+        """RabbitMQ confirms a message when its queues have it, in any order."""
+        lost, refused, said = (self.link.publish("t", b"") for _ in range(3))
         self.answers[2].callback(None)
         self.successResultOf(said)
         self.answers[1].errback(NackError([]))
         self.assertIn("basic.nack", str(self.failureResultOf(refused, BusError).value))
         self.assertNoResult(lost)
         self.answers[0].errback(AMQPError("cut"))
-        self.publishing.lost("cut")
+        self.link.lost("cut")
         self.assertIn("may not have got it: cut", str(self.failureResultOf(lost, BusError).value))
 
     def test_answeredTooLate(self) -> None:
-        """What had come when the connection was ended is of no use any more."""
-        said = self.publishing.publish("t", b"")
-        self.publishing._reactor.advance(5)
+        """Answers that arrive after the end of the connection are ignored."""
+        said = self.link.publish("t", b"")
+        self.link._reactor.advance(5)
         self.failureResultOf(said, BusError)
         self.answers[0].callback(None)
 
     def test_attemptCancelled(self) -> None:
-        """That is no error of the bus."""
+        """A cancelled attempt is no error of the bus."""
         transport = StringTransport()
         transport.setTcpNoDelay = lambda on: None  # type: ignore[attr-defined]
         self.patch(
@@ -279,7 +279,7 @@ class AMQPTests(SynchronousTestCase):
             "connect",
             lambda self, reactor, protocol, *rest: succeed(protocol.makeConnection(transport)),
         )
-        opening = amqp.AMQPBus(Address.fromURL("amqp://host")).openPublisher(Clock(), self.publishing)
+        opening = amqp.AMQPBus(Address.fromURL("amqp://host")).openPublisher(Clock(), self.link)
         self.assertNoResult(opening)
         opening.cancel()
         self.failureResultOf(opening, CancelledError)

@@ -1,5 +1,5 @@
 """
-Long polling: GETs that wait, POSTs that deliver, compression, and what a client must not do.
+Long polling: waiting GETs, delivering POSTs, compression, and violations.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class GETTests(WireTestCase):
         self.assertIsNone(self.get(sid).response)
 
     def test_manyPackets(self) -> None:
-        """No more at a time than python-socketio's clients take."""
+        """A response has no more packets than python-socketio's clients take."""
         sid = self.openPolling()
         for number in range(40):
             self.session.send(str(number))
@@ -44,7 +44,7 @@ class GETTests(WireTestCase):
         self.assertEqual(sizes, [16, 16, 8])
 
     def test_openWithTheFirstMessages(self) -> None:
-        """What is sent as the session opens comes with, or right after, the open packet."""
+        """Messages that are sent while the session opens come with the open packet or right after."""
 
         def own(session: Session) -> Recorder:
             session.send("welcome")
@@ -73,7 +73,7 @@ class GETTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_two(self) -> None:
-        """A second GET is refused, and ends the session: the first returns with CLOSE."""
+        """A second GET is refused and ends the session; the first returns CLOSE."""
         sid = self.openPolling()
         first, second = self.get(sid), self.get(sid)
         self.assertEqual(second.answer.error[:2], (400, 3))
@@ -88,7 +88,7 @@ class GETTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_droppedAfterTheAnswer(self) -> None:
-        """A connection that ends when its work is done means nothing."""
+        """A connection that ends after the response does not end the session."""
         sid = self.openPolling()
         poll = self.get(sid)
         self.session.send("a")
@@ -170,7 +170,7 @@ class GETTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_shuttingDown(self) -> None:
-        """An error, and no CLOSE: after that one, python-socketio's clients would not come back."""
+        """The GET returns an error: after a CLOSE, python-socketio's clients would not reconnect."""
         sid = self.openPolling()
         poll = self.get(sid)
         drained = self.engine.drain(5)
@@ -224,7 +224,7 @@ class POSTTests(WireTestCase):
             self.assertNothingLeft()
 
     def test_binaryBody(self) -> None:
-        """Protocol 4 carries binary in base64."""
+        """A binary body is refused, since protocol 4 carries binary in base64."""
         headers = {"Content-Type": "application/octet-stream"}
         self.assertEqual(self.post(self.sid, b"4a", headers=headers).answer.error[:2], (400, 3))
         self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
@@ -235,7 +235,7 @@ class POSTTests(WireTestCase):
         self.assertEqual(self.owner.heard, ["a"])
 
     def test_tooLarge(self) -> None:
-        """Refused without a word, which is what clients expect, and the session lives."""
+        """A body that is too large is refused, and the session lives."""
         self.makeEngine(maxPayload=10)
         sid = self.openPolling()
         answer = self.post(sid, b"4" + b"x" * 10).answer
@@ -383,7 +383,7 @@ class CompressionTests(WireTestCase):
     TEXT = "compressible " * 100
 
     def response(self, accept: str | None, text: str = TEXT, **settings: int) -> tuple[str | None, bytes]:
-        """The coding of a response, and its body decoded."""
+        """Return the coding of a response, and its body decoded."""
         self.makeEngine(**settings)
         sid = self.openPolling()
         self.session.send(text)
@@ -403,11 +403,11 @@ class CompressionTests(WireTestCase):
     def test_notAsked(self) -> None:
         for accept in (None, "deflate, br", "identity", "gzip;q=0"):
             self.assertIsNone(self.response(accept)[0], accept)
-            # What is kept of it is kept for those who asked alike.
+            # Caches keep a response for requests with the same headers only.
             self.assertEqual(self.vary, "Origin, Accept-Encoding")
 
     def test_threshold(self) -> None:
-        """Counted on the body, with the type of the packet."""
+        """The threshold counts the whole body, with the type of the packet."""
         self.assertIsNone(self.response("gzip", "x" * 1022)[0])
         self.assertEqual(self.response("gzip", "x" * 1023)[0], "gzip")
         self.assertIsNone(self.response("gzip", "x" * 99, compressionThreshold=101)[0])
@@ -417,7 +417,7 @@ class CompressionTests(WireTestCase):
         self.assertIsNone(self.response("gzip", compressionThreshold=0)[0])
 
     def test_isReproducible(self) -> None:
-        """The time of day is no part of it."""
+        """The time of day is no part of a compressed body."""
         self.makeEngine()
         sid = self.openPolling()
         bodies = []
@@ -469,17 +469,17 @@ class AcceptEncodingTests(WireTestCase):
             self.assertFalse(self.accepts(header), header)
 
 
-class ShortWayGETTests(GETTests):
+class FastPathGETTests(GETTests):
     shortWay = True
 
 
-class ShortWayPOSTTests(POSTTests):
+class FastPathPOSTTests(POSTTests):
     shortWay = True
 
 
-class ShortWayPauseTests(PauseTests):
+class FastPathPauseTests(PauseTests):
     shortWay = True
 
 
-class ShortWayCompressionTests(CompressionTests):
+class FastPathCompressionTests(CompressionTests):
     shortWay = True

@@ -1,5 +1,5 @@
 """
-One connection at a time: when the next attempt is made, and what becomes of one that was stopped.
+A connection that is made again: the times of the attempts, and attempts that were stopped.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txrealtime.cluster.link.reconnecting import Backoff, Line
+from txrealtime.cluster.link.reconnecting import Backoff, Reconnecting
 from txrealtime.errors import BusError
 
 
@@ -19,13 +19,13 @@ class _Connection:
         self.aborted = True
 
 
-class LineTests(SynchronousTestCase):
+class ReconnectingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.attempts: list[Deferred[_Connection]] = []
         self.ended: list[str] = []
         self.opened: list[_Connection] = []
-        self.line: Line[_Connection] = Line(
+        self.reconnecting: Reconnecting[_Connection] = Reconnecting(
             self.clock, Backoff(timeout=5.0), self.open, self.opened.append, self.ended.append
         )
 
@@ -34,48 +34,48 @@ class LineTests(SynchronousTestCase):
         return self.attempts[-1]
 
     def stubborn(self) -> Deferred[_Connection]:
-        """An attempt that goes on when it is cancelled."""
+        """Return an attempt that goes on when it is cancelled."""
         connecting: Deferred[_Connection] = Deferred()
         attempt: Deferred[_Connection] = Deferred()
         attempt.addErrback(lambda failure: connecting)
-        self.patch(self.line, "_open", lambda: attempt)
+        self.patch(self.reconnecting, "_open", lambda: attempt)
         return connecting
 
     def test_failed(self) -> None:
-        self.line.start()
+        self.reconnecting.start()
         self.attempts[0].errback(BusError("no"))
         self.assertEqual((self.ended, len(self.clock.getDelayedCalls())), (["no"], 1))
 
     def test_lostWhileItConnects(self) -> None:
-        """An attempt that fails is followed by one attempt, whatever is said of its connection."""
-        self.line.start()
-        self.line.lost("cut")
+        """A failed attempt is followed by one attempt, even if its connection is reported lost too."""
+        self.reconnecting.start()
+        self.reconnecting.lost("cut")
         self.attempts[0].errback(BusError("cut"))
-        self.line.lost("cut")
+        self.reconnecting.lost("cut")
         self.assertEqual((self.ended, len(self.clock.getDelayedCalls())), (["cut"], 1))
 
     def test_lostAfterTheStop(self) -> None:
-        self.line.start()
+        self.reconnecting.start()
         self.attempts[0].callback(_Connection())
-        self.line.stop()
-        self.line.lost("cut")
+        self.reconnecting.stop()
+        self.reconnecting.lost("cut")
         self.assertEqual((self.ended, self.clock.getDelayedCalls()), ([], []))
 
     def test_connectsAfterTheStop(self) -> None:
         connecting = self.stubborn()
-        self.line.start()
-        self.assertIsNone(self.line.stop())
+        self.reconnecting.start()
+        self.assertIsNone(self.reconnecting.stop())
         connection = _Connection()
         connecting.callback(connection)
         self.assertTrue(connection.aborted)
-        self.assertEqual((self.line.connection, self.opened), (None, []))
+        self.assertEqual((self.reconnecting.connection, self.opened), (None, []))
 
     def test_connectsAfterTheNextStart(self) -> None:
         connecting = self.stubborn()
-        self.line.start()
-        self.line.stop()
-        self.patch(self.line, "_open", self.open)
-        self.line.start()
+        self.reconnecting.start()
+        self.reconnecting.stop()
+        self.patch(self.reconnecting, "_open", self.open)
+        self.reconnecting.start()
         late, connection = _Connection(), _Connection()
         connecting.callback(late)
         self.attempts[0].callback(connection)
@@ -84,10 +84,10 @@ class LineTests(SynchronousTestCase):
 
     def test_failsAfterTheNextStart(self) -> None:
         connecting = self.stubborn()
-        self.line.start()
-        self.line.stop()
-        self.patch(self.line, "_open", self.open)
-        self.line.start()
+        self.reconnecting.start()
+        self.reconnecting.stop()
+        self.patch(self.reconnecting, "_open", self.open)
+        self.reconnecting.start()
         connecting.errback(BusError("no"))
         self.assertEqual(self.ended, [])
         self.attempts[0].callback(_Connection())

@@ -1,5 +1,5 @@
 """
-What Redis may answer to those who publish and subscribe, without a Redis.
+The answers of Redis to publishers and subscribers, without a Redis.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _BusTestCase(SynchronousTestCase):
     """
     A bus whose connections are in memory.
 
-    :ivar hosts: where it has connected to.
+    :ivar hosts: the hosts that it has connected to.
     """
 
     def setUp(self) -> None:
@@ -52,7 +52,7 @@ class _BusTestCase(SynchronousTestCase):
         return succeed(protocol)
 
     def asked(self) -> str:
-        """The command that the last connection has sent since this was asked before."""
+        """Return the command that the last connection has sent since the last call."""
         sent = self.protocol.transport.value()
         self.protocol.transport.clear()
         return b" ".join(sent.split(b"\r\n")[2::2]).decode().strip()
@@ -63,7 +63,7 @@ class _BusTestCase(SynchronousTestCase):
 
 class FormerPublisherTests(_BusTestCase):
     """
-    Whoever connects again ends the connection before, and no other.
+    A new connection has Redis end the one before, and no other.
     """
 
     def setUp(self) -> None:
@@ -81,7 +81,7 @@ class FormerPublisherTests(_BusTestCase):
         return opening
 
     def named(self) -> str:
-        """The name that it has asked for now."""
+        """Return the name that the connection has asked for now."""
         command, name = self.asked().rsplit(" ", 1)
         self.assertEqual(command, "CLIENT SETNAME")
         self.answer(b"+OK\r\n")
@@ -105,7 +105,7 @@ class FormerPublisherTests(_BusTestCase):
         self.assertEqual(self.asked(), "CLIENT LIST ID 8")
 
     def test_strangers(self) -> None:
-        """After a restart somebody else may have the number, or nobody, or we may not ask."""
+        """After a restart the id may be a stranger's, or nobody's, or may not be asked for."""
         nobody = b"$0\r\n\r\n"
         for reply in (self.listed(""), self.listed("x" + self.name), nobody, b"-NOPERM no\r\n"):
             opening = self.open()
@@ -116,7 +116,7 @@ class FormerPublisherTests(_BusTestCase):
             self.successResultOf(opening)
 
     def test_attemptEndsBeforeTheReply(self) -> None:
-        """Then the next has to do it."""
+        """The next attempt ends the connection before."""
         for _ in range(2):
             opening = self.open()
             self.assertEqual(self.asked(), "CLIENT LIST ID 7")
@@ -128,20 +128,22 @@ class FormerPublisherTests(_BusTestCase):
 
 class AttemptTests(_BusTestCase):
     """
-    How attempts to connect fail.
+    Attempts to connect that fail.
     """
 
     def test_notRedis(self) -> None:
-        """It is told what came, and not what we did about it."""
+        """The error tells the server's mistake, and not that we closed the connection."""
         bus = redis.RedisBus(Address.fromURL("redis://broker"))
         opening = bus.openPublisher(Clock(), self.owner)
         self.answer(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         self.protocol.connectionLost(Failure(ConnectionAborted()))
-        self.assertIn("what came is not of Redis", str(self.failureResultOf(opening, BusError).value))
+        self.assertIn(
+            "the server does not speak Redis's protocol", str(self.failureResultOf(opening, BusError).value)
+        )
         self.assertEqual(self.owner.losses, [])
 
     def test_sentinels(self) -> None:
-        """The next is asked when one does not answer."""
+        """The next Sentinel is asked when one does not answer."""
         clock = Clock()
         bus = redis.RedisBus(Address.fromURL("redis+sentinel://one,two/chat"))
         bus.openPublisher(clock, self.owner)
@@ -153,7 +155,7 @@ class AttemptTests(_BusTestCase):
         self.assertEqual(self.asked(), "ROLE")
 
     def test_sentinelCancelled(self) -> None:
-        """Whoever asks no more, asks no other Sentinel."""
+        """A cancelled attempt asks no other Sentinel."""
         opening = redis.RedisBus(Address.fromURL("redis+sentinel://one,two/chat")).openPublisher(
             Clock(), self.owner
         )
@@ -164,7 +166,7 @@ class AttemptTests(_BusTestCase):
 
 class CancelTests(SynchronousTestCase):
     """
-    An attempt that is cancelled before TCP has connected, or the host's name is known.
+    Attempts that are cancelled before TCP has connected, or before the name of the host is resolved.
     """
 
     def attempt(self, reactor: Any) -> None:
@@ -190,7 +192,7 @@ class CancelTests(SynchronousTestCase):
 @implementer(IHostnameResolver)
 class _Names:
     """
-    A resolver, each name of which has the same addresses; without any, it never answers.
+    A resolver that gives all names the same addresses; without any, it never answers.
     """
 
     def __init__(self, addresses: list[str] | None) -> None:
@@ -216,7 +218,7 @@ class PublisherTests(SynchronousTestCase):
         self.publisher.established = True
 
     def test_refusals(self) -> None:
-        """An error that is about a message is about that one."""
+        """An error about a message is for that message alone."""
         for size in (1, 2, 3):
             self.publisher.publish("t", b"x" * size)
         self.publisher.dataReceived(b":1\r\n-NOPERM no\r\n")
@@ -224,7 +226,7 @@ class PublisherTests(SynchronousTestCase):
         self.assertEqual((self.publisher.unconfirmed, self.publisher.pending), (1, 3))
 
     def test_unusable(self) -> None:
-        """An error that is about the server ends the connection, and the rest is unconfirmed."""
+        """An error about the server ends the connection, and the other messages are unconfirmed."""
         for error in ("READONLY You can't write", "LOADING Redis is loading", "MASTERDOWN Link", "NOAUTH"):
             self.setUp()
             self.publisher.publish("t", b"1")
@@ -236,11 +238,34 @@ class PublisherTests(SynchronousTestCase):
             self.assertEqual(self.owner.losses, [error])
 
     def test_heartbeatRefused(self) -> None:
-        """Who may not even say that is told why."""
+        """A user who may not publish a heartbeat is told so."""
         self.publisher.beat("t", b"1")
         self.publisher.dataReceived(b"-NOPERM no\r\n")
         self.assertEqual((self.owner.refusals, self.owner.losses), ([], ["NOPERM no"]))
         self.assertTrue(self.publisher.transport.disconnecting)
+
+    def test_repliesOfAllKinds(self) -> None:
+        """Each reply goes to the command that it is to, in order."""
+        first = self.publisher.countSubscribers("t")
+        self.publisher.publish("t", b"xx")
+        self.publisher.beat("t", b"1")
+        refused = self.publisher.countSubscribers("t")
+        self.publisher.publish("t", b"xxx")
+        self.publisher.dataReceived(
+            b"*2\r\n$1\r\nt\r\n:3\r\n:1\r\n:1\r\n*1\r\n$6\r\nmaster\r\n-NOPERM no\r\n"
+        )
+        self.assertEqual(self.successResultOf(first), 3)
+        self.assertIn("NOPERM no", str(self.failureResultOf(refused, BusError).value))
+        self.assertEqual((self.publisher.unconfirmed, self.publisher.pending), (1, 3))
+        self.publisher.dataReceived(b"-NOPERM no\r\n")
+        self.assertEqual((self.owner.refusals, self.owner.losses), (["NOPERM no"], []))
+        self.assertEqual((self.publisher.unconfirmed, self.publisher.pending), (0, 0))
+
+    def test_demoted(self) -> None:
+        """A master that has become a replica is given up at the next heartbeat."""
+        self.publisher.beat("t", b"1")
+        self.publisher.dataReceived(b":1\r\n*1\r\n$5\r\nslave\r\n")
+        self.assertIn("read-only replica", self.owner.losses[0])
 
     def test_repliesInPieces(self) -> None:
         self.publisher.publish("t", b"1")

@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from tests.talk import Recorder, Steps, TalkTestCase, textOf
 from txrealtime import CloseReason, HandshakeError, IParser, PacketError, Server, Settings, Socket
-from txrealtime.engineio.engine import Engine
+from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.websocket.transport import WebSocketFactory
 from txrealtime.socketio.packet import IDecoder, JSONParser, Packet, PacketType
 from txrealtime.testing import Client
@@ -99,7 +99,7 @@ class ServiceTests(TalkTestCase):
 
     def test_disconnectOnStop(self) -> None:
         """
-        With that, clients are told not to come back by themselves.
+        With disconnectOnStop, clients get a DISCONNECT, which keeps them from coming back.
         """
         server = self.makeServer(disconnectOnStop=True)
         lobby = Recorder()
@@ -141,7 +141,7 @@ class ServiceTests(TalkTestCase):
 
     def test_stopTwice(self) -> None:
         """
-        Both who stop it hear when it has stopped.
+        Both Deferreds of two stops fire when the server has stopped.
         """
         self.setWritable(self.join(self.server, "/lobby"), False)
         self.lobby.emit("bye")
@@ -152,7 +152,7 @@ class ServiceTests(TalkTestCase):
 
     def test_handlersThatRunOn(self) -> None:
         """
-        A handler that has not finished when the server stops finishes in peace.
+        A handler that runs while the server stops may finish.
         """
         steps = Steps()
         self.lobby.on("step")(steps)
@@ -235,13 +235,12 @@ class ConfigureTests(TalkTestCase):
 
 class SiteTests(TalkTestCase):
     """
-    What a server gives to `twisted.web`.
+    A server's resource, site and factory.
     """
 
-    def test_engine(self) -> None:
+    def test_resource(self) -> None:
         server = self.makeServer()
-        self.assertIsInstance(server.resource(), Engine)
-        self.assertIs(server.resource(), server.resource())
+        self.assertIsInstance(server.resource(), EngineResource)
 
     def test_site(self) -> None:
         self.assertIsInstance(self.makeServer().site(Resource()), Site)
@@ -338,7 +337,7 @@ class DefaultNamespaceTests(TalkTestCase):
 
 @implementer(IDecoder)
 class LineDecoder:
-    """See `LineParser`."""
+    """The decoder of `LineParser`."""
 
     def feed(self, message: str | bytes) -> Packet | None:
         if isinstance(message, bytes):
@@ -355,7 +354,7 @@ class LineParser:
     """
     Another parser: four lines, with the type, namespace, id and JSON; bytes are beyond it.
 
-    :ivar limits: the attachments allowed in each connection, which it is told and does not need.
+    :ivar limits: `maxAttachments` of each decoder, which it does not need.
     """
 
     def __init__(self) -> None:
@@ -424,7 +423,7 @@ class ParserTests(TalkTestCase):
 
     def test_kitSpeaksIt(self) -> None:
         """
-        A client of the kit takes the server's parser.
+        A client of the testing kit takes the server's parser.
         """
         client = self.join(self.server)
         self.assertEqual(self.successResultOf(client.call("echo", 1)), 1)

@@ -120,7 +120,7 @@ class OptionsTests(ServiceTestCase):
         sys.modules["served"] = module
         self.addCleanup(sys.modules.pop, "served")
         serverOf(parse("--app", "served:server", "--parser", "msgpack"))
-        [message] = lobby.encode(Packet(PacketType.DISCONNECT, "/lobby"))
+        [message] = lobby._encode(Packet(PacketType.DISCONNECT, "/lobby"))
         self.assertTrue(message.isBinary)
 
     def test_unknownParser(self) -> None:
@@ -152,8 +152,8 @@ class OptionsTests(ServiceTestCase):
                 text = {"origins": "https://a.example", "transports": "polling"}.get(words, "10.0.0.0/8")
                 given, value = [f"--{singular[words]}", text], (text,)
             else:
-                value = type(field.default)(7)
-                given = [f"--{words}", "7"]
+                value = "https://a.example" if field.name == "publicURL" else type(field.default)(7)
+                given = [f"--{words}", str(value) if isinstance(value, str) else "7"]
             settings = parse(*given)["settings"]
             self.assertEqual(settings, {field.name: value})
             self.assertIs(type(settings[field.name]), type(field.default))

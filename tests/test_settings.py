@@ -1,5 +1,5 @@
 """
-The engine's settings: what a value means, and which are refused.
+The engine's settings: their normal forms, and the values refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class SettingsTests(SynchronousTestCase):
         return str(self.assertRaises(ValueError, Settings, **settings))
 
     def test_defaults(self) -> None:
-        """Those of the JavaScript server."""
+        """Defaults are those of the JavaScript server."""
         settings = Settings()
         self.assertEqual((settings.pingInterval, settings.pingTimeout), (25, 20))
         self.assertEqual((settings.upgradeTimeout, settings.maxPayload), (10, 1_000_000))
@@ -81,22 +81,43 @@ class SettingsTests(SynchronousTestCase):
             self.assertEqual(getattr(Settings(**{name: 0}), name), 0)
 
     def test_mustBeFinite(self) -> None:
-        """A heartbeat goes to the client in milliseconds, and there is no such number there."""
+        """The client receives these times as milliseconds, and JSON has no infinity."""
         for name in ("pingInterval", "pingTimeout"):
             self.assertIn(name, self.refused(**{name: float("inf")}))
 
     def test_origins(self) -> None:
-        """As browsers send them: in lower case, without a path."""
+        """Origins take the form in which browsers send them: in lower case, without a path."""
         settings = Settings(origins=["https://Example.org/", "http://a.org:8080", "*", "null"])
         self.assertEqual(settings.origins, ("https://example.org", "http://a.org:8080", "*", "null"))
 
     def test_notAnOrigin(self) -> None:
         for origin in ("example.org", "", "https://", "https://a.org/chat", "https://a.org?x", "//a.org"):
-            self.assertIn("expected a form like 'https://example.org' or '*'", self.refused(origins=[origin]))
+            self.assertIn("expected a form like 'https://example.org'", self.refused(origins=[origin]))
 
     def test_brokenOrigin(self) -> None:
         for origin in ("https://[", "https://a.org:99999", "https://a.org:x"):
             self.refused(origins=[origin])
+
+    def test_publicURL(self) -> None:
+        self.assertEqual(Settings().publicURL, "")
+        for url in ("https://Example.org", "wss://example.org:443/"):
+            self.assertEqual(Settings(publicURL=url).publicURL, "https://example.org")
+        self.assertEqual(Settings(publicURL="http://a.org:8000").publicURL, "http://a.org:8000")
+
+    def test_noPublicURL(self) -> None:
+        for url in (
+            "example.org",
+            "null",
+            "file://",
+            "https://a.org/chat",
+            "https://*.a.org",
+            "*",
+            "app://x",
+        ):
+            self.assertEqual(
+                self.refused(publicURL=url),
+                f"publicURL is {url!r}, expected a form like 'https://example.org'",
+            )
 
     def test_proxies(self) -> None:
         settings = Settings(trustedProxies=["127.0.0.1", "10.0.0.0/8", "::1", "unix"])

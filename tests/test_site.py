@@ -1,5 +1,5 @@
 """
-The site that measures what comes for its engine, and a resource that shares a site with another.
+The site that limits bodies for its engine, and the resource beside another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from txrealtime.engineio.session import State
 
 
 class Sized(Resource):
-    """Answers with the size of the body that came."""
+    """A resource that responds with the size of the body."""
 
     isLeaf = True
 
@@ -41,7 +41,7 @@ class EngineSiteTests(WireTestCase):
         self.url = f"/engine.io/?EIO=4&transport=polling&sid={self.sid}"
 
     def send(self, *lines: str, body: bytes = b"", url: str | None = None) -> Exchange:
-        """A POST with these headers and, so far, this much of its body."""
+        """Begin a POST with these headers and this part of its body."""
         link = Link().connect(self.site)
         head = [f"POST {url or self.url} HTTP/1.1", "Host: example.org", *lines, "", ""]
         link.deliver("\r\n".join(head).encode() + body)
@@ -68,7 +68,7 @@ class EngineSiteTests(WireTestCase):
         self.assertEqual(self.session.state, State.OPEN)
 
     def test_announced(self) -> None:
-        """A body that says it is too large is refused before any of it has come."""
+        """A body with too large a Content-Length is refused before its first byte."""
         self.assertRefused(self.send("Content-Length: 1001"))
 
     def test_announcedAsMuchAsAllowed(self) -> None:
@@ -78,7 +78,7 @@ class EngineSiteTests(WireTestCase):
         self.assertEqual(post.answer.body, b"ok")
 
     def test_chunked(self) -> None:
-        """One that does not say is refused as soon as it is too large."""
+        """A chunked body is refused as soon as it is too large."""
         post = self.send("Transfer-Encoding: chunked")
         post.link.deliver(b"3e8\r\n" + b"4" + b"x" * 999 + b"\r\n")
         self.assertIsNone(post.response)
@@ -91,7 +91,7 @@ class EngineSiteTests(WireTestCase):
         self.assertEqual(self.owner.heard, ["ab"])
 
     def test_refusedConnectionEnds(self) -> None:
-        """When the whole of it has come; a client reads our answer after that."""
+        """The connection ends after the whole body, since some clients read the response only then."""
         post = self.send("Content-Length: 1001")
         self.assertRefused(post)
         self.assertFalse(post.link.disconnecting)
@@ -105,7 +105,7 @@ class EngineSiteTests(WireTestCase):
         self.assertTrue(post.link.disconnecting)
 
     def test_withoutEnd(self) -> None:
-        """What goes on sending is cut off."""
+        """A client that sends without end is cut off."""
         post = self.send("Transfer-Encoding: chunked")
         for _ in range(3):
             post.link.deliver(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
@@ -121,23 +121,23 @@ class EngineSiteTests(WireTestCase):
         self.assertTrue(post.link.disconnecting)
 
     def test_escapedPath(self) -> None:
-        """The same path in other letters is measured too."""
+        """The limit holds for the same path with escapes."""
         post = self.send("Content-Length: 1001", url=self.url.replace("engine.io", "engine%2Eio"))
         self.assertEqual(post.answer.status, 413)
 
     def test_otherPaths(self) -> None:
-        """The rest of the site takes what it takes."""
+        """Other resources have no limit."""
         for url in ("/other", "/other?/engine.io"):
             answer = self.send("Content-Length: 5000", body=b"x" * 5000, url=url).answer
             self.assertEqual((answer.status, answer.body), (200, b"5000"))
 
     def test_similarPath(self) -> None:
-        """A path that only begins alike belongs to the rest."""
+        """A path that only begins with the engine's belongs to the other resources."""
         answer = self.send("Content-Length: 5000", body=b"x" * 5000, url="/engine.iox").answer
         self.assertEqual((answer.status, answer.body), (200, b"5000"))
 
     def test_log(self) -> None:
-        """A request for the engine is not logged: its URL holds the secret of a session."""
+        """A request for the engine is not logged, since its URL holds the secret of a session."""
         lines: list[str] = []
         self.site.logFile = io.StringIO()
         self.site._logDateTime = "now"
@@ -179,7 +179,7 @@ class BesideTests(SynchronousTestCase):
         self.root.putChild(b"a", self.inner)
 
     def find(self, site: IResource, path: str) -> tuple[Any, list[bytes], list[bytes]]:
-        """What a site finds at a path, and how it has divided the path for it."""
+        """Return the resource that a site finds at a path, with the divided path."""
         request = DummyRequest([segment.encode() for segment in path.split("/")[1:]])
         request.prepath = []
         resource: Any = site
@@ -207,7 +207,7 @@ class BesideTests(SynchronousTestCase):
             self.assertIsNot(self.find(site, "/x/socket.io")[0], self.there)
 
     def test_leafElsewhere(self) -> None:
-        """A WSGI application gets the whole of the path."""
+        """A WSGI application gets the whole path."""
         leaf = Sized()
         site = Beside("/socket.io", self.there, leaf)
         self.assertEqual(self.find(site, "/a/b"), (leaf, [], [b"a", b"b"]))

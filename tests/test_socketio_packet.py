@@ -1,5 +1,5 @@
 """
-Socket.IO 5 packets: the bytes of the specification, what cannot be sent, and whatever else may come.
+Socket.IO 5 packets: the bytes of the specification, values that cannot be sent, and broken input.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ parser = JSONParser()
 
 
 def decode(*messages: str | bytes, maxAttachments: int = 10) -> Packet | None:
-    """The packet in these messages; all but the last give none."""
+    """Decode the packet in some messages, of which only the last completes it."""
     decoder = parser.decoder(maxAttachments)
     for message in messages[:-1]:
         assert decoder.feed(message) is None
@@ -134,7 +134,7 @@ class EncodeTests(SynchronousTestCase):
         )
 
     def test_attachmentsAreCopies(self) -> None:
-        """What waits in a buffer must not change when the application writes into its own."""
+        """Waiting attachments do not change when the application writes into its buffer."""
         data = bytearray(b"1")
         encoded = parser.encode(Packet(EVENT, "/", ["a", data]))
         data[0] = 0
@@ -162,13 +162,13 @@ class EncodeTests(SynchronousTestCase):
         )
 
     def test_messagesInARow(self) -> None:
-        """Nothing of a packet that could not be sent shows in the next."""
+        """No part of a packet that could not be sent is in the next."""
         self.assertRaises(TypeError, parser.encode, Packet(EVENT, "/", ["a", b"1", object()]))
         self.assertEncodes(Packet(EVENT, "/", ["a"]), '2["a"]')
 
 
 class UnsendableTests(SynchronousTestCase):
-    """A value that JSON lacks is an error of the caller, who is told where it is."""
+    """A value that JSON lacks is the caller's error, with the path to the value."""
 
     def refused(self, error: type[Exception], *args: Any, type: PacketType = EVENT) -> str:
         return str(self.assertRaises(error, parser.encode, Packet(type, "/", ["event", *args], 1)))
@@ -208,7 +208,7 @@ class UnsendableTests(SynchronousTestCase):
         self.assertIn("nested too deeply", self.refused(ValueError, deep))
 
     def test_deepAndUnsendable(self) -> None:
-        """Deep nesting keeps nobody from hearing what is wrong."""
+        """The error names the value also in deeply nested data."""
         for depth in range(100, 1100, 10):
             for leaf in (object(), math.nan):
                 deep: Any = leaf
@@ -225,12 +225,12 @@ class UnsendableTests(SynchronousTestCase):
         self.refused(ValueError, 10**5000)
 
     def test_placeholderBesideBytes(self) -> None:
-        """A dictionary that a receiver would take for the place of an attachment."""
+        """A dictionary that a receiver would take for a placeholder is refused."""
         self.assertIn("_placeholder", self.refused(ValueError, b"x", {"_placeholder": True, "num": 0}))
         self.assertIn("_placeholder", self.refused(ValueError, b"x", {"_placeholder": 1}))
 
     def test_placeholderAlone(self) -> None:
-        """Without attachments nobody looks for their places."""
+        """Without attachments, placeholders are not searched."""
         packet = Packet(EVENT, "/", ["a", {"_placeholder": True, "num": 0}])
         self.assertEqual(decode(*parser.encode(packet)), packet)
 
@@ -386,7 +386,7 @@ class DecodeTests(SynchronousTestCase):
         self.refused('51-["a",' + '{"a":' * 100_000 + "1" + "}" * 100_000 + "]")
 
     def test_deepNestingAroundAttachments(self) -> None:
-        """What the JSON decoder just lets through may be too deep to look for placeholders in."""
+        """Data that the JSON decoder just accepts may be nested too deeply for the search of placeholders."""
         for depth in range(100, 1100, 10):
             try:
                 decode('51-["a",' + "[" * depth + "]" * depth + "]", b"x")

@@ -1,5 +1,5 @@
 """
-One client in one namespace, as an application holds it.
+Sockets: an application's handle of one client in one namespace.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class EmitTests(SocketTestCase):
 
     def test_bytesAreCopied(self) -> None:
         """
-        What is changed after the emit has been sent as it was, also when it has to wait.
+        Changes after the emit do not reach the client, also when the event has to wait.
         """
         self.setWritable(self.alice, False)
         buffer = bytearray(b"before")
@@ -100,7 +100,7 @@ class EmitTests(SocketTestCase):
 
     def test_unsendable(self) -> None:
         """
-        It is told at the caller, with the path to the value and not the value.
+        The caller gets the error, with the path to the value and not the value.
         """
         for value in (
             Point(),
@@ -209,7 +209,7 @@ class VolatileTests(SocketTestCase):
 
 class BufferTests(SocketTestCase):
     """
-    What waits for a client's connection.
+    Messages that wait for a client's connection.
     """
 
     options = {"maxBuffered": 1000}
@@ -260,7 +260,7 @@ class BufferTests(SocketTestCase):
 
 class CallTests(SocketTestCase):
     """
-    Asking one client.
+    Events with acks.
     """
 
     def asked(self, ack: str) -> Any:
@@ -320,7 +320,7 @@ class CallTests(SocketTestCase):
         self.assertIsInstance(error, TimeoutError)
         self.assertEqual(str(error), "no ack of 'sure?' within 2.5 s")
         self.assertEqual(error.answers, [])
-        self.assertFalse(self.socket.awaitsAnswer)
+        self.assertFalse(self.socket._awaitsAck)
         self.sendText(self.alice, '30["late"]')
         self.assertIsNone(self.alice.transport.closed)
 
@@ -345,10 +345,10 @@ class CallTests(SocketTestCase):
 
     def test_cancel(self) -> None:
         answer = self.socket.call("sure?")
-        self.assertTrue(self.socket.awaitsAnswer)
+        self.assertTrue(self.socket._awaitsAck)
         answer.cancel()
         self.failureResultOf(answer, CancelledError)
-        self.assertFalse(self.socket.awaitsAnswer)
+        self.assertFalse(self.socket._awaitsAck)
         self.sendText(self.alice, '30["late"]')
 
     def test_clientGoes(self) -> None:
@@ -365,7 +365,7 @@ class CallTests(SocketTestCase):
 
     def test_cancelledWhileOthersFail(self) -> None:
         """
-        One who asks several things may give up the rest at the first failure.
+        An errback of one ack may cancel the others.
         """
         first, second = self.socket.call("sure?"), self.socket.call("really?")
         first.addErrback(lambda failure: second.cancel())
@@ -476,7 +476,7 @@ class RoomTests(SocketTestCase):
 
 class DisconnectTests(SocketTestCase):
     """
-    The server ends it, or hears that it has ended.
+    The end of a socket, by the server or by the client.
     """
 
     def test_disconnect(self) -> None:
@@ -543,7 +543,7 @@ class DisconnectTests(SocketTestCase):
 
     def test_cancelledWhileOthersAreTold(self) -> None:
         """
-        One who waits may give up the wait of another.
+        A callback of one wait may cancel another.
         """
         first, second = self.socket.whenDisconnected(), self.socket.whenDisconnected()
         first.addCallback(lambda reason: second.cancel())
@@ -552,7 +552,7 @@ class DisconnectTests(SocketTestCase):
 
     def test_nothingHoldsIt(self) -> None:
         """
-        A socket that nobody keeps goes with its client.
+        A socket without other references is freed when its client goes.
         """
         socket, connection = weakref.ref(self.socket), weakref.ref(self.alice.session)
         self.socket.join("red")
@@ -567,7 +567,7 @@ class DisconnectTests(SocketTestCase):
 
 class DescriptionTests(TalkTestCase):
     """
-    What a socket knows of its client.
+    A socket's properties of its client.
     """
 
     def test_handshake(self) -> None:
@@ -615,7 +615,7 @@ class DescriptionTests(TalkTestCase):
 
     def test_ids(self) -> None:
         """
-        An id says nothing of the next one.
+        Ids are not predictable.
         """
         server = self.makeServer()
         ids = {self.join(server).id() for _ in range(20)}

@@ -1,5 +1,5 @@
 """
-The testing kit: what an application's own tests stand on.
+The testing kit, for an application's own tests.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class FakeTransportTests(TalkTestCase):
 
     def test_sent(self) -> None:
         """
-        What is sent is what a client decodes, on each transport.
+        `sent` has the packets as a client decodes them, on each transport.
         """
         for name in ("polling", "websocket"):
             transport = FakeTransport(name)
@@ -79,7 +79,7 @@ class FakeTransportTests(TalkTestCase):
 
     def test_contractIsChecked(self) -> None:
         """
-        A session that sends when it must not is found out.
+        A session that sends while it must not fails.
         """
         transport = FakeTransport()
         transport.writable = False
@@ -193,7 +193,7 @@ class TalkingTests(TalkTestCase):
 
     def test_eventWithoutAnAck(self) -> None:
         """
-        What is answered only answers those who ask; all of it is received.
+        An event without an ack is received, and the answer is not sent.
         """
         self.client.on("tick", lambda: "tock")
         self.server.emit("tick")
@@ -207,7 +207,7 @@ class TalkingTests(TalkTestCase):
 
 class StayingTests(TalkTestCase):
     """
-    Heartbeats, and how a client goes.
+    Heartbeats, and the ends of a client.
     """
 
     def setUp(self) -> None:
@@ -224,7 +224,7 @@ class StayingTests(TalkTestCase):
 
     def pending(self) -> list[Deferred[Any]]:
         """
-        What the client waits for.
+        Make a call and a connect that wait.
         """
         self.server.on("ask")(lambda socket: Deferred())
         self.server.namespace("/slow").onConnect(lambda socket: Deferred())
@@ -236,7 +236,7 @@ class StayingTests(TalkTestCase):
 
     def test_heartbeatsByThemselves(self) -> None:
         """
-        A test may let time pass without thinking of its clients.
+        Clients answer heartbeats by themselves while time passes.
         """
         for _ in range(10):
             self.clock.advance(30)
@@ -275,7 +275,7 @@ class StayingTests(TalkTestCase):
 
     def test_refused(self) -> None:
         """
-        The refusal is what an application raised.
+        The refusal has the message and data that the application raised.
         """
 
         @self.server.namespace("/lobby").onConnect
@@ -289,7 +289,7 @@ class StayingTests(TalkTestCase):
 
 class Protocol3Tests(TalkTestCase):
     """
-    Clients as Socket.IO 2 has them.
+    Clients of Socket.IO 2.
     """
 
     def setUp(self) -> None:
@@ -300,7 +300,7 @@ class Protocol3Tests(TalkTestCase):
         return self.makeClient(self.server, protocol=3, **options)
 
     def test_connect(self) -> None:
-        """It is in / already; elsewhere it asks."""
+        """The client is in / unasked; for other namespaces it asks."""
         chat = self.server.namespace("/chat")
         for transport in ("polling", "websocket"):
             client = self.old(transport=transport)

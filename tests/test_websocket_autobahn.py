@@ -20,6 +20,7 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from tests.examples import given, st
 from tests.memory import CLOSE, TEXT, Link, WebSocket, WireTestCase, clientFrame, readResponse
+from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.session import CloseReason
 from txrealtime.engineio.websocket import autobahn as websocket
 from txrealtime.engineio.websocket.autobahn import FrameFactory
@@ -76,7 +77,7 @@ class TakeOverTests(WireTestCase):
     def test_noTimerStays(self) -> None:
         """twisted.web's own timeout must not end a WebSocket, nor stay when it has ended."""
         root = Resource()
-        root.putChild(b"engine.io", self.engine)
+        root.putChild(b"engine.io", EngineResource(self.engine))
         self.site = Site(root, reactor=self.clock, timeout=60)
         client = self.openWebSocket()
         for _ in range(10):
@@ -151,7 +152,7 @@ class TakeOverTests(WireTestCase):
             request = DummyRequest([b""])
             request.requestHeaders.addRawHeader(b"upgrade", b"websocket")
             request.channel = channel()
-            body = self.engine.render(request)
+            body = EngineResource(self.engine).render(request)
             self.assertNotEqual(body, NOT_DONE_YET)
             self.assertEqual(request.responseCode, 426)
             self.assertEqual(request.responseHeaders.getRawHeaders(b"upgrade"), [b"websocket"])

@@ -12,8 +12,8 @@ txrealtime: a Socket.IO server for Twisted.
         server.emit("said", socket.id, text)
         return "delivered"
 
-``server`` is a service, and ``server.resource()`` goes into a ``twisted.web`` site; or run
-it by ``twistd -n realtime --app module:server``.
+The server is a service, and ``server.resource()`` goes into a ``twisted.web`` site.  ``twistd -n realtime
+--app module:server`` runs it alone.
 """
 
 from txrealtime._version import __version__

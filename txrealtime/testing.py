@@ -1,5 +1,5 @@
 """
-A testing kit: clients without sockets, on a clock of yours.
+A testing kit: clients without sockets, on a clock of the test.
 
 ::
 
@@ -10,22 +10,22 @@ A testing kit: clients without sockets, on a clock of yours.
     self.assertEqual(self.successResultOf(alice.call("say", "hello")), "delivered")
     self.assertEqual(alice.received(), [("said", alice.id(), "hello")])
 
-A :class:`Client` speaks real Engine.IO and Socket.IO: what passes between it and the
-server is encoded and decoded by the codecs that are used in production.
+A :class:`Client` speaks real Engine.IO and Socket.IO: packets between it and the server are encoded and
+decoded by the codecs of production.
 
-Several servers are one when they share a hub and a clock::
+Servers that share a hub and a clock are a cluster::
 
     hub, clock = MemoryHub(), Clock()
     one, two = (makeServer(reactor=clock, bus=MemoryBus(hub)) for _ in range(2))
 
-What one says to another arrives while the clock is turned: ``clock.advance(0)``, some times.
+Messages between the servers arrive while the clock advances: call ``clock.advance(0)`` some times.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
@@ -39,15 +39,15 @@ from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, mes
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.errors import ConnectionRejected, Disconnected
-from txrealtime.server import Server
+from txrealtime.server import Server, ServerOptions
 from txrealtime.socketio import packet as socketio
 
 __all__ = ["Client", "FakeTransport", "MemoryBus", "MemoryHub", "makeServer"]
 
 
-def makeServer(reactor: Any = None, **options: Any) -> Server:
+def makeServer(reactor: Any = None, **options: Unpack[ServerOptions]) -> Server:
     """
-    A server for a test, started.
+    Make a server for a test, and start it.
 
     :param reactor: the clock; a new :class:`~twisted.internet.task.Clock` by default.
     :param options: as for :class:`~txrealtime.server.Server`.
@@ -60,17 +60,17 @@ def makeServer(reactor: Any = None, **options: Any) -> Server:
 @implementer(ITransport)
 class FakeTransport:
     """
-    A transport that ends in a list.
+    A transport that collects packets in a list.
 
     :ivar sent: the packets sent and not yet taken, as a client decodes them.
-    :ivar writable: whether it takes packets; see :meth:`Client.stopReading`.
+    :ivar writable: true while the transport takes packets; see :meth:`Client.stopReading`.
     :ivar closed: the reason, once closed.
-    :ivar reading: whether the session wants to read.  What a :class:`Client` sends meanwhile is
-        delivered all the same, where a network would hold it back.
-    :ivar pinged: called when a PING was sent.
-    :ivar ended: called when it is closed.
+    :ivar reading: false while the session pauses reading.  Packets of a :class:`Client` are delivered all the
+        same, where a network would hold them back.
+    :ivar pinged: called after a PING was sent.
+    :ivar ended: called after the transport was closed.
 
-    :param codec: the version of Engine.IO that its client speaks; 4 by default.
+    :param codec: the client's version of Engine.IO; 4 by default.
     """
 
     batch: Final = 16
@@ -102,12 +102,12 @@ class FakeTransport:
                 self.pinged()
 
     def take(self) -> list[Packet]:
-        """The packets sent since the last call."""
+        """Take the packets sent since the last call."""
         taken, self.sent = self.sent, []
         return taken
 
     def decoded(self, packet: Packet) -> Packet:
-        """What the other side of a WebSocket makes of a packet."""
+        """Decode a packet as the other side of a WebSocket would."""
         wire, isBinary = self._codec.encodeMessage(packet)
         return self._codec.decodeBytes(wire) if isBinary else self._codec.decodeText(wire.decode())
 
@@ -130,19 +130,19 @@ class Client:
     """
     A client of a server under test.
 
-    It keeps up its heartbeat, and collects what it gets until it is asked.
+    The client answers heartbeats, and collects the events that it gets.
 
     :param server: the server, made with a Clock.
-    :param parser: what it speaks; as the server does by default.
-    :param headers: HTTP headers of its opening request, names in lower case.
-    :param query: fields of its URL's query.
-    :param address: where it comes from.
-    :param transport: the name of the transport that it seems to be on.
-    :param protocol: 4; or 3 for a client as Socket.IO 1 and 2 have them, of a server with
+    :param parser: the client's parser; the server's by default.
+    :param headers: the HTTP headers of the opening request, with names in lower case.
+    :param query: the fields of the URL's query.
+    :param address: the client's address.
+    :param transport: the name of the transport that the client pretends to use.
+    :param protocol: the Engine.IO protocol: 4, or 3 for a client of Socket.IO 1 or 2, for a server with
         ``allowEIO3``.
-    :raises HandshakeError: when the server's engine refuses it at once.
-    :ivar whenOpen: a Deferred that fires when the engine has let it in, and fails with
-        :exc:`~txrealtime.errors.HandshakeError` if ``allowRequest`` refuses it later.
+    :raises HandshakeError: if the server's engine refuses the client at once.
+    :ivar whenOpen: a Deferred that fires when the engine has opened the session, and fails with
+        :exc:`~txrealtime.errors.HandshakeError` if ``allowRequest`` refuses the client later.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Client:
         Join a namespace.
 
         :return: a Deferred of the socket's id, which fails with
-            :exc:`~txrealtime.errors.ConnectionRejected` when it is refused.
+            :exc:`~txrealtime.errors.ConnectionRejected` if the client is refused.
         """
         joined: Deferred[str] = Deferred()
         self._connecting[namespace] = joined
@@ -224,12 +224,12 @@ class Client:
         elif namespace != "/":
             asked = f"{namespace}?{urlencode(auth)}" if auth else namespace
             self._sendPacket(socketio.Packet(socketio.PacketType.CONNECT, asked))
-        elif "/" in self._ids or "/" in self._refused:  # where it is, or not, without having asked
+        elif "/" in self._ids or "/" in self._refused:  # the server has decided without a CONNECT
             self._connected("/", self._refused.pop("/", None))
         return joined
 
     def _connected(self, namespace: str, rejection: ConnectionRejected | None = None) -> None:
-        """The server has answered a CONNECT, or what stands for it."""
+        """Called when the server has admitted or refused the client, in protocol 3 also without a CONNECT."""
         joined = self._connecting.pop(namespace, None)
         if rejection is None:
             if joined is not None:
@@ -245,17 +245,17 @@ class Client:
         self._sendPacket(socketio.Packet(socketio.PacketType.DISCONNECT, namespace))
 
     def close(self) -> None:
-        """Close the connection, as a browser does with its window."""
+        """Close the connection without a word, as a browser does when its window is closed."""
         if self.session is not None:
             self.session.transportLost(self.transport, CloseReason.TRANSPORT_CLOSE)
         self.flush()
 
     def stopReading(self) -> None:
-        """Take nothing more, as a client whose connection is full."""
+        """Take no more packets, like a client whose connection is full."""
         self.transport.writable = False
 
     def resumeReading(self) -> None:
-        """Read on."""
+        """Take packets again."""
         self.transport.writable = True
         if self.session is not None:
             self.session.transportWritable(self.transport)
@@ -263,9 +263,9 @@ class Client:
 
     def id(self, namespace: str = "/") -> str:
         """
-        The id of its socket in a namespace.
+        Get the id of the client's socket in a namespace.
 
-        :raises Disconnected: when it is not there.
+        :raises Disconnected: if the client is not in the namespace.
         """
         try:
             return self._ids[namespace]
@@ -273,7 +273,7 @@ class Client:
             raise Disconnected(f"the client is not in {namespace}") from None
 
     def isConnected(self, namespace: str = "/") -> bool:
-        """Whether it is in a namespace."""
+        """Tell if the client is in a namespace."""
         self.flush()
         return namespace in self._ids
 
@@ -287,28 +287,30 @@ class Client:
         """
         Send an event.
 
-        :return: a Deferred of the server's ack, as in :meth:`Socket.call`; without an ack it
-            never fires, nor fails when the client goes.
+        :return: a Deferred of the server's ack, as in :meth:`Socket.call`.  Without an ack it never fires,
+            not even when the client goes.
         """
         self._lastCall += 1
-        answer: Deferred[Any] = Deferred()
-        self._calls[namespace, self._lastCall] = answer
+        ack: Deferred[Any] = Deferred()
+        self._calls[namespace, self._lastCall] = ack
         self._sendPacket(
             socketio.Packet(socketio.PacketType.EVENT, namespace, [event, *args], self._lastCall)
         )
-        return answer
+        return ack
 
     def on(self, event: str, answer: Any, namespace: str = "/") -> None:
-        """Answer an event of the server: ``answer(*args)`` gives the ack, a tuple for several values."""
+        """
+        Handle an event of the server: the result of ``answer(*args)`` is the ack, a tuple for several values.
+        """
         self._handlers[namespace, event] = answer
 
     def received(self, namespace: str = "/") -> list[tuple[Any, ...]]:
-        """The events that came since the last call, each as ``(name, *arguments)``."""
+        """Take the events received since the last call, each as ``(name, *arguments)``."""
         self.flush()
         return self._received.pop(namespace, [])
 
     def ignoreHeartbeats(self) -> None:
-        """Keep up the heartbeat no longer, as a machine that sleeps."""
+        """Stop the client's part of the heartbeat, like a machine that sleeps."""
         self._answersHeartbeats = False
         self._stopPinging()
 
@@ -321,11 +323,11 @@ class Client:
 
     def _deliver(self, packet: Packet) -> None:
         if self.session is None:
-            raise Disconnected("the engine has not let the client in: see whenOpen")
+            raise Disconnected("the engine has not opened the session yet: see whenOpen")
         self.session.packetReceived(self.transport, packet)
 
     def flush(self) -> None:
-        """Take in what the server has sent."""
+        """Take the packets that the server has sent."""
         for packet in self.transport.take():
             if packet.type is PacketType.MESSAGE:
                 decoded = self._decoder.feed(packet.data)
@@ -349,13 +351,13 @@ class Client:
                 self.disconnections.append(namespace)
             case socketio.PacketType.ACK:
                 args = tuple(data)
-                answer = self._calls.pop((namespace, packet.id or 0))
-                answer.callback(args[0] if len(args) == 1 else args or None)
+                ack = self._calls.pop((namespace, packet.id or 0))
+                ack.callback(args[0] if len(args) == 1 else args or None)
             case socketio.PacketType.EVENT:
                 self._eventReceived(packet)
 
     def _oldId(self, namespace: str) -> str:
-        """What a client of Socket.IO 2 takes for its id."""
+        """Derive the id as a client of Socket.IO 2 does."""
         sid: str = self.opened["sid"]
         return sid if namespace == "/" else f"{namespace}#{sid}"
 
@@ -370,7 +372,7 @@ class Client:
 
 
 def _rejection(data: Any, isOld: bool) -> ConnectionRejected:
-    """What a CONNECT_ERROR says; from protocol 4, either a message or data."""
+    """Make the error of a CONNECT_ERROR, which in protocol 3 has either a message or data."""
     if not isOld:
         return ConnectionRejected(data["message"], data.get("data"))
     return ConnectionRejected(data) if isinstance(data, str) else ConnectionRejected(data=data)

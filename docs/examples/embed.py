@@ -1,5 +1,5 @@
 """
-Socket.IO in a twisted.web site that exists already: the last two lines are all it takes.
+Socket.IO in an existing twisted.web site, by the last two lines.
 
 Run it, and open http://localhost:8000 in two browsers::
 

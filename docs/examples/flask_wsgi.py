@@ -5,7 +5,7 @@ Run it in this folder, and open http://localhost:8000 in two browsers::
 
     twistd -n realtime --listen tcp:8000:interface=127.0.0.1 --app flask_wsgi:realtime --wsgi flask_wsgi:app
 
-A page of Flask speaks to everyone too::
+A page of Flask emits to everybody, too::
 
     curl -d "Dinner is ready" http://localhost:8000/announce
 """

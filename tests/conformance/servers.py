@@ -26,6 +26,7 @@ from zope.interface import implementer
 from txrealtime import AckTimeout, ConnectionRejected, Disconnected, Server
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import OpeningRequest
+from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
@@ -108,7 +109,7 @@ class ProtocolServers(MultiService):
         """
         root = Resource()
         if host == "/socket.io":
-            root.putChild(b"engine.io", self.engine)
+            root.putChild(b"engine.io", EngineResource(self.engine))
             return self.server.site(root)
         root.putChild(b"socket.io", self.server.resource())
         return EngineSite(root, "/engine.io", self.engine)
@@ -284,15 +285,8 @@ class EngineClientServer(Engine):
     """
     The engine that engine.io-client's suite talks to.
 
-    It sets cookies on the response that opens a session, and remembers the headers of the request in hand.
+    :ivar headers: the headers of the request in hand.
     """
-
-    COOKIES = (
-        "1=1; Max-Age=86400",
-        "2=2; Path=/; HttpOnly; Secure; SameSite=Strict",
-        "3=3; Max-Age=0",
-        "4=4; Expires=Thu, 01 Jan 2026 00:00:00 GMT",
-    )
 
     headers: dict[str, str]
 
@@ -307,11 +301,32 @@ class EngineClientServer(Engine):
         session.send("hi")
         return EngineClientEcho(session, self)
 
+
+class EngineClientResource(EngineResource):
+    """
+    The resource of that engine.
+
+    It sets cookies on the response that opens a session, and gives the engine each request's headers.
+
+    :param engine: the engine.
+    """
+
+    COOKIES = (
+        "1=1; Max-Age=86400",
+        "2=2; Path=/; HttpOnly; Secure; SameSite=Strict",
+        "3=3; Max-Age=0",
+        "4=4; Expires=Thu, 01 Jan 2026 00:00:00 GMT",
+    )
+
+    def __init__(self, engine: EngineClientServer) -> None:
+        super().__init__(engine)
+        self._server = engine
+
     def render(self, request: Request) -> int | bytes:
         if b"sid" not in request.args:
             for cookie in self.COOKIES:
                 request.responseHeaders.addRawHeader(b"set-cookie", cookie.encode())
-        self.headers = {
+        self._server.headers = {
             name.decode("latin-1").lower(): values[0].decode("latin-1")
             for name, values in request.requestHeaders.getAllRawHeaders()
         }
@@ -393,7 +408,7 @@ def conformance(environ: Mapping[str, str]) -> MultiService:
     for child in (protocols, protocols3, client, EngineService(engineClient)):
         child.setServiceParent(service)
     engineRoot = Resource()
-    engineRoot.putChild(b"engine.io", engineClient)
+    engineRoot.putChild(b"engine.io", EngineClientResource(engineClient))
     for variable, port, factory in (
         ("PORT", 3000, protocols.site("/socket.io")),
         ("EIO3_PORT", 3001, protocols3.site("/engine.io")),

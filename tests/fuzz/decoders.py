@@ -21,8 +21,9 @@ from twisted.web.static import Data
 from tests.memory import CLOSE, Link, Recorder, WebSocket, readResponse
 from tests.test_frames import REQUEST, Listener
 from txrealtime.engineio.engine import Engine
-from txrealtime.engineio.handshake import checkOrigin, proxyFilter, readHandshake
+from txrealtime.engineio.handshake import proxyFilter, readHandshake
 from txrealtime.engineio.http.site import EngineSite
+from txrealtime.engineio.origins import Origins
 from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
@@ -275,9 +276,9 @@ def handshake(data: bytes) -> None:
         read = readHandshake(headers, url, "192.0.2.7", False, proxyFilter(proxies))
         assert isinstance(read.cookies, dict)
         assert isinstance(read.protocol, int)
-        for origins in ((), ("https://example.org",)):
+        for origins in ((), ("https://example.org", "https://*.example.org")):
             with contextlib.suppress(HandshakeError):
-                checkOrigin(read, origins)
+                Origins(origins).check(read)
 
 
 def channel(data: bytes) -> None:

@@ -75,7 +75,7 @@ class HookTests(HostileTestCase):
     def test_connected(self) -> None:
         """CONNECT_ERROR, which does not say what went wrong."""
         for kind in KINDS:
-            self.server.namespace("/broken").onConnect(lambda socket, auth, kind=kind: kind())
+            self.server.namespace("/broken").onConnect(lambda socket, auth, kind=kind: kind(), replace=True)
             client = self.openWebSocket()
             client.send(f'40/broken,{{"token":"{SECRET}"}}')
             self.assertEqual(client.messages(), ['44/broken,{"message":"Internal server error"}'])
@@ -106,7 +106,7 @@ class HookTests(HostileTestCase):
     def test_handler(self) -> None:
         """No ack, and the client stays."""
         for kind in KINDS:
-            self.server.on("break")(lambda socket, *args, kind=kind: kind())
+            self.server.on("break", replace=True)(lambda socket, *args, kind=kind: kind())
             client = self.join()
             client.send(event("break", SECRET, id=1))
             self.assertOneFailure()
@@ -116,7 +116,7 @@ class HookTests(HostileTestCase):
 
     def test_onAny(self) -> None:
         for kind in KINDS:
-            self.server.onAny(lambda socket, *args, kind=kind: kind())
+            self.server.onAny(lambda socket, *args, kind=kind: kind(), replace=True)
             client = self.join()
             client.send(event("whatever", id=1))
             self.assertOneFailure()
@@ -126,13 +126,13 @@ class HookTests(HostileTestCase):
     def test_middleware(self) -> None:
         for kind in KINDS:
             namespace = self.server.namespace("/guarded")
-            namespace._middleware.clear()
+            namespace._handlers.middleware.clear()
 
             @namespace.use
             def guard(incoming: Incoming, proceed: Any, kind: Any = kind) -> Any:
                 return kind()
 
-            namespace.on("echo")(lambda socket: "never")
+            namespace.on("echo", replace=True)(lambda socket: "never")
             client = self.join("/guarded")
             client.send('42/guarded,1["echo"]')
             self.assertOneFailure()
@@ -150,7 +150,7 @@ class HookTests(HostileTestCase):
 
         self.server.on("break")(other)
         for kind in KINDS:
-            self.server.namespace()._errorHandlers.clear()
+            self.server.namespace()._handlers.errors.clear()
             self.server.onError()(lambda socket, error, event, kind=kind: kind())
             client = self.join()
             client.send(event("break", id=1))

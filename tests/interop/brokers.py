@@ -21,18 +21,18 @@ from tests.interop.clients import untilListening
 from tests.support import freePort, requirePart, startProgram
 
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/lib/rabbitmq/bin"])
-"Where Debian keeps them."
+"The folder of RabbitMQ's programs on Debian."
 
 REDIS = shutil.which("redis-server", path=PATH)
 REDIS_CLI = shutil.which("redis-cli", path=PATH)
 EPMD = shutil.which("epmd", path=PATH)
-# Not the one in /usr/sbin, which starts this as another user.
+# Not the program in /usr/sbin, which starts this one as another user.
 RABBITMQ = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin")
 RABBITMQCTL = shutil.which("rabbitmqctl", path="/usr/lib/rabbitmq/bin")
 
 
 def pauseProcess(pid: int) -> None:
-    """Stop a child, and wait until each of its threads has: one may answer yet."""
+    """Stop a child process, and wait until all its threads have stopped: one may answer yet."""
     os.kill(pid, signal.SIGSTOP)
     os.waitid(os.P_PID, pid, os.WSTOPPED)
 
@@ -60,7 +60,7 @@ class Redis:
         case.addCleanup(shutil.rmtree, self.folder, True)
 
     async def start(self) -> Redis:
-        """Start it, and wait until it takes connections."""
+        """Start Redis, and wait until it takes connections."""
         command = [str(REDIS)]
         for name, value in self.options.items():
             command += [f"--{name.replace('_', '-')}", *(value.split(" ") if value else [""])]
@@ -69,7 +69,7 @@ class Redis:
         return self
 
     async def startSentinel(self, service: str, master: Redis) -> Redis:
-        """Start it as a Sentinel, which alone decides that a master is gone."""
+        """Start Redis as a Sentinel, which alone decides that a master is gone."""
         configuration = Path(self.folder) / "sentinel.conf"
         configuration.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
@@ -81,20 +81,20 @@ class Redis:
         return self
 
     async def stop(self) -> None:
-        """End it, as a crash does."""
+        """Kill Redis, like a crash."""
         self.program.signal("KILL")
         await self.program.whenEnded()
 
     def pause(self) -> None:
-        """Let it do nothing, and keep its connections."""
+        """Suspend Redis, which keeps its connections."""
         pauseProcess(self.program.transport.pid)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume Redis."""
         os.kill(self.program.transport.pid, signal.SIGCONT)
 
     async def cli(self, *command: str) -> str:
-        """What it answers to a command of redis-cli; AssertionError when it is an error."""
+        """Return Redis's answer to a command of redis-cli; raise AssertionError if it is an error."""
         secret = self.options.get("requirepass")
         password = ["--no-auth-warning", "-a", secret] if secret else []
         cli = startProgram(self._case, [str(REDIS_CLI), "-e", "-p", str(self.port), *password, *command])
@@ -126,7 +126,7 @@ class RabbitMQ:
             **os.environ,
             "HOME": str(self._folder),
             "ERL_EPMD_PORT": str(names),
-            # Otherwise a shell stands between, and a signal to that does not reach it.
+            # Otherwise a shell stands between, and a signal to the shell does not reach RabbitMQ.
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": str(self._folder / "none"),
@@ -138,19 +138,19 @@ class RabbitMQ:
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_PID_FILE": str(self._folder / "pid"),
-            # One scheduler: it shares a small machine with the tests.
+            # One scheduler: RabbitMQ shares a small machine with the tests.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1",
         }
         atexit.register(self._remove)
 
     async def start(self, timeout: float = 120.0) -> RabbitMQ:
-        """Start it, and wait until it takes connections; nothing happens when it runs."""
+        """Start RabbitMQ, and wait until it takes connections.  If it runs, do nothing."""
         if self.running:
             return self
         with self._log.open("wb") as log:
             for command in (self._epmd, [str(RABBITMQ)]):
                 self.running.append(
-                    # It reads from the pipe, and ends when that does, so it does not outlive the tests.
+                    # It reads from the pipe, and ends with the pipe, so it does not outlive the tests.
                     subprocess.Popen(
                         command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._environment
                     )
@@ -164,7 +164,7 @@ class RabbitMQ:
         return self
 
     def stop(self) -> None:
-        """End it, as a crash does."""
+        """Kill RabbitMQ, like a crash."""
         while self.running:
             process = self.running.pop()
             process.kill()
@@ -172,11 +172,11 @@ class RabbitMQ:
             process.stdin.close()
 
     def pause(self) -> None:
-        """Let it do nothing, and keep its connections."""
+        """Suspend RabbitMQ, which keeps its connections."""
         pauseProcess(self.running[-1].pid)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume RabbitMQ."""
         self.running[-1].send_signal(signal.SIGCONT)
 
     async def control(self, *arguments: str) -> None:

@@ -1,5 +1,5 @@
 """
-The buses with brokers do what the one in memory does.
+The buses with brokers, tested like the bus in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from txrealtime.errors import BusError
 
 
 class _BrokerTests(BusTestsMixin):
-    """With a real clock, which takes its time."""
+    """The tests of a bus, on a real clock."""
 
     timeout = 60
     reactor = reactor
@@ -30,7 +30,7 @@ class _BrokerTests(BusTestsMixin):
 
 class _RedisTests(_BrokerTests):
     async def test_formerPublisher(self) -> None:
-        """Whoever publishes again ends the connection before, and no other."""
+        """A new publisher has Redis end the one before, and no other."""
         owner, stranger = Owner(), Owner()
         await self.publisher(owner)
         await self.publisher(stranger)
@@ -54,7 +54,7 @@ class RedisTests(_RedisTests, TestCase):
             await bus.openPublisher(reactor, Owner())
 
     async def test_user(self) -> None:
-        """A user who may have certain topics only."""
+        """A user may have certain topics only."""
         await self.redis.cli("ACL", "SETUSER", "joe", "on", ">secret", "resetchannels", "&ours*", "+@all")
         self.bus = busFromURL(f"redis://joe:secret@127.0.0.1:{self.redis.port}")
         owner = Owner()
@@ -70,7 +70,7 @@ class RedisTests(_RedisTests, TestCase):
         self.assertEqual((owner.losses, publisher.unconfirmed, publisher.pending), ([], 0, 0))
 
     async def test_userWhoMayOnlyPublish(self) -> None:
-        """What else we ask of Redis may be forbidden."""
+        """The other commands may be forbidden."""
         await self.redis.cli(
             "ACL", "SETUSER", "joe", "on", ">secret", "allchannels", "+publish", "+subscribe"
         )
@@ -88,7 +88,7 @@ class RedisTests(_RedisTests, TestCase):
 
 class RedisSocketTests(_RedisTests, TestCase):
     """
-    Redis by a socket of the machine.
+    Redis by a Unix socket.
     """
 
     async def setUp(self) -> None:
@@ -99,7 +99,7 @@ class RedisSocketTests(_RedisTests, TestCase):
         self.bus = busFromURL(f"redis+unix://{path}")
 
     async def test_numbersBeginAnew(self) -> None:
-        """After a restart the number of the connection before is that of somebody else."""
+        """After a restart of Redis the id of the connection before is a stranger's."""
         owner, strangers = Owner(), [Owner() for _ in range(8)]
         await self.publisher(owner)
         number = self.bus._formerly[owner][0]

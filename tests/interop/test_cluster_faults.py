@@ -1,9 +1,9 @@
 """
-What goes wrong between servers, as their clients see it: three servers, fifteen clients, and a real broker.
+Faults between servers, as their clients see them: three servers, fifteen clients, and a real broker.
 
 All the time each server counts upwards to everybody. Whatever happens, a server's own clients miss nothing
-and stay connected, and nobody gets a number twice or out of order; what others miss was said in the time of
-the fault, and the servers have told so.
+and stay connected, and nobody gets a number twice or out of order. Clients of other servers miss only numbers
+of the time of the fault, which the servers have logged.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.support import Program, freePort, startProgram
 
 SERVERS = 3
 CLIENTS = 5
-"Of each server."
+"The number of clients of each server."
 
 LEASE = 15.0
-"Seconds after which a server that is not heard of is gone."
+"Seconds without a message after which a server has gone."
 
 
 FLOOD = """
@@ -42,18 +42,18 @@ HUGE = 'return redis.call("PUBLISH", ARGV[1], string.rep("nonsense", 300000))'
 "Has Redis publish more than a server takes, and less than Redis cuts a subscriber for."
 
 NONSENSE = (
-    # Only the first is told of at once, so it has to have something that must not be in the log.
+    # Only the first is logged at once, so it is the one with text that must not be in the log.
     "nonsense",
     "",
     '{"emit": "nonsense"}',
     "nonsense" * 10_000,
-    # Heads as servers write them: cut off, without their packet, and with what is of another type.
+    # Heads as servers write them: cut off, without their packet, and with fields of another type.
     'txr1 nonsense ["emit","/",nu',
     'txr1 nonsense ["emit","/",null,[],false,[18]]',
     'txr1 nonsense ["emit",1,null,[],false,[4]]\n2[1]',
     'txr1 nonsense ["alive",1,1,"p",false,[4]]\n2[1]',
 )
-"What no server would say."
+"Messages that no server would send."
 
 
 class FaultsTestCase(TestCase):
@@ -80,14 +80,14 @@ class FaultsTestCase(TestCase):
         self.clients: Program = startProgram(self, javaScript("faults.cjs", str(CLIENTS), *urls))
 
     async def reported(self, event: str) -> Any:
-        """What the clients have reported, once they have."""
+        """Return the report of the clients, once it is there."""
         return json.loads(await self.clients.whenPrinted(f'{{"event":"{event}"', timeout=90))
 
     def order(self, line: str) -> None:
         self.clients.transport.write(f"{line}\n".encode())
 
     async def printed(self, text: str) -> None:
-        """Wait until each server has said so."""
+        """Wait until each server has logged a text."""
         for server in self.servers:
             await server.program.whenPrinted(text, timeout=90)
 
@@ -113,12 +113,12 @@ class FaultsTestCase(TestCase):
         """
         Check what holds when the broker was killed and is back.
 
-        :param noticed: when all servers had told of the loss.
+        :param noticed: the time when all servers had logged the loss.
         """
         await self.printed("is ready again")
         report = await self.finished()
         for sender, _, _, last, count in report["missing"]:
-            # What was said when the loss was known has waited, and came.
+            # Numbers emitted when the loss was known have waited, and came.
             self.assertLess(last, (noticed + 0.5) * 1000)
             self.assertLessEqual(count, report["counts"][sender]["unconfirmed"] + 5)
         self.assertEqual([counts["dropped"] for counts in report["counts"]], [0] * SERVERS)
@@ -140,7 +140,7 @@ class RabbitMQFaultsTests(FaultsTestCase):
 
 class RedisLockedTests(FaultsTestCase):
     async def test_wrongPasswordAtStart(self) -> None:
-        """The servers serve their own clients, tell why that is all, and are a cluster once they get in."""
+        """The servers serve their own clients, log the reason, and are a cluster once they get in."""
         requireJavaScriptClient("socket.io-client-4")
         redis = await Redis(self, requirepass="right").start()
         await self.startServers(f"redis://:s3cr3t@127.0.0.1:{redis.port}")
@@ -175,7 +175,7 @@ class RedisFaultsTests(FaultsTestCase):
         await self.checkRestarted(noticed)
 
     async def test_cutByTheLimitOfTheirBuffers(self) -> None:
-        """Somebody else publishes more than Redis keeps for one subscriber."""
+        """A stranger publishes more than Redis keeps for one subscriber."""
         self.assertEqual(await self.redis.cli("EVAL", FLOOD, "0"), "3")
         await self.printed("is ready again")
         report = await self.finished()
@@ -183,12 +183,12 @@ class RedisFaultsTests(FaultsTestCase):
         await self.stopServers()
 
     async def test_whatIsNoMessage(self) -> None:
-        """It is ignored and told of, without what was in it, and nobody misses anything."""
+        """Servers ignore and log the messages, without their content, and no client misses anything."""
         for topic in (await self.redis.cli("PUBSUB", "CHANNELS")).split():
             for nonsense in NONSENSE:
                 await self.redis.cli("PUBLISH", topic, nonsense)
             await self.redis.cli("EVAL", HUGE, "0", topic)
-        await self.printed("ignored what came on")
+        await self.printed("ignored a message on")
         report = await self.finished()
         self.assertEqual(report["missing"], [])
         self.assertEqual([counts["outages"] for counts in report["counts"]], [0] * SERVERS)
@@ -202,7 +202,7 @@ class RedisFaultsTests(FaultsTestCase):
         await self.stopServers()
 
     async def test_becomesAReplica(self) -> None:
-        """Nothing is said to one, as nobody else would hear it."""
+        """Servers publish nothing to a replica: no other server would get it."""
         await self.redis.cli("REPLICAOF", "127.0.0.1", str(freePort()))
         await self.printed("replica")
         await self.redis.cli("REPLICAOF", "NO", "ONE")
@@ -212,7 +212,7 @@ class RedisFaultsTests(FaultsTestCase):
         await self.stopServers()
 
     async def test_wrongPassword(self) -> None:
-        """The servers have none, and lose their connections: each tells why, and tries until it gets in."""
+        """The servers lose their connections, log why, and retry until the broker lets them in."""
         await self.redis.cli("CONFIG", "SET", "requirepass", "secret")
         self.redis.options["requirepass"] = "secret"
         for kind in ("pubsub", "normal"):
@@ -247,7 +247,7 @@ class RedisFaultsTests(FaultsTestCase):
         await self.stopServers()
 
     async def test_serverKilled(self) -> None:
-        """Its sockets are there until the lease is over, and nobody waits longer than asked for them."""
+        """A killed server's sockets stay until its lease ends; no call waits beyond its timeout."""
         self.order("gone 2")
         await self.reported("gone")
         self.servers[2].program.signal("KILL")

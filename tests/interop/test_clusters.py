@@ -1,7 +1,7 @@
 """
-Clusters of real servers over a real Redis: ours alone, and with Node's and python-socketio's.
+Clusters of real servers over a real Redis: of txrealtime alone, and with Node's and python-socketio's.
 
-What clients must see is in js/cluster.cjs.
+The expectations of the clients are in js/cluster.cjs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ STEPS = [
 
 
 async def startMember(case: TestCase, command: Sequence[str]) -> str:
-    """Start a server that is not ours, at PORT in its command: its URL."""
+    """Start a server of another make, at PORT in its command, and return its URL."""
     port = freePort()
     program = startProgram(case, [part.replace("PORT", str(port)) for part in command])
     await untilListening(program, port)
@@ -53,7 +53,7 @@ async def startMember(case: TestCase, command: Sequence[str]) -> str:
 
 
 async def played(case: TestCase, command: Sequence[str]) -> list[str]:
-    """The steps that a script has passed; AssertionError when one failed."""
+    """Return the steps that a script has passed."""
     client = startProgram(case, command)
     await client.whenEnded(timeout=180)
     reports = [json.loads(line) for line in client.output.splitlines() if line.startswith('{"step"')]
@@ -131,7 +131,7 @@ class ScaleTests(TestCase):
             await server.stop()
 
     async def proxy(self, *ports: int) -> str:
-        """nginx in front of servers at some ports: its URL."""
+        """Start nginx in front of servers at some ports, and return its URL."""
         port = freePort()
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()

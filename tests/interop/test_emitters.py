@@ -1,5 +1,5 @@
 """
-Emitting to real servers from processes that serve nobody, by our emitters and others', over real brokers.
+Emitting to real servers from processes without clients, by our emitters and others', over real brokers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class EmittersTestCase(TestCase):
     timeout = 150
 
     async def serve(self, bus: str, query: str, *others: Sequence[str]) -> None:
-        """Start a server of ours, a second one unless there are others, and the clients."""
+        """Start a server of txrealtime, a second one unless there are others, and the clients."""
         requireJavaScriptClient("@socket.io/redis-emitter")
         self.bus = bus + query
         servers = [
@@ -58,7 +58,7 @@ class EmittersTestCase(TestCase):
         return program
 
     async def assertHeard(self, *expected: Sequence[str]) -> None:
-        """What each client has got, in its order."""
+        """Check the events that each client has got, in its order."""
         for lines in expected:
             await self.clients.whenPrinted(lines[-1])
         got = self.clients.output.splitlines()
@@ -140,7 +140,7 @@ class RedisFaultTests(TestCase):
         return emitter
 
     async def test_replica(self) -> None:
-        """It would take the message, and nobody would hear it."""
+        """A replica would take the message, and no server would get it."""
         replica = await Redis(self, replicaof=f"127.0.0.1 {self.redis.port}").start()
         with Emitter(replica.url) as emitter, self.assertRaisesRegex(BusError, "read-only replica"):
             emitter.emit("hi")

@@ -1,8 +1,8 @@
 """
-What goes wrong between a server and its broker, and what becomes of the link: over real Redis and RabbitMQ.
+Faults between a server and its broker, and their effect on the link: over real Redis and RabbitMQ.
 
-A speaker counts upwards all the time, and a listener checks the numbers: none twice, none out of order, and
-none missing but those that the fault explains.
+A publisher counts upwards all the time, and a subscriber checks the numbers: none twice, none out of order,
+and none missing but those that the fault explains.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ INTERVAL = 0.005
 BACKOFF = Backoff(first=0.1, last=0.8, timeout=2.0, settle=1.0)
 
 SECRET = "s3cr3t"
-"A password, which no log may have."
+"A password that must not be in the log."
 
 
 class LinkTestCase(TestCase):
     """
-    Links with a heartbeat that is soon missed, and what the log has of them.
+    Links whose heartbeat is soon missed, and their log lines.
     """
 
     timeout = 120
@@ -71,13 +71,13 @@ class LinkTestCase(TestCase):
 
 class CountingTestCase(LinkTestCase):
     """
-    A speaker and a listener.
+    A publishing link and a listening one.
 
-    :ivar unsure: numbers said when the listener was deaf, or the speaker's connection about to be lost.
+    :ivar unsure: numbers published while the listener was deaf, or the connection about to be lost.
     """
 
     async def count(self, speakerURL: str, listenerURL: str, **options: object) -> None:
-        """Begin, and wait until the first numbers have come."""
+        """Start counting, and wait until the first numbers have come."""
         self.heard: list[int] = []
         self.said = 0
         self.whenDeaf: list[int] = []
@@ -99,13 +99,13 @@ class CountingTestCase(LinkTestCase):
         self.speaker.publish("numbers", b"%d %b" % (self.said, filling))
 
     async def recovered(self) -> None:
-        """Wait until both are ready, and everything said from then on arrives."""
+        """Wait until both are ready, and all numbers published from then on arrive."""
         await self.until(lambda: self.speaker.status is self.listener.status is LinkStatus.READY)
         self.safe = self.said + 1
         await self.until(lambda: self.heard and self.heard[-1] > self.safe + 50)
 
     async def finished(self) -> list[int]:
-        """Say no more; check what came, and return what did not."""
+        """Stop counting; check the numbers that came, and return those that did not."""
         self.counting.stop()
         await self.until(lambda: self.heard[-1] == self.said)
         self.assertEqual(self.heard, sorted(set(self.heard)), "twice, or out of order")
@@ -120,7 +120,7 @@ class RedisFaultsTests(CountingTestCase):
         await self.count(self.redis.url, self.redis.url, **options)
 
     async def test_killedAndRestarted(self) -> None:
-        """What is said while it is away waits; only what was on its way is lost, and counted."""
+        """Numbers wait while the broker is away; only the unconfirmed ones are lost, and counted."""
         await self.begin()
         await self.redis.stop()
         await self.until(lambda: self.speaker.status is self.listener.status is LinkStatus.DEAF)
@@ -136,7 +136,7 @@ class RedisFaultsTests(CountingTestCase):
         self.assertLogged("is ready again", 2)
 
     async def test_paused(self) -> None:
-        """The heartbeat tells, and what Redis had not read of the old connection overtakes nothing."""
+        """The heartbeat shows it, and what Redis had not read of the old connection overtakes nothing."""
         await self.begin()
         before = self.said
         self.redis.pause()
@@ -156,7 +156,7 @@ class RedisFaultsTests(CountingTestCase):
         self.assertLogged(f"{counts.unconfirmed} unconfirmed")
 
     async def test_pausedUntilTheQueueIsFull(self) -> None:
-        """The oldest go, counted, and logged once."""
+        """The oldest are dropped, counted, and logged once."""
         await self.begin(maxQueued=100_000)
         self.redis.pause()
         await self.until(lambda: self.speaker.status is LinkStatus.DEAF)
@@ -170,10 +170,10 @@ class RedisFaultsTests(CountingTestCase):
         self.assertLessEqual(len(missing), counts.dropped + counts.unconfirmed + 2)
         self.assertGreaterEqual(len(missing), counts.dropped)
         self.assertLogged("the queue is full", 1)
-        self.assertLogged(f"Lost of what was published here: {counts.dropped} dropped", 1)
+        self.assertLogged(f"Lost messages of this server: {counts.dropped} dropped", 1)
 
     async def test_subscribersKilled(self) -> None:
-        """The connections that publish go on, and nothing is lost but for the deaf."""
+        """Publishers go on, and only deaf subscribers lose numbers."""
         await self.begin()
         deaf: list[int] = []
         self.listener.watch(lambda status: deaf.append(self.said))
@@ -181,13 +181,13 @@ class RedisFaultsTests(CountingTestCase):
         await self.recovered()
         missing = await self.finished()
         self.assertEqual(self.speaker.counts.unconfirmed, 0)
-        # What Redis had sent but nobody read when it cut the connection is gone too.
+        # Numbers that Redis had sent and nobody had read when it cut the connection are lost too.
         self.assertTrue(all(number <= deaf[1] for number in missing), (missing, deaf))
         self.assertEqual((self.listener.counts.outages, len(deaf)), (1, 2))
         self.assertGreater(self.listener.counts.deafFor, 0)
 
     async def test_cutByTheLimitOfItsBuffer(self) -> None:
-        """Somebody else publishes more than Redis keeps for one subscriber."""
+        """A stranger publishes more than Redis keeps for one subscriber."""
         await self.begin()
         deaf: list[int] = []
         self.listener.watch(lambda status: deaf.append(self.said))
@@ -202,7 +202,7 @@ class RedisFaultsTests(CountingTestCase):
         self.assertEqual((self.speaker.counts.outages, self.speaker.counts.unconfirmed), (0, 0))
 
     async def test_largerThanAllowed(self) -> None:
-        """Too large to deliver, small enough for Redis: only that one is thrown away."""
+        """A message too large to deliver, and small enough for Redis, is thrown away alone."""
         await self.begin(maxMessage=1_000_000)
         publisher = await busFromURL(self.redis.url).openPublisher(reactor, Owner())
         publisher.publish("numbers", b"0" * 1_000_001)
@@ -213,7 +213,7 @@ class RedisFaultsTests(CountingTestCase):
         self.assertLogged("too large, and thrown away: numbers")
 
     async def test_becomesAReplica(self) -> None:
-        """A replica takes messages and tells nobody, so nothing is said to one."""
+        """A replica takes messages and tells nobody, so nothing is published to one."""
         master = await Redis(self).start()
         await self.begin()
         await self.redis.cli("REPLICAOF", "127.0.0.1", str(master.port))
@@ -247,7 +247,7 @@ class RabbitMQFaultsTests(CountingTestCase):
         self.assertNoSecrets()
 
     async def test_memoryIsFull(self) -> None:
-        """It connects and subscribes, but takes no message: what is said then waits, and comes."""
+        """RabbitMQ accepts connections and subscriptions, but no message: numbers wait, and come later."""
         rabbit = await rabbitMQ()
         await self.count(rabbit.url, rabbit.url, heartbeatTimeout=3.0)
         await rabbit.control("set_vm_memory_high_watermark", "absolute", "1MB")
@@ -267,10 +267,10 @@ class RabbitMQFaultsTests(CountingTestCase):
         self.assertEqual((counts.dropped, counts.outages), (0, 1))
 
     async def test_queueDeleted(self) -> None:
-        """Somebody takes the consumer its queue away."""
+        """A stranger deletes the subscriber's queue."""
         rabbit = await rabbitMQ()
         await self.count(rabbit.url, rabbit.url, heartbeatTimeout=5.0)
-        subscriber = self.listener._incoming.line.connection
+        subscriber = self.listener._incoming.reconnecting.connection
         subscriber.channel.queue_delete(subscriber._queue).addErrback(lambda failure: None)
         await self.until(lambda: self.listener.status is LinkStatus.DEAF)
         await self.recovered()
@@ -279,7 +279,7 @@ class RabbitMQFaultsTests(CountingTestCase):
 
 
 class _Hangup(Protocol):
-    """Reads the first bytes, and hangs up."""
+    """A server that reads the first bytes and hangs up."""
 
     def dataReceived(self, data: bytes) -> None:
         self.factory.calls += 1
@@ -287,7 +287,7 @@ class _Hangup(Protocol):
 
 
 class _Silence(Protocol):
-    """Reads, and says nothing."""
+    """A server that reads and never answers."""
 
     def dataReceived(self, data: bytes) -> None:
         self.factory.calls += 1
@@ -295,7 +295,7 @@ class _Silence(Protocol):
 
 class RedisAuthenticationTests(LinkTestCase):
     async def test_wrongPassword(self) -> None:
-        """It says so once, keeps trying, and is ready when the password is right."""
+        """The link logs the reason once, retries, and is ready when the password is right."""
         redis = await Redis(self, requirepass="right").start()
         link = self.link(f"redis://:{SECRET}@127.0.0.1:{redis.port}")
         link.start()
@@ -316,7 +316,7 @@ class RedisAuthenticationTests(LinkTestCase):
         self.assertIs(link.status, LinkStatus.CONNECTING)
 
     async def test_mayNotPublish(self) -> None:
-        """Who may only listen is never ready, and told why."""
+        """A user who may not publish never has a ready link, and is told why."""
         redis = await Redis(self).start()
         await redis.cli("ACL", "SETUSER", "mute", "on", f">{SECRET}", "allchannels", "+@all", "-publish")
         link = self.link(f"redis://mute:{SECRET}@127.0.0.1:{redis.port}")
@@ -332,7 +332,7 @@ class RedisAuthenticationTests(LinkTestCase):
         self.assertNoSecrets()
 
     async def fake(self, protocol: type[Protocol]) -> Factory:
-        """Something on a port that is not Redis."""
+        """Start a server on a port that is not Redis."""
         self.port = freePort()
         factory = Factory.forProtocol(protocol)
         factory.calls = 0
@@ -343,7 +343,7 @@ class RedisAuthenticationTests(LinkTestCase):
         return factory
 
     async def instead(self, redis: Redis) -> None:
-        """From now on the port is Redis."""
+        """Replace that server by Redis."""
         await self.listening.stopListening()
         endpoint = serverFromString(reactor, f"tcp:{self.port}:interface=127.0.0.1")
         self.listening = await endpoint.listen(ProxyFactory("127.0.0.1", redis.port))
@@ -373,7 +373,7 @@ class RedisAuthenticationTests(LinkTestCase):
         await link.stop()
 
     async def test_notRedis(self) -> None:
-        """Whatever answers, it is no traceback."""
+        """No answer of a server causes a traceback."""
 
         class Web(Protocol):
             def dataReceived(self, data: bytes) -> None:
@@ -382,7 +382,7 @@ class RedisAuthenticationTests(LinkTestCase):
         await self.fake(Web)
         link = self.link(f"redis://127.0.0.1:{self.port}")
         link.start()
-        await self.until(lambda: "not of Redis" in link.reason)
+        await self.until(lambda: "not speak Redis" in link.reason)
         self.assertIs(link.status, LinkStatus.CONNECTING)
 
     async def test_replica(self) -> None:
@@ -443,7 +443,7 @@ class RedisSentinelTests(LinkTestCase):
         link.start()
         await link.whenReady()
         for number in itertools.count():
-            # It knows its replicas after it has asked the master for them.
+            # A Sentinel knows the replicas after it has asked the master for them.
             if f"port={replica.port}" in (await master.cli("INFO", "replication")) and "slaves=1" in (
                 await sentinel.cli("INFO", "sentinel")
             ):

@@ -17,9 +17,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Unpack
+
+from twisted.internet.interfaces import IReactorTime
 
 from txrealtime import ConnectionRejected, Namespace, Server, Socket, on
+from txrealtime.server import ServerOptions
 
 __all__ = ["Chat", "makeServer"]
 
@@ -259,12 +262,12 @@ def pictureType(data: Any) -> str:
     raise Refusal("A picture can be PNG, JPEG, GIF or WebP.")
 
 
-def makeServer(**settings: Any) -> Server:
+def makeServer(reactor: IReactorTime | None = None, **settings: Unpack[ServerOptions]) -> Server:
     """
     A server with the chat in its namespace ``/``.
 
     :param settings: as for :class:`txrealtime.Server`.
     """
-    server = Server(**settings)
+    server = Server(reactor=reactor, **settings)
     server.mount("/", Chat())
     return server

@@ -1,14 +1,14 @@
 """
-Emit from anywhere: from a worker, a script or a web application, which serve no clients themselves.
+Emitting from processes that serve no clients: workers, scripts, web applications.
 
 ::
 
     emitter = Emitter("redis://localhost")
     emitter.to("red").emit("news", {"headline": "hello"})
 
-It says what a server of the cluster would say, and hears nothing.  The URL is that of the servers, the
-dialect included.  :class:`Emitter` blocks until the broker has the message; :class:`DeferredEmitter` is
-for processes in which Twisted's reactor runs.
+An emitter publishes the messages that a server of the cluster would publish, and receives nothing.  Its URL
+is that of the servers, with the same dialect.  :class:`Emitter` blocks until the broker has the message;
+:class:`DeferredEmitter` is for processes in which Twisted's reactor runs.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.blocking import publisherFromURL
 from txrealtime.cluster.bus.url import busFromURL
-from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.cluster.dialects.messages import Disconnect, Emit, Join, Leave, Message, Target
 from txrealtime.cluster.dialects.native import UID_LENGTH
-from txrealtime.cluster.link.oneway import Publishing
+from txrealtime.cluster.link.oneway import OneWayLink
 from txrealtime.engineio import packet as engineio
 from txrealtime.socketio.packet import IParser, JSONParser, Packet, PacketType, checkName
 from txrealtime.socketio.rooms import checkRooms
 
 __all__ = ["DeferredEmitter", "Emitter", "Receivers"]
 
-# What saying something returns: None, or a Deferred of it.
+# The result of an emit: None, or a Deferred of None.
 R = TypeVar("R", covariant=True)
 
 MAX_MESSAGE = 2_000_000
-"""Bytes: servers throw away what is larger."""
+"""Bytes.  Servers throw away larger messages."""
 
 _writing = RLock()
 """
-Held while a message is written, as parsers and dialects have a state meanwhile.  One for all emitters, so
-that a fork can wait for it: its child has no thread that would release it.
+Held while a message is encoded, because parsers and dialects keep state meanwhile.  There is one for all
+emitters, and a fork acquires it: the child has no thread that would release it.
 """
 os.register_at_fork(
     before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release
@@ -56,9 +56,9 @@ class _Speaker(Protocol[R]):
 
 class Receivers(Generic[R]):
     """
-    Some sockets of a namespace, wherever they are.
+    Some sockets of a namespace, on any server.
 
-    It never changes: :meth:`to` and :meth:`excluding` make another one.
+    It never changes: :meth:`to` and :meth:`excluding` return another one.
     """
 
     def __init__(self, speaker: _Speaker[R], target: Target) -> None:
@@ -67,20 +67,20 @@ class Receivers(Generic[R]):
 
     def to(self, *rooms: str) -> Receivers[R]:
         """
-        Those in any of these rooms, and of the rooms named before.
+        Select the sockets in any of these rooms, or of the rooms named before.
 
-        :param rooms: names, or ids of sockets.
-        :raises ValueError: without a room, which would otherwise mean everybody.
+        :param rooms: names of rooms, or ids of sockets.
+        :raises ValueError: if there is no room: that would mean everybody.
         """
         _checkNamed(rooms, "to")
         return Receivers(self._speaker, self._target._replace(rooms=(self._target.rooms or ()) + rooms))
 
     def excluding(self, *rooms: str) -> Receivers[R]:
         """
-        Without those in any of these rooms.
+        Leave out the sockets in any of these rooms.
 
-        :param rooms: names, or ids of sockets.
-        :raises ValueError: without a room.
+        :param rooms: names of rooms, or ids of sockets.
+        :raises ValueError: if there is no room.
         """
         _checkNamed(rooms, "excluding")
         excluded = self._target.excluded.union(rooms)
@@ -88,38 +88,38 @@ class Receivers(Generic[R]):
 
     def emit(self, event: str, *args: Any, volatile: bool = False) -> R:
         """
-        Send an event to each of them.
+        Send an event to each of the sockets.
 
-        :param args: JSON values, bytes-like ones anywhere among them.
-        :param volatile: leave out those to whom it cannot go at once.
-        :raises TypeError: for a value that cannot be sent, with the path to it.
-        :raises ValueError: for a reserved event name, a number that JSON lacks, or too large an event.
-        :raises BusError: when the broker has not taken it; then nobody, or for a connection that broke
-            meanwhile, perhaps nobody has got it.
+        :param args: JSON values, with bytes-like values anywhere among them.
+        :param volatile: leave out clients that it cannot be sent to at once.
+        :raises TypeError: if a value cannot be sent; the text has the path to it.
+        :raises ValueError: if the name is reserved, JSON has no such number, or the event is too large.
+        :raises BusError: if the broker has not confirmed the event.  Nobody has got it, unless the connection
+            broke while it was sent.
         """
         checkName(event)
         packet = Packet(PacketType.EVENT, self._target.path, [event, *args])
         return self._speaker.say(Emit(self._target, packet, None, volatile))
 
     def send(self, *args: Any, volatile: bool = False) -> R:
-        """Send the unnamed event, ``message``."""
+        """Send an event named ``message``."""
         return self.emit("message", *args, volatile=volatile)
 
     def join(self, *rooms: str) -> R:
-        """Put each of them into some rooms."""
+        """Put each of the sockets into some rooms."""
         checkRooms(rooms)
         return self._speaker.say(Join(self._target, rooms))
 
     def leave(self, *rooms: str) -> R:
-        """Take each of them out of some rooms."""
+        """Take each of the sockets out of some rooms."""
         checkRooms(rooms)
         return self._speaker.say(Leave(self._target, rooms))
 
     def disconnect(self, close: bool = False) -> R:
         """
-        Disconnect each of them.
+        Disconnect each of the sockets.
 
-        :param close: end their connections too, with all their namespaces.
+        :param close: close their connections too, with all their namespaces.
         """
         return self._speaker.say(Disconnect(self._target, close))
 
@@ -130,30 +130,30 @@ def _checkNamed(rooms: Sequence[str], method: str) -> None:
     checkRooms(rooms)
 
 
-class _Anybody(Receivers[R]):
+class _Everybody(Receivers[R]):
     """
     Everybody in ``/``, and the way to the other namespaces.
 
-    :param url: the servers' bus.
-    :param parser: what their clients speak, if it is not the default.
-    :raises ValueError: for a URL that is none, or for which something is not installed.
+    :param url: the URL of the servers' bus.
+    :param parser: the servers' parser, if it is not the default.
+    :raises ValueError: if the URL is broken, or a library that it needs is not installed.
     """
 
     def __init__(self, url: str, parser: IParser | None = None) -> None:
         super().__init__(self, Target("/"))
         self.parser = parser or JSONParser()
-        self._language, self._url = Language.fromURL(url)
-        self._dialect = self._language.spokenBy(secrets.token_urlsafe(6)[:UID_LENGTH])
+        self._choice, self._url = DialectChoice.fromURL(url)
+        self._dialect = self._choice.create(secrets.token_urlsafe(6)[:UID_LENGTH])
 
     def say(self, message: Message) -> R:
-        """Say something to all servers that it concerns."""
+        """Publish a message to the servers that it concerns."""
         raise NotImplementedError
 
     def namespace(self, path: str) -> Receivers[R]:
         """
-        Everybody in a namespace.
+        Select everybody in a namespace.
 
-        :raises ValueError: for a path that cannot be one.
+        :raises ValueError: if there can be no namespace at the path.
         """
         if not path.startswith("/") or "," in path:
             raise ValueError(f"a namespace is at a path like '/chat', without a comma, not {path!r}")
@@ -171,28 +171,28 @@ class _Anybody(Receivers[R]):
         return written
 
 
-class Emitter(_Anybody[None]):
+class Emitter(_Everybody[None]):
     """
-    Emits and waits until the broker has it: for workers of Celery, scripts and threads.
+    An emitter that waits until the broker has each message: for Celery's workers, scripts and threads.
 
-    It connects when it is first used, and again when the connection was lost.  Threads may share it, and
-    a process that was forked makes a connection of its own.
+    It connects when it is first used, and again when the connection was lost.  Threads may share it.  A
+    forked process makes a connection of its own.
 
-    :param url: the servers' bus, as for ``twistd realtime --bus``.
-    :param parser: what their clients speak, if it is not the default.
-    :param timeout: seconds that the broker has to answer: to take us, and then each message.
+    :param url: the URL of the servers' bus, as for ``twistd realtime --bus``.
+    :param parser: the servers' parser, if it is not the default.
+    :param timeout: seconds that the broker has to accept the connection, and then to confirm each message.
     """
 
     def __init__(self, url: str, parser: IParser | None = None, timeout: float = 5.0) -> None:
         super().__init__(url, parser)
-        self._publisher = publisherFromURL(self._url, self._language.fanout, timeout)
+        self._publisher = publisherFromURL(self._url, self._choice.fanout, timeout)
 
     def say(self, message: Message) -> None:
         for topic, data in self._written(message):
             self._publisher.publish(topic, data)
 
     def close(self) -> None:
-        """Disconnect from the broker; whatever is said later connects again."""
+        """Disconnect from the broker.  The next message connects again."""
         self._publisher.close()
 
     def __enter__(self) -> Emitter:
@@ -202,16 +202,16 @@ class Emitter(_Anybody[None]):
         self.close()
 
 
-class DeferredEmitter(_Anybody[Deferred[None]]):
+class DeferredEmitter(_Everybody[Deferred[None]]):
     """
-    Emits, and tells by a Deferred when the broker has it: for processes in which the reactor runs.
+    An emitter for processes in which the reactor runs: a Deferred fires when the broker has the message.
 
-    The Deferreds fail with :exc:`~txrealtime.errors.BusError`; a mistake of the caller is raised at once.
+    The Deferreds fail with :exc:`~txrealtime.errors.BusError`.  A mistake of the caller is raised at once.
 
-    :param url: the servers' bus, as for ``twistd realtime --bus``.
-    :param parser: what their clients speak, if it is not the default.
-    :param reactor: the installed one by default.
-    :param timeout: seconds that the broker has to answer: to take us, and then each message.
+    :param url: the URL of the servers' bus, as for ``twistd realtime --bus``.
+    :param parser: the servers' parser, if it is not the default.
+    :param reactor: by default the installed one.
+    :param timeout: seconds that the broker has to accept the connection, and then to confirm each message.
     """
 
     def __init__(
@@ -220,19 +220,19 @@ class DeferredEmitter(_Anybody[Deferred[None]]):
         super().__init__(url, parser)
         if reactor is None:
             from twisted.internet import reactor
-        self._publishing = Publishing(busFromURL(self._url, fanout=self._language.fanout), reactor, timeout)
+        self._link = OneWayLink(busFromURL(self._url, fanout=self._choice.fanout), reactor, timeout)
 
     def say(self, message: Message) -> Deferred[None]:
-        said = [self._publishing.publish(topic, data) for topic, data in self._written(message)]
-        return gatherResults(said, consumeErrors=True).addCallbacks(lambda _: None, _firstError)
+        published = [self._link.publish(topic, data) for topic, data in self._written(message)]
+        return gatherResults(published, consumeErrors=True).addCallbacks(lambda _: None, _firstError)
 
     def close(self) -> Deferred[None]:
         """
-        Disconnect from the broker; whatever is said later connects again.
+        Disconnect from the broker.  The next message connects again.
 
-        :return: fires when the broker has everything, or has not answered in its time.
+        :return: fires when the broker has all messages, or has not answered in time.
         """
-        return self._publishing.close()
+        return self._link.close()
 
 
 def _firstError(failure: Failure) -> Failure:

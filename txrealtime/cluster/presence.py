@@ -1,5 +1,10 @@
 """
-Which servers are there: each says so from time to time, and is taken for gone when it does not.
+The list of the peer servers.
+
+Each server announces itself from time to time, and with each announcement takes a lease.  A server whose
+lease has run out has gone.  :class:`~txrealtime.cluster.conversation.Conversation` has one :class:`Presence`,
+passes it the announcements and tells it when the link is ready or deaf.  Dialects without announcements
+leave the list empty.  Nothing here asks the broker who is connected.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ __all__ = ["Presence"]
 _log = Logger()
 
 _BEATS: Final = 3
-"""How often a server says that it is there, in the time of its lease."""
+"""Announcements that a server makes in the time of its lease."""
 
 _MAX_SERVERS: Final = 10_000
 
@@ -29,18 +34,18 @@ class _Server:
     name: str
     lease: float
     beats: int
-    "How many more times we may say that we are there, and not hear of it."
+    "This server's announcements after which the peer server has gone, unless it was heard meanwhile."
 
 
 class Presence(Mapping[str, str]):
     """
-    The other servers: name by uid.
+    The peer servers: name by uid.
 
-    A lease runs only while we can hear: what did not reach us is no sign that somebody is gone.  So it is
-    counted in our own beats.  One that is late, because this process was busy or the clock has jumped, is
-    one beat, and what has come meanwhile is read before the next.
+    A lease runs only while this server can hear, so its length is counted in this server's own
+    announcements ("beats").  A beat that is late, because the process was busy or the clock has jumped,
+    counts as one beat; announcements that have arrived meanwhile are read before the next.
 
-    :param publish: to say that we are there.
+    :param publish: publishes an announcement or a goodbye.
     :param lost: called with the uid of a server that has gone.
     """
 
@@ -64,10 +69,10 @@ class Presence(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._servers)
 
-    # -- what others say ---------------------------------------------------------------
+    # -- from peer servers -------------------------------------------------------------
 
     def heard(self, alive: Alive) -> None:
-        """A server says that it is there."""
+        """Called when a server has announced itself."""
         if self._clock is None or alive.sender == self._me.sender:
             return
         server = self._servers.get(alive.sender)
@@ -77,7 +82,7 @@ class Presence(Mapping[str, str]):
             _log.info("{name} has joined the cluster", name=alive.name)
             if alive.parser != self._me.parser:
                 _log.error(
-                    "{name} makes packets with {theirs}, this server with {ours}: clients of one "
+                    "{name} encodes packets with {theirs}, this server with {ours}: clients of one "
                     "cannot read what the other sends; give all servers the same parser",
                     name=alive.name,
                     theirs=alive.parser,
@@ -88,11 +93,11 @@ class Presence(Mapping[str, str]):
             self._publish(self._me._replace(recipient=alive.sender))
 
     def _beatsOf(self, lease: float) -> int:
-        """The beats of ours in which a lease is over: one more, as the first may come at once."""
+        """Return a lease's length in beats of this server: one more, as the first may come at once."""
         return ceil(lease * _BEATS / self._me.lease) + 1
 
     def left(self, gone: Gone) -> None:
-        """A server says that it goes."""
+        """Called when a server has said goodbye."""
         self._remove(gone.sender, "has left the cluster")
 
     def _remove(self, uid: str, why: str) -> None:
@@ -101,13 +106,13 @@ class Presence(Mapping[str, str]):
             _log.info("{name} {why}", name=server.name, why=why)
             self._lost(uid)
 
-    # -- what we do --------------------------------------------------------------------
+    # -- this server -------------------------------------------------------------------
 
     def listening(self, clock: IReactorTime, me: Alive) -> None:
         """
-        The link is up, for the first time or again: ask who is there, and give all their time.
+        Called when the link is ready: ask the others to announce themselves, and begin their leases anew.
 
-        :param me: what this server says of itself.
+        :param me: this server's announcement.
         """
         self._clock, self._me = clock, me
         for server in self._servers.values():
@@ -116,13 +121,13 @@ class Presence(Mapping[str, str]):
         self._startTimer(clock)
 
     def deaf(self) -> None:
-        """The link is down: nobody can be heard."""
+        """Called when the link is down: stop the leases."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def stop(self) -> None:
-        """Say goodbye, and forget the others."""
+        """Say goodbye, and forget the peer servers."""
         if self._clock is not None:
             self._publish(Gone(self._me.sender))
         self.deaf()
@@ -140,4 +145,4 @@ class Presence(Mapping[str, str]):
         for uid, server in list(self._servers.items()):
             server.beats -= 1
             if server.beats <= 0:
-                self._remove(uid, f"was not heard for {server.lease:g} s and is taken for gone")
+                self._remove(uid, f"was not heard for {server.lease:g} s and has gone")

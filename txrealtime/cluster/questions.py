@@ -1,5 +1,10 @@
 """
-Questions to other servers, and what comes of them.
+Questions to peer servers, and the bookkeeping of their replies.
+
+A :class:`Question` ends when each server that was asked has sent all values it owes, or has gone.
+A server's first reply says how many values are to come: one for each client that was asked, for
+example.  :class:`~txrealtime.cluster.conversation.Conversation` has one :class:`Questions` and
+passes it the replies.  Nothing here publishes a message.
 """
 
 from __future__ import annotations
@@ -15,33 +20,34 @@ from txrealtime.cluster.dialects.messages import Reply
 from txrealtime.errors import AckTimeout
 from txrealtime.socketio.audience import Person
 
-__all__ = ["UNNAMED", "Inquiries", "Question"]
+__all__ = ["UNNAMED", "Question", "Questions"]
 
 UNNAMED: Final = "an unnamed server"
-"""A server whose dialect does not tell names."""
+"""The name of a server whose dialect does not tell names."""
 
 
 class Question:
     """
-    A question that other servers were asked: see :class:`~txrealtime.socketio.peers.Inquiry`.
+    A question that peer servers were asked: an inquiry in the words of :mod:`~txrealtime.socketio.peers`.
 
-    :param request: what we call it.
-    :param answered: called with each answer.
-    :param forget: called when no answer is wanted any longer.
-    :ivar ofPeople: whether the answers are :class:`~txrealtime.socketio.audience.Person` objects; who
-        gives others has not answered this question.
+    :param request: this server's id of the question.
+    :param collect: called with each value of the replies.
+    :param forget: called with `request` when no more replies are wanted.
+    :ivar asked: the number of values that the servers have announced.
+    :ivar done: fires when no more replies are to come.  Cancel it to stop waiting.
+    :ivar wantsSockets: true if the values are :class:`~txrealtime.socketio.audience.Person` objects.  A reply
+        with other values is ignored.
     """
 
-    def __init__(
-        self, request: str, answered: Callable[[Any], object], forget: Callable[[str], None]
-    ) -> None:
+    def __init__(self, request: str, collect: Callable[[Any], object], forget: Callable[[str], None]) -> None:
         self.request = request
         self.asked = 0
-        self.ofPeople = False
+        self.wantsSockets = False
         self.done: Deferred[None] = Deferred(lambda _: self._forget(request))
-        self._answered = answered
+        self._collect = collect
         self._forget = forget
-        # By server: its name, and how many values it still owes.  Servers without a name share an entry.
+        # By uid: the name of each server that was asked, and the number of values that it still owes.
+        # Servers without a uid share one entry of the latter.
         self._expected: dict[str, str] | None = None
         self._owed: dict[str, int] = {}
         self._unnamed = 0
@@ -51,59 +57,59 @@ class Question:
 
     def expect(self, servers: Mapping[str, str], unnamed: int = 0) -> None:
         """
-        Say who was asked.
+        Set the servers whose replies are awaited.
 
         :param servers: name by uid.
-        :param unnamed: how many others, of whom no more is known.
+        :param unnamed: the number of other servers, whose uids are not known.
         """
         self._expected, self._unnamed = dict(servers), unnamed
         self._check()
 
     @classmethod
     def ofNobody(cls) -> Question:
-        """A question that nobody was asked."""
-        question = cls("", lambda answer: None, _nothing)
+        """Make a question that no server is asked, and that is done."""
+        question = cls("", lambda value: None, lambda request: None)
         question.expect({})
         return question
 
     def finished(
-        self, what: str, answers: list[Any], timeout: float, clock: IReactorTime
+        self, what: str, values: list[Any], timeout: float, clock: IReactorTime
     ) -> Deferred[list[Any]]:
         """
-        A Deferred of the answers.
+        Wait for the replies, for a limited time.
 
-        :param what: what was asked, for the error.
-        :param answers: where they are put.
+        :param what: the question, for the text of the error.
+        :param values: the list that `collect` appends to.
         :param timeout: seconds.
-        :return: it fails with :exc:`~txrealtime.errors.AckTimeout` when not all servers have answered,
-            or could.
+        :return: fires with `values`; fails with :exc:`~txrealtime.errors.AckTimeout` if a server did not
+            reply in full.
         """
 
         def ended(_: object) -> list[Any]:
             servers = self.silent + self._lapsed
             if servers:
-                raise AckTimeout(f"{what} was not answered by {', '.join(servers)}", answers, servers)
-            return answers
+                raise AckTimeout(f"{what} was not answered by {', '.join(servers)}", values, servers)
+            return values
 
         def late(_: object, seconds: float) -> NoReturn:
             owing = [name for uid, name in (self._expected or {}).items() if self._owed.get(uid, 0) > 0]
             servers = self.silent + owing + self._lapsed or [UNNAMED]
             raise AckTimeout(
-                f"{what} was not answered by {', '.join(servers)} within {seconds:g} s", answers, servers
+                f"{what} was not answered by {', '.join(servers)} within {seconds:g} s", values, servers
             )
 
         return self.done.addCallback(ended).addTimeout(timeout, clock, onTimeoutCancel=late)
 
     def received(self, reply: Reply) -> None:
-        """A server has something to say."""
-        if any(isinstance(value, Person) is not self.ofPeople for value in reply.values):
+        """Called when a server has replied."""
+        if any(isinstance(value, Person) is not self.wantsSockets for value in reply.values):
             return
         sender, owed = reply.sender, self._owed
         if reply.total is not None:
             if not sender:
                 self._unnamedHeard += 1
             elif sender in owed:
-                return  # it has said that already
+                return  # a second first reply
             owed[sender] = owed.get(sender, 0) + reply.total
             self.asked += reply.total
         elif sender not in owed:
@@ -114,11 +120,11 @@ class Question:
         if reply.lapsed:
             self._lapsed.append(name)
         for value in values:
-            self._answered(replace(value, server=name) if isinstance(value, Person) else value)
+            self._collect(replace(value, server=name) if isinstance(value, Person) else value)
         self._check()
 
     def gone(self, server: str) -> None:
-        """A server is there no longer: what it owes will not come."""
+        """Called when a server has gone: the values that it owes will not come."""
         name = (self._expected or {}).pop(server, None)
         if name is None:
             return
@@ -128,7 +134,7 @@ class Question:
 
     @property
     def silent(self) -> list[str]:
-        """The names of the servers that have not answered, or went away while they owed something."""
+        """The names of the servers that have not replied, or went away while they owed values."""
         waiting = [name for server, name in (self._expected or {}).items() if server not in self._owed]
         return self._left + waiting + [UNNAMED] * (self._unnamed - self._unnamedHeard)
 
@@ -141,21 +147,17 @@ class Question:
             self.done.callback(None)
 
     def fail(self, error: BaseException) -> None:
-        """It cannot be asked, after all."""
+        """End the question with an error."""
         self._forget(self.request)
         if not self.done.called:
             self.done.errback(error)
 
 
-def _nothing(request: str) -> None:
-    """What is forgotten of a question that was never asked."""
-
-
-class Inquiries:
+class Questions:
     """
-    The questions that are waiting for answers.
+    The questions that wait for replies, by id.
 
-    :param uid: whose they are; what a question is called begins with it, so that it is nobody else's.
+    :param uid: this server's.  The ids begin with it, so they differ from those of other servers.
     """
 
     def __init__(self, uid: str) -> None:
@@ -166,29 +168,33 @@ class Inquiries:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def new(self, answered: Callable[[Any], object]) -> Question:
-        """A question of a name of its own."""
+    def new(self, collect: Callable[[Any], object]) -> Question:
+        """
+        Add a question with a new id.
+
+        :param collect: called with each value of the replies.
+        """
         self._last += 1
         request = f"{self._uid}{self._last}"
-        question = self._waiting[request] = Question(request, answered, self.forget)
+        question = self._waiting[request] = Question(request, collect, self.forget)
         return question
 
     def forget(self, request: str) -> None:
-        """Nobody waits for its answers any longer."""
+        """Stop waiting for the replies to a question."""
         self._waiting.pop(request, None)
 
     def received(self, reply: Reply) -> None:
-        """A reply has come; one to a question that nobody asks any longer is ignored."""
+        """Pass a reply to its question.  If that does not wait any more, ignore the reply."""
         question = self._waiting.get(reply.request)
         if question is not None:
             question.received(reply)
 
     def gone(self, server: str) -> None:
-        """A server is there no longer."""
+        """Called when a server has gone."""
         for question in list(self._waiting.values()):
             question.gone(server)
 
     def failAll(self, error: Exception) -> None:
-        """None will be answered."""
+        """End all questions with an error."""
         for question in list(self._waiting.values()):
             question.fail(error)

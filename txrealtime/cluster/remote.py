@@ -1,15 +1,19 @@
 """
-What the namespaces of this server do on the others: :class:`~txrealtime.socketio.peers.Peers`.
+The members of this server's audiences who are on peer servers: :class:`~txrealtime.socketio.peers.Peers`.
+
+Namespaces and audiences call :class:`RemotePeers` after they have done the same for this server's own
+sockets.  It turns an audience into a message of the cluster and never touches a socket itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Target
 from txrealtime.cluster.questions import Question
 from txrealtime.engineio import packet as engineio
@@ -18,17 +22,14 @@ from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.packet import Packet
 
-if TYPE_CHECKING:
-    from txrealtime.cluster.cluster import Cluster
-
-__all__ = ["Reach"]
+__all__ = ["RemotePeers"]
 
 
-class Reach:
-    """See the module."""
+class RemotePeers:
+    """The peer servers, as this server's namespaces and audiences see them."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
 
     # -- audiences -------------------------------------------------------------------
 
@@ -37,7 +38,7 @@ class Reach:
     ) -> None:
         target = _targetOf(audience)
         if target is not None:
-            self._cluster.say(Emit(target, packet, messages, volatile))
+            self._conversation.say(Emit(target, packet, messages, volatile))
 
     def call(
         self, audience: Audience, packet: Packet, answered: Callable[[Any], object], timeout: float
@@ -45,54 +46,54 @@ class Reach:
         target = _targetOf(audience)
         if target is None:
             return Question.ofNobody()
-        uid = self._cluster.uid
-        return self._cluster.inquire(lambda request: Ask(target, packet, uid, request, timeout), answered)
+        uid = self._conversation.uid
+        return self._conversation.ask(lambda request: Ask(target, packet, uid, request, timeout), answered)
 
     def fetch(self, audience: Audience, timeout: float) -> Deferred[list[Person]]:
         target = _targetOf(audience)
-        people: list[Person] = []
+        sockets: list[Person] = []
         if target is None:
-            return succeed(people)
-        uid = self._cluster.uid
+            return succeed(sockets)
+        uid = self._conversation.uid
         try:
-            question = self._cluster.inquire(lambda request: Fetch(target, uid, request), people.append)
+            question = self._conversation.ask(lambda request: Fetch(target, uid, request), sockets.append)
         except BusError:
             return fail(Failure())
-        return question.finished("fetch()", people, timeout, audience.namespace.reactor)
+        return question.finished("fetch()", sockets, timeout, audience.namespace.reactor)
 
     def join(self, audience: Audience, rooms: Sequence[str]) -> None:
         target = _targetOf(audience)
         if target is not None:
-            self._cluster.say(Join(target, tuple(rooms)))
+            self._conversation.say(Join(target, tuple(rooms)))
 
     def leave(self, audience: Audience, rooms: Sequence[str]) -> None:
         target = _targetOf(audience)
         if target is not None:
-            self._cluster.say(Leave(target, tuple(rooms)))
+            self._conversation.say(Leave(target, tuple(rooms)))
 
     def disconnect(self, audience: Audience, close: bool) -> None:
         target = _targetOf(audience)
         if target is not None:
-            self._cluster.say(Disconnect(target, close))
+            self._conversation.say(Disconnect(target, close))
 
     # -- topics ----------------------------------------------------------------------
 
     def mounted(self, namespace: Namespace) -> None:
-        for topic in self._cluster.dialect.topicsOf(namespace.path):
-            self._cluster.subscribe(topic)
+        for topic in self._conversation.dialect.topicsOf(namespace.path):
+            self._conversation.subscribe(topic)
 
     def unmounted(self, namespace: Namespace) -> None:
-        for topic in self._cluster.dialect.topicsOf(namespace.path):
-            self._cluster.unsubscribe(topic)
+        for topic in self._conversation.dialect.topicsOf(namespace.path):
+            self._conversation.unsubscribe(topic)
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
-        topic = self._cluster.dialect.topicOf(namespace.path, room)
+        topic = self._conversation.dialect.topicOf(namespace.path, room)
         if topic is not None:
-            (self._cluster.subscribe if exists else self._cluster.unsubscribe)(topic)
+            (self._conversation.subscribe if exists else self._conversation.unsubscribe)(topic)
 
 
 def _targetOf(audience: Audience) -> Target | None:
-    """An audience as others know it; ``None`` when it is one socket of this server's."""
+    """Name an audience for peer servers.  ``None`` if the audience is one socket of this server."""
     namespace, rooms = audience.namespace, audience.rooms
     if rooms is not None and len(rooms) == 1 and rooms[0] in namespace.sockets:
         return None

@@ -1,7 +1,9 @@
 """
-What other servers want done on this one.
+The requests of peer servers, carried out on this server's sockets.
 
-Nothing of it is looked up but in dictionaries, and nothing is made because a message names it.
+:class:`~txrealtime.cluster.conversation.Conversation` calls :class:`Requests` with each message that it has
+read: emits, joins, leaves, disconnects, questions, and events between servers.  A message's names are only
+ever keys of dictionaries: no request creates a namespace or a room, or reaches an attribute by its name.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import (
     Ask,
     Disconnect,
@@ -31,44 +34,52 @@ from txrealtime.errors import Disconnected, LimitExceeded, PacketError
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import Handler, run
 from txrealtime.socketio.jsontext import JSONText
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.sockets import Socket
 
-if TYPE_CHECKING:
-    from txrealtime.cluster.cluster import Cluster
-
-__all__ = ["Reception"]
+__all__ = ["Requests"]
 
 _log = Logger()
 
-_MAX_ASKED: Final = 100_000
-"""How many clients may owe answers that other servers wait for."""
+_MAX_OWED: Final = 100_000
+"""Clients that may owe acks to peer servers at a time."""
 
 _MAX_TIMEOUT: Final = 3600.0
+"""Seconds for which a peer server can have this one wait for an ack."""
 
 
-class Reception:
+class Requests:
     """
-    See the module.  What receives an event raises :exc:`~txrealtime.errors.PacketError` for one that clients
-    cannot be sent.
+    The receiver of peer servers' requests.
 
-    :ivar handlers: the application's, of events between servers, by name.
-    :ivar refused: how many questions were not put because too many answers were owed.
+    An event that clients cannot be sent raises :exc:`~txrealtime.errors.PacketError`, which the conversation
+    counts.
+
+    :ivar handlers: the application's handlers of events between servers, by event.
+    :ivar refused: the number of questions that were not put to clients because too many acks were owed.
     """
 
-    def __init__(self, cluster: Cluster, directory: Directory) -> None:
-        self._cluster = cluster
+    def __init__(self, conversation: Conversation, directory: Namespaces) -> None:
+        self._conversation = conversation
         self._directory = directory
         self._owed = 0
         self._json = JSONText()
         self.refused = 0
         self.handlers: dict[str, Handler] = {}
+        conversation.receive(Emit, self.emit)
+        conversation.receive(Join, self.join)
+        conversation.receive(Leave, self.leave)
+        conversation.receive(Disconnect, self.disconnect)
+        conversation.receive(Ask, self.ask)
+        conversation.receive(Fetch, self.fetch)
+        conversation.receive(Tell, self.tell)
 
     def _audience(self, target: Target) -> Audience | None:
         namespace = self._directory.find(target.path)
         return None if namespace is None else Audience(namespace, target.rooms, target.excluded)
 
     def emit(self, emit: Emit) -> None:
+        """Send an event to the members of an audience who are here."""
         audience = self._audience(emit.target)
         if audience is None:
             return
@@ -76,21 +87,26 @@ class Reception:
         if messages is None:
             assert emit.packet is not None
             with _forClients():
-                messages = self._directory.encode(emit.packet)
-        audience.deliver(messages, emit.volatile)
+                messages = audience.namespace._encode(emit.packet)
+        audience._deliver(messages, emit.volatile)
 
     def join(self, join: Join) -> None:
+        """Put the members of an audience who are here into rooms."""
         for socket in self._here(join.target):
             try:
                 socket.join(*join.rooms)
-            except (LimitExceeded, ValueError) as error:  # a room too many, or another socket's own
-                _log.warn("another server's join() of {socket}: {error}", socket=socket.label, error=error)
+            except (LimitExceeded, ValueError) as error:  # a room too many, or another socket's id
+                _log.warn(
+                    "a peer server's join() of {socket} failed: {error}", socket=socket.label, error=error
+                )
 
     def leave(self, leave: Leave) -> None:
+        """Take the members of an audience who are here out of rooms."""
         for socket in self._here(leave.target):
             socket.leave(*leave.rooms)
 
     def disconnect(self, disconnect: Disconnect) -> None:
+        """Disconnect the members of an audience who are here."""
         for socket in self._here(disconnect.target):
             socket.disconnect(disconnect.close)
 
@@ -101,80 +117,83 @@ class Reception:
     # -- questions -------------------------------------------------------------------
 
     def _reply(self, to: Ask | Fetch | Tell, total: int | None, *values: Any, lapsed: int = 0) -> None:
-        """Say something to who has asked; what cannot be said are values that will not come."""
+        """Send a reply.  If its values cannot be encoded, report them as lapsed."""
         try:
-            self._say(to, total, values, lapsed)
+            self._send(to, total, values, lapsed)
         except (TypeError, ValueError):
-            _log.failure("an answer to another server cannot be sent")
-            self._say(to, total, (), len(values))
+            _log.failure("a reply to a peer server cannot be encoded")
+            self._send(to, total, (), len(values))
 
-    def _say(self, to: Ask | Fetch | Tell, total: int | None, values: Sequence[Any], lapsed: int) -> None:
+    def _send(self, to: Ask | Fetch | Tell, total: int | None, values: Sequence[Any], lapsed: int) -> None:
         assert to.request is not None
-        self._cluster.say(Reply(to, to.request, self._cluster.uid, total, values, lapsed))
+        self._conversation.say(Reply(to, to.request, self._conversation.uid, total, values, lapsed))
 
     def ask(self, ask: Ask) -> None:
+        """Send an event to the members of an audience who are here, and reply with their acks."""
         audience = self._audience(ask.target)
         if audience is None:
             self._reply(ask, 0)
             return
-        if self._owed > _MAX_ASKED:
+        if self._owed > _MAX_OWED:
             self.refused += 1
             return
         with _forClients():
-            asked = audience.ask(ask.packet.data)
-        answers = []
-        for answer in asked:
-            if answer.called:
-                answer.addErrback(lambda failure: None)  # a client in admission, which cannot answer
+            asked = audience._ask(ask.packet.data)
+        acks = []
+        for ack in asked:
+            if ack.called:
+                ack.addErrback(lambda failure: None)  # of a client in admission, which cannot ack
             else:
-                answers.append(answer)
-        self._owed += len(answers)
-        self._reply(ask, len(answers))
+                acks.append(ack)
+        self._owed += len(acks)
+        self._reply(ask, len(acks))
         timeout = min(max(ask.timeout, 0.0), _MAX_TIMEOUT)
-        for answer in answers:
-            answer.addTimeout(timeout, self._directory.reactor)
-            answer.addCallbacks(partial(self._answered, ask), partial(self._lapsed, ask))
+        for ack in acks:
+            ack.addTimeout(timeout, self._directory.reactor)
+            ack.addCallbacks(partial(self._acked, ask), partial(self._lapsed, ask))
 
-    def _answered(self, ask: Ask, value: Any) -> None:
+    def _acked(self, ask: Ask, value: Any) -> None:
         self._owed -= 1
         self._reply(ask, None, value)
 
     def _lapsed(self, ask: Ask, failure: Failure) -> None:
         self._owed -= 1
-        if failure.check(Disconnected):  # otherwise it is too late, as whoever asked will see
+        if failure.check(Disconnected):  # any other failure is the timeout, which the asking server has too
             self._reply(ask, None, lapsed=1)
 
     def fetch(self, fetch: Fetch) -> None:
+        """Reply with descriptions of the members of an audience who are here."""
         audience = self._audience(fetch.target)
-        people = [] if audience is None else [self._sendable(person) for person in audience.people()]
-        total: int | None = len(people)
-        size = self._cluster.dialect.pageSize
-        for start in range(0, len(people) or 1, size):
-            self._tellOf(people[start : start + size], fetch, total)
+        sockets = [] if audience is None else [self._sendable(person) for person in audience._people()]
+        total: int | None = len(sockets)
+        size = self._conversation.dialect.pageSize
+        for start in range(0, len(sockets) or 1, size):
+            self._sendSockets(sockets[start : start + size], fetch, total)
             total = None
 
-    def _tellOf(self, people: list[Person], fetch: Fetch, total: int | None) -> None:
-        """Say who is here; where that is too large, in several messages, and at last without ``data``."""
+    def _sendSockets(self, sockets: list[Person], fetch: Fetch, total: int | None) -> None:
+        """Reply to a fetch.  If that is too large, send several messages, or at last leave out ``data``."""
         try:
-            self._say(fetch, total, people, 0)
+            self._send(fetch, total, sockets, 0)
         except (TypeError, ValueError) as error:
-            # A server whose name is not told answers in one message.
-            if len(people) > 1 and self._cluster.dialect.hasPresence:
-                half = len(people) // 2
-                self._tellOf(people[:half], fetch, total)
-                self._tellOf(people[half:], fetch, None)
+            # A server whose dialect does not tell its name has to reply in one message.
+            if len(sockets) > 1 and self._conversation.dialect.hasPresence:
+                half = len(sockets) // 2
+                self._sendSockets(sockets[:half], fetch, total)
+                self._sendSockets(sockets[half:], fetch, None)
                 return
             _log.warn(
-                "fetch() is answered without the data of {n} sockets: {error}", n=len(people), error=error
+                "replied to fetch() without the data of {n} sockets: {error}", n=len(sockets), error=error
             )
-            self._reply(fetch, total, *[replace(person, data={}) for person in people])
+            self._reply(fetch, total, *[replace(person, data={}) for person in sockets])
 
     def _sendable(self, person: Person) -> Person:
-        """A person with what can be sent of ``data``: it is the application's, and may hold anything."""
+        """Return a remote socket without the entries of its ``data`` that cannot be encoded."""
         sendable = {}
         for key, value in person.data.items():
             with suppress(TypeError, ValueError):
-                # Beside bytes, as others' data may have them, less can be sent.
+                # With bytes beside it, as the data of other sockets may have: fewer values can be encoded
+                # then.
                 self._json.encode({key: [value, b""]})
                 sendable[key] = value
         return replace(person, data=sendable)
@@ -182,6 +201,7 @@ class Reception:
     # -- events between servers --------------------------------------------------------
 
     def tell(self, tell: Tell) -> None:
+        """Call the handler of an event between servers, and reply with its result if a reply is wanted."""
         event, *args = tell.data
         handler = self.handlers.get(event)
         if handler is None:
@@ -200,14 +220,14 @@ class Reception:
 
     def _handlerFailed(self, failure: Failure, tell: Tell) -> None:
         event = tell.data[0][:100]
-        _log.failure("the handler of another server's {event!r} failed", failure, event=event)
+        _log.failure("the handler of a peer server's event {event!r} failed", failure, event=event)
         if tell.request is not None:
             self._reply(tell, 1, lapsed=1)
 
 
 @contextmanager
 def _forClients() -> Iterator[None]:
-    """Encode an event: a dialect may carry more than clients can be sent."""
+    """Turn an encoding error into a PacketError: a dialect may carry more than clients can be sent."""
     try:
         yield
     except (TypeError, ValueError):

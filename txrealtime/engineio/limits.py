@@ -1,5 +1,5 @@
 """
-Limits on how many clients there are, and on how fast one of them is read.
+Limits on the number of clients, and on the rate at which one client is read.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _log = Logger()
 @lru_cache(maxsize=1024)
 def networkOf(address: str) -> str:
     """
-    Whom an address stands for: itself, or the /64 network that a host of IPv6 has to itself.
+    Return the network that counts as one client: an IPv4 address, or the /64 network of an IPv6 host.
 
-    What is no address, such as ``unix``, stands for itself.
+    Text that is no address, such as ``unix``, is returned as it is.
     """
     try:
         ip = ip_address(address)
@@ -41,11 +41,11 @@ def networkOf(address: str) -> str:
 
 class Tally:
     """
-    How many of something there are, in all and for each address.
+    A count of connections or sessions, in all and for each address, with limits.
 
-    :param what: their name in the log, in the plural.
-    :param inAll: how many there may be; 0 for any number.
-    :param perAddress: how many there may be of one address; 0 for any number.
+    :param what: a name for the log, in the plural.
+    :param inAll: the limit in all; 0 for none.
+    :param perAddress: the limit for one address; 0 for none.
     """
 
     def __init__(self, what: str, inAll: int, perAddress: int) -> None:
@@ -58,19 +58,19 @@ class Tally:
 
     @property
     def counts(self) -> bool:
-        """Whether there is a limit."""
+        """True if there is any limit."""
         return bool(self._inAll or self._perAddress)
 
     @property
     def isFull(self) -> bool:
-        """Whether there can be no other, from whatever address."""
+        """True if the limit in all is reached.  Reading this logs a warning, once."""
         full = 0 < self._inAll <= self._count
         if full:
             self._tell("", f"{self._count} {self._what}, as many as maxConnections allows: no more are taken")
         return full
 
     def isFullFor(self, address: str) -> bool:
-        """Whether there can be no other of an address."""
+        """Return whether the limit for an address is reached, and log a warning, once."""
         network = networkOf(address)
         full = 0 < self._perAddress <= self._byNetwork[network]
         if full:
@@ -82,19 +82,23 @@ class Tally:
         return full
 
     def _tell(self, network: str, text: str) -> None:
-        """Log, once until there is room again."""
+        """Log a warning, once until there is room again."""
         if network not in self._told:
             self._told.add(network)
             _log.warn("{text}", text=text)
 
     def add(self, address: str | None) -> None:
-        """There is one more; of no address when it counts for none."""
+        """
+        Count one more.
+
+        :param address: its address, or ``None`` to count it for no address.
+        """
         self._count += 1
         if self._perAddress and address is not None:
             self._byNetwork[networkOf(address)] += 1
 
     def remove(self, address: str | None) -> None:
-        """There is one less."""
+        """Count one less, see :meth:`add`."""
         self._count -= 1
         self._told.discard("")
         if self._perAddress and address is not None:
@@ -108,13 +112,13 @@ class Tally:
 @implementer(IReceiver)
 class Throttle:
     """
-    A session's owner that hears no more in a second than ``maxMessageRate`` and ``maxByteRate`` allow.
+    A receiver between a session and its owner that enforces ``maxMessageRate`` and ``maxByteRate``.
 
-    Both are token buckets that hold one second's worth.  What has been read already is heard all
-    the same, so nothing is lost: then reading pauses until the debt is paid.  So what comes at
-    once may be more by what one read holds, and in the long run it is what was allowed.
+    Both are token buckets that hold one second's worth.  Messages that have been read already are delivered,
+    so nothing is lost; then reading pauses until the debt is paid.  A burst may exceed the rate by one read,
+    and the long-run rate is the one allowed.
 
-    :param receiver: who hears it.
+    :param receiver: the session's owner.
     """
 
     def __init__(self, session: Session, receiver: IReceiver, settings: Settings, timers: Timers) -> None:
@@ -148,7 +152,7 @@ class Throttle:
 
 
 class _Bucket:
-    """A token bucket; one of rate 0 never runs out."""
+    """A token bucket.  With a rate of 0 the bucket never runs out."""
 
     __slots__ = ("_level", "_rate", "_time")
 
@@ -159,9 +163,9 @@ class _Bucket:
 
     def take(self, count: int, now: float) -> float:
         """
-        Take some tokens, if need be on credit.
+        Take some tokens, on credit if too few are left.
 
-        :return: seconds until the debt is paid.
+        :return: seconds until the debt is paid; negative or 0 without a debt.
         """
         rate = self._rate
         if not rate:

@@ -1,94 +1,110 @@
 """
-The engine's settings.
-
-Each field carries the help text from which ``twistd realtime`` makes an option.
+The engine's settings, each with its help text: ``twistd realtime`` makes an option of every field.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urlsplit
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from typing import Any, Final
 
 from txrealtime.engineio.handshake import proxyFilter
+from txrealtime.engineio.origins import listedOrigin, normalOrigin
 
-__all__ = ["Settings", "setting"]
+__all__ = ["TRANSPORTS", "Settings", "setting"]
+
+TRANSPORTS: Final = ("polling", "websocket")
+"The names of the transports that an engine can serve."
 
 
 def setting(default: Any, help: str) -> Any:
-    """A dataclass field with its help text."""
+    """Return a dataclass field with a help text."""
     return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """
-    How an engine treats its clients.  Times are in seconds, fractions allowed; sizes in bytes.
+    The settings of an engine.  Times are in seconds, fractions allowed; sizes in bytes.
 
-    :raises ValueError: when a value makes no sense.
+    :raises ValueError: if a value makes no sense.
     """
 
     pingInterval: float = setting(25.0, "seconds between heartbeats")
     pingTimeout: float = setting(20.0, "seconds that a client has to answer a heartbeat")
     upgradeTimeout: float = setting(10.0, "seconds that an upgrade to WebSocket may take")
     closeTimeout: float = setting(
-        30.0, "seconds that a closing session waits for a polling client to fetch what is left"
+        30.0, "seconds that a closing session waits for a polling client to fetch its last messages"
     )
     handshakeTimeout: float = setting(
-        10.0, "seconds that the opening and the closing handshake of a WebSocket may each take"
+        10.0, "seconds that each of the opening and the closing handshake of a WebSocket may take"
     )
     requestTimeout: float = setting(
         30.0, "seconds that an HTTP request may take to arrive, from its first byte to the last of its body"
     )
-    maxConnections: int = setting(
-        0, "connections, and likewise sessions, that there may be at a time; 0 for no limit"
-    )
+    maxConnections: int = setting(0, "the most connections at a time, and the most sessions; 0 for no limit")
     maxConnectionsPerAddress: int = setting(
-        0, "the same from one address, or one /64 network of IPv6; 0 for no limit"
+        0, "the same for one address, or one /64 network of IPv6; 0 for no limit"
     )
-    maxHeaderSize: int = setting(16384, "the largest head of an HTTP request accepted, in bytes")
-    maxPayload: int = setting(1_000_000, "the largest message or request body accepted, in bytes")
+    maxHeaderSize: int = setting(16384, "the largest head of an HTTP request that is accepted, in bytes")
+    maxPayload: int = setting(1_000_000, "the largest message or request body that is accepted, in bytes")
     maxBuffered: int = setting(
-        4_000_000, "bytes that may wait for a slow client before it is closed as a slow consumer"
+        4_000_000, "bytes that may wait for a slow client before its session closes as a slow consumer"
     )
     maxFragments: int = setting(
-        1024, "fragments that a WebSocket message may have, beside one for every 16 bytes"
+        1024, "the most fragments of a WebSocket message, plus one for every 16 bytes of it"
     )
-    maxMessageRate: int = setting(0, "messages per second that are read from one client; 0 for no limit")
+    maxMessageRate: int = setting(
+        0, "the most messages per second that are read from one client; 0 for no limit"
+    )
     maxByteRate: int = setting(
-        0, "bytes of messages per second that are read from one client; 0 for no limit"
+        0, "the most bytes of messages per second that are read from one client; 0 for no limit"
     )
-    transports: tuple[str, ...] = setting(
-        ("polling", "websocket"), "the transports served: polling, websocket"
-    )
+    transports: tuple[str, ...] = setting(TRANSPORTS, "the transports served: polling, websocket")
     allowUpgrades: bool = setting(True, "let polling clients upgrade to WebSocket")
     allowEIO3: bool = setting(False, "serve clients of Socket.IO 1 and 2 too, which speak Engine.IO 3")
     origins: tuple[str, ...] = setting(
-        (), "origin of pages that may connect beside the server's own, such as https://example.org; * for any"
+        (),
+        "origin of pages that may connect beside the server's own, such as https://example.org; * for any",
     )
     trustedProxies: tuple[str, ...] = setting(
         (), "address or network of a proxy whose X-Forwarded-* headers are believed, such as 127.0.0.1"
     )
-    cookie: str = setting("", "name of a cookie with the session id, for load balancers; none by default")
+    publicURL: str = setting(
+        "",
+        "scheme and host under which clients reach the server, such as https://example.org, where TLS ends "
+        "before it and no trusted proxy says so",
+    )
+    cookie: str = setting(
+        "", "name of a cookie with the session id, for load balancers; no cookie by default"
+    )
     compressionThreshold: int = setting(
         1024,
-        "smallest polling response that is compressed, and with perMessageDeflate the smallest message, "
+        "the smallest polling response that is compressed, and with perMessageDeflate the smallest message, "
         "in bytes; 0 for never",
     )
-    perMessageDeflate: bool = setting(False, "compress WebSocket messages (costs memory and CPU per client)")
+    perMessageDeflate: bool = setting(
+        False, "compress WebSocket messages, at a cost of memory and CPU for each client"
+    )
 
     shortWays: bool = setting(
-        True, "read plain WebSocket frames and polling requests without Autobahn and twisted.web"
+        True,
+        "use the fast paths: read plain WebSocket frames and polling requests without Autobahn and "
+        "twisted.web",
     )
 
     def __post_init__(self) -> None:
-        for name in ("transports", "origins", "trustedProxies"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
-        object.__setattr__(self, "origins", tuple(_checkedOrigin(origin) for origin in self.origins))
+        self._checkTypes()
+        object.__setattr__(self, "origins", tuple(listedOrigin(origin) for origin in self.origins))
         proxyFilter(self.trustedProxies)
-        if not self.transports or set(self.transports) - {"polling", "websocket"}:
+        if self.publicURL:
+            object.__setattr__(self, "publicURL", _checkedURL(self.publicURL))
+        if not self.transports or not set(self.transports) <= set(TRANSPORTS):
             raise ValueError(f"transports is {self.transports!r}, expected 'polling', 'websocket' or both")
         self._checkPositive(
             "pingInterval",
@@ -110,6 +126,19 @@ class Settings:
             "maxByteRate",
         )
 
+    def _checkTypes(self) -> None:
+        """
+        Bring each value to the type of its field.
+
+        :raises TypeError: if a value has another type.
+        :raises ValueError: if a number is not whole where it must be, or not finite.
+        """
+        for each in fields(self):
+            value = _converted(each.name, str(each.type), getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
+            if each.type == "float" and _LONG < value < math.inf:
+                warnings.warn(f"{each.name} is {value!r}: times are in seconds", stacklevel=_callersLevel())
+
     def _checkPositive(self, *names: str) -> None:
         for name in names:
             if not 0 < getattr(self, name) < math.inf:
@@ -121,17 +150,54 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected 0 or a number above")
 
 
-def _checkedOrigin(origin: str) -> str:
-    """An origin in the form in which browsers send it, or ``*`` or ``null``."""
-    if origin in ("*", "null"):
-        return origin
-    try:
-        parts = urlsplit(origin)
-        whole = parts.scheme and parts.hostname and parts.port != 0
-    except ValueError:
-        whole = False
-    if not whole or parts.path.strip("/") or parts.query:
-        raise ValueError(f"origin {origin!r}, expected a form like 'https://example.org' or '*'")
-    # Browsers leave out the port that the scheme implies.
-    usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
-    return f"{parts.scheme}://{parts.netloc}".lower().removesuffix(usual)
+def _checkedURL(url: str) -> str:
+    """Return a URL of scheme, host and port alone, in the form in which browsers send an origin."""
+    with suppress(ValueError):
+        normal = normalOrigin(url)
+        if normal.startswith(("http://", "https://")):
+            return normal
+    raise ValueError(f"publicURL is {url!r}, expected a form like 'https://example.org'")
+
+
+_LONG: Final = 3600
+"""Seconds.  A longer time was probably meant in milliseconds, as in JavaScript."""
+
+
+def _callersLevel() -> int:
+    """Count the frames from the caller of this function to the application, for a warning."""
+    frame, level = inspect.currentframe(), 0
+    while frame and frame.f_globals["__name__"].partition(".")[0] in ("txrealtime", "dataclasses"):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _converted(name: str, type: str, value: Any) -> Any:
+    """Check a setting's value; make an integer of a whole float, and a tuple of one text or several."""
+    if type.startswith("tuple"):
+        return _texts(name, value)
+    if type in ("int", "float"):
+        return _number(name, type, value)
+    if not isinstance(value, bool if type == "bool" else str):
+        raise TypeError(f"{name} is {value!r}, expected {'True or False' if type == 'bool' else 'a str'}")
+    return value
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+        texts = tuple(value)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    raise TypeError(f"{name} is {value!r}, expected a str or a list of str")
+
+
+def _number(name: str, type: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | Real):
+        raise TypeError(f"{name} is {value!r}, expected a number")
+    number: Any = value
+    if not -math.inf < number < math.inf:
+        return float(number)  # the check of its range refuses it
+    if type == "int" and number != int(number):
+        raise ValueError(f"{name} is {value!r}, expected a whole number")
+    return int(number) if type == "int" or isinstance(number, int) else float(number)

@@ -6,7 +6,7 @@ Between a server, in the reactor's thread, and the handlers of a Flask applicati
     reactor's thread                             a handler's thread
     BridgedNamespace: an event has come  ----->  Bridge: contexts, the handler, error handlers
     Connection: the ack                  <-----  the result, a copy
-    Audience.transmit                    <-----  Inside: emit(), encoded already
+    Audience._transmit                    <-----  Inside: emit(), encoded already
 
 Both ways back are one queue, so a client gets what a handler has emitted before its ack.
 """
@@ -59,8 +59,8 @@ class BridgedNamespace(Namespace):
         self.parting: dict[str, frozenset[str]] = {}
         self.onAny(self._received)
 
-    def bind(self, path: str, home: Any) -> None:
-        super().bind(path, home)
+    def _bind(self, path: str, home: Any) -> None:
+        super()._bind(path, home)
         self._bridge.spaces[path] = self
 
     def connected(self, socket: Socket, auth: Any) -> Any:
@@ -87,7 +87,7 @@ class BridgedNamespace(Namespace):
         socket.disconnect()
 
     def disconnecting(self, socket: Socket, reason: CloseReason) -> None:
-        self.parting[socket.id] = frozenset((socket.id, *socket.rooms, *socket.joined))
+        self.parting[socket.id] = frozenset((socket.id, *socket.rooms, *socket._joined))
 
     def disconnected(self, socket: Socket, reason: CloseReason) -> Any:
         route = self._bridge.handlers.find(self.path, "disconnect")
@@ -108,9 +108,9 @@ class BridgedNamespace(Namespace):
             return NO_ACK
         return self._bridge.start(route, socket, event, args)
 
-    def ackFailed(self, socket: Socket, error: Exception) -> None:
+    def _ackFailed(self, socket: Socket, error: Exception) -> None:
         if self._bridge.failed is None:
-            super().ackFailed(socket, error)
+            super()._ackFailed(socket, error)
         else:
             self._bridge.failed(error)
 

@@ -245,6 +245,6 @@ def _stageOf(socketio: SocketIO) -> Stage:
     bridge.jobs = stage
     bridge.failed = stage.errors.append
     bridge.server.configure(reactor=Clock())
-    bridge.server.crossing = stage
+    bridge.server._crossing = stage
     bridge.server.startService()
     return stage

@@ -39,7 +39,7 @@ class _Elsewhere(Namespace):
 
     def __init__(self, path: str, like: Namespace) -> None:
         super().__init__()
-        self.path, self.peers, self.encode, self._home = path, like.peers, like.encode, like._home
+        self.path, self._peers, self._home = path, like._peers, like._home
 
 
 class Inside:
@@ -73,7 +73,7 @@ class Inside:
         space: Namespace | None = self._bridge.spaces.get(path)
         if space is None:
             root = self._bridge.spaces["/"]
-            space = None if root.peers is None else _Elsewhere(path, root)
+            space = None if root._peers is None else _Elsewhere(path, root)
         return space
 
     def _audience(self, path: str, to: Any, skip: Any) -> Audience | None:
@@ -116,11 +116,11 @@ class Inside:
             return
         if audience is None:
             return
-        if audience.namespace.peers is not None:
+        if audience.namespace._peers is not None:
             # They are told later, in their own terms.
             packet = packet._replace(data=snapshot(packet.data))
         if callback is None:
-            self._server.callFromThread(audience.transmit, packet, messages)
+            self._server.callFromThread(audience._transmit, packet, messages)
         else:
             self._server.callFromThread(self._ask, audience, snapshot(packet.data), callback)
 
@@ -129,10 +129,10 @@ class Inside:
             job = partial(self._callBack, callback, answer)
             self._bridge.jobs.submit(f"the callback of {data[0][:100]!r}", job)
 
-        for answer in audience.ask(data):
+        for answer in audience._ask(data):
             answer.addCallbacks(answered, lambda failure: failure.trap(Disconnected))
-        if audience.namespace.peers is not None:
-            self._askElsewhere(audience, audience.namespace.peers, data, answered)
+        if audience.namespace._peers is not None:
+            self._askElsewhere(audience, audience.namespace._peers, data, answered)
 
     def _callBack(self, callback: Callable[..., Any], answer: Any) -> None:
         answer = self._bridge.received(answer)
@@ -151,7 +151,7 @@ class Inside:
         try:
             inquiry = peers.call(audience, packet, answered, _TIMEOUT)
         except BusError:
-            peers.emit(audience, packet, space.encode(packet), False)
+            peers.emit(audience, packet, space._encode(packet), False)
         else:
             inquiry.done.addTimeout(_TIMEOUT, space.reactor).addErrback(failed)
 

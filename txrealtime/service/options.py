@@ -21,7 +21,7 @@ from twisted import copyright
 from twisted.python import usage
 
 from txrealtime._version import __version__
-from txrealtime.cluster.dialects.choice import Language
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.server import Settings
 
 __all__ = ["Options", "StartupError"]
@@ -108,7 +108,7 @@ class Options(usage.Options):
         amqps://, with ?dialect=node or ?dialect=python-socketio to join servers of these (default: none,
         unless the application says otherwise)"""
         try:
-            Language.fromURL(url)
+            DialectChoice.fromURL(url)
         except ValueError as error:
             # Without the URL: it may have a password.
             raise usage.UsageError(f"--bus: {error}") from None
@@ -188,6 +188,7 @@ _SUBJECTS: Final = {
     "Who may connect, and how": (
         "origins",
         "trustedProxies",
+        "publicURL",
         "transports",
         "allowUpgrades",
         "allowEIO3",

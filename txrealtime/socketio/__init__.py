@@ -1,5 +1,5 @@
 """
-The talk: Socket.IO on top of an Engine.IO session.
+The talk: Socket.IO on an Engine.IO session.
 
-Namespaces, rooms, events and acknowledgements.  Nothing here knows HTTP or WebSocket.
+Namespaces, rooms, events and acks.  No module here knows HTTP or WebSocket.
 """

@@ -1,5 +1,5 @@
 """
-What clients answer: one of them, and many to one question, as one Deferred.
+Acks: the value of one client's ack, and the acks of many clients as one Deferred.
 """
 
 from __future__ import annotations
@@ -11,37 +11,40 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
 from txrealtime.errors import AckTimeout
-from txrealtime.socketio.peers import Inquiry
+from txrealtime.socketio.peers import Question
 
-__all__ = ["acked", "gathered", "late", "returned"]
+__all__ = ["ackValue", "gathered", "raiseLate", "simplified"]
 
 
-def returned(args: Sequence[Any]) -> Any:
+def ackValue(args: Sequence[Any]) -> Any:
     """
-    The arguments of an ack as one value: what a handler of ours would have returned to send them.
+    Make one value of an ack's arguments.
 
-    That is ``None`` for nothing, one value as it is but for ``(None,)``, and several as a tuple.
+    :return: the value that a handler on this server returns to send the same ack: ``None`` for no argument,
+        one argument as it is, several as a tuple.  One argument ``None`` becomes ``(None,)``.
     """
     if len(args) == 1 and args[0] is not None:
         return args[0]
     return tuple(args) if args else None
 
 
-def acked(answer: Any) -> Any:
-    """The same for who does not care whether nothing or ``None`` was acked."""
-    return None if answer == (None,) else answer
+def simplified(ack: Any) -> Any:
+    """Replace ``(None,)`` by ``None``: users of :meth:`Socket.call` need not tell them apart."""
+    return None if ack == (None,) else ack
 
 
 def gathered(
-    waiting: list[Deferred[Any]], answers: list[Any], inquiry: Inquiry | None, event: str
+    waiting: list[Deferred[Any]], acks: list[Any], question: Question | None, event: str
 ) -> Deferred[list[Any]]:
     """
-    A Deferred of the answers, once nobody is waited for; cancelled, it cancels those that are.
+    Make a Deferred of the acks, which fires when none is awaited any longer.
 
-    :param waiting: clients of this server, who add their answers themselves.
-    :param inquiry: what other servers were asked; when one of them went away and left
-        answers owing, the Deferred fails with :exc:`~txrealtime.errors.AckTimeout`, and with
-        the inquiry's own error when that fails.
+    To cancel it cancels the Deferreds of the acks.
+
+    :param waiting: a Deferred for each client of this server; their callbacks add to ``acks``.
+    :param question: the question to the clients of other servers.  The Deferred fails with
+        :exc:`~txrealtime.errors.AckTimeout` if a server went away with acks still awaited, and with
+        the question's own error if the question fails.
     """
     cancelled = False
 
@@ -53,12 +56,12 @@ def gathered(
     def done(_: object) -> None:
         if cancelled:
             return
-        if inquiry is not None and inquiry.silent:
+        if question is not None and question.silent:
             result.errback(
-                AckTimeout(f"{event!r} was not answered by {_named(inquiry.silent)}", answers, inquiry.silent)
+                AckTimeout(f"{event!r} was not acked by {_named(question.silent)}", acks, question.silent)
             )
         else:
-            result.callback(answers)
+            result.callback(acks)
 
     def failed(failure: Failure) -> None:
         nonlocal cancelled
@@ -68,33 +71,33 @@ def gathered(
             result.errback(failure)
 
     result: Deferred[list[Any]] = Deferred(cancel)
-    if inquiry is not None:
-        # Before the list has a look at it: its failure is that of the whole.
-        waiting = [*waiting, inquiry.done.addErrback(failed)]
+    if question is not None:
+        # The errback stands before the list's own callbacks: a failed question fails the whole.
+        waiting = [*waiting, question.done.addErrback(failed)]
     everybody = DeferredList(waiting, consumeErrors=True)
     everybody.addCallback(done)
     return result
 
 
-def late(
-    event: str, asked: int, answers: list[Any], inquiry: Inquiry | None, result: object, seconds: float
+def raiseLate(
+    event: str, asked: int, acks: list[Any], question: Question | None, result: object, seconds: float
 ) -> NoReturn:
     """
-    Not all have answered in time.
+    Report that acks are missing after the timeout.
 
-    :param asked: how many were asked on this server.
+    :param asked: the number of clients on this server that were asked.
     :raises AckTimeout: always.
     """
     silent: Sequence[str] = ()
-    if inquiry is not None:
-        asked += inquiry.asked
-        silent = inquiry.silent
-    message = f"{len(answers)} of {asked} answered {event!r} within {seconds} s"
+    if question is not None:
+        asked += question.asked
+        silent = question.silent
+    message = f"{len(acks)} of {asked} acked {event!r} within {seconds} s"
     if silent:
-        message += f", and not all is known of {_named(silent)}"
-    raise AckTimeout(message, answers, silent)
+        message += f"; no complete reply from {_named(silent)}"
+    raise AckTimeout(message, acks, silent)
 
 
 def _named(servers: Sequence[str]) -> str:
-    """Servers for a message."""
+    """Name servers in a message."""
     return f"the server{'s' if len(servers) > 1 else ''} {', '.join(servers)}"

@@ -1,7 +1,7 @@
 """
-Audiences: sockets chosen by rooms, and what can be done to all of them.
+Audiences: sockets chosen by rooms, as the receivers of events.
 
-An :class:`Audience` acts on this server and, where there are others, on those too.
+An :class:`Audience` acts on this server and, in a cluster, on the other servers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import AckTimeout, BusError, Disconnected, LimitExceeded
-from txrealtime.socketio.acks import acked, gathered, late
+from txrealtime.socketio.acks import gathered, raiseLate, simplified
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 from txrealtime.socketio.rooms import checkRooms
 
@@ -30,14 +30,12 @@ __all__ = ["Audience", "Person"]
 @dataclass(frozen=True, slots=True)
 class Person:
     """
-    What :meth:`Audience.fetch` tells of a socket.
+    A remote socket: a copy of a socket's state, from :meth:`Audience.fetch`.
 
-    :ivar id: the socket's id, which is also its own room.
-    :ivar rooms: the rooms it is in, its own included.
-    :ivar data: a copy of its ``data``; from another server, what of it can be sent as an
-        argument of an event can.
-    :ivar server: the name of the other server that it is on; empty for this one, and where
-        servers do not tell their names.
+    :ivar id: the socket's id, which is also the name of its own room.
+    :ivar rooms: the rooms that it is in, its own included.
+    :ivar data: a copy of its ``data``; from another server, of the values that events can carry.
+    :ivar server: the name of the socket's server; empty for this server, and in dialects without names.
     """
 
     id: str
@@ -49,9 +47,9 @@ class Person:
 @dataclass(frozen=True, slots=True)
 class Audience:
     """
-    Some sockets of a namespace, chosen anew each time it is used.
+    Some sockets of a namespace, chosen anew at each use.
 
-    It never changes: :meth:`to` and :meth:`excluding` make another one.
+    An audience never changes: :meth:`to` and :meth:`excluding` make another one.
     """
 
     namespace: Namespace
@@ -62,19 +60,19 @@ class Audience:
 
     def to(self, *rooms: str | Socket) -> Audience:
         """
-        Those in any of these rooms, and of the rooms named before.
+        Choose the sockets in any of these rooms, or of the rooms named before.
 
         :param rooms: names; a socket, or its id, for that socket alone.
-        :raises ValueError: without a room, which would otherwise mean everybody.
+        :raises ValueError: if there is no room, which would otherwise mean everybody.
         """
         return Audience(self.namespace, (self.rooms or ()) + _names(rooms, "to"), self.excluded)
 
     def excluding(self, *rooms: str | Socket) -> Audience:
         """
-        Without those in any of these rooms.
+        Leave out the sockets in any of these rooms.
 
         :param rooms: names; a socket, or its id, to leave out that socket.
-        :raises ValueError: without a room.
+        :raises ValueError: if there is no room.
         """
         return Audience(self.namespace, self.rooms, self.excluded.union(_names(rooms, "excluding")))
 
@@ -85,23 +83,23 @@ class Audience:
         Send an event to each of them, encoded once.
 
         :param args: JSON values, bytes-like ones anywhere among them.
-        :param volatile: leave out those to whom it cannot go at once.
-        :raises TypeError: for a value that cannot be sent, with the path to it.
-        :raises ValueError: for a reserved event name, or a number that JSON lacks.
+        :param volatile: leave out the sockets to which the event cannot leave at once.
+        :raises TypeError: if a value cannot be sent; the message has the path to it.
+        :raises ValueError: if the event's name is reserved, or JSON lacks a number.
         """
         checkName(event)
         packet = Packet(PacketType.EVENT, self.namespace.path, [event, *args])
-        self.transmit(packet, self.namespace.encode(packet), volatile)
+        self._transmit(packet, self.namespace._encode(packet), volatile)
 
-    def transmit(self, packet: Packet, messages: Sequence[engineio.Packet], volatile: bool = False) -> None:
+    def _transmit(self, packet: Packet, messages: Sequence[engineio.Packet], volatile: bool = False) -> None:
         """
-        Send an event that is encoded already, to each of them.
+        Send an event that is encoded already to each of them.
 
         :param packet: the event.
-        :param messages: what it is on the wire.
+        :param messages: the same, encoded.
         """
-        self.deliver(messages, volatile)
-        peers = self.namespace.peers
+        self._deliver(messages, volatile)
+        peers = self.namespace._peers
         if peers is not None:
             peers.emit(self, packet, messages, volatile)
 
@@ -113,55 +111,55 @@ class Audience:
         """
         Send an event to each of them and gather their acks.
 
-        Those who disconnect before they answer are no longer waited for.
+        The ack of a client that disconnects is no longer awaited.
 
         :param timeout: seconds.
-        :return: a Deferred of the answers, in the order in which they came.  It can be
-            cancelled, and fails with :exc:`~txrealtime.errors.AckTimeout`, which holds the
-            answers so far and the names of the servers that kept silent; or at once with
-            :exc:`~txrealtime.errors.BusError` when other servers cannot be asked now.
+        :return: a Deferred of the acks, in the order of arrival.  It can be cancelled.  It fails with
+            :exc:`~txrealtime.errors.AckTimeout`, which holds the acks so far and the names of the servers
+            that kept silent; or at once with :exc:`~txrealtime.errors.BusError` if other servers cannot be
+            asked.
         :raises TypeError: as :meth:`emit`.
-        :raises ValueError: as :meth:`emit`, and when it is too large for other servers.
+        :raises ValueError: as :meth:`emit`; likewise if the event is too large for other servers.
         """
         checkName(event)
         namespace = self.namespace
         data = [event, *args]
-        answers: list[Any] = []
+        acks: list[Any] = []
 
-        def collect(answer: Any) -> None:
-            answers.append(acked(answer))
+        def collect(ack: Any) -> None:
+            acks.append(simplified(ack))
 
-        waiting = self.ask(data)
-        for answer in waiting:
-            answer.addCallbacks(collect, lambda failure: failure.trap(Disconnected))
-        inquiry = None
-        if namespace.peers is not None:
+        waiting = self._ask(data)
+        for ack in waiting:
+            ack.addCallbacks(collect, lambda failure: failure.trap(Disconnected))
+        question = None
+        if namespace._peers is not None:
             packet = Packet(PacketType.EVENT, namespace.path, data)
             try:
-                inquiry = namespace.peers.call(self, packet, collect, timeout)
+                question = namespace._peers.call(self, packet, collect, timeout)
             except Exception as error:
-                for answer in waiting:
-                    answer.addErrback(lambda cancelled: None).cancel()
+                for ack in waiting:
+                    ack.addErrback(lambda cancelled: None).cancel()
                 if isinstance(error, BusError):
                     return fail(error)
                 raise
-        return gathered(waiting, answers, inquiry, event).addTimeout(
+        return gathered(waiting, acks, question, event).addTimeout(
             timeout,
             namespace.reactor,
-            onTimeoutCancel=partial(late, event, len(waiting), answers, inquiry),
+            onTimeoutCancel=partial(raiseLate, event, len(waiting), acks, question),
         )
 
     def fetch(self, timeout: float = 5.0) -> Deferred[list[Person]]:
         """
-        Who they are.
+        Fetch the remote sockets of this audience, from all servers.
 
-        :param timeout: seconds that other servers have to answer.
-        :return: a Deferred of a list of :class:`Person`.  With other servers it may fail with
-            :exc:`~txrealtime.errors.AckTimeout`, whose ``answers`` are those found so far, or
-            with :exc:`~txrealtime.errors.BusError` when they cannot be asked now.
+        :param timeout: seconds that other servers have to reply.
+        :return: a Deferred of a list of :class:`Person`.  In a cluster it may fail with
+            :exc:`~txrealtime.errors.AckTimeout`, whose ``answers`` are the remote sockets found so far, or
+            with :exc:`~txrealtime.errors.BusError` if other servers cannot be asked now.
         """
-        people = self.people()
-        peers = self.namespace.peers
+        people = self._people()
+        peers = self.namespace._peers
         if peers is None:
             return succeed(people)
 
@@ -176,8 +174,8 @@ class Audience:
         """
         Put each of them into some rooms.
 
-        :raises LimitExceeded: when some of them on this server are in ``maxRooms`` already; the
-            others have joined then.
+        :raises LimitExceeded: if a socket on this server is in ``maxRooms`` already; all other sockets have
+            joined then.
         """
         checkRooms(rooms)
         full: LimitExceeded | None = None
@@ -186,8 +184,8 @@ class Audience:
                 socket.join(*rooms)
             except LimitExceeded as error:
                 full = error
-        if self.namespace.peers is not None:
-            self.namespace.peers.join(self, rooms)
+        if self.namespace._peers is not None:
+            self.namespace._peers.join(self, rooms)
         if full is not None:
             raise full
 
@@ -196,55 +194,55 @@ class Audience:
         checkRooms(rooms)
         for socket in self.here():
             socket.leave(*rooms)
-        if self.namespace.peers is not None:
-            self.namespace.peers.leave(self, rooms)
+        if self.namespace._peers is not None:
+            self.namespace._peers.leave(self, rooms)
 
     def disconnect(self, close: bool = False) -> None:
         """
         Disconnect each of them.
 
-        :param close: end their connections too, with all their namespaces.
+        :param close: close their connections too, and so leave all their namespaces.
         """
         for socket in self.here():
             socket.disconnect(close)
-        if self.namespace.peers is not None:
-            self.namespace.peers.disconnect(self, close)
+        if self.namespace._peers is not None:
+            self.namespace._peers.disconnect(self, close)
 
     # -- doing, on this server -----------------------------------------------------
 
     def here(self) -> list[Socket]:
-        """Those of them who are on this server."""
+        """List the sockets of this audience that are on this server."""
         return self.namespace.rooms.select(self.rooms, self.excluded)
 
-    def deliver(self, messages: Sequence[engineio.Packet], volatile: bool = False) -> list[Socket]:
+    def _deliver(self, messages: Sequence[engineio.Packet], volatile: bool = False) -> list[Socket]:
         """
-        Send messages that are encoded already to those on this server.
+        Send messages that are encoded already to the sockets on this server.
 
-        :return: those.
+        :return: these sockets.
         """
         sockets = self.here()
         for socket in sockets:
-            # Socket.deliver, with one call less: 8 % of what a receiver costs.
+            # Socket._deliver, with one call less: 8 % of the cost of a receiver.
             if socket.connected:
                 socket.session.sendPackets(messages, volatile)
             else:
-                socket.deliver(messages, volatile)
+                socket._deliver(messages, volatile)
         return sockets
 
-    def ask(self, data: list[Any]) -> list[Deferred[Any]]:
+    def _ask(self, data: list[Any]) -> list[Deferred[Any]]:
         """
-        Send an event to those on this server, and expect their acks.
+        Send an event to the sockets on this server, and expect their acks.
 
-        :param data: its name, and its arguments.
-        :return: what each of them is going to answer, as from :meth:`Socket.answerTo`.
+        :param data: its name and its arguments.
+        :return: a Deferred of each socket's ack, in the form of :func:`~txrealtime.socketio.acks.ackValue`.
         """
         namespace = self.namespace
-        id = namespace.nextId()
-        messages = namespace.encode(Packet(PacketType.EVENT, namespace.path, data, id))
-        return [socket.answerTo(id) for socket in self.deliver(messages)]
+        id = next(namespace._ids)
+        messages = namespace._encode(Packet(PacketType.EVENT, namespace.path, data, id))
+        return [socket._expectAck(id) for socket in self._deliver(messages)]
 
-    def people(self) -> list[Person]:
-        """Those on this server."""
+    def _people(self) -> list[Person]:
+        """List the remote sockets of the sockets on this server."""
         return [
             Person(socket.id, socket.rooms, dict(socket.data)) for socket in self.here() if socket.connected
         ]

@@ -1,12 +1,12 @@
 """
-One client's connection: its packets, sorted to its namespaces.
+Connections: one client's Socket.IO packets, sorted to the sockets of its namespaces.
 
 ::
 
     session -> messageReceived -> the decoder -> a packet
-        CONNECT     admission: the namespace is found and asked, then CONNECT or CONNECT_ERROR
-        EVENT       in turn, to Namespace.dispatch; its result leaves as an ACK
-        ACK         at once, to the socket that waits for it
+        CONNECT     admission: the namespace is found and asked, then CONNECT or CONNECT_ERROR leaves
+        EVENT       in turn, to Namespace._dispatch; its result leaves as an ACK
+        ACK         at once, to the socket that awaits it
         DISCONNECT  the socket leaves
 
 A packet that the protocol does not allow closes the connection.
@@ -22,32 +22,34 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
 from txrealtime.socketio.handler import PLAIN
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import NO_ACK
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import Packet, PacketType
-from txrealtime.socketio.revisions import dialectOf
+from txrealtime.socketio.revisions import revisionOf
+from txrealtime.socketio.settings import Settings
 from txrealtime.socketio.sockets import Socket
 
 __all__ = ["Connection"]
 
 _log = Logger()
 
-# In Python 3.11, to look up a member of an enumeration takes longer than to compare it.
+# In Python 3.11, the look-up of an enumeration's member takes longer than its comparison.
 _CONNECT: Final = PacketType.CONNECT
 _EVENT: Final = PacketType.EVENT
 _ACK: Final = PacketType.ACK
 _newTuple: Final = tuple.__new__
 
-# Beyond this many times maxWaiting, even a client that owes us an ack has sent too much.
 _PATIENCE: Final = 10
+"""A client whose ack is awaited is closed above this many times maxWaiting events, or maxPayload bytes."""
 
 
 class _Admission:
-    """One CONNECT that is being decided on."""
+    """A CONNECT that is not decided yet."""
 
     __slots__ = ("asked",)
 
@@ -60,61 +62,42 @@ class Connection:
     """
     A client, in all its namespaces.
 
-    :param session: the wire.
-    :param directory: the namespaces there are.
-    :param connectTimeout: seconds that it may stay without a namespace.
-    :param maxAttachments: how many a packet may have.
-    :param maxWaiting: how many events may wait for their turn before reading pauses.
-    :param maxNamespaces: how many it may be in.
-    :param maxRooms: how many rooms it may be in, in each of them.
+    :param session: the client's Engine.IO session.
+    :param namespaces: those of the server.
+    :param settings: the server's.
     """
 
     __slots__ = (
         "_admissions",
-        "_connectTimeout",
         "_decoder",
-        "_dialect",
-        "_directory",
-        "_maxNamespaces",
-        "_maxWaiting",
+        "_namespaces",
         "_parted",
+        "_revision",
         "_size",
         "_sockets",
         "_timer",
         "_waiting",
         "_waitingSize",
-        "maxRooms",
         "session",
+        "settings",
     )
 
-    def __init__(
-        self,
-        session: Session,
-        directory: Directory,
-        connectTimeout: float,
-        maxAttachments: int,
-        maxWaiting: int,
-        maxNamespaces: int,
-        maxRooms: int,
-    ) -> None:
+    def __init__(self, session: Session, namespaces: Namespaces, settings: Settings) -> None:
         self.session = session
-        self._directory = directory
-        self._decoder = directory.parser.decoder(maxAttachments)
-        self._dialect = dialectOf(session, directory.parser)
-        self._maxWaiting = maxWaiting
-        self._maxNamespaces = maxNamespaces
-        self.maxRooms = maxRooms
+        self.settings = settings
+        self._namespaces = namespaces
+        self._decoder = namespaces.parser.decoder(settings.maxAttachments)
+        self._revision = revisionOf(session, namespaces.parser)
         self._sockets: dict[str, Socket] = {}
         self._admissions: dict[str, _Admission] = {}
-        # Where we have disconnected it, and it may not know yet.
+        # The paths from which the server has disconnected the client; packets to them may be on their way.
         self._parted: set[str] = set()
         self._size = 0
         self._waiting = 0
         self._waitingSize = 0
-        self._connectTimeout = connectTimeout
         self._timer: IDelayedCall | None = None
         self._startTimer()
-        if self._dialect.joinsUnasked:
+        if self._revision.joinsUnasked:
             self._connect(Packet(_CONNECT))
 
     # -- IReceiver -----------------------------------------------------------------
@@ -128,7 +111,7 @@ class Connection:
         if packet is None:
             self._size += len(data)
             if not self._sockets and not self._parted:
-                # Whoever has not been let in could let us keep its attachments for long.
+                # Without this, a client that no namespace has admitted could have attachments kept for long.
                 self._violated(CloseReason.FORCED_SERVER_CLOSE, "attachments before a namespace was joined")
             return
         type, path, args, id = packet
@@ -139,15 +122,15 @@ class Connection:
         if socket is None:
             self._withoutSocket(packet)
         elif type is _EVENT:
-            # While an ack leaves, a pipelined request may bring the next event before those that wait.
-            if socket.running < socket.namespace.concurrency and not socket.waiting:
+            # While an ack leaves, a pipelined request may bring the next event: the waiting events go first.
+            if socket._running < socket.namespace.concurrency and not socket._waiting:
                 self._handle(socket, args, id)
             else:
                 self._enqueue(socket, packet, len(data) + self._size)
             self._size = 0
         elif type is _ACK and id is not None:
             self._size = 0
-            socket.answered(id, args)
+            socket._ackReceived(id, args)
         elif type is PacketType.DISCONNECT:
             self._drop(socket, CloseReason.CLIENT_DISCONNECT)
         else:
@@ -155,11 +138,11 @@ class Connection:
 
     def sessionClosed(self, reason: CloseReason) -> None:
         self._cancelTimer()
-        # Nothing more is decoded; what it has of half a packet must not wait for the garbage collector.
+        # Half a packet in the decoder must not wait for the garbage collector.
         del self._decoder
         for path in list(self._admissions):
             self._cancelAdmission(path)
-        while self._sockets:  # a handler that is told of one may disconnect another
+        while self._sockets:  # a handler called for one socket may disconnect another
             self._drop(next(iter(self._sockets.values())), reason)
 
     def _violated(self, reason: CloseReason, why: str) -> None:
@@ -176,37 +159,37 @@ class Connection:
             self._violated(
                 CloseReason.FORCED_SERVER_CLOSE, f"{packet.type.name} for a namespace that was not joined"
             )
-        # Otherwise the packet has met our own DISCONNECT on the way.
+        # Otherwise the packet crossed the DISCONNECT of the server.
 
     # -- admission -----------------------------------------------------------------
 
     def _connect(self, packet: Packet) -> None:
-        path, auth = self._dialect.wanted(packet)
+        path, auth = self._revision.wanted(packet)
         if path in self._sockets or path in self._admissions:
             self._violated(CloseReason.FORCED_SERVER_CLOSE, "a second CONNECT to one namespace")
             return
         self._parted.discard(path)
-        if len(self._sockets) + len(self._admissions) >= self._maxNamespaces:
+        if len(self._sockets) + len(self._admissions) >= self.settings.maxNamespaces:
             self._refuse(path, ConnectionRejected("Too many namespaces"))
             return
         self._admissions[path] = admission = _Admission()
         admission.asked = Deferred.fromCoroutine(self._admit(admission, path, auth))
         if self._admissions.get(path) is not admission:
-            # Decided, or the client went before there was anything to cancel.
+            # Decided already; or the client left while the coroutine ran its first step.
             admission.asked.cancel()
 
     async def _admit(self, admission: _Admission, path: str, auth: Any) -> None:
-        """Find the namespace, ask it, and answer the client."""
+        """Find the namespace, ask it, and admit or refuse the client."""
         socket: Socket | None = None
         rejection: ConnectionRejected | None = None
         try:
-            namespace = await self._directory.open(path, auth)
-            id = self._dialect.socketId(self.session, path, self._directory.idPrefix)
+            namespace = await self._namespaces.open(path, auth)
+            id = self._revision.socketId(self.session, path, self._namespaces.idPrefix)
             socket = Socket(namespace, self, Handshake(self.session.handshake, auth), id)
-            asked = namespace.admit(socket)
-            if isinstance(asked, Deferred):
-                await asked
-            if socket.leftBecause is not None:
+            admitted = namespace._admit(socket)
+            if isinstance(admitted, Deferred):
+                admitted = await admitted
+            if admitted is False or socket._leftBecause is not None:
                 rejection = ConnectionRejected()
         except ConnectionRejected as error:
             rejection = error
@@ -214,7 +197,7 @@ class Connection:
             if self._admissions.get(path) is admission:
                 _log.failure("{namespace}: admission failed; the client is refused", namespace=path)
             rejection = ConnectionRejected("Internal server error")
-        # The client may have gone meanwhile, or changed its mind, even more than once.
+        # The client may have gone meanwhile, or left the namespace and asked for it again.
         stillWanted = self._admissions.get(path) is admission
         if stillWanted:
             del self._admissions[path]
@@ -222,8 +205,8 @@ class Connection:
             if rejection is None and stillWanted:
                 self._letIn(socket)
                 return
-            socket.namespace.remove(socket, CloseReason.FORCED_CLOSE)
-            self._directory.socketGone(socket.namespace)
+            socket.namespace._remove(socket, CloseReason.FORCED_CLOSE)
+            self._namespaces.socketGone(socket.namespace)
         if rejection is not None and stillWanted:
             self._refuse(path, rejection)
 
@@ -231,19 +214,19 @@ class Connection:
         self._cancelTimer()
         namespace = socket.namespace
         self._sockets[namespace.path] = socket
-        self.session.sendPackets(namespace.encode(self._dialect.welcome(namespace.path, socket.id)))
-        # The greeting itself may have been too much for a slow client.
-        if socket.leftBecause is None:
-            namespace.letIn(socket)
+        self.session.sendPackets(namespace._encode(self._revision.welcome(namespace.path, socket.id)))
+        # The welcome itself may have exceeded a slow client's buffer.
+        if socket._leftBecause is None:
+            namespace._letIn(socket)
 
     def _refuse(self, path: str, rejection: ConnectionRejected) -> None:
         try:
-            messages = self._directory.encode(self._dialect.refusal(path, rejection))
+            parts = self._namespaces.parser.encode(self._revision.refusal(path, rejection))
         except (TypeError, ValueError):
-            _log.failure("{namespace}: ConnectionRejected with what cannot be sent", namespace=path)
+            _log.failure("{namespace}: the data of ConnectionRejected cannot be sent", namespace=path)
             self._refuse(path, ConnectionRejected("Internal server error"))
         else:
-            self.session.sendPackets(messages)
+            self.session.sendPackets([engineio.message(part) for part in parts])
 
     def _cancelAdmission(self, path: str) -> None:
         admission = self._admissions.pop(path, None)
@@ -258,7 +241,7 @@ class Connection:
             self._violated(CloseReason.FORCED_SERVER_CLOSE, "no namespace joined within connectTimeout")
 
     def _startTimer(self) -> None:
-        self._timer = self._directory.reactor.callLater(self._connectTimeout, self._nobodyCame)
+        self._timer = self._namespaces.reactor.callLater(self.settings.connectTimeout, self._nobodyCame)
 
     def _cancelTimer(self) -> None:
         timer, self._timer = self._timer, None
@@ -268,41 +251,41 @@ class Connection:
     # -- events, in turn -------------------------------------------------------------
 
     def _enqueue(self, socket: Socket, packet: Packet, size: int) -> None:
-        """Let an event wait for its turn."""
-        if not socket.waiting:
-            socket.waiting = deque()  # an empty one takes 0.7 kB, and most never need it
-        socket.waiting.append((packet, size))
+        """Let an event wait for its handler."""
+        if not socket._waiting:
+            socket._waiting = deque()  # an empty one takes 0.7 kB, and most sockets never need it
+        socket._waiting.append((packet, size))
         self._waiting += 1
         self._waitingSize += size
         if self._tooMuchWaits:
             self._holdBack()
 
     def _handle(self, socket: Socket, data: list[Any], id: int | None) -> None:
-        socket.running += 1
-        result = socket.namespace.dispatch(socket, data[0], data[1:])
+        socket._running += 1
+        result = socket.namespace._dispatch(socket, data[0], data[1:])
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
             result.addCallback(self._handledLater, socket, id)
             return
-        socket.running -= 1
+        socket._running -= 1
         if id is not None and result is not NO_ACK:
             self._acknowledge(socket, id, result)
 
     def _handledLater(self, result: Any, socket: Socket, id: int | None) -> None:
-        socket.running -= 1
+        socket._running -= 1
         if id is not None and result is not NO_ACK:
             self._acknowledge(socket, id, result)
-        if not socket.draining:
-            # What is handled at once comes back here: the loop goes on, not deeper.
-            socket.draining = True
+        if not socket._draining:
+            # An event handled at once comes back here: the loop goes on, without recursion.
+            socket._draining = True
             try:
                 self._drain(socket)
             finally:
-                socket.draining = False
+                socket._draining = False
 
     def _drain(self, socket: Socket) -> None:
-        """Handle what has waited for its turn."""
-        while socket.waiting and socket.running < socket.namespace.concurrency:
-            packet, size = socket.waiting.popleft()
+        """Handle the events that wait."""
+        while socket._waiting and socket._running < socket.namespace.concurrency:
+            packet, size = socket._waiting.popleft()
             self._waiting -= 1
             self._waitingSize -= size
             self._handle(socket, packet.data, packet.id)
@@ -311,26 +294,30 @@ class Connection:
 
     @property
     def _tooMuchWaits(self) -> bool:
-        return self._waiting > self._maxWaiting or self._waitingSize > self.session.settings.maxPayload
+        return (
+            self._waiting > self.settings.maxWaiting or self._waitingSize > self.session.settings.maxPayload
+        )
 
     def _holdBack(self) -> None:
-        """Read no more until less waits, so that a slow handler slows its client and fills no memory."""
-        if not any(socket.awaitsAnswer for socket in self._sockets.values()):
+        """
+        Pause reading until fewer events wait: a slow handler slows its client, and memory does not fill.
+        """
+        if not any(socket._awaitsAck for socket in self._sockets.values()):
             self.session.pause()
-        elif self._waiting > _PATIENCE * self._maxWaiting or (
+        elif self._waiting > _PATIENCE * self.settings.maxWaiting or (
             self._waitingSize > _PATIENCE * self.session.settings.maxPayload
         ):
-            self._violated(CloseReason.FORCED_SERVER_CLOSE, "too many events while an ack is owed")
-        # Otherwise the ack that a handler waits for may come right behind: read on.
+            self._violated(CloseReason.FORCED_SERVER_CLOSE, "too many events while an ack is awaited")
+        # Otherwise read on: the ack that a handler awaits may come right behind.
 
     def _acknowledge(self, socket: Socket, id: int, result: Any) -> None:
         data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
         namespace = socket.namespace
         try:
             # As Packet(...), in a third of the time.
-            messages = namespace.encode(_newTuple(Packet, (_ACK, namespace.path, data, id)))
+            messages = namespace._encode(_newTuple(Packet, (_ACK, namespace.path, data, id)))
         except (TypeError, ValueError) as error:
-            namespace.ackFailed(socket, error)
+            namespace._ackFailed(socket, error)
         else:
             if socket.connected:
                 self.session.sendPackets(messages)
@@ -338,11 +325,11 @@ class Connection:
     # -- leaving -----------------------------------------------------------------------
 
     def disconnect(self, socket: Socket, reason: CloseReason, close: bool) -> None:
-        """The application disconnects one of the sockets."""
-        if self._sockets.get(socket.namespace.path) is not socket and socket.leftBecause is None:
-            # Not admitted yet: refused.
-            socket.leftBecause = reason
-        # Of a connection that was lost, a client comes back with each namespace that has not sent it away.
+        """Disconnect one of the sockets, for the application."""
+        if self._sockets.get(socket.namespace.path) is not socket and socket._leftBecause is None:
+            # In admission: this refuses it.
+            socket._leftBecause = reason
+        # After a lost connection, a client joins again each namespace that has not sent DISCONNECT.
         for leaving in list(self._sockets.values()) if close else [socket]:
             self._sendAway(leaving, reason)
         if close:
@@ -351,29 +338,29 @@ class Connection:
     def _sendAway(self, socket: Socket, reason: CloseReason) -> None:
         path = socket.namespace.path
         if self._sockets.get(path) is socket:
-            self.session.sendPackets(socket.namespace.encode(Packet(PacketType.DISCONNECT, path)))
-        # That may have been too much for a slow client, whose sockets are gone then.
+            self.session.sendPackets(socket.namespace._encode(Packet(PacketType.DISCONNECT, path)))
+        # The DISCONNECT may have exceeded a slow client's buffer, which has ended all its sockets.
         if self._sockets.get(path) is socket:
             self._forgetWaiting(socket)
-            if len(self._parted) >= self._maxNamespaces:
-                # A packet to that one ends the connection, if it is still under way.
+            if len(self._parted) >= self.settings.maxNamespaces:
+                # A packet to the forgotten path that is still on its way will close the connection.
                 self._parted.pop()
             self._parted.add(path)
             self._drop(socket, reason)
 
     def _drop(self, socket: Socket, reason: CloseReason) -> None:
         """
-        A socket leaves.
+        Let a socket leave.
 
-        What its client sent before is still handled, unless it was we who wanted it gone.
+        Its waiting events are still handled, unless the server has disconnected it.
         """
         del self._sockets[socket.namespace.path]
-        socket.namespace.remove(socket, reason)
-        self._directory.socketGone(socket.namespace)
+        socket.namespace._remove(socket, reason)
+        self._namespaces.socketGone(socket.namespace)
 
     def _forgetWaiting(self, socket: Socket) -> None:
-        self._waiting -= len(socket.waiting)
-        self._waitingSize -= sum(size for _, size in socket.waiting)
-        socket.waiting = ()
+        self._waiting -= len(socket._waiting)
+        self._waitingSize -= sum(size for _, size in socket._waiting)
+        socket._waiting = ()
         if not self._tooMuchWaits:
             self.session.resume()

@@ -1,5 +1,5 @@
 """
-A client's handshake, as applications see it.
+The handshake: a client's opening request and its ``auth``, as applications see them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Handshake:
 
     :ivar request: the opening request, shared by the client's namespaces.
     :ivar auth: the client's ``auth``, a dictionary or ``None``; always ``None`` for ``allowRequest``,
-        which is asked before a client can send one.
+        because a client sends ``auth`` only afterwards.
     """
 
     request: OpeningRequest
@@ -28,7 +28,7 @@ class Handshake:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The HTTP headers, names in lower case."""
+        """The HTTP headers, with names in lower case."""
         return self.request.headers
 
     @property
@@ -43,35 +43,37 @@ class Handshake:
 
     @property
     def host(self) -> str:
-        """The ``Host`` that the client asked for; behind a trusted proxy, the one it reports."""
+        """The ``Host`` header; behind a trusted proxy, the host that the proxy reports."""
         return self.request.host
 
     @property
     def origin(self) -> str | None:
-        """The origin of the page that asks, or ``None``: only browsers send one."""
+        """
+        The page's origin, from the ``Origin`` header; ``None`` without one, since only browsers send it.
+        """
         return self.request.origin
 
     @property
     def url(self) -> str:
-        """The path and query."""
+        """The request's path and query."""
         return self.request.url
 
     @property
     def address(self) -> str:
-        """The client's address; behind a trusted proxy, the one it reports."""
+        """The client's address; behind a trusted proxy, the address that the proxy reports."""
         return self.request.address
 
     @property
     def secure(self) -> bool:
-        """Whether the client speaks TLS."""
+        """True if the client uses TLS."""
         return self.request.secure
 
     @property
     def time(self) -> float:
-        """When the request came, in seconds since 1970."""
+        """The time at which the request arrived, in seconds since 1970."""
         return self.request.time
 
     @property
     def protocol(self) -> int:
-        """The Engine.IO protocol that the client speaks."""
+        """The client's version of the Engine.IO protocol, 3 or 4."""
         return self.request.protocol

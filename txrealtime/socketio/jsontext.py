@@ -1,13 +1,13 @@
 """
-JSON text with binary attachments: what the arguments of an event look like on the wire.
+JSON text with binary attachments: the wire form of an event's arguments.
 
-Everything that JSON has can be sent, bytes-like values anywhere among it, and UUIDs and
-members of an :class:`~enum.Enum` as their text and value.  What comes is strict JSON: no
-``NaN``; an integer beyond 64 bits comes as a float, as it would in JavaScript.
+All values of JSON can be sent, with bytes-like values anywhere among them; a UUID is sent as its text, a
+member of an :class:`~enum.Enum` as its value.  Received text is strict JSON, without ``NaN``; an integer
+beyond 64 bits becomes a float, as in JavaScript.
 
-With `orjson <https://github.com/ijl/orjson>`_ installed (the extra ``speed``), it does the
-common cases, and the standard library those that it refuses or reads in another way: what
-is accepted, and what it becomes, is the same with it and without.
+If `orjson <https://github.com/ijl/orjson>`_ is installed (the extra ``speed``), it encodes and decodes the
+common cases, and the standard library the cases that orjson refuses or reads in another way.  The accepted
+values and the results are the same with and without orjson.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ except ImportError:
 
 __all__ = ["JSONText", "escaped", "explained"]
 
-# Below so many characters, the standard library is as fast.
+# Characters.  For shorter text, the standard library is as fast.
 _LONG: Final = 256
 
 _BLANKS: Final = " \t\r\n"
@@ -53,13 +53,13 @@ _ESCAPED: Final = bytes((*range(32), *b'"\\'))
 
 class JSONText:
     """
-    Encodes and decodes.
+    An encoder and decoder.
 
-    :param accelerated: whether to use orjson, if it is installed.
+    :param accelerated: use orjson, if it is installed.
     """
 
     def __init__(self, accelerated: bool = True) -> None:
-        # Empty, but while encode() runs.
+        # Empty except while encode() runs.
         self._attachments: list[bytes] = []
         self._default = self._putAside
         if _MAKES_ENCODERS:
@@ -75,18 +75,20 @@ class JSONText:
 
     def encode(self, data: Any, first: int = 0) -> tuple[str, Sequence[bytes]]:
         """
+        Encode data.
+
         :param first: the number of the first argument, for error messages.
-        :return: the text, and the attachments that its placeholders stand for.
-        :raises TypeError: for a value that cannot be sent, with the path to it.
-        :raises ValueError: for a number that JSON lacks, a nesting too deep, or a
-            dictionary that would be taken for a placeholder.
+        :return: the text, and the attachments in the order of its placeholders.
+        :raises TypeError: if a value cannot be sent; the message has the path to it.
+        :raises ValueError: if JSON lacks a number, the data is nested too deeply, or a dictionary looks
+            like a placeholder.
         """
         if self._accelerated:
             try:
                 text = orjson.dumps(data, self._default, _OPTIONS).decode()
             except TypeError:
-                text = "null"  # it refuses more than we do
-            # It writes null for NaN, which we refuse.
+                text = "null"  # orjson refuses more than this encoder
+            # orjson writes null for NaN, which must be refused.
             if "null" in text and (text == "null" or _mayHoldNaN(data)):
                 self._attachments.clear()
                 text = self._encodeFully(data, first)
@@ -115,9 +117,9 @@ class JSONText:
         return text
 
     def _makeEncoder(self, encodeString: Callable[[str], str]) -> Callable[[Any, int], Sequence[str]]:
-        # JSONEncoder.encode makes one of these at each call: 1.0 us for ["echo", 64 characters]
-        # where this takes 0.4.  The arguments: no check for cycles (they end in a
-        # RecursionError), separators, no sorting, no skipping of keys, no NaN.
+        # JSONEncoder.encode makes such an encoder at each call: 1.0 us for ["echo", 64 characters], against
+        # 0.4 here.  The arguments: no check for cycles (they end in a RecursionError), separators, no
+        # sorting, no skipping of keys, no NaN.
         make: Any = jsonEncoder.c_make_encoder  # type: ignore[attr-defined]
         encode: Callable[[Any, int], Sequence[str]] = make(
             None, self._putAside, encodeString, None, ":", ",", False, False, False
@@ -136,7 +138,7 @@ class JSONText:
         return lambda data, depth: [encode(data)]
 
     def _putAside(self, value: Any) -> Any:
-        """Called by the encoders for what JSON lacks."""
+        """Called by the encoders with a value that JSON lacks."""
         if isinstance(value, (bytes, bytearray, memoryview)):
             self._attachments.append(bytes(value))
             return {"_placeholder": True, "num": len(self._attachments) - 1}
@@ -147,7 +149,7 @@ class JSONText:
         raise TypeError
 
     def _withoutLoneSurrogates(self, text: str, data: Any) -> str:
-        """Text that UTF-8 can carry: JavaScript strings may hold half a pair, which JSON can only escape."""
+        """Escape lone surrogates, which JavaScript strings may hold and UTF-8 cannot carry."""
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -159,15 +161,15 @@ class JSONText:
 
     def decode(self, text: str, start: int = 0) -> Any:
         """
-        What the text stands for, from some position to its end.
+        Decode text from a position to its end.
 
-        :raises ValueError: when it is not JSON, or nested too deeply.
+        :raises ValueError: if it is not JSON, or nested too deeply.
         """
         if self._accelerated and len(text) > _LONG:
             try:
                 return orjson.loads(text[start:])
             except orjson.JSONDecodeError:
-                pass  # it refuses lone surrogates, for one
+                pass  # orjson refuses lone surrogates, for instance
         try:
             data, end = _scan(text, start)
         except StopIteration:
@@ -183,10 +185,10 @@ class JSONText:
 
 def _quoted(text: str) -> str:
     """
-    A string as JSON.
+    Write a string as JSON.
 
-    One of 64 KiB without a character to escape takes 40 us, where the standard library's encoder
-    takes 140 to 490, which depends on how Python was built.
+    64 KiB without a character to escape take 40 us, where the standard library's encoder takes 140 to 490,
+    depending on the build of Python.
     """
     if len(text) > _LONG and text.__class__ is str:
         raw = text.encode("utf-8", "surrogatepass")
@@ -196,7 +198,9 @@ def _quoted(text: str) -> str:
 
 
 def _hasLongString(data: Any) -> bool:
-    """Whether there is one so near that to look for it costs nothing: an argument, or a value in one."""
+    """
+    Look for a long string among the arguments and the values of their dictionaries; deeper looks cost time.
+    """
     if data.__class__ is list:
         for value in data:
             kind = value.__class__
@@ -214,7 +218,7 @@ _LEAVES: Final = frozenset([str, int, bool, type(None), bytes])
 
 
 def _mayHoldNaN(data: Any) -> bool:
-    """Whether there is a float without a value among what orjson has encoded, or something unusual."""
+    """Look for NaN, an infinity or a value of an unusual class in data that orjson has encoded."""
     containers = [data]
     for container in containers:
         for value in container.values() if container.__class__ is dict else container:
@@ -239,23 +243,23 @@ _OTHER: Final = re.compile("[^\0-\x7f]+")
 
 
 def escaped(text: str) -> str:
-    """JSON text in ASCII: it means the same to everybody."""
+    """Write JSON text in ASCII, with the same meaning."""
     return _OTHER.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def explained(data: Any, first: int, error: Exception, whyNot: Callable[[Any], str | None]) -> Exception:
     """
-    The error to raise at the caller, with the path to the value that cannot be sent.
+    Make the error for the caller, with the path to the value that cannot be sent.
 
     :param first: the number of the first argument.
-    :param error: what the encoder said.
-    :param whyNot: why a value that is no list or dictionary cannot be sent; ``None`` when it can.
+    :param error: the encoder's error.
+    :param whyNot: gives the reason if a value, no list or dictionary, cannot be sent, or ``None`` if it can.
     """
     if isinstance(error, RecursionError):
         return ValueError("cannot send a value that contains itself, or is nested too deeply")
     try:
         found = _findUnsendable(data, whyNot, "", first)
-    except RecursionError:  # the encoder may go deeper than we can
+    except RecursionError:  # the encoder may go deeper than Python code can
         found = None
     if found is None:
         return error
@@ -278,7 +282,9 @@ def _whyNot(value: Any) -> str | None:
 def _findUnsendable(
     value: Any, whyNot: Callable[[Any], str | None], path: str, first: int = 0
 ) -> tuple[str, Any, str] | None:
-    """The first value that cannot be sent, where it is, as in ``argument 0['when']``, and why."""
+    """
+    Find the first value that cannot be sent: its path, as in ``argument 0['when']``, itself, the reason.
+    """
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, dict):

@@ -1,9 +1,9 @@
 """
-Packets as MessagePack: what clients with ``socket.io-msgpack-parser`` speak.
+Packets as MessagePack, for clients with ``socket.io-msgpack-parser``.
 
-A packet is one binary message, a map with the keys ``type``, ``nsp`` and, if there is
-any, ``data`` and ``id``; bytes are among the data as they are.  JavaScript's ``undefined``
-comes as ``None``, and its dates come, and go, as :class:`~datetime.datetime`.
+A packet is one binary message, a map with the keys ``type``, ``nsp`` and, unless empty, ``data`` and ``id``;
+bytes stand among the data as they are.  JavaScript's ``undefined`` becomes ``None``; its dates are sent and
+received as :class:`~datetime.datetime`.
 
 This is the only module that imports msgpack.
 """
@@ -26,8 +26,8 @@ from txrealtime.socketio.packet import IDecoder, IParser, Packet, PacketType, ch
 
 __all__ = ["MsgpackParser", "packed", "unpacked"]
 
-# The extension type of notepack.io 2, by which that parser encodes, for all that MessagePack lacks:
-# undefined in one byte, dates in eight, and what is no Buffer of Node in any number.
+# The extension type of notepack.io 2, the client's encoder, for values that MessagePack lacks: undefined in
+# one byte, dates in eight, binary data other than Node's Buffer in any number.
 _NOTEPACK: Final = 0
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,9 +39,9 @@ _TYPES: Final = {type.value: type for type in PacketType if type < PacketType.BI
 @implementer(IParser)
 class MsgpackParser:
     """
-    MessagePack, for a server whose clients all use ``socket.io-msgpack-parser``.
+    A parser of MessagePack, for a server whose clients all use ``socket.io-msgpack-parser``.
 
-    Beside what JSON has, it sends and receives bytes without a detour, and dates: as
+    Beside the values of JSON, it carries bytes in place, without attachments, and dates: as
     :class:`~datetime.datetime` with a time zone, to the millisecond.
     """
 
@@ -51,7 +51,7 @@ class MsgpackParser:
     def encode(self, packet: Packet) -> Sequence[bytes]:
         type, namespace, data, id = packet
         fields: dict[str, Any] = {"type": type.value}
-        # The client takes null for a value, and refuses it where the key should be absent.
+        # The client takes null for a value, and refuses it in place of an absent key.
         if data is not None:
             fields["data"] = data
         if id is not None:
@@ -63,14 +63,14 @@ class MsgpackParser:
             raise explained(data, type is PacketType.ACK, error, _whyNot) from None
 
     def decoder(self, maxAttachments: int) -> IDecoder:
-        # Bytes are no attachments here; their number is bounded by the size of a message.
+        # Bytes are no attachments here; the size of a message bounds their number.
         decoder: IDecoder = _Decoder()
         return decoder
 
 
 @implementer(IDecoder)
 class _Decoder:
-    """See :class:`MsgpackParser`."""
+    """The decoder of :class:`MsgpackParser`."""
 
     __slots__ = ()
 
@@ -87,8 +87,8 @@ class _Decoder:
 
 
 def _unpacked(message: bytes, **options: Any) -> Any:
-    # The claim of an array to be large costs its memory at once: see first whether all that is
-    # claimed is there, which costs nothing.
+    # unpackb() allocates at once the size that an array's head claims: skip() first finds out, without
+    # memory, that all of it has arrived.
     unpacker = msgpack.Unpacker(max_buffer_size=0)
     unpacker.feed(message)
     unpacker.skip()
@@ -97,10 +97,10 @@ def _unpacked(message: bytes, **options: Any) -> Any:
 
 def packed(value: Any) -> bytes:
     """
-    Any value as MessagePack, dates as timestamps: what notepack.io 3 reads.
+    Encode a value as MessagePack for notepack.io 3, with dates as timestamps.
 
-    :raises TypeError: for what cannot be sent.
-    :raises ValueError: likewise.
+    :raises TypeError: if a value cannot be sent.
+    :raises ValueError: if a number cannot be sent, or the value is nested too deeply.
     """
     try:
         data: bytes = _packTimestamps(value)
@@ -111,9 +111,9 @@ def packed(value: Any) -> bytes:
 
 def unpacked(data: bytes) -> Any:
     """
-    The value in what :func:`packed`, or notepack.io 3, has written; keys are text, as in JSON.
+    Decode a value that :func:`packed` or notepack.io 3 has encoded.  Keys become text, as in JSON.
 
-    :raises PacketError: when it is not MessagePack.
+    :raises PacketError: if the data is not MessagePack.
     """
     try:
         return _unpacked(data, object_hook=_keysAsText, strict_map_key=False)
@@ -122,7 +122,7 @@ def unpacked(data: bytes) -> Any:
 
 
 def _packet(fields: dict[str, Any]) -> Packet:
-    """A packet from its map; what else is in the map, such as ``options``, is the client's own business."""
+    """Make a packet of its map.  Other keys of clients, such as ``options``, are ignored."""
     number, namespace, data, id = (fields.get(key) for key in ("type", "nsp", "data", "id"))
     type = _TYPES.get(number) if number.__class__ is int else None
     if type is None:
@@ -138,7 +138,7 @@ def _packet(fields: dict[str, Any]) -> Packet:
 
 
 def _replaced(value: Any) -> Any:
-    """Called by the packer for what MessagePack lacks."""
+    """Called by the packer with a value that MessagePack lacks."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         milliseconds = (value - _EPOCH) // _MILLISECOND
         return msgpack.ExtType(_NOTEPACK, milliseconds.to_bytes(8, "big", signed=True))
@@ -172,7 +172,7 @@ def _extension(code: int, data: bytes) -> Any:
 
 
 def _checkedKeys(value: dict[Any, Any]) -> dict[Any, Any]:
-    # That they are text or bytes, msgpack has seen to.
+    # msgpack has checked that keys are text or bytes.
     for key in value:
         if key.__class__ is bytes:
             raise ValueError("a key that is not text")

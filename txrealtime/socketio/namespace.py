@@ -1,17 +1,18 @@
 """
-Namespaces: what an application does with the clients that come to one path.
+Namespaces: the clients at one path, and the application's handlers of their events.
 
-Handlers are registered by decorators on an instance, or marked in a class by
-:func:`on`.  An event goes through the middleware, from the first registered inwards,
-to the handler of its name; what that returns is the ack.
+Handlers are registered by decorators on an instance, or marked in a class by :func:`on`.  An event goes
+through the middleware, from the first registered inwards, to the handler of its name; the handler's result
+is the ack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -23,8 +24,9 @@ from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import ArgumentsMismatch, Disconnected
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
-from txrealtime.socketio.packet import RESERVED, Packet
+from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.peers import Peers
+from txrealtime.socketio.registry import Decorators, Registry, eventsOf, on
 from txrealtime.socketio.rooms import Rooms
 
 if TYPE_CHECKING:
@@ -34,19 +36,17 @@ __all__ = ["NO_ACK", "Incoming", "Namespace", "on"]
 
 _log = Logger()
 
-F = TypeVar("F", bound=Callable[..., Any])
+_MESSAGE: Final = engineio.PacketType.MESSAGE
 
 NO_ACK: Final = object()
-"""What :meth:`Namespace.dispatch` gives when there is nothing to answer."""
-
-_MARK: Final = "_txrealtimeEvents"
+"""The result of an event that is not acked."""
 
 
 class Incoming(NamedTuple):
     """
-    An event on its way to its handler, as middleware sees it.
+    An event on its way through the middleware.
 
-    :ivar socket: from whom.
+    :ivar socket: its sender.
     :ivar event: its name.
     :ivar args: its arguments.
     """
@@ -57,7 +57,7 @@ class Incoming(NamedTuple):
 
 
 class Home(Protocol):
-    """What a namespace needs of the server that it is mounted on."""
+    """The part of a server that a namespace mounted on it uses."""
 
     @property
     def reactor(self) -> IReactorTime: ...
@@ -65,54 +65,31 @@ class Home(Protocol):
     @property
     def peers(self) -> Peers | None: ...
 
-    def encode(self, packet: Packet) -> list[engineio.Packet]: ...
+    @property
+    def parser(self) -> IParser: ...
 
 
-def on(event: str) -> Callable[[F], F]:
+class Namespace(Decorators):
     """
-    Mark a method of a :class:`Namespace` class as the handler of an event.
+    The clients at one path, and the application's handlers of their events.
 
-    :raises ValueError: for a reserved name; ``connected``, ``disconnecting`` and
-        ``disconnected`` are methods of their own.
-    """
-    _checkHandled(event)
+    A subclass defines :meth:`connected`, :meth:`disconnecting` and :meth:`disconnected`, and marks methods
+    with :func:`on`; an instance takes decorators.  A decorated function replaces a method for the same
+    event.
 
-    def mark(method: F) -> F:
-        setattr(method, _MARK, (*getattr(method, _MARK, ()), event))
-        return method
+    No other name of this class is meant for overriding: a server refuses to mount a subclass that has a
+    method or attribute of such a name, and one with a method that resembles a hook and is never called,
+    such as ``on_connect``.
 
-    return mark
-
-
-def _checkHandled(event: str) -> None:
-    if not isinstance(event, str):
-        raise TypeError(f"on() takes an event's name, not {type(event).__name__}")
-    if event in RESERVED:
-        raise ValueError(
-            f"{event!r} is reserved: use onConnect, onDisconnecting or onDisconnect, "
-            "or in a class connected, disconnecting or disconnected"
-        )
-
-
-class Namespace:
-    """
-    The clients at one path, and what is done with them.
-
-    A subclass defines :meth:`connected`, :meth:`disconnecting` and :meth:`disconnected`,
-    and marks methods with :func:`on`; an instance takes decorators.  Of a method and a
-    decorated function for the same event, the function wins.
-
-    :param concurrency: how many events of one socket may be handled at a time; the next
-        waits for the Deferred of the one before.  ``None`` for no limit.
-    :ivar path: ``/``, ``/chat`` ...; empty until it is mounted on a server.
+    :param concurrency: the number of one socket's events that are handled at a time, or ``None`` for no
+        limit. The next event waits for the Deferred of the one before.
+    :ivar path: ``/``, ``/chat`` ...; empty until the namespace is mounted on a server.
     :ivar sockets: the sockets admitted on this server, by id.
-    :ivar rooms: who is where, :class:`~txrealtime.socketio.rooms.Rooms`.
-    :ivar peers: the other servers, if there may be some.
+    :ivar rooms: the :class:`~txrealtime.socketio.rooms.Rooms` of this server's sockets.
     """
 
     path: str = ""
-    peers: Peers | None = None
-    encode: Callable[[Packet], list[engineio.Packet]]
+    _peers: Peers | None = None
     _home: Home
 
     def __init__(self, concurrency: int | None = 1) -> None:
@@ -121,123 +98,62 @@ class Namespace:
         self.concurrency: float = float("inf") if concurrency is None else concurrency
         self.sockets: dict[str, Socket] = {}
         self.rooms = Rooms()
-        self._lastId = -1
-        self._handlers: dict[str, Handler] = dict(self._marked())
-        self._anyHandler: Handler | None = None
-        self._middleware: list[Handler] = []
-        self._errorHandlers: list[tuple[tuple[type[BaseException], ...], Handler]] = []
-        self._connected = Handler(self.connected)
-        self._disconnecting = Handler(self.disconnecting)
-        self._disconnected = Handler(self.disconnected)
+        # The numbers of acks, unique in the namespace.
+        self._ids = count()
+        self._handlers = Registry(
+            Handler(self.connected), Handler(self.disconnecting), Handler(self.disconnected)
+        )
+        self._handlers.events.update(self._marked())
+        # For the check that an application has not put other values in their places.
+        self._made = dict(vars(self))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path or '(not mounted)'}>"
 
+    def _registry(self) -> Registry:
+        return self._handlers
+
     def _marked(self) -> Iterator[tuple[str, Handler]]:
-        """The handlers marked in the class: a subclass's win over its bases'."""
+        """Make the handlers marked in the class: a subclass's replace those of its bases."""
         for kind in reversed(type(self).__mro__):
             for name, attribute in vars(kind).items():
-                for event in getattr(attribute, _MARK, ()):
+                for event in eventsOf(attribute):
                     yield event, Handler(getattr(self, name))
 
-    # -- for subclasses ------------------------------------------------------------
+    # -- hooks, for subclasses -------------------------------------------------------
 
     def connected(self, socket: Socket, auth: Any) -> Any:
         """
-        A client wants to come in.
+        Called when a client wants to come in.
 
-        Raise :exc:`~txrealtime.errors.ConnectionRejected` to refuse it.  A Deferred or an
-        ``async`` method lets it wait; what is emitted to it meanwhile reaches it once it
-        is in.
+        To refuse it, raise :exc:`~txrealtime.errors.ConnectionRejected` or return ``False``.  While the
+        Deferred of an ``async`` method is not fired, the client waits; events emitted to it meanwhile reach
+        it once it is admitted.
 
-        :param auth: what the client gave as ``auth``: a dictionary, or ``None``.
+        :param auth: the client's ``auth``: a dictionary, or ``None``.
         """
 
     def disconnecting(self, socket: Socket, reason: CloseReason) -> Any:
-        """A client is about to leave; ``socket.rooms`` are still known."""
+        """Called before a client leaves, while ``socket.rooms`` are still known."""
 
     def disconnected(self, socket: Socket, reason: CloseReason) -> Any:
-        """A client has left.  Called once, and only for a client that was let in."""
-
-    # -- registering ---------------------------------------------------------------
-
-    def on(self, event: str) -> Callable[[F], F]:
-        """
-        Decorate the handler of an event: ``handler(socket, *args)``.
-
-        What it returns is the ack: nothing for ``None``, a tuple as several values,
-        anything else as one.
-
-        :raises ValueError: for a reserved name.
-        :raises TypeError: for a handler that cannot be called with a socket.
-        """
-        _checkHandled(event)
-
-        def register(function: F) -> F:
-            self._handlers[event] = Handler(function)
-            return function
-
-        return register
-
-    def onAny(self, function: F) -> F:
-        """Decorate the handler of events that have none of their own: ``handler(socket, event, *args)``."""
-        self._anyHandler = Handler(function, given=2)
-        return function
-
-    def onConnect(self, function: F) -> F:
-        """Decorate what :meth:`connected` does, as ``f(socket)`` or ``f(socket, auth)``."""
-        self._connected = Handler(function)
-        return function
-
-    def onDisconnecting(self, function: F) -> F:
-        """Decorate what :meth:`disconnecting` does, as ``f(socket)`` or ``f(socket, reason)``."""
-        self._disconnecting = Handler(function)
-        return function
-
-    def onDisconnect(self, function: F) -> F:
-        """Decorate what :meth:`disconnected` does, as ``f(socket)`` or ``f(socket, reason)``."""
-        self._disconnected = Handler(function)
-        return function
-
-    def onError(self, *kinds: type[BaseException]) -> Callable[[F], F]:
-        """
-        Decorate what is done with errors of some kinds that event handlers raise:
-        ``f(socket, error)`` or ``f(socket, error, event)``; what it returns is the ack.
-
-        :param kinds: exception classes; none for any :exc:`Exception`.
-        """
-
-        def register(function: F) -> F:
-            self._errorHandlers.append((kinds or (Exception,), Handler(function)))
-            return function
-
-        return register
-
-    def use(self, function: F) -> F:
-        """
-        Decorate a middleware around events: ``f(incoming, proceed)``.
-
-        ``proceed(incoming)`` is a Deferred of what the next one inwards, and in the end
-        the handler, returns.
-        """
-        self._middleware.append(Handler(function, given=2))
-        return function
+        """Called once when an admitted client has left."""
 
     # -- the way in ----------------------------------------------------------------
 
-    def admit(self, socket: Socket) -> Any:
-        """Ask the application whether a socket may come in: a result, or a Deferred of one."""
+    def _admit(self, socket: Socket) -> Any:
+        """Ask the application to admit a socket.  ``False``, or a Deferred of it, is a refusal."""
         self.rooms.add(socket)
-        return self._connected.callWith(socket, socket.handshake.auth)
+        return self._handlers.connected.callWith(socket, socket.handshake.auth)
 
-    def dispatch(self, socket: Socket, event: str, args: list[Any]) -> Any:
+    def _dispatch(self, socket: Socket, event: str, args: list[Any]) -> Any:
         """
         Handle an event.
 
-        :return: what to ack, or :data:`NO_ACK`; or a Deferred of that, which never fails.
+        :return: the value to ack, or :data:`NO_ACK`; or a Deferred of it, which never fails.
         """
         try:
-            if self._middleware:
+            if self._handlers.middleware:
                 result: Any = self._proceed(0, Incoming(socket, event, args))
             else:
                 result = self._handle(socket, event, args)
@@ -248,19 +164,20 @@ class Namespace:
         return result
 
     def _proceed(self, depth: int, incoming: Incoming) -> Deferred[Any]:
-        """Call the middleware at some depth, or the handler at the core."""
-        if depth == len(self._middleware):
+        """Call the middleware at some depth, or the handler behind the last."""
+        middleware = self._handlers.middleware
+        if depth == len(middleware):
             return maybeDeferred(self._handle, *incoming)
         return maybeDeferred(
-            run, self._middleware[depth].function, incoming, lambda further: self._proceed(depth + 1, further)
+            run, middleware[depth].function, incoming, lambda further: self._proceed(depth + 1, further)
         )
 
     def _handle(self, socket: Socket, event: str, args: list[Any]) -> Any:
-        handler = self._handlers.get(event)
+        handler = self._handlers.events.get(event)
         if handler is None:
-            if self._anyHandler is None:
+            handler, args = self._handlers.any, [event, *args]
+            if handler is None:
                 return NO_ACK
-            handler, args = self._anyHandler, [event, *args]
         given = len(args) + 1
         if not handler.least <= given <= handler.most:
             handler.check(given)
@@ -268,7 +185,7 @@ class Namespace:
         return start(result) if result.__class__ is CoroutineType else result
 
     def _handlerFailed(self, failure: Failure, socket: Socket, event: str) -> Any:
-        for kinds, handler in self._errorHandlers:
+        for kinds, handler in self._handlers.errors:
             if isinstance(failure.value, kinds):
                 try:
                     result = handler.callWith(socket, failure.value, event)
@@ -282,7 +199,7 @@ class Namespace:
 
     def _logFailure(self, failure: Failure, socket: Socket, event: str) -> Any:
         if failure.check(Disconnected) and not socket.connected:
-            # It waited for a client that is gone: that happens.
+            # The handler waited for a client that has gone, which is no fault.
             _log.debug(
                 "{namespace} {socket}: {event!r}: {reason}",
                 namespace=self.path,
@@ -291,7 +208,7 @@ class Namespace:
                 reason=str(failure.value),
             )
         elif failure.check(ArgumentsMismatch):
-            # The client's doing, as likely as ours: no traceback.
+            # As likely the client's fault as the application's: no traceback.
             _log.warn(
                 "{namespace} {socket}: event {event!r} not handled: {reason}",
                 namespace=self.path,
@@ -309,10 +226,10 @@ class Namespace:
             )
         return NO_ACK
 
-    def ackFailed(self, socket: Socket, error: Exception) -> None:
-        """A handler has returned what cannot be sent as an ack."""
+    def _ackFailed(self, socket: Socket, error: Exception) -> None:
+        """Called when a handler's result cannot be sent as an ack."""
         _log.failure(
-            "{namespace} {socket}: a handler returned what cannot be sent as an ack",
+            "{namespace} {socket}: a handler's result cannot be sent as an ack",
             Failure(error),
             namespace=self.path,
             socket=socket.label,
@@ -320,28 +237,28 @@ class Namespace:
 
     # -- coming and going ----------------------------------------------------------
 
-    def letIn(self, socket: Socket) -> None:
-        """A socket has been admitted."""
+    def _letIn(self, socket: Socket) -> None:
+        """Called when a socket was admitted."""
         self.sockets[socket.id] = socket
-        socket.admitted()
+        socket._admitted()
 
-    def dismiss(self, reason: CloseReason) -> None:
-        """Disconnect everybody, and tell the application this reason."""
+    def _dismiss(self, reason: CloseReason) -> None:
+        """Disconnect everybody, and give the application this reason."""
         for socket in list(self.sockets.values()):
-            socket.dismiss(reason)
+            socket._dismiss(reason)
 
-    def remove(self, socket: Socket, reason: CloseReason) -> None:
-        """A socket is gone, admitted or not."""
+    def _remove(self, socket: Socket, reason: CloseReason) -> None:
+        """Remove a socket that leaves, admitted or not."""
         admitted = socket.connected
         socket.connected = False
         if admitted:
-            self._tell(self._disconnecting, socket, reason)
+            self._tell(self._handlers.disconnecting, socket, reason)
         self.rooms.remove(socket)
         if self.sockets.get(socket.id) is socket:
             del self.sockets[socket.id]
-        socket.left(reason)
+        socket._left(reason)
         if admitted:
-            self._tell(self._disconnected, socket, reason)
+            self._tell(self._handlers.disconnected, socket, reason)
 
     def _tell(self, handler: Handler, socket: Socket, reason: CloseReason) -> None:
         def failed(failure: Failure) -> None:
@@ -355,25 +272,17 @@ class Namespace:
 
         maybeDeferred(handler.callWith, socket, reason).addErrback(failed)
 
-    # -- the way out ---------------------------------------------------------------
+    # -- on a server -----------------------------------------------------------------
 
-    def bind(self, path: str, home: Home) -> None:
-        """
-        Take a place on a server.
-
-        :raises ValueError: when it has one already.
-        """
-        if self.path:
-            raise ValueError(f"this namespace is mounted at {self.path} already")
-        if not hasattr(self, "rooms"):
-            raise TypeError(f"{type(self).__name__}.__init__() does not call super().__init__()")
-        self.path, self._home, self.encode = path, home, home.encode
+    def _bind(self, path: str, home: Home) -> None:
+        """Take a place on a server."""
+        self.path, self._home = path, home
         if home.peers is not None:
-            self.meet(home.peers)
+            self._meet(home.peers)
 
-    def meet(self, peers: Peers) -> None:
-        """There may be other servers from now on."""
-        self.peers = peers
+    def _meet(self, peers: Peers) -> None:
+        """Tell other servers, from now on, of this namespace and its rooms."""
+        self._peers = peers
         peers.mounted(self)
         self.rooms.watchedBy(partial(peers.roomChanged, self))
 
@@ -382,22 +291,26 @@ class Namespace:
         """The clock."""
         return self._home.reactor
 
-    def nextId(self) -> int:
-        """A number for an ack, unique in the namespace."""
-        self._lastId += 1
-        return self._lastId
+    # -- the way out -----------------------------------------------------------------
+
+    def _encode(self, packet: Packet) -> list[engineio.Packet]:
+        """Encode a packet, for any number of clients."""
+        parts = self._home.parser.encode(packet)
+        if len(parts) == 1:
+            return [engineio.Packet(_MESSAGE, parts[0])]
+        return [engineio.message(part) for part in parts]
 
     @property
     def everyone(self) -> Audience:
-        """Everybody in the namespace."""
+        """The audience of everybody in the namespace."""
         return Audience(self)
 
     def to(self, *rooms: str | Socket) -> Audience:
-        """Those in any of these rooms; see :meth:`Audience.to`."""
+        """Choose the sockets in any of these rooms; see :meth:`Audience.to`."""
         return Audience(self).to(*rooms)
 
     def excluding(self, *rooms: str | Socket) -> Audience:
-        """Everybody without those in any of these rooms; see :meth:`Audience.excluding`."""
+        """Choose everybody but the sockets in any of these rooms; see :meth:`Audience.excluding`."""
         return Audience(self).excluding(*rooms)
 
     def emit(self, event: str, *args: Any, volatile: bool = False) -> None:
@@ -409,9 +322,9 @@ class Namespace:
         Audience(self).send(*args, volatile=volatile)
 
     def call(self, event: str, *args: Any, timeout: float = 60.0) -> Deferred[list[Any]]:
-        """Ask everybody; see :meth:`Audience.call`."""
+        """Send an event to everybody and gather their acks; see :meth:`Audience.call`."""
         return Audience(self).call(event, *args, timeout=timeout)
 
     def fetch(self, timeout: float = 5.0) -> Deferred[list[Person]]:
-        """Who is in the namespace; see :meth:`Audience.fetch`."""
+        """Fetch the remote sockets of everybody; see :meth:`Audience.fetch`."""
         return Audience(self).fetch(timeout)

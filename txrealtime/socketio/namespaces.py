@@ -1,5 +1,5 @@
 """
-Which namespace is at which path: those that were mounted, and those that come by pattern.
+The namespaces of a server: those mounted at a path, and those made for a pattern.
 """
 
 from __future__ import annotations
@@ -7,33 +7,31 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from txrealtime.engineio import packet as engineio
 from txrealtime.errors import ConnectionRejected
 from txrealtime.socketio.namespace import Namespace
-from txrealtime.socketio.packet import IParser, Packet
+from txrealtime.socketio.overrides import checkClass, checkInstance
+from txrealtime.socketio.packet import IParser
 from txrealtime.socketio.peers import Peers
 
-__all__ = ["Directory"]
-
-_MESSAGE: Final = engineio.PacketType.MESSAGE
+__all__ = ["Namespaces"]
 
 Predicate = Callable[[str, Any], bool | Awaitable[bool]]
 Where = str | re.Pattern[str] | Predicate
 Factory = Callable[[], Namespace]
 
 
-class Directory:
+class Namespaces:
     """
-    The namespaces of a server.
+    The namespaces of a server, by path.
 
-    A namespace made for a pattern lives while somebody is in it.
+    A namespace made for a pattern lives while a socket is in it.
 
-    :ivar peers: the other servers, if there may be some; see :meth:`meet`.
-    :ivar idPrefix: what the ids of its sockets begin with, where they may be chosen.
+    :ivar peers: the other servers, or ``None`` without a cluster; see :meth:`meet`.
+    :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
     """
 
     peers: Peers | None = None
@@ -49,7 +47,7 @@ class Directory:
 
     @cached_property
     def reactor(self) -> IReactorTime:
-        """The clock: the installed reactor, looked up when it is first needed."""
+        """The clock: by default the installed reactor, looked up on first use."""
         from twisted.internet import reactor
 
         return IReactorTime(reactor)
@@ -58,38 +56,42 @@ class Directory:
         return iter(list(self._namespaces.values()))
 
     def meet(self, peers: Peers, idPrefix: str) -> None:
-        """There may be other servers from now on, which know sockets of ours by how their ids begin."""
+        """
+        Take part in a cluster from now on.
+
+        :param idPrefix: the beginning of the ids of this server's sockets, by which other servers know them.
+        """
         self.peers, self.idPrefix = peers, idPrefix
         for namespace in self:
-            namespace.meet(peers)
+            namespace._meet(peers)
 
     def find(self, path: str) -> Namespace | None:
-        """The namespace at a path, if there is one."""
+        """Find the namespace at a path, or ``None``."""
         return self._namespaces.get(path)
 
     def get(self, path: str) -> Namespace:
         """
-        The namespace at a path, made if there is none yet.
+        Get the namespace at a path.  If none exists, make it.
 
-        :raises ValueError: for a path that cannot be one.
+        :raises ValueError: if no namespace can be at the path.
         """
         path = _checkedPath(path)
         return self._namespaces.get(path) or self._put(path, Namespace())
 
     def mount(self, where: Where, what: Namespace | Factory) -> None:
         """
-        Put a namespace at a path, or have one made for each path that a client asks for
-        and a pattern matches in full.
+        Put a namespace at a path, or a factory at a pattern.
 
-        :param where: a path; a compiled pattern; or a predicate ``f(path, auth)``, which
-            may be ``async``.
-        :param what: the namespace; for a pattern or predicate, what makes one.
-        :raises ValueError: for a path that is taken, or cannot be one.
-        :raises TypeError: when the two do not go together.
+        :param where: a path; a compiled pattern that matches paths in full; or a predicate ``f(path, auth)``,
+            which may be ``async``.
+        :param what: the namespace; for a pattern or predicate, a class or another factory of namespaces.
+        :raises ValueError: if the path is taken, or no namespace can be there.
+        :raises TypeError: if the two do not go together; or if the namespace's class is refused, as
+            :func:`~txrealtime.socketio.overrides.checkClass` says.
         """
         if isinstance(where, str):
             if not isinstance(what, Namespace):
-                raise TypeError(f"at a path goes a Namespace, not {what!r}; did you mean {what!r}()?")
+                raise TypeError(f"a Namespace is mounted at a path, not {what!r}; did you mean {what!r}()?")
             path = _checkedPath(where)
             if path in self._namespaces:
                 raise ValueError(f"there is a namespace at {path} already")
@@ -99,20 +101,28 @@ class Directory:
                 f"a namespace is mounted at a path, a compiled pattern or a predicate, not {where!r}"
             )
         elif isinstance(what, Namespace) or not callable(what):
-            raise TypeError(f"for a pattern goes what makes a Namespace, such as its class, not {what!r}")
+            raise TypeError(f"a class of namespaces, or a factory, is mounted at a pattern, not {what!r}")
         else:
+            if isinstance(what, type) and issubclass(what, Namespace):
+                checkClass(what)
             self._patterns.append((where, what))
 
     def _put(self, path: str, namespace: Namespace) -> Namespace:
-        namespace.bind(path, self)
+        if not isinstance(namespace, Namespace):
+            raise TypeError(f"the factory mounted for {path} made {namespace!r}, which is no Namespace")
+        if "_home" in vars(namespace):
+            raise ValueError(f"this namespace is mounted at {namespace.path} already")
+        checkClass(type(namespace))
+        checkInstance(namespace)
+        namespace._bind(path, self)
         self._namespaces[path] = namespace
         return namespace
 
     async def open(self, path: str, auth: Any) -> Namespace:
         """
-        The namespace that a client asks for, made if a pattern matches.
+        Get the namespace that a client asks for.  If none exists and a pattern matches, make it.
 
-        :raises ConnectionRejected: when there is none.
+        :raises ConnectionRejected: if there is none.
         """
         namespace = self._namespaces.get(path)
         if namespace is not None:
@@ -124,19 +134,12 @@ class Directory:
                     self._put(path, factory())
                     self._made.add(path)
                 return self._namespaces[path]
-        if path == "/":  # there always is one
+        if path == "/":  # the default namespace always exists
             return self.get(path)
         raise ConnectionRejected("Invalid namespace")
 
-    def encode(self, packet: Packet) -> list[engineio.Packet]:
-        """The messages of a packet, ready for any number of clients."""
-        parts = self.parser.encode(packet)
-        if len(parts) == 1:
-            return [engineio.Packet(_MESSAGE, parts[0])]
-        return [engineio.message(part) for part in parts]
-
     def socketGone(self, namespace: Namespace) -> None:
-        """A socket has left a namespace, or was not let in."""
+        """Called when a socket has left a namespace, or was refused."""
         if namespace.path in self._made and namespace.rooms.isEmpty:
             self._made.discard(namespace.path)
             del self._namespaces[namespace.path]
@@ -153,5 +156,5 @@ async def _matches(pattern: re.Pattern[str] | Predicate, path: str, auth: Any) -
 
 def _checkedPath(path: str) -> str:
     if not path.startswith("/") or "," in path:
-        raise ValueError(f"a namespace is at a path like '/chat', without a comma, not {path!r}")
+        raise ValueError(f"a namespace's path looks like '/chat', without a comma, not {path!r}")
     return path

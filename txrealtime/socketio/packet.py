@@ -5,11 +5,11 @@ A packet is one text message, ``<type>[<attachments>-][<namespace>,][<id>][JSON]
 followed by its attachments as one binary message each::
 
     2["hello",1]                      an event
-    213["ask"]                        an event with id 13, which wants an ack
+    213["ask"]                        an event with id 13, to be acked
     51-/chat,["img",{"_placeholder":true,"num":0}]      and then the image
 
-A parser is what turns packets into messages and back.  :class:`JSONParser` is the
-default one; another is any object that provides :class:`IParser`.
+A parser turns packets into messages and back.  :class:`JSONParser` is the default; any object that provides
+:class:`IParser` can be another one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class PacketType(IntEnum):
-    """The packet types of the Socket.IO protocol ("Packet types")."""
+    """The types of packets (Socket.IO protocol, "Packet types")."""
 
     CONNECT = 0
     DISCONNECT = 1
@@ -51,10 +51,10 @@ class PacketType(IntEnum):
 
 class Packet(NamedTuple):
     """
-    One Socket.IO packet.
+    A Socket.IO packet.
 
-    The binary types belong to the wire: a decoded packet is an EVENT or ACK with the
-    attachments in their places, and so is one to encode.
+    The binary types are found on the wire only: before encoding and after decoding, a packet is an EVENT or
+    ACK with its attachments in their places.
     """
 
     type: PacketType
@@ -62,19 +62,21 @@ class Packet(NamedTuple):
     data: Any = None
     """EVENT: ``[name, *arguments]``; ACK: the arguments; CONNECT: the auth object or ``None``."""
     id: int | None = None
-    """The number of the ack wanted or given."""
+    """The number of the ack that is requested or given; ``None`` for an event without an ack."""
 
 
 RESERVED: Final = frozenset(
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"]
 )
-"""Event names that no peer may send: clients use them for their own notices."""
+"""Names that no event may have: clients use them for their own notices."""
 
 
 def checkName(event: str) -> None:
     """
-    :raises TypeError: when an event's name is not a string.
-    :raises ValueError: when it is reserved.
+    Check the name of an event.
+
+    :raises TypeError: if it is not a string.
+    :raises ValueError: if it is reserved.
     """
     if not isinstance(event, str):
         raise TypeError(f"an event's name is a str, not {type(event).__name__}")
@@ -83,39 +85,44 @@ def checkName(event: str) -> None:
 
 
 class IDecoder(Interface):
-    """Decodes the messages of one connection; it remembers a packet whose attachments are still to come."""
+    """A decoder of one connection's messages, which keeps a packet until its attachments are complete."""
 
     def feed(message: str | bytes) -> Packet | None:
         """
         Take the next message.
 
-        :return: the packet that it completes, if it does.  Only events and acks may take several
-            messages; from a client that is in no namespace, none may.
-        :raises PacketError: when it is not, or does not continue, a packet.
+        :return: the packet that the message completes, or ``None`` if more messages are expected.  Only
+            events and acks may take several messages, and only from a client that is in a namespace.
+        :raises PacketError: if the message neither begins nor continues a packet.
         """
 
 
 class IParser(Interface):
-    """Packets to messages and back.  Both ends of a connection need the same one."""
+    """A parser: packets to messages and back.  Both ends of a connection need the same one."""
 
     def encode(packet: Packet) -> Sequence[str | bytes]:
         """
-        The messages of a packet, to be sent without others between them.
+        Encode a packet.
 
-        :raises TypeError: for a value that the format lacks, with the path to it.
-        :raises ValueError: likewise, for a number or a nesting.
+        :return: its messages, which are sent without others between them.
+        :raises TypeError: if the format lacks a value; the message has the path to it.
+        :raises ValueError: if the format lacks a number, or the value is nested too deeply.
         """
 
     def decoder(maxAttachments: int) -> IDecoder:
-        """A decoder for one connection."""
+        """
+        Make a decoder for one connection.
+
+        :param maxAttachments: the largest number of binary attachments of a packet.
+        """
 
 
 # -- decoding --------------------------------------------------------------------
 
-# Type, attachments, namespace (which starts with a slash and ends at a comma or the end), id, JSON.
+# Type, attachments, namespace (from a slash up to a comma or the end), id; the JSON follows.
 _HEAD: Final = re.compile(r"([0-6])(?:(\d{1,9})-)?(?:(/[^,]*)(?:,|$))?(\d*)", re.ASCII)
 
-# JavaScript counts to 2**53 exactly; 16 digits hold that.
+# JavaScript has exact integers up to 2**53, which has 16 digits.
 _MAX_ID_DIGITS: Final = 16
 
 
@@ -127,7 +134,7 @@ _newTuple: Final = tuple.__new__
 
 @implementer(IDecoder)
 class _Decoder:
-    """See :class:`JSONParser`."""
+    """The decoder of :class:`JSONParser`."""
 
     __slots__ = ("_attachments", "_decodeJSON", "_maxAttachments", "_missing", "_pending")
 
@@ -167,10 +174,11 @@ class _Decoder:
 
     def _parseEvent(self, message: str) -> Packet | None:
         """
-        The short way for the packets that are most: ``2[...]``, ``213[...]`` and ``2/chat,13[...]``.
+        Parse the most frequent packets on a fast path: ``2[...]``, ``213[...]`` and ``2/chat,13[...]``.
 
-        It takes 1.1 us for 64 characters where :meth:`_parse` takes 4.5, which gets
-        whatever is not well-formed here.
+        For 64 characters it takes 1.1 us, where :meth:`_parse` takes 4.5.
+
+        :return: ``None`` for any other packet, well-formed or not, which :meth:`_parse` then gets.
         """
         start = message.find("[")
         head, path = message[1:start], "/"
@@ -223,10 +231,11 @@ class _Decoder:
 
 def checkedData(type: PacketType, data: Any, hasId: bool) -> Any:
     """
-    The data of a packet, if it is what packets of this type carry ("Packet encoding").
+    Check that data fits the type of its packet ("Packet encoding").
 
-    :param hasId: whether the packet has an ack id.
-    :raises PacketError: if it is not.
+    :param hasId: true if the packet has an ack id.
+    :return: the data; the number that is an event's name becomes a string.
+    :raises PacketError: if it does not fit.
     """
     if type is PacketType.EVENT:
         if isinstance(data, list) and data:
@@ -254,10 +263,10 @@ def checkedData(type: PacketType, data: Any, hasId: bool) -> Any:
 
 def filled(data: Any, attachments: list[bytes]) -> Any:
     """
-    Data with the attachments in place of their placeholders.
+    Put attachments in the places of their placeholders.
 
-    :raises PacketError: for one without an attachment.
-    :raises RecursionError: when it is nested too deeply.
+    :raises PacketError: if a placeholder has no attachment.
+    :raises RecursionError: if the data is nested too deeply.
     """
     if isinstance(data, list):
         return [filled(item, attachments) for item in data]
@@ -276,7 +285,7 @@ class JSONParser:
     """
     The default parser: JSON text, and bytes as attachments.
 
-    :param accelerated: whether to use orjson, if it is installed.
+    :param accelerated: use orjson, if it is installed.
     """
 
     def __init__(self, accelerated: bool = True) -> None:

@@ -1,8 +1,8 @@
 """
-The seam to other servers: what a namespace and its audiences need of them.
+The seam to other servers: the interface that namespaces and audiences call.
 
-A server on its own has none, and then nothing here is used: ``Namespace.peers`` is ``None``,
-and an emit costs a look at that.  Who provides them is not known on this side of the seam.
+A server on its own has no peers: ``Namespace._peers`` is ``None``, and an emit costs one look at it.
+Nothing in ``socketio`` knows who implements :class:`Peers`; in a cluster it is ``cluster/remote.py``.
 """
 
 from __future__ import annotations
@@ -19,58 +19,58 @@ if TYPE_CHECKING:
     from txrealtime.socketio.audience import Audience, Person
     from txrealtime.socketio.namespace import Namespace
 
-__all__ = ["Inquiry", "Peers"]
+__all__ = ["Peers", "Question"]
 
 
-class Inquiry(Protocol):
-    """A question that the clients of other servers were asked."""
+class Question(Protocol):
+    """A question to the clients of other servers."""
 
     @property
     def done(self) -> Deferred[None]:
-        """Fires when no answer is awaited any longer; to cancel it is to ask no more."""
+        """A Deferred that fires when no reply is awaited any longer.  To cancel it gives the question up."""
 
     @property
     def asked(self) -> int:
-        """How many clients were asked, as far as their servers have said."""
+        """The number of clients that were asked, as far as their servers have replied."""
 
     @property
     def silent(self) -> Sequence[str]:
-        """The names of the servers that did not say all that they were asked."""
+        """The names of the servers whose replies are missing or incomplete."""
 
 
 class Peers(Protocol):
     """
     The other servers.
 
-    An audience is chosen there as it is here, by its rooms and exceptions, and what is done
-    here was done before these are called.
+    The same rooms and exclusions choose an audience there as here.  Each method is called after the same was
+    done to the clients of this server.
     """
 
     def emit(
         self, audience: Audience, packet: Packet, messages: Sequence[engineio.Packet], volatile: bool
     ) -> None:
         """
-        Send an event to those of an audience who are on other servers.
+        Send an event to an audience's clients on other servers.
 
         :param packet: the event.
         :param messages: the same, encoded.
-        :raises ValueError: when it is too large to cross.
+        :raises ValueError: if it is too large for the bus.
         """
 
     def call(
-        self, audience: Audience, packet: Packet, answered: Callable[[Any], object], timeout: float
-    ) -> Inquiry:
+        self, audience: Audience, packet: Packet, acked: Callable[[Any], object], timeout: float
+    ) -> Question:
         """
-        Ask those of an audience who are on other servers.
+        Send an event to an audience's clients on other servers and expect their acks.
 
-        :param answered: called with each answer, as ``gathering.returned`` has it.
-        :param timeout: seconds after which nobody waits for an answer any longer.
-        :raises BusError: when they cannot be asked.
+        :param acked: called with each ack, in the form of :func:`~txrealtime.socketio.acks.ackValue`.
+        :param timeout: seconds after which acks are no longer awaited.
+        :raises BusError: if the other servers cannot be asked now.
         """
 
     def fetch(self, audience: Audience, timeout: float) -> Deferred[list[Person]]:
         """
-        Those of an audience who are on other servers.
+        Fetch an audience's remote sockets from other servers.
 
         :return: a Deferred that fails with :exc:`~txrealtime.errors.AckTimeout` or
             :exc:`~txrealtime.errors.BusError`.
@@ -86,10 +86,14 @@ class Peers(Protocol):
         """Disconnect them."""
 
     def mounted(self, namespace: Namespace) -> None:
-        """There is a namespace here now."""
+        """Called when a namespace was mounted on this server."""
 
     def unmounted(self, namespace: Namespace) -> None:
-        """A namespace is here no longer."""
+        """Called when a namespace was taken off this server."""
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
-        """A room has its first member on this server, or has lost the last.  A socket's own counts."""
+        """
+        Called when a room gets its first member on this server, or loses its last.
+
+        A socket's own room counts as well.
+        """

@@ -1,17 +1,17 @@
 """
-What differs between the two Socket.IO protocols that clients speak.
+The two revisions of the Socket.IO protocol: differences between 4 and 5.
 
-Clients 3 and 4 speak protocol 5, clients 1 and 2 protocol 4.  The packets are the same but
-for those that open a namespace; a :class:`Dialect` knows these, and nobody else has to.
+JavaScript clients 3 and 4 speak revision 5, clients 1 and 2 revision 4.  Only the packets that open a
+namespace differ; a :class:`Revision` reads and writes these for all other modules.
 
 ==================  =====================================  =================================
-.                   protocol 5                             protocol 4
+.                   revision 5                             revision 4
 ==================  =====================================  =================================
-namespace ``/``     the client asks for it                 every client is in it, unasked
-what comes along    the data of CONNECT                    a query: ``0/admin?token=1``
-the answer          ``0{"sid":"..."}``                     ``0``
+namespace ``/``     the client asks for it                 every client joins it, unasked
+``auth``            the data of CONNECT                    a query: ``0/admin?token=1``
+the welcome         ``0{"sid":"..."}``                     ``0``
 a refusal           ``4{"message":"...","data":...}``      ``4"message"``, or ``4`` and data
-the socket's id     as the answer says                     what the client makes of its sid
+the socket's id     ``sid`` of the welcome                 made of the session's sid
 ==================  =====================================  =================================
 """
 
@@ -28,29 +28,29 @@ from txrealtime.errors import ConnectionRejected
 from txrealtime.socketio.jsontext import escaped
 from txrealtime.socketio.packet import IParser, JSONParser, Packet, PacketType
 
-__all__ = ["Dialect", "dialectOf"]
+__all__ = ["Revision", "revisionOf"]
 
 _ID_BYTES: Final = 15
 
 
-class Dialect(Protocol):
-    """One version of the protocol.  It has no state."""
+class Revision(Protocol):
+    """A revision of the protocol, without state."""
 
     @property
     def joinsUnasked(self) -> bool:
-        """Whether a client joins ``/`` by opening its session."""
+        """True if a client joins ``/`` by opening its session."""
 
     def wanted(self, packet: Packet) -> tuple[str, Any]:
-        """The path that a CONNECT asks for, and the ``auth`` that comes along."""
+        """Read the path and the ``auth`` of a CONNECT."""
 
     def socketId(self, session: Session, path: str, prefix: str) -> str:
-        """The id of a new socket, which begins with a prefix where it may."""
+        """Make the id of a new socket.  Revision 5 begins it with the prefix; revision 4 cannot."""
 
     def welcome(self, path: str, id: str) -> Packet:
-        """What tells the client that it is in."""
+        """Make the packet that admits the client."""
 
     def refusal(self, path: str, rejection: ConnectionRejected) -> Packet:
-        """What tells the client that it is not."""
+        """Make the packet that refuses the client."""
 
 
 class _SocketIO5:
@@ -86,7 +86,7 @@ class _SocketIO4:
 
     @staticmethod
     def socketId(session: Session, path: str, prefix: str) -> str:
-        # The client is told none: clients 2 make this of the session's.
+        # The welcome carries no id: clients 2 derive theirs from the session's in this way.
         return session.sid if path == "/" else f"{path}#{session.sid}"
 
     @staticmethod
@@ -96,24 +96,24 @@ class _SocketIO4:
     @staticmethod
     def refusal(path: str, rejection: ConnectionRejected) -> Packet:
         data = rejection.data
-        # A number alone would be read as the id of an ack.
+        # The client would read a number alone as the id of an ack.
         bare = data is None or isinstance(data, (int, float))
         return Packet(PacketType.CONNECT_ERROR, path, rejection.message if bare else data)
 
 
-# What stands before the JSON of a packet: its type, the number of its attachments, its namespace.
+# The head of a packet, before its JSON: the type, the number of attachments, the namespace.
 _HEAD: Final = re.compile("[0-9](?:[0-9]+-)?(?:/[^,]*,?)?")
 
 
 def _escaped(text: str) -> str:
-    """A packet with its JSON in ASCII."""
+    """Write a packet's JSON in ASCII."""
     head = _HEAD.match(text)
     start = 0 if head is None else head.end()
     return text[:start] + escaped(text[start:])
 
 
-def dialectOf(session: Session, parser: IParser) -> Dialect:
-    """The protocol that goes with a session's."""
+def revisionOf(session: Session, parser: IParser) -> Revision:
+    """Choose the revision by the session's Engine.IO protocol: 4 for Engine.IO 3, 5 for Engine.IO 4."""
     codec = session.codec
     if not isinstance(codec, EngineIO3):
         return _SocketIO5

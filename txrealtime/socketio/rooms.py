@@ -1,5 +1,5 @@
 """
-Rooms: which sockets of a namespace are in which room, on this server.
+Rooms: the members of each room of a namespace, on this server.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ __all__ = ["Rooms", "checkRooms"]
 
 class Rooms:
     """
-    Who is where in one namespace.
+    The rooms of one namespace.
 
-    A room exists while somebody is in it.  Each socket is also alone in the room that is
-    named by its id, which is not stored.
+    A room exists while it has a member.  Each socket is also alone in a room of its own, named by its id;
+    own rooms are not stored.
     """
 
     __slots__ = ("_members", "_sockets", "watch")
 
     def __init__(self) -> None:
         self.watch: Callable[[str, bool], object] | None = None
-        """Told the name of each room, a socket's own too, that comes to exist or no longer does."""
+        """Called with ``(room, exists)`` when a room gets its first member or loses its last."""
         self._sockets: dict[str, Socket] = {}
-        # Dictionaries for sets that keep their order.
+        # Dictionaries serve as sets that keep their order.
         self._members: dict[str, dict[Socket, None]] = {}
 
     def __contains__(self, room: str) -> bool:
@@ -38,27 +38,27 @@ class Rooms:
 
     @property
     def isEmpty(self) -> bool:
-        """Whether nobody is here."""
+        """True if the namespace has no socket, not even one in admission."""
         return not self._sockets
 
     def watchedBy(self, watch: Callable[[str, bool], object]) -> None:
-        """Tell somebody of the rooms that there are, and of each change from now on: see :attr:`watch`."""
+        """Report the rooms that exist, and each change from now on, to :attr:`watch`."""
         self.watch = watch
         for room in (*self._members, *self._sockets):
             watch(room, True)
 
     def add(self, socket: Socket) -> None:
-        """Let a socket in, to the room of its own."""
+        """Add a socket, in its own room."""
         isNew = socket.id not in self._sockets
         self._sockets[socket.id] = socket
         if isNew and self.watch is not None:
             self.watch(socket.id, True)
 
     def remove(self, socket: Socket) -> None:
-        """Take a socket out of all its rooms."""
-        for room in list(socket.joined):
+        """Take a socket out of all its rooms, its own included."""
+        for room in list(socket._joined):
             self.leave(socket, room)
-        # In protocol 4, one that was admitted late can meet its successor under the same id.
+        # In revision 4, a socket that was admitted late can meet its successor under the same id.
         if self._sockets.get(socket.id) is socket:
             del self._sockets[socket.id]
             if self.watch is not None:
@@ -68,7 +68,7 @@ class Rooms:
         """
         Put a socket into a room.
 
-        :raises ValueError: when it is another socket's own room.
+        :raises ValueError: if it is another socket's own room.
         """
         if room == socket.id:
             return
@@ -80,10 +80,10 @@ class Rooms:
             if self.watch is not None:
                 self.watch(room, True)
         members[socket] = None
-        socket.joined.add(room)
+        socket._joined.add(room)
 
     def leave(self, socket: Socket, room: str) -> None:
-        """Take a socket out of a room, if it is there."""
+        """Take a socket out of a room.  If it is not there, do nothing."""
         members = self._members.get(room)
         if members is not None:
             members.pop(socket, None)
@@ -91,14 +91,14 @@ class Rooms:
                 del self._members[room]
                 if self.watch is not None:
                     self.watch(room, False)
-        socket.joined.discard(room)
+        socket._joined.discard(room)
 
     def find(self, id: str) -> Socket | None:
-        """The socket with an id."""
+        """Find the socket with an id."""
         return self._sockets.get(id)
 
     def members(self, room: str) -> Iterable[Socket]:
-        """The sockets in a room."""
+        """List the sockets in a room."""
         members = self._members.get(room)
         if members is not None:
             return members
@@ -107,7 +107,7 @@ class Rooms:
 
     def select(self, rooms: Sequence[str] | None, excluded: Iterable[str]) -> list[Socket]:
         """
-        The sockets in any of some rooms, each once.
+        Select the sockets that are in at least one of some rooms, each once.
 
         :param rooms: ``None`` for everybody.
         :param excluded: rooms whose members are left out.
@@ -126,7 +126,9 @@ class Rooms:
 
 def checkRooms(rooms: Sequence[str]) -> None:
     """
-    :raises TypeError: when the name of a room is not a string.
+    Check the names of rooms.
+
+    :raises TypeError: if a name is not a string.
     """
     for room in rooms:
         if not isinstance(room, str):

@@ -1,8 +1,8 @@
 """
-One client in one namespace, as an application holds it.
+Sockets: an application's handle of one client in one namespace.
 
-A :class:`Socket` is an outgoing handle.  What comes in goes from the connection to the
-namespace's handlers, and never through here.
+A :class:`Socket` sends.  Events of the client go from the connection to the namespace's handlers, and never
+through the socket.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import AckTimeout, Disconnected, LimitExceeded
-from txrealtime.socketio.acks import acked, returned
+from txrealtime.socketio.acks import ackValue, simplified
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.packet import Packet, PacketType, checkName
@@ -35,33 +35,33 @@ class Socket:
     """
     A client in a namespace.
 
-    :ivar id: its public id: another one in each namespace, and not the session's.  A client of
-        protocol 3 knows no other than the session's; see :doc:`/howto/old-clients`.
-    :ivar namespace: the :class:`~txrealtime.socketio.namespace.Namespace` it is in.
-    :ivar handshake: how it came, a :class:`Handshake`.
+    :ivar id: its public id, different in each namespace and from the session's.  Clients of Engine.IO 3
+        derive theirs from the session's id; see :doc:`/howto/old-clients`.
+    :ivar namespace: its :class:`~txrealtime.socketio.namespace.Namespace`.
+    :ivar handshake: the opening request and ``auth``, a :class:`~txrealtime.Handshake`.
     :ivar data: a dictionary for the application.
     :ivar session: the Engine.IO session, shared by the client's namespaces.
-    :ivar connected: whether it has been admitted and has not left.
+    :ivar connected: true from its admission until it leaves.
     """
 
     __slots__ = (
         "__weakref__",
-        "_answers",
+        "_acks",
         "_connection",
+        "_draining",
         "_gone",
         "_held",
         "_heldBytes",
+        "_joined",
+        "_leftBecause",
+        "_running",
+        "_waiting",
         "connected",
         "data",
-        "draining",
         "handshake",
         "id",
-        "joined",
-        "leftBecause",
         "namespace",
-        "running",
         "session",
-        "waiting",
     )
 
     def __init__(self, namespace: Namespace, connection: Connection, handshake: Handshake, id: str) -> None:
@@ -70,17 +70,17 @@ class Socket:
         self.handshake = handshake
         self.data: dict[str, Any] = {}
         self.connected = False
-        self.leftBecause: CloseReason | None = None
-        # For its neighbours: the rooms stored by Rooms, the events queued by Connection.
-        self.joined: set[str] = set()
-        self.waiting: deque[tuple[Packet, int]] | tuple[()] = ()
-        self.running = 0
-        self.draining = False
+        self._leftBecause: CloseReason | None = None
+        # Rooms keeps the rooms here, and Connection the events that wait for their handlers.
+        self._joined: set[str] = set()
+        self._waiting: deque[tuple[Packet, int]] | tuple[()] = ()
+        self._running = 0
+        self._draining = False
         self._connection = connection
         self.session = connection.session
-        self._answers: dict[int, Deferred[Any]] = {}
+        self._acks: dict[int, Deferred[Any]] = {}
         self._gone: list[Deferred[CloseReason]] = []
-        # What is sent to a socket before it is admitted reaches it right after.
+        # Messages sent to a socket before its admission reach the client right after it.
         self._held: list[Sequence[engineio.Packet]] | None = []
         self._heldBytes = 0
 
@@ -89,23 +89,23 @@ class Socket:
 
     @property
     def label(self) -> str:
-        """The id for a log: without the session's secret, which a client of protocol 3 has in it."""
+        """The id for a log, without the session's secret, which the ids of Engine.IO 3's clients contain."""
         return self.id.replace(self.session.sid, self.session.label)
 
     # -- sending -----------------------------------------------------------------
 
     def emit(self, event: str, *args: Any, volatile: bool = False) -> None:
         """
-        Send an event to this client.  Once it is gone, this does nothing.
+        Send an event to this client.  Once the client has gone, do nothing.
 
         :param args: JSON values, bytes-like ones anywhere among them.
-        :param volatile: drop it if it cannot leave at once.
-        :raises TypeError: for a value that cannot be sent, with the path to it.
-        :raises ValueError: for a reserved event name, or a number that JSON lacks.
+        :param volatile: drop the event if it cannot leave at once.
+        :raises TypeError: if a value cannot be sent; the message has the path to it.
+        :raises ValueError: if the event's name is reserved, or JSON lacks a number.
         """
         checkName(event)
         packet = Packet(PacketType.EVENT, self.namespace.path, [event, *args])
-        self.deliver(self.namespace.encode(packet), volatile)
+        self._deliver(self.namespace._encode(packet), volatile)
 
     def send(self, *args: Any, volatile: bool = False) -> None:
         """Send the unnamed event, ``message``."""
@@ -116,57 +116,55 @@ class Socket:
         Send an event and wait for its ack.
 
         :param timeout: seconds, or ``None`` to wait until the client goes.
-        :return: a Deferred of what the client acked: ``None`` for nothing, one value as
-            it is, several as a tuple.  It can be cancelled, and fails with
-            :exc:`~txrealtime.errors.AckTimeout`, or with
-            :exc:`~txrealtime.errors.Disconnected` as soon as the client is gone.
+        :return: a Deferred of the ack: ``None`` for no value, one value as it is, several as a tuple.  It can
+            be cancelled, and fails with :exc:`~txrealtime.errors.AckTimeout`, or with
+            :exc:`~txrealtime.errors.Disconnected` as soon as the client has gone.
         :raises TypeError: as :meth:`emit`.
         :raises ValueError: as :meth:`emit`.
         """
         checkName(event)
-        id = self.namespace.nextId()
-        messages = self.namespace.encode(Packet(PacketType.EVENT, self.namespace.path, [event, *args], id))
-        answer = self.answerTo(id)
-        if answer.called:
-            return answer
-        self.deliver(messages)
+        namespace = self.namespace
+        id = next(namespace._ids)
+        messages = namespace._encode(Packet(PacketType.EVENT, namespace.path, [event, *args], id))
+        ack = self._expectAck(id)
+        if ack.called:
+            return ack
+        self._deliver(messages)
 
         def late(result: Any, seconds: float) -> Any:
             raise AckTimeout(f"no ack of {event!r} within {seconds} s")
 
         if timeout is not None:
-            answer.addTimeout(timeout, self.namespace.reactor, onTimeoutCancel=late)
-        return answer.addCallback(acked)
+            ack.addTimeout(timeout, namespace.reactor, onTimeoutCancel=late)
+        return ack.addCallback(simplified)
 
-    def answerTo(self, id: int) -> Deferred[Any]:
-        """A Deferred of the client's ack with this number, as ``gathering.returned`` has it."""
-        if self.leftBecause is not None:
-            return _failed(Disconnected(f"the client is gone: {self.leftBecause}"))
+    def _expectAck(self, id: int) -> Deferred[Any]:
+        """Make a Deferred of the client's ack with this number, in the form of :func:`ackValue`."""
+        if self._leftBecause is not None:
+            return _failed(Disconnected(f"the client has gone: {self._leftBecause}"))
         if self._held is not None:
-            return _failed(
-                Disconnected("a client cannot answer before it is admitted: call it from an event")
-            )
-        answer: Deferred[Any] = Deferred(lambda _: self._forgetAnswer(id))
-        self._answers[id] = answer
-        # Reading may be paused because much waits for the very handler that asks.
+            return _failed(Disconnected("a client cannot ack before it is admitted: call it from an event"))
+        ack: Deferred[Any] = Deferred(lambda _: self._forgetAck(id))
+        self._acks[id] = ack
+        # Reading may be paused because many events wait for the very handler that waits for this ack.
         self.session.resume()
-        return answer
+        return ack
 
-    def _forgetAnswer(self, id: int) -> None:
-        self._answers.pop(id, None)
+    def _forgetAck(self, id: int) -> None:
+        self._acks.pop(id, None)
 
-    def answered(self, id: int, args: Sequence[Any]) -> None:
-        """The client has sent an ack; one that nobody waits for is ignored."""
-        answer = self._answers.pop(id, None)
-        if answer is not None:
-            answer.callback(returned(args))
+    def _ackReceived(self, id: int, args: Sequence[Any]) -> None:
+        """Called with an ack of the client.  One that is not awaited is ignored."""
+        ack = self._acks.pop(id, None)
+        if ack is not None:
+            ack.callback(ackValue(args))
 
     @property
-    def awaitsAnswer(self) -> bool:
-        """Whether an ack is still to come."""
-        return bool(self._answers)
+    def _awaitsAck(self) -> bool:
+        """True while an ack is awaited."""
+        return bool(self._acks)
 
-    def deliver(self, messages: Sequence[engineio.Packet], volatile: bool = False) -> None:
+    def _deliver(self, messages: Sequence[engineio.Packet], volatile: bool = False) -> None:
         """Send messages that are encoded already."""
         if self.connected:
             self.session.sendPackets(messages, volatile)
@@ -185,54 +183,54 @@ class Socket:
 
     @property
     def buffered(self) -> int:
-        """Bytes that wait for the client's connection, with all its namespaces."""
+        """The number of bytes that wait for the client's connection, in all its namespaces."""
         return self.session.buffered + self._heldBytes
 
     @property
     def transport(self) -> str:
-        """The name of the transport that the client is on now: ``polling`` or ``websocket``."""
+        """The name of the client's present transport: ``polling`` or ``websocket``."""
         return self.session.transport.name
 
     # -- rooms -------------------------------------------------------------------
 
     @property
     def rooms(self) -> frozenset[str]:
-        """The rooms it is in, its own included; none once it is gone."""
-        return frozenset((self.id, *self.joined)) if self.leftBecause is None else frozenset()
+        """The rooms that the socket is in, its own included; none once the client has gone."""
+        return frozenset((self.id, *self._joined)) if self._leftBecause is None else frozenset()
 
     def join(self, *rooms: str) -> None:
         """
-        Enter rooms.  Once the client is gone, this does nothing.
+        Join rooms.  Once the client has gone, do nothing.
 
-        :raises TypeError: for a room whose name is not a string.
-        :raises ValueError: for another socket's own room.
-        :raises LimitExceeded: when it would be in more than ``maxRooms``.
+        :raises TypeError: if a room's name is not a string.
+        :raises ValueError: if a room is another socket's own.
+        :raises LimitExceeded: if the socket would be in more than ``maxRooms``.
         """
         checkRooms(rooms)
-        if self.leftBecause is None:
-            most = self._connection.maxRooms
+        if self._leftBecause is None:
+            most = self._connection.settings.maxRooms
             for room in rooms:
-                if len(self.joined) >= most and room not in self.joined and room != self.id:
+                if len(self._joined) >= most and room not in self._joined and room != self.id:
                     raise LimitExceeded(f"{self!r} is in {most} rooms, as many as maxRooms allows")
                 self.namespace.rooms.join(self, room)
 
     def leave(self, *rooms: str) -> None:
         """
-        Leave rooms; its own it keeps.
+        Leave rooms.  The socket stays in its own.
 
-        :raises TypeError: for a room whose name is not a string.
+        :raises TypeError: if a room's name is not a string.
         """
         checkRooms(rooms)
         for room in rooms:
             self.namespace.rooms.leave(self, room)
 
     def to(self, *rooms: str | Socket) -> Audience:
-        """Those in any of these rooms, without this socket."""
+        """Choose the other sockets in any of these rooms; see :meth:`Audience.to`."""
         return self.others.to(*rooms)
 
     @property
     def others(self) -> Audience:
-        """Everybody in the namespace but this socket."""
+        """The audience of everybody in the namespace but this socket."""
         return Audience(self.namespace, None, frozenset((self.id,)))
 
     # -- the end -----------------------------------------------------------------
@@ -241,19 +239,19 @@ class Socket:
         """
         Disconnect the client from this namespace.
 
-        :param close: end its connection too, with all its namespaces.
+        :param close: close its connection too, and so leave all its namespaces.
         """
-        self.dismiss(CloseReason.SERVER_DISCONNECT, close)
+        self._dismiss(CloseReason.SERVER_DISCONNECT, close)
 
-    def dismiss(self, reason: CloseReason, close: bool = False) -> None:
-        """Disconnect the client, and tell the application this reason."""
+    def _dismiss(self, reason: CloseReason, close: bool = False) -> None:
+        """Disconnect the client, and give the application this reason."""
         self._connection.disconnect(self, reason, close)
 
     def whenDisconnected(self) -> Deferred[CloseReason]:
-        """A Deferred of the reason, when the socket has left its namespace."""
+        """Make a Deferred that fires with the reason when the socket has left its namespace."""
         gone: Deferred[CloseReason] = Deferred(self._forgetGone)
-        if self.leftBecause is not None:
-            gone.callback(self.leftBecause)
+        if self._leftBecause is not None:
+            gone.callback(self._leftBecause)
         else:
             self._gone.append(gone)
         return gone
@@ -264,23 +262,23 @@ class Socket:
 
     # -- for the namespace ---------------------------------------------------------
 
-    def admitted(self) -> None:
-        """The namespace has let it in: what was held goes out."""
+    def _admitted(self) -> None:
+        """Called when the namespace has admitted the socket.  The messages held so far leave now."""
         held, self._held, self._heldBytes = self._held or [], None, 0
         self.connected = True
         for messages in held:
-            self.deliver(messages)
+            self._deliver(messages)
 
-    def left(self, reason: CloseReason) -> None:
-        """It is gone: nobody waits for its answers any longer."""
+    def _left(self, reason: CloseReason) -> None:
+        """Called when the socket has left.  All Deferreds of acks fail."""
         self.connected = False
-        self.leftBecause = reason
+        self._leftBecause = reason
         self._held = None
         self._heldBytes = 0
-        # Whoever is told may cancel the others.
-        while self._answers:
-            answer = self._answers.pop(next(iter(self._answers)))
-            answer.errback(Failure(Disconnected(f"the client is gone: {reason}")))
+        # A callback may cancel the others.
+        while self._acks:
+            ack = self._acks.pop(next(iter(self._acks)))
+            ack.errback(Failure(Disconnected(f"the client has gone: {reason}")))
         while self._gone:
             self._gone.pop(0).callback(reason)
 

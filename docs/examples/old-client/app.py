@@ -16,7 +16,7 @@ from twisted.web.static import File
 
 from txrealtime import Server
 
-# Clients 1 and 2 speak Engine.IO 3, which a server serves when it is told to.
+# Clients of version 1 and 2 speak Engine.IO 3, which allowEIO3 turns on.
 realtime = Server(allowEIO3=True)
 
 
@@ -27,7 +27,7 @@ def handleMyCustomEvent(socket, json):
     socket.emit("my response", json)
 
 
-# Or by a call, for a function that was there before; in a namespace.
+# Or by a call, for an existing function; in a namespace.
 def myFunctionHandler(socket, data):
     return data
 

@@ -33,7 +33,7 @@ from tests.support import ROOT, TWISTD, freePort, makeCertificate
 
 PAGE = ROOT / "docs" / "conformance.rst"
 
-MARK = ".. What follows is written by make conformance.\n"
+MARK = ".. make conformance writes all below this line.\n"
 "The line of the page after which the report stands."
 
 QUICK = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*")
@@ -61,9 +61,9 @@ class Run:
 
 
 RUNS = (
-    Run("short", "With the short ways"),
+    Run("short", "On the fast paths"),
     Run("autobahn", "By Autobahn alone", shortWays=False),
-    Run("tls", "Over TLS, with the short ways", QUICK, tls=True),
+    Run("tls", "Over TLS, on the fast paths", QUICK, tls=True),
     Run("tls-autobahn", "Over TLS, by Autobahn alone", QUICK, shortWays=False, tls=True),
 )
 

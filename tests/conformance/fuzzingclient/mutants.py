@@ -1,7 +1,7 @@
 """
 Echoes that are broken on purpose, each in one way: what finds nothing wrong with them finds nothing.
 
-They are the echo of `tests.conformance.servers`, with the short ways, and one thing in it changed.
+They are the echo of `tests.conformance.servers`, on the fast paths, with one thing changed in each.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
 """
-Message brokers: what a bus must do, one module for each broker, and the URLs that name them.
+Message brokers: the interfaces of a bus, one module for each broker, and the choice by URL.
 """

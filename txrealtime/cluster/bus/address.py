@@ -1,5 +1,7 @@
 """
-Where a broker is, as its URL says it.
+The address of a broker, read from its URL.
+
+The buses and the blocking publishers take an :class:`Address`.  No error message here has a password in it.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ PORTS = {
     "amqp": 5672,
     "amqps": 5671,
 }
-"The schemes, and the ports where such brokers usually are."
+"The schemes, and the usual ports of their brokers."
 
 SECURE = ("rediss", "amqps")
-"The schemes that are over TLS."
+"The schemes with TLS."
 
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -47,10 +49,10 @@ FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 @dataclass(frozen=True)
 class Address:
     """
-    A URL in its parts.  Neither its ``repr`` nor :attr:`name` has the password.
+    The parts of a URL.  Neither its ``repr`` nor :attr:`name` has the password.
 
-    :ivar hosts: the brokers; more than one if they are Sentinels; none for a socket of this machine.
-    :ivar path: what follows the hosts, without the first slash.
+    :ivar hosts: hosts with ports; several only of Sentinels; none for a Unix socket.
+    :ivar path: the text after the hosts, without the first slash.
     :ivar options: the query.
     """
 
@@ -64,7 +66,9 @@ class Address:
     @classmethod
     def fromURL(cls, url: str) -> Address:
         """
-        :raises ValueError: when it is not the URL of a broker.  The text does not have the password.
+        Read a URL.
+
+        :raises ValueError: if the text is not the URL of a broker.  The error does not show the password.
         """
         parts = splitURL(url)
         user, password = parts.netloc.rpartition("@")[0].partition(":")[::2]
@@ -102,15 +106,15 @@ class Address:
 
     @property
     def service(self) -> str:
-        """The service that the Sentinels watch; empty if there are none."""
+        """The name of the service that the Sentinels watch; empty for other schemes."""
         return self.path.rpartition("/")[2] if self.scheme == "redis+sentinel" else ""
 
     @property
     def database(self) -> int:
         """
-        The number of Redis's database.
+        The number of the Redis database.
 
-        :raises ValueError: when it is none.
+        :raises ValueError: if it is not a number.
         """
         path = "" if self.scheme == "redis+unix" else self.path
         if self.scheme == "redis+sentinel":
@@ -121,7 +125,7 @@ class Address:
 
     @property
     def name(self) -> str:
-        """The URL for logs: no user, no password, no query."""
+        """The URL for logs, without user, password and query."""
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         return f"{self.scheme}://{hosts}/{self.path}".rstrip("/")
 
@@ -129,11 +133,11 @@ class Address:
         self, reactor: IReactorTime, protocol: Protocol, host: str, port: int, timeout: float
     ) -> Deferred[IProtocol]:
         """
-        Connect a protocol to a host, or to the socket at :attr:`path`; over TLS if the scheme says so.
+        Connect a protocol to a host, or to the Unix socket at :attr:`path`, with TLS if the scheme has it.
 
         :param timeout: seconds to connect in.
-        :return: fires when it is connected; fails when it cannot be, or when a file named in the options
-            cannot be read; with ``CancelledError``, and nothing else, when it is cancelled.
+        :return: fires with the connected protocol; fails if there is no connection, or a file named in the
+            options cannot be read; fails with ``CancelledError`` and nothing else if it is cancelled.
         """
         endpoint: IStreamClientEndpoint
         if self.scheme == "redis+unix":
@@ -147,7 +151,7 @@ class Address:
                 return fail(error)
         connecting: Deferred[IProtocol] = endpoint.connect(_Once(protocol))
 
-        # Cancelled, an endpoint fails as if the host had no name, or in other ways of its own.
+        # A cancelled endpoint fails in ways of its own, for instance as if the host had no name.
         def cancel(connected: Deferred[IProtocol]) -> None:
             connected.errback(CancelledError())
             connecting.cancel()
@@ -162,9 +166,9 @@ class Address:
 
     def clientContext(self) -> SSLContext:
         """
-        What the standard library's sockets take to speak TLS as the options say.
+        Return the TLS context for the standard library's sockets.
 
-        :raises OSError: when a file named in the options cannot be read.
+        :raises OSError: if a file named in the options cannot be read.
         """
         authorities, certificate, key = (self.options.get(name) for name in FILES)
         context = create_default_context(cafile=authorities)
@@ -189,9 +193,9 @@ class Address:
 
 def splitURL(url: str) -> SplitResult:
     """
-    The parts of a broker's URL.
+    Split a broker's URL.
 
-    :raises ValueError: as :meth:`Address.fromURL`.
+    :raises ValueError: if the text is not the URL of a broker.  The error does not show the password.
     """
     try:
         parts = urlsplit(url)
@@ -201,7 +205,7 @@ def splitURL(url: str) -> SplitResult:
         known = ", ".join(f"{scheme}://" for scheme in PORTS)
         raise ValueError(f"no bus is called {parts.scheme}://: expected {known}")
     if parts.fragment or "@" in f"{parts.path}{parts.query}":
-        # What stands there may be half of a password.
+        # Either may be the second half of a password, so the error does not show it.
         raise ValueError(
             f"the URL of the bus is broken: {_example(url)}; "
             "in a password, write / as %2F, ? as %3F, # as %23"
@@ -210,7 +214,7 @@ def splitURL(url: str) -> SplitResult:
 
 
 class _Once(Factory):
-    """A factory of one protocol, which the log has nothing of."""
+    """A factory of one protocol, without log lines of its own."""
 
     noisy = False
 
@@ -222,18 +226,18 @@ class _Once(Factory):
 
 
 def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
-    """The hosts with their ports.  ``urlsplit`` knows of one host only."""
+    """Return the hosts with their ports.  ``urlsplit`` reads only one host."""
     hosts = []
     for text in parts.netloc.rpartition("@")[2].split(","):
         try:
             one = urlsplit(f"//{text}")
             hosts.append((one.hostname or "localhost", one.port or PORTS[parts.scheme]))
         except ValueError:
-            # Not what it is instead: without an @, that may be a password.
+            # The error does not show the text: without an @ it may be a password.
             raise ValueError("the URL of the bus has no host: expected HOST or HOST:PORT") from None
     return hosts
 
 
 def _example(url: str) -> str:
-    """What to say of a URL that cannot be shown, as it may have a password."""
+    """Describe a URL that must not be shown, because it may have a password."""
     return f"expected something like redis://user:password@host:6379, and came {len(url)} characters"

@@ -1,8 +1,9 @@
 """
 The bus over RabbitMQ, or another broker of AMQP 0-9-1.
 
-The only importer of pika's adapter for Twisted.  Each subscriber has a queue of its own, which goes with
-its connection, and which is bound to what :mod:`~txrealtime.cluster.bus.exchanges` says of a topic.
+The only importer of pika's adapter for Twisted.  Each subscriber has a queue of its own, which the broker
+deletes with its connection.  The queue is bound to the topics' routes, which
+:mod:`~txrealtime.cluster.bus.exchanges` tells.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from txrealtime.errors import BusError
 __all__ = ["AMQPBus"]
 
 TIMEOUT = 5.0
-"Seconds for TCP to connect; the whole attempt has its own limit."
+"Seconds for TCP to connect.  The whole attempt has its own limit."
 
 
 @implementer(IBus)
 class AMQPBus:
     """
+    A bus over a broker of AMQP 0-9-1.
+
     :param address: of a scheme that begins with ``amqp``.
     :param fanout: topics that are fanout exchanges.
     """
@@ -78,18 +81,20 @@ class AMQPBus:
         except BaseException:
             connection.abort()
             raise
-        # Not before: the end of an attempt is told by its failure alone.
+        # Not earlier: an attempt that fails has only its Deferred to tell so.
         channel.on_closed.addCallback(user.closed)
         return user
 
     def route(self, topic: str) -> tuple[str, str]:
-        """The exchange and the routing key of a topic."""
+        """Return the exchange and the routing key of a topic."""
         return route(topic, self.fanout)
 
 
 class _Connection(TwistedProtocolConnection):  # type: ignore[misc]
     """
-    :ivar why: what it ended by, when it has.
+    A connection to the broker.
+
+    :ivar why: the reason for the end of the connection, once it has ended.
     """
 
     def __init__(self, parameters: ConnectionParameters, reactor: IReactorTime) -> None:
@@ -101,8 +106,8 @@ class _Connection(TwistedProtocolConnection):  # type: ignore[misc]
         super().makeConnection(transport)
 
     def connectionLost(self, reason: Failure) -> None:
-        # What the broker gave as its reason, if it did.  The adapter forgets that when the connection has
-        # been closed cleanly.
+        # The broker's own reason, if it gave one: the adapter forgets it when the connection was closed
+        # cleanly.
         said = getattr(getattr(self, "_impl", None), "_error", None)
         self.why = str(said) if said is not None else reason.getErrorMessage()
         super().connectionLost(reason)
@@ -113,7 +118,7 @@ class _Connection(TwistedProtocolConnection):  # type: ignore[misc]
 
 
 class _User:
-    """One connection with one channel; whatever ends the one ends the other."""
+    """A connection with one channel.  The end of either ends the other."""
 
     connection: _Connection
     channel: Any  # a TwistedChannel
@@ -128,7 +133,7 @@ class _User:
         self.channel = channel
 
     def closed(self, reason: BaseException | None) -> None:
-        """The connection or the channel has ended, or is of no use."""
+        """Called when the connection or the channel has ended, or is of no use."""
         if not self.ended:
             self.abort()
             self._lost(self.connection.why or str(reason) or type(reason).__name__)
@@ -162,7 +167,7 @@ class _Publisher(_User):
         self._send(topic, payload).addErrback(lambda failure: None)
 
     def _send(self, topic: str, payload: bytes) -> Deferred[Any]:
-        # It raises when it is closing, and nobody has been told yet.
+        # basic_publish raises if the channel is closing, and closed() has not been called yet.
         exchange, key = self.bus.route(topic)
         return maybeDeferred(lambda: self.channel.basic_publish(exchange, key, payload))
 
@@ -177,7 +182,7 @@ class _Publisher(_User):
             self._close()
 
     def _refused(self, failure: Failure, size: int, answer: Deferred[None] | None) -> None:
-        # Any other failure is that of the connection, and leaves the message unconfirmed.
+        # Any other failure is the end of the connection, and leaves the message unconfirmed.
         if failure.check(NackError):
             reason = "the broker could not take it (basic.nack)"
             self._owner.refused(reason)
@@ -220,12 +225,12 @@ class _Subscriber(_User):
         self._next(messages)
 
     def _next(self, messages: Any) -> None:
-        # One is always waited for, so a message that comes is taken at once, and none waits in the queue.
+        # One get() always waits, so a message is taken at once and never stays in pika's queue.
         messages.get().addCallbacks(self._received, self._cancelled, (messages,), errbackArgs=(messages,))
 
     def _cancelled(self, failure: Failure, messages: Any) -> None:
-        """The connection has ended, or the broker has cancelled: somebody has deleted the queue."""
-        messages.put = lambda message: None  # which fails now, and may come yet
+        """Called when the connection has ended, or the broker has cancelled: somebody deleted the queue."""
+        messages.put = lambda message: None  # put() raises on a closed queue, and pika may still call it
         self.closed(failure.value)
 
     def _received(self, message: Any, messages: Any) -> None:
@@ -248,4 +253,4 @@ class _Subscriber(_User):
             self.channel.queue_unbind(self._queue, *route).addErrback(lambda failure: None)
 
     def ping(self) -> None:
-        """AMQP has heartbeats of its own."""
+        """Do nothing: AMQP has heartbeats of its own."""

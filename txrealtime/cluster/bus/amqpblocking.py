@@ -1,7 +1,7 @@
 """
 Publishing to RabbitMQ, or another broker of AMQP 0-9-1, without a reactor.
 
-It imports pika without its adapter for Twisted, which would install the default reactor.
+It imports pika without its adapter for Twisted, because that installs the default reactor.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["BlockingAMQP"]
 
 class BlockingAMQP:
     """
-    A connection that blocks, made when it is needed: see :mod:`~txrealtime.cluster.bus.blocking`.
+    A publisher to a broker of AMQP 0-9-1: see :mod:`~txrealtime.cluster.bus.blocking`.
 
     :param address: of a scheme that begins with ``amqp``.
     :param fanout: topics that are fanout exchanges.
-    :param timeout: seconds that the broker has to answer: to take us, and then each message.
+    :param timeout: seconds that the broker has to accept the connection, and then to confirm each message.
     """
 
     def __init__(self, address: Address, fanout: Collection[str], timeout: float) -> None:
         self._address = address
         self._fanout = frozenset(fanout)
         self._timeout = timeout
-        # By process: a fork has those of its parents, their locks as they were.
+        # By process id: a fork has copies of its parents' connections, with their locks as they were.
         self._publishers: dict[int, _Publisher] = {}
 
     @property
@@ -64,10 +64,10 @@ class BlockingAMQP:
 
 class _Publisher:
     """
-    One process's connection, which its threads share.
+    The connection of one process, which its threads share.
 
-    Whatever interrupts it ends the connection, also the exception of a signal that comes in the middle of a
-    frame: nobody could go on from there.
+    Any exception ends the connection, also that of a signal handler in the middle of a frame: the rest of the
+    frame could not be sent.
     """
 
     def __init__(self, address: Address, fanout: Collection[str], timeout: float) -> None:
@@ -95,7 +95,7 @@ class _Publisher:
             self._lock.release()
 
     def close(self) -> None:
-        """Disconnect; what was published the broker has in any case."""
+        """Disconnect.  The broker has all published messages already."""
         with self._lock:
             try:
                 if self._isAlive():
@@ -107,7 +107,7 @@ class _Publisher:
                 self._abandon()
 
     def _isAlive(self) -> bool:
-        """Whether there was a connection a moment ago: an idle one misses its heartbeats."""
+        """Return true if the connection has not ended.  An idle one misses its heartbeats and is closed."""
         try:
             if self._connection is not None:
                 self._connection.process_data_events(0)
@@ -145,7 +145,7 @@ class _Publisher:
         return channel
 
     def _abandon(self) -> None:
-        """Close the socket without a word, for which pika has no name, and forget the connection."""
+        """Close the socket at once, which pika has no public method for, and forget the connection."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
             impl = getattr(connection, "_impl", None)
@@ -160,9 +160,9 @@ class _Publisher:
 @contextlib.contextmanager
 def _limit(connection: Any, seconds: float) -> Iterator[None]:
     """
-    Have whatever waits for the broker end with a TimeoutError.
+    Raise a TimeoutError if the broker takes longer.
 
-    Pika waits in its loop as long as there is a heartbeat; what a timer of that loop raises comes out.
+    Pika waits in its loop as long as there are heartbeats.  An exception of a timer leaves that loop.
     """
     loop = getattr(getattr(connection, "_impl", None), "ioloop", None)
     if loop is None:

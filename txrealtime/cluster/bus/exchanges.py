@@ -1,9 +1,9 @@
 """
-How topics go by a broker of AMQP 0-9-1.
+The mapping of topics to exchanges and routing keys of AMQP 0-9-1.
 
-A topic is a routing key of one direct exchange, so the broker sends a server what it has subscribed to and
-nothing else, and topics come and go without being declared.  Where others share a topic, it is a fanout
-exchange of its name, as kombu has them.
+A topic is a routing key of one direct exchange.  So the broker sends a server only the topics that it has
+subscribed to, and a topic need not be declared.  A topic shared with servers of another make is a fanout
+exchange of its own name, as kombu declares it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ EXCHANGE = "txrealtime"
 "The direct exchange."
 
 HEARTBEAT = 30
-"Seconds after which broker and client each see that the other is gone, if nothing else tells them."
+"Seconds without a sign of life after which broker and client each close the connection."
 
 
 def route(topic: str, fanout: Collection[str]) -> tuple[str, str]:
     """
-    The exchange and the routing key of a topic.
+    Return the exchange and the routing key of a topic.
 
     :param fanout: topics that are fanout exchanges.
     """

@@ -1,8 +1,14 @@
 """
-What carries the messages of servers to one another: a broker with topics.
+The interfaces of a bus: a message broker with topics, which carries the messages between servers.
 
-A bus only opens connections, each once.  :class:`~txrealtime.cluster.link.link.Link` opens them again,
-subscribes again, and knows what was lost.
+A bus makes connections, one at a time, and nothing more.  :class:`~txrealtime.cluster.link.link.Link`
+reconnects, subscribes again and counts losses.
+
+To teach txrealtime another broker:
+
+- Implement :class:`IBus`, :class:`IPublisher` and :class:`ISubscriber`.
+- Give an instance to ``Server(bus=...)``.
+- Compare with :mod:`~txrealtime.cluster.bus.memory`, the shortest bus and the reference for all others.
 """
 
 from __future__ import annotations
@@ -23,106 +29,109 @@ class IBus(Interface):
     """
     A message broker, and how to connect to it.
 
-    A message reaches each subscriber of its topic at most once, also the one who published it, and
-    those that one publisher sent to a topic come in the order sent.  A payload is bytes, any bytes.
+    A message reaches each subscriber of its topic at most once, its own publisher included.  Messages of one
+    publisher on one topic arrive in the order of publishing.  A payload is any bytes.
     """
 
-    name: str = Attribute("What logs call it: an address without secrets.")
-    patterns: bool = Attribute("Whether one subscription may be to all topics of a pattern.")
+    name: str = Attribute("The name in logs: an address without secrets.")
+    patterns: bool = Attribute("True if a subscription may be to all topics of a pattern.")
 
     def openPublisher(reactor: IReactorTime, owner: IPublisherOwner) -> Deferred[IPublisher]:
         """
         Make one attempt to connect.
 
-        :return: fires when messages can be published; fails, with an error whose text has no
-            secrets, when they cannot.  When it is cancelled it fails, and nothing remains.
+        :return: fires when messages can be published; fails if there is no such connection, with an error
+            whose text has no secrets.  If it is cancelled, it fails and leaves nothing behind.
         """
 
     def openSubscriber(reactor: IReactorTime, lost: Callable[[str], object]) -> Deferred[ISubscriber]:
         """
         Make one attempt to connect.
 
-        :param lost: called once, with the reason, if the connection ends by itself.
-        :return: as for :meth:`openPublisher`.
+        :param lost: called once with the reason, if the connection ends by itself.
+        :return: fires when topics can be subscribed to; fails as that of :meth:`openPublisher`.
         """
 
 
 class IPublisher(Interface):
-    """A connection that messages are published by."""
+    """A connection to publish on."""
 
-    unconfirmed: int = Attribute("How many messages the broker has not confirmed yet.")
-    pending: int = Attribute("How many bytes these are.")
+    unconfirmed: int = Attribute("The number of messages that the broker has not confirmed yet.")
+    pending: int = Attribute("The size of these messages, in bytes.")
 
     def publish(topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
         """
-        Send a message.  It never waits, and never raises.
+        Send a message.  Never wait and never raise.
 
-        :param answer: fires when the broker has confirmed it, fails with
-            :exc:`~txrealtime.errors.BusError` when the broker refuses, and is left alone when the
-            connection ends before.  An owner gives one with each message, or with none.
+        :param answer: fires when the broker has confirmed the message; fails with
+            :exc:`~txrealtime.errors.BusError` if the broker refuses it; is left alone if the connection
+            ends before.  An owner gives one with each message, or with none.
         """
 
     def beat(topic: str, payload: bytes) -> None:
         """
-        Send a heartbeat: a message that does not count as unconfirmed.  The occasion to ask, too,
-        whether the broker is still one to publish to.
+        Send a heartbeat: a message that does not count as unconfirmed.
+
+        A publisher may also use the occasion to check that the broker still takes messages.
         """
 
     def countSubscribers(topic: str) -> Deferred[int]:
         """
-        How many connections are subscribed to a topic by its name, not by a pattern.
+        Count the connections that are subscribed to a topic by its name, not by a pattern.
 
-        :return: fails with :exc:`~txrealtime.errors.BusError` when the broker does not tell, or the
-            connection ends before it has.
-        """
-
-    def close() -> Deferred[None]:
-        """End it when all messages have been confirmed.  The owner is told no more of its end."""
-
-    def abort() -> None:
-        """End it at once.  The owner is told nothing more."""
-
-
-class IPublisherOwner(Interface):
-    """Who opened a publisher."""
-
-    def confirmed() -> None:
-        """The broker has confirmed some messages."""
-
-    def refused(reason: str) -> None:
-        """The broker has refused a message."""
-
-    def lost(reason: str) -> None:
-        """The connection has ended by itself.  Called once, when ``unconfirmed`` is final."""
-
-
-class ISubscriber(Interface):
-    """A connection that messages come by."""
-
-    def subscribe(subscription: Subscription) -> Deferred[None]:
-        """
-        :return: fires when the broker has confirmed it; fails when the broker refuses, or the
+        :return: fails with :exc:`~txrealtime.errors.BusError` if the broker does not count them, or the
             connection ends before.
         """
 
-    def unsubscribe(subscription: Subscription) -> None:
-        """Have no more of it.  What is on its way may still be delivered."""
-
-    def ping() -> None:
-        """Send something, so that a connection which only listens is seen to live."""
+    def close() -> Deferred[None]:
+        """Close the connection when all messages are confirmed.  Do not call the owner's ``lost``."""
 
     def abort() -> None:
-        """End it at once.  Nothing more is delivered, and ``lost`` is not called."""
+        """Abort the connection at once.  Do not call the owner any more."""
+
+
+class IPublisherOwner(Interface):
+    """The owner of a publisher, which hears of its messages and its end."""
+
+    def confirmed() -> None:
+        """Called when the broker has confirmed some messages."""
+
+    def refused(reason: str) -> None:
+        """Called when the broker has refused a message."""
+
+    def lost(reason: str) -> None:
+        """Called once when the connection has ended by itself and ``unconfirmed`` is final."""
+
+
+class ISubscriber(Interface):
+    """A connection to receive messages on."""
+
+    def subscribe(subscription: Subscription) -> Deferred[None]:
+        """
+        Ask the broker for the messages of a topic.
+
+        :return: fires when the broker has confirmed the subscription; fails if the broker refuses it, or
+            the connection ends before.
+        """
+
+    def unsubscribe(subscription: Subscription) -> None:
+        """End a subscription.  Messages that are on their way may still be delivered."""
+
+    def ping() -> None:
+        """Send anything: a network may drop a connection that only receives."""
+
+    def abort() -> None:
+        """Abort the connection at once.  Do not deliver anything more, and do not call ``lost``."""
 
 
 class Subscription:
     """
-    A wish to have the messages of a topic.
+    A subscription to a topic.
 
-    :ivar topic: the topic, or a pattern of topics as Redis has them: ``*``, ``?``, ``[ab]``, and a
-        backslash before one of these that means itself.
-    :ivar pattern: which of both.
-    :ivar deliver: called with each message's topic and payload; it must not raise.
+    :ivar topic: the topic, or a pattern of topics in Redis's form: ``*``, ``?``, ``[ab]``, and a backslash
+        before one of these characters that stands for itself.
+    :ivar pattern: true if `topic` is a pattern.
+    :ivar deliver: called with the topic and the payload of each message; it must not raise.
     """
 
     __slots__ = ("deliver", "pattern", "topic")

@@ -1,5 +1,7 @@
 """
-A broker in memory, for tests: the reference for all others.
+A bus in memory, for tests: the reference for all others.
+
+:class:`MemoryHub` is the broker, with methods for faults; :class:`MemoryBus` connects a server to it.
 """
 
 from __future__ import annotations
@@ -22,9 +24,8 @@ class MemoryHub:
     """
     The broker.  All buses of one hub hear each other.
 
-    Nothing happens in the call that asks for it, but in the reactor's next turn, in order, as it
-    would with a broker in another process.  So a test sees what a user would: ``clock.advance(0)``
-    lets everything arrive.
+    The hub acts not in the call itself but in the reactor's next turn, in order, like a broker in another
+    process.  So a test sees what users see: ``clock.advance(0)`` lets everything arrive.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class MemoryHub:
     # -- faults, for tests -------------------------------------------------------------
 
     def stop(self) -> None:
-        """Refuse connections, and end those there are."""
+        """Refuse connections, and end the present ones."""
         self._running = False
         self.cutSubscribers()
         for publisher in list(self.publishers):
@@ -48,16 +49,16 @@ class MemoryHub:
         self._running = True
 
     def cutSubscribers(self) -> None:
-        """End the connections that messages come by."""
+        """End the connections of subscribers."""
         for subscriber in list(self.subscribers):
             subscriber.end("the hub has cut it")
 
     def pause(self) -> None:
-        """Do nothing, but take everything in, until :meth:`resume`: a broker that hangs."""
+        """Accept everything and act on nothing until :meth:`resume`, like a broker that hangs."""
         self._paused = True
 
     def resume(self) -> None:
-        """Do what was asked meanwhile, in order."""
+        """Act on everything that came meanwhile, in order."""
         self._paused = False
         waiting, self._waiting = self._waiting, []
         for act in waiting:
@@ -66,11 +67,15 @@ class MemoryHub:
     # -- for its connections -----------------------------------------------------------
 
     def later(self, reactor: IReactorTime, act: Callable[[], object]) -> None:
-        """Do something in the next turn."""
+        """Call a function in the next turn, or after :meth:`resume`."""
         reactor.callLater(0, lambda: self._waiting.append(act) if self._paused else act())
 
     def opened(self, reactor: IReactorTime, connection: Any, among: list[Any]) -> Deferred[Any]:
-        """A new connection asks to be taken."""
+        """
+        Accept a new connection.
+
+        :param among: the list to add the connection to.
+        """
         if not self._running:
             return fail(BusError("the hub is stopped"))
         opening: Deferred[Any] = Deferred()
@@ -84,11 +89,11 @@ class MemoryHub:
         return opening
 
     def count(self, topic: str) -> int:
-        """How many are subscribed to a topic by its name."""
+        """Count the subscribers to a topic by its name."""
         return sum(subscriber.hears(topic) for subscriber in self.subscribers)
 
     def deliver(self, topic: str, payload: bytes) -> None:
-        """A message has come: to all who have subscribed by now."""
+        """Deliver a message to the present subscribers of its topic."""
         for subscriber in list(self.subscribers):
             subscriber.received(topic, payload)
 
@@ -98,7 +103,7 @@ class MemoryBus:
     """
     A bus to a hub in this process.
 
-    :param hub: a new one by default, that nobody else is on.
+    :param hub: by default a new one, that no other bus is connected to.
     """
 
     name = "memory"
@@ -131,7 +136,7 @@ class _Publisher:
 
     def _taken(self, topic: str, payload: bytes, answer: Deferred[None] | None) -> None:
         if self not in self._hub.publishers:
-            return  # it ended before the hub came to that
+            return  # the connection ended before the hub read the message
         self._hub.deliver(topic, payload)
         self.unconfirmed -= 1
         self.pending -= len(payload)
@@ -228,7 +233,7 @@ class _Subscriber:
 
 
 def _glob(pattern: str) -> str:
-    """The regular expression of a pattern of Redis."""
+    """Return the regular expression of a pattern in Redis's form."""
     parts = re.findall(r"\\.|\[\^?(?:\\.|[^\]])*\]|.", pattern, re.DOTALL)
     meanings = {"*": ".*", "?": "."}
     return "".join(

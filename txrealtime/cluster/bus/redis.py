@@ -1,18 +1,19 @@
 """
-The bus over Redis: pub/sub.
+The bus over Redis, by its pub/sub.
 
-The only importer of txredisapi, of which we take the protocol: replies read by hiredis, and commands with
-Deferreds while a connection starts.  Its factory is not for us: it stops for good when a connection is
-lost while it authenticates, and does not subscribe again.  Once a connection has started, messages go the
-shortest way, without a Deferred for each.
+The only importer of txredisapi, and of its protocol alone: replies read by hiredis, and commands with
+Deferreds while a connection starts.  Its factory stops for good when a connection is lost while it
+authenticates, and does not subscribe again.  Once a connection has started, messages go past txredisapi,
+without a Deferred for each.
 
-Redis keeps nothing: who is not subscribed when a message is published does not get it.
+Redis keeps nothing: a server that is not subscribed when a message is published does not get it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -33,21 +34,36 @@ if txredisapi.hiredis is None:
 __all__ = ["RedisBus"]
 
 TIMEOUT = 5.0
-"Seconds for TCP to connect; the whole attempt has its own limit."
+"Seconds for TCP to connect.  The whole attempt has its own limit."
 
 SENTINEL_TIMEOUT = 1.0
-"Seconds that one Sentinel has to answer before the next is asked."
-
-BEAT, ROLE, COUNT = -1, -2, -3
-"What stands among the sizes of messages for replies to other commands."
+"Seconds that a Sentinel has to answer before the next is asked."
 
 UNUSABLE = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
-"Errors that are not about a message, but about the server."
+"Errors about the server and not about one message."
+
+
+class _Reply(IntEnum):
+    """
+    The kinds of replies that are not to the PUBLISH of a message.
+
+    A publisher keeps the kind of each reply that is to come, in order.  For a message it keeps the size of
+    the payload instead, which is never negative.
+    """
+
+    BEAT = -1
+    "To the PUBLISH of a heartbeat."
+    ROLE = -2
+    "To ROLE."
+    COUNT = -3
+    "To PUBSUB NUMSUB."
 
 
 @implementer(IBus)
 class RedisBus:
     """
+    A bus over one Redis, or over the master that Sentinels name.
+
     :param address: of a scheme that begins with ``redis``.
     """
 
@@ -57,7 +73,7 @@ class RedisBus:
         self.name = address.name
         self._address = address
         self._hosts = list(address.hosts) or [("", 0)]
-        # The number and the name that Redis knows the last publisher of each owner by.
+        # By owner: the CLIENT ID and CLIENT SETNAME of its last publisher.
         self._formerly: WeakKeyDictionary[IPublisherOwner, tuple[str, str]] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -91,7 +107,7 @@ class RedisBus:
             if self._address.database:
                 await connection.select(self._address.database)
             await prepare()
-        except BaseException as error:  # also when the attempt is cancelled
+        except BaseException as error:  # a cancelled attempt too
             connection.abort()
             if isinstance(error, txredisapi.RedisError):
                 raise BusError(connection.why or str(error)) from None
@@ -100,15 +116,15 @@ class RedisBus:
 
     async def _prepare(self, publisher: _Publisher, owner: IPublisherOwner) -> None:
         """
-        Make sure that messages go to a master, and after those of the connection before.
+        Check that the server is a master, and have it close the owner's last connection.
 
-        Redis may not have read all that this server sent by that, if it hung: what it reads later would
-        reach others too late, between newer messages.
+        A Redis that hung may not have read all messages of that connection.  Read later, they would arrive
+        between newer ones.
         """
         publisher.checkRole(await publisher.ask("ROLE"))
         number, name = self._formerly.get(owner, ("", ""))
         if number:
-            # The numbers begin anew when Redis is restarted, so it may be that of a stranger now.
+            # A restarted Redis gives the ids anew, so the id may be a stranger's now.
             listed = await publisher.ask("CLIENT", "LIST", "ID", number)
             if isinstance(listed, bytes) and f" name={name} ".encode() in listed:
                 await publisher.ask("CLIENT", "KILL", "ID", number)
@@ -117,7 +133,7 @@ class RedisBus:
         self._formerly[owner] = (str(await publisher.ask("CLIENT", "ID")), name)
 
     async def _master(self, reactor: IReactorTime) -> tuple[str, int]:
-        """The address of the master now, from the first Sentinel that knows it."""
+        """Return the present address of the master, from the first Sentinel that knows it."""
         problem = ""
         for host in list(self._hosts):
             sentinel = _Connection()
@@ -142,12 +158,14 @@ class RedisBus:
 
 class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
     """
-    :ivar established: whether its start is over, and replies go to :meth:`received`.
-    :ivar why: what it ended by, when it has.
+    A connection to Redis.
+
+    :ivar established: true once the login is done.  Replies then go to :meth:`received`.
+    :ivar why: the reason for the end of the connection, once it has ended.
     """
 
     def __init__(self) -> None:
-        # The defaults would make numbers of payloads that look like numbers.
+        # By default txredisapi turns payloads that look like numbers into numbers.
         super().__init__(charset=None, convertNumbers=False)
         self.established = False
         self.why = ""
@@ -165,15 +183,15 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
     def ask(self, *command: str) -> Deferred[Any]:
         """
-        Ask something that the server may refuse.
+        Send a command that the server may refuse.
 
-        :return: fires with the reply, or with the error that it is.
+        :return: fires with the reply, which may be an error.
         """
         asked: Deferred[Any] = self.execute_command(*command)
         return asked.addErrback(lambda failure: failure.trap(txredisapi.ResponseError) and failure.value)
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        # As in txredisapi, but for transactions and conversions.
+        # As in txredisapi, without its transactions and conversions.
         reader = self._replies
         try:
             reader.feed(data)
@@ -183,10 +201,10 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
                 else:
                     self.replyReceived(reply)
         except txredisapi.InvalidData as error:
-            self.fail(f"what came is not of Redis: {error}")
+            self.fail(f"the server does not speak Redis's protocol: {error}")
 
     def received(self, reply: Any) -> None:
-        """A reply."""
+        """Called with each reply of an established connection."""
 
     def connectionLost(self, why: Failure) -> None:
         self.why = self.why or why.getErrorMessage()
@@ -196,17 +214,17 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
             self.ended(self.why)
 
     def ended(self, reason: str) -> None:
-        """The connection has ended by itself."""
+        """Called when the connection has ended by itself."""
 
     def fail(self, reason: str) -> None:
-        """End the connection, as if by itself."""
+        """End the connection as if it had ended by itself."""
         if not self._ended:
             self.why = reason
             self.abort()
             self.ended(reason)
 
     def abort(self) -> None:
-        """End it; nobody is told."""
+        """Abort the connection without calling :meth:`ended`."""
         self._ended = True
         if self.transport is not None:
             self.transport.abortConnection()
@@ -215,7 +233,7 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 @implementer(IPublisher)
 class _Publisher(_Connection):
     """
-    Its replies come in the order of the commands: for each message a number, or an error.
+    A connection to publish on.  The replies come in the order of the commands.
     """
 
     def __init__(self, owner: IPublisherOwner) -> None:
@@ -223,7 +241,7 @@ class _Publisher(_Connection):
         self.unconfirmed = 0
         self.pending = 0
         self._owner = owner
-        self._sizes: deque[int] = deque()
+        self._expected: deque[int] = deque()  # for each reply to come, a message's size or a _Reply
         self._answers: deque[Deferred[None]] = deque()
         self._counting: deque[Deferred[int]] = deque()
         self._closing: Deferred[None] | None = None
@@ -233,7 +251,7 @@ class _Publisher(_Connection):
         size = len(payload)
         self.unconfirmed += 1
         self.pending += size
-        self._sizes.append(size)
+        self._expected.append(size)
         self.transport.write(
             b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, size, payload)
         )
@@ -244,9 +262,9 @@ class _Publisher(_Connection):
         self.publish(topic, payload)
         self.unconfirmed -= 1
         self.pending -= len(payload)
-        self._sizes[-1] = BEAT
-        # A master that became a replica goes on as before, and only its own clients hear us.
-        self._sizes.append(ROLE)
+        self._expected[-1] = _Reply.BEAT
+        # A master that became a replica goes on accepting messages, for its own clients only.
+        self._expected.append(_Reply.ROLE)
         self.transport.write(b"*1\r\n$4\r\nROLE\r\n")
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
@@ -255,32 +273,35 @@ class _Publisher(_Connection):
             return
         if self._closing is None:
             self._owner.confirmed()
-        elif not self._sizes:
+        elif not self._expected:
             self._close()
 
     def received(self, reply: Any) -> None:
-        if not self._sizes:
-            self.fail("a reply came that nobody asked for")
+        if not self._expected:
+            self.fail("the server sent a reply without a command")
             return
-        size = self._sizes.popleft()
-        if size >= 0:
+        kind = self._expected.popleft()
+        if kind >= 0:
             self.unconfirmed -= 1
-            self.pending -= size
+            self.pending -= kind
             if self._answers:
                 self._answer(reply)
-        if size == COUNT:
+            if isinstance(reply, Exception):
+                self._refused(str(reply))
+        elif kind == _Reply.COUNT:
             self._counted(reply)
-        elif size == ROLE:
+        elif kind == _Reply.ROLE:
             try:
                 self.checkRole(reply)
             except BusError as error:
                 self.fail(str(error))
-        elif isinstance(reply, Exception):
-            reason = str(reply)
-            if size >= 0:
-                self._owner.refused(reason)
-            if size == BEAT or reason.startswith(UNUSABLE):
-                self.fail(reason)
+        elif isinstance(reply, Exception):  # a heartbeat was refused
+            self.fail(str(reply))
+
+    def _refused(self, reason: str) -> None:
+        self._owner.refused(reason)
+        if reason.startswith(UNUSABLE):
+            self.fail(reason)
 
     def _answer(self, reply: Any) -> None:
         answer = self._answers.popleft()
@@ -291,7 +312,7 @@ class _Publisher(_Connection):
 
     def countSubscribers(self, topic: str) -> Deferred[int]:
         name = topic.encode("utf-8", "surrogatepass")
-        self._sizes.append(COUNT)
+        self._expected.append(_Reply.COUNT)
         self.transport.write(b"*3\r\n$6\r\nPUBSUB\r\n$6\r\nNUMSUB\r\n$%d\r\n%b\r\n" % (len(name), name))
         counting: Deferred[int] = Deferred()
         self._counting.append(counting)
@@ -302,19 +323,20 @@ class _Publisher(_Connection):
         if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], int):
             counting.callback(reply[1])
         else:
-            counting.errback(BusError(f"the broker does not tell how many subscribers there are: {reply}"))
+            counting.errback(BusError(f"the broker does not count subscribers: {reply}"))
 
     def checkRole(self, reply: Any) -> None:
         """
-        Look at a reply to ROLE.
+        Check a reply to ROLE.
 
-        :raises BusError: when it is that of a replica.  A server that does not tell is taken for a master.
+        :raises BusError: if the server is a replica.  A server that refuses to tell is taken for a master.
         """
         if isinstance(reply, Exception) and str(reply).startswith(UNUSABLE):
             raise BusError(str(reply))
         if isinstance(reply, list) and reply and reply[0] == b"slave":
             raise BusError(
-                "it is a read-only replica, and does not pass on what is published: connect to the master"
+                "the server is a read-only replica, which passes on messages to its own clients only: "
+                "connect to the master"
             )
 
     def ended(self, reason: str) -> None:
@@ -334,7 +356,7 @@ class _Publisher(_Connection):
 
     def close(self) -> Deferred[None]:
         self._closing = Deferred(lambda closing: self.abort())
-        if not self._sizes:
+        if not self._expected:
             self._close()
         return self._closing
 

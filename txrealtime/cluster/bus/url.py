@@ -1,5 +1,5 @@
 """
-The bus that a URL names.
+The choice of a bus by URL.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["busFromURL"]
 
 def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
     """
-    The bus at a URL.
+    Return the bus at a URL, not connected yet.
 
     ``redis://[user:password@]host[:port][/db]``
         Redis; ``rediss://`` over TLS, ``redis+unix://[user:password@]/path/of/socket`` without TCP.
@@ -23,12 +23,12 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
     ``amqp://[user:password@]host[:port][/vhost]``
         RabbitMQ; ``amqps://`` over TLS.
 
-    With TLS, ``?ssl_ca_certs=FILE`` says which authorities to trust instead of the system's, and
-    ``ssl_certfile`` and ``ssl_keyfile`` what to show to the broker.
+    With TLS, ``?ssl_ca_certs=FILE`` names the authorities to trust instead of the system's;
+    ``ssl_certfile`` and ``ssl_keyfile`` name a client certificate to show to the broker.
 
-    :param fanout: topics that are fanout exchanges of their own name, if this is RabbitMQ; the
+    :param fanout: topics that are fanout exchanges of their own name, if the broker is RabbitMQ; all
         others are routing keys of one exchange.
-    :raises ValueError: when it is no such URL, or what it takes is not installed.
+    :raises ValueError: if the URL is broken, or the broker's library is not installed.
     """
     address = Address.fromURL(url)
     try:
@@ -42,5 +42,6 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
     except ImportError as error:
         extra = "amqp" if address.scheme.startswith("amqp") else "redis"
         raise ValueError(
-            f"{address.scheme}:// needs what is not installed ({error}): pip install txrealtime[{extra}]"
+            f"{address.scheme}:// needs a library that is not installed ({error}): "
+            f"pip install txrealtime[{extra}]"
         ) from error

@@ -1,3 +1,3 @@
 """
-The messages between servers, and their wire forms: ours, Node's and python-socketio's.
+The messages between servers, and their wire forms: native, Node's and python-socketio's.
 """

@@ -1,13 +1,13 @@
 """
-Which wire form the servers speak: the URL of the bus tells.
+The choice of a dialect, by the URL of the bus.
 
 ``redis://host?key=chat``
-    servers of ours, which is what is meant where no dialect is named; those of another ``key`` are
-    another cluster.
+    the native dialect, the default; servers with another ``key`` are another cluster.
 ``redis://host?dialect=node&key=socket.io``
-    Node's servers with ``@socket.io/redis-adapter``; ``key`` is that adapter's.
+    Node's servers with ``@socket.io/redis-adapter``; ``key`` is that adapter's option.
 ``redis://host?dialect=python-socketio&channel=flask-socketio``
-    python-socketio, and Flask-SocketIO, whose channel by default is that; ``channel`` is theirs.
+    python-socketio and Flask-SocketIO; ``channel`` is their option, by default ``flask-socketio`` in
+    Flask-SocketIO.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from txrealtime.cluster.bus.address import Address, splitURL
 from txrealtime.cluster.dialects.interfaces import Dialect
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.cluster.dialects.pythonsocketio import PythonSocketIODialect
-from txrealtime.socketio.namespaces import Directory
+from txrealtime.socketio.namespaces import Namespaces
 
-__all__ = ["Language"]
+__all__ = ["DialectChoice"]
 
-# The field of the URL that names a cluster, and what it is by default.
+# For each dialect: the field of the URL that names a cluster, and its default.
 _DIALECTS: Final = {
     "native": ("key", "txrealtime"),
     "node": ("key", "socket.io"),
@@ -35,24 +35,24 @@ _DIALECTS: Final = {
 
 
 @dataclass(frozen=True)
-class Language:
+class DialectChoice:
     """
-    A dialect, and in which cluster it is spoken.
+    A dialect and a cluster, as the URL of a bus names them.
 
-    :ivar dialect: its name.
-    :ivar key: what keeps one cluster from another.
+    :ivar dialect: the dialect's name.
+    :ivar key: the cluster's name: the beginning of its topics, or their channel.
     """
 
     dialect: str = "native"
     key: str = "txrealtime"
 
     @classmethod
-    def fromURL(cls, url: str) -> tuple[Language, str]:
+    def fromURL(cls, url: str) -> tuple[DialectChoice, str]:
         """
-        What the URL of a bus says.
+        Read the dialect from the URL of a bus.
 
-        :return: that, and the URL without it, for :func:`~txrealtime.cluster.bus.url.busFromURL`.
-        :raises ValueError: for an unknown dialect, a field that it does not have, or what is no URL.
+        :return: the choice, and the rest of the URL for :func:`~txrealtime.cluster.bus.url.busFromURL`.
+        :raises ValueError: if the URL is broken, the dialect is unknown, or it has no such field.
         """
         bare = url.partition("?")[0]
         fields = dict(parse_qsl(splitURL(url).query, keep_blank_values=True))
@@ -77,21 +77,21 @@ class Language:
         """The topics that are fanout exchanges, if the broker is RabbitMQ."""
         return [self.key] if self.dialect == "python-socketio" else []
 
-    def spokenBy(
+    def create(
         self,
         uid: str,
         known: Mapping[str, str] | None = None,
-        directory: Directory | None = None,
+        directory: Namespaces | None = None,
         seconds: Callable[[], float] = monotonic,
     ) -> Dialect:
         """
-        The dialect, as one server speaks it.
+        Make the dialect for one server.
 
-        :param uid: the server's.
-        :param known: the other servers that are there: name by uid.
-        :param directory: its namespaces; ``None`` for one that has none.
-        :param seconds: the time.
-        :raises ValueError: when what the dialect takes is not installed.
+        :param uid: the server's name among servers.
+        :param known: the peer servers: name by uid.
+        :param directory: the server's namespaces; ``None`` for an emitter.
+        :param seconds: returns the time.
+        :raises ValueError: if a library that the dialect needs is not installed.
         """
         if self.dialect == "native":
             return NativeDialect(uid, self.key, known, seconds)

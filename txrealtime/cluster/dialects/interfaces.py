@@ -1,9 +1,10 @@
 """
-What a wire form of the servers' messages has to provide.
+The interface of a dialect: the wire form of the messages between servers.
 
-There are three: ours (:mod:`~txrealtime.cluster.dialects.native`), the one of python-socketio
-(:mod:`~txrealtime.cluster.dialects.pythonsocketio`) and the one of Node's Redis adapter
-(:mod:`~txrealtime.cluster.dialects.nodejs`).
+There are three: the native one (:mod:`~txrealtime.cluster.dialects.native`), that of python-socketio
+(:mod:`~txrealtime.cluster.dialects.pythonsocketio`) and that of Node's Redis adapter
+(:mod:`~txrealtime.cluster.dialects.nodejs`).  :class:`~txrealtime.cluster.conversation.Conversation` and the
+emitters write with a dialect; only the conversation reads.  A dialect never publishes or subscribes itself.
 """
 
 from __future__ import annotations
@@ -14,31 +15,31 @@ from typing import NamedTuple, Protocol
 from txrealtime.cluster.dialects.messages import Ask, Fetch, Message, Tell
 from txrealtime.errors import BusError
 
-__all__ = ["Answerers", "Dialect", "Topic", "Unsupported"]
+__all__ = ["Dialect", "Respondents", "Topic", "Unsupported"]
 
 
 class Unsupported(BusError):
-    """The dialect that the servers speak has no way to say this."""
+    """The dialect has no form for a message."""
 
 
 class Topic(NamedTuple):
     """
-    What to subscribe to.
+    A topic to subscribe to.
 
-    :ivar isPattern: whether the name is a pattern as Redis has them.
+    :ivar isPattern: true if the name is a pattern in Redis's form.
     """
 
     name: str
     isPattern: bool = False
 
 
-class Answerers(NamedTuple):
+class Respondents(NamedTuple):
     """
-    Who is going to answer a question.
+    The servers that are going to reply to a question.
 
     :ivar servers: name by uid.
-    :ivar unnamed: how many others.
-    :ivar topic: a topic, whose subscribers but ourselves are so many more.
+    :ivar unnamed: the number of other servers.
+    :ivar topic: a topic whose subscribers, this server excepted, are to reply too; empty for none.
     """
 
     servers: Mapping[str, str]
@@ -47,50 +48,51 @@ class Answerers(NamedTuple):
 
 
 class Dialect(Protocol):
-    """One wire form, as one server speaks it."""
+    """The wire form of one server's messages."""
 
     @property
     def name(self) -> str:
-        """What it is called in a URL."""
+        """The name in the bus's URL."""
 
     @property
     def idPrefix(self) -> str:
-        """What the ids of this server's sockets begin with."""
+        """The beginning of the ids of this server's sockets."""
 
     @property
     def pageSize(self) -> int:
-        """How many people one reply tells of; a server may need several."""
+        """The number of sockets that one reply to a fetch describes; a server may send several."""
 
     @property
     def topics(self) -> Sequence[Topic]:
-        """What every server reads."""
+        """The topics that every server subscribes to."""
 
     @property
     def hasPresence(self) -> bool:
-        """Whether servers tell each other that they are there."""
+        """True if servers announce themselves."""
 
     def topicsOf(self, path: str) -> Sequence[Topic]:
-        """What a server reads that has a namespace."""
+        """Return the topics that a server subscribes to for a namespace."""
 
     def topicOf(self, path: str, room: str) -> Topic | None:
-        """What it reads beside, while it has members of a room."""
+        """Return the topic that a server subscribes to while a room has members there, if there is one."""
 
-    def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
-        """Who is going to answer a question."""
+    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
+        """Return the servers that are going to reply to a question."""
 
     def write(self, message: Message) -> Sequence[tuple[str, bytes]]:
         """
-        What to publish, each with its topic, in order to say something.
+        Encode a message.
 
-        :raises Unsupported: when there is no way to say this.
-        :raises TypeError: for what cannot be sent.
-        :raises ValueError: likewise.
+        :return: topics and payloads to publish, in order.
+        :raises Unsupported: if the dialect has no form for the message.
+        :raises TypeError: if a value cannot be encoded.
+        :raises ValueError: if a value cannot be encoded.
         """
 
     def read(self, topic: str, data: bytes) -> Message | None:
         """
-        The message that came on a topic.
+        Decode a message that came on a topic.
 
-        :return: ``None`` for one of our own, or one that is not for us.
-        :raises PacketError: for what is no message, and for nothing else is anything raised.
+        :return: ``None`` for this server's own messages and those for other servers.
+        :raises PacketError: if the data are not a message.  No other exception is raised.
         """

@@ -1,10 +1,9 @@
 """
-What servers say to one another, whatever the wire form.
+The messages between servers, without their wire form.
 
-A :class:`~txrealtime.cluster.dialects.interfaces.Dialect` writes these as bytes and reads them.  What it
-has read is of the right types and sizes, and no more: whether there is such a namespace, room
-or question is for the :class:`~txrealtime.cluster.cluster.Cluster` to find out.
-"""
+A :class:`~txrealtime.cluster.dialects.interfaces.Dialect` encodes and decodes them.  A decoded message has
+the right types and sizes, and no more.  Its receivers look up whether there is such a namespace, room or
+question."""
 
 from __future__ import annotations
 
@@ -32,9 +31,9 @@ __all__ = [
 
 class Target(NamedTuple):
     """
-    An audience on its way.
+    An audience, named for other servers.
 
-    :ivar path: its namespace.
+    :ivar path: the path of the namespace.
     :ivar rooms: the rooms; ``None`` for everybody.
     :ivar excluded: rooms whose members are left out.
     """
@@ -46,10 +45,12 @@ class Target(NamedTuple):
 
 class Emit(NamedTuple):
     """
-    An event for an audience.  One that was read has either form, one to write both.
+    An event for an audience.
+
+    A decoded message has either form of the event; one to encode has both.
 
     :ivar packet: the event.
-    :ivar messages: the same as clients get it.
+    :ivar messages: the event as clients get it.
     """
 
     target: Target
@@ -59,21 +60,25 @@ class Emit(NamedTuple):
 
 
 class Join(NamedTuple):
-    """An audience shall join rooms."""
+    """A request to put an audience into rooms."""
 
     target: Target
     rooms: tuple[str, ...]
 
 
 class Leave(NamedTuple):
-    """An audience shall leave rooms."""
+    """A request to take an audience out of rooms."""
 
     target: Target
     rooms: tuple[str, ...]
 
 
 class Disconnect(NamedTuple):
-    """An audience shall be disconnected."""
+    """
+    A request to disconnect an audience.
+
+    :ivar close: close the connections too.
+    """
 
     target: Target
     close: bool
@@ -81,12 +86,12 @@ class Disconnect(NamedTuple):
 
 class Ask(NamedTuple):
     """
-    An event for an audience, whose answers are wanted.
+    A question: an event for an audience, whose clients are to ack.
 
     :ivar packet: the event.
-    :ivar sender: who wants them.
-    :ivar request: the sender's name for the question.
-    :ivar timeout: seconds for which it waits.
+    :ivar sender: the uid of the asking server.
+    :ivar request: the sender's id of the question.
+    :ivar timeout: seconds for which the sender waits.
     """
 
     target: Target
@@ -98,9 +103,9 @@ class Ask(NamedTuple):
 
 class Fetch(NamedTuple):
     """
-    Who is in an audience?
+    A question: the sockets of an audience.
 
-    :ivar form: what a dialect wants to hear of them, if there is a choice.
+    :ivar form: the form of the reply, in a dialect that has several.
     """
 
     target: Target
@@ -111,10 +116,10 @@ class Fetch(NamedTuple):
 
 class Tell(NamedTuple):
     """
-    An event for the servers themselves.
+    An event for the servers themselves; a question if it has a `request`.
 
-    :ivar data: its name, and its arguments.
-    :ivar request: what the sender calls the question; ``None`` when it wants no answer.
+    :ivar data: the name and the arguments.
+    :ivar request: the sender's id of the question; ``None`` if it wants no reply.
     """
 
     data: list[Any]
@@ -124,17 +129,17 @@ class Tell(NamedTuple):
 
 class Reply(NamedTuple):
     """
-    What one server has to say to a question.
+    A server's reply to a question, or a part of it.
 
-    The first to a question has a ``total``.  A server has answered in full when it has sent so
-    many values; for a value that will not come it sends ``lapsed``.
+    A server's first reply has a ``total``.  The server has replied in full when it has sent so many values,
+    or reported them as lapsed.
 
-    :ivar question: what is answered, where that is known: by who answers.
-    :ivar sender: who answers; empty where that is not told.
-    :ivar total: how many values there will be, these included.
-    :ivar values: the answers of clients, as ``gathering.returned`` has them,
-        :class:`~txrealtime.socketio.audience.Person` objects, or the answer of the server.
-    :ivar lapsed: how many values will not come, after all.
+    :ivar question: the question, if this is a reply to encode.
+    :ivar sender: the uid of the replying server; empty in a dialect that does not tell.
+    :ivar total: the number of values that there will be, with those of this message.
+    :ivar values: the acks of clients as ``acks.returned`` gives them,
+        :class:`~txrealtime.socketio.audience.Person` objects, or the result of an event's handler.
+    :ivar lapsed: the number of values that will not come.
     """
 
     question: Ask | Fetch | Tell | None
@@ -147,13 +152,13 @@ class Reply(NamedTuple):
 
 class Alive(NamedTuple):
     """
-    A server is here.
+    An announcement: a server is here.
 
-    :ivar name: what people call it.
-    :ivar lease: seconds after which it is to be taken for gone when nothing was heard.
-    :ivar parser: what it makes packets of.
-    :ivar asks: whether it wants to hear the same from the others.
-    :ivar recipient: the only one who is told; empty for all.
+    :ivar name: the server's name for people.
+    :ivar lease: seconds after which the server has gone, unless it is heard again.
+    :ivar parser: the name of the class that encodes its packets.
+    :ivar asks: true if the server wants the announcements of the others.
+    :ivar recipient: the uid of the only server that is told; empty for all.
     """
 
     sender: str
@@ -165,7 +170,7 @@ class Alive(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A server is about to stop."""
+    """A goodbye: a server is about to stop."""
 
     sender: str
 

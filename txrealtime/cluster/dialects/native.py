@@ -1,35 +1,35 @@
 """
-The wire form that servers of ours speak among themselves.
+The native dialect: the wire form among servers of txrealtime.
 
-A message is one line of text, and then the packet that it carries, if it does::
+A message is one line of text, and then the packet that it carries, if there is one::
 
     txr1 <sender> <head>\\n<packet>
 
-``txr1`` names the form and its version, the sender is a server's uid of 8 characters, and the
-head is a JSON array: what kind of message it is, what belongs to that kind, and last the size of
-each part of the packet, in bytes.  A part that is binary, of n bytes, is written as ``-n - 1``::
+``txr1`` names the form and its version.  The sender is a server's uid of 8 characters.  The head is a JSON
+array: the kind of message, its fields, and at last a list with the size of each part of the packet, in bytes.
+The size of a binary part of n bytes is written as ``-n - 1``::
 
     txr1 q8Zk3x9a ["emit","/chat",["red"],[],false,[18]]\\n2/chat,["hi",1,{}]
 
-An event for clients is carried as they get it, so that it is encoded once for all servers, and
-one who forwards it does not read it.  Whatever a server itself reads is a packet of Socket.IO's
-default parser, whichever the clients have.
+An event for clients is carried in the form that clients get.  So it is encoded once for all servers, and a
+server that forwards it does not decode it.  A packet for a server itself is in the form of Socket.IO's
+default parser, whatever parser the clients have.
 
 Topics, where ``txrealtime`` stands for the key of the URL:
 
 ``txrealtime``
-    for every server: who is there, and questions for all.
+    for every server: announcements, and questions to all.
 ``txrealtime@<uid>``
-    for one server: answers, and what is meant for a socket of its.  The id of a socket begins
-    with the uid of its server.
+    for one server: replies, and messages about a single socket of the server.  The id of a socket begins with
+    the uid of its server.
 ``txrealtime,<namespace>``
-    for those that have the namespace.
+    for the servers that have the namespace.
 ``txrealtime,<namespace>,<room>``
-    for those that have members of the room.
+    for the servers that have members of the room.
 
-A server subscribes to a room when its first member joins, and hears what is published from then on.  So
-that an event cannot overtake a join that the same server has asked another one for, what follows such a
-join within five seconds goes to all who have the namespace.
+A server subscribes to a room when its first member joins, and hears what is published from then on.  So that
+no event overtakes a join that a server has asked another one for, the asking server publishes to all that
+have the namespace for five seconds after.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hashlib import sha256
 from time import monotonic
 from typing import Any, Final
 
-from txrealtime.cluster.dialects.interfaces import Answerers, Topic
+from txrealtime.cluster.dialects.interfaces import Respondents, Topic
 from txrealtime.cluster.dialects.messages import (
     Alive,
     Ask,
@@ -58,7 +58,7 @@ from txrealtime.cluster.dialects.messages import (
 )
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import PacketError, ProtocolError
-from txrealtime.socketio.acks import returned
+from txrealtime.socketio.acks import ackValue
 from txrealtime.socketio.audience import Person
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
@@ -68,9 +68,9 @@ __all__ = ["UID_LENGTH", "NativeDialect"]
 _MAGIC: Final = b"txr1 "
 UID_LENGTH: Final = 8
 _HEAD: Final = len(_MAGIC) + UID_LENGTH + 1
-"""Where a head begins."""
+"""The offset of the head."""
 
-# What a head may be long: rooms are named in it.
+# Bytes.  The rooms of an audience are named in the head.
 _MAX_HEAD: Final = 1 << 20
 _MAX_ATTACHMENTS: Final = 1 << 16
 _MAX_TOPIC_ROOM: Final = 100
@@ -78,7 +78,7 @@ _MAX_TOPIC_ROOM: Final = 100
 _SUBSCRIBING: Final = 5.0
 """Seconds after which a server has certainly subscribed to a room."""
 
-# The id of a socket: the uid, and what Dialect.socketId adds.
+# The id of a socket: the uid of its server and 20 random characters.
 _ID: Final = re.compile("[A-Za-z0-9_-]{28}")
 
 _MESSAGE: Final = engineio.PacketType.MESSAGE
@@ -88,12 +88,12 @@ Wire = Sequence[str | bytes]
 
 class NativeDialect:
     """
-    See the module.
+    The native dialect of one server.
 
-    :param uid: this server's.
-    :param key: what topics begin with.
-    :param known: the other servers that are there: name by uid.
-    :param seconds: the time.
+    :param uid: this server's name among servers.
+    :param key: the beginning of the topics.
+    :param known: the peer servers: name by uid.
+    :param seconds: returns the time.
     """
 
     name: Final = "native"
@@ -114,7 +114,7 @@ class NativeDialect:
         self._own = f"{key}@{uid}"
         self.topics = (Topic(key), Topic(self._own))
         self._seconds = seconds
-        # Rooms that others were asked to let somebody join, and when, the latest last.
+        # Rooms that others were asked to let sockets join, with the times, the latest last.
         self._joined: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._json = JSONText()
         self._parser = JSONParser()
@@ -149,19 +149,19 @@ class NativeDialect:
         return (Topic(f"{self._key},{path}"),)
 
     def topicOf(self, path: str, room: str) -> Topic | None:
-        # What is for a socket with an id of our making comes on our own topic.
+        # Messages for one socket with an id of this server's come on this server's own topic.
         if room.startswith(self.uid) and _ID.fullmatch(room):
             return None
         return Topic(self._roomTopic(path, room))
 
     def _roomTopic(self, path: str, room: str) -> str:
         if len(room) > _MAX_TOPIC_ROOM // 4 and len(room.encode("utf-8", "replace")) > _MAX_TOPIC_ROOM:
-            # RabbitMQ takes 255 bytes at most.
+            # The limit of RabbitMQ's routing keys is 255 bytes.
             room = sha256(room.encode("utf-8", "replace")).hexdigest()
         return f"{self._key},{path},{room}"
 
     def _topicOf(self, target: Target) -> str:
-        """Where those listen who may have some of an audience."""
+        """Return the topic of the servers that may have members of an audience."""
         rooms = target.rooms
         if rooms is None or len(rooms) != 1:
             return f"{self._key},{target.path}"
@@ -170,24 +170,24 @@ class NativeDialect:
             if self._joined and self._wasJoined(target.path, rooms[0]):
                 return f"{self._key},{target.path}"
             return self._roomTopic(target.path, rooms[0])
-        # One that is not known may have come this moment: all who have the namespace look for it.
+        # An unknown server may have come this moment.  All that have the namespace look for the socket.
         return f"{self._key}@{server}" if server in self._known else f"{self._key},{target.path}"
 
     def _wasJoined(self, path: str, room: str) -> bool:
-        """Whether others may still be subscribing to a room because we asked them to."""
+        """Return true if other servers may still be subscribing to a room after a join that this one sent."""
         at = self._joined.get((path, room))
         return at is not None and self._seconds() - at < _SUBSCRIBING
 
     def _serverOf(self, room: str) -> str | None:
-        """The server of a socket, if that is what a room is the id of."""
+        """Return the uid of a socket's server, if the room is the id of a socket."""
         return room[:UID_LENGTH] if len(room) == 28 and _ID.fullmatch(room) else None
 
-    def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
+    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         sole = None if isinstance(question, Tell) else self._soleServer(question.target)
-        return Answerers(self._known if sole is None else {sole: self._known[sole]})
+        return Respondents(self._known if sole is None else {sole: self._known[sole]})
 
     def _soleServer(self, target: Target) -> str | None:
-        """The only server that can have some of an audience, if there is such a one."""
+        """Return the uid of the only server that can have members of an audience, if there is one."""
         if target.rooms is None or len(target.rooms) != 1:
             return None
         server = self._serverOf(target.rooms[0])
@@ -278,8 +278,8 @@ class NativeDialect:
         except ProtocolError as error:
             raise PacketError(str(error)) from None
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            # What a hostile head may be is not to be listed; that it has these effects only is tested.
-            raise PacketError("a message whose head is not as it should be") from None
+            # A hostile head can fail in very many ways.  The fuzz tests show that these are all.
+            raise PacketError("a message with a malformed head") from None
 
     def _readEmit(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
         if not parts:
@@ -309,7 +309,7 @@ class NativeDialect:
         name, lease, parser, asks = _last(fields, 4)
         lease = float(_typed(lease, (int, float)))
         if not 0 < lease <= 86400:
-            raise PacketError("a lease that makes no sense")
+            raise PacketError("a lease that is not above 0 and at most 86400 seconds")
         return Alive(uid, _name(name), lease, _name(parser), _typed(asks, bool))
 
     def _packetOf(self, parts: list[engineio.Packet], type: PacketType) -> Packet:
@@ -317,14 +317,14 @@ class NativeDialect:
         packet = None
         for part in parts:
             if packet is not None:
-                raise PacketError("a part too many")
+                raise PacketError("a packet with too many parts")
             packet = decoder.feed(part.data)
         if packet is None or packet.type is not type:
-            raise PacketError("a packet that is none, or of the wrong type")
+            raise PacketError("a packet that is incomplete, or of the wrong type")
         return packet
 
 
-# The values of a reply: the name of their form, and how to write one.
+# The values of a reply: for each class of question the name of their form, and how to write one.
 _FORMS: Final[dict[type, tuple[str, Callable[[Any], Any]]]] = {
     Ask: (
         "acks",
@@ -340,15 +340,15 @@ def _listed(target: Target) -> list[Any]:
     return [target.path, rooms, list(target.excluded)]
 
 
-# -- checks of what came: each gives what it was given, or raises PacketError -------------
+# -- checks of decoded values: each returns its argument, or raises PacketError -------------
 
 
 def _parts(data: bytes, start: int, sizes: Any) -> list[engineio.Packet]:
-    """The parts of a packet, as clients get them."""
+    """Return the parts of a packet, as clients get them."""
     parts = []
     for size in sizes:
         if size.__class__ is not int:
-            raise PacketError("a size that is no number")
+            raise PacketError("a size that is not a number")
         end = start + (size if size >= 0 else -size - 1)
         if end > len(data):
             break
@@ -356,23 +356,23 @@ def _parts(data: bytes, start: int, sizes: Any) -> list[engineio.Packet]:
         parts.append(engineio.Packet(_MESSAGE, part.decode() if size >= 0 else part))
         start = end
     if start != len(data) or len(parts) != len(sizes):
-        raise PacketError("a message that was cut, or has more than it says")
+        raise PacketError("a message whose parts do not have the sizes of its head")
     return parts
 
 
 def _target(fields: list[Any]) -> Target:
     path, rooms, excluded = fields[:3]
     if path.__class__ is not str:
-        raise PacketError("a namespace that is no text")
+        raise PacketError("a namespace that is not text")
     return Target(path, None if rooms is None else _rooms(rooms), frozenset(_rooms(excluded)))
 
 
 def _rooms(rooms: Any) -> tuple[str, ...]:
     if rooms.__class__ is not list:
-        raise PacketError("rooms that are no list")
+        raise PacketError("rooms that are not a list")
     for room in rooms:
         if room.__class__ is not str:
-            raise PacketError("a room that is no text")
+            raise PacketError("a room that is not text")
     return tuple(rooms)
 
 
@@ -391,7 +391,7 @@ def _typed(value: Any, kind: Any) -> Any:
 def _number(value: Any) -> int:
     number: int = _typed(value, int)
     if number < 0:
-        raise PacketError("a number below 0")
+        raise PacketError("a negative number")
     return number
 
 
@@ -403,7 +403,7 @@ def _name(value: Any) -> str:
 
 
 def _ack(value: Any) -> Any:
-    return returned(_typed(value, list))
+    return ackValue(_typed(value, list))
 
 
 def _person(value: Any) -> Person:

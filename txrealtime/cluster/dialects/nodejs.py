@@ -1,31 +1,31 @@
 """
-The wire form of Node's servers with ``@socket.io/redis-adapter`` 8, and of ``@socket.io/redis-emitter``.
+The dialect of Node's servers with ``@socket.io/redis-adapter`` 8, and of ``@socket.io/redis-emitter``.
 
-Events are MessagePack arrays ``[uid, packet, opts]``, requests and responses JSON objects, but for those
-with the arguments of clients, which are MessagePack as well (redis-adapter, ``lib/index.ts``).  Topics,
-where ``socket.io`` stands for the key of the URL:
+Events are MessagePack arrays ``[uid, packet, opts]``.  Requests and responses are JSON objects, except those
+with the arguments of clients, which are MessagePack too (redis-adapter, ``lib/index.ts``).
+
+Topics, where ``socket.io`` stands for the key of the URL:
 
 ``socket.io#<namespace>#``
     events for everybody, or for several rooms.
 ``socket.io#<namespace>#<room>#``
-    events for one room.  As Node's, each server hears those for all rooms, and reads those for its own.
+    events for one room.  Like a server of Node, each server receives those for all rooms and reads those for
+    its own.
 ``socket.io-request#<namespace>#``, ``socket.io-response#<namespace>#``
     requests, and responses to them.
 
-Servers do not tell their names, and nobody knows which are there, but how many.  Events between servers
-are those of ``io.serverSideEmit()``; they carry JSON alone, and their acks, like those of clients, one
-value.
+Servers do not tell their names; only their number is known.  Events between servers are those of
+``io.serverSideEmit()``: they carry JSON alone.  Their replies, and the acks of clients, carry one value.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from math import isfinite
+from enum import IntEnum
 from typing import Any, Final
 
-from txrealtime.cluster.dialects.interfaces import Answerers, Topic
+from txrealtime.cluster.dialects.interfaces import Respondents, Topic
 from txrealtime.cluster.dialects.messages import (
     Ask,
     Disconnect,
@@ -38,31 +38,58 @@ from txrealtime.cluster.dialects.messages import (
     Target,
     Tell,
 )
+from txrealtime.cluster.dialects.nodevalues import (
+    eventOf,
+    firstOf,
+    handshakeOf,
+    optionsOf,
+    readAudience,
+    readFlag,
+    readMoved,
+    readNumber,
+    readPacket,
+    readPerson,
+    readRooms,
+    readTarget,
+    readText,
+    shown,
+    shownIfPossible,
+)
 from txrealtime.errors import PacketError
 from txrealtime.socketio.audience import Person
-from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.msgpack import packed, unpacked
-from txrealtime.socketio.namespaces import Directory
-from txrealtime.socketio.packet import Packet, PacketType, checkedData
+from txrealtime.socketio.namespaces import Namespaces
+from txrealtime.socketio.packet import PacketType, checkedData
 
 __all__ = ["NodeDialect"]
 
-_EVENT: Final = PacketType.EVENT.value
-_EVENTS: Final = (_EVENT, PacketType.BINARY_EVENT.value)
-
-# RequestType in lib/index.ts.
-_SOCKETS, _ROOMS, _JOIN, _LEAVE, _DISCONNECT, _FETCH, _TELL, _ASK, _COUNT, _ACK = range(10)
-
 _MAX_TIMEOUT: Final = 3600.0
+"""Seconds for which a question of another server can have this one wait for acks."""
+
+
+class _Type(IntEnum):
+    """The types of requests and responses: ``RequestType`` in ``lib/index.ts``."""
+
+    SOCKETS = 0
+    ROOMS = 1
+    JOIN = 2
+    LEAVE = 3
+    DISCONNECT = 4
+    FETCH = 5
+    TELL = 6
+    ASK = 7
+    COUNT = 8
+    ACK = 9
 
 
 class NodeDialect:
     """
-    See the module.
+    Node's dialect, of one server.
 
-    :param directory: where to look up how a socket came, which Node's servers want to know too.
-    :param key: the adapter's, ``socket.io`` by default.
+    :param uid: this server's name among servers.
+    :param key: the adapter's option, by default ``socket.io``.
+    :param directory: the server's namespaces: Node's servers want the handshakes of fetched sockets.
     """
 
     name: Final = "node"
@@ -70,39 +97,39 @@ class NodeDialect:
     pageSize: Final = 1 << 62
     idPrefix: Final = ""
 
-    def __init__(self, uid: str, key: str = "socket.io", directory: Directory | None = None) -> None:
+    def __init__(self, uid: str, key: str = "socket.io", directory: Namespaces | None = None) -> None:
         self.uid = uid
         self._key = key
         self._directory = directory
         self._json = JSONText()
-        # Events between servers go by way of "/", which a server of Node always has.
+        # Events between servers go by the topics of "/", which a server of Node always has.
         self.topics: Final = self.topicsOf("/")[1:]
         self._writers: dict[type, Callable[[Any], tuple[str, bytes] | None]] = {
             Emit: self._writeEmit,
-            Join: lambda m: self._request(m.target, _JOIN, rooms=list(m.rooms)),
-            Leave: lambda m: self._request(m.target, _LEAVE, rooms=list(m.rooms)),
-            Disconnect: lambda m: self._request(m.target, _DISCONNECT, close=m.close),
-            Fetch: lambda m: self._request(m.target, _FETCH, requestId=m.request),
+            Join: lambda m: self._request(m.target, _Type.JOIN, rooms=list(m.rooms)),
+            Leave: lambda m: self._request(m.target, _Type.LEAVE, rooms=list(m.rooms)),
+            Disconnect: lambda m: self._request(m.target, _Type.DISCONNECT, close=m.close),
+            Fetch: lambda m: self._request(m.target, _Type.FETCH, requestId=m.request),
             Ask: self._writeAsk,
             Tell: self._writeTell,
             Reply: self._writeReply,
         }
         self._readers: dict[int, Callable[[str, dict[str, Any]], Message | None]] = {
-            _SOCKETS: lambda path, m: self._readList(path, m, "sockets"),
-            _ROOMS: lambda path, m: self._readList(path, m, "rooms"),
-            _JOIN: lambda path, m: Join(_audience(path, m), _moved(m)),
-            _LEAVE: lambda path, m: Leave(_audience(path, m), _moved(m)),
-            _DISCONNECT: lambda path, m: Disconnect(_audience(path, m), m.get("close") is True),
-            _FETCH: self._readFetch,
-            _TELL: self._readTell,
-            _ASK: self._readAsk,
+            _Type.SOCKETS: lambda path, m: self._readList(path, m, "sockets"),
+            _Type.ROOMS: lambda path, m: self._readList(path, m, "rooms"),
+            _Type.JOIN: lambda path, m: Join(readAudience(path, m), readMoved(m)),
+            _Type.LEAVE: lambda path, m: Leave(readAudience(path, m), readMoved(m)),
+            _Type.DISCONNECT: lambda path, m: Disconnect(readAudience(path, m), m.get("close") is True),
+            _Type.FETCH: self._readFetch,
+            _Type.TELL: self._readTell,
+            _Type.ASK: self._readAsk,
         }
 
     # -- topics ----------------------------------------------------------------------
 
     def topicsOf(self, path: str) -> Sequence[Topic]:
-        # What begins with "/a#" may be for a room in /a, or for /a#b: one pattern for both, as with two
-        # it would come twice.
+        # A topic that begins with "/a#" may be of a room in /a, or of the namespace /a#b.  One pattern is for
+        # both: with two patterns a message would come twice.
         stem = path.partition("#")[0]
         return (
             Topic(re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._key}#{stem}#") + "*", isPattern=True),
@@ -114,9 +141,9 @@ class NodeDialect:
     def topicOf(self, path: str, room: str) -> Topic | None:
         return None
 
-    def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
+    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         path = "/" if isinstance(question, Tell) else question.target.path
-        return Answerers({}, topic=f"{self._key}-request#{path}#")
+        return Respondents({}, topic=f"{self._key}-request#{path}#")
 
     # -- writing ---------------------------------------------------------------------
 
@@ -131,24 +158,24 @@ class NodeDialect:
         if target.rooms is not None and len(target.rooms) == 1:
             topic += f"{target.rooms[0]}#"
         flags = {"volatile": True} if emit.volatile else {}
-        return topic, packed([self.uid, _event(packet), {**_listed(target), "flags": flags}])
+        return topic, packed([self.uid, eventOf(packet), {**optionsOf(target), "flags": flags}])
 
-    def _request(self, target: Target, number: int, **fields: Any) -> tuple[str, bytes]:
-        message = {"uid": self.uid, "type": number, "opts": _listed(target), **fields}
+    def _request(self, target: Target, type: _Type, **fields: Any) -> tuple[str, bytes]:
+        message = {"uid": self.uid, "type": type.value, "opts": optionsOf(target), **fields}
         return f"{self._key}-request#{target.path}#", self._plain(message)
 
     def _writeAsk(self, ask: Ask) -> tuple[str, bytes]:
         message = {
             "uid": self.uid,
             "requestId": ask.request,
-            "type": _ASK,
-            "packet": _event(ask.packet),
-            "opts": {**_listed(ask.target), "flags": {"timeout": round(ask.timeout * 1000)}},
+            "type": _Type.ASK.value,
+            "packet": eventOf(ask.packet),
+            "opts": {**optionsOf(ask.target), "flags": {"timeout": round(ask.timeout * 1000)}},
         }
         return f"{self._key}-request#{ask.target.path}#", packed(message)
 
     def _writeTell(self, tell: Tell) -> tuple[str, bytes]:
-        message: dict[str, Any] = {"uid": self.uid, "type": _TELL, "data": tell.data}
+        message: dict[str, Any] = {"uid": self.uid, "type": _Type.TELL.value, "data": tell.data}
         if tell.request is not None:
             message["requestId"] = tell.request
         return f"{self._key}-request#/#", self._plain(message)
@@ -158,27 +185,29 @@ class NodeDialect:
         path = "/"
         if isinstance(question, Fetch):
             if reply.lapsed:
-                return None  # it could not be sent, which is something else than that nobody is here
+                return None  # the sockets could not be encoded: no response, instead of "there are none"
             path = question.target.path
             data = self._plain({"requestId": request, **self._found(question, reply.values)})
         elif isinstance(question, Ask):
             path = question.target.path
             if reply.total is not None:
-                data = self._plain({"type": _COUNT, "requestId": request, "clientCount": reply.total})
+                data = self._plain(
+                    {"type": _Type.COUNT.value, "requestId": request, "clientCount": reply.total}
+                )
             elif reply.values:
                 (value,) = reply.values
-                # Of several values, theirs send the first.
-                data = packed({"type": _ACK, "requestId": request, "packet": _first(value)})
+                # Node's servers send only the first of several values.
+                data = packed({"type": _Type.ACK.value, "requestId": request, "packet": firstOf(value)})
             else:
-                return None  # they have no way to say that a client is gone
+                return None  # the adapter has no response for a client that has gone
         elif reply.values:
-            data = self._plain({"type": _TELL, "requestId": request, "data": reply.values[0]})
+            data = self._plain({"type": _Type.TELL.value, "requestId": request, "data": reply.values[0]})
         else:
-            return None  # nobody has a handler, or it has failed: theirs say nothing either
+            return None  # no handler, or one that failed: Node's servers send no response either
         return f"{self._key}-response#{path}#", data
 
     def _found(self, fetch: Fetch, people: Sequence[Person]) -> dict[str, Any]:
-        """What a fetch is answered by."""
+        """Return the fields of a response to a fetch."""
         if fetch.form == "rooms":
             return {"rooms": sorted({room for person in people for room in person.rooms})}
         if fetch.form == "sockets":
@@ -186,21 +215,21 @@ class NodeDialect:
         return {"sockets": [self._described(fetch.target.path, person) for person in people]}
 
     def _described(self, path: str, person: Person) -> dict[str, Any]:
-        """A person as a RemoteSocket of Node."""
+        """Describe a socket as a RemoteSocket of Node."""
         namespace = None if self._directory is None else self._directory.find(path)
         socket = None if namespace is None else namespace.sockets.get(person.id)
         return {
             "id": person.id,
-            "handshake": {} if socket is None else _handshake(socket.handshake),
+            "handshake": {} if socket is None else handshakeOf(socket.handshake),
             "rooms": sorted(person.rooms),
-            "data": _shownIfPossible(person.data),
+            "data": shownIfPossible(person.data),
         }
 
     def _plain(self, message: dict[str, Any]) -> bytes:
-        """A message as JSON; it shows bytes as Node does in such places, which is longer but possible."""
+        """Encode a message as JSON, with bytes in the long form that ``JSON.stringify`` has for them."""
         text, attachments = self._json.encode(message)
         if attachments:
-            text, _ = self._json.encode(_shown(message))
+            text, _ = self._json.encode(shown(message))
         return text.encode()
 
     # -- reading ---------------------------------------------------------------------
@@ -219,10 +248,10 @@ class NodeDialect:
         except PacketError:
             raise
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise PacketError("not a message of the Redis adapter's") from None
+            raise PacketError("not a message of Node's Redis adapter") from None
 
     def _concerns(self, topic: str) -> bool:
-        """Whether an event may be for somebody here: all that can be said before it is read."""
+        """Return false if an event is for nobody here, as far as its topic tells."""
         where = topic[len(self._key) + 1 : -1]
         path, _, room = where.partition("#")
         if not room or self._directory is None:
@@ -230,40 +259,44 @@ class NodeDialect:
         namespace = self._directory.find(path)
         if namespace is not None and room in namespace.rooms:
             return True
-        # There may be a # in the name of the namespace.
+        # The name of the namespace may have a # in it.
         return "#" in room or self._directory.find(where) is not None
 
     def _readEmit(self, topic: str, data: bytes) -> Message | None:
         uid, fields, options = unpacked(data)
         if uid == self.uid:
             return None
-        packet = _packet(fields)
+        packet = readPacket(fields)
         if not topic.startswith(f"{self._key}#{packet.namespace}#"):
-            return None  # of a namespace whose name begins like ours
-        volatile = _flag(options, "volatile") is True
-        return Emit(_targetOf(packet.namespace, options), packet, None, volatile)
+            return None  # of a namespace whose name begins like the one of the topic
+        volatile = readFlag(options, "volatile") is True
+        return Emit(readTarget(packet.namespace, options), packet, None, volatile)
 
     def _readFetch(self, path: str, message: dict[str, Any]) -> Message:
-        return Fetch(_audience(path, message), _text(message["uid"]), _text(message["requestId"]))
+        return Fetch(readAudience(path, message), readText(message["uid"]), readText(message["requestId"]))
 
     def _readList(self, path: str, message: dict[str, Any], form: str) -> Message:
-        target = Target(path, _rooms(message.get("rooms") or []) or None)
-        return Fetch(target, _text(message["uid"]), _text(message["requestId"]), form)
+        target = Target(path, readRooms(message.get("rooms") or []) or None)
+        return Fetch(target, readText(message["uid"]), readText(message["requestId"]), form)
 
     def _readTell(self, path: str, message: dict[str, Any]) -> Message | None:
         if path != "/":
-            return None  # an event of the servers is one of all their namespaces here
+            return None  # Node has these events in each namespace, txrealtime only in "/"
         data = checkedData(PacketType.EVENT, message["data"], False)
         request = message.get("requestId")
-        return Tell(data, _text(message["uid"]), None if request is None else _text(request))
+        return Tell(data, readText(message["uid"]), None if request is None else readText(request))
 
     def _readAsk(self, path: str, message: dict[str, Any]) -> Message:
-        packet = _packet(message["packet"])._replace(namespace=path)
-        timeout = _flag(message["opts"], "timeout")
+        packet = readPacket(message["packet"])._replace(namespace=path)
+        timeout = readFlag(message["opts"], "timeout")
         isSane = timeout.__class__ in (int, float) and 0 <= timeout <= _MAX_TIMEOUT * 1000  # NaN is not
         seconds = timeout / 1000 if isSane else _MAX_TIMEOUT
         return Ask(
-            _audience(path, message), packet, _text(message["uid"]), _text(message["requestId"]), seconds
+            readAudience(path, message),
+            packet,
+            readText(message["uid"]),
+            readText(message["requestId"]),
+            seconds,
         )
 
     def _readResponse(self, message: dict[str, Any]) -> Message | None:
@@ -271,135 +304,13 @@ class NodeDialect:
         if not isinstance(request, str) or not request.startswith(self.uid):
             return None
         if "sockets" in message:
-            people = [_person(each) for each in message["sockets"]]
+            people = [readPerson(each) for each in message["sockets"]]
             return Reply(None, request, "", len(people), people)
         kind = message["type"]
-        if kind == _COUNT:
-            return Reply(None, request, "", _number(message["clientCount"]))
-        if kind == _ACK:
+        if kind == _Type.COUNT:
+            return Reply(None, request, "", readNumber(message["clientCount"]))
+        if kind == _Type.ACK:
             return Reply(None, request, "", None, [message.get("packet")])
-        if kind == _TELL:
+        if kind == _Type.TELL:
             return Reply(None, request, "", 1, [message.get("data")])
         raise PacketError("a response of an unknown kind")
-
-
-# -- to theirs -------------------------------------------------------------------------
-
-
-def _event(packet: Packet) -> dict[str, Any]:
-    return {"type": _EVENT, "data": packet.data, "nsp": packet.namespace}
-
-
-def _listed(target: Target) -> dict[str, Any]:
-    return {"rooms": list(target.rooms or ()), "except": list(target.excluded)}
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, tuple) else value
-
-
-def _handshake(handshake: Handshake) -> dict[str, Any]:
-    came = datetime.fromtimestamp(handshake.time, UTC)
-    return {
-        "headers": dict(handshake.headers),
-        "time": came.strftime("%a %b %d %Y %H:%M:%S GMT+0000 (Coordinated Universal Time)"),
-        "address": handshake.address,
-        "xdomain": "origin" in handshake.headers,
-        "secure": handshake.secure,
-        "issued": round(handshake.time * 1000),
-        "url": handshake.url,
-        "query": dict(handshake.query),
-        "auth": _shownIfPossible(handshake.auth or {}),
-    }
-
-
-def _shown(value: Any) -> Any:
-    """A value as ``JSON.stringify`` shows it."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return {"type": "Buffer", "data": list(bytes(value))}
-    if isinstance(value, dict):
-        return {key: _shown(item) for key, item in value.items()}
-    return [_shown(item) for item in value] if isinstance(value, (list, tuple)) else _leaf(value)
-
-
-def _shownIfPossible(value: dict[str, Any]) -> Any:
-    """The same of what may have come from a client, which can be too deep for JSON."""
-    try:
-        return _shown(value)
-    except RecursionError:
-        return {}
-
-
-def _leaf(value: Any) -> Any:
-    """What is no container as JSON of Node has it: there are no dates, and no numbers that are none."""
-    kind = value.__class__
-    if kind is float:
-        return value if isfinite(value) else None
-    if kind is datetime:
-        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return value
-
-
-# -- from theirs: each gives what it was given, or raises PacketError ------------------------
-
-
-def _packet(fields: dict[str, Any]) -> Packet:
-    if fields["type"] not in _EVENTS:
-        raise PacketError("a packet that is no event")
-    path = _text(fields.get("nsp", "/"))
-    args = checkedData(PacketType.EVENT, fields["data"], False)
-    return Packet(PacketType.EVENT, path, _given(args))
-
-
-def _given(value: Any) -> Any:
-    """An argument as clients of Node would get it."""
-    kind = value.__class__
-    if kind is dict:
-        return {key: _given(item) for key, item in value.items()}
-    return [_given(item) for item in value] if kind is list else _leaf(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > 1000:
-        raise PacketError("a field that is no text, or too long a one")
-    return value
-
-
-def _number(value: Any) -> int:
-    if value.__class__ is not int or value < 0:
-        raise PacketError("a count that is none")
-    number: int = value
-    return number
-
-
-def _flag(options: dict[str, Any], name: str) -> Any:
-    # Some emitters write an empty array, or nil, for no flags.
-    flags = options.get("flags")
-    return flags.get(name) if isinstance(flags, dict) else None
-
-
-def _rooms(rooms: Any) -> tuple[str, ...]:
-    # Theirs may be numbers; ours, and those of clients, are text.
-    return tuple(str(room) if room.__class__ is int else _text(room) for room in rooms)
-
-
-def _targetOf(path: str, options: dict[str, Any]) -> Target:
-    return Target(path, _rooms(options["rooms"]) or None, frozenset(_rooms(options.get("except") or [])))
-
-
-def _audience(path: str, message: dict[str, Any]) -> Target:
-    """Whom a request is about; those of emitters before version 5 are about one socket."""
-    options = message.get("opts")
-    return Target(path, (_text(message["sid"]),)) if options is None else _targetOf(path, options)
-
-
-def _moved(message: dict[str, Any]) -> tuple[str, ...]:
-    """The rooms to join or leave."""
-    return _rooms(message["rooms"] if "opts" in message else [message["room"]])
-
-
-def _person(fields: dict[str, Any]) -> Person:
-    data = fields.get("data")
-    return Person(
-        _text(fields["id"]), frozenset(_rooms(fields["rooms"])), data if isinstance(data, dict) else {}
-    )

@@ -1,14 +1,19 @@
 """
-The wire form of python-socketio's managers, which Flask-SocketIO uses too.
+The dialect of python-socketio's managers, which Flask-SocketIO uses too.
 
-Each message is a JSON object on one channel that all servers read; bytes among the arguments of an
-event are placeholders, followed by base64 (python-socketio, ``pubsub_manager.py``, since 5.14; what
-earlier ones sent was pickled, and is ignored).
+Each message is a JSON object on one channel that all servers read.  Bytes among the arguments of an event are
+placeholders, followed by base64 (python-socketio, ``pubsub_manager.py``, since 5.14).  Earlier versions
+pickled such messages, which are ignored.
 
-It has less than ours.  Events go to everybody, to rooms, or to rooms without some sockets, but cannot
-leave out rooms; sockets join, leave and are disconnected one by one, or a whole room is closed; one
-socket can be asked, a room cannot.  Nobody can be fetched, and servers neither talk to each other nor
-know each other.  What is not there raises :exc:`~txrealtime.cluster.dialects.interfaces.Unsupported`.
+The dialect has fewer messages than the native one:
+
+- Events go to everybody, to rooms, or to rooms without some sockets, but cannot leave out rooms.
+- Sockets join, leave and are disconnected one by one, or a whole room is closed.
+- One socket can be asked for an ack, a room cannot.
+- Sockets cannot be fetched.
+- Servers have no events of their own, and do not know each other.
+
+All else raises :exc:`~txrealtime.cluster.dialects.interfaces.Unsupported`.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
-from txrealtime.cluster.dialects.interfaces import Answerers, Topic, Unsupported
+from txrealtime.cluster.dialects.interfaces import Respondents, Topic, Unsupported
 from txrealtime.cluster.dialects.messages import (
     Ask,
     Disconnect,
@@ -32,25 +37,25 @@ from txrealtime.cluster.dialects.messages import (
     Tell,
 )
 from txrealtime.errors import PacketError
-from txrealtime.socketio.acks import returned
+from txrealtime.socketio.acks import ackValue
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import Packet, PacketType, checkedData, filled
 
 __all__ = ["PythonSocketIODialect"]
 
-# What its clients' ids and ours look like, those of old clients included.
+# The id of a socket at python-socketio's servers and at this one, old clients included.
 _ID: Final = re.compile(r"(/[^#]*#)?[A-Za-z0-9_-]{20}")
 
 _TIMEOUT: Final = 600.0
-"""Seconds that an answer may take which another server wants: it does not say how long it waits."""
+"""Seconds to wait for an ack that another server wants.  Its question does not say how long it waits."""
 
 
 class PythonSocketIODialect:
     """
-    See the module.
+    The dialect of python-socketio, of one server.
 
-    :param uid: this server's.
-    :param channel: theirs: ``socketio`` by default, of Flask-SocketIO ``flask-socketio``.
+    :param uid: this server's name among servers.
+    :param channel: their option, by default ``socketio``, in Flask-SocketIO ``flask-socketio``.
     """
 
     name: Final = "python-socketio"
@@ -92,9 +97,9 @@ class PythonSocketIODialect:
     def topicOf(self, path: str, room: str) -> Topic | None:
         return None
 
-    def answerers(self, question: Ask | Fetch | Tell) -> Answerers:
-        # The server of the socket that was asked.
-        return Answerers({}, unnamed=1)
+    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
+        # One: the server of the socket that is asked.
+        return Respondents({}, unnamed=1)
 
     # -- writing ---------------------------------------------------------------------
 
@@ -161,7 +166,7 @@ class PythonSocketIODialect:
         ]
 
     def _sockets(self, target: Target) -> Sequence[str]:
-        """The ids of an audience that is named by them."""
+        """Return the ids of an audience that is named by the ids of its sockets."""
         rooms = target.rooms
         if rooms is None or target.excluded or not all(_ID.fullmatch(room) for room in rooms):
             self._lacks(
@@ -197,7 +202,7 @@ class PythonSocketIODialect:
         except PacketError:
             raise
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise PacketError("not a message of python-socketio's") from None
+            raise PacketError("not a message of python-socketio") from None
 
     def _readEmit(self, message: dict[str, Any]) -> Message:
         args = message["data"]
@@ -223,20 +228,20 @@ class PythonSocketIODialect:
     def _readCallback(self, message: dict[str, Any]) -> Message:
         number, args = message["id"], message["args"]
         if number.__class__ is not int or args.__class__ is not list:
-            raise PacketError("an answer that is none")
-        return Reply(None, f"{self.uid}{number}", "", 1, [returned(args)])
+            raise PacketError("a callback whose id or arguments are of the wrong type")
+        return Reply(None, f"{self.uid}{number}", "", 1, [ackValue(args)])
 
 
 def _args(value: Any) -> list[Any]:
     return list(value) if isinstance(value, tuple) else [] if value is None else [value]
 
 
-# -- checks of what came: each gives what it was given, or raises PacketError -------------
+# -- checks of decoded values: each returns its argument, or raises PacketError -------------
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > 1000:
-        raise PacketError("a field that is no text, or too long a one")
+        raise PacketError("a field that is not text, or is too long")
     return value
 
 
@@ -245,7 +250,7 @@ def _path(message: dict[str, Any]) -> str:
 
 
 def _room(room: Any) -> str:
-    # Theirs may be numbers; ours, and those of clients, are text.
+    # Their rooms may be numbers; here and at clients they are text.
     return str(room) if room.__class__ is int else _text(room)
 
 
@@ -254,5 +259,5 @@ def _rooms(rooms: Any) -> tuple[str, ...]:
 
 
 def _one(message: dict[str, Any]) -> Target:
-    """The socket that a message is about."""
+    """Return the socket that a message is about."""
     return Target(_path(message), (_text(message["sid"]),))

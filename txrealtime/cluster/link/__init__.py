@@ -1,3 +1,3 @@
 """
-The watched connection of a server to the broker: reconnecting, subscriptions, what waits, and counts.
+The watched connection of a server to the broker: its two halves, reconnecting, and counts.
 """

@@ -1,5 +1,9 @@
 """
-What has gone over a link, and what was lost.
+The counts of a link and its log lines.
+
+:class:`~txrealtime.cluster.link.link.Link` makes a :class:`Journal`.  The two halves of the link,
+:mod:`~txrealtime.cluster.link.incoming` and :mod:`~txrealtime.cluster.link.outgoing`, count and complain
+there.
 """
 
 from __future__ import annotations
@@ -13,24 +17,25 @@ __all__ = ["Counts", "Journal"]
 _log = Logger()
 
 MOST = 10
-"How many complaints of one outage the log may have: a text may have a number in it that is always new."
+"Different complaints in the log during one outage: a text may hold a number that is always new."
 
 
 @dataclass
 class Counts:
     """
-    What has gone over a link since it was made, and what has not.  Heartbeats are not counted.
+    The messages that have gone over a link since it was made, and those that were lost.  Heartbeats are not
+    counted.
 
     :ivar published: messages handed to the broker.
     :ivar received: messages delivered to their receivers.
     :ivar dropped: messages that found no room in the queue, or were in it when the link was stopped.
     :ivar unconfirmed: published messages that the broker had not confirmed when its connection ended.
-        Others may have them or not.  They are not sent again, since nobody may get them twice.
+        Other servers may have them or not.  They are not sent again, so that nobody gets them twice.
     :ivar refused: published messages that the broker refused.
     :ivar oversized: messages that came, larger than ``maxMessage``, and were thrown away.
-    :ivar failures: messages at which their receiver raised.
-    :ivar outages: how often the link was deaf.
-    :ivar deafFor: seconds that it was, without the current outage.
+    :ivar failures: messages whose receiver raised an exception.
+    :ivar outages: the number of times that the link became deaf.
+    :ivar deafFor: seconds that the link was deaf, without the current outage.
     """
 
     published: int = 0
@@ -46,7 +51,7 @@ class Counts:
 
 class Journal:
     """
-    What a link counts, and what it says in the log, each thing once in an outage.
+    The counts of a link, and its log lines: each complaint at most once in an outage.
 
     :param bus: the broker's name, for the log.
     """
@@ -59,7 +64,7 @@ class Journal:
 
     def complain(self, text: str, why: str = "") -> None:
         """
-        Say that something is wrong, unless it was said in this outage.
+        Log a problem, unless it was logged in this outage.
 
         :param text: may have the fields ``{bus}`` and ``{why}``.
         """
@@ -69,11 +74,11 @@ class Journal:
             _log.warn(text, bus=self.bus, why=why)
 
     def over(self) -> None:
-        """The outage is over."""
+        """End the outage: log the same complaints again from now on."""
         self._complaints.clear()
 
     def losses(self) -> str:
-        """What was lost, of what this server had to say, since the last time this was asked: for the log."""
+        """Describe the published messages that were lost since the last call, for the log."""
         earlier, self._reported = self._reported, replace(self.counts)
         losses = {
             name: getattr(self.counts, name) - getattr(earlier, name)

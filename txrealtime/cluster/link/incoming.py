@@ -1,5 +1,7 @@
 """
-What a server hears from others: its subscriptions, made again with each connection.
+The receiving half of a link: subscriptions, which are made again on each new connection.
+
+:class:`~txrealtime.cluster.link.link.Link` has one :class:`Incoming`.  It never publishes.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.interfaces import IBus, ISubscriber, Subscription
 from txrealtime.cluster.link.counts import Journal
-from txrealtime.cluster.link.reconnecting import Backoff, Line
+from txrealtime.cluster.link.reconnecting import Backoff, Reconnecting
 from txrealtime.errors import BusError
 
 __all__ = ["Incoming", "Receiver"]
@@ -23,21 +25,21 @@ _log = Logger()
 
 WINDOW = 500
 """
-Subscriptions that the broker may be asked for at a time, so that a server with many of them does other
-things too while it asks.
+Subscriptions that the broker is asked for at a time: a server with very many of them does other things in
+between.
 """
 
 Receiver = Callable[[str, bytes], object]
-"What is called with the topic and the payload of a message."
+"A function that takes the topic and the payload of a message."
 
 
 class Incoming:
     """
-    Subscriptions, which outlive connections.
+    The subscriptions of a link, which outlive its connections.
 
-    :param maxMessage: bytes; what is larger is not delivered.
-    :param changed: called with ``""`` when a connection has all subscriptions, confirmed by the
-        broker, and with the reason when there is no such connection.
+    :param maxMessage: bytes.  A larger message is not delivered.
+    :param changed: called with ``""`` when the broker has confirmed all subscriptions of a connection, and
+        with the reason when there is no such connection any more.
     """
 
     def __init__(
@@ -49,10 +51,10 @@ class Incoming:
         journal: Journal,
         changed: Callable[[str], None],
     ) -> None:
-        self.line: Line[ISubscriber] = Line(
+        self.reconnecting: Reconnecting[ISubscriber] = Reconnecting(
             reactor,
             backoff,
-            lambda: bus.openSubscriber(reactor, self.line.lost),
+            lambda: bus.openSubscriber(reactor, self.reconnecting.lost),
             self._opened,
             self._ended,
         )
@@ -65,26 +67,26 @@ class Incoming:
         self._subscriptions: dict[str, Subscription] = {}
         self._unconfirmed: dict[Subscription, list[Deferred[None]]] = {}
         self._unasked: deque[Subscription] = deque()
-        self._asked = 0  # how many the broker has been asked for and has not answered
-        # When the broker should have confirmed another one, until it has confirmed all of a connection.
+        self._asked = 0  # subscriptions that the broker was asked for and has not answered
+        # The deadline of the broker's next confirmation.  None once a connection has all of them.
         self._overdue: IDelayedCall | None = None
 
     @property
     def open(self) -> bool:
-        """Whether messages come in, of all that was subscribed to when the connection was made."""
-        return self.line.connection is not None and self._overdue is None
+        """True if the messages of all topics come in that were subscribed to when the connection was made."""
+        return self.reconnecting.connection is not None and self._overdue is None
 
     # -- subscriptions -----------------------------------------------------------------
 
     def subscribe(self, topic: str, receive: Receiver, pattern: bool) -> None:
-        """Deliver the messages of a topic, counted."""
+        """Deliver the messages of a topic, and count them."""
         self.add(Subscription(topic, pattern, self._delivery(receive)))
 
     def add(self, subscription: Subscription) -> None:
-        """Have a subscription as it is."""
+        """Add a subscription whose messages are not counted."""
         self._subscriptions[subscription.topic] = subscription
         self._unconfirmed[subscription] = []
-        if self.line.connection is not None:
+        if self.reconnecting.connection is not None:
             self._unasked.append(subscription)
             self._ask()
 
@@ -92,19 +94,19 @@ class Incoming:
         return topic in self._subscriptions
 
     def unsubscribe(self, topic: str) -> None:
-        """Deliver them no more, from now on."""
+        """Stop the delivery of a topic's messages at once."""
         subscription = self._subscriptions.pop(topic, None)
         if subscription is None:
             return
-        subscription.deliver = _nobody
-        if self.line.connection is not None:
-            self.line.connection.unsubscribe(subscription)
+        subscription.deliver = _ignore
+        if self.reconnecting.connection is not None:
+            self.reconnecting.connection.unsubscribe(subscription)
         for waiting in self._unconfirmed.pop(subscription, []):
             waiting.errback(BusError(f"unsubscribed from {topic!r} before it was confirmed"))
         self._checkAll()
 
     def whenConfirmed(self, topic: str) -> Deferred[None]:
-        """See :meth:`Link.whenSubscribed`."""
+        """Wait for the broker's confirmation: see :meth:`Link.whenSubscribed`."""
         subscription = self._subscriptions.get(topic)
         if subscription is None:
             return fail(BusError(f"not subscribed to {topic!r}"))
@@ -147,18 +149,22 @@ class Incoming:
         self._ask()
 
     def _ask(self) -> None:
-        """Ask the broker for more of what it has not been asked for."""
-        while self._unasked and self._asked < WINDOW and (subscriber := self.line.connection) is not None:
+        """Ask the broker for the next subscriptions, up to `WINDOW` at a time."""
+        while (
+            self._unasked
+            and self._asked < WINDOW
+            and (subscriber := self.reconnecting.connection) is not None
+        ):
             subscription = self._unasked.popleft()
-            if subscription in self._unconfirmed:  # it has not been unsubscribed from
+            if subscription in self._unconfirmed:  # not unsubscribed from meanwhile
                 self._asked += 1
                 both = (subscriber, subscription)
                 asked = subscriber.subscribe(subscription)
                 asked.addCallbacks(self._confirmed, self._refused, both, errbackArgs=both)
 
     def _confirmed(self, result: None, subscriber: ISubscriber, subscription: Subscription) -> None:
-        if self.line.connection is not subscriber:
-            return  # it is gone, and so are its answers
+        if self.reconnecting.connection is not subscriber:
+            return  # an answer of an earlier connection
         self._asked -= 1
         if self._overdue is not None:
             self._overdue.reset(self._timeout)
@@ -168,8 +174,8 @@ class Incoming:
         self._checkAll()
 
     def _refused(self, failure: Failure, subscriber: ISubscriber, subscription: Subscription) -> None:
-        if self.line.connection is subscriber:
-            self.line.drop(f"cannot subscribe to {subscription.topic!r}: {failure.getErrorMessage()}")
+        if self.reconnecting.connection is subscriber:
+            self.reconnecting.drop(f"cannot subscribe to {subscription.topic!r}: {failure.getErrorMessage()}")
 
     def _checkAll(self) -> None:
         if self._overdue is not None and not self._unconfirmed:
@@ -178,7 +184,7 @@ class Incoming:
 
     def _late(self) -> None:
         self._overdue = None
-        self.line.drop(f"no answer within {self._timeout:g} s")
+        self.reconnecting.drop(f"no answer within {self._timeout:g} s")
 
     def _inTime(self) -> None:
         overdue, self._overdue = self._overdue, None
@@ -186,9 +192,9 @@ class Incoming:
             overdue.cancel()
 
     def ping(self) -> None:
-        """Send something, as whoever only listens may be forgotten."""
-        if self.line.connection is not None:
-            self.line.connection.ping()
+        """Send anything: a network may drop a connection that only receives."""
+        if self.reconnecting.connection is not None:
+            self.reconnecting.connection.ping()
 
     def _ended(self, reason: str) -> None:
         self._inTime()
@@ -197,8 +203,8 @@ class Incoming:
         self._changed(reason)
 
     def stop(self) -> None:
-        """Disconnect."""
-        subscriber = self.line.stop()
+        """Disconnect, and fail the Deferreds that wait for a confirmation."""
+        subscriber = self.reconnecting.stop()
         self._inTime()
         if subscriber is not None:
             subscriber.abort()
@@ -208,5 +214,5 @@ class Incoming:
                 waiters.pop().errback(BusError("the link was stopped"))
 
 
-def _nobody(topic: str, payload: bytes) -> None:
-    """What is delivered after the end of a subscription."""
+def _ignore(topic: str, payload: bytes) -> None:
+    """Ignore a message that was on its way when its subscription ended."""

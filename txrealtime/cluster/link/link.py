@@ -1,10 +1,13 @@
 """
-This server's link to the others, through a broker, and the truth about it.
+The watched connection of this server to the broker.
 
-A broker may be gone, hang, refuse, or have cut one of our connections without a word.  Here the
-link is a state, watched by a heartbeat of its own: a message on a private topic, which must come back
-through the broker, for the first time before the link is ready.  Whoever publishes neither waits for the
-broker nor fails with it.
+A broker may be gone, hang, refuse, or have cut one of our connections without a word.  So a link has a
+status, watched by a heartbeat: a message on a private topic that must come back through the broker, for the
+first time before the link is ready.  A publisher neither waits for the broker nor fails with it.
+
+:class:`~txrealtime.cluster.cluster.Cluster` makes a link of a bus;
+:class:`~txrealtime.cluster.conversation.Conversation` publishes and subscribes on it.  A link knows topics
+and bytes, and nothing of dialects.
 """
 
 from __future__ import annotations
@@ -30,39 +33,38 @@ _log = Logger()
 
 
 GRACE = 1.0
-"Seconds by which the timer of a heartbeat may be late, and that are granted when it was later."
+"Seconds by which a heartbeat's timer may be late, and that are added once when it was later."
 
 
 class LinkStatus(StrEnum):
-    """What is known of a link."""
+    """The status of a link."""
 
     CONNECTING = "connecting"
-    "It has not been ready yet."
+    "Started, and not ready yet."
     READY = "ready"
     "All subscriptions are confirmed, messages go out, and the heartbeat comes back."
     DEAF = "deaf"
-    "It was ready, and is not: what other servers say meanwhile may be lost for this one."
+    "Ready before, but not now: messages that other servers publish meanwhile may be lost for this one."
     STOPPED = "stopped"
-    "It was not started, or was stopped."
+    "Not started, or stopped."
 
 
 class Link:
     """
     A link to the topics of a bus.
 
-    Messages go out in order, and each at most once.  While the broker does not take them, they wait, up to
-    a limit; then the oldest are dropped.  What is lost here is counted, and logged in total when the
-    outage is over.
+    Messages go out in order, and each at most once.  While the broker does not take them they wait, up to
+    a limit; then the oldest are dropped.  Losses are counted, and logged in total when the outage is over.
 
-    :param maxMessage: bytes.  A larger message is not published, and not delivered.
+    :param maxMessage: bytes.  A larger message is neither published nor delivered.
     :param maxQueued: bytes that may wait for the broker.
     :param heartbeat: seconds between heartbeats.
-    :param heartbeatTimeout: seconds within which one must come back.  If it does not, both connections
-        are made anew.
-    :param backoff: when to connect again, and to go on publishing.
-    :param prefix: how the private topic begins, where the broker lets us have certain topics only.
+    :param heartbeatTimeout: seconds within which a heartbeat must come back.  If it does not, both
+        connections are made anew.
+    :param backoff: the delays before reconnecting and before publishing again.
+    :param prefix: the beginning of the private topic, for brokers that permit certain topics only.
     :ivar status: the :class:`LinkStatus`.
-    :ivar reason: what led to it: a text for logs and health checks.
+    :ivar reason: the cause of the status, for logs and health checks.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class Link:
         self._heartbeatTimeout = heartbeatTimeout
         self._watchers: list[Callable[[LinkStatus], object]] = []
         self._whenReady: list[Deferred[None]] = []
-        self._since = 0.0  # when it became deaf
+        self._since = 0.0  # the time at which the link became deaf
         self._journal = Journal(bus.name)
         backoff = backoff or Backoff()
         self._outgoing = Outgoing(bus, reactor, backoff, maxQueued, self._journal, self._changed)
@@ -98,18 +100,18 @@ class Link:
 
     @property
     def counts(self) -> Counts:
-        """What went over it up to now.  The object is the same each time, and goes on counting."""
+        """The counts of messages and losses: always the same object, which goes on counting."""
         return self._journal.counts
 
     # -- messages ----------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes) -> None:
         """
-        Send a message to all who have subscribed to a topic, this server too if it has.
+        Send a message to all subscribers of a topic, this server included if it is one.
 
-        It goes out when the broker takes it: see :class:`Link`.
+        While the broker does not take it, the message waits: see :class:`Link`.
 
-        :raises ValueError: when the payload is larger than ``maxMessage``.
+        :raises ValueError: if the payload is larger than ``maxMessage``.
         """
         if len(payload) > self.maxMessage:
             raise ValueError(
@@ -123,11 +125,11 @@ class Link:
 
     def subscribe(self, topic: str, receive: Receiver, pattern: bool = False) -> None:
         """
-        Have the messages of a topic, now and after each time that the link was lost.
+        Receive the messages of a topic, on each connection from now on.
 
-        :param receive: called with the topic and the payload of each.
-        :param pattern: whether it is a pattern of topics: see :class:`Subscription`.
-        :raises ValueError: when it has been subscribed to, or the broker has no patterns.
+        :param receive: called with the topic and the payload of each message.
+        :param pattern: true if `topic` is a pattern of topics: see :class:`Subscription`.
+        :raises ValueError: if the topic is subscribed to already, or the broker has no patterns.
         """
         if topic in self._incoming:
             raise ValueError(f"{topic!r} has been subscribed to already")
@@ -136,23 +138,26 @@ class Link:
         self._incoming.subscribe(topic, receive, pattern)
 
     def unsubscribe(self, topic: str) -> None:
-        """Have them no more.  Nothing happens when it was not subscribed to."""
+        """Stop receiving the messages of a topic.  Without a subscription, do nothing."""
         self._incoming.unsubscribe(topic)
 
     def whenSubscribed(self, topic: str) -> Deferred[None]:
         """
-        :return: fires when the broker has confirmed that the messages of a topic come here, at once
-            if it has; fails with :exc:`~txrealtime.errors.BusError` when it is unsubscribed from,
-            or the link stopped, before.
+        Wait for the broker's confirmation of a subscription.
+
+        :return: fires when the broker has confirmed it, at once if it has; fails with
+            :exc:`~txrealtime.errors.BusError` if it is unsubscribed from or the link is stopped before.
         """
         return self._incoming.whenConfirmed(topic)
 
     def countSubscribers(self, topic: str) -> Deferred[int]:
         """
-        :return: fires with how many connections are subscribed to a topic, ours included; fails with
-            :exc:`~txrealtime.errors.BusError` when the broker does not tell, or cannot be asked now.
+        Count the connections that are subscribed to a topic, this server's included.
+
+        :return: fires with the number; fails with :exc:`~txrealtime.errors.BusError` if the broker does not
+            count them, or there is no connection.
         """
-        publisher = self._outgoing.line.connection
+        publisher = self._outgoing.reconnecting.connection
         if publisher is None:
             return fail(BusError(f"the link to {self.bus.name} is {self.status.value}"))
         return publisher.countSubscribers(topic)
@@ -160,13 +165,15 @@ class Link:
     # -- status ------------------------------------------------------------------------
 
     def watch(self, callback: Callable[[LinkStatus], object]) -> None:
-        """Call `callback` with the new status at each change from now on."""
+        """Call a function with the new status at each change from now on."""
         self._watchers.append(callback)
 
     def whenReady(self) -> Deferred[None]:
         """
+        Wait until the link is ready.
+
         :return: fires when the link is ready, at once if it is; fails with
-            :exc:`~txrealtime.errors.BusError` when it is stopped before.
+            :exc:`~txrealtime.errors.BusError` if the link is stopped before.
         """
         if self.status is LinkStatus.READY:
             return succeed(None)
@@ -175,17 +182,17 @@ class Link:
         return waiting
 
     def start(self) -> None:
-        """Connect, and stay connected.  Nothing happens when it runs already."""
+        """Connect, and stay connected.  If the link has been started, do nothing."""
         if self.status is LinkStatus.STOPPED:
             self._become(LinkStatus.CONNECTING, "connecting")
             self._outgoing.start()
-            self._incoming.line.start()
+            self._incoming.reconnecting.start()
 
     def stop(self) -> Deferred[None]:
         """
-        Say what waits, and disconnect.
+        Hand out the queue, and disconnect.
 
-        :return: fires when that is done; a broker that does not take it in two seconds does not get it.
+        :return: fires when the broker has confirmed all messages, or after two seconds.
         """
         if self.status is LinkStatus.STOPPED:
             return succeed(None)
@@ -198,17 +205,17 @@ class Link:
         return self._outgoing.stop().addCallback(self._stopped)
 
     def _stopped(self, result: None) -> None:
-        text = "the link to {bus} is stopped. Lost of what was published here: {lost}"
+        text = "the link to {bus} is stopped. Lost messages of this server: {lost}"
         _log.info(text, bus=self.bus.name, lost=self._journal.losses())
 
     def _changed(self, problem: str) -> None:
-        """A part of the link is there, or there is a problem with it."""
+        """Called when a half of the link has connected, with ``""``, or has a problem."""
         if self.status is LinkStatus.STOPPED:
             return
         if problem:
             self._notReady(problem)
         elif self._outgoing.open and self._incoming.open:
-            self._sendBeat()  # a broker that lets us connect may yet take no message
+            self._sendBeat()  # not ready yet: a broker may accept connections and take no message
 
     def _notReady(self, problem: str) -> None:
         self._stopBeating()
@@ -221,18 +228,18 @@ class Link:
             self._journal.complain("no link to {bus}: {why}", problem)
             self.reason = problem
 
-    def _isReady(self) -> None:
+    def _becomeReady(self) -> None:
         self._beating = self._reactor.callLater(self._heartbeat, self._sendBeat)
         self._outgoing.proven()
-        self._incoming.line.proven()
+        self._incoming.reconnecting.proven()
         self._journal.over()
         if self.status is LinkStatus.DEAF:
             duration = self._reactor.seconds() - self._since
             self.counts.deafFor += duration
             reason = f"ready again after {duration:.1f} s"
             _log.warn(
-                "the link to {bus} is {reason}. Lost of what was published here: {lost}. "
-                "What other servers published meanwhile may not have come",
+                "the link to {bus} is {reason}. Lost messages of this server: {lost}. "
+                "Messages that other servers published meanwhile may not have arrived",
                 bus=self.bus.name,
                 reason=reason,
                 lost=self._journal.losses(),
@@ -267,19 +274,19 @@ class Link:
             self._beating.cancel()
             if self.status is LinkStatus.READY:
                 self._beating = self._reactor.callLater(self._heartbeat, self._sendBeat)
-            else:  # the broker is well, and the others may know that no sooner than we do
-                self._beating = self._reactor.callLater(self._outgoing.settle, self._isReady)
+            else:  # the broker is well, but other servers may need as long to find out
+                self._beating = self._reactor.callLater(self._outgoing.settle, self._becomeReady)
 
     def _beatMissing(self, due: float) -> None:
         now = self._reactor.seconds()
         if now > due + GRACE:
-            # This process was busy or asleep: what has arrived meanwhile has not been read yet.
+            # This process was busy or asleep: the heartbeat may have arrived and not been read yet.
             self._beating = self._reactor.callLater(GRACE, self._beatMissing, now + GRACE)
             return
         self._beating = None
         problem = f"the heartbeat did not come back within {self._heartbeatTimeout:g} s"
-        self._outgoing.line.drop(problem)
-        self._incoming.line.drop(problem)
+        self._outgoing.reconnecting.drop(problem)
+        self._incoming.reconnecting.drop(problem)
 
     def _stopBeating(self) -> None:
         beating, self._beating = self._beating, None

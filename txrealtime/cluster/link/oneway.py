@@ -1,5 +1,7 @@
 """
-Publishing without a :class:`~txrealtime.cluster.link.link.Link`: who hears nothing has no need of one.
+A link for processes that only publish: no subscriptions, no heartbeat, no queue across outages.
+
+:class:`~txrealtime.cluster.emitter.DeferredEmitter` has one.
 """
 
 from __future__ import annotations
@@ -15,21 +17,21 @@ from zope.interface import implementer
 from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner
 from txrealtime.errors import BusError
 
-__all__ = ["Publishing"]
+__all__ = ["OneWayLink"]
 
 _MAX_COUNT: Final = 10_000
 _MAX_SIZE: Final = 64_000_000
-"""Messages, and bytes of these, that may wait for the broker or for its answer."""
+"""Messages, and bytes of messages, that may wait for the connection or for the broker's answer."""
 
 
 @implementer(IPublisherOwner)
-class Publishing:
+class OneWayLink:
     """
-    Publishes, each message at most once, and tells when the broker has it.
+    A publisher that connects when it is needed, and tells each message's fate.
 
-    It connects when there is something to publish.
+    Each message is published at most once.
 
-    :param timeout: seconds that the broker has to answer: to take us, and then each message.
+    :param timeout: seconds that the broker has to accept the connection, and then to confirm each message.
     """
 
     def __init__(self, bus: IBus, reactor: IReactorTime, timeout: float) -> None:
@@ -39,7 +41,8 @@ class Publishing:
         self._publisher: IPublisher | None = None
         self._opening: Deferred[Any] | None = None
         self._closers: list[Deferred[None]] = []
-        # What waits for a connection, and what for an answer, the oldest first, each until some time.
+        # Messages that wait for a connection, and messages that wait for an answer with their deadlines:
+        # the oldest first.
         self._waiting: list[tuple[str, bytes, Deferred[None]]] = []
         self._sent: dict[Deferred[None], float] = {}
         self._watch: IDelayedCall | None = None
@@ -47,32 +50,34 @@ class Publishing:
 
     def publish(self, topic: str, payload: bytes) -> Deferred[None]:
         """
-        :return: fires when the broker has it, and fails with :exc:`~txrealtime.errors.BusError` when
-            that is not so, or not known.
+        Publish a message.
+
+        :return: fires when the broker has the message; fails with :exc:`~txrealtime.errors.BusError` if the
+            broker does not have it, or may not have it.
         """
-        said: Deferred[None] = Deferred()
+        taken: Deferred[None] = Deferred()
         size = len(payload)
         if len(self._waiting) + len(self._sent) >= _MAX_COUNT or self._size + size > _MAX_SIZE:
-            said.errback(BusError(f"too many messages wait for {self._bus.name} already"))
-            return said
+            taken.errback(BusError(f"too many messages wait for {self._bus.name} already"))
+            return taken
         self._size += size
-        said.addBoth(self._answered, said, size)
+        taken.addBoth(self._answered, taken, size)
         if self._publisher is not None:
-            self._send(self._publisher, topic, payload, said)
+            self._send(self._publisher, topic, payload, taken)
         else:
-            self._waiting.append((topic, payload, said))
+            self._waiting.append((topic, payload, taken))
             self._open()
-        return said
+        return taken
 
-    def _send(self, publisher: IPublisher, topic: str, payload: bytes, said: Deferred[None]) -> None:
-        self._sent[said] = self._reactor.seconds() + self._timeout
+    def _send(self, publisher: IPublisher, topic: str, payload: bytes, taken: Deferred[None]) -> None:
+        self._sent[taken] = self._reactor.seconds() + self._timeout
         if self._watch is None:
             self._watch = self._reactor.callLater(self._timeout, self._look)
-        publisher.publish(topic, payload, said)
+        publisher.publish(topic, payload, taken)
 
-    def _answered(self, result: Any, said: Deferred[None], size: int) -> Any:
+    def _answered(self, result: Any, taken: Deferred[None], size: int) -> Any:
         self._size -= size
-        self._sent.pop(said, None)
+        self._sent.pop(taken, None)
         return result
 
     # -- the connection ----------------------------------------------------------------
@@ -86,22 +91,22 @@ class Publishing:
     def _opened(self, publisher: IPublisher) -> None:
         self._publisher, self._opening = publisher, None
         waiting, self._waiting = self._waiting, []
-        for topic, payload, said in waiting:
-            if not said.called:
-                self._send(publisher, topic, payload, said)
+        for topic, payload, taken in waiting:
+            if not taken.called:
+                self._send(publisher, topic, payload, taken)
         if self._closers:
             self._close()
 
     def _failed(self, failure: Failure) -> None:
         self._opening = None
         waiting, self._waiting = self._waiting, []
-        self._fail([said for _, _, said in waiting], f": {failure.getErrorMessage()}")
+        self._fail([taken for _, _, taken in waiting], f": {failure.getErrorMessage()}")
 
     def _lateToOpen(self, result: object, seconds: float) -> NoReturn:
         raise BusError(f"no answer within {seconds:g} s")
 
     def _look(self) -> None:
-        """Whether the broker hangs: its answer to the oldest message is late."""
+        """Abort the connection if the broker's answer to the oldest message is late."""
         self._watch = None
         if self._sent:
             left = next(iter(self._sent.values())) - self._reactor.seconds()
@@ -112,19 +117,19 @@ class Publishing:
                 self.lost(f"no answer within {self._timeout:g} s")
 
     def _fail(self, messages: Collection[Deferred[None]], why: str) -> None:
-        """Tell those who wait for an answer, and for the end."""
-        for said in messages:
-            if not said.called:
-                said.errback(BusError(f"{self._bus.name}{why}"))
+        """Fail messages, and fire the Deferreds of :meth:`close`."""
+        for taken in messages:
+            if not taken.called:
+                taken.errback(BusError(f"{self._bus.name}{why}"))
         self._closed()
 
     # -- IPublisherOwner ---------------------------------------------------------------
 
     def confirmed(self) -> None:
-        """Each message has its own answer."""
+        """Called when the broker has confirmed messages.  Each has its own Deferred, so do nothing."""
 
     def refused(self, reason: str) -> None:
-        """Likewise."""
+        """Called when the broker has refused a message.  Each has its own Deferred, so do nothing."""
 
     def lost(self, reason: str) -> None:
         self._publisher = None
@@ -139,7 +144,7 @@ class Publishing:
         """
         Disconnect.
 
-        :return: fires when that is done: the broker has everything, or had its time to answer.
+        :return: fires when the broker has all messages, or did not answer in time.
         """
         closed: Deferred[None] = Deferred()
         self._closers.append(closed)
@@ -156,7 +161,7 @@ class Publishing:
             closing.addBoth(lambda _: self._ended(publisher))
 
     def _ended(self, publisher: IPublisher) -> None:
-        if publisher is self._publisher:  # and was not aborted meanwhile
+        if publisher is self._publisher:  # not aborted meanwhile
             self.lost("the connection was closed")
 
     def _closed(self) -> None:

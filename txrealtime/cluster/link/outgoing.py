@@ -1,5 +1,7 @@
 """
-What a server says to others: handed to the broker, or waiting for it.
+The publishing half of a link: messages handed to the broker, and the queue of those that wait for it.
+
+:class:`~txrealtime.cluster.link.link.Link` has one :class:`Outgoing`.  It never reads a message.
 """
 
 from __future__ import annotations
@@ -13,33 +15,33 @@ from zope.interface import implementer
 
 from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner
 from txrealtime.cluster.link.counts import Journal
-from txrealtime.cluster.link.reconnecting import Backoff, Line
+from txrealtime.cluster.link.reconnecting import Backoff, Reconnecting
 
 __all__ = ["Outgoing"]
 
 WINDOW = 256 * 1024
 """
-Bytes that may be with the broker, unconfirmed.  What more there is waits here, where it is not lost
-with the connection.
+Bytes that the broker may have unconfirmed.  Further messages wait in the queue, where they are not lost with
+the connection.
 """
 
 OVERHEAD = 100
-"Bytes that a waiting message counts beside its topic and payload, so that empty ones are bounded too."
+"Bytes that each waiting message counts beside its topic and payload, so that empty ones are bounded too."
 
 STOP_WITHIN = 2.0
-"Seconds that the broker has to take what waits when the link is stopped."
+"Seconds that the broker has to take the queue when the link is stopped."
 
 
 @implementer(IPublisherOwner)
 class Outgoing:
     """
-    Messages in order, each handed to the broker at most once.
+    A queue of messages, each handed to the broker in order and at most once.
 
-    :param limit: bytes that may wait.  Above it the oldest messages go: who missed some may still have
-        what is true now.
+    :param limit: bytes that may wait.  Above it the oldest messages are dropped: the newest tell the current
+        state.
     :param changed: called with ``""`` when there is a connection, and with the reason when there is none.
-    :ivar settle: seconds between the first heartbeat that comes back and :meth:`proven`: when the broker
-        was away, the others have to be back too before they hear anything.
+    :ivar settle: seconds to wait between the first heartbeat that comes back and :meth:`proven`.  After an
+        outage of the broker, other servers need that time to subscribe again.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Outgoing:
         changed: Callable[[str], None],
     ) -> None:
         self.limit = limit
-        self.line: Line[IPublisher] = Line(
+        self.reconnecting: Reconnecting[IPublisher] = Reconnecting(
             reactor, backoff, lambda: bus.openPublisher(reactor, self), self._opened, self._ended
         )
         self.settle = 0.0
@@ -63,20 +65,20 @@ class Outgoing:
         self._changed = changed
         self._publisher: IPublisher | None = None
         self._outlet: IPublisher | None = None  # the publisher, once it is proven
-        self._closing = False  # whether the connection before has yet to say what waited at its stop
-        self._starting = False  # whether to connect when it has
+        self._closing = False  # true while a stopped connection hands out the rest of the queue
+        self._starting = False  # true if start() was called meanwhile
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._size = 0
 
     @property
     def open(self) -> bool:
-        """Whether there is a connection."""
+        """True if there is a connection."""
         return self._publisher is not None
 
     # -- messages ----------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes) -> None:
-        """Hand a message to the broker when it takes it."""
+        """Hand a message to the broker, or queue it."""
         outlet = self._outlet
         if outlet is not None and not self._waiting and outlet.pending < WINDOW:
             self._counts.published += 1
@@ -87,10 +89,10 @@ class Outgoing:
         while self._size > self.limit:
             self._pop()
             self._counts.dropped += 1
-            self._journal.complain("{bus} does not take what is published: the queue is full, the oldest go")
+            self._journal.complain("{bus} takes no messages, and the queue is full: the oldest are dropped")
 
     def beat(self, topic: str, payload: bytes) -> None:
-        """Send a heartbeat, now.  Only while it is :attr:`open`."""
+        """Send a heartbeat at once, past the queue.  Without a connection, do nothing."""
         if self._publisher is not None:
             self._publisher.beat(topic, payload)
 
@@ -104,13 +106,13 @@ class Outgoing:
         publisher.publish(*self._pop())
 
     def confirmed(self) -> None:
-        """See :class:`IPublisherOwner`."""
+        """Called when the broker has confirmed messages: hand out more of the queue."""
         outlet = self._outlet
         while self._waiting and outlet is not None and outlet.pending < WINDOW:
             self._hand(outlet)
 
     def refused(self, reason: str) -> None:
-        """See :class:`IPublisherOwner`."""
+        """Called when the broker has refused a message: count it."""
         self._counts.refused += 1
         self._journal.complain("{bus} refused a message: {why}", reason)
         self.confirmed()
@@ -118,22 +120,26 @@ class Outgoing:
     # -- the connection ----------------------------------------------------------------
 
     def start(self) -> None:
-        """Connect; after a stop, when that is done, so that nothing overtakes what waited then."""
+        """
+        Connect.
+
+        After a stop, wait until that is done, so that no new message overtakes the old queue.
+        """
         self._starting = self._closing
         if not self._closing:
-            self.line.start()
+            self.reconnecting.start()
 
     def lost(self, reason: str) -> None:
-        """See :class:`IPublisherOwner`."""
-        self.line.lost(reason)
+        """Called when the connection has ended by itself."""
+        self.reconnecting.lost(reason)
 
     def _opened(self, publisher: IPublisher) -> None:
         self._publisher = publisher
         self._changed("")
 
     def proven(self) -> None:
-        """The broker takes messages, as a heartbeat has come back: hand them out."""
-        self.line.proven()
+        """Called when a heartbeat has come back, so the broker takes messages: hand out the queue."""
+        self.reconnecting.proven()
         self.settle = 0.0
         self._outlet = self._publisher
         self.confirmed()
@@ -147,14 +153,14 @@ class Outgoing:
 
     def stop(self) -> Deferred[None]:
         """
-        Hand out what waits, and disconnect.
+        Hand out the queue, and disconnect.
 
-        :return: fires when the broker has confirmed it all, or after ``STOP_WITHIN`` seconds.
+        :return: fires when the broker has confirmed all messages, or after ``STOP_WITHIN`` seconds.
         """
         self.settle = 0.0
         self._starting = False
         self._publisher = self._outlet = None
-        publisher = self.line.stop()
+        publisher = self.reconnecting.stop()
         if publisher is None:
             closed: Deferred[None] = succeed(None)
         else:
@@ -162,7 +168,7 @@ class Outgoing:
                 self._hand(publisher)
             self._closing = True
             closed = publisher.close().addTimeout(STOP_WITHIN, self._reactor)
-            closed.addErrback(lambda failure: None)  # whether it was late or cut: what is unconfirmed counts
+            closed.addErrback(lambda failure: None)  # late or cut: the unconfirmed messages are counted
             closed.addCallback(lambda result: self._closed(publisher))
         self._counts.dropped += len(self._waiting)
         self._waiting.clear()

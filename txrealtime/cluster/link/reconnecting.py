@@ -1,5 +1,21 @@
 """
-One connection to a broker, made again whenever it ends.
+A connection to the broker that is made again whenever it ends.
+
+:class:`~txrealtime.cluster.link.incoming.Incoming` and
+:class:`~txrealtime.cluster.link.outgoing.Outgoing` have one :class:`Reconnecting` each.
+
+It is not :class:`twisted.application.internet.ClientService`, because:
+
+- A connection counts as good only when a heartbeat came back over both halves of the link (:meth:`proven`).
+  ClientService sets its number of failed attempts to 0 as soon as a connection is made.  A broker that
+  accepts connections and ends them at once would be asked again after the shortest delay, for ever.
+- A connection that hangs has to be given up at once (:meth:`drop`), and the next attempt must not wait for
+  its ``connectionLost``.  ClientService reconnects only after ``connectionLost``.
+- An attempt includes the login, the choice of a host by Sentinel and the broker's role, and has one limit of
+  time for all of these.  ClientService's ``prepareConnection`` has none.
+- The link has to know at once that a connection was lost and why.  ClientService tells only of new
+  connections.
+- A bus need not have a transport or an endpoint: the bus in memory has neither.
 """
 
 from __future__ import annotations
@@ -15,7 +31,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.errors import BusError
 
-__all__ = ["Backoff", "Line"]
+__all__ = ["Backoff", "Reconnecting"]
 
 
 class _Connection(Protocol):
@@ -28,16 +44,16 @@ C = TypeVar("C", bound=_Connection)
 @dataclass(frozen=True)
 class Backoff:
     """
-    When to connect again.
+    The delays before the next attempt to connect.
 
-    :ivar first: seconds before the first attempt after a connection has ended.  They double with each
-        attempt that fails, and each time a random part, at most half, is taken off, so that the servers
-        of a cluster do not come all at once.
-    :ivar last: what they do not exceed.
-    :ivar timeout: seconds that an attempt to connect may take, and then each answer of the broker until
-        it has confirmed all subscriptions.
-    :ivar settle: seconds for which a server that can publish again does not, so that the others, which
-        have lost the broker too, are back to hear it: more than ``last``.
+    :ivar first: seconds before the first attempt after a connection has ended.  The delay doubles with each
+        attempt that fails.  A random part of each delay, at most half, is taken off, so that the servers of
+        a cluster do not all come at once.
+    :ivar last: seconds that a delay does not exceed.
+    :ivar timeout: seconds that an attempt may take, and that the broker then has for each answer until it has
+        confirmed all subscriptions.
+    :ivar settle: seconds to wait before publishing after an outage of the broker, so that the other servers
+        have subscribed again: more than ``last``.
     """
 
     first: float = 0.2
@@ -46,15 +62,15 @@ class Backoff:
     settle: float = 1.0
 
 
-class Line(Generic[C]):
+class Reconnecting(Generic[C]):
     """
-    A connection, and the next when that has ended, until it is stopped.
+    A connection that is replaced by the next when it ends, until :meth:`stop`.
 
-    :param open: makes one attempt.
+    :param open: makes one attempt to connect.
     :param opened: called with each new connection.
-    :param failed: called with the reason each time that an attempt fails or a connection ends, when
-        it is gone and before the next attempt.
-    :ivar connection: the connection, if there is one.
+    :param failed: called with the reason when an attempt has failed or a connection has ended, before the
+        next attempt.
+    :ivar connection: the current connection, if there is one.
     """
 
     def __init__(
@@ -91,7 +107,7 @@ class Line(Generic[C]):
             raise BusError(f"no answer within {seconds:g} s")
         return result
 
-    # An attempt that was stopped may still end in any way.
+    # An attempt that was stopped may still succeed or fail.
 
     def _made(self, connection: C, attempt: Deferred[C]) -> None:
         if self._attempt is attempt:
@@ -107,17 +123,17 @@ class Line(Generic[C]):
             self._again(failure.getErrorMessage())
 
     def proven(self) -> None:
-        """The connection is good: the next one that ends is the first to do so."""
+        """Called when the connection is known to be good: the next delay is the first one again."""
         self._failures = 0
 
     def lost(self, reason: str) -> None:
-        """The connection has ended by itself.  Nothing happens while there is none."""
+        """Called when the connection has ended by itself.  Without a connection, do nothing."""
         if self.connection is not None:
             self.connection = None
             self._again(reason)
 
     def drop(self, reason: str) -> None:
-        """End the connection, and make a new one.  Nothing happens while there is none."""
+        """Abort the connection, and make a new one.  Without a connection, do nothing."""
         if self.connection is not None:
             self.connection.abort()
             self.lost(reason)
@@ -130,9 +146,9 @@ class Line(Generic[C]):
 
     def stop(self) -> C | None:
         """
-        Connect no more.
+        Stop connecting.
 
-        :return: the connection, if there is one: it is the caller's now.
+        :return: the current connection, if there is one, for the caller to close.
         """
         delayed, self._delayed = self._delayed, None
         attempt, self._attempt = self._attempt, None

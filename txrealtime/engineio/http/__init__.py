@@ -1,3 +1,3 @@
 """
-HTTP in front of the engine: twisted.web's face, a site, and a fast path for polling requests.
+HTTP in front of the engine: a resource for ``twisted.web``, a site, and a fast path for polling requests.
 """

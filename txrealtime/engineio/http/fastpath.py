@@ -1,15 +1,14 @@
 """
-A short way for Engine.IO's own requests, before ``twisted.web``'s.
+A fast path for the engine's own requests, before ``twisted.web``.
 
-On a site of ours, a connection begins here.  A request that is for the engine and of
-the plainest shape is read and answered by :class:`EngineChannel` itself, at a third of
-what ``twisted.web`` takes; an opening handshake of a WebSocket goes to Autobahn as it
-came.  With the first request that is neither, the connection is ``twisted.web``'s for
-good.
+Every connection to an :class:`~txrealtime.engineio.http.site.EngineSite` begins here.
+:class:`EngineChannel` reads a plain request for the engine and responds itself, at a third of
+``twisted.web``'s cost; the opening handshake of a WebSocket goes to Autobahn byte for byte.  With the first
+request that is neither, the connection becomes ``twisted.web``'s for good.
 
-Plain means: GET or POST, HTTP/1.1, each header once, no transfer coding, no
-expectations, a body of known and allowed length.  Whatever could be read in two ways is
-not read here, so there is nothing to smuggle.
+A plain request is a GET or POST of HTTP/1.1 with each header once, no transfer coding, no expectations, and
+a body of known and allowed length.  A request that two parsers could read in two ways is never read here, so
+no request can be smuggled.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import (
@@ -33,20 +32,18 @@ from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES
 from zope.interface import implementer
 
+from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.polling.request import TEXT
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, writeNow
 
-if TYPE_CHECKING:
-    from txrealtime.engineio.engine import Engine
-
 __all__ = ["ChannelSite", "EngineChannel"]
 
-# RFC 9112, 3 and 5.  A value holds no control characters but the tab.
+# RFC 9112, 3 and 5.  A value holds no control character but the tab.
 _HEAD: Final = re.compile(
     rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*+)\r\n"
 )
 
-# What may arrive while a request is being answered, before reading pauses.
+# The bytes that may arrive before the response to a request, until reading pauses.
 _MAX_AHEAD: Final = 65536
 
 _LENGTH: Final = re.compile(r"[0-9]{1,9}")
@@ -54,11 +51,12 @@ _LENGTH: Final = re.compile(r"[0-9]{1,9}")
 
 class ChannelSite(Interface):
     """
-    What a channel needs of its site.
+    The site of an :class:`EngineChannel`.
 
-    :ivar timeOut: seconds that a connection may be idle; ``None`` for ever.
-    :ivar firstTimeOut: the same, until its first request.
-    :ivar heedsTransport: whether another is told already when the transport is full, and stops reading.
+    :ivar timeOut: seconds that a connection may be idle; ``None`` for any time.
+    :ivar firstTimeOut: the same, until the first request.
+    :ivar heedsTransport: whether another producer is registered already, and stops reading when the transport
+        is full.
     """
 
     engine: Engine
@@ -70,13 +68,13 @@ class ChannelSite(Interface):
     def firstTimeOut(self) -> float | None: ...
 
     def isForEngine(self, uri: bytes) -> bool:
-        """Whether a request with this path and query may take the short way."""
+        """Return whether a request with this path and query may take the fast path."""
 
     def giveWay(self, transport: Any, address: IAddress | None) -> IProtocol:
-        """Let ``twisted.web`` have the connection; its protocol gets what was read too much."""
+        """Give the connection to ``twisted.web``, and return the protocol for the bytes already read."""
 
     def connectionLost(self, reason: Failure) -> None:
-        """The connection is lost while it is the channel's."""
+        """Called when the connection is lost while it is the channel's."""
 
 
 class _ChannelRequest:
@@ -131,7 +129,7 @@ class _ChannelRequest:
         self._lost = call
 
     def lost(self) -> None:
-        """The client has gone."""
+        """Called when the client has gone before the response."""
         self._channel = None
         if self._lost is not None:
             self._lost()
@@ -140,9 +138,10 @@ class _ChannelRequest:
 @implementer(IPushProducer)
 class EngineChannel(Protocol):
     """
-    A connection to a site with an engine.
+    A connection on the fast path.
 
-    :param site: the site.
+    :param site: its site.
+    :param address: the client's address.
     """
 
     transport: Any
@@ -163,7 +162,7 @@ class EngineChannel(Protocol):
         self._heeds = False
 
     def connectionMade(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):  # a UNIX socket has no such thing
+        with contextlib.suppress(AttributeError, OSError):  # a UNIX socket has no such option
             self.transport.setTcpNoDelay(True)
         self._startTimer(self._site.firstTimeOut)
 
@@ -183,7 +182,7 @@ class EngineChannel(Protocol):
             self.transport.pauseProducing()
 
     def _read(self) -> None:
-        """Take the next request, if all of it is there."""
+        """Read the next request, if all of it has arrived."""
         buffer = self._buffer
         most = self._site.engine.settings.maxHeaderSize
         end = buffer.find(b"\r\n\r\n", 0, most) + 4
@@ -217,7 +216,7 @@ class EngineChannel(Protocol):
             self._site.engine.serve(request)
 
     def _mayBeOurs(self, beginning: bytes) -> bool:
-        """Whether the beginning of a head is one of a request for the engine, as far as it goes."""
+        """Return whether an unfinished head can still become that of a request for the engine."""
         method, space, rest = beginning.partition(b" ")
         if not space:
             return b"GET".startswith(method) or b"POST".startswith(method)
@@ -227,7 +226,7 @@ class EngineChannel(Protocol):
         return self._site.isForEngine(path) if space else b"\n" not in path
 
     def _bodySize(self, method: bytes, fields: dict[str, str]) -> int | None:
-        """The length of the body, or ``None`` where that is not for us to say."""
+        """Return the length of the body, or ``None`` if ``twisted.web`` must judge."""
         if "transfer-encoding" in fields or "expect" in fields or "host" not in fields:
             return None
         length = fields.get("content-length")
@@ -238,7 +237,7 @@ class EngineChannel(Protocol):
         return int(length)
 
     def _awaitRest(self) -> None:
-        """Part of a request has come; the rest must, in time."""
+        """Set a deadline for the rest of a request."""
         if self._deadline is None:
             self._deadline = self._site.reactor.callLater(
                 self._site.engine.settings.requestTimeout, self._tooSlow
@@ -265,7 +264,7 @@ class EngineChannel(Protocol):
             self._handOver(protocol)
 
     def _giveWay(self) -> None:
-        """This connection is ``twisted.web``'s from now on."""
+        """Give the connection to ``twisted.web`` for good."""
         self._ignoreTransport()
         self._handOver(self._site.giveWay(self.transport, self._address))
 
@@ -275,10 +274,10 @@ class EngineChannel(Protocol):
         buffer, self._buffer = self._buffer, b""
         protocol.dataReceived(buffer)
 
-    # -- answering -----------------------------------------------------------------
+    # -- responses -----------------------------------------------------------------
 
     def answered(self, response: bytes, persistent: bool) -> None:
-        """The request has been answered."""
+        """Send the response to the request in hand, and go on to the next."""
         self._request = None
         if not writeNow(self.transport, response):
             self._heedTransport()
@@ -294,19 +293,20 @@ class EngineChannel(Protocol):
             self._reading = True
             self.transport.resumeProducing()
         if self._buffer:
-            # Not from here: what is answered at once would lead ever deeper.
+            # Later, since responses that are sent at once would nest without end.
             self._site.reactor.callLater(0, self._readOn)
 
     def _readOn(self) -> None:
         if self._request is None and self.connected and self._buffer and not self._full:
             self._read()
 
-    # -- backpressure: IPushProducer for our answers ----------------------------------
+    # -- backpressure: IPushProducer for the responses ---------------------------------
 
     def _heedTransport(self) -> None:
         """
-        Have the transport say when it is full: a client that sends one request after the other
-        and reads no answer would fill our memory.
+        Register as the transport's producer.
+
+        Otherwise a client that sends one request after the other and reads no response fills the memory.
         """
         if not self._heeds and not self._site.heedsTransport:
             self._heeds = True
@@ -331,7 +331,7 @@ class EngineChannel(Protocol):
             self._readOn()
 
     def stopProducing(self) -> None:
-        """The connection is lost, which we are told by itself."""
+        """Do nothing: :meth:`connectionLost` follows."""
 
     # -- time and the end ------------------------------------------------------------
 
@@ -345,7 +345,7 @@ class EngineChannel(Protocol):
             timer.cancel()
 
     def _timedOut(self) -> None:
-        """Drop a connection on which nothing was answered, and nothing is to be answered, since last time."""
+        """Drop the connection if there was no request since the last time, and none is in hand."""
         if self._active or self._request is not None:
             self._active = False
             self._startTimer(self._site.timeOut)
@@ -364,7 +364,7 @@ class EngineChannel(Protocol):
 
 
 def _readFields(lines: bytes) -> dict[str, str] | None:
-    """The headers by name in lower case, or ``None`` when one is repeated."""
+    """Return the headers by name in lower case, or ``None`` if one is repeated."""
     fields: dict[str, str] = {}
     count = 0
     for line in lines.decode("latin-1").split("\r\n")[:-1]:

@@ -1,35 +1,32 @@
 """
-The short way on a site that is not ours.
+The lease: the fast path for polling requests on a site of another kind.
 
-A connection there is ``twisted.web``'s, and so is every request that opens a session:
-whatever stands before the engine, authentication say, sees it.  Once a session exists, its
-polling requests, which carry its secret, may take the short way of
-:mod:`~txrealtime.engineio.http.fastpath` in between: the connection is borrowed after such a
-request, and given back with the first that is anything else.
+Connections there belong to ``twisted.web``, and every request that opens a session passes the resources
+before the engine, such as authentication.  The later polling requests of a session carry its secret and may
+take the fast path of :mod:`~txrealtime.engineio.http.fastpath`: the connection is borrowed after such a
+request, and returned with the first request of any other kind.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
+from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import readQuery
 from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.tcp import currentProtocol, setProtocol
 from txrealtime.foreign import report
 
-if TYPE_CHECKING:
-    from txrealtime.engineio.engine import Engine
-
 __all__ = ["borrowAfter"]
 
 
 def borrowAfter(request: Request, engine: Engine) -> None:
-    """Borrow a request's connection when the request has been answered, if that is possible."""
+    """Borrow a request's connection after the response, if that is possible."""
     channel: Any = request.channel
     if isinstance(channel, HTTPChannel):
         path = request.uri.partition(b"?")[0]
@@ -45,7 +42,7 @@ def _borrow(channel: Any, path: bytes, engine: Engine) -> None:
     if owner is not channel and getattr(owner, "_channel", None) is not channel:
         if type(owner).__module__ == HTTPChannel.__module__:
             report(owner, "_channel", without="polling requests are read by twisted.web alone")
-        return  # not as twisted.web leaves it: somebody else has plans
+        return  # another library has wrapped or replaced twisted.web's protocol
     borrowed = EngineChannel(_ForeignSite(engine, path, channel, owner), None)
     channel.setTimeout(None)
     setProtocol(transport, borrowed)
@@ -56,7 +53,7 @@ def _borrow(channel: Any, path: bytes, engine: Engine) -> None:
 
 
 class _ForeignSite:
-    """What an :class:`EngineChannel` needs of a site: here, of the connection that it has borrowed."""
+    """The :class:`~txrealtime.engineio.http.fastpath.ChannelSite` of one borrowed connection."""
 
     # The channel of twisted.web is still registered as the connection's producer.
     heedsTransport = True

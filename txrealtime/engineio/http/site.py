@@ -1,10 +1,9 @@
 """
-A ``twisted.web`` site with an engine in it, which serves the engine's requests better
-than any other site could.
+A ``twisted.web`` site made for one engine.
 
-They take the short way of :mod:`~txrealtime.engineio.http.fastpath`; and a body too large is
-refused before it has been read, where ``twisted.web`` reads the whole of a request
-before a resource sees it.  All other requests are as in any site.
+Requests for the engine take the fast path of :mod:`~txrealtime.engineio.http.fastpath`.  A body that is too
+large is refused before it has been read, while a plain ``twisted.web`` site reads all of a request before
+its resource sees it.  Requests for other resources are served as in any site.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from twisted.web.server import Request, Site
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.http.fastpath import EngineChannel
+from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.limits import Tally
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, whenLost
 from txrealtime.engineio.websocket.frames import refusal
@@ -38,16 +38,16 @@ if stands(http, "_GenericHTTPChannelProtocol", without="there is no HTTP/2"):
 
 
 class _MeasuredRequest(Request):
-    """A request whose body must not grow beyond a limit, if it is for an engine."""
+    """A request of ``twisted.web``; if it is for the engine, its body has a limit."""
 
     _limit: int | None = None
     _received = 0
     _refused = False
 
     def gotLength(self, length: int | None) -> None:
-        # The path is not given to a request before its body has been read.
+        # A request learns its path only after its body has been read.
         channel: Any = self.channel
-        # The one of HTTP/1.1, or a stream of HTTP/2.
+        # The channel of HTTP/1.1, or a stream of HTTP/2.
         name = "_path" if isinstance(channel, HTTPChannel) else "path"
         if not stands(channel, name, without="a body is measured after it was read") or not (
             channel.site.isForEngine(getattr(channel, name))
@@ -63,8 +63,8 @@ class _MeasuredRequest(Request):
         if self._limit is not None:
             self._received += len(data)
             if self._refused:
-                # The client reads our answer when it has sent its body, and not every client
-                # before: take what it sends and forget it, but not without end.
+                # Some clients read the response only after they have sent the whole body: drop what
+                # arrives, up to a second limit.
                 if self._received > 2 * self._limit:
                     self._hangUp()
                 return
@@ -95,7 +95,7 @@ class _MeasuredRequest(Request):
         if isinstance(self.channel, HTTPChannel):
             self.channel.loseConnection()
         else:
-            self.channel.abortConnection()  # of HTTP/2, the stream
+            self.channel.abortConnection()  # in HTTP/2, the stream's
 
     def process(self) -> None:
         if not self._refused:
@@ -111,11 +111,10 @@ class _MeasuredRequest(Request):
 
 class _GuardedChannel(HTTPChannel):
     """
-    ``twisted.web``'s part of a connection, where a request must be complete in time, and none
-    is read while the answers to others wait.
+    ``twisted.web``'s channel, with a deadline for each request, and no reading while responses wait.
 
-    By itself, ``twisted.web`` waits as long as something comes, be it a byte a minute; and when
-    an answer fills the connection, it reads on, so a client that reads nothing fills the memory.
+    By itself, ``twisted.web`` waits as long as any byte arrives, be it one a minute.  It also reads on when a
+    response fills the connection, so a client that reads nothing fills the memory.
     """
 
     site: EngineSite
@@ -135,7 +134,7 @@ class _GuardedChannel(HTTPChannel):
         self.setTimeout(self.site.firstTimeOut)  # type: ignore[no-untyped-call]
 
     def resetTimeout(self) -> None:
-        # Called for whatever has come.
+        # twisted.web calls this for each read.
         if not self._guards:
             super().resetTimeout()  # type: ignore[no-untyped-call]
         elif not self._begun and not self._handlingRequest:
@@ -144,7 +143,7 @@ class _GuardedChannel(HTTPChannel):
 
     def allContentReceived(self) -> None:
         self._begun = False
-        # It cancels this, and starts it anew when the request has been answered.
+        # twisted.web cancels this timeout, and starts it anew after the response.
         self.setTimeout(self.site.timeOut)  # type: ignore[no-untyped-call]
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
@@ -156,9 +155,9 @@ class _GuardedChannel(HTTPChannel):
 
 class _Doorman(Protocol):
     """
-    A connection that has just come: it is let in if there is room, and otherwise dropped.
+    The first protocol of a connection, if connections are counted: it admits the connection or drops it.
 
-    :param addr: from where.
+    :param addr: the client's address.
     """
 
     def __init__(self, site: EngineSite, addr: IAddress | None) -> None:
@@ -168,7 +167,7 @@ class _Doorman(Protocol):
     def connectionMade(self) -> None:
         transport: Any = self.transport
         address = peerAddress(transport)
-        # Who comes through a proxy of ours is counted when its session opens.
+        # A client behind a trusted proxy is counted when its session opens.
         counted = not self._site.engine.trusts(address)
         tally = self._site.tally
         if tally.isFull or (counted and tally.isFullFor(address)):
@@ -181,11 +180,11 @@ class _Doorman(Protocol):
 
 class Beside(Resource):
     """
-    One resource at a path, and another everywhere else.
+    A resource with one leaf at a path, and another resource everywhere else.
 
-    :param path: such as ``/socket.io``.
-    :param resource: what is there: a leaf.
-    :param root: the rest of the site.  It may be a leaf, as a WSGI application is.
+    :param path: the path, such as ``/socket.io``.
+    :param resource: the leaf at the path.
+    :param root: the rest of the site; possibly a leaf, as a WSGI application is.
     """
 
     def __init__(self, path: str, resource: IResource, root: IResource) -> None:
@@ -208,11 +207,12 @@ class Beside(Resource):
 
 class EngineSite(Site):
     """
-    A site with an engine in it.
+    A site with an engine and other resources.
 
-    :param root: the rest of the site.
-    :param path: where the engine is, such as ``/socket.io``.
+    :param root: the other resources.
+    :param path: the engine's path, such as ``/socket.io``.
     :param engine: the engine.
+    :param options: further arguments of ``twisted.web.server.Site``.
     """
 
     noisy = False
@@ -220,7 +220,7 @@ class EngineSite(Site):
 
     def __init__(self, root: IResource, path: str, engine: Engine, **options: Any) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            Beside(path, engine, root), requestFactory=_MeasuredRequest, **options
+            Beside(path, EngineResource(engine), root), requestFactory=_MeasuredRequest, **options
         )
         self.engine = engine
         settings = engine.settings
@@ -229,11 +229,11 @@ class EngineSite(Site):
 
     @property
     def firstTimeOut(self) -> float | None:
-        """Seconds that a new connection may be silent."""
+        """The seconds that a new connection may be silent."""
         return None if self.timeOut is None else min(self.timeOut, self.engine.settings.requestTimeout)
 
     def isForEngine(self, uri: bytes) -> bool:
-        """Whether a request with this path and query is the engine's."""
+        """Return whether a request with this path and query is for the engine."""
         path = uri.partition(b"?")[0]
         segments = path.split(b"/")[1 : len(self._segments) + 1]
         if b"%" in path:  # as twisted.web reads it
@@ -241,36 +241,36 @@ class EngineSite(Site):
         return segments == self._segments
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A connection begins with the short way, and where connections are counted before that."""
+        """Return the first protocol of a connection: the doorman where connections are counted."""
         return _Doorman(self, addr) if self.tally.counts else self.protocolFor(addr)
 
     def protocolFor(self, addr: IAddress | None) -> Any:
-        """What serves a connection."""
-        return EngineChannel(self, addr) if self.engine.settings.shortWays else self._longWay(addr)
+        """Return the protocol that serves a connection: the fast path, unless it is turned off."""
+        return EngineChannel(self, addr) if self.engine.settings.shortWays else self._twistedWeb(addr)
 
     def protocol(self) -> Any:
-        """What :meth:`HTTPFactory.buildProtocol` makes: as its own, but for the class of the channel."""
-        # The wrapper takes another channel in its place where TLS agrees on HTTP/2.
+        """Return the protocol that ``HTTPFactory.buildProtocol`` needs, with this module's channel."""
+        # Where TLS negotiates HTTP/2, the wrapper replaces the channel.
         channel = _GuardedChannel()  # type: ignore[no-untyped-call]
         return channel if _Wrapper is None else _Wrapper(channel)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """The protocols that TLS may agree on."""
+        """Return the protocols that TLS may negotiate."""
         return [b"http/1.1"] if _Wrapper is None else super().acceptableProtocols()  # type: ignore[no-untyped-call]
 
-    def _longWay(self, addr: IAddress | None) -> Any:
+    def _twistedWeb(self, addr: IAddress | None) -> Any:
         return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
 
     def giveWay(self, transport: Any, address: IAddress | None) -> IProtocol:
-        """``twisted.web``'s own way, for what the short one does not take."""
-        channel: IProtocol = self._longWay(address)
+        """Give a connection to ``twisted.web``, at the first request that the fast path does not take."""
+        channel: IProtocol = self._twistedWeb(address)
         replaceProtocol(transport, channel)
         return channel
 
     def connectionLost(self, reason: Failure) -> None:
-        """A connection is lost that was not given to ``twisted.web``, so nobody else need know."""
+        """Do nothing: ``twisted.web`` never knew of this connection."""
 
     def log(self, request: Any) -> None:
-        """Log a request, unless it is for the engine: its URL holds the session's secret."""
+        """Log a request, unless it is for the engine: the URL then holds the session's secret."""
         if not self.isForEngine(request.uri):
             super().log(request)

@@ -1,3 +1,3 @@
 """
-The HTTP long-polling transport: one GET that waits, and POSTs that deliver.
+The HTTP long-polling transport: one GET waits for messages, and POSTs deliver them.
 """

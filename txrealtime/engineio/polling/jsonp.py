@@ -1,10 +1,9 @@
 """
 Long polling for browsers without cross-origin requests: JSONP.
 
-A GET comes from a ``<script>``, so its answer is JavaScript, which hands the payload to
-a function that the page has under the number ``j``.  A POST comes from a form, its
-payload in the field ``d``.  All else is as with any request: :class:`JSONPRequest` is
-one, to whoever answers it.
+A GET comes from a ``<script>``.  Its response is JavaScript that hands the payload to a function, which the
+page keeps under the number ``j``.  A POST comes from a form, with the payload in the field ``d``.
+:class:`JSONPRequest` translates both, so that the transport sees an ordinary request.
 """
 
 from __future__ import annotations
@@ -13,16 +12,17 @@ import json
 import re
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from twisted.web.http import OK
 
+from txrealtime.engineio.origins import originOfPage
 from txrealtime.engineio.polling.request import TEXT, HTTPRequest
 from txrealtime.errors import HandshakeError
 
 __all__ = ["JSONPRequest"]
 
-# Not text/plain: no browser runs that as a script if told "nosniff".
+# Not text/plain: browsers do not run plain text as a script under "nosniff".
 _JAVASCRIPT: Final = b"text/javascript; charset=UTF-8"
 
 _INDEX: Final = re.compile(r"[0-9]{1,10}")
@@ -34,7 +34,7 @@ class JSONPRequest:
 
     :param request: the request as it came.
     :param index: the ``j``.
-    :raises HandshakeError: when that is anything but digits, since the answer repeats it.
+    :raises HandshakeError: if ``j`` is anything but digits, since the response repeats it.
     """
 
     __slots__ = ("_fields", "_index", "_request", "extra", "method", "url")
@@ -79,39 +79,31 @@ class JSONPRequest:
 
 def _fieldsOf(request: HTTPRequest) -> dict[str, str]:
     """
-    The headers, as those of a request that a page's script makes.
+    Return the headers of a request as if the page's own script had sent it: with an ``Origin``.
 
-    Nobody asks the page's origin before a ``<script>`` of any page gets to run the answer, and
-    the browser does not name it; what it does say must do.
+    A browser sends none for a ``<script>``, see :func:`~txrealtime.engineio.origins.originOfPage`.
     """
-    # Compressed is only what respond() is given, and that is not yet what leaves.
+    # The transport would compress the payload, and not the script around it.
     fields = {name: value for name, value in request.headers().items() if name != "accept-encoding"}
-    if "origin" not in fields:
-        try:
-            page = urlsplit(fields.get("referer", ""))
-        except ValueError:
-            page = urlsplit("")
-        if page.scheme and page.netloc:
-            fields["origin"] = f"{page.scheme}://{page.netloc}"
-        elif fields.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            fields["origin"] = "null"
+    if "origin" not in fields and (origin := originOfPage(fields)) is not None:
+        fields["origin"] = origin
     return fields
 
 
 def _script(index: str, body: bytes) -> bytes:
-    """What runs in the page."""
-    # ASCII, so U+2028 and U+2029, which end a line of JavaScript, are escaped with the rest; and
-    # without "<", nothing in it ends a script or begins a comment of HTML.
+    """Return the JavaScript that the page runs."""
+    # In ASCII, U+2028 and U+2029, which end a line of JavaScript, are escaped with the rest.  Without "<",
+    # no payload ends a script or begins a comment of HTML.
     text = json.dumps(body.decode(errors="replace")).replace("<", "\\u003c")
     return f"___eio[{index}]({text});".encode()
 
 
 def _formPayload(form: bytes) -> bytes:
     """
-    The payload in a form; empty when there is none.
+    Return the payload in a form, or nothing if the form has none.
 
-    Browsers change line ends in forms, so clients send a line feed as ``\\n``, and what was
-    ``\\n`` already with one backslash more.
+    Browsers change line ends in forms.  Clients therefore send a line feed as ``\\n``, and add a backslash to
+    a ``\\n`` of the text itself.
     """
     try:
         fields = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=8)

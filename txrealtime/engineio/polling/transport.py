@@ -1,9 +1,8 @@
 """
-HTTP long polling: a GET waits, a POST delivers.
+The HTTP long-polling transport: a GET waits for messages, a POST delivers them.
 
-One :class:`PollingTransport` serves the requests of one session ("Transports",
-"HTTP long-polling").  Which session a request is for, and whether its origin may
-ask at all, :mod:`~txrealtime.engineio.engine` has settled before.
+One :class:`PollingTransport` serves the requests of one session ("Transports", "HTTP long-polling").
+:mod:`~txrealtime.engineio.engine` has found the session and checked the request before.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ __all__ = ["PollingTransport", "acceptsGzip", "bodyTooLarge"]
 
 
 def acceptsGzip(header: str) -> bool:
-    """Whether an ``Accept-Encoding`` allows gzip: named, or by ``*``, and not with a weight of zero."""
+    """Return whether an ``Accept-Encoding`` allows gzip: by name or ``*``, and not with a weight of zero."""
     accepted = {}
     for coding in header.lower().split(","):
         name, _, weight = coding.replace(" ", "").partition(";q=")
@@ -45,7 +44,7 @@ def bodyTooLarge(limit: int, size: object = "") -> HandshakeError:
 
 @implementer(ITransport)
 class PollingTransport:
-    """The requests of one session: at most one GET that waits, and one POST that is not yet answered."""
+    """The requests of one session: at most one GET that waits, and one POST without a response yet."""
 
     __slots__ = ("_get", "_packets", "_post", "_reading", "_taking", "session", "writable")
 
@@ -68,9 +67,9 @@ class PollingTransport:
 
     def poll(self, request: HTTPRequest) -> None:
         """
-        Keep a GET until there is something to send.
+        Keep a GET until the session has something to send.
 
-        :raises HandshakeError: when another GET is waiting; that closes the session.
+        :raises HandshakeError: if another GET is waiting; the session closes.
         """
         if self._get is not None:
             self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "two GETs at a time")
@@ -82,7 +81,7 @@ class PollingTransport:
             request.whenLost(self._pollLost)
 
     def _pollLost(self) -> None:
-        # Called only for the GET that waits: one that was answered cannot be lost.
+        # Called for the waiting GET only: after its response, a GET cannot be lost.
         self._get = None
         self.writable = False
         self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "the client dropped its GET")
@@ -166,8 +165,8 @@ class PollingTransport:
     # -- the end ---------------------------------------------------------------
 
     def farewell(self, reason: CloseReason) -> Sequence[Packet]:
-        # After a CLOSE, python-socketio's clients do not come back by themselves; when the
-        # server restarts, they should.
+        # After a CLOSE, python-socketio's clients do not reconnect by themselves.  When the server restarts,
+        # they should.
         return () if reason is CloseReason.SHUTTING_DOWN else (CLOSE,)
 
     def close(self, reason: CloseReason) -> None:
@@ -178,5 +177,6 @@ class PollingTransport:
             request, self._get, self.writable = self._get, None, False
             request.respond(SERVICE_UNAVAILABLE, b"")
         else:
-            # The client itself closed, or moved to WebSocket: its GET returns empty ("Closing", "Upgrade").
+            # After a close by the client, or an upgrade to WebSocket, the waiting GET returns empty
+            # ("Closing", "Upgrade").
             self.send([NOOP if reason is CloseReason.TRANSPORT_CLOSE else CLOSE])

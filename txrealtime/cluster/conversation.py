@@ -1,0 +1,257 @@
+"""
+The messages between this server and its peer servers.
+
+:class:`~txrealtime.cluster.cluster.Cluster` makes one :class:`Conversation` and gives it a link.
+:class:`~txrealtime.cluster.remote.RemotePeers` says and asks what this server's namespaces want from the peer
+servers; :class:`~txrealtime.cluster.requests.Requests` receives what they want from this one.  The
+conversation knows who is there and which questions wait for replies.  It never looks at a socket, a
+namespace or a handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from txrealtime.cluster.dialects.interfaces import Dialect, Topic
+from txrealtime.cluster.dialects.messages import Alive, Ask, Fetch, Gone, Message, Reply, Tell
+from txrealtime.cluster.dialects.native import NativeDialect
+from txrealtime.cluster.link.link import Link, LinkStatus
+from txrealtime.cluster.presence import Presence
+from txrealtime.cluster.questions import Question, Questions
+from txrealtime.errors import BusError, PacketError
+
+__all__ = ["Conversation"]
+
+_log = Logger()
+
+M = TypeVar("M", bound=Message)
+
+_SETTLE: Final = 1.0
+"""Seconds that peer servers have to announce themselves after the link became ready."""
+
+_COMPLAINT: Final = 60.0
+"""Seconds between two log lines about ignored messages."""
+
+
+class Conversation:
+    """
+    Messages to and from the peer servers: one dialect, over one link at a time.
+
+    :param uid: this server's name among servers.
+    :ivar dialect: the wire form; to be set before :meth:`start`.
+    :ivar link: the link; ``None`` before :meth:`start` and after :meth:`stop`.
+    :ivar presence: the peer servers that are there.
+    :ivar questions: the questions that wait for replies.
+    :ivar ignored: the number of messages that no server would have sent.
+    """
+
+    _clock: IReactorTime  # from start() on
+    _me: Alive
+
+    def __init__(self, uid: str) -> None:
+        self.uid = uid
+        self.dialect: Dialect = NativeDialect(uid)
+        self.link: Link | None = None
+        self.questions = Questions(uid)
+        self.presence = Presence(self.say, self.questions.gone)
+        self.ignored = 0
+        self._isListening = False
+        self._subscribers: dict[Topic, int] = {}
+        # Set until the peer servers have had the time to announce themselves.  Questions wait till then.
+        self._settling: IDelayedCall | None = None
+        self._whenSettled: list[tuple[Question, Ask | Fetch | Tell]] = []
+        self._complained = float("-inf")
+        self._receivers: dict[type[Any], Callable[[Any], object]] = {}
+        self.receive(Reply, self.questions.received)
+        self.receive(Alive, self.presence.heard)
+        self.receive(Gone, self.presence.left)
+
+    # -- the link ------------------------------------------------------------------------
+
+    def start(self, link: Link, clock: IReactorTime, me: Alive) -> None:
+        """
+        Take a link that has not been started yet, and subscribe to the topics of every server.
+
+        :param me: this server's announcement.
+        """
+        self.link, self._clock, self._me = link, clock, me
+        for topic in self.dialect.topics:
+            self.subscribe(topic)
+        link.watch(self._linkChanged)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Say goodbye, fail the questions that wait, and stop the link.
+
+        :return: fires when the link is stopped.
+        """
+        link = self.link
+        if link is None:
+            return succeed(None)
+        self.presence.stop()
+        self._cancelSettling()
+        self.link = None
+        self._isListening = False
+        self._subscribers.clear()
+        self.questions.failAll(BusError("the server has stopped"))
+        return link.stop()
+
+    def _linkChanged(self, status: LinkStatus) -> None:
+        link = self.link
+        if link is None:
+            return
+        if status is LinkStatus.READY:
+            if self.dialect.hasPresence:
+                self.presence.listening(self._clock, self._me)
+                self._settling = self._clock.callLater(_SETTLE, self._settled)
+            self._isListening = True
+        elif self._isListening:
+            self._isListening = False
+            self.presence.deaf()
+            self._cancelSettling()
+            self.questions.failAll(
+                BusError(f"the link to the other servers is {status.value}: {link.reason}")
+            )
+
+    def _cancelSettling(self) -> None:
+        settling, self._settling = self._settling, None
+        if settling is not None:
+            settling.cancel()
+        self._whenSettled.clear()
+
+    def _settled(self) -> None:
+        self._settling = None
+        waiting, self._whenSettled = self._whenSettled, []
+        for question, message in waiting:
+            try:
+                self._put(question, message)
+            except Exception as error:  # the application may have changed the arguments since it asked
+                question.fail(error)
+
+    # -- to the peer servers ---------------------------------------------------------------
+
+    def say(self, message: Message) -> None:
+        """
+        Publish a message.  While the link is down, the message waits in its queue.
+
+        :raises ValueError: if the message is too large.
+        """
+        link = self.link
+        if link is not None:
+            for topic, data in self.dialect.write(message):
+                link.publish(topic, data)
+
+    def ask(self, make: Callable[[str], Ask | Fetch | Tell], collect: Callable[[Any], object]) -> Question:
+        """
+        Ask the peer servers that may have something to reply.
+
+        :param make: makes the message from the question's id.
+        :param collect: called with each value of their replies.
+        :raises BusError: if the link is not ready, or the dialect has no such question.
+        :raises TypeError: if an argument cannot be sent.
+        :raises ValueError: if an argument cannot be sent, or the message is too large.
+        """
+        link = self.link
+        if link is None:
+            raise BusError(f"other servers cannot be asked, the link is {LinkStatus.STOPPED.value}")
+        if link.status is not LinkStatus.READY:
+            raise BusError(f"other servers cannot be asked, the link is {link.status.value}: {link.reason}")
+        question = self.questions.new(collect)
+        message = make(question.request)
+        question.wantsSockets = isinstance(message, Fetch)
+        try:
+            for _, data in self.dialect.write(message):
+                if len(data) > link.maxMessage:
+                    raise ValueError(
+                        f"a question of {len(data)} bytes is too large for the other servers: the limit "
+                        f"is {link.maxMessage} (maxMessage)"
+                    )
+            if self._settling is None:
+                self._put(question, message)
+            else:
+                self._whenSettled.append((question, message))
+        except Exception:
+            self.questions.forget(question.request)
+            raise
+        return question
+
+    def _put(self, question: Question, message: Ask | Fetch | Tell) -> None:
+        """Publish a question, now that the peer servers are known."""
+        servers, unnamed, topic = self.dialect.respondents(message)
+        link = self.link
+        if not topic or link is None:
+            question.expect(servers, unnamed)
+            if not question.done.called:
+                self.say(message)
+            return
+
+        def publish(_: None) -> Deferred[int]:
+            if not question.done.called:
+                self.say(message)
+            return link.countSubscribers(topic)
+
+        # Published at once if the subscription is confirmed, so that no later message overtakes the
+        # question.  In a namespace that was mounted a moment ago it waits: the replies come on a topic of the
+        # namespace.  The count includes this server, which hears its own question.
+        link.whenSubscribed(topic).addCallback(publish).addCallbacks(
+            lambda count: question.expect(servers, count - 1),
+            lambda failure: question.fail(failure.value),
+        )
+
+    # -- from the peer servers ---------------------------------------------------------------
+
+    def receive(self, kind: type[M], receiver: Callable[[M], object]) -> None:
+        """
+        Call a function with each message of one class that peer servers send.
+
+        :param receiver: may raise :exc:`~txrealtime.errors.PacketError`: the message is counted as ignored.
+        """
+        self._receivers[kind] = receiver
+
+    def subscribe(self, topic: Topic) -> None:
+        """
+        Subscribe to a topic until :meth:`unsubscribe` was called as often.
+
+        Without a link nothing happens: mounted namespaces subscribe again when there is one.
+        """
+        link = self.link
+        if link is None:
+            return
+        count = self._subscribers.get(topic, 0)
+        self._subscribers[topic] = count + 1
+        if count == 0:
+            link.subscribe(topic.name, self._received, topic.isPattern)
+
+    def unsubscribe(self, topic: Topic) -> None:
+        """Undo one :meth:`subscribe`."""
+        count = self._subscribers.get(topic, 0) - 1
+        if count > 0:
+            self._subscribers[topic] = count
+        elif self._subscribers.pop(topic, None) is not None and self.link is not None:
+            self.link.unsubscribe(topic.name)
+
+    def _received(self, topic: str, data: bytes) -> None:
+        try:
+            message = self.dialect.read(topic, data)
+            if message is not None:
+                self._receivers[type(message)](message)
+        except PacketError as error:
+            self._ignore(topic, str(error))
+
+    def _ignore(self, topic: str, why: str) -> None:
+        """Count an ignored message, and log one a minute: a flood of them must not flood the log."""
+        self.ignored += 1
+        now = self._clock.seconds()
+        if now - self._complained >= _COMPLAINT:
+            self._complained = now
+            _log.warn(
+                "ignored a message on {topic!r}: {why} ({count} messages ignored so far)",
+                topic=topic[:100],
+                why=why,
+                count=self.ignored,
+            )

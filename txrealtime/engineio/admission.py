@@ -1,0 +1,154 @@
+"""
+Admission: every check of a request, in one place and one order.
+
+Refusals carry the protocol's JSON errors:
+
+====  ============================  ======
+code  message                       status
+====  ============================  ======
+0     Transport unknown             400
+1     Session ID unknown            400
+2     Bad handshake method          400
+3     Bad request                   400; 413 for a body too large; 503 and 429 for too many clients
+4     Forbidden                     403
+5     Unsupported protocol version  400
+====  ============================  ======
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from twisted.logger import Logger
+from twisted.web.http import SERVICE_UNAVAILABLE
+
+from txrealtime.engineio.handshake import OpeningRequest
+from txrealtime.engineio.limits import Tally
+from txrealtime.engineio.origins import Origins
+from txrealtime.engineio.session import Session
+from txrealtime.engineio.settings import Settings
+from txrealtime.errors import ConnectionRejected, HandshakeError
+
+__all__ = ["Admission", "AllowRequest"]
+
+_log = Logger()
+
+AllowRequest = Callable[[OpeningRequest], bool | Awaitable[bool | None] | None]
+
+# RFC 6585, 4; twisted.web has no name for it.
+_TOO_MANY_REQUESTS: Final = 429
+
+
+class Admission:
+    """
+    The checks of an engine: cheap ones first, the application last.
+
+    :param settings: the limits, transports and origins.
+    :param sessions: the engine's sessions by sid.
+    :param allowRequest: the application's own check, see :class:`~txrealtime.engineio.engine.Engine`.
+    :ivar isOpen: whether new sessions are taken.
+    :ivar tally: the sessions that there are.
+    :ivar origins: the origins that may connect.
+    """
+
+    def __init__(
+        self, settings: Settings, sessions: Mapping[str, Session], allowRequest: AllowRequest | None
+    ) -> None:
+        self.isOpen = True
+        self.tally = Tally("sessions", settings.maxConnections, settings.maxConnectionsPerAddress)
+        self.origins = Origins(settings.origins)
+        self._settings = settings
+        self._sessions = sessions
+        self._allowRequest = allowRequest
+        self._versions = (3, 4) if settings.allowEIO3 else (4,)
+
+    async def checkOpening(self, request: OpeningRequest, transport: str, method: str) -> None:
+        """
+        Check a request that asks for a new session.
+
+        :param transport: the name of the transport over which the request came.
+        :raises HandshakeError: if the request is refused.
+        """
+        self._checkTransport(request.query, transport)
+        if method != "GET":
+            raise HandshakeError(2, "Bad handshake method")
+        self._checkVersion(request)
+        self.origins.check(request)
+        self._checkRoom(request)
+        await self._askApplication(request)
+        # While the application thought, others came, or the server began to shut down.
+        self._checkRoom(request)
+
+    def checkJoining(self, query: Mapping[str, str], sid: str, transport: str) -> Session:
+        """
+        Check a request that belongs to a session, and return the session.
+
+        The sid is a secret and stands for the checks that the session passed when it was opened.
+
+        :param transport: the name of the transport over which the request came.
+        :raises HandshakeError: if the request is refused.
+        """
+        self._checkTransport(query, transport)
+        session = self._sessions.get(sid)
+        if session is None:
+            raise HandshakeError(1, "Session ID unknown")
+        version = query.get("EIO")
+        if version is not None and version != str(session.codec.version):
+            raise HandshakeError(3, "Bad request: the session was opened with another EIO")
+        return session
+
+    def checkUpgrade(self, request: OpeningRequest, sid: str, transport: str) -> None:
+        """
+        Check a request that moves a session to another transport.
+
+        :raises HandshakeError: if the request is refused.
+        """
+        self.checkJoining(request.query, sid, transport)
+        if not self._settings.allowUpgrades:
+            raise HandshakeError(3, "Bad request: sessions stay on polling (setting allowUpgrades)")
+        self.origins.check(request)
+
+    # -- one check each, in their order --------------------------------------------
+
+    def _checkTransport(self, query: Mapping[str, str], transport: str) -> None:
+        asked = query.get("transport")
+        if asked not in self._settings.transports:
+            raise HandshakeError(0, "Transport unknown")
+        if asked != transport:
+            raise HandshakeError(3, f"Bad request: transport={asked} came as {transport}")
+
+    def _checkVersion(self, request: OpeningRequest) -> None:
+        if request.protocol not in self._versions:
+            # Escaped, since it goes to the log: the client chose it.
+            asked = request.query.get("EIO", "3, or none named")[:20].encode("unicode_escape").decode()
+            spoken = " and ".join(map(str, self._versions))
+            hint = "" if self._settings.allowEIO3 else "; 3 too with the setting allowEIO3 (--allow-eio3)"
+            raise HandshakeError(
+                5, f"Unsupported protocol version: EIO={asked}, this server speaks {spoken}{hint}"
+            )
+
+    def _checkRoom(self, request: OpeningRequest) -> None:
+        if not self.isOpen:
+            raise HandshakeError(3, "Bad request: the server is shutting down", SERVICE_UNAVAILABLE)
+        if self.tally.isFull:
+            raise HandshakeError(3, "Bad request: the server is full", SERVICE_UNAVAILABLE)
+        if self.tally.isFullFor(request.address):
+            raise HandshakeError(3, "Bad request: too many sessions of this address", _TOO_MANY_REQUESTS)
+
+    async def _askApplication(self, request: OpeningRequest) -> None:
+        if self._allowRequest is None:
+            return
+        try:
+            allowed = self._allowRequest(request)
+            if isinstance(allowed, Awaitable):
+                allowed = await allowed
+        except ConnectionRejected as rejection:
+            raise HandshakeError(4, rejection.message) from None
+        except HandshakeError:
+            raise
+        except Exception:
+            _log.failure("allowRequest failed; the client is refused")
+            raise HandshakeError(4, "Forbidden") from None
+        if allowed is False:
+            raise HandshakeError(4, "Forbidden")

@@ -1,0 +1,140 @@
+"""
+The settings of a server, and their names as keyword arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any, Final, TypedDict
+
+from txrealtime.engineio import settings as engineio
+from txrealtime.engineio.settings import setting
+
+__all__ = ["Options", "Settings", "makeSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(engineio.Settings):
+    """All settings of a server: those of Engine.IO, and those of Socket.IO."""
+
+    connectTimeout: float = setting(45.0, "seconds that a client may stay without joining a namespace")
+    maxNamespaces: int = setting(100, "namespaces that one client may be in at a time")
+    maxRooms: int = setting(10_000, "rooms that one socket may be in at a time")
+    maxAttachments: int = setting(10, "the most binary attachments that one packet may have")
+    maxWaiting: int = setting(
+        100, "events of one client that may wait for their handlers before reading from it pauses"
+    )
+    drainTimeout: float = setting(5.0, "seconds that clients have to take what is left when the server stops")
+    disconnectOnStop: bool = setting(
+        False, "send DISCONNECT when the server stops, so that clients do not connect again by themselves"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._checkPositive("connectTimeout", "maxNamespaces", "maxWaiting", "drainTimeout")
+        self._checkNotNegative("maxAttachments", "maxRooms")
+
+
+class Options(TypedDict, total=False):
+    """The fields of :class:`Settings` as keyword arguments, for type checkers and editors."""
+
+    pingInterval: float
+    pingTimeout: float
+    upgradeTimeout: float
+    closeTimeout: float
+    handshakeTimeout: float
+    requestTimeout: float
+    maxConnections: int
+    maxConnectionsPerAddress: int
+    maxHeaderSize: int
+    maxPayload: int
+    maxBuffered: int
+    maxFragments: int
+    maxMessageRate: int
+    maxByteRate: int
+    transports: str | Iterable[str]
+    allowUpgrades: bool
+    allowEIO3: bool
+    origins: str | Iterable[str]
+    trustedProxies: str | Iterable[str]
+    publicURL: str
+    cookie: str
+    compressionThreshold: int
+    perMessageDeflate: bool
+    shortWays: bool
+    connectTimeout: float
+    maxNamespaces: int
+    maxRooms: int
+    maxAttachments: int
+    maxWaiting: int
+    drainTimeout: float
+    disconnectOnStop: bool
+
+
+_FOREIGN: Final = {
+    "corsallowedorigins": "pass origins, such as origins=['https://example.org']",
+    "cors": "pass origins, such as origins=['https://example.org']",
+    "corsorigins": "pass origins, such as origins=['https://example.org']",
+    "corscredentials": "leave it out: an origin in origins may send credentials",
+    "maxhttpbuffersize": "pass maxPayload (in bytes)",
+    "maxbuffersize": "pass maxPayload (in bytes)",
+    "httpcompression": "pass compressionThreshold (in bytes), 0 to compress nothing",
+    "websocketcompression": "pass perMessageDeflate",
+    "connectionstaterecovery": "leave it out: a client that comes back gets a new socket, with no rooms",
+    "adapter": "pass bus, such as bus='redis://localhost'",
+    "clientmanager": "pass bus, such as bus='redis://localhost'",
+    "messagequeue": "pass bus, such as bus='redis://localhost'",
+    "json": "pass parser, an object that provides IParser",
+    "serializer": "pass parser, an object that provides IParser",
+    "socketiopath": "pass path",
+    "resource": "pass path",
+    "addtrailingslash": "leave it out: the path is served with and without a slash at its end",
+    "serveclient": "leave it out: put the JavaScript client among your own pages, or load it from a CDN",
+    "logger": "leave it out: the server logs by twisted.logger",
+    "engineiologger": "leave it out: the server logs by twisted.logger",
+    "asyncmode": "leave it out: the server runs on Twisted's reactor",
+    "asynchandlers": "leave it out: pass concurrency to Namespace()",
+    "alwaysconnect": "leave it out: a client is in a namespace when connected() has admitted it",
+    "namespaces": "leave it out: call server.namespace(path) or server.mount(path, namespace)",
+    "cleanupemptychildnamespaces": "leave it out: a namespace made for a pattern goes with its last client",
+    "monitorclients": "leave it out: heartbeats are always watched",
+    "wsengine": "leave it out: there is one implementation of WebSocket",
+    "destroyupgrade": "leave it out: other paths of the site are not touched",
+    "destroyupgradetimeout": "leave it out: other paths of the site are not touched",
+    "initialpacket": "leave it out: emit to the socket in connected()",
+    "host": "leave it out: listen with server.site() on an endpoint, or run twistd realtime --listen",
+    "port": "leave it out: listen with server.site() on an endpoint, or run twistd realtime --listen",
+}
+"""The right way for options of other servers, whose names stand without underscores and in lower case."""
+
+
+def makeSettings(present: Settings | None, options: Options, others: Collection[str] = ()) -> Settings:
+    """
+    Make settings of keyword arguments.
+
+    :param present: settings to take all others from; ``None`` for the defaults.
+    :param others: names of arguments that are no settings, to suggest them as well.
+    :raises TypeError: if an option is no setting.  The message says which option to use.
+    """
+    known = Options.__annotations__
+    for name in options:
+        if name not in known:
+            raise TypeError(f"unknown option {name!r}: {_advice(name, [*known, *others])}")
+    values: Any = options
+    return Settings(**values) if present is None else replace(present, **values)
+
+
+def _advice(name: str, known: Collection[str]) -> str:
+    plain = name.replace("_", "").lower()
+    for ours in known:
+        if ours.lower() == plain:
+            return f"pass {ours} (in seconds)" if ours.endswith(("Timeout", "Interval")) else f"pass {ours}"
+    if plain in _FOREIGN:
+        return _FOREIGN[plain]
+    near = get_close_matches(name, known, 1) or get_close_matches(plain, [each.lower() for each in known], 1)
+    if near:
+        ours = next(each for each in known if each.lower() == near[0].lower())
+        return f"did you mean {ours}?"
+    return "see txrealtime.Settings for all options"
