@@ -748,10 +748,14 @@ class OpeningTests(FrameTestCase):
             self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_headWithoutEnd(self) -> None:
-        """A head without an end is dropped at ``maxHeaderSize``."""
-        link = self.open(b"GET / HTTP/1.1\r\n")
+        """A head without an end is refused at ``maxHeaderSize``, and dropped after ``handshakeTimeout``."""
+        link = self.open(b"GET / HTTP/1.1\r\n", handshakeTimeout=3)
         for _ in range(1000):
-            if link.disconnecting:
-                break
             link.deliver(b"X: " + b"x" * 1000 + b"\r\n")
-        self.assertTrue(link.disconnecting, "a megabyte of headers was taken")
+        self.assertRegex(link.take(), rb"^HTTP/1.1 431 [^\0]*\r\n\r\n{[^}]*}$")
+        self.assertTrue(link.outputEnded)
+        self.assertIsNot(link.protocol.__class__, Listener, "the head is still read")
+        self.clock.advance(3)
+        self.assertTrue(link.disconnected)
+        link.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])

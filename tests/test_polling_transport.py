@@ -7,6 +7,8 @@ from __future__ import annotations
 import gzip
 import zlib
 
+from twisted.logger import capturedLogs, formatEvent
+
 from tests.memory import CLOSE, Exchange, Link, Recorder, WireTestCase
 from txrealtime.engineio.session import CloseReason, Session, State
 
@@ -238,8 +240,11 @@ class POSTTests(WireTestCase):
         """A body that is too large is refused, and the session lives."""
         self.makeEngine(maxPayload=10)
         sid = self.openPolling()
-        answer = self.post(sid, b"4" + b"x" * 10).answer
+        with capturedLogs() as logs:
+            answer = self.post(sid, b"4" + b"x" * 10).answer
         self.assertEqual((answer.status, answer.body), (413, b""))
+        why = "413 a body of 11 bytes, larger than maxPayload, 10 bytes"
+        self.assertEqual([formatEvent(event) for event in logs], [f"refused 192.0.2.7: {why}"])
         self.assertEqual(self.owner.heard, [])
         self.assertEqual(self.post(sid, b"4" + b"x" * 9).answer.body, b"ok")
         self.assertEqual(self.owner.heard, ["x" * 9])

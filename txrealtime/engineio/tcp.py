@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IProtocol, ISSLTransport
+from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Server
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
@@ -18,6 +19,7 @@ from txrealtime.foreign import report
 __all__ = [
     "currentProtocol",
     "directSend",
+    "endAndDiscard",
     "endOutput",
     "peerAddress",
     "replaceProtocol",
@@ -97,10 +99,33 @@ def endOutput(transport: Any) -> None:
     After ``loseConnection``, data that arrives is answered by a reset, and a reset destroys what the peer has
     not read yet.  TLS cannot end one direction alone; its ``loseConnection`` waits for the peer.
     """
+    # A producer that is paused would keep the connection's output from ending.
+    transport.unregisterProducer()
     if ISSLTransport.providedBy(transport):
         transport.loseConnection()
     else:
         transport.loseWriteConnection()
+
+
+class _Discard(Protocol):
+    """A protocol that drops what it reads, and tells the former protocol of the loss of the connection."""
+
+    def __init__(self, former: IProtocol) -> None:
+        self._former = former
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self._former.connectionLost(reason)
+
+
+def endAndDiscard(transport: Any) -> None:
+    """
+    End a connection behind a refusal: end the output, and drop whatever the peer still sends.
+
+    The former protocol keeps its deadlines, and ends the connection if the peer does not.
+    """
+    former = currentProtocol(transport)
+    endOutput(transport)
+    replaceProtocol(transport, _Discard(former))
 
 
 def whenLost(transport: Any, call: Callable[[], object]) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES, HTTPChannel
@@ -24,13 +25,15 @@ from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.limits import Tally
-from txrealtime.engineio.tcp import peerAddress, replaceProtocol, whenLost
-from txrealtime.engineio.websocket.frames import refusal
+from txrealtime.engineio.polling.transport import bodyTooLarge
+from txrealtime.engineio.tcp import endAndDiscard, peerAddress, replaceProtocol, whenLost
+from txrealtime.engineio.websocket.frames import headTooLarge, refusal
 from txrealtime.errors import HandshakeError
 from txrealtime.foreign import stands
 
 __all__ = ["Beside", "EngineSite"]
 
+_log = Logger()
 
 _Wrapper: Any = None
 if stands(http, "_GenericHTTPChannelProtocol", without="there is no HTTP/2"):
@@ -76,6 +79,7 @@ class _MeasuredRequest(Request):
     def _refuse(self) -> None:
         self._refused = True
         self.content = BytesIO()
+        _log.info("refused {address}: 413 {why}", address=peerAddress(self.channel), why=self._error.message)
         if isinstance(self.channel, HTTPChannel):
             body = self._refusal
             self.channel.write(
@@ -84,12 +88,13 @@ class _MeasuredRequest(Request):
             )
 
     @property
+    def _error(self) -> HandshakeError:
+        length = self.requestHeaders.getRawHeaders(b"content-length", [b""])[0]
+        return bodyTooLarge(self._limit or 0, length.decode("latin-1"))
+
+    @property
     def _refusal(self) -> bytes:
-        return refusal(
-            HandshakeError(
-                3, f"the body is larger than maxPayload, {self._limit} bytes", REQUEST_ENTITY_TOO_LARGE
-            )
-        )
+        return refusal(self._error)
 
     def _hangUp(self) -> None:
         if isinstance(self.channel, HTTPChannel):
@@ -120,6 +125,7 @@ class _GuardedChannel(HTTPChannel):
     site: EngineSite
     _begun = False
     _guards = True
+    _headSize = 0
 
     def connectionMade(self) -> None:
         super().connectionMade()  # type: ignore[no-untyped-call]
@@ -130,7 +136,7 @@ class _GuardedChannel(HTTPChannel):
             "_networkProducer",
             without="requests that the fast path leaves out have no deadline, and go on while answers wait",
         )
-        self.totalHeadersSize = self.site.engine.settings.maxHeaderSize
+        self.totalHeadersSize = self.MAX_LENGTH = self.site.engine.settings.maxHeaderSize
         self.setTimeout(self.site.firstTimeOut)  # type: ignore[no-untyped-call]
 
     def resetTimeout(self) -> None:
@@ -141,8 +147,37 @@ class _GuardedChannel(HTTPChannel):
             self._begun = True
             self.setTimeout(self.site.engine.settings.requestTimeout)  # type: ignore[no-untyped-call]
 
+    def lineReceived(self, line: bytes) -> None:
+        # By itself, twisted.web responds 400 to a head of many lines, and not at all to a line too long.
+        self._headSize += len(line)
+        if self._headSize > self.site.engine.settings.maxHeaderSize:
+            self._refuseHead()
+        else:
+            super().lineReceived(line)  # type: ignore[no-untyped-call]
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._refuseHead()
+
+    def _refuseHead(self) -> None:
+        error = headTooLarge(self.site.engine.settings.maxHeaderSize)
+        _log.info(
+            "refused {address}: {status} {why}",
+            address=peerAddress(self),
+            status=error.status,
+            why=error.message,
+        )
+        body = refusal(error)
+        transport: Any = self.transport
+        transport.write(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
+        )
+        self.clearLineBuffer()  # type: ignore[no-untyped-call]
+        endAndDiscard(transport)
+
     def allContentReceived(self) -> None:
         self._begun = False
+        self._headSize = 0
         # twisted.web cancels this timeout, and starts it anew after the response.
         self.setTimeout(self.site.timeOut)  # type: ignore[no-untyped-call]
         super().allContentReceived()  # type: ignore[no-untyped-call]

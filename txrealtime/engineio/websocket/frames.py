@@ -24,13 +24,16 @@ from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.tcp import directSend, endOutput, peerAddress
+from txrealtime.engineio.tcp import directSend, endAndDiscard, endOutput, peerAddress
 from txrealtime.errors import HandshakeError
 
-__all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "refusal"]
+__all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "headTooLarge", "refusal"]
 
 # Bytes.  The replies to one read leave in one write, up to this size.
 _CORK_LIMIT: Final = 65536
+
+# RFC 6585, 5; absent from twisted.web.
+HEAD_TOO_LARGE: Final = 431
 
 _log = Logger()
 
@@ -53,6 +56,17 @@ def refusal(error: HandshakeError) -> bytes:
     if error.status == REQUEST_ENTITY_TOO_LARGE:
         return b""
     return json.dumps({"code": error.code, "message": error.message}, separators=(",", ":")).encode()
+
+
+def headTooLarge(limit: int) -> HandshakeError:
+    """
+    Create the error that refuses the head of a request (RFC 6585, 5).
+
+    :param limit: ``maxHeaderSize``.
+    """
+    return HandshakeError(
+        3, f"the head of the request is larger than maxHeaderSize, {limit} bytes", HEAD_TOO_LARGE
+    )
 
 
 class FullWebSocket(Interface):
@@ -201,7 +215,8 @@ class FrameProtocol(Protocol):
             if self._head is not None:
                 self._head += len(data)
                 if self._head > self.factory.settings.maxHeaderSize:
-                    self.transport.abortConnection()
+                    self.refuse(headTooLarge(self.factory.settings.maxHeaderSize), {})
+                    endAndDiscard(self.transport)
                     return
             self._readByAutobahn(data)
             return
@@ -404,7 +419,6 @@ class FrameProtocol(Protocol):
     def closeWithoutFrame(self) -> None:
         """End the output behind all written frames, then drop what is read until the peer ends its own."""
         self._closeWithin(self.factory.settings.handshakeTimeout)
-        self.transport.unregisterProducer()
         endOutput(self.transport)
         self.ended("")
 
