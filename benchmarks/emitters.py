@@ -1,5 +1,5 @@
 """
-How fast a process that serves nobody emits: ``python -m benchmarks.emitters``.
+The emit rate of a process without clients: ``python -m benchmarks.emitters``.
 
 It takes what ``scripts/benchmark --install-only`` has installed. Each emit waits until Redis has the event.
 The emitters take turns, each time in a new process.

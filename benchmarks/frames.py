@@ -35,7 +35,7 @@ def plain(payload: bytes) -> bytes:
 
 def bounds(data: bytes, start: int) -> tuple[int, int]:
     """
-    Where the payload of the frame at `start` begins and ends, by its header.
+    Return the bounds of the payload of the frame at `start`, as its header gives them.
 
     The end lies behind the data when there is too little of it to tell.
     """

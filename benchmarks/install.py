@@ -50,7 +50,7 @@ def install(again: bool = False) -> list[str]:
 
     :param again: make all of it, also what could not be made before.
     :return: what could not be made, and why, of what is optional.
-    :raises SystemExit: when something else could not be made.
+    :raises SystemExit: if an environment that is needed could not be made.
     """
     ENVIRONMENTS.mkdir(exist_ok=True)
     missing = []
@@ -80,7 +80,7 @@ def install(again: bool = False) -> list[str]:
 
 
 def _recipe(packages: Sequence[str]) -> str:
-    """What an environment is made of; when this changes it is made anew."""
+    """Return the recipe of an environment: if it changes, `install` builds the environment again."""
     recipe = f"{sys.version}\n{packages}\n"
     return recipe + (ROOT / "setup.cfg").read_text() if str(ROOT) in " ".join(packages) else recipe
 

@@ -48,12 +48,12 @@ class Loop:
         self._epoll.register(connection.fd, select.EPOLLIN)
 
     def remove(self, connection: Connection) -> None:
-        """End that."""
+        """Stop watching a connection."""
         del self._connections[connection.fd], self.readers[connection.fd]
         self._epoll.unregister(connection.fd)
 
     def watch(self, connection: Connection, write: bool) -> None:
-        """Whether to tell a connection also when it can be written to."""
+        """Choose if the loop also tells a connection that its socket takes data."""
         self._epoll.modify(connection.fd, select.EPOLLIN | (select.EPOLLOUT if write else 0))
 
     def turn(self, seconds: float) -> int:
@@ -89,8 +89,8 @@ class Loop:
         """
         Handle what comes until something is done.
 
-        :param what: what is missing when it is not done in time.
-        :raises Wrong: then.
+        :param what: returns a name for what is missing.
+        :raises Wrong: if the time is over.
         """
         end = perf_counter() + seconds
         while not done():
@@ -132,7 +132,7 @@ class Connection:
         self.loop.add(self, self.readable)
 
     def readable(self) -> None:
-        """There is something to read."""
+        """Called when the socket has data to read."""
         raise NotImplementedError
 
     def write(self, data: bytes) -> None:
@@ -183,7 +183,7 @@ def openAll(
     Open clients, a few at a time.
 
     :param make: begins to open one, which calls what it gets when it is open.
-    :raises Wrong: when they are not open in time.
+    :raises Wrong: if they are not open in time.
     """
     clients: list[C] = []
     opened = 0
@@ -204,7 +204,7 @@ def openAll(
 
 class Tally:
     """
-    What clients count together.
+    Counts that all clients share.
 
     :ivar active: whether those who are answered ask again.
     :ivar asked: how many answers must come.
@@ -226,7 +226,7 @@ class Tally:
         """
         Ask no more, and wait for the answers that are due.
 
-        :raises Wrong: when one does not come.
+        :raises Wrong: if one does not come.
         """
         self.active = False
         loop.until(lambda: self.done == self.asked, lambda: f"{self.asked - self.done} answers")

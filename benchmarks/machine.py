@@ -1,5 +1,5 @@
 """
-This computer: a core for the server and one for the load, exact CPU clocks, memory, and limits.
+The computer: a core for the server and one for the load, exact CPU clocks, memory, and limits.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def raiseFileLimit(wanted: int) -> int:
 
 
 def describe() -> dict[str, str]:
-    """What a report tells of this computer."""
+    """Return facts about this computer for a report."""
     model = platform.machine()
     with open("/proc/cpuinfo") as file:
         for line in file:

@@ -64,7 +64,7 @@ class Peer:
 
     @property
     def installed(self) -> bool:
-        """Whether `install` could have it."""
+        """True if `install` has installed the peer."""
         return (ENVIRONMENTS / self.environment / ".installed").exists()
 
 

@@ -1,5 +1,5 @@
 """
-What is asked of every server, and what is measured.
+The tasks that every server gets, and their measurements.
 
 `Steady` workloads are measured again and again on servers that stay, the servers taking turns in each round,
 so that what else the computer does meets all of them alike. `Fresh` ones get a new process each time.
@@ -35,7 +35,7 @@ SATURATED = 0.95
 @dataclass(frozen=True)
 class Effort:
     """
-    How much to measure.
+    The amount of measuring: seconds, rounds and numbers of clients.
 
     :ivar rounds: how often each server has its turn.
     :ivar seconds: how long a turn takes.
@@ -94,7 +94,7 @@ class Sample:
 
 
 class Meter:
-    """What a server and the load generator use, from when it is made."""
+    """The CPU time of a server and of the load generator since the object was made."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
@@ -269,7 +269,7 @@ class Acknowledged(Steady):
 
 
 class Broadcast(Steady):
-    """What one says, everybody gets; the cost is that of one delivery."""
+    """One client speaks and everybody hears it; the cost is that of one delivery."""
 
     def prepare(self, loop: Loop, running: Running) -> Clients:
         crowd = Crowd([text(i) for i in range(4)])
@@ -281,7 +281,7 @@ class Broadcast(Steady):
 
 class Across(Steady):
     """
-    What one says on a server of its own, all on four other servers get; the cost is that of one delivery, of
+    One client speaks on its own server, and all on four others hear it; the cost is that of one delivery, of
     all five together.
     """
 
@@ -368,7 +368,7 @@ class Fresh(Workload):
         """Numbers of connections, and what is measured with so many."""
 
     def rounds(self, effort: Effort) -> int:
-        """How often each server has its turn."""
+        """Return the number of turns of each server."""
         return 1
 
     def run(self, peers: Sequence[Peer], effort: Effort, running: dict[str, Running]) -> Iterator[Sample]:
@@ -385,7 +385,7 @@ class Fresh(Workload):
 
 
 class Memory(Fresh):
-    """What idle connections occupy, beyond what the server does when it has had some and they are gone."""
+    """The memory of idle connections, above that of a server whose earlier clients have left."""
 
     kind = "memory"
 
@@ -406,7 +406,7 @@ class Memory(Fresh):
 
 
 class Heartbeats(Fresh):
-    """What idle clients cost by their heartbeats."""
+    """The CPU time that the heartbeats of idle clients take."""
 
     kind = "load"
 

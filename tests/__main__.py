@@ -41,7 +41,7 @@ LONG = (
 
 @dataclass
 class Count:
-    """How many tests have passed, failed and been skipped."""
+    """The numbers of tests that have passed, failed and been skipped."""
 
     passed: int = 0
     failed: int = 0
@@ -81,7 +81,7 @@ def modules() -> list[str]:
 
 
 def _isForeign(file: Path) -> bool:
-    """Whether a file is not ours, but of what the tests have installed or fetched."""
+    """True for a file that the tests have installed or fetched."""
     return any(part == "node_modules" or part.startswith((".", "_")) for part in file.parts)
 
 

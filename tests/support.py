@@ -1,5 +1,5 @@
 """
-What several test modules need: a part that may be missing, a free port, a program to run or to talk to.
+Shared means of several test modules: an optional part, a free port, a program to run or to talk to.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def startProgram(
 
 def makeCertificate(file: Path) -> Path:
     """
-    Write a key and a certificate for 127.0.0.1, which is its own authority, to a file, and return that.
+    Write a key and a certificate for 127.0.0.1 and localhost, its own authority, to a file, and return that.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -207,7 +207,8 @@ def makeCertificate(file: Path) -> Path:
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    address = x509.SubjectAlternativeName(names)
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())

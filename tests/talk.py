@@ -38,6 +38,10 @@ class TalkTestCase(SynchronousTestCase):
                 self.assertEqual(namespace.sockets, {}, namespace)
                 self.assertEqual(list(namespace.rooms), [], namespace)
                 self.assertTrue(namespace.rooms.isEmpty, namespace)
+        # A handler that a test has not ended holds up its client's disconnected(), for closeTimeout seconds.
+        left = [call for call in self.clock.getDelayedCalls() if call.func.__name__ != "_giveUp"]
+        self.assertEqual(left, [])
+        self.clock.advance(max((server.settings.closeTimeout for server in self.servers), default=0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def makeServer(self, **options: Any) -> Server:

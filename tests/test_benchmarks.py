@@ -1,5 +1,5 @@
 """
-What the benchmark's figures rest on: that no wrong answer passes, and that what does not count is left out.
+The ground of the benchmark's figures: wrong answers do not pass, and all that does not count is left out.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ class ResponseTests(SynchronousTestCase):
 
 class ResultsTests(SynchronousTestCase):
     def results(self, peer: str, **values: Any) -> Results:
-        """Of three rounds in which Node needs 10, 20 and 40 us."""
+        """Return the results of three rounds in which Node needs 10, 20 and 40 us."""
         samples = []
         for turn, cost in enumerate((10.0, 20.0, 40.0)):
             samples.append(Sample("ack", "node-ws", turn, 100, {"cpu": cost, "generator": 5.0}))

@@ -46,7 +46,7 @@ class ChatTestCase(SynchronousTestCase):
 
     def ask(self, client: Client, event: str, *args: Any) -> Any:
         """
-        What the server answers to an event.
+        Send an event and return the answer.
         """
         return self.successResultOf(client.call(event, *args))
 
@@ -68,7 +68,7 @@ class ChatTestCase(SynchronousTestCase):
 class EntryTests(ChatTestCase):
     def test_refusedWithoutName(self) -> None:
         """
-        Who brings no usable name gets a reason and is not let in.
+        A client without a usable name gets a reason and is not let in.
         """
         for auth in (None, {}, {"nick": 5}, {"nick": " \n "}, {"nick": "\u202e\u0000"}, {"nick": "n" * 25}):
             joined = Client(self.server).connect("/", auth=auth)
@@ -137,7 +137,7 @@ class EntryTests(ChatTestCase):
 
     def test_tooManyRooms(self) -> None:
         """
-        There is a limit to the rooms; the one who asked for another stays where it is.
+        The number of rooms has a limit; a client that asks for one more stays in its room.
         """
         for n in range(chat.MAX_ROOMS - 1):
             self.come("Ada", room=f"room {n}")
@@ -187,7 +187,7 @@ class MessageTests(ChatTestCase):
 
     def test_sentAgain(self) -> None:
         """
-        Who got no answer asks again with the same id: the others get it once, the answer is the same.
+        A client that missed the answer asks again by the same id: others get it once, the answer is the same.
         """
         self.ask(self.ada, "say", "1", "Hello")
         self.clock.advance(7)
@@ -226,7 +226,7 @@ class MessageTests(ChatTestCase):
 
     def test_pictureIsFetchedLater(self) -> None:
         """
-        What was sent before somebody came is named in the answer to `join`, and fetched by its id.
+        A picture sent before somebody came is named in the answer to `join`, and fetched by its id.
         """
         self.ask(self.ada, "picture", "1", PNG)
         [seen] = self.ask(self.elsewhere, "join", "lobby")["said"]
@@ -380,7 +380,7 @@ class PageTests(SynchronousTestCase):
 
     def test_clientFromTheNetwork(self) -> None:
         """
-        Where no client is installed, the browser is sent to a CDN that the page's security policy names.
+        Without an installed client the browser is sent to a CDN that the page's security policy names.
         """
         self.patch(os, "environ", {"TXREALTIME_CLIENT": str(self.folder() / "absent.js")})
         request, _ = self.get(pages.page(), "socket.io.min.js")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.talk import Recorder, Steps, TalkTestCase, textOf
 from txrealtime import AckTimeout, CloseReason, ConnectionRejected, Disconnected, Socket
@@ -647,6 +647,39 @@ class OrderTests(TalkTestCase):
         self.steps.waits[1].callback(None)
         self.steps.waits[2].callback(None)
         self.assertEqual(self.steps.begun, [0, 1, 2, 3])
+
+    def test_disconnectedComesLast(self) -> None:
+        """No handler begins after disconnected(); disconnecting() is called at once."""
+        client = self.serve(1)
+        namespace = self.server.namespace("/steps")
+        assert isinstance(namespace, Recorder)
+        for number in range(3):
+            client.emit("step", number, namespace="/steps")
+        namespace.take()
+        client.close()
+        self.assertEqual([call[0] for call in namespace.take()], ["disconnecting"])
+        self.steps.waits[0].callback(None)
+        self.assertEqual((self.steps.begun, namespace.take()), ([0, 1], []))
+        self.steps.waits[1].callback(None)
+        self.assertEqual(self.steps.begun, [0, 1, 2])
+        self.assertEqual([call[0] for call in namespace.take()], ["disconnected"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_disconnectedDoesNotWaitForEver(self) -> None:
+        """A handler that never ends costs its client's waiting events, with a line in the log."""
+        client = self.serve(1)
+        namespace = self.server.namespace("/steps")
+        assert isinstance(namespace, Recorder)
+        for number in range(3):
+            client.emit("step", number, namespace="/steps")
+        client.close()
+        namespace.take()
+        with capturedLogs() as captured:
+            self.clock.advance(self.server.settings.closeTimeout)
+        self.assertEqual([call[0] for call in namespace.take()], ["disconnected"])
+        self.assertIn("2 events of a client that has left", formatEvent(captured[-1]))
+        self.steps.waits[0].callback(None)
+        self.assertEqual(self.steps.begun, [0])
 
     def test_whatComesAsAnAckLeaves(self) -> None:
         """To answer one request can bring the next: what waits already goes first."""

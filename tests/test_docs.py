@@ -215,7 +215,7 @@ class PageTestCase(TestCase):
         return await self.finished(str(shutil.which("openssl")), *arguments)
 
     async def finished(self, *command: str) -> str:
-        """What a command printed, which must succeed."""
+        """Run a command, which must succeed, and return its output."""
         program = self.start(*command)
         self.assertEqual(await program.whenEnded(), 0, program.output)
         return program.output
@@ -253,7 +253,7 @@ for page in PAGES:
 
 class TutorialTests(PageTestCase):
     """
-    What the tutorial says of the application that it builds.
+    The tutorial's words on the application that it builds.
     """
 
     async def setUp(self) -> None:

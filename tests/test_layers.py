@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import ROOT
 
-LAYERS = ["_version", "errors", "foreign", "threads", "pool", "engineio", "socketio", "cluster", "server"]
+LAYERS = ["_version", "errors", "logs", "foreign", "clock", "threads", "pool", "files"]
+LAYERS += ["engineio", "socketio", "cluster", "server"]
 LAYERS += ["reactor", "", "monitor", "testing", "chat", "service", "flask", "__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 
@@ -43,7 +44,7 @@ SOURCES = {
 
 def imports(name: str, node: ast.AST, functions: bool = True) -> Iterator[str]:
     """
-    What a piece of the module `name` imports at run time, in full names; inside its functions too if asked.
+    Yield the full names that a piece of the module `name` imports at run time; in its functions too if asked.
     """
     package = name if SOURCES[name].name == "__init__.py" else name.rpartition(".")[0]
     for child in ast.iter_child_nodes(node):

@@ -53,7 +53,7 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual(seen, list(range(100)))
 
     def test_aJobThatRaises(self) -> None:
-        """It is logged, and its thread goes on: also after SystemExit, which handlers raise to stop."""
+        """A failing job is logged, and its thread goes on: also after SystemExit, as handlers raise it."""
         pool, done = self.makePool(1), threading.Event()
 
         def fail(error: BaseException) -> Callable[[], None]:
@@ -69,7 +69,7 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError, SystemExit)), 2)
 
     def test_noThreadToBeHad(self) -> None:
-        """What cannot have a thread of its own waits for one that there is."""
+        """A job for which no thread can be started waits for one of the others."""
         pool, go, done = self.makePool(2), threading.Event(), threading.Semaphore(0)
         self.addCleanup(go.set)
         pool.submit("first", lambda: go.wait(PATIENCE) and done.release())
@@ -106,7 +106,7 @@ class PoolTests(SynchronousTestCase):
             producer.join(PATIENCE)
 
     def test_busyAndStop(self) -> None:
-        """It says who is at work; stopped, its threads end after their jobs."""
+        """A pool names its busy threads; stopped, they end after their jobs."""
         pool, begun, go = Pool(2), threading.Event(), threading.Event()
         thread: list[threading.Thread] = []
 

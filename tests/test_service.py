@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from dataclasses import fields
 from io import StringIO
 from pathlib import Path
@@ -24,6 +25,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.test.requesthelper import DummyRequest
@@ -32,9 +34,10 @@ from zope.interface import implementer
 import txrealtime.service
 from tests.support import ROOT
 from txrealtime import Server, Settings
+from txrealtime.files import Folder
 from txrealtime.monitor.health import Health
-from txrealtime.service import Options, RealtimeService, StartupError, listener, makeService
-from txrealtime.service.application import Folder, load, rootOf, serverOf
+from txrealtime.service import Options, RealtimeService, StartupError, certificates, makeService, signals
+from txrealtime.service.application import load, rootOf, serverOf
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
@@ -42,7 +45,7 @@ from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer
 
 
 def parse(*arguments: str) -> Options:
-    """What the command line says."""
+    """Parse a command line."""
     options = Options()
     options.parseOptions(list(arguments))
     return options
@@ -113,7 +116,7 @@ class OptionsTests(ServiceTestCase):
             self.assertIsInstance(serverOf(parse("--parser", name)).parser, kind)
 
     def test_parserOfAnApplication(self) -> None:
-        """It is replaced in the namespaces that there are already, too."""
+        """The parser is replaced in existing namespaces, too."""
         module = ModuleType("served")
         module.server = server = Server()  # type: ignore[attr-defined]
         lobby = server.namespace("/lobby")
@@ -166,7 +169,7 @@ class OptionsTests(ServiceTestCase):
         self.assertEqual(options["settings"], {"origins": ("https://a.example", "https://b.example")})
 
     def test_bothWords(self) -> None:
-        """What the application has switched on can be switched off, whatever the default."""
+        """An option that the application has switched on can be switched off, whatever the default."""
         self.assertEqual(parse("--no-per-message-deflate")["settings"], {"perMessageDeflate": False})
         options = parse("--no-allow-upgrades", "--allow-upgrades")
         self.assertEqual(options["settings"], {"allowUpgrades": True})
@@ -192,6 +195,14 @@ class OptionsTests(ServiceTestCase):
             (["--wsgi-threads", "0"], "--wsgi-threads 0: expected a whole number above 0"),
             (["--wsgi-threads", "many"], "--wsgi-threads many: expected a whole number above 0"),
             (["--health", "/"], "--health /: expected a path, such as /health"),
+            (["--health", "/he alth"], "--health /he alth: expected the path of a URL"),
+            (["--path", "/a?b"], "--path /a?b: expected the path of a URL"),
+            (["--path", "/a\r\nb"], r"--path /a\r\nb: expected the path of a URL"),
+            (
+                ["--cookie", "a\r\nX-Inj: y"],
+                r"--cookie a\r\nX-Inj: y: cookie is 'a\r\nX-Inj: y', expected a name",
+            ),
+            (["--cookie", "a b;c"], "expected a name of letters, digits and"),
             (["--bus", "redis://host?dialect=java"], "--bus: dialect=java: expected native, node"),
         ]:
             self.assertOneLine(wanted, parse, *arguments)
@@ -202,7 +213,7 @@ class OptionsTests(ServiceTestCase):
         self.assertEqual(parse("--static", "public")["static"], str(self.folder / "public"))
 
     def printed(self, option: str) -> str:
-        """What an option prints, which ends the program well."""
+        """Return the output of an option, which ends the program well."""
         output = StringIO()
         self.patch(sys, "stdout", output)
         self.assertEqual(self.assertRaises(SystemExit, parse, option).code, 0)
@@ -273,6 +284,16 @@ class LoadTests(ServiceTestCase):
         )
         self.assertEqual(lines[-1], "ZeroDivisionError: division by zero")
 
+    def test_theApplicationExits(self) -> None:
+        """sys.exit() in a module would end twistd, with the application's code and without a word."""
+        for number, (code, shown) in enumerate([("", ""), ("0", "0"), ("3", "3"), ("'usage'", "'usage'")]):
+            self.write(f"shop{number}.py", f"import sys\nsys.exit({code})")
+            name = f"shop{number}:app"
+            wanted = (
+                f"--app {name}: shop{number} called sys.exit({shown}): keep code for the command line below"
+            )
+            self.assertOneLine(wanted, load, "--app", name)
+
     def test_theApplicationIsNoPython(self) -> None:
         lines = self.failingModule("def price(:")
         self.assertEqual(lines[0], f'  File "{self.folder}/shop.py", line 1')
@@ -281,7 +302,7 @@ class LoadTests(ServiceTestCase):
 
 class ServerTests(ServiceTestCase):
     """
-    Which server the command line names.
+    The server that the command line names.
     """
 
     def test_server(self) -> None:
@@ -321,7 +342,7 @@ class ServerTests(ServiceTestCase):
         self.assertEqual(type(listener), StreamServerEndpointService)
 
     def test_noBus(self) -> None:
-        """What is wrong is said without the password."""
+        """Errors do not show the password."""
         for url in (
             "redis://:secret@h?dialect=x",
             "http://:secret@h",
@@ -358,6 +379,12 @@ class ServerTests(ServiceTestCase):
         self.assertEqual(lines[0], "--app shop:make: the call failed")
         self.assertEqual(lines[-1], "KeyError: 'key'")
 
+    def test_theCallExits(self) -> None:
+        self.write("shop.py", "import sys\ndef make():\n    sys.exit(3)")
+        self.assertOneLine(
+            "--app shop:make: the call called sys.exit(3)", serverOf, parse("--app", "shop:make")
+        )
+
     def test_theChat(self) -> None:
         server = serverOf(parse("--ping-interval", "5", "--path", "/talk"))
         self.assertEqual((server.path, server.settings), ("/talk", Settings(pingInterval=5)))
@@ -366,7 +393,7 @@ class ServerTests(ServiceTestCase):
 
 class RootTests(ServiceTestCase):
     """
-    What is at /.
+    The root resource, at /.
     """
 
     def rootOf(self, *arguments: str) -> tuple[Any, str]:
@@ -383,6 +410,31 @@ class RootTests(ServiceTestCase):
         self.assertEqual(name, "the chat")
         self.assertIn(b'"/talk"', root.getChildWithDefault(b"", DummyRequest([b""])).data)
 
+    def test_pathHidesThePages(self) -> None:
+        """At / Socket.IO would answer for all pages; without pages it may be there."""
+        self.write("public/index.html", "page")
+        self.module(server=Server(), app=lambda environment, start: [b"hello"])
+        for path in ("", "/"):
+            self.assertOneLine("--path /: Socket.IO would hide the chat", self.rootOf, "--path", path)
+            arguments = ("--app", "served:server", "--path", path)
+            self.assertOneLine("would hide", self.rootOf, *arguments, "--static", "public")
+            self.assertOneLine("would hide served:app", self.rootOf, *arguments, "--wsgi", "served:app")
+            self.assertEqual(self.rootOf(*arguments)[1], "")
+
+    def test_healthBelowSocketIO(self) -> None:
+        self.module(server=Server())
+        for path, health in (
+            ("/socket.io", "/socket.io"),
+            ("/socket.io", "socket.io/health/"),
+            ("/a/b", "/a/b/health"),
+            ("/", "/health"),
+        ):
+            arguments = ("--app", "served:server", "--path", path, "--health", health)
+            self.assertOneLine(
+                f"--health {health}: Socket.IO answers at {path} and below", self.rootOf, *arguments
+            )
+        self.rootOf("--app", "served:server", "--path", "/socket.io", "--health", "/socket.iota")
+
     def test_wsgi(self) -> None:
         self.module(server=Server(), app=lambda environment, start: [b"hello"], number=3)
         root, name = self.rootOf("--app", "served:server", "--wsgi", "served:app")
@@ -393,7 +445,7 @@ class RootTests(ServiceTestCase):
         self.assertOneLine(wanted, self.rootOf, "--wsgi", "served:number")
 
     def get(self, root: Any, *path: bytes) -> bytes | int:
-        """What a folder holds at a path, or the status."""
+        """Return the content of a folder at a path, or the status."""
         request: Any = DummyRequest(list(path))
         resource = root
         while request.postpath:
@@ -500,7 +552,7 @@ class RunningTestCase(ServiceTestCase):
 
 class ServiceTests(RunningTestCase):
     """
-    Which services there are, and what keeps them from starting.
+    The services, and the faults that keep them from starting.
     """
 
     def test_tree(self) -> None:
@@ -555,10 +607,19 @@ class ServiceTests(RunningTestCase):
         for endpoint, wanted in [
             ("8000", "Unknown endpoint type: '8000'"),
             ("tcp", "missing 1 required positional argument: 'port'"),
-            ("tcp:http", "invalid literal for int() with base 10: 'http'"),
+            ("tcp:http", "expected a number in place of 'http'"),
+            ("tcp6:", "expected a number in place of ''"),
+            ("unix:x:mode=rw", "expected an octal number in place of 'rw'"),
+            (r"haproxy:tcp\:1\:interface=x", "expected TYPE:ARGUMENTS, such as tcp:8000 or haproxy:tcp:8000"),
+            ("haproxy:80", "Unknown endpoint type: '80'; expected a form like tcp:8000"),
+            ("haproxy:tcp:http", "expected a number in place of 'http'"),
+            ("tcp:1\\", "expected TYPE:ARGUMENTS"),
             ("tcp:1:speed=3", "got an unexpected keyword argument 'speed'"),
             ("ssl:1:privateKey=nothing.pem", "No such file or directory: "),
-            ("ssl:1:privateKey=text.pem", "the key or the certificate cannot be read, expected PEM"),
+            (
+                "ssl:1:privateKey=text.pem",
+                "the key or the certificate cannot be read, or they do not fit; expected PEM",
+            ),
             ("systemd:domain=INET:index=0", "systemd has passed no such socket"),
         ]:
             message = self.assertRefused(self.makeService, endpoint)
@@ -586,7 +647,7 @@ class ServiceTests(RunningTestCase):
     def test_cannotListenAfterAll(self) -> None:
         """An endpoint of a plugin may find out later."""
         endpoint = SlowEndpoint()
-        self.patch(listener, "serverFromString", lambda *_: endpoint)
+        self.patch(certificates, "serverFromString", lambda *_: endpoint)
         self.patch(sys, "__stderr__", StringIO())
         self.reactor.run()
         self.start("slow:1")
@@ -596,7 +657,7 @@ class ServiceTests(RunningTestCase):
 
     def test_stoppedBeforeItListens(self) -> None:
         endpoint = SlowEndpoint()
-        self.patch(listener, "serverFromString", lambda *_: endpoint)
+        self.patch(certificates, "serverFromString", lambda *_: endpoint)
         service = self.start("slow:1")
         stopped = service.stopService()
         self.reactor.advance(0)
@@ -659,7 +720,7 @@ class StopTests(RunningTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_whatTheReactorHasToWrite(self) -> None:
-        """It would throw it away."""
+        """The service waits until the reactor has written its data, which would be lost."""
         self.reactor.addWriter("connection")  # type: ignore[arg-type]
         self.port.closed.callback(None)
         stopped = self.service.stopService()
@@ -680,7 +741,7 @@ class StopTests(RunningTestCase):
         self.successResultOf(stopped)
 
     def test_aPortThatFails(self) -> None:
-        """It does not keep the clients from being let go."""
+        """A port that fails to close does not keep the clients from being let go."""
         Client(self.server)
         stopped = self.service.stopService()
         self.port.closed.errback(ZeroDivisionError())
@@ -693,7 +754,7 @@ class StopTests(RunningTestCase):
 
 class SignalTests(RunningTestCase):
     """
-    Signals, on a record of what handles them in place of the system's.
+    Signals, on a record of their handlers in place of the system's.
     """
 
     def setUp(self) -> None:
@@ -701,25 +762,119 @@ class SignalTests(RunningTestCase):
         self.reactor.sigTerm = lambda *_: None  # type: ignore[attr-defined]
         self.reactor.sigInt = lambda *_: None  # type: ignore[attr-defined]
         self.reactor.callFromThread = lambda f, *args: f(*args)  # type: ignore[attr-defined]
-        self.handlers: dict[int, Any] = {
-            signal.SIGTERM: self.reactor.sigTerm,  # type: ignore[attr-defined]
-            signal.SIGINT: self.reactor.sigInt,  # type: ignore[attr-defined]
-        }
+        self.handlers: dict[int, Any] = {}
+        self.restore()
         self.patch(signal, "signal", self.handlers.__setitem__)
         self.patch(signal, "getsignal", self.handlers.__getitem__)
+        self.terminal = False
+        self.patch(signals, "_hasTerminal", lambda: self.terminal)
+
+    def restore(self) -> None:
+        """Put the handlers back that are there when a service starts."""
+        self.handlers |= {
+            signal.SIGTERM: self.reactor.sigTerm,  # type: ignore[attr-defined]
+            signal.SIGINT: self.reactor.sigInt,  # type: ignore[attr-defined]
+            signal.SIGHUP: signal.SIG_DFL,
+            signal.SIGUSR1: signal.SIG_DFL,
+        }
+
+    def send(self, number: int) -> None:
+        self.handlers[number](number, None)
 
     def test_theFirstStopsAndTheSecondEnds(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.reactor.hasRun = False
-            self.handlers[signal.SIGTERM] = self.reactor.sigTerm  # type: ignore[attr-defined]
-            self.handlers[signal.SIGINT] = self.reactor.sigInt  # type: ignore[attr-defined]
+            self.restore()
             self.start()
             self.reactor.run()
             self.reactor.hasStopped = False
-            self.handlers[number](number, None)
+            self.send(number)
             self.assertTrue(self.reactor.hasStopped)
             self.assertEqual(self.lines("received")[-1], f"{number.name} received")
-            self.assertEqual(set(self.handlers.values()), {signal.SIG_DFL})
+            for each in (signal.SIGTERM, signal.SIGINT):
+                self.assertEqual(self.handlers[each], signal.SIG_DFL)
+
+    def openLog(self) -> LogFile:
+        log = LogFile.fromFullPath(str(self.folder / "server.log"))
+        self.addCleanup(log.close)
+        log.write("before\n")
+        return log
+
+    def test_logsAreReopened(self) -> None:
+        """By USR1 and HUP alike, as logrotate has moved the file."""
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            self.reactor.hasRun = False
+            self.restore()
+            self.start()
+            self.reactor.run()
+            log, moved = self.openLog(), self.folder / f"server.log.{number.name}"
+            (self.folder / "server.log").rename(moved)
+            self.reactor.hasStopped = False
+            self.send(number)
+            log.write("after\n")
+            self.assertEqual(moved.read_text(), "before\n")
+            self.assertEqual((self.folder / "server.log").read_text(), "after\n")
+            (self.folder / "server.log").unlink()
+            self.assertFalse(self.reactor.hasStopped)
+            self.assertIn(f"{number.name} received", self.messages)
+
+    def test_aLogThatCannotBeReopened(self) -> None:
+        """Logging goes on, into the file as it was."""
+        self.start()
+        self.reactor.run()
+        log, moved = self.openLog(), self.folder / "moved"
+        (self.folder / "server.log").rename(moved)
+        (self.folder / "server.log").mkdir()
+        self.send(signal.SIGUSR1)
+        log.write("after\n")
+        self.assertEqual(moved.read_text(), "before\nafter\n")
+        self.assertIn("Is a directory; logging goes on", "".join(self.lines("cannot be reopened")))
+
+    def test_closedLogsStayClosed(self) -> None:
+        self.start()
+        self.reactor.run()
+        log = LogFile.fromFullPath(str(self.folder / "closed.log"))
+        log.close()
+        self.send(signal.SIGUSR1)
+        self.assertTrue(log.closed)
+
+    def test_hangUpOfATerminal(self) -> None:
+        """A terminal that has been closed can stop nothing any more, so the server stops itself."""
+        self.terminal = True
+        self.start()
+        self.reactor.run()
+        self.reactor.hasStopped = False
+        self.send(signal.SIGHUP)
+        self.assertFalse(self.reactor.hasStopped)
+        self.terminal = False
+        self.send(signal.SIGHUP)
+        self.assertTrue(self.reactor.hasStopped)
+
+    def test_ignoredUnderNohup(self) -> None:
+        self.handlers[signal.SIGHUP] = signal.SIG_IGN
+        self.start()
+        self.reactor.run()
+        self.assertEqual(self.handlers[signal.SIGHUP], signal.SIG_IGN)
+
+    def test_twistdsHandler(self) -> None:
+        """twistd's handler moves the log itself, and fails if logrotate has; others' handlers stay."""
+        theirs = self.handlers[signal.SIGUSR1] = lambda *_: None
+        self.start()
+        self.reactor.run()
+        self.assertIs(self.handlers[signal.SIGUSR1], theirs)
+        self.reactor.hasRun = False
+        theirs.__module__ = "twisted.scripts._twistd_unix"
+        self.start()
+        self.reactor.run()
+        self.assertIsNot(self.handlers[signal.SIGUSR1], theirs)
+
+    def test_inAThread(self) -> None:
+        """Such as the reloader's: Python would refuse."""
+        before = dict(self.handlers)
+        thread = threading.Thread(target=signals.Signals(self.reactor, print, print).take)
+        thread.start()
+        thread.join()
+        self.assertEqual(self.handlers, before)
 
     def test_afterTheReactorHasStopped(self) -> None:
         """Nothing is left to do, and that is no error."""

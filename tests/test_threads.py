@@ -41,7 +41,7 @@ class ManualReactor:
 
 def elsewhere(call: Callable[[], Any]) -> list[Any]:
     """
-    What a call gives, or raises, in another thread.
+    Return a call's result, or its error, in another thread.
     """
     results: list[Any] = []
 
@@ -77,7 +77,7 @@ class HandoverTests(SynchronousTestCase):
         self.assertEqual(self.made, [1, 2, 3, 4])
 
     def test_callsMadeMeanwhile(self) -> None:
-        """What another thread gives while calls are made is made too."""
+        """A call that another thread hands over during the others is made too."""
         elsewhere(lambda: self.handover.call(elsewhere, lambda: self.give(1)))
         self.reactor.turn()
         self.reactor.turn()
@@ -128,7 +128,7 @@ class HandoverTests(SynchronousTestCase):
         self.assertIsInstance(error, RuntimeError)
 
     def test_stoppedMeanwhile(self) -> None:
-        """Who waits is not left waiting."""
+        """Stopping the reactor ends every wait."""
         results: list[Any] = []
         thread = threading.Thread(
             target=lambda: results.extend(elsewhere(lambda: self.handover.ask(Deferred)))

@@ -33,25 +33,29 @@ def _parser() -> argparse.ArgumentParser:
         "--bus",
         metavar="URL",
         default=os.environ.get("TXREALTIME_BUS"),
-        help="the servers' bus, as for twistd realtime; or TXREALTIME_BUS in the environment, where others "
-        "do not see a password",
+        help="the servers' bus, as for twistd realtime; in the environment variable TXREALTIME_BUS other "
+        "users of the machine do not see a password",
     )
-    emit.add_argument("--namespace", metavar="PATH", default="/", help="where the clients are (default: /)")
-    emit.add_argument("--to", metavar="ROOM", action="append", default=[], help="who is in it; repeatable")
+    emit.add_argument("--namespace", metavar="PATH", default="/", help="the clients' namespace (default: /)")
     emit.add_argument(
-        "--excluding", metavar="ROOM", action="append", default=[], help="who is not; repeatable"
+        "--to", metavar="ROOM", action="append", default=[], help="only clients in this room; repeatable"
     )
-    emit.add_argument("--volatile", action="store_true", help="leave out those to whom it cannot go at once")
-    emit.add_argument("event", help="its name")
-    emit.add_argument("arguments", metavar="JSON", nargs="*", type=_json, help="its arguments")
+    emit.add_argument(
+        "--excluding", metavar="ROOM", action="append", default=[], help="no clients in this room; repeatable"
+    )
+    emit.add_argument(
+        "--volatile", action="store_true", help="leave out clients that cannot take the event at once"
+    )
+    emit.add_argument("event", help="the name of the event")
+    emit.add_argument("arguments", metavar="JSON", nargs="*", type=_json, help="the arguments of the event")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Do what the command line says.
+    Run a command line.
 
-    :return: the exit code: 0 when the broker has the event.
+    :return: the exit code, 0 if the broker has taken the event.
     """
     options = _parser().parse_args(arguments)
     try:

@@ -3,14 +3,14 @@ Every exception that txrealtime raises on purpose::
 
     RealtimeError
     ├── ProtocolError            a peer broke the protocol; its connection is closed
-    │   ├── PacketError          what came is not a packet
-    │   └── PayloadTooLarge      what came is larger than ``maxPayload``
+    │   ├── PacketError          the data received is not a packet
+    │   └── PayloadTooLarge      the data received is larger than ``maxPayload``
     ├── HandshakeError           a request was refused; carries the protocol's code and the HTTP status
     ├── ConnectionRejected       raised by an application to refuse a client
     ├── ArgumentsMismatch        an event came with more or fewer arguments than its handler takes
-    ├── Disconnected             the client is gone, so no answer will come
-    ├── LimitExceeded            a client would have more of something than a setting allows
-    ├── AckTimeout               no answer came in time; carries the answers that did
+    ├── Disconnected             the client has gone, so no ack will come
+    ├── LimitExceeded            a client would get more of something than a setting allows
+    ├── AckTimeout               an ack did not come in time; carries those that did
     └── BusError                 other servers cannot be reached, or not in this way
 
 A mistake of the caller (a value that JSON lacks, an unknown option) is a plain
@@ -42,15 +42,15 @@ class RealtimeError(Exception):
 
 
 class ProtocolError(RealtimeError):
-    """A peer sent something that its protocol does not allow."""
+    """A peer sent data that its protocol does not allow."""
 
 
 class PacketError(ProtocolError):
-    """What came cannot be decoded as a packet."""
+    """The data received cannot be decoded as a packet."""
 
 
 class PayloadTooLarge(ProtocolError):
-    """What came is larger than the ``maxPayload`` setting."""
+    """The data received is larger than the ``maxPayload`` setting."""
 
 
 class HandshakeError(RealtimeError):
@@ -71,7 +71,7 @@ class HandshakeError(RealtimeError):
 
 class ConnectionRejected(RealtimeError):
     """
-    Raise this from ``connected`` to refuse a client.
+    An application refuses a client: raise this from ``connected``.
 
     The client's ``connect_error`` handler gets an error with this message and,
     in JavaScript as ``error.data``, with this data.
@@ -91,19 +91,19 @@ class ArgumentsMismatch(RealtimeError):
 
 
 class Disconnected(RealtimeError):
-    """The client has disconnected: what was asked of it will not be answered."""
+    """The client has disconnected, so acks from it will not come."""
 
 
 class LimitExceeded(RealtimeError):
-    """A client would have more of something than a setting allows, such as ``maxRooms``."""
+    """A client would get more of something than a setting allows, such as ``maxRooms``."""
 
 
 class AckTimeout(RealtimeError, TimeoutError):
     """
-    Not every client answered in time.
+    An ack did not come in time.
 
-    :ivar answers: the answers that came, in the order in which they came.
-    :ivar servers: the names of other servers that have not told all of theirs.
+    :ivar answers: the acks that came, in their order.
+    :ivar servers: the names of the other servers that have not reported all of their acks.
     """
 
     def __init__(
@@ -115,4 +115,4 @@ class AckTimeout(RealtimeError, TimeoutError):
 
 
 class BusError(RealtimeError):
-    """The other servers cannot be reached: the link to them is down, or has no way to do this."""
+    """The other servers cannot be reached: the link to them is down, or cannot carry this message."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from twisted.logger import Logger
+from txrealtime.logs import Logger
 
 __all__ = ["report", "stands"]
 

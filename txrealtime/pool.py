@@ -1,8 +1,9 @@
 """
 The threads in which handlers and WSGI applications run.
 
-A pool of its own, because what is said of it must hold: a job that blocks holds up none of the
-others, quick ones do not wake a thread each, and one that never returns is named and left behind.
+Twisted's pool wakes a thread for each job and waits for ever at the end.  In this one a job that blocks
+delays no other, quick jobs share the threads that are awake, and a job that never returns is named and
+left behind.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from threading import Lock, Thread
 from typing import Any, Protocol
 
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+
+from txrealtime.logs import Logger
 
 __all__ = ["Jobs", "Pool", "Threads"]
 
@@ -22,14 +24,14 @@ _log = Logger()
 
 
 class Jobs(Protocol):
-    """What runs jobs: a :class:`Pool`, or what stands for it in a test."""
+    """An object that runs jobs: a :class:`Pool`, or its double in a test."""
 
     def submit(self, name: str, job: Callable[[], object]) -> None:
-        """Have a job run.  It does not raise."""
+        """Have a job run; the job does not raise."""
 
 
 class _Worker:
-    """One thread, and what it does."""
+    """A thread and its job."""
 
     __slots__ = ("job", "since", "thread", "wake")
 
@@ -43,15 +45,15 @@ class _Worker:
 
 class Pool:
     """
-    Up to `size` threads, started when they are needed.
+    A pool of up to `size` threads, started on demand.
 
-    At most one thread at a time is on its way to look for a job.  When it has found one and there are
-    more, it sends the next on its way before it begins: so handlers that block are soon in threads of
-    their own, while short ones are done by the few threads that are awake.  To wake one thread per job
-    costs a change of threads for each, and most would find nothing left.
+    At most one thread at a time is on its way to look for a job.  If it finds one and more are waiting, it
+    sends the next thread on its way before it begins: so handlers that block are soon in threads of
+    their own, and the few threads that are awake do the short ones.  To wake one thread per job would cost
+    a change of threads for each, and most would find nothing left.
 
     :param size: the most threads.
-    :param name: what they are called, for logs and debuggers.
+    :param name: the first part of the threads' names, for logs and debuggers.
     """
 
     def __init__(self, size: int, name: str = "handler") -> None:
@@ -61,17 +63,17 @@ class Pool:
         self._lock = Lock()
         self._idle: list[_Worker] = []
         self._workers: list[_Worker] = []
-        # How many are awake and have no job yet.
+        # Threads that are awake and have no job yet.
         self._searching = 0
         self._stopping = False
-        # Whether the last thread could not be had, which the log has been told.
+        # The log has been told that the system refuses more threads.
         self._short = False
 
     def submit(self, name: str, job: Callable[[], object]) -> None:
         """
-        Have a job run in one of the threads, in the order of the calls as far as there are threads.
+        Have a job run in one of the threads; jobs begin in the order of the calls.
 
-        :param name: what it is, for the log.
+        :param name: the job's name, for the log.
         """
         self._jobs.append((name, job))
         if not self._searching:
@@ -79,7 +81,7 @@ class Pool:
                 self._send()
 
     def _send(self) -> None:
-        """Send a thread on its way, if there are jobs and nobody is.  With the lock held."""
+        """Send a thread on its way if jobs wait and no thread looks for one.  The lock must be held."""
         if self._searching or not self._jobs:
             return
         if self._idle:
@@ -108,7 +110,7 @@ class Pool:
         jobs, lock = self._jobs, self._lock
         while True:
             with lock:
-                # Here it is one of those who search.
+                # Until here this thread was one of those that search.
                 self._searching -= 1
                 try:
                     name, job = jobs.popleft()
@@ -135,7 +137,7 @@ class Pool:
 
     @property
     def busy(self) -> list[tuple[str, str, float]]:
-        """The threads that are at work: the name, the job's, and the seconds since it began."""
+        """The busy threads: each one's name, its job's, and the seconds since the job began."""
         now = time.monotonic()
         with self._lock:
             return [
@@ -146,11 +148,11 @@ class Pool:
 
     @property
     def isDone(self) -> bool:
-        """Whether all jobs have been done."""
+        """True when all jobs have been done."""
         return not self._jobs and not self.busy
 
     def stop(self) -> None:
-        """Let the threads end: those that are idle now, the others after their jobs."""
+        """Let idle threads end now, and the others after their jobs."""
         with self._lock:
             self._stopping = True
             idle, self._idle = self._idle, []
@@ -161,10 +163,10 @@ class Pool:
 
 class Threads:
     """
-    A pool for as long as something serves.
+    A pool that can be drained and restarted with its server.
 
     :param size: the most threads.
-    :param name: what they are called.
+    :param name: the first part of the threads' names.
     """
 
     def __init__(self, size: int, name: str = "handler") -> None:
@@ -180,14 +182,14 @@ class Threads:
         self._pool = Pool(self.size, self._name)
 
     async def drain(self, reactor: Any, timeout: float) -> None:
-        """Wait for the jobs that run; name those that do not end."""
+        """Wait for running jobs, `timeout` seconds at most, and log those that have not ended."""
         pool, deadline = self._pool, reactor.seconds() + timeout
         while not pool.isDone and reactor.seconds() < deadline:
             await deferLater(reactor, 0.02)
         for thread, job, seconds in pool.busy:
             _log.warn(
-                "{thread} is left behind: {job} has run for {seconds:.1f} s. What waits for something in a "
-                "thread should give up when the server stops; drainTimeout says how long it is waited for",
+                "{thread} is left behind: {job} has run for {seconds:.1f} s. Give each wait in a thread a "
+                "timeout, or raise drainTimeout, the seconds that a stopping server waits for jobs",
                 thread=thread,
                 job=job,
                 seconds=seconds,

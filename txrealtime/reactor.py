@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
-from twisted.logger import Logger
 
 from txrealtime.foreign import stands
+from txrealtime.logs import Logger
 
 __all__ = ["QuickEPollReactor", "install"]
 

@@ -39,6 +39,7 @@ from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, mes
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.errors import ConnectionRejected, Disconnected
+from txrealtime.logs import repeats
 from txrealtime.server import Server, ServerOptions
 from txrealtime.socketio import packet as socketio
 
@@ -52,6 +53,8 @@ def makeServer(reactor: Any = None, **options: Unpack[ServerOptions]) -> Server:
     :param reactor: the clock; a new :class:`~twisted.internet.task.Clock` by default.
     :param options: as for :class:`~txrealtime.server.Server`.
     """
+    # A test counts failures by flushLoggedErrors(): log each of them.
+    repeats.window = 0.0
     server = Server(reactor=reactor or Clock(), **options)
     server.startService()
     return server

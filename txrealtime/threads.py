@@ -1,9 +1,8 @@
 """
-From other threads into the reactor's.
+Calls from other threads into the reactor's.
 
-Everything of a server belongs to the thread of the reactor.  A :class:`Handover` takes calls from any
-thread and has them made there: in the order in which each thread gave them, many in one turn of the
-reactor, which is woken once for all of them.
+A server belongs to the thread of the reactor.  A :class:`Handover` takes calls from any thread and makes
+them there, those of one thread in their order, many in one turn of the reactor, which is woken once for all.
 """
 
 from __future__ import annotations
@@ -14,22 +13,22 @@ from threading import Event
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import maybeDeferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
 from txrealtime.errors import Disconnected
+from txrealtime.logs import Logger
 
 __all__ = ["Crossing", "Handover", "Waiter"]
 
 _log = Logger()
 
-# So many calls are made before sockets have their turn again.
+# Calls made before sockets have their turn again.
 _BATCH: Final = 1000
 
 
 class Crossing(Protocol):
-    """What takes calls to a server's thread: a :class:`Handover`, or what stands for it in a test."""
+    """An object that takes calls to a server's thread: a :class:`Handover`, or its double in a test."""
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Have a function called, and do not wait."""
@@ -48,7 +47,7 @@ class Waiter:
         self._result: Any = None
 
     def ask(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function, which may return a Deferred.  In the reactor's thread."""
+        """Call a function, which may return a Deferred, in the reactor's thread."""
         maybeDeferred(function, *args).addBoth(self.answer)
 
     def answer(self, result: Any) -> None:
@@ -59,7 +58,7 @@ class Waiter:
 
     @property
     def answered(self) -> bool:
-        """Whether there is a result."""
+        """True when the result has come."""
         return self._event.is_set()
 
     def wait(self) -> Any:
@@ -72,10 +71,10 @@ class Waiter:
 
 class Handover:
     """
-    Takes calls from any thread to the reactor's.
+    A bridge for calls from any thread to the reactor's.
 
-    ``reactor.callFromThread`` writes a byte to a pipe for each call, and the reactor reads it; here the
-    first call wakes the reactor, and those that come before it has woken go with it.
+    ``reactor.callFromThread`` writes a byte to a pipe for each call.  Here only the first call wakes the
+    reactor, and calls that come before it has woken go along.
 
     :param reactor: provides ``IReactorThreads`` and ``IReactorCore``.
     """
@@ -92,28 +91,28 @@ class Handover:
         """
         Have a function called in the reactor's thread, and do not wait.
 
-        The calls of one thread are made in their order; an error is logged.  In the reactor's thread it
-        is called at once.
+        The calls of one thread are made in their order; an error is logged.  In the reactor's thread the
+        function is called at once.
         """
         if isInIOThread() and self._reactor.running:
             self._make(function, args)
             return
         self._calls.append((function, args))
-        # Whoever sees True has put its call before _drain() looks: that sets it to False first.
+        # A thread that sees True has put its call before _drain() looks, which sets False first.
         if not self._woken:
             self._woken = True
             self._reactor.callFromThread(self._drain)
 
     def ask(self, function: Callable[..., Any], *args: Any) -> Any:
         """
-        Have a function called in the reactor's thread, and wait for what it returns.
+        Have a function called in the reactor's thread, and wait for its result.
 
-        What this thread has given to :meth:`call` before is done before.
+        Earlier calls of this thread are made before.
 
-        :param function: may return a Deferred, which is waited for: give it a timeout of its own.
-        :raises RuntimeError: in the reactor's thread, where it would wait for itself, or when the
+        :param function: may return a Deferred, which is waited for: give the Deferred a timeout.
+        :raises RuntimeError: if called in the reactor's thread, which would wait for itself, or if the
             reactor does not run.
-        :raises Disconnected: when the reactor stops before there is a result.
+        :raises Disconnected: if the reactor stops before there is a result.
         """
         name = _nameOf(function)
         if not self._reactor.running:
@@ -134,7 +133,7 @@ class Handover:
             self._waiters.discard(waiter)
 
     def _drain(self) -> None:
-        """Make the calls that have come."""
+        """Make the waiting calls, up to a batch."""
         self._woken = False
         calls = self._calls
         for _ in range(_BATCH):
@@ -163,6 +162,6 @@ class Handover:
 
 
 def _nameOf(function: Callable[..., object]) -> str:
-    """What a function is called, for an error or a log: without its arguments, where it has some already."""
+    """Return a function's name for an error or a log; of a ``partial``, that of the function inside."""
     function = getattr(function, "func", function)
     return getattr(function, "__qualname__", type(function).__name__)

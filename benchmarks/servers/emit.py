@@ -18,7 +18,7 @@ TEXT = "x" * 64
 
 
 def emitting() -> Callable[[], None]:
-    """What emits one event to a room."""
+    """Return a function that emits one event to a room."""
     if KIND == "txrealtime":
         from txrealtime import Emitter
 

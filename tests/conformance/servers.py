@@ -1,5 +1,5 @@
 """
-What the official suites, and the JavaScript clients' own suites, expect of a server.
+The servers that the official suites, and the JavaScript clients' own suites, expect.
 
 The tests in this folder use the first of these servers; tac/conformance.tac serves all of them, for the
 suites themselves.
@@ -174,7 +174,7 @@ def publicId(socket: Socket) -> str:
 
 def handshake(socket: Socket) -> dict[str, Any]:
     """
-    What the suite asks of a handshake.
+    Return a client's query and auth, which the suite asks for.
     """
     return {"query": dict(socket.handshake.query), "auth": socket.handshake.auth or {}}
 

@@ -1,5 +1,5 @@
 """
-What all suites ask of a session, whatever is built on it: its opening, heartbeat, close and upgrade.
+Tests of a session that all suites share: its opening, heartbeat, close and upgrade.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ProtocolCase(TestCase):
         self.addCleanup(self.wire.hangUp)
 
     def servers(self) -> ProtocolServers:
-        """What the test runs in this process."""
+        """Return the servers that the test runs in this process."""
         return ProtocolServers()
 
     def framed(self, *packets: str) -> str:
@@ -108,7 +108,7 @@ class ProtocolCase(TestCase):
         return websocket
 
     def opened(self, packet: str | bytes) -> dict[str, Any]:
-        """What an open packet says."""
+        """Return the content of an open packet."""
         self.assertEqual(packet[:1], "0")
         return json.loads(packet[1:])
 

@@ -145,7 +145,7 @@ class EngineIO3ResourceMessageTests(EngineIO3MessageTests):
 
 
 class EngineIO3BeyondTests(EngineIO3Case):
-    """What clients of version 3 rely on, and the suite does not ask. Node's server passes these too."""
+    """Needs of clients of version 3 that the suite does not test. Node's server passes these too."""
 
     async def test_bothVersionsOnOneServer(self) -> None:
         await self.openPolling()
@@ -217,7 +217,7 @@ class EngineIO3BeyondTests(EngineIO3Case):
 
 
 class EngineIO3StricterTests(EngineIO3Case):
-    """What we ask of our own server, where the suite is content with less."""
+    """Stricter demands on our own server than the suite's."""
 
     if "CONFORMANCE_URL" in os.environ:
         skip = "asked of our own server only"

@@ -101,7 +101,7 @@ class EngineIO4LongWayMessageTests(LongWay, EngineIO4MessageTests):
 
 
 class EngineIO4StricterTests(EngineIO4Case):
-    """What we ask of our own server, where the suite is content with less."""
+    """Stricter demands on our own server than the suite's."""
 
     if "CONFORMANCE_URL" in os.environ:
         skip = "asked of our own server only"

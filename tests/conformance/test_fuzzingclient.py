@@ -58,7 +58,7 @@ class FuzzingTestCase(TestCase):
             requirePart(False, f"autobahntestsuite cannot be made ready: {error}")
 
     def serve(self, factory: ServerFactory) -> str:
-        """Where the echo of a factory is, for the time of the test."""
+        """Serve the echo of a factory until the test ends, and return its URL."""
         loopback = Loopback(factory, MultiService())
         self.addCleanup(loopback.stop)
         return loopback.url.replace("http", "ws")

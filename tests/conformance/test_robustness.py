@@ -34,7 +34,7 @@ PING_TIMEOUT = 1.0
 
 def census() -> Counter[type]:
     """
-    How many objects are alive, of each class of ours and of those that Twisted makes for a client.
+    Count the live objects of each class of ours, and of those that Twisted makes for a client.
     """
     gc.collect()
     kinds = Counter(map(type, gc.get_objects()))

@@ -166,7 +166,7 @@ class WebSocket(Connection):
 
     async def rest(self) -> list[str | bytes]:
         """
-        What else comes until the server closes the connection; AssertionError when it stays open.
+        Return the data until the server closes the connection; AssertionError if it stays open.
         """
         messages = []
         while True:
@@ -292,6 +292,6 @@ class Wire:
 
     def target(self, query: dict[str, str]) -> str:
         """
-        What a request asks for: the path and a query.
+        Return the target of a request: the path and a query.
         """
         return f"{self._path}?{urlencode(query)}"

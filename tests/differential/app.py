@@ -15,7 +15,7 @@ server = Server()
 
 
 class Talk(Namespace):
-    """What clients ask for in each namespace."""
+    """The handlers of every namespace."""
 
     @on("barrier")
     def barrier(self, socket: Socket, number: int) -> int:

@@ -24,7 +24,7 @@ ROOMS = ["red", "blue", "Grüße"]
 
 class Step(NamedTuple):
     """
-    What one client sends.
+    The next packets of one client.
 
     :ivar packets: Engine.IO packets.
     :ivar connects: the namespace whose answer must come, if this asks for one.
@@ -47,7 +47,7 @@ class Conversation(NamedTuple):
 
 
 def play(conversation: Conversation, url: str) -> list[list[Any]]:
-    """What each client got from the server."""
+    """Return the messages that each client got from the server."""
     peers = [Peer(url, transport) for transport in conversation.transports]
     try:
         for step in conversation.steps:

@@ -1,5 +1,5 @@
 """
-Where this server means to differ from Node's socket.io, and why: the one list of it.
+The one list of intended differences from Node's socket.io, with their reasons.
 
 What is not listed must be the same, and what is listed must be as it is listed; test_differential.py holds
 both.

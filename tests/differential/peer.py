@@ -44,7 +44,7 @@ class Closed(Exception):
 
 
 def request(url: str, method: str, target: str, body: bytes | None = None) -> tuple[int, str]:
-    """What an HTTP request is answered."""
+    """Make an HTTP request, and return the status and the body."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=DEADLINE)
     headers = {"Content-Type": "text/plain;charset=UTF-8"} if body is not None else {}
     connection.request(method, target, body, headers)

@@ -1,8 +1,8 @@
 """
-This server and Node's socket.io, side by side: the same conversations, the same answers.
+Our server and Node's socket.io, side by side: the same conversations, the same answers.
 
-Where they differ they mean to, and differences.py says why. CONVERSATIONS in the environment is how many are
-made up, and SEED what from.
+Every difference is intended: differences.py gives the reasons. CONVERSATIONS in the environment is the number
+of generated ones, and SEED the start of the random numbers.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class DifferentialTests(TestCase):
         self.urls = (self.server.url, f"http://127.0.0.1:{port}")
 
     async def both(self, conversation: Conversation) -> list[Any]:
-        """What the clients got here, and from Node's server."""
+        """Return the clients' messages from this server and from Node's."""
         return [await deferToThread(play, conversation, url) for url in self.urls]
 
     async def assertSame(self, conversation: Conversation, what: str) -> None:
@@ -85,13 +85,13 @@ class DifferentialTests(TestCase):
                 await self.assertSame(conversation, repr(packets))
 
     async def test_conversations(self) -> None:
-        """What a generator makes up."""
+        """Generated conversations: the clients hear the same from both servers."""
         for number in range(CONVERSATIONS):
             seed = f"{SEED}.{number}"
             await self.assertSame(generate(seed), f"conversation {seed}")
 
     async def test_differences(self) -> None:
-        """Where the two differ, each does what is listed."""
+        """In a listed difference each server behaves as the list says."""
         for difference in differences.MESSAGES:
             for transport in difference.transports:
                 (ours,), (nodes,) = await self.both(difference.conversation(transport))

@@ -29,7 +29,7 @@ SLOWEST = 10
 
 class Outcome(NamedTuple):
     """
-    What came of fuzzing a target.
+    The outcome of fuzzing a target.
 
     :ivar runs: how many inputs were tried.
     :ivar places: how many places in the code they reached.

@@ -1,5 +1,5 @@
 """
-What is fuzzed at the decoder of each dialect: what comes over the bus, on any of its topics.
+Fuzz targets for the decoder of each dialect: messages of the bus, on any of its topics.
 
 The first byte is a topic's place in :data:`TOPICS`, the rest is the message.
 """
@@ -59,7 +59,7 @@ def bus(data: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """What another server says."""
+    """Yield messages that another server may send."""
     target = Target("/", ("red",), frozenset(["muted"]))
     event = Packet(PacketType.EVENT, "/", ["say", "hello", b"\0\xff"])
     question = Ask(target, event, _OURS, "1", 2.0)

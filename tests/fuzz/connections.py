@@ -1,5 +1,5 @@
-"""
-What is fuzzed at whole connections: a story of what clients, their networks and the application do.
+r"""
+Fuzz targets for whole connections: a story of clients, their networks and the application.
 
 A story is lines, and the first byte of a line says what happens:
 
@@ -28,7 +28,7 @@ byte   what happens; the rest of the line is the data
 ``a``  handlers that wait get their answer
 ====== ==============================================================================================
 
-``{sid}`` in any of it stands for the current session's, ``\\r`` and ``\\n`` for themselves.
+``{sid}`` in any of it stands for the current session's, ``\r`` and ``\n`` for themselves.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _CLOSE_CODES = {1000, 1001, 1002, 1003, 1007, 1008, 1009}
 
 class Application:
     """
-    What the clients talk to: it remembers who came and who left, and whatever it is sent it answers.
+    The clients' application, which remembers all who come and leave, and answers every message.
 
     :ivar here: the sockets admitted and not yet gone, by id.
     :ivar waiting: what handlers wait for.
@@ -426,7 +426,7 @@ def play(data: bytes, **options: Any) -> None:
     Play a story.
 
     :param options: as for :class:`Story`.
-    :raises AssertionError: when the server does what it must not.
+    :raises AssertionError: if the server breaks a rule.
     """
     with _failuresRaised():
         story = Story(**options)

@@ -1,5 +1,5 @@
 """
-What is fuzzed at the decoders.
+Fuzz targets for the decoders.
 
 A target takes any bytes, and raises when what must hold for all of them does not: a decoder gives what it
 decodes or its own error, what it gives is no larger than what it got, comes back when it is encoded, and is
@@ -227,7 +227,7 @@ def jsontext(data: bytes) -> None:
 
 def frames(data: bytes) -> None:
     """
-    What a client sends over an open WebSocket.
+    Feed the bytes of a client over an open WebSocket.
 
     The first byte holds the length of the pieces in which it comes once more; it must be read the same
     in one piece and in many, and with the short ways and without.
@@ -283,7 +283,7 @@ def handshake(data: bytes) -> None:
 
 def channel(data: bytes) -> None:
     """
-    What a client sends to a site, with ``{sid}`` for a session's.
+    Feed the bytes of a client to a site, with ``{sid}`` for a session's.
 
     The first byte holds the length of the pieces in which it comes once more; the answers must be those
     of a site of ``twisted.web``.

@@ -1,5 +1,5 @@
 """
-What the fuzzer begins with: for each target inputs that reach its corners, and words to make others of.
+The fuzzer's first inputs: for each target some that reach its corners, and words to make others of.
 
 An input that has shown a defect is kept here too, under FOUND, with what it showed; each is played by
 test_fuzz.py, in every run of the tests.

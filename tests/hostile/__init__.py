@@ -1,3 +1,3 @@
 """
-What means no good: each kind of input that has brought down one of this family, and what becomes of it here.
+Hostile input: each kind that has brought down a server of this family, and its fate here.
 """

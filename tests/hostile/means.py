@@ -1,6 +1,8 @@
 """
-What the tests of hostile input share: a server with an attacker and a bystander, in memory, and measures of
-memory and of work that do not depend on the machine.
+Shared means of the tests of hostile input.
+
+A server with an attacker and a bystander, in memory, and measures of memory and of work that do not depend
+on the machine.
 """
 
 from __future__ import annotations
@@ -229,7 +231,7 @@ def keptBy(function: Callable[[], object]) -> int:
 
 
 def callsOf(function: Callable[[], object]) -> int:
-    """How many functions are called while a function runs, in Python and in C."""
+    """Count the calls of functions while a function runs, in Python and in C."""
     calls = 0
 
     def count(frame: FrameType, event: str, argument: Any) -> None:

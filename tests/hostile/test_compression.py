@@ -85,7 +85,7 @@ class DeflateTests(HostileTestCase):
         self.assertClosed(client, 1009)
 
     def test_corrupt(self) -> None:
-        """What cannot be inflated is no message: 1007, and not a word of zlib's."""
+        """Data that cannot be inflated ends with 1007, and no word of zlib's."""
         for data in (b"\xff\xff\xff\xff", b"\x07", SECRET.encode(), self.corrupted()):
             client = self.attacker()
             client.sendFrame(TEXT, data, rsv=4)
@@ -111,7 +111,7 @@ class DeflateTests(HostileTestCase):
         self.assertClosed(client, 1002)
 
     def test_parametersThatAreNone(self) -> None:
-        """What is no offer of RFC 7692 gets an answer, and no compression."""
+        """An offer that RFC 7692 does not know gets an answer, and no compression."""
         for offer in (
             "permessage-deflate; client_max_window_bits=7",
             "permessage-deflate; server_max_window_bits=99999999999999999999",

@@ -1,5 +1,5 @@
 """
-What the documents say of security: each test that they name exists, and each limit is listed as it is.
+The documents on security: each test that they name exists, and each limit is listed as it is.
 """
 
 from __future__ import annotations

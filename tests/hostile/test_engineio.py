@@ -168,7 +168,7 @@ class PollingTests(HostileTestCase):
         self.assertEqual(self.ends, ["transport error"])
 
     def test_packets(self) -> None:
-        """What is no packet: 400, nothing of the body is heard, and the session ends as "parse error"."""
+        """A body that is no packet: 400, nothing of it is heard, and the session ends as "parse error"."""
         for body in (
             b"",
             b"\x1e",

@@ -59,7 +59,7 @@ class FloodTests(HostileTestCase):
         self.assertClosed(client, 1008, "too many fragments")
 
     def test_manyFragmentsOfAGoodSize(self) -> None:
-        """What a client may do: a megabyte in fragments of 64 bytes."""
+        """A client may send a megabyte in fragments of 64 bytes."""
         client = self.attacker()
         client.sendFrame(TEXT, b'42["large","', fin=False)
         for _ in range(15_000):
@@ -68,7 +68,7 @@ class FloodTests(HostileTestCase):
         self.assertEqual(len(self.heard[0][1]), 960_000)
 
     def test_messageWithoutEnd(self) -> None:
-        """It ends at maxPayload, 1009, whatever the size of its fragments."""
+        """A message ends at maxPayload, 1009, whatever the size of its fragments."""
         for size in (64, 1000, 65_000):
             client = self.attacker()
             client.sendFrame(TEXT, b"", fin=False)
@@ -112,7 +112,7 @@ class FloodTests(HostileTestCase):
         self.assertEqual(self.heard, [("after",)])
 
     def test_pingsOfAClientThatReadsNothing(self) -> None:
-        """Of those that come while TCP is full the last is answered, when there is room."""
+        """The last of the pings that come while TCP is full is answered when TCP has room."""
         client, link = self.joinStuck()
         link.stuck = True
         for number in range(10_000):
@@ -147,7 +147,7 @@ FULL = 65536 + 65536
 
 
 class SlowTests(HostileTestCase):
-    """What takes too long: the heartbeat ends it, for nothing can be sent within a message."""
+    """Messages that take too long: the heartbeat ends them, for nothing can be sent within a message."""
 
     def assertTimedOut(self, client: WebSocket, data: bytes, piece: int = 1) -> None:
         seconds = 0
@@ -177,7 +177,7 @@ class SlowTests(HostileTestCase):
 
 
 class ViolationTests(HostileTestCase):
-    """What RFC 6455 forbids: the code that it names, and the session ends as "transport error"."""
+    """Frames that RFC 6455 forbids: the code that it names, and the session ends as "transport error"."""
 
     def test_each(self) -> None:
         text = SECRET.encode()

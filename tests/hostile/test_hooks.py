@@ -20,7 +20,7 @@ from txrealtime.socketio.packet import IDecoder, IParser, JSONParser, Packet
 
 
 class Broken(Exception):
-    """What the hooks raise."""
+    """The error that the hooks raise."""
 
 
 def broken(*args: Any) -> Any:
@@ -143,7 +143,7 @@ class HookTests(HostileTestCase):
         """One that fails itself is logged in place of what it was for."""
 
         class Other(Exception):
-            """What the handler raises."""
+            """The error that the handler raises."""
 
         def other(*args: Any) -> Any:
             raise Other
@@ -169,7 +169,7 @@ class HookTests(HostileTestCase):
         self.assertEqual(client.messages(), ["432[]"])
 
     def test_whatAnAckLeadsTo(self) -> None:
-        """What an application does with an answer is in its own Deferred: the connection does not notice."""
+        """An error in a callback of an ack's Deferred stays there: the connection does not notice."""
         client = self.join()
         (socket,) = [s for s in self.server.namespace().sockets.values() if s.session is self.session]
         asked = socket.call("sure?")
@@ -274,7 +274,7 @@ class ParserTests(HookTests):
         return super().makeServer(parser=self.parser, **options)
 
     def test_decoder(self) -> None:
-        """What it says is logged; the message is lost, the session stays."""
+        """A failing decoder is logged; the message is lost, the session stays."""
         client = self.join()
         client.send(event("break decoding"))
         self.assertOneFailure()
@@ -293,7 +293,7 @@ class ParserTests(HookTests):
         self.parser.decoders = True
 
     def test_encoder(self) -> None:
-        """Who emits hears of it; an ack is a handler's result, so it is logged."""
+        """The caller of emit gets the error; an ack is a handler's result, so its error is logged."""
         self.assertRaises(Broken, self.server.emit, "break encoding")
         client = self.join()
         client.send(event("echo", "break encoding", id=1))
@@ -303,7 +303,7 @@ class ParserTests(HookTests):
 
 
 class LateTests(HostileTestCase):
-    """What fails when its client is gone already."""
+    """Hooks that fail after their client has gone."""
 
     def test_handler(self) -> None:
         waits: list[Deferred[None]] = []
@@ -322,7 +322,7 @@ class LateTests(HostileTestCase):
         self.assertEqual(self.ends, ["transport close"])
 
     def test_admission(self) -> None:
-        """It is cancelled; what it makes of that is nobody's business any more."""
+        """A pending admission is cancelled; its later outcome is dropped."""
 
         @self.server.namespace("/slow").onConnect
         async def hesitate(socket: Socket) -> None:

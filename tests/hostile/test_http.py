@@ -180,7 +180,7 @@ class PipelineTests(HTTPTestCase):
 
     def test_behindAnUpgrade(self) -> None:
         """
-        What follows an opening handshake is frames, and never a request: not behind one that was accepted,
+        Bytes after an opening handshake are frames, and never a request: not behind one that was accepted,
         nor behind one that was refused.
         """
         second = self.requestBytes("GET", "/smuggled")
@@ -226,7 +226,7 @@ class PipelineTests(HTTPTestCase):
         self.assertLessEqual(len(self.page.asked), 1)
 
     def test_smuggling(self) -> None:
-        """What says its length in two ways, or in none that is a number: 400, and the connection ends."""
+        """A request with two lengths, or with one that is no number: 400, and the connection ends."""
         sid = self.joinPolling()
         head = f"POST {POLL}&sid={sid} HTTP/1.1\r\nHost: example.org\r\n".encode()
         for lines in (
@@ -270,7 +270,7 @@ class PipelineTests(HTTPTestCase):
 
 
 class HeaderTests(HTTPTestCase):
-    """What headers hold."""
+    """Hostile values of headers."""
 
     def test_notASCII(self) -> None:
         """Protocols and extensions in other letters: answered, and none of them comes back."""
@@ -295,7 +295,7 @@ class HeaderTests(HTTPTestCase):
                 client.link.lose()
 
     def test_keys(self) -> None:
-        """Of an opening handshake: 400, with a body that quotes nothing."""
+        """A bad header of an opening handshake: 400, with a body that quotes nothing."""
         for headers in (
             {"Sec-WebSocket-Key": SECRET},
             {"Sec-WebSocket-Key": "\xe9" * 24},
@@ -313,7 +313,7 @@ class HeaderTests(HTTPTestCase):
         self.assertEqual(client.response.status, 400)
 
     def test_nothingIsReflectedUnchecked(self) -> None:
-        """What comes back in a header was a header: it cannot hold a line's end, nor make one."""
+        """A header that is sent back was a header: its value has no line end, and makes none."""
         self.makeEngine(origins="*", cookie="io")
         for bad in (
             "a\r\nX-Injected: 1",
@@ -341,7 +341,7 @@ class HeaderTests(HTTPTestCase):
                 self.assertNotIn(b"X-Injected", head, (field, bad))
 
     def test_refusalsAreJSON(self) -> None:
-        """What a refusal quotes of a request is inside a JSON string, and no page."""
+        """A refusal quotes a request inside a JSON string, never in a page."""
         self.makeEngine()
         markup = "<script>alert(1)</script>"
         for exchange in (
@@ -410,7 +410,7 @@ class OriginTests(HTTPTestCase):
         self.assertEqual(self.statusesFor({"Origin": "https://evil.example"}), {403})
 
     def test_forwardedByAnybody(self) -> None:
-        """Who is no proxy of ours cannot choose our own origin, nor an address."""
+        """A client that is no trusted proxy can choose neither our own origin nor an address."""
         self.makeEngine(trustedProxies="10.0.0.1")
         spoof = {
             "Origin": "https://evil.example",
@@ -424,7 +424,7 @@ class OriginTests(HTTPTestCase):
         self.assertNotIn("203.0.113.9", self.log)
 
     def test_forwardedThroughAProxy(self) -> None:
-        """What a client writes before the proxy adds to it is not believed."""
+        """The part of X-Forwarded-For that a client wrote before the proxy is not believed."""
         self.makeEngine(trustedProxies="10.0.0.1")
         headers = {"Origin": "https://evil.example", "X-Forwarded-For": "10.0.0.1, 203.0.113.9, 192.0.2.66"}
         self.assertEqual(self.statusesFor(headers, "10.0.0.1"), {403})

@@ -1,5 +1,5 @@
 """
-What runs out: file descriptors, memory, patience.  Real sockets and a server in a process of its own, but for
+Shortages: file descriptors, memory, patience.  Real sockets and a server in a process of its own, but for
 the herd.
 """
 
@@ -210,12 +210,12 @@ class ResourceTestCase(TestCase):
         return peer
 
     def memory(self, program: Program) -> int:
-        """What a process holds, in bytes."""
+        """Return the resident memory of a process, in bytes."""
         status = Path(f"/proc/{program.transport.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s*(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
     def files(self, program: Program) -> int:
-        """How many file descriptors a process has open."""
+        """Return the number of open file descriptors of a process."""
         return len(os.listdir(f"/proc/{program.transport.pid}/fd"))
 
     async def until(self, condition: Callable[[], object], what: str, seconds: float = 60) -> None:
@@ -225,7 +225,7 @@ class ResourceTestCase(TestCase):
             await deferLater(reactor, 0.05)
 
     async def stopped(self, program: Program) -> None:
-        """It must end well, and have had no trouble."""
+        """Assert that the server ends well, and has had no trouble."""
         program.signal("TERM")
         self.assertEqual(await program.whenEnded(30), 0, program.output)
         self.assertNotIn("Traceback", program.output)

@@ -95,7 +95,7 @@ class PacketTests(HostileTestCase):
         self.assertEqual(self.heard, [])
 
     def test_beforeConnect(self) -> None:
-        """Of a client that is in no namespace none is kept."""
+        """No attachment is kept of a client that is in no namespace."""
         client = self.openWebSocket()
         client.send(f'451-["{SECRET}",{json.dumps(PLACEHOLDER)}]')
         self.assertClosed(client, 1000, "forced server close")
@@ -260,7 +260,7 @@ class PacketTests(HostileTestCase):
         self.assertEqual(self.heard, [("a", "\U0001f600")])
 
     def test_longKeys(self) -> None:
-        """What maxPayload allows; a key of 10 MB is too large a message: 1009."""
+        """A key as long as maxPayload is taken; one of 10 MB is too large a message: 1009."""
         client = self.join()
         client.send(event("a", {SECRET * 50_000: 1}))
         self.assertEqual(len(self.heard), 1)
@@ -328,7 +328,7 @@ class ManyTests(HostileTestCase):
     """Much of what is allowed."""
 
     def test_namespaces(self) -> None:
-        """Of 1,000 that match a pattern a client gets maxNamespaces, and when it goes they go."""
+        """A client gets maxNamespaces of 1,000 that match a pattern, and they go with the client."""
         self.server.mount(re.compile(r"/game/\d+"), Namespace)
         client = self.openWebSocket()
         for number in range(1000):
@@ -361,7 +361,7 @@ class ManyTests(HostileTestCase):
         self.assertEqual(len(self.server.namespaces), 1)
 
     def test_rooms(self) -> None:
-        """Of 100,000 a socket gets maxRooms; then its handler hears why."""
+        """A socket gets maxRooms of 100,000 rooms; then its handler hears why."""
         full: list[str] = []
 
         @self.server.on("enter")
@@ -413,7 +413,7 @@ class ManyTests(HostileTestCase):
                 break
 
     def test_acksOfAClientThatReadsNothing(self) -> None:
-        """What it asks for waits up to maxBuffered; then it is closed as a slow consumer."""
+        """Acks for a client that does not read wait up to maxBuffered; then the client is closed as slow."""
         self.makeEngine(maxBuffered=500_000)
         client, link = self.joinStuck()
         link.stuck = True
@@ -551,7 +551,7 @@ class AdmissionTests(HostileTestCase):
         self.assertEqual((self.cancelled, self.told, client.messages()), (500, [], []))
 
     def test_neverDecided(self) -> None:
-        """It is the application that makes it wait, so it may; its place among the namespaces is taken."""
+        """A client may wait as long as the application makes it; its place among the namespaces is taken."""
         self.makeEngine(maxNamespaces=1)
         client = self.attacker()
         client.send("40")
@@ -574,7 +574,7 @@ class ClosingTests(HostileTestCase):
     """Handlers that end what they handle."""
 
     def test_closeInAHandler(self) -> None:
-        """What came with it is dropped, and nothing is acknowledged."""
+        """The rest of the payload is dropped, and nothing is acknowledged."""
         called: list[str] = []
 
         @self.server.on("go")

@@ -1,5 +1,5 @@
 """
-What the tests of the chat page stand on: a server to start and stop, a person with a browser, a picture.
+Means of the tests of the chat page: a server to start and stop, a person with a browser, a picture.
 """
 
 from __future__ import annotations

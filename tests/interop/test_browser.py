@@ -88,7 +88,7 @@ class ChatPageTests(SynchronousTestCase):
 
     def test_pictureArrivesByteForByte(self) -> None:
         """
-        What is saved of a picture that came is the file that was sent.
+        A received picture is saved as the very file that was sent.
         """
         file = self.file("dusk.png", png(600, 400, dusk))
         ada, grace = self.window(), self.window(PHONE)
@@ -200,7 +200,7 @@ class ChatPageTests(SynchronousTestCase):
 
     def test_lineLost(self) -> None:
         """
-        Who loses the line and comes back is the same person in the same room, and misses nothing.
+        A person who loses the line and comes back is the same in the same room, and misses nothing.
         """
         ada, grace = self.window(PHONE), self.window()
         ada.enter("Ada")

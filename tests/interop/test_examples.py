@@ -45,7 +45,7 @@ class ExampleTests(TestCase):
         return startProgram(self, command, cwd=str(self.folder), environment={"PYTHONPATH": str(ROOT)})
 
     async def visited(self, program: Program, *path: str) -> list[str]:
-        """What the client heard, when all else was as it should be."""
+        """Return the client's messages; AssertionError if anything else failed."""
         await untilListening(program, self.port)
         url = f"http://127.0.0.1:{self.port}"
         client = startProgram(self, javaScript("visit.cjs", url, *path))

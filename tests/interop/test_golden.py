@@ -246,7 +246,7 @@ class EngineIO3Tests(EngineIOCase):
         self.assertPayloadsAgree("engine 3 payload of clients 1 in base64", ours)
 
     def test_payloadsOfClientsNotKnownYet(self) -> None:
-        """Where a client takes bytes, both read the same, before it has shown which it is."""
+        """Both revisions read the same bytes of a client before it has shown its own."""
         payloads = [self.generator.enginePayload() for _ in range(COUNT)]
         described = [[[packet.type.name.lower(), packet.data] for packet in payload] for payload in payloads]
         ours = [EngineIO3().encodePayload(payload) for payload in payloads]

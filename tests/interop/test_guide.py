@@ -108,7 +108,7 @@ class SendingTests(GuideTestCase):
         self.assertEqual(other.left(), [])
 
     def test_acks(self) -> None:
-        """Of the server for the client and the other way."""
+        """The server acknowledges the client, and the client the server."""
         self.serve("sending")
         client = self.visitor(answers={"question": lambda text: (text.upper(), 2)})
         silent = self.visitor()

@@ -95,13 +95,13 @@ class ProcessTestCase(TestCase):
             await deferLater(reactor, 0.05)
 
     def get(self, url: str, **options: Any) -> bytes:
-        """What is there; the server is another process, so that this one may wait for it."""
+        """Fetch a URL; the server is another process, so that this one may wait for it."""
         with urlopen(url, timeout=30, **options) as response:
             body: bytes = response.read()
             return body
 
     def opened(self, body: bytes) -> dict[str, Any]:
-        """What a handshake says."""
+        """Return the content of a handshake."""
         self.assertEqual(body[:1], b"0")
         content: dict[str, Any] = json.loads(body[1:])
         return content
@@ -116,7 +116,7 @@ class ProcessTestCase(TestCase):
 
 class ServingTests(ProcessTestCase):
     async def test_theChat(self) -> None:
-        """What there is without --app: a page, and the server that it talks to."""
+        """Without --app twistd serves a page, and the server that the page talks to."""
         program, [url] = await self.serve("--listen", FREE)
         self.assertIn(b"<html", self.get(url))
         self.assertIn("upgrades", self.opened(self.get(url + HANDSHAKE)))
@@ -213,7 +213,7 @@ class ServingTests(ProcessTestCase):
 
 class StartTests(ProcessTestCase):
     """
-    What keeps it from starting is one line on standard error, exit code 1, and no traceback of ours.
+    Failed starts: one line on standard error, exit code 1, and no traceback of ours.
     """
 
     def execute(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -227,7 +227,7 @@ class StartTests(ProcessTestCase):
         )
 
     def failed(self, *arguments: str) -> str:
-        """What is on standard error when it does not start."""
+        """Return standard error of a failed start."""
         ended = self.execute("-n", "realtime", *arguments)
         self.assertEqual(ended.returncode, 1, ended)
         self.assertNotIn("Traceback", ended.stdout + ended.stderr)
@@ -246,10 +246,23 @@ class StartTests(ProcessTestCase):
         for arguments, wanted in [
             (["--app", "shoe:server"], f"--app shoe:server: No module named 'shoe' {here}"),
             (["--app", "shop:sever"], "--app shop:sever: shop has no sever"),
-            (["--listen", "8000"], "--listen 8000: Unknown endpoint type: '8000'"),
+            (
+                ["--listen", "8000"],
+                "--listen 8000: Unknown endpoint type: '8000'; expected a form like tcp:8000 or "
+                "ssl:443:privateKey=key.pem:certKey=cert.pem",
+            ),
             (["--ping-interval", "x"], "--ping-interval x: expected a number (see twistd realtime --help)"),
         ]:
             self.assertEqual(self.failed(*arguments), f"twistd realtime: {wanted}\n")
+
+    def test_theApplicationExits(self) -> None:
+        """With the code of a failure, whatever its own is, and not without a word."""
+        for code in (0, 3):
+            (self.folder / f"exits{code}.py").write_text(f"import sys; sys.exit({code})")
+            wanted = f"--app exits{code}:server: exits{code} called sys.exit({code}): "
+            stderr = self.failed("--app", f"exits{code}:server")
+            self.assertTrue(stderr.startswith(f"twistd realtime: {wanted}"), stderr)
+            self.assertEqual(len(stderr.splitlines()), 1)
 
     def test_theApplicationFails(self) -> None:
         (self.folder / "broken.py").write_text("import shoe")
@@ -337,7 +350,7 @@ class StopTests(ProcessTestCase):
         await self.clientsSee("INT")
 
     async def test_nothingIsLost(self) -> None:
-        """What was sent before the signal arrives, though it is more than the system buffers."""
+        """Messages sent before the signal arrive, though they are more than the system buffers."""
         requirePart(socketio, "no python-socketio: pip install python-socketio requests websocket-client")
         for transport in ("websocket", "polling"):
             program, url = await self.serveShop()
@@ -383,7 +396,7 @@ class StopTests(ProcessTestCase):
         self.assertEqual(await program.whenEnded(20), 0, program.output)
 
     async def test_secondSignal(self) -> None:
-        """It ends at once, whoever is still there."""
+        """A second signal ends the process at once, whoever is still connected."""
         for first, second in (("TERM", "TERM"), ("INT", "TERM"), ("TERM", "INT")):
             program, url = await self.serveShop("--drain-timeout", "600")
             self.occupy(url)

@@ -46,7 +46,7 @@ STEPS = [
 
 
 def reports(client: Program) -> list[dict[str, Any]]:
-    """What a script has printed."""
+    """Return the reports that a script has printed, one line of JSON for each."""
     return [json.loads(line) for line in client.output.splitlines() if line.startswith("{")]
 
 

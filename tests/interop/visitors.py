@@ -1,5 +1,5 @@
 """
-What the tests of the guide stand on: its programs as processes, and clients of python-socketio to visit them.
+Means of the tests of the guide: its programs as processes, and clients of python-socketio to visit them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Visitor:
             raise AssertionError(f"nothing came in {namespace}") from None
 
     def left(self, namespace: str = "/") -> list[tuple[Any, ...]]:
-        """What has come and was not asked for."""
+        """Return the events that came without having been waited for."""
         waiting = self._came[namespace]
         return [waiting.get() for _ in range(waiting.qsize())]
 

@@ -156,7 +156,7 @@ for call, seconds in ((tick, 0.1), (tell, 0.15)):
 
 
 def counts() -> dict[str, Any]:
-    """What there is of everything."""
+    """Count everything that lives."""
     gc.collect()
     trimMemory()
     namespace = server.namespace()
@@ -178,7 +178,7 @@ OURS = ("txrealtime.engineio", "txrealtime.socketio", "autobahn.twisted")
 
 
 def isOurs(kind: type) -> bool:
-    """Whether things of this kind come and go with the clients."""
+    """True for classes whose objects come and go with the clients."""
     module = kind.__module__
     return isinstance(module, str) and module.startswith(OURS)
 

@@ -115,7 +115,7 @@ class Client:
 
     @property
     def isDeaf(self):
-        """Whether it has stopped reading without a word, as it does when an answer ends in the middle."""
+        """True if the client has silently stopped reading, as it does when an answer ends in the middle."""
         reading = self.socket.eio.read_loop_task
         return reading is not None and reading.done()
 

@@ -114,7 +114,7 @@ class _Connection:
         return 0.0 if self.fault == "none" else self._choices.uniform(0, LONGEST_DELAY)
 
     def swallows(self, side: _Side) -> bool:
-        """Whether what a side sends gets lost, its end included."""
+        """True if the bytes of a side get lost, its end included."""
         return self._hasSetIn and (self.fault == "hole" or (self.fault == "deaf" and side is self.client))
 
     def _setIn(self) -> None:

@@ -121,7 +121,7 @@ class Round:
             await program.whenEnded(timeout=60)
 
     def heard(self) -> tuple[Counter[str], list[str]]:
-        """What the clients have counted, and what they complain of."""
+        """Return the clients' counts and complaints."""
         totals: Counter[str] = Counter()
         complaints = []
         for program in self.ended:
@@ -139,7 +139,7 @@ class Round:
 
 class HonestyTests(TestCase):
     async def test_clientsNoticeALoss(self) -> None:
-        """Of a server that loses a message in five, each kind of client complains."""
+        """Each kind of client complains of a server that loses a message in five."""
         requireClients()
         server = RealtimeServer(self, "--app", "tests.soak.mutant:server", "--allow-eio3")
         await server.start()
@@ -181,7 +181,7 @@ class SoakTests(TestCase):
         await self.server.start()
 
     async def counts(self) -> dict[str, Any]:
-        """What there is in the server now."""
+        """Return the counts of the server now."""
 
         def ask() -> dict[str, Any]:
             with urlopen(f"{self.server.url}/report", timeout=60) as answer:
@@ -214,7 +214,7 @@ class SoakTests(TestCase):
             await deferLater(reactor, 1)
 
     def left(self, before: dict[str, Any], now: dict[str, Any]) -> dict[str, int]:
-        """What there is more of than before."""
+        """Return the growth of each count."""
         more = {
             key: now[key] - before[key] for key in ("sessions", "sockets", "rooms", "delayed calls", "files")
         }

@@ -1,12 +1,12 @@
 """
 The chat that ``twistd -n realtime`` serves: an example to read, and a page to try the server with.
 
-`Chat` is all there is to the server side: a namespace whose handlers keep who is in which room and
-what was said there lately. The rooms that messages travel by are Socket.IO's own. `page` serves the
-browser's side, the files in ``static``.
+`Chat` is the whole server side: a namespace whose handlers keep the people of each room and its newest
+messages. Messages travel by the rooms of Socket.IO. `page` serves the browser's side, the files in
+``static``.
 
-Everything is kept in the memory of this process, and all of it is bounded: by the constants below, and by
-forgetting a room when the last one leaves.
+Everything is kept in the memory of this process within bounds: the constants below, and a room is
+forgotten when the last person leaves.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MAX_PICTURE = 700_000
 MAX_ROOMS = 50
 KEPT_MESSAGES = 100
 KEPT_PICTURES = 5
-"What a newcomer to a room gets to see."
+"The messages and pictures that a newcomer to a room sees."
 
 SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -51,16 +51,16 @@ SIGNATURES = {
     b"GIF87a": "image/gif",
     b"GIF89a": "image/gif",
 }
-"How the pictures begin that a browser shows and that cannot hold scripts; WebP is RIFF, a size, WEBP."
+"The first bytes of pictures that a browser shows and that hold no scripts; WebP is RIFF, a size, WEBP."
 
 
 class Refusal(ValueError):
-    """What a client asked for cannot be; the text is for the person at the page."""
+    """A client's request is refused; the text is for the person at the page."""
 
 
 @dataclass
 class Message:
-    """Something that was said. `key` tells who said it, and stays on the server."""
+    """A message. `key` identifies its author, and stays on the server."""
 
     id: str
     key: str
@@ -70,14 +70,14 @@ class Message:
     type: str = ""
 
     def seenBy(self, key: str) -> dict[str, Any]:
-        """The message as the page gets it, with `mine` for the one who said it."""
+        """Return the message as the page gets it, with `mine` true for its author."""
         seen = {"id": self.id, "nick": self.nick, "time": self.time, "mine": self.key == key}
         return seen | ({"type": self.type} if self.type else {"text": self.text})
 
 
 @dataclass
 class Room:
-    """Who is here, by nick, and what was said: the newest messages, and the newest pictures by id."""
+    """A room: its people by nick, the newest messages, and the newest pictures by id."""
 
     name: str
     people: dict[str, Socket] = field(default_factory=dict)
@@ -85,11 +85,11 @@ class Room:
     pictures: dict[str, bytes] = field(default_factory=dict)
 
     def nickOf(self, key: str) -> str | None:
-        """The nick of whoever is here with this key."""
+        """Return the nick of the person with this key, or ``None``."""
         return next((nick for nick, socket in self.people.items() if socket.data["key"] == key), None)
 
     def freeNick(self, nick: str) -> str:
-        """The nick, or that with a number when somebody here has it."""
+        """Return the nick, with a number if somebody here has it already."""
         taken = {other.casefold() for other in self.people}
         numbered = (nick if n == 1 else f"{nick} {n}" for n in count(1))
         return next(candidate for candidate in numbered if candidate.casefold() not in taken)
@@ -118,9 +118,9 @@ class Chat(Namespace):
 
     def connected(self, socket: Socket, auth: Any) -> None:
         """
-        Let in whoever brings a nick.
+        Let in a client that brings a nick.
 
-        The `key` is a secret of the page: by it the server knows a lost connection that comes back.
+        The `key` is a secret of the page, by which the server knows a client that comes back.
         """
         auth = auth if isinstance(auth, dict) else {}
         try:
@@ -135,12 +135,12 @@ class Chat(Namespace):
         self.emit("rooms", self.counts())
 
     def refused(self, socket: Socket, refusal: Refusal) -> dict[str, str]:
-        """Acknowledge an event with the reason why nothing was done."""
+        """Acknowledge an event with the reason of its refusal."""
         return {"error": str(refusal)}
 
     @on("join")
     def enter(self, socket: Socket, name: Any) -> dict[str, Any]:
-        """Go to a room, out of the one before; the answer is all that the page shows there."""
+        """Go to a room, out of the one before, and acknowledge with all that the page shows there."""
         name = line(name, "The name of a room", MAX_ROOM)
         if name not in self.open and len(self.open) >= MAX_ROOMS:
             raise Refusal("There are too many rooms already: choose one of them.")
@@ -171,7 +171,7 @@ class Chat(Namespace):
 
     @on("say")
     def say(self, socket: Socket, id: Any, text: Any) -> float:
-        """Send text to the others in the room; the answer, the time, says that it is on its way."""
+        """Send text to the others in the room, and acknowledge with the time."""
         return self.publish(socket, id, text=prose(text))
 
     @on("picture")
@@ -181,7 +181,7 @@ class Chat(Namespace):
 
     @on("fetch")
     def fetchPicture(self, socket: Socket, id: Any) -> bytes:
-        """Answer with a picture that was sent before the client came."""
+        """Acknowledge with a picture that was sent before the client came."""
         room = self.roomOf(socket)
         if not isinstance(id, str) or id not in room.pictures:
             raise Refusal("This picture is no longer kept.")
@@ -189,12 +189,12 @@ class Chat(Namespace):
 
     @on("typing")
     def typing(self, socket: Socket, busy: Any) -> None:
-        """Tell the others who is writing; one such event may get lost, for the next is near."""
+        """Tell the others who is writing; such an event may get lost, as the next one follows soon."""
         room = self.roomOf(socket)
         socket.to(room.name).emit("typing", socket.data["seat"], busy is True, volatile=True)
 
     def publish(self, socket: Socket, id: Any, *, picture: bytes | None = None, **content: str) -> float:
-        """Keep and send a message, unless the server has it: a client asks again when it got no answer."""
+        """Keep and send a message, unless the server has it: a client without an ack sends it again."""
         room = self.roomOf(socket)
         id, key = line(id, "An id", MAX_ID), socket.data["key"]
         for known in room.said:
@@ -207,7 +207,7 @@ class Chat(Namespace):
         return message.time
 
     def roomOf(self, socket: Socket) -> Room:
-        """The room that the client is in."""
+        """Return the client's room."""
         name = socket.data.get("room")
         if name is None:
             raise Refusal("You are in no room.")
@@ -226,12 +226,12 @@ class Chat(Namespace):
             del self.open[name]
 
     def counts(self) -> list[tuple[str, int]]:
-        """The rooms, and how many are in each; the lobby first."""
+        """Return the rooms with the number of people in each; the lobby first."""
         return [(room.name, len(room.people)) for room in self.open.values()]
 
 
 def line(value: Any, what: str, most: int) -> str:
-    """One line of text, without the characters that nobody sees; `what` names it in the refusal."""
+    """Return one line of text without invisible characters; `what` names the text in a refusal."""
     if not isinstance(value, str):
         raise Refusal(f"{what} must be text.")
     visible = "".join(
@@ -244,14 +244,14 @@ def line(value: Any, what: str, most: int) -> str:
 
 
 def prose(value: Any) -> str:
-    """Text of several lines, without control characters."""
+    """Return text of several lines without control characters."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
         raise Refusal(f"A message must have 1 to {MAX_TEXT} characters.")
     return "".join(c for c in value if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
 
 
 def pictureType(data: Any) -> str:
-    """The MIME type of a picture, by its first bytes: what the client calls it counts for nothing."""
+    """Return the MIME type of a picture by its first bytes, whatever the client calls it."""
     if not isinstance(data, bytes) or len(data) > MAX_PICTURE:
         raise Refusal(f"A picture must be bytes, {MAX_PICTURE} at most.")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -264,7 +264,7 @@ def pictureType(data: Any) -> str:
 
 def makeServer(reactor: IReactorTime | None = None, **settings: Unpack[ServerOptions]) -> Server:
     """
-    A server with the chat in its namespace ``/``.
+    Make a server with the chat in its namespace ``/``.
 
     :param settings: as for :class:`txrealtime.Server`.
     """

@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-from twisted.web.static import Data, File
+from twisted.web.static import Data
 from twisted.web.util import Redirect
+
+from txrealtime.files import Folder
 
 __all__ = ["page"]
 
@@ -20,8 +22,10 @@ CDN = b"https://cdn.jsdelivr.net/npm/socket.io-client@4.8.4/dist/socket.io.min.j
 
 def installedClient() -> Path | None:
     """
-    The JavaScript client: the file that TXREALTIME_CLIENT names in the environment, else the one in the
-    ``node_modules`` of the current folder or of the nearest one above it.
+    Find the JavaScript client, or return ``None``.
+
+    The file is the one that TXREALTIME_CLIENT names in the environment, else the one in the ``node_modules``
+    of the current folder or of the nearest one above it.
     """
     named = os.environ.get("TXREALTIME_CLIENT")
     folder = Path.cwd()
@@ -29,20 +33,20 @@ def installedClient() -> Path | None:
     return next(filter(Path.exists, candidates), None)
 
 
-def page(client: str | None = None, path: str = "/socket.io") -> File:
+def page(client: str | None = None, path: str = "/socket.io") -> Folder:
     """
-    The page of the chat, to stand at the root of a site; the server's resource may become a child of it.
+    Return the page of the chat, for the root of a site; the server's resource may become a child of it.
 
-    :param client: the file ``socket.io.min.js`` to hand out instead of `installedClient`; where there is
-        neither, the browser is sent to a CDN.
-    :param path: where the server listens, for the page to connect there.
+    :param client: a file ``socket.io.min.js`` to hand out in place of the installed one; without either, the
+        browser is sent to a CDN.
+    :param path: the server's path, to which the page connects.
     """
-    root = File(str(STATIC))
+    root = Folder(str(STATIC))
     index = (STATIC / "index.html").read_bytes()
     root.putChild(
         b"", Data(index.replace(b'"/socket.io"', quoteattr(path).encode()), "text/html; charset=utf-8")
     )
     found = client or installedClient()
-    script = File(str(found), "text/javascript") if found else Redirect(CDN)
+    script = Folder(str(found), "text/javascript") if found else Redirect(CDN)
     root.putChild(b"socket.io.min.js", script)
     return root

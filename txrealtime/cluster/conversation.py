@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from txrealtime.cluster.dialects.interfaces import Dialect, Topic
 from txrealtime.cluster.dialects.messages import Alive, Ask, Fetch, Gone, Message, Reply, Tell
@@ -24,6 +23,7 @@ from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.presence import Presence
 from txrealtime.cluster.questions import Question, Questions
 from txrealtime.errors import BusError, PacketError
+from txrealtime.logs import Logger
 
 __all__ = ["Conversation"]
 

@@ -15,9 +15,9 @@ from math import ceil
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from txrealtime.cluster.dialects.messages import Alive, Gone
+from txrealtime.logs import Logger
 
 __all__ = ["Presence"]
 

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import maybeDeferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.conversation import Conversation
@@ -31,6 +30,7 @@ from txrealtime.cluster.dialects.messages import (
     Tell,
 )
 from txrealtime.errors import Disconnected, LimitExceeded, PacketError
+from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import Handler, run
 from txrealtime.socketio.jsontext import JSONText

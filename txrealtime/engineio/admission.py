@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from twisted.logger import Logger
 from twisted.web.http import SERVICE_UNAVAILABLE
 
 from txrealtime.engineio.handshake import OpeningRequest
@@ -29,6 +28,7 @@ from txrealtime.engineio.origins import Origins
 from txrealtime.engineio.session import Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.errors import ConnectionRejected, HandshakeError
+from txrealtime.logs import Logger
 
 __all__ = ["Admission", "AllowRequest"]
 

@@ -16,7 +16,6 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT
 
@@ -35,6 +34,7 @@ from txrealtime.engineio.timers import Timers
 from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.engineio.websocket.transport import WebSocketFactory, WebSocketTransport
 from txrealtime.errors import HandshakeError
+from txrealtime.logs import Logger
 
 __all__ = ["Engine"]
 

@@ -8,13 +8,13 @@ from collections import Counter
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, Pauser
 from txrealtime.engineio.session import Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timer, Timers
+from txrealtime.logs import Logger
 
 __all__ = ["Tally", "Throttle", "networkOf"]
 

@@ -14,10 +14,9 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from twisted.logger import Logger
-
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.errors import HandshakeError
+from txrealtime.logs import Logger
 
 __all__ = ["Origins", "listedOrigin", "normalOrigin", "originOfPage", "preflightHeaders"]
 

@@ -22,8 +22,6 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final
 
-from twisted.logger import Logger
-
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody, Pauser
@@ -37,6 +35,7 @@ from txrealtime.engineio.packet import (
 )
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timer, Timers
+from txrealtime.logs import Logger
 
 __all__ = ["CloseReason", "IReceiver", "ITransport", "Pauser", "Session", "State"]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -20,6 +21,9 @@ __all__ = ["TRANSPORTS", "Settings", "setting"]
 
 TRANSPORTS: Final = ("polling", "websocket")
 "The names of the transports that an engine can serve."
+
+# RFC 6265, 4.1.1: the name of a cookie is a token of HTTP.
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def setting(default: Any, help: str) -> Any:
@@ -102,6 +106,10 @@ class Settings:
         self._checkTypes()
         object.__setattr__(self, "origins", tuple(listedOrigin(origin) for origin in self.origins))
         proxyFilter(self.trustedProxies)
+        if self.cookie and not _TOKEN.fullmatch(self.cookie):
+            raise ValueError(
+                f"cookie is {self.cookie!r}, expected a name of letters, digits and !#$%&'*+-.^_`|~"
+            )
         if self.publicURL:
             object.__setattr__(self, "publicURL", _checkedURL(self.publicURL))
         if not self.transports or not set(self.transports) <= set(TRANSPORTS):

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+
+from txrealtime.logs import Logger
 
 __all__ = ["Timer", "Timers"]
 

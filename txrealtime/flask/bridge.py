@@ -21,7 +21,6 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from flask import Flask
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime import Namespace, Socket
@@ -34,6 +33,7 @@ from txrealtime.flask.jsonmodule import JSONModule
 from txrealtime.flask.options import Configuration
 from txrealtime.flask.routes import ANY, Handlers, Route
 from txrealtime.flask.server import BridgedServer
+from txrealtime.logs import Logger
 from txrealtime.pool import Jobs
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.packet import Packet

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime import Namespace
 from txrealtime.errors import AckTimeout, BusError, Disconnected
 from txrealtime.flask.copies import snapshot
 from txrealtime.flask.names import roomNames
+from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 from txrealtime.socketio.peers import Peers

@@ -1,5 +1,5 @@
 """
-Whether this server can be given clients: for load balancers and whoever restarts what is broken.
+The health check: tells load balancers and supervisors if this server can take clients.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Health"]
 
 class Health(Resource):
     """
-    Answers 200 while the server is ready, and 503 while it does not hear the servers that it is one with.
+    A page with status 200 while the server is ready, and 503 while its link to the other servers is down.
 
-    The body is JSON: the ``status`` of the link, the number of ``clients``, and of other ``servers``
-    where the dialect tells.  It has nothing that others may not know.
+    The body is JSON: the ``status`` of the link, the number of ``clients``, and of the other ``servers``
+    if the dialect tells.  None of this is a secret.  The access log leaves these requests out.
     """
 
     isLeaf = True
@@ -31,6 +31,7 @@ class Health(Resource):
 
     def render_GET(self, request: Request) -> bytes:
         server, cluster = self._server, self._server.cluster
+        request.isQuiet = True  # type: ignore[attr-defined]
         request.setResponseCode(OK if server.running and cluster.isReady else SERVICE_UNAVAILABLE)
         request.setHeader(b"content-type", b"application/json")
         request.setHeader(b"cache-control", b"no-store")

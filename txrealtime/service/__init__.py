@@ -1,5 +1,5 @@
 """
-``twistd realtime``: its options, and the service that they describe.
+``twistd realtime``: the options, and the service that is made from them.
 """
 
 from txrealtime.service.listener import Listener

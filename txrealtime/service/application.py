@@ -1,5 +1,5 @@
 """
-What the command line names: the application's server, and what is served beside it.
+The objects that the command line names: the application's server, and the pages beside it.
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ import traceback
 from typing import Any
 
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Request
-from twisted.web.static import File
 
 from txrealtime import chat
 from txrealtime.engineio.http.site import Beside
+from txrealtime.files import Folder
 from txrealtime.monitor.health import Health
 from txrealtime.server import IApplication, Server
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.packet import IParser, JSONParser
 
-__all__ = ["Folder", "load", "parserOf", "rootOf", "serverOf"]
+__all__ = ["load", "parserOf", "rootOf", "serverOf"]
 
 
 def load(option: str, name: str) -> Any:
     """
-    What ``module:name`` names, found from the current folder or ``PYTHONPATH``.
+    Import the object named ``module:name`` from the current folder or ``PYTHONPATH``.
 
-    :param option: the option that names it, for the error.
-    :raises StartupError: when there is no such thing, or its module fails.
+    :param option: the option with this name, for the error.
+    :raises StartupError: if there is no such object, or its module fails or calls ``sys.exit()``.
     """
     moduleName, _, path = name.partition(":")
     if not moduleName or not path or moduleName.startswith("."):
@@ -39,13 +38,13 @@ def load(option: str, name: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(moduleName)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        # What the application imports may be missing as well as the application.
+        # A module that the application imports may be missing as well as the application.
         if missing and f"{moduleName}.".startswith(f"{missing}."):
             sought = f"sought in {os.getcwd()} and on PYTHONPATH"
             raise StartupError(f"{option} {name}: {error} ({sought})") from None
-        raise StartupError(f"{option} {name}: {moduleName} failed\n{_lastLines(error)}") from None
+        raise StartupError(f"{option} {name}: {moduleName} {_howItEnded(error)}") from None
     for part in path.split("."):
         try:
             found = getattr(found, part)
@@ -54,8 +53,16 @@ def load(option: str, name: str) -> Any:
     return found
 
 
+def _howItEnded(error: Exception | SystemExit) -> str:
+    """Tell how code of the application failed: sys.exit() in one line, an error with its place."""
+    if isinstance(error, SystemExit):
+        reason = "" if error.code is None else repr(error.code)
+        return f"called sys.exit({reason}): keep code for the command line below if __name__ == '__main__'"
+    return f"failed\n{_lastLines(error)}"
+
+
 def _lastLines(error: Exception) -> str:
-    """Where in the application an error came from, without how we got there."""
+    """Format the application's own frames of an error, without those that led there."""
     ours = (__file__, importlib.__file__)
     frames = [
         frame
@@ -68,9 +75,9 @@ def _lastLines(error: Exception) -> str:
 
 def parserOf(name: str) -> IParser:
     """
-    The parser with a name on the command line.
+    Return the parser with a name on the command line.
 
-    :raises StartupError: when its package is not installed.
+    :raises StartupError: if the parser's package is not installed.
     """
     if name == "json":
         return JSONParser()
@@ -83,9 +90,9 @@ def parserOf(name: str) -> IParser:
 
 def serverOf(options: Options) -> Server:
     """
-    The server that the command line names, configured as it says; without one, the chat's.
+    Return the server that the command line names, with the settings given there; by default the chat's.
 
-    :raises StartupError: when it cannot be had.
+    :raises StartupError: if there is no such server, or it does not take the settings.
     """
     name, given = options["app"], dict(options["settings"])
     if options["path"] is not None:
@@ -103,13 +110,13 @@ def serverOf(options: Options) -> Server:
 
 
 def _applicationOf(options: Options, name: str, given: dict[str, Any]) -> Server:
-    """The server that ``--app`` names."""
+    """Return the server that ``--app`` names."""
     found = load("--app", name)
     if not _isApplication(found) and callable(found):
         try:
             found = found()
-        except Exception as error:
-            raise StartupError(f"--app {name}: the call failed\n{_lastLines(error)}") from None
+        except (Exception, SystemExit) as error:
+            raise StartupError(f"--app {name}: the call {_howItEnded(error)}") from None
     if not _isApplication(found):
         kind = type(found).__qualname__
         raise StartupError(
@@ -129,48 +136,27 @@ def _isApplication(found: object) -> bool:
     return isinstance(found, Server) or IApplication.providedBy(found)
 
 
-def _isUTF8(path: bytes) -> bool:
-    try:
-        path.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-class Folder(File):
-    """The files in a folder, but none that is hidden, and no list of them."""
-
-    indexNames = ["index.html"]
-
-    def getChild(self, path: bytes, request: Request) -> IResource:
-        # A hidden file is not meant for others, but for what RFC 8615 puts there.
-        if path.startswith(b".") and path != b".well-known":
-            return self.childNotFound
-        # File makes tracebacks of these.
-        if b"\0" in path or not _isUTF8(path):
-            return self.childNotFound
-        child: IResource = super().getChild(path, request)  # type: ignore[no-untyped-call]
-        return child
-
-    def directoryListing(self) -> IResource:
-        return self.childNotFound
-
-
 def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:
     """
-    What is at /, and what the log calls it.
+    Return the resource for /, and its name for the log.
 
-    :raises StartupError: when it cannot be had.
+    :raises StartupError: if the pages or the health check cannot be had, or are at Socket.IO's path.
     """
     root, name = _pagesOf(options, server, reactor)
+    if name and server.path == "/":
+        raise StartupError(f"--path /: Socket.IO would hide {name}, at /: give a path such as /socket.io")
     health = options["health"]
+    if health is not None and f"/{health.strip('/')}/".startswith(f"{server.path.rstrip('/')}/"):
+        raise StartupError(
+            f"--health {health}: Socket.IO answers at {server.path} and below: give a path such as /health"
+        )
     return (root if health is None else Beside(health, Health(server), root)), name
 
 
 def _pagesOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:
     folder, name = options["static"], options["wsgi"]
     if folder is not None:
-        # What a file without a known extension holds, a browser must not take for a page.
+        # A browser must not take a file without a known extension for a page.
         return Folder(folder, "application/octet-stream"), folder
     if name is not None:
         application = load("--wsgi", name)

@@ -6,21 +6,24 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from typing import Any, Final
 
+import twisted.logger
 from twisted.application.service import Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
 from twisted.internet.tcp import Port
-from twisted.logger import ILogObserver, LogEvent, Logger
+from twisted.logger import ILogObserver, LogEvent
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 from zope.interface import implementer
 
 from txrealtime.foreign import report
+from txrealtime.logs import Logger
+from txrealtime.service.certificates import Renewable
 from txrealtime.service.options import StartupError
 
 __all__ = ["Listener"]
@@ -30,13 +33,13 @@ _log = Logger()
 
 class Listener(Service):
     """
-    One place where a site listens.
+    A place where a site listens.
 
-    :param description: the endpoint string, or what the log shows in its place.
-    :param path: where Socket.IO is, for the log.
-    :param rootName: what is at /, for the log; empty for nothing.
-    :param endpoint: the endpoint, where no string makes it.
-    :raises StartupError: when that is no endpoint.
+    :param description: the endpoint string, or with `endpoint` a text for the log.
+    :param path: the path of Socket.IO, for the log.
+    :param rootName: the name of the pages at /, for the log; empty for none.
+    :param endpoint: an endpoint in place of one from the string.
+    :raises StartupError: if the string makes no endpoint.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Listener(Service):
         endpoint: IStreamServerEndpoint | None = None,
     ) -> None:
         try:
-            self._endpoint = endpoint or serverFromString(reactor, description)
+            self._endpoint = endpoint or Renewable(reactor, description)
         except Exception as error:
             raise StartupError(f"--listen {description}: {_whyNoEndpoint(description, error)}") from None
         self._reactor = reactor
@@ -64,7 +67,7 @@ class Listener(Service):
         """
         Listen; twistd gives up the rights of root after this.
 
-        :raises StartupError: when it cannot, and has said so.
+        :raises StartupError: if the system refuses, after the log and standard error have been told.
         """
         self._listening = self._endpoint.listen(self._site).addCallbacks(self._opened, self._failed)
         if self._error is not None:
@@ -76,7 +79,7 @@ class Listener(Service):
         super().startService()  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:
-        """Listen no more; what is connected stays connected."""
+        """Listen no more; open connections stay."""
         super().stopService()  # type: ignore[no-untyped-call]
         listening, self._listening = self._listening, None
         if listening is None:
@@ -84,14 +87,36 @@ class Listener(Service):
         listening.cancel()
         return listening.addCallback(lambda port: port.stopListening() if port else None)
 
+    def renew(self) -> None:
+        """Read TLS certificates again, for the connections to come; if that fails the old ones stay."""
+        if not isinstance(self._endpoint, Renewable):
+            if _speaksTLS(self._description):
+                _log.warn(
+                    "{where}: the program has read the certificates at its start: restart it for new ones",
+                    where=self._description,
+                )
+            return
+        if not self._endpoint.hasCertificates:
+            return
+        try:
+            self._endpoint.renew()
+        except Exception as error:
+            _log.error(
+                "{where}: the certificates cannot be read again, and the old ones stay in use: {reason}",
+                where=self._description,
+                reason=_whyNoEndpoint(self._description, error),
+            )
+        else:
+            _log.info("{where}: the certificates have been read again", where=self._description)
+
     def _opened(self, port: IListeningPort) -> IListeningPort:
         logger = getattr(port, "_logger", None)
-        if isinstance(logger, Logger):
+        if isinstance(logger, twisted.logger.Logger):
             shortage = _Shortage(self._reactor, self._description, logger.observer)
-            port._logger = Logger(logger.namespace, observer=shortage)  # type: ignore[attr-defined]
+            port._logger = twisted.logger.Logger(logger.namespace, observer=shortage)  # type: ignore[attr-defined]
         elif isinstance(port, Port):
             report(port, "_logger", without="a shortage of descriptors is logged at each connection")
-        secure = self._description.partition(":")[0] in ("ssl", "tls")
+        secure = _speaksTLS(self._description)
         address = _urlOf(port.getHost(), "https" if secure else "http")
         _log.info(
             "serving Socket.IO at {url}{rest}",
@@ -116,19 +141,19 @@ class Listener(Service):
             self._reactor.stop()
 
 
-# For so many seconds nothing must go wrong before what goes wrong again is news.
+# Seconds without trouble after which the next trouble is news.
 _QUIET: Final = 60.0
 
 
 @implementer(ILogObserver)
 class _Shortage:
     """
-    Tells the log that connections cannot be accepted: once, and not for each of them.
+    An observer of a port's log, which lets the first of many connections that cannot be accepted through.
 
-    Twisted closes those for which there is no file descriptor left, with a line for each.
+    Twisted drops connections for which no file descriptor is left, with a line for each.
 
-    :param where: what is listened on.
-    :param observer: what observes all else that the port has to say.
+    :param where: the place of the port, for the log.
+    :param observer: takes all other events of the port.
     """
 
     def __init__(self, reactor: IReactorTime, where: str, observer: ILogObserver) -> None:
@@ -145,7 +170,7 @@ class _Shortage:
         now = self._reactor.seconds()
         if now - self._quietSince > _QUIET:
             _log.warn(
-                "{where}: out of file descriptors, so newcomers are dropped until some are free: "
+                "{where}: out of file descriptors, so new connections are dropped until some are free: "
                 "raise the limit (ulimit -n, LimitNOFILE), or set maxConnections below it",
                 where=self._where,
             )
@@ -153,25 +178,43 @@ class _Shortage:
 
 
 def _whyNoEndpoint(description: str, error: Exception) -> str:
-    """What is wrong with an endpoint string, from what Twisted raised on it."""
-    if description.startswith("systemd:") and isinstance(error, LookupError):
+    """Explain an endpoint string's fault, given Twisted's error on it."""
+    if "systemd:" in description and isinstance(error, LookupError):
         return "systemd has passed no such socket"
     if type(error).__module__.startswith("OpenSSL"):
-        return "the key or the certificate cannot be read, expected PEM"
+        return "the key or the certificate cannot be read, or they do not fit; expected PEM"
+    text = str(error)
     if isinstance(error, TypeError):
         # Such as "_parseTCP() missing 1 required positional argument: 'port'".
-        return str(error).partition("() ")[2] or str(error)
-    return str(error)
+        return text.partition("() ")[2] or text
+    number = re.fullmatch(r"invalid literal for int\(\) with base (\d+): (.*)", text)
+    if number:
+        kind = "an octal number" if number[1] == "8" else "a number"
+        return f"expected {kind} in place of {number[2]}"
+    if "Unknown endpoint type" in text:
+        return f"{text}; expected a form like tcp:8000 or ssl:443:privateKey=key.pem:certKey=cert.pem"
+    if isinstance(error, LookupError | RuntimeError):
+        # The parser's own stumbling, such as "list index out of range".
+        return (
+            "expected TYPE:ARGUMENTS, such as tcp:8000 or haproxy:tcp:8000; a colon is escaped, as "
+            "\\: is, only within an argument"
+        )
+    return text
+
+
+def _speaksTLS(description: str) -> bool:
+    """Tell if an endpoint string, without the wrappers before it, is of TLS."""
+    return description.removeprefix("haproxy:").partition(":")[0] in ("ssl", "tls")
 
 
 def _whyNotListening(error: Any) -> str:
-    """Why the system does not let us listen."""
+    """Explain the system's refusal of a port."""
     cause = getattr(error, "socketError", error)
     return getattr(cause, "strerror", None) or str(cause)
 
 
 def _urlOf(host: Any, scheme: str) -> str:
-    """An address as people write it."""
+    """Write an address as people do."""
     if isinstance(host, UNIXAddress):
         return f"unix:{os.fsdecode(host.name or b'')}:"
     name = "localhost" if host.host in ("0.0.0.0", "::") else host.host

@@ -22,6 +22,7 @@ from twisted.python import usage
 
 from txrealtime._version import __version__
 from txrealtime.cluster.dialects.choice import DialectChoice
+from txrealtime.logs import printable
 from txrealtime.server import Settings
 
 __all__ = ["Options", "StartupError"]
@@ -33,8 +34,8 @@ class StartupError(SystemExit, Exception):
     """
     The server cannot start: a message on standard error, and exit code 1.
 
-    It is both because twistd tidies up after an ``Exception``, and because Python shows no
-    traceback of a ``SystemExit``.
+    The class has both bases because twistd tidies up after an ``Exception``, and Python shows no traceback
+    of a ``SystemExit``.
     """
 
     def __init__(self, message: object) -> None:
@@ -43,11 +44,10 @@ class StartupError(SystemExit, Exception):
 
 class Options(usage.Options):
     """
-    What follows ``twistd realtime``.
+    The options of ``twistd realtime``.
 
-    ``self["settings"]`` has those settings that were given, by the names of their fields.
-
-    :raises StartupError: by :meth:`parseOptions`, for what makes no sense.
+    ``self["settings"]`` has the settings that were given, by the names of their fields.  :meth:`parseOptions`
+    raises :exc:`StartupError` for values that make no sense.
     """
 
     synopsis = "[--app MODULE:NAME] [options]"
@@ -56,7 +56,7 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self.update(
             app=None,
-            # What --app names, once it has been found.
+            # The object that --app names, once it has been found.
             application=None,
             static=None,
             wsgi=None,
@@ -93,20 +93,20 @@ class Options(usage.Options):
         self["wsgiThreads"] = int(count)
 
     def opt_path(self, path: str) -> None:
-        """where clients find Socket.IO (default: /socket.io, unless the application says otherwise)"""
-        self["path"] = path
+        """the path of Socket.IO (default: /socket.io, unless the application says otherwise)"""
+        self["path"] = _checkedPath("path", path)
 
     def opt_parser(self, name: str) -> None:
-        """what packets are made of, the same for all clients: json, or msgpack for those with
+        """the format of packets, the same for all clients: json, or msgpack for clients with
         socket.io-msgpack-parser (default: json, unless the application says otherwise)"""
         if name not in ("json", "msgpack"):
             raise usage.UsageError(f"--parser {name}: expected json or msgpack")
         self["parser"] = name
 
     def opt_bus(self, url: str) -> None:
-        """what makes several servers one: redis://, rediss://, redis+unix://, redis+sentinel://, amqp:// or
-        amqps://, with ?dialect=node or ?dialect=python-socketio to join servers of these (default: none,
-        unless the application says otherwise)"""
+        """the bus that makes several servers one: redis://, rediss://, redis+unix://, redis+sentinel://,
+        amqp:// or amqps://, with ?dialect=node or ?dialect=python-socketio to join servers of these (default:
+        none, unless the application says otherwise)"""
         try:
             DialectChoice.fromURL(url)
         except ValueError as error:
@@ -115,15 +115,15 @@ class Options(usage.Options):
         self["bus"] = url
 
     def opt_health(self, path: str) -> None:
-        """where to answer whether the server is ready: with status 200 when it is, and 503 while it does not
-        hear the other servers (default: nowhere)"""
+        """the path of a health check: status 200 while the server is ready, 503 while its link to the other
+        servers is down (default: none)"""
         if not path.strip("/"):
             raise usage.UsageError(f"--health {path}: expected a path, such as /health")
-        self["health"] = path
+        self["health"] = _checkedPath("health", path)
 
     def opt_listen(self, endpoint: str) -> None:
-        """where to listen, as an endpoint string of Twisted: tcp:, ssl:, unix:, systemd: and others; may be
-        repeated (default: tcp:8000)"""
+        """an endpoint string of Twisted to listen at: tcp:, ssl:, unix:, systemd: and others; may be repeated
+        (default: tcp:8000)"""
         self["listen"].append(endpoint)
 
     def opt_version(self) -> None:
@@ -139,7 +139,7 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
-            # twistd would print all of the help, and the error below it.
+            # twistd would print the whole help, and the error below it.
             raise StartupError(f"{error} (see {_NAME} --help)") from None
 
     def parseArgs(self, *args: str) -> None:
@@ -157,6 +157,17 @@ class Options(usage.Options):
             for title, rows in _groups().items()
         ]
         return "\n".join([_ABOUT, *groups, _EXAMPLES])
+
+
+def _checkedPath(option: str, path: str) -> str:
+    """
+    Return a path of a URL.
+
+    :raises UsageError: if a request can never have this path.
+    """
+    if not path.isprintable() or set(path) & set("?# ") or ".." in path.split("/"):
+        raise usage.UsageError(f"--{option} {printable(path)}: expected the path of a URL, such as /{option}")
+    return path
 
 
 # -- the help ------------------------------------------------------------------------
@@ -226,7 +237,7 @@ _SUBJECTS: Final = {
 
 
 def _groups() -> dict[str, list[tuple[str, str]]]:
-    """The options as the help shows them: title -> (name, what is shown for it)."""
+    """Return the options as the help shows them: title -> (name, form)."""
     rows = {field.name: (_optionOf(field), _shown(field)) for field in fields(Settings)}
     groups = {
         "What is served": [
@@ -249,7 +260,7 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
 
 
 def _row(shown: str, text: str, width: int) -> str:
-    """One option and its text, in two columns."""
+    """Return one option and its text, in two columns."""
     column = 30
     indent = " " * column
     lines = textwrap.fill(" ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent)
@@ -261,7 +272,7 @@ def _row(shown: str, text: str, width: int) -> str:
 
 
 def _optionOf(field: Field[Any]) -> str:
-    """``pingInterval`` is ``ping-interval``, ``allowEIO3`` ``allow-eio3``; a repeatable one is singular."""
+    """Return a field's option: ``ping-interval`` of ``pingInterval``; of a list, the singular."""
     name = field.name
     if isinstance(field.default, tuple):
         name = f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
@@ -269,7 +280,7 @@ def _optionOf(field: Field[Any]) -> str:
 
 
 def _shown(field: Field[Any]) -> str:
-    """The option as the help shows it."""
+    """Return the form of an option in the help."""
     option = _optionOf(field)
     if isinstance(field.default, bool):
         return f"--[no-]{option}"
@@ -279,7 +290,7 @@ def _shown(field: Field[Any]) -> str:
 
 
 def _described(field: Field[Any]) -> str:
-    """The help of a setting, with its default."""
+    """Return the help of a setting, with its default."""
     default, text = field.default, str(field.metadata["help"])
     if isinstance(default, bool):
         return f"{text} (default: {'yes' if default else 'no'})"
@@ -292,7 +303,7 @@ def _described(field: Field[Any]) -> str:
 
 
 def _value(default: object, text: str) -> str | int | float:
-    """A value of the command line, of the kind of the default."""
+    """Convert a text of the command line to the type of the default."""
     if isinstance(default, str):
         return text
     kind = int if isinstance(default, int) else float
@@ -309,7 +320,7 @@ def _give(options: Options, field: Field[Any], value: Any) -> None:
 
 
 def _handlers(field: Field[Any]) -> Iterator[tuple[str, Callable[..., None]]]:
-    """The options of a setting, each with the method of :class:`Options` that takes it."""
+    """Yield the options of a setting, each with a method for :class:`Options`."""
     option, default = _optionOf(field), field.default
     if isinstance(default, bool):
         yield option, lambda self: _give(self, field, True)
@@ -323,7 +334,7 @@ def _handlers(field: Field[Any]) -> Iterator[tuple[str, Callable[..., None]]]:
             else:
                 _give(self, field, _value(default, text))
         except ValueError as error:
-            raise usage.UsageError(f"--{option} {text}: {error}") from None
+            raise usage.UsageError(f"--{option} {printable(text)}: {error}") from None
 
     yield option, take
 

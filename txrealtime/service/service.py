@@ -1,24 +1,26 @@
 """
-``twistd realtime``: a server and where it listens, as one service.
+``twistd realtime``: a server and the places where it listens, as one service.
 
-Whatever keeps it from starting is one line on standard error and an exit code that is not 0.
+A fault that keeps it from starting is one line on standard error and an exit code that is not 0.
 """
 
 from __future__ import annotations
 
-import signal
 from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import Logger
 
+from txrealtime.clock import keepSteady
+from txrealtime.logs import Logger
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
 from txrealtime.service.listener import Listener
+from txrealtime.service.memory import Trimming
 from txrealtime.service.options import Options
+from txrealtime.service.signals import Signals
 from txrealtime.service.wsgi import untilWritten
 
 __all__ = ["RealtimeService", "makeService"]
@@ -28,10 +30,10 @@ _log = Logger()
 
 def makeService(options: Options, reactor: Any = None) -> RealtimeService:
     """
-    The service that a command line asks for.
+    Make the service that a command line asks for.
 
     :param reactor: the installed one by default.
-    :raises StartupError: when it cannot be made.
+    :raises StartupError: if the service cannot be made.
     """
     if reactor is None:
         from twisted.internet import reactor as installed
@@ -51,7 +53,8 @@ class RealtimeService(MultiService):
     """
     The services ``server`` and ``listen-0``, ``listen-1`` ...
 
-    On SIGTERM or SIGINT it stops in order, and the process ends with code 0; a second signal ends it at once.
+    On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
+    at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
     """
 
     def __init__(self, reactor: Any, server: Server, listeners: list[Listener]) -> None:
@@ -59,6 +62,7 @@ class RealtimeService(MultiService):
         self._reactor = reactor
         self._server = server
         self._listeners = listeners
+        self._trimming = Trimming(reactor)
         children: dict[str, Service] = {"server": server}
         children |= {f"listen-{number}": listener for number, listener in enumerate(listeners)}
         for name, child in children.items():
@@ -70,7 +74,14 @@ class RealtimeService(MultiService):
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
-        self._reactor.callWhenRunning(self._takeSignals)
+        keepSteady(self._reactor)
+        self._trimming.start()
+        self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
+
+    def renew(self) -> None:
+        """Read TLS certificates again, for the connections to come."""
+        for listener in self._listeners:
+            listener.renew()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -78,8 +89,9 @@ class RealtimeService(MultiService):
 
         :return: a Deferred that fires when they have gone, or after ``drainTimeout``.
         """
-        # Not MultiService's, which stops all of them at once.
+        # Not MultiService's, which stops all services at once.
         Service.stopService(self)
+        self._trimming.stop()
         _log.info(
             "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
             count=len(self._server.engine.sessions),
@@ -99,26 +111,6 @@ class RealtimeService(MultiService):
         await untilWritten(reactor, deadline)
         _log.info("stopped")
 
-    # -- signals -------------------------------------------------------------------------
-
-    def _takeSignals(self) -> None:
-        """
-        Put a handler of ours in place of the reactor's.
-
-        The reactor's makes twistd end by the signal even when all was stopped well, and
-        ignores a second one.  Handlers that others have installed stay.
-        """
-        for number, theirs in ((signal.SIGTERM, "sigTerm"), (signal.SIGINT, "sigInt")):
-            if signal.getsignal(number) == getattr(self._reactor, theirs, None):
-                signal.signal(number, self._signalled)
-
-    def _signalled(self, number: int, frame: object) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            # The system's own handler, not Python's: it needs no loop that runs.
-            signal.signal(each, signal.SIG_DFL)
-        self._reactor.callFromThread(self._stopReactor, signal.Signals(number).name)
-
-    def _stopReactor(self, name: str) -> None:
-        _log.info("{name} received", name=name)
+    def _stopReactor(self) -> None:
         with suppress(ReactorNotRunning):
             self._reactor.stop()

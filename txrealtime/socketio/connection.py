@@ -19,12 +19,12 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
+from txrealtime.logs import Logger
 from txrealtime.socketio.handler import PLAIN
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import NO_ACK
@@ -289,6 +289,8 @@ class Connection:
             self._waiting -= 1
             self._waitingSize -= size
             self._handle(socket, packet.data, packet.id)
+        if socket._goodbye is not None and not socket._waiting:
+            self._sayGoodbye(socket)
         if not self._tooMuchWaits:
             self.session.resume()
 
@@ -352,11 +354,36 @@ class Connection:
         """
         Let a socket leave.
 
-        Its waiting events are still handled, unless the server has disconnected it.
+        Its waiting events are still handled, for ``closeTimeout`` seconds, unless the server has disconnected
+        it.
         """
-        del self._sockets[socket.namespace.path]
-        socket.namespace._remove(socket, reason)
-        self._namespaces.socketGone(socket.namespace)
+        admitted, namespace = socket.connected, socket.namespace
+        del self._sockets[namespace.path]
+        namespace._remove(socket, reason)
+        if admitted and socket._waiting:
+            # Without a limit, a handler that waits for disconnected() would wait for ever.
+            seconds = self.session.settings.closeTimeout
+            socket._goodbye = self._namespaces.reactor.callLater(seconds, self._giveUp, socket)
+        self._namespaces.socketGone(namespace)
+
+    def _giveUp(self, socket: Socket) -> None:
+        """Drop the events of a socket that has left, whose turn has not come."""
+        _log.warn(
+            "{namespace} {socket}: {count} events of a client that has left are dropped: the handler before "
+            "them has not ended within closeTimeout",
+            namespace=socket.namespace.path,
+            socket=socket.label,
+            count=len(socket._waiting),
+        )
+        self._forgetWaiting(socket)
+        self._sayGoodbye(socket)
+
+    def _sayGoodbye(self, socket: Socket) -> None:
+        """Tell the application that the socket has left, now that none of its events waits."""
+        timer, socket._goodbye = socket._goodbye, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        socket.namespace._tellDisconnected(socket)
 
     def _forgetWaiting(self, socket: Socket) -> None:
         self._waiting -= len(socket._waiting)

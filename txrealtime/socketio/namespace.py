@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import ArgumentsMismatch, Disconnected
+from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.packet import IParser, Packet
@@ -134,10 +134,16 @@ class Namespace(Decorators):
         """
 
     def disconnecting(self, socket: Socket, reason: CloseReason) -> Any:
-        """Called before a client leaves, while ``socket.rooms`` are still known."""
+        """Called at once when a client leaves, while ``socket.rooms`` are still known."""
 
     def disconnected(self, socket: Socket, reason: CloseReason) -> Any:
-        """Called once when an admitted client has left."""
+        """
+        Called once when an admitted client has left and its last event has gone to a handler.
+
+        Events that the client sent before it left, and that still wait for their turn, come first: no handler
+        begins after this.  Handlers that have begun may still run; :meth:`disconnecting`, which is called at
+        once, is the place to cancel what they wait for.
+        """
 
     # -- the way in ----------------------------------------------------------------
 
@@ -257,8 +263,13 @@ class Namespace(Decorators):
         if self.sockets.get(socket.id) is socket:
             del self.sockets[socket.id]
         socket._left(reason)
-        if admitted:
-            self._tell(self._handlers.disconnected, socket, reason)
+        if admitted and not socket._waiting:
+            self._tellDisconnected(socket)
+
+    def _tellDisconnected(self, socket: Socket) -> None:
+        """Call :meth:`disconnected`.  No handler of the socket's events begins after this."""
+        assert socket._leftBecause is not None
+        self._tell(self._handlers.disconnected, socket, socket._leftBecause)
 
     def _tell(self, handler: Handler, socket: Socket, reason: CloseReason) -> None:
         def failed(failure: Failure) -> None:

@@ -25,6 +25,8 @@ from txrealtime.socketio.rooms import checkRooms
 if TYPE_CHECKING:
     from collections import deque
 
+    from twisted.internet.interfaces import IDelayedCall
+
     from txrealtime.socketio.connection import Connection
     from txrealtime.socketio.namespace import Namespace
 
@@ -50,6 +52,7 @@ class Socket:
         "_connection",
         "_draining",
         "_gone",
+        "_goodbye",
         "_held",
         "_heldBytes",
         "_joined",
@@ -76,6 +79,8 @@ class Socket:
         self._waiting: deque[tuple[Packet, int]] | tuple[()] = ()
         self._running = 0
         self._draining = False
+        # Set while disconnected() waits for the events that wait; for Connection.
+        self._goodbye: IDelayedCall | None = None
         self._connection = connection
         self.session = connection.session
         self._acks: dict[int, Deferred[Any]] = {}

@@ -94,7 +94,7 @@ def options() -> argparse.Namespace:
 
 
 def versions() -> dict[str, str]:
-    """What the results are of."""
+    """Return the versions of the programs that the results depend on."""
     return {
         "autobahntestsuite": VERSION,
         "txrealtime": version("txrealtime"),

@@ -117,7 +117,7 @@ def convert(modules: list[Path], package: Path) -> None:
     """
     Convert the modules in place.
 
-    :raises SystemExit: where a patch does not fit: these are not the sources that this was written for.
+    :raises SystemExit: if a patch does not fit, as the sources are of another version.
     """
     tool = refactor.RefactoringTool(sorted(refactor.get_fixers_from_package(FIXERS)))
     applied = [0] * len(PATCHES)

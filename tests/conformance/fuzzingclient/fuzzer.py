@@ -36,7 +36,7 @@ def octets(text: str | bytes) -> bytes:
 
 
 def native(data: str | bytes) -> str:
-    """What was a `str` in Python 2."""
+    """Convert a value to a `str` as Python 2 had it: text stays, each byte becomes a character."""
     return data.decode("latin-1") if isinstance(data, bytes) else data
 
 

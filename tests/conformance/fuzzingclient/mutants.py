@@ -97,13 +97,13 @@ def ignoresPings() -> FrameFactory:
 
 
 def ignoresCloseFrames() -> FrameFactory:
-    """It closes, and does not look at why it was asked to."""
+    """An echo that answers every close frame with 1000, whatever the frame's code."""
     protocol = echoFactory()._autobahnProtocol
     return changed(onCloseFrame=lambda self, code, reason: protocol.onCloseFrame(self, 1000, None))
 
 
 def keepsTheContext() -> FrameFactory:
-    """It agrees to begin each compressed message anew, and does not."""
+    """An echo that agrees to no_context_takeover and keeps its context."""
     protocol = echoFactory()._autobahnProtocol
 
     def opened(self: Any) -> None:
@@ -126,21 +126,21 @@ class Truncating(EchoFrames):
 
 
 class TruncatingLarge(EchoFrames):
-    """It loses what is beyond 64 KiB."""
+    """An echo that cuts messages at 64 KiB."""
 
     def textReceived(self, text: str) -> None:
         super().textReceived(text[:65536])
 
 
 class Flipping(EchoFrames):
-    """It sends as much as came, and one bit of that is wrong."""
+    """An echo that flips one bit of each binary message."""
 
     def bytesReceived(self, data: bytes) -> None:
         super().bytesReceived(data[:-1] + bytes(byte ^ 1 for byte in data[-1:]))
 
 
 class Confusing(EchoFrames):
-    """It sends text as binary."""
+    """An echo that answers text with binary."""
 
     def textReceived(self, text: str) -> None:
         self.sendBytes(text.encode())
@@ -152,14 +152,14 @@ class Mute(EchoFrames):
 
 
 class Dropping(EchoFrames):
-    """It hangs up on every message."""
+    """An echo that aborts the connection on every message."""
 
     def textReceived(self, text: str) -> None:
         self.abort()
 
 
 class Doubling(EchoFrames):
-    """It answers twice."""
+    """An echo that answers twice."""
 
     def textReceived(self, text: str) -> None:
         super().textReceived(text)
@@ -167,7 +167,7 @@ class Doubling(EchoFrames):
 
 
 def echoing(protocol: type[EchoFrames]) -> Callable[[], FrameFactory]:
-    """What makes the factory of an echo of another class."""
+    """Return a maker of factories for an echo of another class."""
     return lambda: echoFactory(protocol=protocol)
 
 

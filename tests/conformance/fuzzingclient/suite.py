@@ -63,7 +63,7 @@ def fetch() -> Suite:
     """
     Make the suite ready, which takes half a minute and the package index, unless it was before.
 
-    :raises AssertionError: when that cannot be done.
+    :raises AssertionError: if that cannot be done.
     """
     folder = FETCHED / f"autobahntestsuite-{VERSION}"
     ready = folder / "ready"

@@ -1,5 +1,5 @@
 """
-What came of the cases.
+The results of the cases.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TIMED: Final = frozenset({"6.4.1", "6.4.2", "6.4.3", "6.4.4"})
 @dataclass(frozen=True)
 class Verdict:
     """
-    What the suite says of one case.
+    The suite's verdict on one case.
 
     :ivar behavior: of what the server did.
     :ivar close: of how the connection ended.
@@ -60,7 +60,7 @@ def read(output: str) -> dict[str, Verdict]:
     """
     The verdicts that `fuzzer` printed.
 
-    :raises AssertionError: when it did not come to its end, or was itself at fault: then nothing counts.
+    :raises AssertionError: if the suite did not come to its end, or failed itself: then nothing counts.
     """
     _, found, last = output.rpartition('{"verdicts": ')
     if not found:
@@ -82,7 +82,7 @@ def read(output: str) -> dict[str, Verdict]:
 
 def problems(verdicts: Verdicts, cases: Iterable[str], strict: bool = False) -> list[str]:
     """
-    What keeps a run from being a pass, one line or more for each.
+    Return the reasons why a run is no pass, one line or more for each.
 
     :param cases: those that had to be played: one without a verdict is a problem.
     :param strict: whether a late answer is a problem in the cases that measure time, too.
@@ -102,7 +102,7 @@ def problems(verdicts: Verdicts, cases: Iterable[str], strict: bool = False) -> 
 
 
 def grades(verdicts: Verdicts, cases: Iterable[str]) -> Counter[str]:
-    """How many cases have which grade; those without a verdict have failed."""
+    """Count the cases of each grade; a case without a verdict has failed."""
     return Counter(verdicts[case].grade if case in verdicts else FAILED for case in cases)
 
 

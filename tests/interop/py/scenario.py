@@ -1,4 +1,4 @@
-"""What python-socketio's clients ask of the server in tests/interop/app.py, step by step.
+"""The steps of python-socketio's clients with the server in tests/interop/app.py.
 
 ::
 
@@ -85,7 +85,7 @@ async def connectWithAuth():
 
 
 async def refusal(peer, namespace, auth=None):
-    """What the server says when it does not let *peer* in."""
+    """Return the server's words when it refuses *peer*."""
     reasons = peer.collect("connect_error", namespace)
     try:
         await peer.connect(auth)

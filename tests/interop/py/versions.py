@@ -1,4 +1,4 @@
-"""What python-socketio's Client, of version 4 or 5, asks of the server in tests/interop/app.py, step by step.
+"""The steps of python-socketio's Client, of version 4 or 5, with the server in tests/interop/app.py.
 
     python versions.py polling|websocket|upgrade URL [NAME COUNT]
 

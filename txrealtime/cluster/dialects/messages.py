@@ -3,7 +3,8 @@ The messages between servers, without their wire form.
 
 A :class:`~txrealtime.cluster.dialects.interfaces.Dialect` encodes and decodes them.  A decoded message has
 the right types and sizes, and no more.  Its receivers look up whether there is such a namespace, room or
-question."""
+question.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from twisted.logger import Logger
+from txrealtime.logs import Logger
 
 __all__ = ["Counts", "Journal"]
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.interfaces import IBus, ISubscriber, Subscription
 from txrealtime.cluster.link.counts import Journal
 from txrealtime.cluster.link.reconnecting import Backoff, Reconnecting
 from txrealtime.errors import BusError
+from txrealtime.logs import Logger
 
 __all__ = ["Incoming", "Receiver"]
 

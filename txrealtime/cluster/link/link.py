@@ -18,7 +18,6 @@ from uuid import uuid4
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from txrealtime.cluster.bus.interfaces import IBus, Subscription
 from txrealtime.cluster.link.counts import Counts, Journal
@@ -26,6 +25,7 @@ from txrealtime.cluster.link.incoming import Incoming, Receiver
 from txrealtime.cluster.link.outgoing import Outgoing
 from txrealtime.cluster.link.reconnecting import Backoff
 from txrealtime.errors import BusError
+from txrealtime.logs import Logger
 
 __all__ = ["Link", "LinkStatus"]
 

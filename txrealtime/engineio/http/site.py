@@ -17,9 +17,17 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
-from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES, HTTPChannel
+from twisted.web.http import (
+    REQUEST_ENTITY_TOO_LARGE,
+    RESPONSES,
+    HTTPChannel,
+    combinedLogFormatter,
+    datetimeToLogString,
+)
+from twisted.web.iweb import IAccessLogFormatter
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
+from zope.interface import provider
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.http.fastpath import EngineChannel
@@ -42,6 +50,9 @@ if stands(http, "_GenericHTTPChannelProtocol", without="there is no HTTP/2"):
 
 class _MeasuredRequest(Request):
     """A request of ``twisted.web``; if it is for the engine, its body has a limit."""
+
+    isQuiet = False
+    """True for a request that the access log leaves out, such as a health check each second."""
 
     _limit: int | None = None
     _received = 0
@@ -240,6 +251,13 @@ class Beside(Resource):
         return IResource(self._root.getChildWithDefault(path, request))
 
 
+@provider(IAccessLogFormatter)
+def _accessLine(timestamp: object, request: Request) -> str:
+    """Return a line of the access log with the time of day, where a site has the reactor's time."""
+    line: str = combinedLogFormatter(datetimeToLogString(), request)
+    return line
+
+
 class EngineSite(Site):
     """
     A site with an engine and other resources.
@@ -254,6 +272,7 @@ class EngineSite(Site):
     heedsTransport = False
 
     def __init__(self, root: IResource, path: str, engine: Engine, **options: Any) -> None:
+        options.setdefault("logFormatter", _accessLine)
         super().__init__(  # type: ignore[no-untyped-call]
             Beside(path, EngineResource(engine), root), requestFactory=_MeasuredRequest, **options
         )
@@ -306,6 +325,6 @@ class EngineSite(Site):
         """Do nothing: ``twisted.web`` never knew of this connection."""
 
     def log(self, request: Any) -> None:
-        """Log a request, unless it is for the engine: the URL then holds the session's secret."""
-        if not self.isForEngine(request.uri):
+        """Log a request, but none of the engine, whose URL holds the session's secret, and no quiet one."""
+        if not (self.isForEngine(request.uri) or getattr(request, "isQuiet", False)):
             super().log(request)

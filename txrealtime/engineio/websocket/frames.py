@@ -19,13 +19,13 @@ from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import directSend, endAndDiscard, endOutput, peerAddress
 from txrealtime.errors import HandshakeError
+from txrealtime.logs import Logger
 
 __all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "headTooLarge", "refusal"]
 

@@ -1,0 +1,184 @@
+"""
+The logger for events that clients cause.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, eventAsText, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.memory import WireTestCase
+from tests.support import ROOT
+from txrealtime import logs
+from txrealtime.logs import Logger, Repeats, printable
+from txrealtime.testing import Client, makeServer
+
+
+def lineOf(event: LogEvent) -> str:
+    """Return an event as an observer writes it, but for the time, the system and a traceback."""
+    return eventAsText(event, includeTraceback=False, includeTimestamp=False, includeSystem=False)
+
+
+class LogsTestCase(SynchronousTestCase):
+    """
+    Tests with a log in memory.
+
+    :ivar events: the logged events.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.patch(logs, "repeats", Repeats(self.clock.seconds))
+        self.events: list[LogEvent] = []
+        self.log = Logger("namespace", observer=self.events.append)
+
+    @property
+    def lines(self) -> list[str]:
+        return [lineOf(event) for event in self.events]
+
+    @property
+    def tracebacks(self) -> int:
+        return sum("log_failure" in event for event in self.events)
+
+
+class PrintableTests(LogsTestCase):
+    def test_controls(self) -> None:
+        """Nothing that moves a cursor, ends a line or begins a sequence of a terminal is left."""
+        for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029):
+            self.assertTrue(printable(f"a{chr(code)}b").isprintable(), hex(code))
+        self.assertEqual(printable("a\x1b[2J\nb\x9b"), r"a\x1b[2J\nb\x9b")
+
+    def test_allElse(self) -> None:
+        for text in ("", "plain", "größer ☃ 😀", "\\n"):
+            self.assertEqual(printable(text), text)
+
+    def test_values(self) -> None:
+        """Values of each kind, by each way into the log."""
+        for write in (self.log.debug, self.log.info, self.log.warn, self.log.error, self.log.critical):
+            write("{text} {number} {error}", text="a\nb", number=3, error=ValueError("\x1bc"))
+        self.log.failure("{text}", Failure(ValueError()), text="a\nb")
+        self.assertEqual(self.lines[:5], [r"a\nb 3 \x1bc"] * 5)
+        self.assertEqual(self.lines[5].splitlines()[0], r"a\nb")
+
+    def test_quotedOnce(self) -> None:
+        self.log.info("{text!r}", text="a\nb")
+        self.assertEqual(self.lines, [r"'a\nb'"])
+
+
+class RepeatsTests(LogsTestCase):
+    def fail(self, times: int, kind: type[Exception] = ValueError) -> None:  # type: ignore[override]
+        for number in range(times):
+            try:
+                raise kind(f"number {number}\n")
+            except kind:
+                self.log.failure("{name} failed", name="it")
+
+    def test_first(self) -> None:
+        """The first has its traceback, the 10th, 100th and 1000th a line, the others nothing."""
+        self.fail(7675)
+        self.assertEqual(self.tracebacks, 1)
+        self.assertEqual(
+            self.lines[1:],
+            [
+                rf"it failed: number {number - 1}\n; {number} times within a minute, "
+                "see the traceback of the first"
+                for number in (10, 100, 1000)
+            ],
+        )
+
+    def test_kinds(self) -> None:
+        """Another type or another way through the code is another failure."""
+        self.fail(3)
+        self.fail(3, KeyError)
+        try:
+            raise ValueError
+        except ValueError:
+            self.log.failure("elsewhere")
+        self.assertEqual((self.tracebacks, len(self.events)), (3, 3))
+
+    def test_nextMinute(self) -> None:
+        self.fail(5)
+        self.clock.advance(59)
+        self.fail(5)
+        self.assertEqual(self.tracebacks, 1)
+        self.clock.advance(1)
+        self.fail(1)
+        self.assertEqual(self.tracebacks, 2)
+
+    def test_bounded(self) -> None:
+        """Kinds without end take no memory without end."""
+        known = logs.repeats
+        for number in range(5000):
+            known.count(str(number), Failure(ValueError()))
+        self.assertLessEqual(len(known._kinds), Repeats.MOST)
+
+
+class ClientTests(WireTestCase):
+    """
+    Lines of the log whose values a client has chosen.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lines: list[str] = []
+        globalLogPublisher.addObserver(self.write)
+        self.addCleanup(globalLogPublisher.removeObserver, self.write)
+
+    def write(self, event: LogEvent) -> None:
+        self.lines.append(lineOf(event))
+
+    def test_refusals(self) -> None:
+        evil = "\nforged\x1b[31m\x9b2J"
+        for query in ({"EIO": evil}, {"transport": evil}, {"sid": evil}, {"EIO": "4", "j": evil}):
+            self.request("GET", **query)  # type: ignore[arg-type]
+        self.assertGreaterEqual(len(self.lines), 3)
+        for line in self.lines:
+            self.assertTrue(line.isprintable(), ascii(line))
+
+    def test_addresses(self) -> None:
+        """A trusted proxy hands on the words of a client."""
+        self.makeEngine(trustedProxies=("192.0.2.7",))
+        self.get(headers={"X-Forwarded-For": "forged\x1b[31m evil"}, EIO="9")
+        self.openPolling(headers={"X-Forwarded-For": "forged\x9b31m evil"})
+        self.session.close()
+        for line in self.lines:
+            self.assertTrue(line.isprintable(), ascii(line))
+        self.assertNotEqual(self.lines, [])
+
+
+class FloodTests(SynchronousTestCase):
+    def test_failingHandler(self) -> None:
+        """An event of 30 bytes is no traceback of 1.6 kB each time."""
+        server = makeServer()
+        self.patch(logs, "repeats", Repeats(server.reactor.seconds))
+
+        @server.on("fail")
+        def fail(socket: Any) -> None:
+            raise ValueError("broken")
+
+        client = Client(server)
+        client.connect("/")
+        for _ in range(2000):
+            client.emit("fail")
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        server.reactor.advance(60)  # type: ignore[attr-defined]
+        client.emit("fail")
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class UseTests(SynchronousTestCase):
+    def test_everywhere(self) -> None:
+        """No module of the package logs past this logger."""
+        for file in (ROOT / "txrealtime").rglob("*.py"):
+            if file.name == "logs.py":
+                continue
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module == "twisted.logger":
+                    self.assertNotIn("Logger", [alias.name for alias in node.names], str(file))
+                if isinstance(node, ast.ImportFrom) and node.module == "twisted.python":
+                    self.assertNotIn("log", [alias.name for alias in node.names], str(file))
