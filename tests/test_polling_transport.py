@@ -237,7 +237,11 @@ class POSTTests(WireTestCase):
         self.assertEqual(self.owner.heard, ["a"])
 
     def test_tooLarge(self) -> None:
-        """A body that is too large is refused, and the session lives."""
+        """
+        A body too large is refused without a word, as clients expect, and soon the session ends.
+
+        JavaScript clients have closed by then; python-socketio's would wait for their heartbeat.
+        """
         self.makeEngine(maxPayload=10)
         sid = self.openPolling()
         with capturedLogs() as logs:
@@ -248,6 +252,12 @@ class POSTTests(WireTestCase):
         self.assertEqual(self.owner.heard, [])
         self.assertEqual(self.post(sid, b"4" + b"x" * 9).answer.body, b"ok")
         self.assertEqual(self.owner.heard, ["x" * 9])
+        poll = self.get(sid)
+        self.assertIsNone(poll.response)
+        self.clock.advance(0.6)
+        self.assertEqual(poll.payload, [b"1"])
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
+        self.assertEqual(self.engine.sessions, {})
 
     def test_closedWithinAMessage(self) -> None:
         self.owner.onMessage = lambda data: self.session.close()

@@ -15,7 +15,7 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from tests.memory import Exchange, Link, WireTestCase
 from txrealtime.engineio.http.site import Beside
-from txrealtime.engineio.session import State
+from txrealtime.engineio.session import CloseReason, State
 
 
 class Sized(Resource):
@@ -75,6 +75,8 @@ class EngineSiteTests(WireTestCase):
             [formatEvent(event) for event in logs],
             ["refused 192.0.2.7: 413 a body of 1001 bytes, larger than maxPayload, 1000 bytes"],
         )
+        self.clock.advance(0.6)
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
 
     def test_announcedAsMuchAsAllowed(self) -> None:
         post = self.send("Content-Length: 1000")

@@ -17,7 +17,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT
+from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, REQUEST_ENTITY_TOO_LARGE
 
 from txrealtime.engineio.admission import Admission, AllowRequest
 from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHandshake, readQuery
@@ -42,6 +42,9 @@ _log = Logger()
 
 # 15 bytes from the system's CSPRNG: 120 bits, 20 characters.
 _SID_BYTES: Final = 15
+
+# Seconds between the response 413 and the end of the session.
+_AFTER_REFUSAL: Final = 0.5
 
 _OLDEST_TIME: Final = re.compile(r"\d{13}-\d+", re.ASCII)
 
@@ -166,6 +169,8 @@ class Engine:
                 why=error.message,  # "message" is a key of twisted.python.log
             )
             request.respond(error.status, refusal(error), JSON)
+            if error.status == REQUEST_ENTITY_TOO_LARGE:
+                self.bodyTooLarge(request.url)
         else:
             _log.failure("a request failed", failure)
             request.respond(INTERNAL_SERVER_ERROR, b'{"code":3,"message":"Internal error"}', JSON)
@@ -207,6 +212,19 @@ class Engine:
             return
         transport.serve(found, _wantsBase64(handshake))
         found.upgrade(transport)
+
+    def bodyTooLarge(self, url: str) -> None:
+        """
+        Called when a request body has been refused for its size; the session of the request ends shortly.
+
+        JavaScript clients close by themselves, and report the status, if it reaches them first.
+        python-socketio's stop sending, and would notice only by the heartbeat.
+
+        :param url: the request's path and query.
+        """
+        session = self.sessions.get(readQuery(url).get("sid", ""))
+        if session is not None:
+            self._timers.callLater(_AFTER_REFUSAL, lambda: session.abort(CloseReason.TRANSPORT_ERROR))
 
     def webSocketClosing(self, transport: WebSocketTransport) -> None:
         """Called when a WebSocket takes and sends no more messages, but is still connected."""

@@ -90,7 +90,10 @@ class _MeasuredRequest(Request):
     def _refuse(self) -> None:
         self._refused = True
         self.content = BytesIO()
-        _log.info("refused {address}: 413 {why}", address=peerAddress(self.channel), why=self._error.message)
+        channel: Any = self.channel
+        _log.info("refused {address}: 413 {why}", address=peerAddress(channel), why=self._error.message)
+        path = channel._path if isinstance(channel, HTTPChannel) else channel.path
+        channel.site.engine.bodyTooLarge(path.decode("latin-1"))
         if isinstance(self.channel, HTTPChannel):
             body = self._refusal
             self.channel.write(

@@ -107,7 +107,7 @@ class PollingTransport:
         """
         Respond to a POST and deliver its packets, or keep both until the session reads on.
 
-        :raises HandshakeError: if the body is refused.  The session closes, except for a body too large.
+        :raises HandshakeError: if the body is refused.  The session ends, in case of a body too large later.
         """
         session = self.session
         if self._post is not None:
