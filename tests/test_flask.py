@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import functools
 import json
-import warnings
+import typing
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import flask
 import flask_login
 from flask import Flask
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+import txrealtime.flask as flaskBridge
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.errors import AckTimeout
 from txrealtime.flask import (
@@ -37,7 +40,7 @@ from txrealtime.testing import Client
 
 class FlaskTestCase(SynchronousTestCase):
     """
-    An application, whose handlers run at once.
+    An application whose handlers run at once.
     """
 
     def setUp(self) -> None:
@@ -57,7 +60,7 @@ class FlaskTestCase(SynchronousTestCase):
 
 
 class WaitingJobs:
-    """Threads that are all taken: what they are given waits."""
+    """Threads that are all taken, so that jobs wait."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], object]] = []
@@ -68,7 +71,7 @@ class WaitingJobs:
 
 class BacklogTests(FlaskTestCase):
     """
-    Handlers that are slow.
+    Slow handlers.
     """
 
     def setUp(self) -> None:
@@ -81,7 +84,7 @@ class BacklogTests(FlaskTestCase):
         self.client = Client(server)
 
     def test_comingAndGoing(self) -> None:
-        """What a client has left behind is counted: it fills no memory by coming again and again."""
+        """A client that comes again and again cannot fill the memory with the jobs that it leaves."""
         self.socketio.on_event("slow", lambda text: None)
         for _ in range(300):
             self.client.connect("/").addErrback(lambda failure: None)
@@ -104,7 +107,7 @@ class BacklogTests(FlaskTestCase):
 
 class HandlerTests(FlaskTestCase):
     def test_whichOneHandles(self) -> None:
-        """A function wins over a class, and both over what is there for every event or namespace."""
+        """A function wins over a class, and both win over catch-all handlers."""
         socketio = self.socketio
 
         class Everything(Namespace):
@@ -145,13 +148,46 @@ class HandlerTests(FlaskTestCase):
         self.assertEqual([client.emit(name, callback=True) for name in ("one", "three")], ["1", "3"])
         self.assertEqual(other.emit("two", callback=True, namespace="/n"), "2")
 
+    def test_eventKeepsTheHandlersType(self) -> None:
+        """For mypy, a decorated function keeps its type."""
+        bare, given = [typing.get_type_hints(each) for each in typing.get_overloads(SocketIO.event)]
+        self.assertIs(bare["handler"], bare["return"])
+        ((parameter,), result) = typing.get_args(given["return"])
+        self.assertIs(parameter, result)
+        self.assertIsInstance(result, typing.TypeVar)
+
+    def test_secondHandler(self) -> None:
+        """The last one wins, and the log names both, once."""
+
+        def first() -> str:
+            return "first"
+
+        def second() -> str:
+            return "second"
+
+        class Mine(Namespace):
+            pass
+
+        with capturedLogs() as events:
+            for handler in (first, first, second, first, second):
+                self.socketio.on("ask")(handler)
+            self.socketio.on("ask", namespace="/other")(first)
+            for _ in range(3):
+                self.socketio.on_namespace(Mine("/n"))
+        function, namespace = [formatEvent(event) for event in events]
+        self.assertEqual(self.join().emit("ask", callback=True), "second")
+        for part in ("event 'ask' of /", "second (", "takes the place of", "first (", "test_flask.py:"):
+            self.assertIn(part, function)
+        self.assertIn("the namespace of /n has two handlers", namespace)
+        self.assertEqual(self.socketio.handlers[-1], ("ask", first, "/other"))
+
     def test_acks(self) -> None:
         for result, ack in (((1, [2]), [1, [2]]), ([1, 2], [1, 2]), (None, []), (b"x", b"x"), (0, 0)):
             self.socketio.on("ask")(lambda result=result: result)
             self.assertEqual(self.join().emit("ask", callback=True), ack)
 
     def test_resultIsACopy(self) -> None:
-        """What other handlers do to it later does not matter to the ack."""
+        """Other handlers may change the result later, and the ack stays the same."""
         for kind in (dict, OrderedDict):
             bridge, state = self.socketio.bridge, kind(names=["ann"])
             copy = bridge.sendable(state)
@@ -160,7 +196,7 @@ class HandlerTests(FlaskTestCase):
             self.assertEqual(copy, {"names": ["ann"]})
 
     def test_resultOfAnotherClassIsACopy(self) -> None:
-        """Also of an application's own lists and bytes."""
+        """An application's own classes of lists and bytes are copied too."""
 
         class Names(list[str]):
             pass
@@ -197,17 +233,17 @@ class HandlerTests(FlaskTestCase):
         self.assertEqual(self.received(other), [])
 
     def test_noClientNamed(self) -> None:
-        """Who is not named is not everybody either."""
+        """None as a sid means nobody, not everybody."""
         client = self.join()
         self.socketio.disconnect(None)
         self.socketio.leave_room(None, "red")
-        self.socketio.enter_room(None, "red")
+        self.assertRaises(ValueError, self.socketio.enter_room, None, "red")
         self.socketio.emit("news", to="red")
         self.assertTrue(client.is_connected())
         self.assertEqual(self.received(client), [])
 
     def test_valuesThatDoNotCompare(self) -> None:
-        """What has an equality of its own is looked at by nobody."""
+        """The bridge compares no values, since classes may have an equality of their own."""
 
         class Array:
             def __eq__(self, other: object) -> bool:
@@ -219,7 +255,7 @@ class HandlerTests(FlaskTestCase):
         self.assertRaises(TypeError, self.socketio.call, "news", Array(), to="sid")
 
     def test_askingNobody(self) -> None:
-        """An empty list names no client to ask, and is not the default either."""
+        """An empty list names no client to ask, and does not mean the default."""
         client, refused = self.join(), []
 
         @self.socketio.on("ask")
@@ -248,12 +284,12 @@ class HandlerTests(FlaskTestCase):
 
         self.socketio.on_namespace(Mine("/n"))
         client = self.join("/n")
-        for name in ("secret", "number", "_methods", "attach"):
+        for name in ("secret", "number", "_txrealtimeMethods", "emit"):
             self.assertIsNone(client.emit(name, callback=True, namespace="/n"))
         self.assertEqual(called, ["connect"])
 
     def test_triggerEvent(self) -> None:
-        """A class may take all events itself."""
+        """A class may handle all events by trigger_event()."""
         seen: list[Any] = []
 
         class Mine(Namespace):
@@ -315,7 +351,7 @@ class ComingAndGoingTests(FlaskTestCase):
             self.assertEqual((error.message, error.data), (message, data))
 
     def test_connectIsCalledOnce(self) -> None:
-        """A TypeError of its own does not make it run again."""
+        """A TypeError from the body does not make the handler run again."""
         calls: list[Any] = []
 
         @self.socketio.on("connect")
@@ -327,7 +363,7 @@ class ComingAndGoingTests(FlaskTestCase):
         self.assertEqual(calls, [{"a": 1}])
 
     def test_noAuth(self) -> None:
-        """A client of python-socketio sends {} where it has nothing to say."""
+        """An empty auth is None: a client of python-socketio sends {} for none."""
         given: list[Any] = []
         self.socketio.on("connect")(given.append)
         for auth in (None, {}, {"a": 1}):
@@ -336,7 +372,7 @@ class ComingAndGoingTests(FlaskTestCase):
 
     def wrapped(self, handler: Any, *more: Any) -> tuple[Any, list[str]]:
         """
-        A handler in a decorator that adds arguments, and what it has done.
+        Return a handler in a decorator that adds arguments, and a list of its calls.
         """
         ran: list[str] = []
 
@@ -348,7 +384,7 @@ class ComingAndGoingTests(FlaskTestCase):
         return wrapper, ran
 
     def test_decorators(self) -> None:
-        """One that adds an argument, and others that only look like it."""
+        """A decorator may add an argument, or only look as if it did."""
         for handler, more, expected, times in (
             (lambda: ("none",), (), ("none",), 1),
             (lambda auth: (auth,), (), ({"a": 1},), 1),
@@ -370,7 +406,7 @@ class ComingAndGoingTests(FlaskTestCase):
         return wrapper
 
     def test_signatureOfTheWrapper(self) -> None:
-        """One without *args says itself what it takes."""
+        """The signature of a wrapper without *args counts."""
         given: list[Any] = []
 
         def connect(user: str, auth: Any) -> None:
@@ -409,7 +445,7 @@ class ComingAndGoingTests(FlaskTestCase):
         self.assertEqual(told, ["ann", ("ann", "client disconnect")])
 
     def test_decoratedIsCalledOnce(self) -> None:
-        """Also where what is wrapped fails inside, or calls itself wrongly."""
+        """A wrapped handler runs once, also if it raises TypeError or calls itself wrongly."""
         calls: list[Any] = []
 
         def connect(user: str, auth: Any = None) -> None:
@@ -423,7 +459,7 @@ class ComingAndGoingTests(FlaskTestCase):
         self.assertEqual((calls, ran), ([("ann", {"a": 1})], ["wrapper"]))
 
     def test_withoutASignature(self) -> None:
-        """Of a built-in that does not say, the argument is passed."""
+        """A built-in without a signature gets the argument."""
         self.socketio.on("connect")(bool)
         self.assertFalse(self.join().is_connected())
 
@@ -436,7 +472,7 @@ class ComingAndGoingTests(FlaskTestCase):
         self.assertTrue(self.join("/any").is_connected("/any"))
 
     def test_disconnect(self) -> None:
-        """Its handler is told why, and knows the rooms that the client was in."""
+        """The disconnect handler gets the reason, and knows the rooms that the client was in."""
         told: list[Any] = []
 
         @self.socketio.on("go")
@@ -482,7 +518,7 @@ class SendingTests(FlaskTestCase):
 
     def do(self, *what: Any, by: SocketIOTestClient | None = None) -> Any:
         """
-        Have a function called in a handler of ann's.
+        Call a function in a handler of ann's.
         """
         results: list[Any] = []
         self.socketio.on("do")(lambda: results.append(what[0]()))
@@ -491,7 +527,7 @@ class SendingTests(FlaskTestCase):
 
     def names(self) -> str:
         """
-        Who got something, each by an initial.
+        Return the initials of the clients that have got something.
         """
         people = {"a": self.ann, "b": self.bob, "c": self.cat}
         return "".join(name * len(client.get_received()) for name, client in people.items())
@@ -527,14 +563,22 @@ class SendingTests(FlaskTestCase):
             ((1, 2), [1, 2]),
             (((1, 2),), [1, 2]),
             (([1, 2],), [[1, 2]]),
+            (((None,),), [None]),
+            ((([None],),), [[None]]),
+            (((),), []),
+            ((None, None), [None, None]),
         ):
             self.do(lambda args=args: emit("x", *args))
             self.assertEqual(self.received(self.ann), [("x", expected)])
+        for data, expected in ((1, [1]), ((1, 2), [1, 2]), (None, [])):
+            self.do(lambda data=data: emit("x", data=data, unknown=3))
+            self.socketio.emit("x", data=data, unknown=3, to="red")
+            self.assertEqual(self.received(self.ann), [("x", expected)] * 2)
         self.do(lambda: send({"a": 1}, json=True))
         self.assertEqual(self.received(self.ann), [("json", {"a": 1})])
 
     def test_encodedAtOnce(self) -> None:
-        """What happens to a value afterwards does not matter; one that cannot be sent is an error."""
+        """A value may change after emit(); a value that cannot be sent is an error."""
         data = {"n": 1}
 
         def handler() -> Any:
@@ -572,6 +616,40 @@ class SendingTests(FlaskTestCase):
         self.do(lambda: emit("x"))
         self.assertEqual(self.names(), "a")
 
+    def test_disconnectedAndClosed(self) -> None:
+        """The own room of a client may be closed after disconnect(), which does not wait."""
+        sid = self.do(lambda: flask.request.sid)
+        later: list[Any] = []
+        call = self.socketio.realtime._crossing.call
+        self.patch(self.socketio.realtime._crossing, "call", lambda *args: later.append(args))
+        self.socketio.disconnect(sid)
+        self.socketio.close_room(sid)
+        for each in later:
+            call(*each)
+        self.assertFalse(self.ann.is_connected())
+        self.socketio.close_room(sid)
+
+    def test_unknownSid(self) -> None:
+        """An unknown sid cannot join a room, as in Flask-SocketIO; leaving one is no error."""
+        for sid, namespace in (("nobody", "/"), ("nobody", "/nowhere")):
+            error = self.assertRaises(ValueError, self.socketio.enter_room, sid, "red", namespace)
+            self.assertIn("no client 'nobody' is in /", str(error))
+            self.socketio.leave_room(sid, "red", namespace)
+            self.assertEqual(self.socketio.rooms(sid, namespace), [])
+
+    def test_joinsWhileLeaving(self) -> None:
+        """A handler whose client has left meanwhile may call join_room()."""
+
+        def handler() -> None:
+            disconnect()
+            join_room("blue")
+
+        self.do(handler)
+        self.assertFalse(self.ann.is_connected())
+
+    def test_roomsBeforeTheServerRuns(self) -> None:
+        self.assertEqual(SocketIO(Flask(__name__)).rooms("nobody"), [])
+
     def test_fromOutside(self) -> None:
         self.socketio.emit("x", 1)
         self.assertEqual(self.names(), "abc")
@@ -581,7 +659,7 @@ class SendingTests(FlaskTestCase):
         self.assertEqual(self.names(), "")
 
     def test_fromAnotherThread(self) -> None:
-        """Also while the test is busy with a handler that waits for that thread."""
+        """A thread may emit while a handler waits for the thread."""
 
         def handler() -> None:
             thread = self.socketio.start_background_task(self.socketio.emit, "x", to="red")
@@ -592,7 +670,7 @@ class SendingTests(FlaskTestCase):
         self.assertEqual(self.names(), "ab")
 
     def test_askedByAnotherThread(self) -> None:
-        """It gets its answer while the handler waits for it."""
+        """A thread gets an answer from the server while a handler waits for the thread."""
 
         def handler() -> Any:
             sid, answers = flask.request.sid, []
@@ -603,7 +681,7 @@ class SendingTests(FlaskTestCase):
         self.assertTrue(self.do(handler))
 
     def test_callbackWithoutAnAnswer(self) -> None:
-        """A test client does not ack: who waits for that is told so."""
+        """A test client does not ack: call() raises an error that says so."""
         error = self.do(lambda: self.assertRaises(AckTimeout, call, "x"))
         self.assertIn("test that with a real client", str(error))
         self.assertIsInstance(error, TimeoutError)
@@ -612,7 +690,7 @@ class SendingTests(FlaskTestCase):
         self.assertRaises(ValueError, self.socketio.call, "x")
 
     def test_inAView(self) -> None:
-        """Where all is named that an event would say, the functions need none."""
+        """The functions work in a view if the client and the namespace are named."""
         ann = self.do(lambda: flask.request.sid)
         with self.app.test_request_context():
             emit("x", namespace="/", broadcast=True)
@@ -635,12 +713,15 @@ class SendingTests(FlaskTestCase):
         for function in (emit, send, call, join_room, leave_room, close_room):
             error = self.assertRaises(RuntimeError, function, "x")
             self.assertIn(f"{function.__name__}() needs to know the client", str(error))
+            # Applications catch there what Flask-SocketIO raises, which depends on the place.
+            self.assertIsInstance(error, AttributeError)
         for function in (rooms, disconnect):
             self.assertRaises(RuntimeError, function)
         with self.app.test_request_context():
             self.assertRaises(RuntimeError, emit, "x")
         error = self.assertRaises(RuntimeError, self.socketio.emit, "x", include_self=False)
         self.assertIn("skip_sid", str(error))
+        self.assertIsInstance(error, AttributeError)
         self.assertRaises(ValueError, self.socketio.emit, "disconnect")
 
 
@@ -651,11 +732,11 @@ class ErrorTests(FlaskTestCase):
         self.socketio.on("fail", "/n")(lambda: 1 / 0)
 
     def test_unhandled(self) -> None:
-        """The test client raises it."""
+        """The test client raises the exception of a handler."""
         self.assertRaises(ZeroDivisionError, self.join().emit, "fail")
 
     def test_handlers(self) -> None:
-        """What they return is the ack; they know the event."""
+        """The result of an error handler is the ack; the handler knows the event."""
         self.socketio.on_error()(lambda error: f"own {error!r} {flask.request.event}")
         self.socketio.on_error_default(lambda error: "default")
         own = self.join().emit("fail", callback=True)
@@ -663,7 +744,7 @@ class ErrorTests(FlaskTestCase):
         self.assertEqual(self.join("/n").emit("fail", callback=True, namespace="/n"), "default")
 
     def test_ofAClass(self) -> None:
-        """Its method gets what the others have not taken."""
+        """The method error() of a class gets the exceptions that no error handler takes."""
 
         class Mine(Namespace):
             def on_fail(self) -> None:
@@ -679,12 +760,12 @@ class ErrorTests(FlaskTestCase):
         self.assertEqual(client.emit("fail", callback=True, namespace="/c"), "own")
 
     def test_wrongArguments(self) -> None:
-        """They are an error of the handler's."""
+        """Wrong arguments are an error of the handler."""
         self.socketio.on_error()(lambda error: type(error).__name__)
         self.assertEqual(self.join().emit("fail", 1, 2, callback=True), "TypeError")
 
     def test_resultThatCannotBeSent(self) -> None:
-        """It matters where an ack is wanted, and nowhere else."""
+        """A result that cannot be sent is an error only if the client wants an ack."""
         self.socketio.on("bad")(lambda: {"x": object()})
         self.socketio.on("disconnect")(object)
         client = self.join()
@@ -731,7 +812,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(set(ran), {"teardown"})
 
     def test_teardowns(self) -> None:
-        """Once for each handler, also for a client's first."""
+        """Teardown functions run once for each handler, also for a client's first."""
         ran: list[Any] = []
         self.app.teardown_request(lambda error: ran.append(("request", flask.g.event)))
         self.app.teardown_appcontext(lambda error: ran.append(("app", flask.g.event)))
@@ -748,7 +829,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(ran, [(kind, event) for event in ("first", "second") for kind in ("request", "app")])
 
     def test_behindAProxy(self) -> None:
-        """The request is the client's, as the proxy has told it."""
+        """The request has the address, scheme and host that the proxy has reported."""
         handshake = OpeningRequest(
             headers={"host": "10.0.0.1:8000", "x-forwarded-host": "example.org"},
             query={},
@@ -761,8 +842,42 @@ class ContextTests(FlaskTestCase):
             self.assertEqual(flask.request.url, "https://example.org/socket.io/?a=1")
             self.assertEqual(flask.request.remote_addr, "192.0.2.1")
 
+    def test_headersWithUnderscores(self) -> None:
+        """A client cannot overwrite a header of the proxy by one that WSGI gives the same name."""
+        handshake = OpeningRequest(
+            headers={"x-user": "alice", "x_user": "admin", "only_mine": "x"},
+            query={},
+            url="/socket.io/",
+            address="192.0.2.1",
+            secure=False,
+            host="example.org",
+        )
+        environ = environOf(self.app, handshake)
+        self.assertEqual(environ["HTTP_X_USER"], "alice")
+        self.assertNotIn("HTTP_ONLY_MINE", environ)
+
+    def test_underscores(self) -> None:
+        """A header with underscores does not take the place of a proxy's."""
+        client = self.join(headers={"X-User": "ann"})
+        headers = {"host": "localhost", "x-user": "ann", "x_user": "admin", "x_other": "admin"}
+        handshake = OpeningRequest(
+            headers=headers, query={}, url="/", address="192.0.2.1", secure=False, host="localhost"
+        )
+        environ = environOf(self.app, handshake)
+        self.assertEqual((environ["HTTP_X_USER"], environ.get("HTTP_X_OTHER")), ("ann", None))
+        self.assertEqual(self.ask(lambda: flask.request.headers["X-User"], client), "ann")
+
+    def test_currentApp(self) -> None:
+        """init_app() may be given current_app, which is the application only now."""
+        socketio = SocketIO()
+        socketio.on("ask")(lambda: flask.current_app.name)
+        with self.app.app_context():
+            socketio.init_app(flask.current_app)
+        client = socketio.test_client(self.app)
+        self.assertEqual(client.emit("ask", callback=True), __name__)
+
     def test_copied(self) -> None:
-        """What a handler leaves to a thread may have its context, and answer its client."""
+        """A thread may get a handler's context, and answer its client."""
         client = self.join()
 
         def handler() -> None:
@@ -789,7 +904,7 @@ class ContextTests(FlaskTestCase):
         return browser
 
     def test_sessionIsForked(self) -> None:
-        """Its namespaces share it, other clients and HTTP do not."""
+        """The namespaces of a client share the fork; other clients and HTTP do not."""
         browser = self.login()
         self.socketio.on("connect", "/n")(lambda: None)
         self.socketio.on("ask", "/n")(lambda: flask.session["user"])
@@ -806,7 +921,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(browser.get("/user").text, "ann")
 
     def test_oneForkOfTheSession(self) -> None:
-        """Also when two events are a client's first."""
+        """Two first events of a client share one fork."""
         opened: list[Any] = []
 
         class Slow(flask.sessions.SecureCookieSessionInterface):
@@ -870,7 +985,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(self.ask(lambda: flask_login.current_user.id, client), "ann")
 
     def test_jsonModule(self) -> None:
-        """What Flask's JSON knows more of can be sent and returned; bytes still can."""
+        """Types that only Flask's JSON knows can be sent and returned, and so can bytes."""
         self.make(json=flask.json)
         client = self.join()
         self.socketio.on("ask")(lambda: (date(2026, 1, 2), b"x")[0])
@@ -881,7 +996,7 @@ class ContextTests(FlaskTestCase):
         self.assertEqual(self.received(client), [("x", [day]), ("x", [b"x"])])
 
     def test_jsonModuleThatRevives(self) -> None:
-        """A module that reads back what it writes: it does for what comes, and not for what goes."""
+        """A module that revives its own forms does so for received values only."""
 
         class Module:
             @staticmethod
@@ -916,88 +1031,9 @@ class ContextTests(FlaskTestCase):
         self.assertRaises(ValueError, self.socketio.emit, "x", endless)
 
 
-class OptionTests(FlaskTestCase):
-    def test_settings(self) -> None:
-        self.make(
-            path="/talk",
-            ping_interval=(3, 1),
-            ping_timeout=4,
-            max_http_buffer_size=500,
-            cors_allowed_origins="*",
-            http_compression=False,
-            cookie="io",
-            transports="websocket",
-            allow_upgrades=False,
-            maxBuffered=9,
-        )
-        settings, server = self.socketio.realtime.settings, self.socketio.realtime
-        self.assertEqual((server.path, settings.pingInterval, settings.pingTimeout), ("/talk", 4, 4))
-        self.assertEqual((settings.maxPayload, settings.origins), (500, ("*",)))
-        self.assertEqual((settings.compressionThreshold, settings.cookie), (0, "io"))
-        self.assertEqual((settings.transports, settings.allowUpgrades), (("websocket",), False))
-        self.assertEqual(settings.maxBuffered, 9)
-
-    def test_othersAreNamedOnce(self) -> None:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            self.make(async_mode="gevent", engineio_logger=True, logger=False, monitor_clients=True)
-        (warning,) = caught
-        self.assertIn("change nothing here: async_mode, engineio_logger", str(warning.message))
-        self.assertEqual(self.socketio.async_mode, "threading")
-
-    def test_cookie(self) -> None:
-        """Of a dictionary its name; that its attributes are ours is said."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            self.make(cookie={"name": "sid", "httponly": True})
-            self.assertEqual(self.socketio.realtime.settings.cookie, "sid")
-            self.make(cookie={})
-            self.assertEqual(self.socketio.realtime.settings.cookie, "io")
-        (warning,) = caught
-        self.assertIn("change nothing here: cookie (all but its name)", str(warning.message))
-
-    def test_noneForTheDefault(self) -> None:
-        settings = self.make(cookie=None, transports=None).realtime.settings
-        self.assertEqual((settings.cookie, settings.transports), ("", ("polling", "websocket")))
-
-    def test_compressionThreshold(self) -> None:
-        """0 is for all, and not for none."""
-        for given, expected in ((0, 1), (10, 10)):
-            settings = self.make(compression_threshold=given).realtime.settings
-            self.assertEqual(settings.compressionThreshold, expected)
-        settings = self.make(compression_threshold=0, http_compression=False).realtime.settings
-        self.assertEqual(settings.compressionThreshold, 0)
-
-    def test_unknown(self) -> None:
-        self.assertIn("'pings'", str(self.assertRaises(TypeError, self.make, pings=3)))
-        self.assertRaises(ValueError, self.make, serializer="pickle")
-        self.assertRaises(ValueError, self.make, cors_allowed_origins=lambda origin: True)
-        self.assertRaises(ValueError, self.make, handler_threads=0)
-        self.assertRaises(ValueError, self.make, ping_interval=-1)
-
-    def test_later(self) -> None:
-        """What is registered, and given, before init_app() holds."""
-        socketio = SocketIO(ping_timeout=3)
-        error = self.assertRaises(RuntimeError, socketio.emit, "x")
-        self.assertIn("call init_app(app) first", str(error))
-        socketio.on("ask", "/n")(lambda: "answer")
-        app = Flask(__name__)
-        socketio.init_app(app, ping_interval=2)
-        settings = socketio.realtime.settings
-        self.assertEqual((settings.pingInterval, settings.pingTimeout), (2, 3))
-        client = socketio.test_client(app, namespace="/n")
-        self.assertEqual(client.emit("ask", callback=True, namespace="/n"), "answer")
-
-    def test_otherServers(self) -> None:
-        """Under another WSGI server pages are served, and Socket.IO's clients told what does not work."""
-        self.app.get("/")(lambda: "page")
-        browser = self.app.test_client()
-        self.assertEqual(browser.get("/").text, "page")
-        answer = browser.get("/socket.io/?EIO=4&transport=polling")
-        self.assertEqual(answer.status_code, 501)
-        self.assertIn("twistd -n realtime", answer.text)
-
-    def test_running(self) -> None:
-        """A server that runs is not for a test client."""
-        self.socketio.bridge.server.running = True
-        self.assertRaises(RuntimeError, self.join)
+class HouseTests(SynchronousTestCase):
+    def test_noCircleOfTypes(self) -> None:
+        """No module needs another one for types only: the imports run one way."""
+        folder = Path(flaskBridge.__file__).parent
+        for file in folder.glob("*.py"):
+            self.assertNotIn("TYPE_CHECKING", file.read_text("utf-8"), file.name)

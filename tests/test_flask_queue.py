@@ -71,14 +71,14 @@ class CallbackTests(TwoServersTestCase):
         return self.answers
 
     def test_room(self) -> None:
-        """Those on other servers get the event too."""
+        """Clients of other servers get the event too."""
         self.near.on("question", lambda number: "near")
         for options in ({"to": "red"}, {}):
             self.assertEqual(self.ask(**options), [("near",)])
             self.assertEqual(self.get(self.near, self.far), [[("question", 1)]] * 2)
 
     def test_oneClient(self) -> None:
-        """Only one who is elsewhere is asked elsewhere."""
+        """Other servers are asked only for a client that is not here."""
         for client in (self.near, self.far):
             client.on("question", lambda number: "answer")
             self.assertEqual(self.ask(to=client.id()), [("answer",)])
@@ -88,7 +88,7 @@ class CallbackTests(TwoServersTestCase):
         self.assertEqual([len(got) for got in self.get(self.near, self.far)], [2, 1])
 
     def test_null(self) -> None:
-        """An ack of null is an argument, and one of nothing is none."""
+        """An ack of null has one argument, and an empty ack none."""
         for client in (self.near, self.far):
             for answer, args in (((None,), (None,)), (None, ()), ((None, 1), (None, 1)), ([], ([],))):
                 client.on("question", lambda number, answer=answer: answer)
@@ -99,7 +99,7 @@ class CallbackTests(TwoServersTestCase):
 
 class NativeCallbackTests(CallbackTests):
     """
-    In a dialect in which a room can be asked.
+    The same in a dialect that can ask a room.
     """
 
     DIALECT = DialectChoice()
@@ -113,7 +113,7 @@ class NativeCallbackTests(CallbackTests):
 
 class NamespaceTests(TwoServersTestCase):
     def test_onlyThere(self) -> None:
-        """What this server has no handlers for, others may have, and its own clients may not come."""
+        """Other servers may have a namespace that this server refuses to its own clients."""
         far = self.joined(self.there, "/x")
         self.here.emit("news", 1, namespace="/x")
         self.here.enter_room(far.id("/x"), "blue", namespace="/x")
@@ -152,7 +152,7 @@ class NotRunningTests(SenderTestCase):
         self.assertIn("no running server", str(error))
 
     def test_servesAfterAll(self) -> None:
-        """A server that runs sends by itself, and one that stops: its disconnect handlers may have news."""
+        """A running server sends by itself, and so does a stopping one, for its disconnect handlers."""
         for state in ("running", "stopped"):
             socketio = SocketIO(Flask(__name__), message_queue=QUEUE)
             setattr(socketio.realtime, state, True)
@@ -161,7 +161,7 @@ class NotRunningTests(SenderTestCase):
             self.assertEqual(self.said(), [])
 
     def test_withoutAQueue(self) -> None:
-        """Nobody can be there, which is said once."""
+        """The log says once that nobody can be there."""
         socketio = SocketIO(Flask(__name__))
         with capturedLogs() as events:
             socketio.emit("news")
@@ -192,7 +192,7 @@ class LaterTests(SenderTestCase):
         self.assertEqual(socketio.rooms("sid"), [])
 
     def test_noQueue(self) -> None:
-        """None is no queue, and no application yet."""
+        """None means no queue, and no application yet."""
         socketio = SocketIO(message_queue=None)
         socketio.init_app(None, message_queue=None)
         self.assertRaises(RuntimeError, socketio.emit, "news")
@@ -200,5 +200,5 @@ class LaterTests(SenderTestCase):
         self.assertFalse(socketio.realtime.running)
 
     def test_badURL(self) -> None:
-        """It is refused at once."""
+        """A malformed URL is refused at once."""
         self.assertRaises(ValueError, SocketIO, message_queue="nowhere")

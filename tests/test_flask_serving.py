@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
+from _thread import allocate_lock, start_new_thread
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import makeCertificate
-from txrealtime.flask import SocketIO
-from txrealtime.flask.listening import Place, takeTLS
+from txrealtime.flask import SocketIO, serving
+from txrealtime.flask.listening import ListeningAddress, takeTLS
+from txrealtime.flask.signals import OwnHandlers, inMainThread
 
 
 def sent(context: Any) -> list[bytes]:
-    """The certificates that a server with a context sends, as DER."""
+    """Return the certificates that a server with a context sends, as DER."""
     server = SSL.Connection(context.getContext(), None)
     server.set_accept_state()
     client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
@@ -67,7 +71,7 @@ class TLSTests(SynchronousTestCase):
             self.assertEqual(sent(takeTLS(options)), wanted)
 
     def test_refused(self) -> None:
-        """What would be served in plain text, or with another certificate than was meant."""
+        """Options that would lead to plain text or to another certificate are refused."""
         (self.folder / "text").write_text("text")
         other = str(makeCertificate(self.folder / "other.pem"))
         pem, text = str(self.pem), str(self.folder / "text")
@@ -84,19 +88,100 @@ class TLSTests(SynchronousTestCase):
 
     def test_place(self) -> None:
         reactor = MemoryReactorClock()
-        for place, wanted in (
-            (Place("127.0.0.1", 5000), "tcp:5000:interface=127.0.0.1"),
-            (Place("::1", 5000, takeTLS({"certfile": str(self.pem)})), "ssl:5000:interface=\\:\\:1"),
+        for address, wanted in (
+            (ListeningAddress("127.0.0.1", 5000), "tcp:5000:interface=127.0.0.1"),
+            (
+                ListeningAddress("::1", 5000, takeTLS({"certfile": str(self.pem)})),
+                "ssl:5000:interface=\\:\\:1",
+            ),
         ):
-            self.assertEqual(str(place), wanted)
-            place.endpoint(reactor).listen(None)
+            self.assertEqual(str(address), wanted)
+            address.endpoint(reactor).listen(None)
         self.assertEqual([server[0::3] for server in reactor.tcpServers], [(5000, "127.0.0.1")])
         self.assertEqual([server[0::4] for server in reactor.sslServers], [(5000, "::1")])
 
 
+class SignalTests(SynchronousTestCase):
+    """
+    An application's own signal handlers.
+    """
+
+    def setUp(self) -> None:
+        self.stops: list[str] = []
+        self.before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        self.addCleanup(lambda: [signal.signal(*each) for each in self.before.items()])
+
+    def handled(self, handler: Any, number: signal.Signals = signal.SIGTERM) -> OwnHandlers:
+        """
+        Raise a signal after the reactor has installed its own handler.
+        """
+        signal.signal(number, handler)
+        handlers = OwnHandlers(lambda: self.stops.append("stop"))
+        signal.signal(number, lambda *args: self.stops.append("reactor"))
+        handlers.install()
+        signal.raise_signal(number)
+        handlers.restore()
+        self.assertIs(signal.getsignal(number), handler)
+        return handlers
+
+    def test_called(self) -> None:
+        got: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            self.handled(lambda number, frame: got.append(number), number).raiseError()
+        self.assertEqual((got, self.stops), ([signal.SIGTERM, signal.SIGUSR1], []))
+
+    def test_raises(self) -> None:
+        """An exception ends the server; KeyboardInterrupt is no error, as under other servers."""
+
+        def leave(error: BaseException) -> Any:
+            def handler(number: int, frame: object) -> None:
+                raise error
+
+            return handler
+
+        for error in (SystemExit(3), ValueError("no")):
+            handlers = self.handled(leave(error))
+            self.assertIs(self.assertRaises(type(error), handlers.raiseError), error)
+        self.handled(leave(KeyboardInterrupt())).raiseError()
+        self.assertEqual(self.stops, ["stop"] * 3)
+
+    def test_none(self) -> None:
+        """Without an own handler the reactor's stays; an ignored SIGTERM stays ignored."""
+        for own, expected in ((signal.SIG_DFL, ["reactor"]), (signal.SIG_IGN, [])):
+            self.stops.clear()
+            signal.signal(signal.SIGTERM, own)
+            handlers = OwnHandlers(lambda: None)
+            signal.signal(signal.SIGTERM, lambda *args: self.stops.append("reactor"))
+            handlers.install()
+            signal.raise_signal(signal.SIGTERM)
+            self.assertEqual(self.stops, expected)
+
+    def test_mainThread(self) -> None:
+        """The answer does not depend on `threading`, which eventlet changes."""
+        self.patch(threading, "current_thread", lambda: None)
+        self.assertTrue(inMainThread())
+        answers: list[bool] = []
+        self.patch(threading, "current_thread", threading.main_thread)
+        done = allocate_lock()
+        done.acquire()
+        start_new_thread(lambda: (answers.append(inMainThread()), done.release()), ())
+        done.acquire()
+        self.assertEqual(answers, [False])
+
+
 class RunTests(SynchronousTestCase):
+    def test_secondRun(self) -> None:
+        """A second run() is refused before anything is opened."""
+        reactor = MemoryReactorClock()
+        self.patch(twisted.internet, "reactor", reactor)
+        self.patch(serving, "_ran", ["shop"])
+        app = Flask("shop")
+        error = self.assertRaises(RuntimeError, SocketIO(app).run, app)
+        self.assertIn("run() has returned once in this process", str(error))
+        self.assertEqual(reactor.tcpServers, [])
+
     def test_runningReactor(self) -> None:
-        """It cannot run twice: it says what to do, and has opened nothing."""
+        """A running reactor is refused with advice, before anything is opened."""
         reactor = MemoryReactorClock()
         reactor.running = True
         self.patch(twisted.internet, "reactor", reactor)

@@ -1,5 +1,5 @@
 """
-An application of Flask on this server, with python-socketio's clients and its handlers in real threads.
+A Flask application on this server, with python-socketio's clients and handlers in real threads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FlaskServer(RealtimeServer):
 
 class FlaskTests(TestCase):
     async def play(self, *urls: str) -> None:
-        """Have a client do all it can."""
+        """Run the whole scenario of a client."""
         client = startProgram(self, python("flask_scenario.py", *urls))
         await client.whenEnded(timeout=120)
         reports = [json.loads(line) for line in client.output.splitlines() if line.startswith('{"step"')]
@@ -59,7 +59,7 @@ class FlaskTests(TestCase):
         await server.stop()
 
     async def test_twoServers(self) -> None:
-        """They share a queue."""
+        """Two servers share a queue."""
         redis = await Redis(self).start()
         servers = [FlaskServer(self, QUEUE=redis.url) for _ in range(2)]
         for server in servers:
@@ -69,7 +69,7 @@ class FlaskTests(TestCase):
             await server.stop()
 
     async def run_(self, **environment: str) -> tuple[Program, str]:
-        """`socketio.run(app)`, and where."""
+        """Start `socketio.run(app)`, and return the program and its URL."""
         port = freePort()
         environment = {"PYTHONPATH": str(ROOT), **environment}
         program = startProgram(self, [sys.executable, str(APP), str(port)], environment=environment)
@@ -77,11 +77,29 @@ class FlaskTests(TestCase):
         return program, f"http://127.0.0.1:{port}"
 
     async def test_run(self) -> None:
-        """It ends well on SIGTERM."""
+        """SIGTERM ends run() without an error."""
         program, url = await self.run_()
         await self.play(url)
         program.signal("TERM")
         self.assertEqual(await program.whenEnded(), 0, program.output)
+
+    async def test_ownSignalHandlers(self) -> None:
+        """An application's handlers are called, and sys.exit() in one ends the server; no second run()."""
+        for way, name, code in (
+            ("exit", "TERM", 3),
+            ("exit", "INT", 3),
+            ("interrupt", "HUP", 0),
+            ("stop", "TERM", 0),
+        ):
+            port = freePort()
+            command = python("flask_signals.py", str(port), f"SIG{name}", way)
+            program = startProgram(self, command, environment={"PYTHONPATH": str(ROOT)})
+            await untilListening(program, port)
+            program.signal(name)
+            self.assertEqual(await program.whenEnded(), code, program.output)
+            self.assertIn("own handler", program.output)
+            self.assertEqual("run has returned" in program.output, code == 0)
+            self.assertEqual("run() has returned once in this process" in program.output, code == 0)
 
     async def test_stop(self) -> None:
         """stop() in a handler makes run() return."""
@@ -91,13 +109,13 @@ class FlaskTests(TestCase):
         self.assertEqual(await program.whenEnded(), 0, program.output)
 
     def get(self, url: str) -> str:
-        """What is there; in a thread."""
+        """Return the body at a URL; call this in a thread."""
         with urlopen(url, timeout=30) as response:
             body: bytes = response.read()
             return body.decode()
 
     async def test_stopInAView(self) -> None:
-        """Its response leaves before the end, also of others that take their time."""
+        """The responses of this view and of slower ones arrive before the end."""
         program, url = await self.run_()
         slow = deferToThread(self.get, f"{url}/slow")
         await program.whenPrinted("a slow view begins")
@@ -114,7 +132,7 @@ class FlaskTests(TestCase):
         self.assertEqual(await response, "slow, but here")
 
     async def test_stuckView(self) -> None:
-        """One that never returns does not keep the server from ending either."""
+        """A view that never returns does not keep the server from ending."""
         program, url = await self.run_()
         response = deferToThread(self.get, f"{url}/stuck")
         await program.whenPrinted("a stuck view begins")
@@ -137,7 +155,7 @@ class FlaskTests(TestCase):
         self.assertIn("run has returned", program.output)
 
     async def test_stuckHandler(self) -> None:
-        """One that never returns does not keep the server from ending: it is named, and left behind."""
+        """A handler that never returns does not keep the server from ending: the log names it."""
         server = FlaskServer(self)
         await server.start()
         code = (
@@ -162,7 +180,7 @@ class FlaskTests(TestCase):
         await server.stop()
 
     async def test_flaskRun(self) -> None:
-        """The command says what to do instead."""
+        """flask run says what to do instead."""
         environment = {"PYTHONPATH": f"{ROOT}:{APP.parent}"}
         command = [sys.executable, "-m", "flask", "--app", "flask_app", "run"]
         program = startProgram(self, command, environment=environment)

@@ -1,5 +1,5 @@
 """
-The chapters of the guide: each program of docs/examples/guide, run as its docstring says, and visited.
+The Flask chapters of the guide: each program of docs/examples/guide, run and visited.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CDN = "https://cdn.jsdelivr.net/npm/socket.io-client@4.8.4/dist/socket.io.min.js
 
 class InitializationTests(GuideTestCase):
     def test_initialization(self) -> None:
-        """By polling and by WebSocket; the page comes from Flask."""
+        """The page comes from Flask, and events by polling and by WebSocket."""
         self.serve("initialization")
         self.assertEqual(self.browser().get(self.url).text, (GUIDE / "page.html").read_text())
         for transport in ("polling", "websocket"):
@@ -23,7 +23,7 @@ class InitializationTests(GuideTestCase):
             self.assertEqual(client.next(), ("my response", {"heard": {"data": "Größe"}}))
 
     def test_browser(self) -> None:
-        """Its page, with the client from npm in place of the one from the network."""
+        """The page works in a browser, with the client from npm in place of the one from the network."""
         requirePart(webdriver, "selenium is not installed")
         requirePart(CHROMIUM and CHROMEDRIVER, "no chromium, or no chromedriver (Debian: chromium-driver)")
         requireJavaScriptClient("socket.io-client-4")
@@ -108,7 +108,7 @@ class SendingTests(GuideTestCase):
         self.assertEqual(other.left(), [])
 
     def test_acks(self) -> None:
-        """The server acknowledges the client, and the client the server."""
+        """Both sides ack events of the other."""
         self.serve("sending")
         client = self.visitor(answers={"question": lambda text: (text.upper(), 2)})
         silent = self.visitor()
@@ -134,7 +134,7 @@ class BroadcastingTests(GuideTestCase):
         self.assertEqual(grace.left(), [])
 
     def test_broadcasting(self) -> None:
-        """From a handler, a view and a thread."""
+        """A handler, a view and a thread broadcast."""
         self.serve("broadcasting")
         ada, grace = self.visitor(), self.visitor(transport="polling")
         ada.emit("my event", {"data": 1})
@@ -235,7 +235,7 @@ class ErrorsTests(GuideTestCase):
 
 class ContextsTests(GuideTestCase):
     def test_contexts(self) -> None:
-        """Those of Flask, and no hooks of requests."""
+        """Handlers have Flask's contexts, and the hooks of requests do not run."""
         self.serve("contexts")
         self.url += "?colour=red"
         client = self.visitor(headers={"User-Agent": "visitor"})
@@ -257,7 +257,7 @@ class ContextsTests(GuideTestCase):
         self.assertEqual(hooks, ["/hooks"])
 
     def test_forkedSession(self) -> None:
-        """A handler sees the session as it was when the client came, and what handlers change is theirs."""
+        """A handler sees the session as of the connection, and handlers share their changes."""
         self.serve("contexts")
         browser = self.browser()
         browser.post(f"{self.url}/session", {"name": "Ada"})
@@ -269,7 +269,7 @@ class ContextsTests(GuideTestCase):
         self.assertEqual(self.visitor(http=browser).call("session", {}), {"name": "Grace"})
 
     def test_sharedSession(self) -> None:
-        """On the server: what either changes, both see."""
+        """Views and handlers see the changes of a session that is kept on the server."""
         self.serve("shared_session")
         browser = self.browser()
         browser.post(f"{self.url}/session", {"name": "Ada"})
@@ -283,7 +283,7 @@ class ContextsTests(GuideTestCase):
 
 class AuthenticationTests(GuideTestCase):
     def test_authentication(self) -> None:
-        """A login over HTTP, and who it was in the handlers."""
+        """Handlers know the user of a login over HTTP."""
         self.serve("authentication")
         browser = self.browser()
         self.assertIn("/", self.refused(http=browser))

@@ -35,7 +35,7 @@ class DeploymentTests(TestCase):
         return startProgram(self, command, cwd=str(self.folder), environment=environment)
 
     async def twistd(self, app: str, *options: str, **environment: str) -> tuple[Program, int]:
-        """An application by twistd, and the port that it has."""
+        """Start an application by twistd, and return its port."""
         port = freePort()
         listen = f"tcp:{port}:interface=127.0.0.1"
         command = [TWISTD, "-n", "--pidfile=", "realtime", "--app", app, "--listen", listen, *options]
@@ -45,7 +45,7 @@ class DeploymentTests(TestCase):
 
     async def nginx(self, file: Path, ports: dict[int, int]) -> int:
         """
-        An nginx with a configuration of the documentation, and the port that it has.
+        Start nginx with a configuration of the documentation, and return its port.
 
         :param ports: others than those that the file names.
         """
@@ -64,7 +64,7 @@ class DeploymentTests(TestCase):
         return ports[8080]
 
     async def visited(self, port: int) -> None:
-        """The page of initialization.py, and its event, by either transport."""
+        """Visit the page of initialization.py, and send its event by either transport."""
         url = f"http://127.0.0.1:{port}"
         page = await deferToThread(requests.get, url, timeout=30)
         self.assertEqual(page.text, (GUIDE / "page.html").read_text())
@@ -78,7 +78,7 @@ class DeploymentTests(TestCase):
             await deferToThread(client.close)
 
     async def stopped(self, *programs: Program) -> None:
-        """They must end well, and have logged no traceback."""
+        """Stop the programs, which must end without an error or a traceback."""
         for program in programs:
             self.assertEqual(await program.stop(), 0, program.output)
             self.assertNotIn("Traceback", program.output)
@@ -104,7 +104,7 @@ class DeploymentTests(TestCase):
         await self.stopped(program)
 
     async def test_threeBehindNginx(self) -> None:
-        """By ip_hash, with Redis between them; and external.py, which speaks to the clients of all."""
+        """Three workers share clients by ip_hash and events by Redis, and external.py reaches all."""
         requireJavaScriptClient("socket.io-client-4")
         redis = await Redis(self).start()
         workers, ports = [], {}

@@ -78,8 +78,8 @@ TABLE = (
 )
 
 STOP = (
-    # Node's server loses two of the three events, and sends CLOSE, after which python-socketio's clients do not
-    # come back.
+    # Node's server loses two of the three events.  It sends CLOSE, after which python-socketio's clients do
+    # not come back.
     Row(
         "stop", "polling", "0 1 2; transport error", "0 1 2; transport error", "server shutting down", "other"
     ),

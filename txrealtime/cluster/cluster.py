@@ -1,5 +1,5 @@
 """
-This server among its peer servers: the part of a cluster that users see.
+The part of a cluster that users see: this server among its peer servers.
 
 :class:`~txrealtime.server.Server` makes one :class:`Cluster`, starts and stops it.  The messages are the
 business of :mod:`~txrealtime.cluster.conversation`.
@@ -41,7 +41,7 @@ LEASE: Final = 15.0
 
 class Cluster:
     """
-    This server among its peer servers: ``server.cluster``.  Without a bus it is alone.
+    A server among its peer servers: ``server.cluster``.  Without a bus it is alone.
 
     :ivar uid: this server's name among servers.
     :ivar name: its name for people, by default host and process id; to be set before the start.
@@ -120,8 +120,10 @@ class Cluster:
     @property
     def status(self) -> str:
         """
-        ``alone`` without a bus; otherwise the status of the link, ``connecting``, ``ready``, ``deaf`` or
-        ``stopped``: see :class:`~txrealtime.cluster.link.link.LinkStatus`.
+        ``alone`` without a bus, otherwise the status of the link.
+
+        A link is ``connecting``, ``ready``, ``deaf`` or ``stopped``: see
+        :class:`~txrealtime.cluster.link.link.LinkStatus`.
         """
         if self._bus is None:
             return "alone"

@@ -49,8 +49,9 @@ class OpeningRequest:
     @property
     def cookies(self) -> dict[str, str]:
         """
-        The cookies sent with the request (RFC 6265, 5.4); of a repeated one, the first, whose path is the
-        nearest.
+        The cookies sent with the request (RFC 6265, 5.4).
+
+        Of a repeated cookie, this has the first, whose path is the nearest.
         """
         cookies: dict[str, str] = {}
         # Pair by pair, since SimpleCookie drops all cookies for one that it cannot read.

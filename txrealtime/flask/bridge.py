@@ -1,18 +1,19 @@
 """
-Between a server, in the reactor's thread, and the handlers of a Flask application, in others.
+The bridge between a server, in the reactor's thread, and the handlers of a Flask application, in others.
 
 ::
 
     reactor's thread                             a handler's thread
-    BridgedNamespace: an event has come  ----->  Bridge: contexts, the handler, error handlers
+    BridgedNamespace: an event arrives   ----->  Bridge: contexts, the handler, error handlers
     Connection: the ack                  <-----  the result, a copy
-    Audience._transmit                    <-----  Inside: emit(), encoded already
+    Audience._transmit                   <-----  ServerSender: emit(), encoded already
 
-Both ways back are one queue, so a client gets what a handler has emitted before its ack.
+Both ways back share one queue, so a client gets the events that a handler has emitted before its ack.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,41 +22,101 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from flask import Flask
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from txrealtime import Namespace, Socket
+from txrealtime import Namespace, Server, Socket
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import ConnectionRejected
-from txrealtime.flask.contexts import Visit, environOf, inContext
-from txrealtime.flask.copies import snapshot
-from txrealtime.flask.jsonmodule import JSONModule
+from txrealtime.flask.contexts import Visit, environOf
+from txrealtime.flask.eventlog import LoggedReceiver, encodeAndLog
+from txrealtime.flask.invoking import Invoker
+from txrealtime.flask.membership import Membership
 from txrealtime.flask.options import Configuration
-from txrealtime.flask.routes import ANY, Handlers, Route
-from txrealtime.flask.server import BridgedServer
+from txrealtime.flask.routes import ANY, Route, Routes
 from txrealtime.logs import Logger
-from txrealtime.pool import Jobs
+from txrealtime.pool import Jobs, Threads
+from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.namespace import NO_ACK
-from txrealtime.socketio.packet import Packet
+from txrealtime.socketio.packet import IParser, Packet
 
-__all__ = ["Bridge", "BridgedNamespace"]
+__all__ = ["Bridge", "BridgedNamespace", "BridgedServer"]
 
 _log = Logger()
+
+NOT_BEGUN: Final = object()
+"""The result of a connect handler that was not called, because the client had left."""
 
 _REASONS: Final = {
     CloseReason.CLIENT_DISCONNECT: "client disconnect",
     CloseReason.SERVER_DISCONNECT: "server disconnect",
 }
-"""What Flask-SocketIO's documentation calls them, where the words are not the same."""
+"""Flask-SocketIO's words for reasons, where they differ from the server's."""
+
+
+class BridgedServer(Server):
+    """
+    A server whose handlers run in threads.
+
+    :param threads: the threads, which start and stop with the server.
+    :ivar packetLog: the logger of packets, if there is one.
+    :ivar stopped: whether the server has run, and stops or has stopped.
+    :ivar unfinished: how many handlers wait, run, or have results that the reactor's thread has not seen.
+    """
+
+    def __init__(
+        self, *args: Any, threads: Threads, packetLog: logging.Logger | None = None, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self.packetLog = packetLog
+        self._threads = threads
+        self.stopped = False
+        self.unfinished = 0
+
+    def _connection(self, session: Session) -> Any:
+        connection = super()._connection(session)
+        return connection if self.packetLog is None else LoggedReceiver(connection, session, self.packetLog)
+
+    def startService(self) -> None:
+        super().startService()
+        if self.stopped:
+            self._threads.restart()
+            self.stopped = False
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Refuse new clients, close the others, and wait for the handlers that run.
+
+        :return: a Deferred that fires when all is done, or after ``drainTimeout`` for either.
+        """
+        self.stopped = True
+        return Deferred.fromCoroutine(self._stop(super().stopService()))
+
+    async def _stop(self, drained: Deferred[None]) -> None:
+        await drained
+        reactor: Any = self.reactor
+        deadline = reactor.seconds() + self.settings.drainTimeout
+        # A handler that has returned may make way for its client's disconnect handler.
+        while self.unfinished and reactor.seconds() < deadline:
+            await deferLater(reactor, 0.02)
+        await self._threads.drain(reactor, deadline - reactor.seconds())
 
 
 class BridgedNamespace(Namespace):
-    """A namespace whose events go to an application's handlers, in threads."""
+    """
+    A namespace whose events go to an application's handlers, in threads.
+
+    :ivar memberships: the clients whose handlers run or may run, until they have left and all is handled.
+    :ivar connecting: those whose connect handlers wait or run, by sid.
+    :ivar parting: the rooms of clients that have left, by sid, until their disconnect handlers have returned.
+    """
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__(concurrency=bridge.concurrency)
         self._bridge = bridge
-        # The rooms of clients whose disconnect handler runs: they have left them.
+        self.memberships: dict[Socket, Membership] = {}
+        self.connecting: dict[str, Membership] = {}
         self.parting: dict[str, frozenset[str]] = {}
         self.onAny(self._received)
 
@@ -63,50 +124,100 @@ class BridgedNamespace(Namespace):
         super()._bind(path, home)
         self._bridge.spaces[path] = self
 
+    def _encode(self, packet: Packet) -> list[engineio.Packet]:
+        log = self._bridge.server.packetLog
+        return super()._encode(packet) if log is None else encodeAndLog(log, super()._encode, packet)
+
+    def membershipOf(self, socket: Socket) -> Membership:
+        """Return the membership of a client that is in the namespace."""
+        membership = self.memberships.get(socket)
+        if membership is None:
+            membership = self.memberships[socket] = Membership(partial(self._ended, socket))
+        return membership
+
+    # -- coming ------------------------------------------------------------------------
+
     def connected(self, socket: Socket, auth: Any) -> Any:
         bridge = self._bridge
         if not bridge.accepts(self.path):
             raise ConnectionRejected("Invalid namespace")
         if bridge.visitOf(socket).jobs > bridge.mostJobs:
-            # What was running for sockets that it has left is counted nowhere else.
+            # Handlers of sockets that the client has left are counted nowhere else.
             raise ConnectionRejected("Too many events wait")
-        route = bridge.handlers.find(self.path, "connect")
+        self._log("connecting: %s [%s]", socket.label, self.path)
+        route = bridge.routes.find(self.path, "connect")
         if route is None:
             return None
-        # A client of python-socketio always gives one, {} for none.
-        asked = bridge.start(route, socket, "connect", (auth or None,))
-        asked.addCallbacks(_admit, _refuse)
-        if not bridge.configuration.alwaysConnect:
-            return asked
-        asked.addErrback(self._refusedLate, socket)
-        return None
+        membership = self.membershipOf(socket)
+        membership.isConnecting = True
+        self.connecting[socket.id] = membership
+        asked: Deferred[None] = Deferred(lambda _: self._leftEarly(socket))
+        # A client of python-socketio always gives auth, {} for none.
+        done = bridge.schedule(route, socket, membership, "connect", (auth or None,))
+        done.addCallbacks(_admit, _refuse)
+        done.addBoth(self._decided, socket, membership, asked)
+        return None if bridge.configuration.alwaysConnect else asked
 
-    def _refusedLate(self, failure: Failure, socket: Socket) -> None:
-        if not failure.check(ConnectionRejected):
-            _log.failure("{namespace}: the connect handler failed", failure, namespace=self.path)
-        socket.disconnect()
+    def _leftEarly(self, socket: Socket) -> None:
+        """Called when a client leaves before its connect handler has returned."""
+        self.parting[socket.id] = frozenset((socket.id, *socket._joined))
+        self._left(socket, socket.session.closeReason or CloseReason.CLIENT_DISCONNECT)
 
-    def disconnecting(self, socket: Socket, reason: CloseReason) -> None:
-        self.parting[socket.id] = frozenset((socket.id, *socket.rooms, *socket._joined))
+    def _decided(self, result: Any, socket: Socket, membership: Membership, asked: Deferred[None]) -> None:
+        """Called when the connect handler has returned, or was not begun because the client had left."""
+        refusal = result if isinstance(result, Failure) else None
+        membership.decided(refusal is None and result is not NOT_BEGUN)
+        if self.connecting.get(socket.id) is membership:
+            del self.connecting[socket.id]
+        always = self._bridge.configuration.alwaysConnect
+        if refusal is not None and (always or asked.called):
+            # Nobody else looks at it.
+            if not refusal.check(ConnectionRejected):
+                _log.failure("{namespace}: the connect handler failed", refusal, namespace=self.path)
+            if always:
+                socket.disconnect()
+        elif refusal is not None:
+            asked.errback(refusal)
+        elif not (always or asked.called):
+            asked.callback(None)
+        if socket._leftBecause is not None and not membership.hasEnded:
+            # Another server has disconnected the client, or the CONNECT packet was too much for it.
+            self._left(socket, socket._leftBecause)
+        membership.release()
+        if membership.isRefused and membership.reason is None:
+            del self.memberships[socket]
 
-    def disconnected(self, socket: Socket, reason: CloseReason) -> Any:
-        route = self._bridge.handlers.find(self.path, "disconnect")
-        if route is None:
-            del self.parting[socket.id]
-            return None
+    def _letIn(self, socket: Socket) -> None:
+        super()._letIn(socket)
+        membership = self.memberships.get(socket)
+        if membership is not None and membership.isLeaving:
+            socket.disconnect()
 
-        def done(result: Any) -> Any:
-            self.parting.pop(socket.id, None)
-            return result
+    # -- events ------------------------------------------------------------------------
 
-        told = _REASONS.get(reason, reason.value)
-        return self._bridge.start(route, socket, "disconnect", (told,)).addBoth(done)
+    def _log(self, format: str, *args: Any) -> None:
+        log = self._bridge.configuration.eventLog
+        if log is not None:
+            log.info(format, *args)
 
     def _received(self, socket: Socket, event: str, *args: Any) -> Any:
-        route = self._bridge.handlers.find(self.path, event)
-        if route is None:
+        self._log("received event %.100r from %s [%s]", event, socket.label, self.path)
+        if socket._leftBecause is not None and socket not in self.memberships:
             return NO_ACK
-        return self._bridge.start(route, socket, event, args)
+        membership = self.membershipOf(socket)
+        if not membership.isConnecting:
+            return self._schedule(socket, membership, event, args)
+        # With always_connect, events may come while the connect handler runs.
+        turn: Deferred[Any] = Deferred()
+        turn.addCallback(lambda _: self._schedule(socket, membership, event, args))
+        membership.hold(lambda: turn.callback(None))
+        return turn
+
+    def _schedule(self, socket: Socket, membership: Membership, event: str, args: Sequence[Any]) -> Any:
+        route = self._bridge.routes.find(self.path, event)
+        if route is None or membership.isRefused or membership.hasEnded:
+            return NO_ACK
+        return self._bridge.schedule(route, socket, membership, event, args)
 
     def _ackFailed(self, socket: Socket, error: Exception) -> None:
         if self._bridge.failed is None:
@@ -114,103 +225,164 @@ class BridgedNamespace(Namespace):
         else:
             self._bridge.failed(error)
 
+    # -- going -------------------------------------------------------------------------
+
+    def sendAway(self, audience: Audience, names: Sequence[str]) -> None:
+        """
+        Disconnect clients.
+
+        A client whose connect handler runs is let in first, so that it gets the events of that handler.
+        """
+        early = [] if self._bridge.configuration.alwaysConnect else self.connecting.keys() & set(names)
+        for sid in early:
+            self.connecting[sid].isLeaving = True
+        (audience.excluding(*early) if early else audience).disconnect()
+
+    def disconnecting(self, socket: Socket, reason: CloseReason) -> None:
+        self.parting[socket.id] = frozenset((socket.id, *socket.rooms, *socket._joined))
+
+    def disconnected(self, socket: Socket, reason: CloseReason) -> None:
+        self._left(socket, reason)
+
+    def _left(self, socket: Socket, reason: CloseReason) -> None:
+        self._log("gone: %s [%s], %s", socket.label, self.path, reason.value)
+        self.membershipOf(socket).left(_REASONS.get(reason, reason.value))
+
+    def _ended(self, socket: Socket) -> None:
+        """Called when a client has left and its handlers have returned."""
+        membership = self.memberships.pop(socket)
+        route = self._bridge.routes.find(self.path, "disconnect")
+        if route is None or membership.isRefused:
+            self.parting.pop(socket.id, None)
+            return
+
+        def done(result: Any) -> None:
+            self.parting.pop(socket.id, None)
+            if isinstance(result, Failure):
+                _log.failure("{namespace}: the disconnect handler failed", result, namespace=self.path)
+
+        self._bridge.schedule(route, socket, membership, "disconnect", (membership.reason,)).addBoth(done)
+
     def roomsOf(self, sid: str) -> list[str]:
-        """The rooms that a client is in, or was in until its disconnect handler was called."""
+        """Return the rooms of a client; in its disconnect handler, those that it was in."""
         socket = self.rooms.find(sid)
         return sorted(self.parting.get(sid, ()) if socket is None else socket.rooms)
 
 
-def _call(route: Route, event: str, sid: str, args: Sequence[Any]) -> Any:
-    if route.namespace is not None:
-        return route.function(event, sid, *args)
-    return route.function(*args)
-
-
-def _admit(result: Any) -> None:
+def _admit(result: Any) -> Any:
     if result is False:
         raise ConnectionRejected()
+    return result
 
 
 def _refuse(failure: Failure) -> Any:
-    # The built-in one, which an application may have meant.
+    # Applications may raise the built-in ConnectionRefusedError by mistake for the bridge's.
     if failure.check(ConnectionRefusedError):
         raise ConnectionRejected("Connection refused by server")
     return failure
 
 
-class Bridge:
+class Bridge(Invoker):
     """
     One application's handlers and its server.
 
-    :param app: the Flask application.
     :ivar server: the server; its thread is the reactor's.
-    :ivar spaces: the namespaces there are, by path.
-    :ivar jobs: where handlers run.
-    :ivar json: the application's JSON module, if it has one.
-    :ivar failed: for tests: gets what handlers raise, in place of the log.
+    :ivar spaces: the namespaces, by path.
+    :ivar jobs: the threads in which handlers run.
+    :ivar failed: for tests: called with the exceptions of handlers, in place of the log.
     """
 
     def __init__(
-        self, app: Flask, handlers: Handlers, configuration: Configuration, server: BridgedServer, jobs: Jobs
+        self, app: Flask, routes: Routes, configuration: Configuration, server: BridgedServer, jobs: Jobs
     ) -> None:
-        self.app = app
-        self.handlers = handlers
-        self.configuration = configuration
+        super().__init__(app, routes, configuration)
         self.server = server
         self.jobs = jobs
-        module = configuration.json
-        self.json = None if module is None else JSONModule(module, app)
         self.failed: Callable[[BaseException], object] | None = None
-        # One client cannot have all threads.
+        # One client cannot take all threads.
         self.concurrency = max(1, configuration.threads // 2) if configuration.asyncHandlers else 1
         self.spaces: WeakValueDictionary[str, BridgedNamespace] = WeakValueDictionary()
         self.visits: WeakKeyDictionary[Session, Visit] = WeakKeyDictionary()
         self._local = threading.local()
         settings = server.settings
         self.mostJobs = self.concurrency + settings.maxWaiting + settings.maxNamespaces
-        for path in {"/", *configuration.namespaces, *handlers.paths} - {ANY}:
+        for path in {"/", *configuration.namespaces, *routes.paths} - {ANY}:
             self.open(path)
         server.mount(lambda path, auth: self.accepts(path), lambda: BridgedNamespace(self))
 
     # -- in the reactor's thread -----------------------------------------------------
 
     def open(self, path: str) -> None:
-        """Have a namespace at a path."""
+        """Mount a namespace at a path, unless there is one."""
         if path not in self.spaces:
             self.server.mount(path, BridgedNamespace(self))
 
     def accepts(self, path: str) -> bool:
-        """Whether clients may come to a path: it was named, or has handlers."""
+        """Tell if clients may connect to a path: the path is named in the options or has handlers."""
         named = self.configuration.namespaces
-        return path in named or ANY in named or bool({path, ANY} & self.handlers.paths)
+        return path in named or ANY in named or bool({path, ANY} & self.routes.paths)
 
     def visitOf(self, socket: Socket) -> Visit:
-        """A client's opening request."""
+        """Return a client's opening request."""
         visit = self.visits.get(socket.session)
         if visit is None:
             visit = self.visits[socket.session] = Visit(environOf(self.app, socket.handshake.request))
         return visit
 
-    def start(self, route: Route, socket: Socket, event: str, args: Sequence[Any]) -> Deferred[Any]:
-        """Have a handler called: a Deferred of its result."""
+    def schedule(
+        self, route: Route, socket: Socket, membership: Membership, event: str, args: Sequence[Any]
+    ) -> Deferred[Any]:
+        """Have a handler called in a thread, and return a Deferred of its result."""
         done: Deferred[Any] = Deferred()
-        path = socket.namespace.path
-        visit = self.visitOf(socket)
+        path, visit = socket.namespace.path, self.visitOf(socket)
         visit.jobs += 1
-        job = partial(self._work, done, route, visit, socket.id, path, event, args)
+        membership.started()
+        self.server.unfinished += 1
+
+        def finish(result: Any) -> None:
+            visit.jobs -= 1
+            done.callback(result)
+            # Afterwards, since the ack may let the next event of the client begin.
+            membership.finished()
+            self.server.unfinished -= 1
+
+        if event == "connect":
+            job = partial(self._runConnect, finish, membership, route, visit, socket.id, path, args)
+        else:
+            job = partial(self._runJob, finish, route, visit, socket.id, path, event, args)
         self.jobs.submit(f"{path} {event[:100]!r}", job)
         return done
 
-    def _done(self, visit: Visit, fire: Callable[[Any], None], result: Any) -> None:
-        """A handler has returned, or failed."""
-        visit.jobs -= 1
-        fire(result)
-
     # -- in a handler's thread ---------------------------------------------------------
 
-    def _work(
+    def _runConnect(
         self,
-        done: Deferred[Any],
+        finish: Callable[[Any], None],
+        membership: Membership,
+        route: Route,
+        visit: Visit,
+        sid: str,
+        path: str,
+        args: Sequence[Any],
+    ) -> None:
+        """Call a connect handler, unless its client has left."""
+        if membership.reason is not None:
+            self.server.callFromThread(finish, NOT_BEGUN)
+            return
+        before, self._local.connecting = getattr(self._local, "connecting", None), (path, sid)
+        try:
+            self._runJob(finish, route, visit, sid, path, "connect", args)
+        finally:
+            self._local.connecting = before
+
+    def admits(self, path: str, sid: str) -> bool:
+        """Tell if this thread runs the connect handler of a client that is not let in before it returns."""
+        connecting = getattr(self._local, "connecting", None)
+        return connecting == (path, sid) and not self.configuration.alwaysConnect
+
+    def _runJob(
+        self,
+        finish: Callable[[Any], None],
         route: Route,
         visit: Visit,
         sid: str,
@@ -218,65 +390,35 @@ class Bridge:
         event: str,
         args: Sequence[Any],
     ) -> None:
+        """Handle one event, and hand the result to the reactor's thread."""
         try:
-            result = self.sendable(self.handle(route, visit, sid, path, event, self.received(args)))
+            result = self.sendable(self.callInContext(route, visit, sid, path, event, self.received(args)))
         except BaseException as error:
             if self.failed is None or isinstance(error, ConnectionRejected):
-                self.server.callFromThread(self._done, visit, done.errback, Failure())
+                self.server.callFromThread(finish, Failure())
                 return
             self.failed(error)
             result = False if event == "connect" else NO_ACK
-        self.server.callFromThread(self._done, visit, done.callback, result)
-
-    def handle(self, route: Route, visit: Visit, sid: str, path: str, event: str, args: Sequence[Any]) -> Any:
-        """Call a handler in its contexts, and the error handlers when it fails: the result of either."""
-        shown = [event, *args] if route.message == ANY else tuple(args)
-        managed = self.configuration.manageSession
-        with inContext(self.app, visit, managed, sid, path, route.message, shown):
-            try:
-                return self._handle(route, path, lambda: _call(route, event, sid, shown))
-            except ConnectionRejected:
-                raise
-            except Exception as error:
-                last = getattr(route.namespace, "error", None)
-                if last is None:
-                    raise
-                return last(error)
-
-    def _handle(self, route: Route, path: str, call: Callable[[], Any]) -> Any:
-        handler = self.handlers.errorHandler(path)
-        if handler is None:
-            return call()
-        try:
-            return call()
-        except ConnectionRejected:
-            raise
-        except Exception as error:
-            return handler(error)
-
-    def inContextOf(self, request: Any, callback: Callable[..., Any]) -> Callable[..., Any]:
-        """A callback that runs in the contexts of the event that is handled now."""
-        visit, sid, path = request.visit, request.sid, request.namespace
-        return lambda *args: self.handle(Route(callback, None), visit, sid, path, "", args)
-
-    def sendable(self, value: Any) -> Any:
-        """A copy of a value to be sent, through the application's JSON module if it has one."""
-        return snapshot(value) if self.json is None else self.json.plain(value)
-
-    def received(self, value: Any) -> Any:
-        """What a client has sent, as the application's JSON module reads it if it has one."""
-        return value if self.json is None else self.json.revived(value)
+        self.server.callFromThread(finish, result)
 
     def encode(self, packet: Packet) -> list[engineio.Packet]:
         """
-        The messages of a packet.
+        Return the messages of a packet.
 
-        :raises TypeError: for a value that cannot be sent, with the path to it.
-        :raises ValueError: likewise.
+        :raises TypeError: if a value cannot be sent, with the path to it.
+        :raises ValueError: if a number is one that JSON lacks.
         """
-        # A parser is no two threads'.
+        # A parser must not be shared by two threads.
         parser: Any = getattr(self._local, "parser", None)
         if parser is None:
             kind: Any = type(self.server.parser)
             parser = self._local.parser = kind()
+        log = self.server.packetLog
+        return (
+            self._encode(parser, packet)
+            if log is None
+            else encodeAndLog(log, partial(self._encode, parser), packet)
+        )
+
+    def _encode(self, parser: IParser, packet: Packet) -> list[engineio.Packet]:
         return [engineio.message(part) for part in parser.encode(packet)]

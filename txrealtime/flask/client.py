@@ -7,29 +7,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock, get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from flask import Flask
 from flask.testing import EnvironBuilder, FlaskClient
 from twisted.internet.task import Clock
 
 from txrealtime.errors import AckTimeout
+from txrealtime.flask.bridge import Bridge
 from txrealtime.flask.contexts import Visit
 from txrealtime.testing import Client
 from txrealtime.threads import Waiter
 
-if TYPE_CHECKING:
-    from txrealtime.flask.socketio import SocketIO
-
 __all__ = ["SocketIOTestClient"]
+
+
+class Bridged(Protocol):
+    """An object with a bridge: :class:`~txrealtime.flask.SocketIO`."""
+
+    @property
+    def bridge(self) -> Bridge: ...
 
 
 class Stage:
     """
-    What stands for the reactor's thread and for the threads of handlers in a test.
+    A stand-in for the reactor's thread and for the threads of handlers, for tests.
 
-    Whoever does something there is the reactor's thread meanwhile.  Handlers run at once, in the thread of
-    the test, and while one does, the reactor is free: what it and other threads ask for is done at once.
+    A thread that has work for the reactor becomes the reactor's thread for that time.  Handlers run at
+    once, in the thread of the test, which gives up the reactor meanwhile: calls of handlers and of other
+    threads are made at once, too.
     """
 
     def __init__(self) -> None:
@@ -68,7 +74,7 @@ class Stage:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Do something in the reactor's thread; what handlers have raised meanwhile is raised."""
+        """Be the reactor's thread for a block, then raise the first exception of a handler."""
         with self._held():
             yield
         if self.errors:
@@ -78,7 +84,7 @@ class Stage:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """Be the reactor's thread."""
+        """Be the reactor's thread for a block."""
         if self._owner == get_ident():
             yield
             return
@@ -94,17 +100,17 @@ class SocketIOTestClient:
     """
     A client of an application under test, connected to a namespace.
 
-    It speaks with the server without a network, and handlers run at once, in the thread of the test: when
-    :meth:`emit` returns, the event has been handled.  What a handler raises and no error handler takes, it
-    raises.
+    The client needs no network.  Handlers run at once, in the thread of the test: when :meth:`emit`
+    returns, the event has been handled.  An exception of a handler that no error handler takes is raised by
+    the client's method.
 
-    :param namespace: the first to connect to; ``/`` by default.
-    :param query_string: of the opening request.
+    :param namespace: the first namespace; ``/`` by default.
+    :param query_string: the query of the opening request.
     :param headers: HTTP headers of the opening request.
-    :param auth: what goes with CONNECT.
-    :param flask_test_client: the Flask test client whose cookies, and so whose session, this one has.
-    :raises RuntimeError: when the server is running, or has a message queue.
-    :ivar eio_sid: the sid of its Engine.IO session.
+    :param auth: the data of the CONNECT packet.
+    :param flask_test_client: a Flask test client, whose cookies and thereby session this client gets.
+    :raises RuntimeError: if the server is running, or has a message queue.
+    :ivar eio_sid: the sid of the Engine.IO session.
     """
 
     clients: dict[str, SocketIOTestClient] = {}
@@ -112,7 +118,7 @@ class SocketIOTestClient:
     def __init__(
         self,
         app: Flask,
-        socketio: SocketIO,
+        socketio: Bridged,
         namespace: str | None = None,
         query_string: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -122,14 +128,14 @@ class SocketIOTestClient:
         self.app = app
         self.socketio = socketio
         self.flask_test_client = flask_test_client
-        self._stage = _stageOf(socketio)
+        self._stage = _stageOf(socketio.bridge)
         self._client: Client | None = None
         self._connected: set[str] = set()
         self.eio_sid = ""
         self.connect(namespace, query_string, headers, auth)
 
     def is_connected(self, namespace: str | None = None) -> bool:
-        """Whether it is in a namespace."""
+        """Tell if the client is in a namespace."""
         return self._client is not None and self._client.isConnected(namespace or "/")
 
     def connect(
@@ -140,14 +146,14 @@ class SocketIOTestClient:
         auth: Any = None,
     ) -> None:
         """
-        Connect to a namespace; in the opening request's place comes another one.
+        Connect to a namespace, with another opening request.
 
-        It is not an error when the application refuses: see :meth:`is_connected`.
+        A refusal by the application is no error: see :meth:`is_connected`.
         """
         environ = self._environ(query_string, headers)
         with self._stage.turn():
             if self._client is None:
-                self._client = Client(self.socketio.realtime)
+                self._client = Client(self.socketio.bridge.server)
                 assert self._client.session is not None
                 self.eio_sid = self._client.session.sid
                 self.clients[self.eio_sid] = self
@@ -157,13 +163,12 @@ class SocketIOTestClient:
             self._client.connect(namespace or "/", auth).addErrback(lambda failure: None)
 
     def _environ(self, query: str | None, headers: Mapping[str, str] | None) -> dict[str, Any]:
-        path = f"{self.socketio.realtime.path}?{(query or '').removeprefix('?')}".removesuffix("?")
+        path = f"{self.socketio.bridge.server.path}?{(query or '').removeprefix('?')}".removesuffix("?")
         client = self.flask_test_client
         if client is None:
             environ = EnvironBuilder(self.app, path=path, headers=headers).get_environ()
         else:
-            environ = dict(client._request_from_builder_args((), {"path": path, "headers": headers}).environ)
-            client._add_cookies_to_wsgi(environ)
+            environ = _environOf(self.app, client, path, headers)
         environ["flask.app"] = self.app
         return environ
 
@@ -171,7 +176,7 @@ class SocketIOTestClient:
         """
         Leave a namespace.
 
-        :raises RuntimeError: when it is not there.
+        :raises RuntimeError: if the client is not in the namespace.
         """
         client = self._in(namespace)
         with self._stage.turn():
@@ -183,9 +188,9 @@ class SocketIOTestClient:
         """
         Send an event.
 
-        :param callback: whether to ask for an ack.
-        :return: the ack: one value as it is, several as a list; `None` when there is none.
-        :raises RuntimeError: when it is not in the namespace.
+        :param callback: ask for an ack.
+        :return: the ack: one value as it is, several as a list; ``None`` if there is none.
+        :raises RuntimeError: if the client is not in the namespace.
         """
         client = self._in(namespace)
         answers: list[Any] = []
@@ -207,11 +212,11 @@ class SocketIOTestClient:
 
     def get_received(self, namespace: str | None = None) -> list[dict[str, Any]]:
         """
-        What came since the last call: dictionaries of ``name``, ``args`` and ``namespace``.
+        Return the events since the last call: dictionaries of ``name``, ``args`` and ``namespace``.
 
-        ``args`` is a list, but for ``message`` and ``json`` their one value.
+        ``args`` is a list; of ``message`` and ``json``, their one value.
 
-        :raises RuntimeError: when it is not in the namespace.
+        :raises RuntimeError: if the client is not in the namespace.
         """
         client = self._in(namespace)
         path = namespace or "/"
@@ -232,9 +237,28 @@ class SocketIOTestClient:
         return self._client
 
 
-def _stageOf(socketio: SocketIO) -> Stage:
-    """The stage on which an application's server is put for its tests."""
-    bridge = socketio.bridge
+def _environOf(
+    app: Flask, client: FlaskClient, path: str, headers: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Return the environment of a GET request as a Flask test client sends it, cookies included."""
+    caught: list[dict[str, Any]] = []
+
+    def catch(environ: dict[str, Any], respond: Callable[..., Any]) -> list[bytes]:
+        caught.append(environ)
+        respond("204 No Content", [])
+        return []
+
+    whole = app.wsgi_app
+    app.wsgi_app = catch  # type: ignore[method-assign, assignment]
+    try:
+        client.get(path, headers=headers)
+    finally:
+        app.wsgi_app = whole  # type: ignore[method-assign]
+    return dict(caught[0])
+
+
+def _stageOf(bridge: Bridge) -> Stage:
+    """Return the stage of an application's server, after putting the server on one."""
     if isinstance(bridge.jobs, Stage):
         return bridge.jobs
     if bridge.server.running:

@@ -1,5 +1,7 @@
 """
-Flask's contexts around handlers: what ``request``, ``session`` and ``current_app`` are in there.
+Flask's contexts around handlers: the values of ``request``, ``session`` and ``current_app``.
+
+The contexts are made by Flask's public API, so every release from 2.2 on will do.
 """
 
 from __future__ import annotations
@@ -18,14 +20,15 @@ from flask.ctx import RequestContext
 from flask.sessions import SessionMixin
 
 from txrealtime.engineio.handshake import OpeningRequest
+from txrealtime.flask.errors import OutsideOfHandler
 
 __all__ = ["ManagedSession", "Visit", "currentEvent", "environOf", "inContext"]
 
 
 class ManagedSession(dict[str, Any], SessionMixin):
-    """A client's own copy of its user's session, kept in memory as long as the client stays."""
+    """A client's own copy of its user's session, kept in memory as long as the client is connected."""
 
-    # What SessionMixin makes of these are properties that store nothing.
+    # SessionMixin declares these as properties without storage.
     new = False
     modified = True
     accessed = True
@@ -41,34 +44,36 @@ class ManagedSession(dict[str, Any], SessionMixin):
 
 class Visit:
     """
-    A client's opening request as Flask sees it, shared by its namespaces.
+    A client's opening request as Flask sees it, shared by the client's namespaces.
 
-    :ivar environ: as of a WSGI request.
-    :ivar session: the fork of the user's session, once a handler has run.
+    :ivar environ: the WSGI environment.
+    :ivar session: the fork of the user's session, empty until :meth:`openSession`.
     :ivar jobs: how many handlers run or wait, also those of sockets that are gone.
     """
 
-    __slots__ = ("__weakref__", "adapter", "environ", "jobs", "lock", "request", "session")
+    __slots__ = ("__weakref__", "_isOpen", "_lock", "environ", "jobs", "session")
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
-        self.lock = Lock()
+        self._lock = Lock()
+        self._isOpen = False
         self.jobs = 0
-        self.session: ManagedSession | None = None
-        self.request: flask.Request | None = None
-        self.adapter: Any = None
+        self.session = ManagedSession()
 
-    def opened(self, context: RequestContext) -> None:
-        """Remember of the first event's context what serves the others."""
-        with self.lock:
-            if self.request is None:
-                self.session = ManagedSession(context.session)
-                self.adapter = context.url_adapter
-                self.request = _copyOf(context.request)
+    def openSession(self, app: Flask, request: flask.Request) -> None:
+        """Copy the user's session into the fork, before the client's first handler."""
+        if self._isOpen:
+            return
+        # Two first events both open the session.  No lock is held meanwhile: applications' code runs there.
+        session = app.session_interface.open_session(app, request)
+        with self._lock:
+            if not self._isOpen:
+                self.session.update(session or {})
+                self._isOpen = True
 
 
 def environOf(app: Flask, handshake: OpeningRequest) -> dict[str, Any]:
-    """The WSGI environment (PEP 3333) of an opening request."""
+    """Return the WSGI environment (PEP 3333) of an opening request."""
     path, _, query = handshake.url.partition("?")
     scheme = "https" if handshake.secure else "http"
     name, _, port = handshake.host.rpartition(":") if not handshake.host.endswith("]") else ("", "", "")
@@ -82,6 +87,7 @@ def environOf(app: Flask, handshake: OpeningRequest) -> dict[str, Any]:
         "SERVER_NAME": (name if port.isdecimal() else handshake.host) or "localhost",
         "SERVER_PORT": port if port.isdecimal() else ("443" if handshake.secure else "80"),
         "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_SOFTWARE": "txrealtime",
         "REMOTE_ADDR": handshake.address,
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
@@ -93,45 +99,15 @@ def environOf(app: Flask, handshake: OpeningRequest) -> dict[str, Any]:
         "flask.app": app,
     }
     for header, value in handshake.headers.items():
+        if "_" in header:
+            # X_User would overwrite the X-User of a proxy.
+            continue
         key = header.upper().replace("-", "_")
         environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
     if handshake.host:
-        # Behind a proxy, what the client asked for.
+        # Behind a proxy, the Host of the client, not of the proxy.
         environ["HTTP_HOST"] = handshake.host
     return environ
-
-
-def _copyOf(request: flask.Request) -> flask.Request:
-    """The same request for one event, whose handler may give it attributes."""
-    copy = request.__class__.__new__(request.__class__)
-    copy.__dict__.update(request.__dict__)
-    return copy
-
-
-class _EventContext(RequestContext):
-    """
-    A request context for one more event of a client.
-
-    Flask makes one of the opening request in 70 us: it reads the request, finds its route, opens the
-    session.  All of that is the same for each event, so what the first one has found serves the others.
-    """
-
-    def __init__(self, app: Flask, visit: Visit, session: SessionMixin | None) -> None:
-        assert visit.request is not None
-        self.app = app
-        self.request = _copyOf(visit.request)
-        self.url_adapter = visit.adapter
-        self.flashes = None
-        self._session = session
-        self._after_request_functions = []
-        self._cv_tokens = []
-
-    def copy(self) -> RequestContext:
-        """What ``copy_current_request_context`` gives to a callback or a task."""
-        return RequestContext(self.app, self.request.environ, request=self.request, session=self._session)
-
-    def match_request(self) -> None:
-        """The first event's context has."""
 
 
 @contextmanager
@@ -139,45 +115,42 @@ def inContext(
     app: Flask, visit: Visit, manageSession: bool, sid: str, namespace: str, message: str | None, args: Any
 ) -> Iterator[None]:
     """
-    What a handler runs in: an application context and a request context of the opening request.
+    Enter the contexts of a handler: an application context, and a request context of the opening request.
 
-    The hooks of requests, `before_request` and `after_request`, do not run; those of the contexts'
-    end, `teardown_request` and `teardown_appcontext`, do.
+    The hooks ``before_request`` and ``after_request`` do not run.  Those of the contexts' ends do,
+    ``teardown_request`` and ``teardown_appcontext``.
     """
-    with _contextOf(app, visit, manageSession) as context:
-        if visit.request is None:
-            visit.opened(context)
+    with _contextOf(app, visit, manageSession):
+        request: Any = flask.request
         if manageSession:
-            # Of two first events, each has opened the session.
-            context._session = visit.session
-        request: Any = context.request
+            visit.openSession(app, request)
         request.sid, request.namespace, request.visit = sid, namespace, visit
         request.event = {"message": message, "args": args}
-        if manageSession:
-            yield
-            return
         yield
-        session: Any = flask.session._get_current_object()  # type: ignore[attr-defined]
-        if session.modified:
-            app.session_interface.save_session(app, session, app.response_class())
+        if not manageSession:
+            session: Any = flask.session._get_current_object()  # type: ignore[attr-defined]
+            if session.modified:
+                app.session_interface.save_session(app, session, app.response_class())
 
 
 def _contextOf(app: Flask, visit: Visit, manageSession: bool) -> RequestContext:
-    """A request context that has not been pushed."""
-    if visit.request is None:
-        return app.request_context(visit.environ)
-    return _EventContext(app, visit, visit.session if manageSession else None)
+    """Return a request context that has not been pushed."""
+    # werkzeug stores the request in its environ, and each event has a request of its own.
+    environ = dict(visit.environ)
+    if manageSession:
+        return RequestContext(app, environ, session=visit.session)
+    return app.request_context(environ)
 
 
 def currentEvent(what: str) -> Any:
     """
-    The ``request`` of the handler that runs.
+    Return the ``request`` of the current event.
 
-    :param what: what needs it, for the error.
-    :raises RuntimeError: outside of a handler.
+    :param what: the function that needs the request, for the error.
+    :raises OutsideOfHandler: if no handler runs in this thread.
     """
     if not flask.has_request_context() or not hasattr(flask.request, "sid"):
-        raise RuntimeError(
+        raise OutsideOfHandler(
             f"{what} needs to know the client, and this is no handler of a Socket.IO event: elsewhere, "
             "as in a view or a background task, use the method of the SocketIO object, which has to be "
             "told the room or the sid"

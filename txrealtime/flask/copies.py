@@ -1,32 +1,32 @@
 """
-Copies of what handlers give away, for a thread that looks at it later.
+Copies of values that handlers emit or return, for the reactor's thread, which encodes them later.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["snapshot"]
+__all__ = ["copied"]
 
 
-def snapshot(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """
-    A copy of a JSON value's lists and dictionaries, all the way down.
+    Copy the lists and dictionaries of a JSON value, all the way down.
 
-    What a handler returns is encoded by the reactor's thread a moment later; meanwhile other handlers may
-    go on changing it.
+    The reactor's thread encodes a handler's result a moment after the handler has returned; other handlers
+    may change the value in between.
     """
     kind = value.__class__
     if kind is dict:
-        return {key: snapshot(item) for key, item in list(value.items())}
+        return {key: copied(item) for key, item in list(value.items())}
     if kind is list:
-        return [snapshot(item) for item in value.copy()]
+        return [copied(item) for item in value.copy()]
     if kind is tuple:
-        return tuple([snapshot(item) for item in value])
+        return tuple([copied(item) for item in value])
     if kind is bytearray:
         return bytes(value)
     if isinstance(value, dict):
-        return {key: snapshot(item) for key, item in list(value.items())}
+        return {key: copied(item) for key, item in list(value.items())}
     if isinstance(value, list):
-        return [snapshot(item) for item in list(value)]
+        return [copied(item) for item in list(value)]
     return bytes(value) if isinstance(value, (bytearray, memoryview)) else value

@@ -1,5 +1,5 @@
 """
-The exception that refuses a client, under the name that Flask applications know.
+Exceptions of the Flask bridge.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from typing import Any
 
 from txrealtime.errors import ConnectionRejected
 
-__all__ = ["ConnectionRefusedError"]
+__all__ = ["ConnectionRefusedError", "OutsideOfHandler"]
 
 
 class ConnectionRefusedError(ConnectionRejected):
     """
-    Raise this in a ``connect`` handler to refuse a client.
+    The refusal of a client, raised by a ``connect`` handler.
 
     :param args: the message that the client gets, and one value or several that it gets as data.
     """
@@ -22,3 +22,12 @@ class ConnectionRefusedError(ConnectionRejected):
         message = str(args[0]) if args else "Connection rejected by server"
         data = None if len(args) < 2 else args[1] if len(args) == 2 else list(args[1:])
         super().__init__(message, data)
+
+
+class OutsideOfHandler(RuntimeError, AttributeError):
+    """
+    A function that needs the client of an event was called outside of a handler.
+
+    Applications for Flask-SocketIO catch :exc:`AttributeError` or :exc:`RuntimeError` there, by Flask's
+    version and the place of the call.
+    """

@@ -1,30 +1,28 @@
 """
-What handlers call: these know the client whose event is handled.
+Functions for handlers, which know the client of the current event.
 
-Elsewhere, as in a view, they do where all is named that they would take from the event.
+Outside of handlers, as in a view, they work if the caller names the client and the namespace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import flask
 
 from txrealtime.flask.contexts import currentEvent
-
-if TYPE_CHECKING:
-    from txrealtime.flask.socketio import SocketIO
+from txrealtime.flask.interfaces import Application
 
 __all__ = ["call", "close_room", "disconnect", "emit", "join_room", "leave_room", "rooms", "send"]
 
 
-def _socketio() -> SocketIO:
-    return cast("SocketIO", flask.current_app.extensions["socketio"])
+def _socketio() -> Application:
+    return cast(Application, flask.current_app.extensions["socketio"])
 
 
 def _named(what: str, sid: str | None, namespace: str | None) -> tuple[str, str]:
-    """A client and a namespace: those of the event that is handled, where they are not given."""
+    """Return a client and a namespace; those of the current event if they are not given."""
     return sid or currentEvent(what).sid, namespace or currentEvent(what).namespace
 
 
@@ -39,20 +37,21 @@ def emit(
     skip_sid: Any = None,
     callback: Callable[..., Any] | None = None,
     ignore_queue: bool = False,
-    **unknown: Any,
+    **options: Any,
 ) -> None:
     """
-    Send an event to the client whose event is handled, or to others.
+    Send an event to the client of the current event, or to others.
 
-    :param args: one JSON value, bytes anywhere in it; a tuple for several values.
-    :param namespace: that of the handled event by default.
-    :param to: a room, a sid, or a list of these; `room` is the same.
-    :param broadcast: to everybody in the namespace.
-    :param include_self: whether the client itself is among those who get it.
-    :param skip_sid: a sid, or a list of sids, of those who do not.
-    :param callback: called with what a client acks.
-    :raises RuntimeError: outside of a handler, without a namespace and one or all who get it.
-    :raises TypeError: for a value that cannot be sent.
+    :param args: one JSON value, bytes anywhere in it; a tuple for several values.  ``data=`` is an alias.
+    :param namespace: that of the current event by default.
+    :param to: a room, a sid, or a list of these; `room` is an alias.
+    :param broadcast: send to everybody in the namespace.
+    :param include_self: ``False`` leaves out the client of the current event.
+    :param skip_sid: a sid, or a list of sids, to leave out.
+    :param callback: called with the arguments of each ack.
+    :raises RuntimeError: if called outside of a handler without a namespace and receivers; the error is an
+        :exc:`AttributeError` too.
+    :raises TypeError: if a value cannot be sent.
     """
     namespace = namespace or currentEvent("emit()").namespace
     to = room if to is None else to
@@ -67,6 +66,7 @@ def emit(
         skip_sid=skip_sid,
         callback=callback,
         ignore_queue=ignore_queue,
+        **options,
     )
 
 
@@ -74,7 +74,7 @@ def send(message: Any, json: bool = False, namespace: str | None = None, **optio
     """
     Send the event ``message``, or ``json``; as :func:`emit` does.
 
-    :param json: whether it is JSON data, and not text.
+    :param json: send ``json``, for data that is not text.
     """
     namespace = namespace or currentEvent("send()").namespace
     emit("json" if json else "message", message, namespace=namespace, **options)
@@ -88,15 +88,16 @@ def call(
     room: Any = None,
     timeout: float = 60,
     ignore_queue: bool = False,
+    **options: Any,
 ) -> Any:
     """
-    Send an event to the client whose event is handled, or to another one, and wait for its ack.
+    Send an event to the client of the current event, or to another one, and wait for its ack.
 
     :param to: a sid.
     :param timeout: seconds.
-    :return: what it acked: `None` for nothing, one value as it is, several as a tuple.
-    :raises TimeoutError: when it does not answer in time, or has gone.
-    :raises RuntimeError: outside of a handler, without a namespace and a sid.
+    :return: the ack: ``None`` for nothing, one value as it is, several as a tuple.
+    :raises TimeoutError: if no ack comes in time, or the client has gone.
+    :raises RuntimeError: if called outside of a handler without a namespace and a sid.
     """
     namespace = namespace or currentEvent("call()").namespace
     to = room if to is None else to
@@ -109,22 +110,23 @@ def call(
         to=to,
         timeout=timeout,
         ignore_queue=ignore_queue,
+        **options,
     )
 
 
 def join_room(room: Any, sid: str | None = None, namespace: str | None = None) -> None:
     """
-    Put the client whose event is handled, or the one named, into a room.
+    Put the client of the current event, or the one named, into a room.
 
-    :raises ValueError: when it is another client's own room.
-    :raises RuntimeError: outside of a handler, without a sid and a namespace.
+    :raises ValueError: if the room is another client's own.
+    :raises RuntimeError: if called outside of a handler without a sid and a namespace.
     """
     sid, namespace = _named("join_room()", sid, namespace)
     _socketio().enter_room(sid, room, namespace)
 
 
 def leave_room(room: Any, sid: str | None = None, namespace: str | None = None) -> None:
-    """Take the client whose event is handled, or the one named, out of a room."""
+    """Take the client of the current event, or the one named, out of a room."""
     sid, namespace = _named("leave_room()", sid, namespace)
     _socketio().leave_room(sid, room, namespace)
 
@@ -136,12 +138,12 @@ def close_room(room: Any, namespace: str | None = None) -> None:
 
 
 def rooms(sid: str | None = None, namespace: str | None = None) -> list[str]:
-    """The rooms of the client whose event is handled, or of the one named; its sid is one of them."""
+    """Return the rooms of the client of the current event, or of the one named; its sid is one of them."""
     sid, namespace = _named("rooms()", sid, namespace)
     return _socketio().rooms(sid, namespace)
 
 
 def disconnect(sid: str | None = None, namespace: str | None = None, silent: bool = False) -> None:
-    """Disconnect the client whose event is handled, or the one named, from the namespace."""
+    """Disconnect the client of the current event, or the one named, from the namespace."""
     sid, namespace = _named("disconnect()", sid, namespace)
     _socketio().disconnect(sid, namespace)

@@ -1,5 +1,5 @@
 """
-Values through the JSON module that an application has given, which may know more types.
+Conversion of values by the JSON module of an application, which may know more types than JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flask import Flask
 
 __all__ = ["JSONModule"]
 
-# With a number, a text that stands for bytes: nobody else knows it.
+# This and a number replace bytes in the text.  No client can know the mark, so none can forge one.
 _MARK: Final = token_hex()
 
 
@@ -22,10 +22,11 @@ class JSONModule:
     """
     A module with ``dumps`` and ``loads``.
 
-    Only one side of each passage is the module's: what its ``dumps`` makes of a date its own ``loads``
-    might turn into a date again.  It needs to know nothing of bytes, which go around it.
+    Values to be sent pass through the module's ``dumps`` and the standard ``loads``: the module's own
+    ``loads`` might turn its form of a date back into a date.  Received values pass the other way round.
+    Bytes go around the module, which need not know them.
 
-    :param app: in whose context it works, where there is one.
+    :param app: the application in whose context the module runs, if there is one.
     """
 
     def __init__(self, module: Any, app: Flask | None) -> None:
@@ -33,11 +34,11 @@ class JSONModule:
         self._app = app
 
     def plain(self, value: Any) -> Any:
-        """A copy of a value to be sent: of what JSON has, and bytes."""
+        """Return a copy of a value to be sent, made of JSON's types and bytes."""
         return self._pass(value, self._module.dumps, json.loads)
 
     def revived(self, value: Any) -> Any:
-        """A value that has come, as the module reads it."""
+        """Return a received value as the module reads it."""
         return self._pass(value, json.dumps, self._module.loads)
 
     def _pass(self, value: Any, dumps: Callable[[Any], Any], loads: Callable[[Any], Any]) -> Any:
@@ -50,25 +51,25 @@ class JSONModule:
             copy = loads(dumps(bare))
         if attachments:
             copy = _filled(copy, attachments)
-        # Several arguments are not one list.
+        # A tuple stands for several arguments, a list for one.
         return tuple(copy) if isinstance(value, tuple) and isinstance(copy, list) else copy
 
 
 def _bare(value: Any, attachments: list[bytes]) -> Any:
-    """A copy of lists and dictionaries in which texts stand for the bytes."""
+    """Copy a value with marks in place of bytes, and collect the bytes in `attachments`."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         attachments.append(bytes(value))
         return f"{_MARK}{len(attachments) - 1}"
     if isinstance(value, dict):
         return {key: _bare(item, attachments) for key, item in list(value.items())}
-    # A tuple with names may be an object to the module.
+    # The module may have a form of its own for a named tuple.
     if isinstance(value, list) or value.__class__ is tuple:
         return [_bare(item, attachments) for item in list(value)]
     return value
 
 
 def _filled(value: Any, attachments: list[bytes]) -> Any:
-    """The bytes in place of what stands for them."""
+    """Put the bytes back in place of their marks."""
     if isinstance(value, str):
         return attachments[int(value[len(_MARK) :])] if value.startswith(_MARK) else value
     if isinstance(value, dict):

@@ -1,5 +1,5 @@
 """
-Where ``socketio.run(app)`` listens, and its TLS.
+The address on which ``socketio.run(app)`` listens, and its TLS.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate
 
-__all__ = ["Place", "takeTLS"]
+__all__ = ["ListeningAddress", "takeTLS"]
 
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 _OTHERS: Final = ("cert_reqs", "ca_certs", "ssl_version", "ciphers")
-"""Options for TLS that other servers have."""
+"""Options for TLS that only other servers have."""
 
 
 @dataclass(frozen=True)
-class Place:
+class ListeningAddress:
     """
-    An address, and how it is spoken to there.
+    An address to listen on, with or without TLS.
 
-    :param tls: a context factory; without it there is no TLS.
+    :param tls: a context factory; ``None`` for plain TCP.
     """
 
     host: str
@@ -34,12 +34,12 @@ class Place:
     tls: Any = None
 
     def __str__(self) -> str:
-        """As an endpoint string, for the log."""
+        """Return the address as an endpoint string, for the log."""
         host = self.host.replace(":", "\\:")
         return f"{'ssl' if self.tls else 'tcp'}:{self.port}:interface={host}"
 
     def endpoint(self, reactor: Any) -> IStreamServerEndpoint:
-        """What listens there."""
+        """Return the endpoint that listens on the address."""
         if self.tls is None:
             return TCP4ServerEndpoint(reactor, self.port, interface=self.host)
         return SSL4ServerEndpoint(reactor, self.port, self.tls, interface=self.host)
@@ -47,10 +47,10 @@ class Place:
 
 def takeTLS(options: dict[str, Any]) -> Any:
     """
-    What the options of ``run()`` say of TLS, which are taken from among them.
+    Remove the options for TLS from those of ``run()`` and return the context factory that they describe.
 
-    :return: a context factory; `None` for no TLS.
-    :raises ValueError: for what cannot be done: to serve without it, in plain text, is not what was meant.
+    :return: a context factory; ``None`` for no TLS.
+    :raises ValueError: if an option has no equivalent here.  Plain text in place of TLS would be worse.
     """
     others = [name for name in _OTHERS if options.pop(name, None) is not None]
     certificate, key = options.pop("certfile", None), options.pop("keyfile", None)
@@ -76,10 +76,10 @@ def takeTLS(options: dict[str, Any]) -> Any:
 
 def contextOf(certificate: Path, key: Path) -> Any:
     """
-    TLS with the first certificate of a file as the server's, and the others as the chain above it.
+    Make a context factory with the first certificate of a file as the server's and the others as its chain.
 
-    :raises OSError: when a file cannot be read.
-    :raises ValueError: when it does not have what it should.
+    :raises OSError: if a file cannot be read.
+    :raises ValueError: if a file has no certificate or no key, or the two do not fit.
     """
     found, keyPEM = _CERTIFICATE.findall(certificate.read_bytes()), key.read_bytes()
     try:
@@ -90,7 +90,7 @@ def contextOf(certificate: Path, key: Path) -> Any:
             certificate=own.original,
             extraCertChain=[Certificate.loadPEM(each).original for each in chain],
         )
-        context.getContext()  # where the two do not fit, now and not for each client
+        context.getContext()  # a key that does not fit fails here, once, and not for each client
     except Exception as error:
         raise ValueError(f"{certificate} and {key}: expected a certificate and its key, as PEM") from error
     return context

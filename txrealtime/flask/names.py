@@ -1,5 +1,5 @@
 """
-Rooms and queues, as applications name them and as the server does.
+The names of rooms and message queues: from those of applications to those of the server.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ __all__ = ["busURL", "roomNames"]
 
 def roomNames(rooms: Any) -> list[str]:
     """
-    Rooms as the server names them: texts.
+    Return rooms as the server names them, by strings.
 
-    :param rooms: one room, or a list of them; a room may be a number, too.
+    :param rooms: one room or a list of rooms; a room may be a number.
     """
     if rooms is None:
         return []
@@ -24,10 +24,10 @@ def roomNames(rooms: Any) -> list[str]:
 
 def busURL(queue: str, channel: str) -> str:
     """
-    The URL of the bus that is a ``message_queue``.
+    Return the bus URL of a ``message_queue``.
 
-    Unless it says otherwise, python-socketio's dialect is spoken there, so that servers of Flask-SocketIO
-    and its external processes may take part.
+    The dialect is python-socketio's unless the URL names another one: servers of Flask-SocketIO and external
+    processes can then share the queue.
     """
     scheme, separator, rest = queue.partition("://")
     if not rest or rest[0] in "/?":

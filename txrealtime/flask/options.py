@@ -1,13 +1,15 @@
 """
-The options of Flask-SocketIO's servers, as settings of ours.
+The options of Flask-SocketIO's servers, translated to settings of this server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
+from logging import Logger
 from typing import Any, Final
 
+from txrealtime.flask.eventlog import loggerOf
 from txrealtime.flask.names import busURL
 from txrealtime.server import Settings
 from txrealtime.socketio.packet import IParser, JSONParser
@@ -15,26 +17,28 @@ from txrealtime.socketio.packet import IParser, JSONParser
 __all__ = ["Configuration", "configured"]
 
 _POINTLESS: Final = {
-    "logger",
-    "engineio_logger",
     "monitor_clients",
     "cors_credentials",
     "async_mode",
     "host_id",
     "websocket_compression",
 }
-"""Options that tune another server's workings, and have nothing to tune here."""
+"""Options whose usual values need no warning, although they change nothing here."""
 
 
 @dataclass
 class Configuration:
     """
-    What the options of one :class:`SocketIO` mean.
+    The meaning of the options of one :class:`SocketIO`.
 
     :ivar settings: fields of :class:`~txrealtime.server.Settings`.
-    :ivar queue: the URL of what connects servers, and ``channel`` the name of theirs there.
+    :ivar queue: the URL of the message queue that connects servers.
+    :ivar channel: the servers' name in the queue.
     :ivar json: a module whose ``dumps`` knows more types.
-    :ivar ignored: names of the options that mean nothing here.
+    :ivar eventLog: the logger of events, if ``logger`` asks for one.
+    :ivar packetLog: the logger of packets, if ``engineio_logger`` asks for one.
+    :ivar ignored: the names of options that change nothing here.
+    :ivar strangeOrigins: allowed origins that no browser sends.
     """
 
     path: str = "/socket.io"
@@ -48,11 +52,14 @@ class Configuration:
     json: Any = None
     queue: str | None = None
     channel: str = "flask-socketio"
+    eventLog: Logger | None = None
+    packetLog: Logger | None = None
     ignored: list[str] = field(default_factory=list)
+    strangeOrigins: list[str] = field(default_factory=list)
 
     @property
     def bus(self) -> str | None:
-        """The URL of the servers' bus."""
+        """Return the URL of the servers' bus, if they have one."""
         return busURL(self.queue, self.channel) if self.queue else None
 
 
@@ -60,8 +67,9 @@ def configured(options: dict[str, Any]) -> Configuration:
     """
     Read the options of a :class:`SocketIO`.
 
-    :raises TypeError: for one that Flask-SocketIO does not have either.
-    :raises ValueError: for a value that makes no sense.
+    An unknown option is ignored, as in Flask-SocketIO, and listed in :attr:`Configuration.ignored`.
+
+    :raises ValueError: if a value makes no sense.
     """
     result = Configuration()
     for name, value in options.items():
@@ -71,22 +79,33 @@ def configured(options: dict[str, Any]) -> Configuration:
             if value not in (None, False, "threading") or name == "monitor_clients":
                 result.ignored.append(name)
         else:
-            raise TypeError(
-                f"SocketIO() has no option {name!r}: expected one of Flask-SocketIO's, "
-                "or a field of txrealtime.Settings"
-            )
+            result.ignored.append(name)
     if options.get("http_compression") is False:
         result.settings["compressionThreshold"] = 0
     return result
 
 
 def _as(setting: str) -> Callable[[Configuration, Any], None]:
-    """Reads what is a setting as it is, of this name."""
+    """Return a reader of an option that is a setting."""
+    kind = _NUMBERS.get(setting)
 
     def read(result: Configuration, value: Any) -> None:
-        result.settings[setting] = value
+        result.settings[setting] = value if kind is None else _number(setting, value, kind)
 
     return read
+
+
+def _number(name: str, value: Any, kind: type[int | float]) -> int | float:
+    """
+    Read a number, which applications may take from the environment, as a string, or write as ``1e8``.
+
+    :raises ValueError: if the value is no number, or no finite one.
+    """
+    try:
+        number = float(value)
+        return number if kind is float else int(value if isinstance(value, int) else number)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} is {value!r}, expected a number") from None
 
 
 def _path(result: Configuration, value: Any) -> None:
@@ -111,15 +130,15 @@ def _namespaces(result: Configuration, value: Any) -> None:
 
 
 def _threads(result: Configuration, value: Any) -> None:
-    if not isinstance(value, int) or value < 1:
+    result.threads = int(_number("handler_threads", value, int))
+    if result.threads < 1:
         raise ValueError(f"handler_threads is {value!r}, expected a number above 0")
-    result.threads = value
 
 
 def _pingInterval(result: Configuration, value: Any) -> None:
-    # A pair is the interval and a grace period, which a client is to wait longer.
-    interval, grace = value if isinstance(value, (tuple, list)) else (value, 0)
-    result.settings["pingInterval"] = interval + grace
+    # Of a pair, the second is a grace period, by which clients wait longer.
+    given = value if isinstance(value, (tuple, list)) else (value,)
+    result.settings["pingInterval"] = sum(_number("ping_interval", each, float) for each in given)
 
 
 def _origins(result: Configuration, value: Any) -> None:
@@ -128,11 +147,24 @@ def _origins(result: Configuration, value: Any) -> None:
             "cors_allowed_origins is a function, expected origins: a list of texts, or '*' for any; "
             "what a function would check, a connect handler can, by request.origin"
         )
-    if value is None:
+    if value is None or value is True:
         return
-    origins = (value,) if isinstance(value, str) else tuple(value)
-    # An empty list turns Flask-SocketIO's own check off.
-    result.settings["origins"] = origins or ("*",)
+    origins = [value] if isinstance(value, str) else list(value or ())
+    if not origins:
+        # An empty list turns Flask-SocketIO's own check off.
+        result.settings["origins"] = ("*",)
+        return
+    result.settings["origins"] = tuple(origin for origin in origins if _isOrigin(origin))
+    result.strangeOrigins += [repr(origin) for origin in origins if origin and not _isOrigin(origin)]
+
+
+def _isOrigin(value: Any) -> bool:
+    """Tell if a value is an origin that a browser may send, or ``*``."""
+    try:
+        Settings(origins=(value,))
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _transports(result: Configuration, value: Any) -> None:
@@ -160,11 +192,12 @@ def _serializer(result: Configuration, value: Any) -> None:
 
 
 def _compression(result: Configuration, value: Any) -> None:
-    """Read after all others."""
+    """Leave it to :func:`configured`: the order of the options must not matter."""
 
 
 def _compressionThreshold(result: Configuration, value: Any) -> None:
-    # 0 stands for everything there, and for nothing here.
+    # 0 compresses everything there, and nothing here.
+    value = _number("compression_threshold", value, int)
     result.settings["compressionThreshold"] = 1 if value == 0 else value
 
 
@@ -176,6 +209,14 @@ def _channel(result: Configuration, value: Any) -> None:
     result.channel = value or result.channel
 
 
+def _logger(result: Configuration, value: Any) -> None:
+    result.eventLog = loggerOf(value, "txrealtime.flask.events")
+
+
+def _engineLogger(result: Configuration, value: Any) -> None:
+    result.packetLog = loggerOf(value, "txrealtime.flask.packets")
+
+
 def _clientManager(result: Configuration, value: Any) -> None:
     if value is not None:
         raise ValueError("client_manager takes objects of python-socketio: give message_queue, a URL")
@@ -185,7 +226,14 @@ def _json(result: Configuration, value: Any) -> None:
     result.json = value
 
 
-# Of two options that have one name, Flask-SocketIO's counts.
+_NUMBERS: Final[dict[str, type[int | float]]] = {
+    setting.name: int if setting.type == "int" else float
+    for setting in fields(Settings)
+    if setting.type in ("int", "float")
+}
+"""The settings that are numbers."""
+
+# If an option has the name of a setting, Flask-SocketIO's meaning counts.
 _READERS: Final[dict[str, Callable[[Configuration, Any], None]]] = {
     **{setting.name: _as(setting.name) for setting in fields(Settings)},
     "ping_timeout": _as("pingTimeout"),
@@ -208,11 +256,21 @@ _READERS: Final[dict[str, Callable[[Configuration, Any], None]]] = {
     "message_queue": _queue,
     "client_manager": _clientManager,
     "channel": _channel,
+    "logger": _logger,
+    "engineio_logger": _engineLogger,
     "json": _json,
 }
 
 
 def warning(where: str, ignored: Iterable[str]) -> str:
-    """What is said of options that mean nothing here."""
+    """Return the warning about options that change nothing here."""
     names = ", ".join(sorted(ignored))
-    return f"{where}: these options belong to other servers and change nothing here: {names}"
+    return f"{where}: these options are unknown here, or belong to other servers, and change nothing: {names}"
+
+
+def warningOfOrigins(origins: Iterable[str]) -> str:
+    """Return the warning about origins that match nothing, as in Flask-SocketIO."""
+    return (
+        f"cors_allowed_origins: no browser sends {', '.join(origins)} as an origin, so it matches nothing; "
+        "expected 'https://example.org', a list of such strings, or '*'"
+    )

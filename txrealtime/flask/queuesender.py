@@ -1,5 +1,5 @@
 """
-A process in which no server runs, and that only sends: a worker, or a script, with a message queue.
+Sending from a process in which no server runs, such as a worker or a script, through a message queue.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from txrealtime.flask.jsonmodule import JSONModule
 from txrealtime.flask.names import roomNames
 from txrealtime.flask.options import Configuration
 
-__all__ = ["Outside"]
+__all__ = ["QueueSender"]
 
 
-class Outside:
+class QueueSender:
     """
-    What :class:`~txrealtime.flask.sender.Inside` does, as far as it goes without clients.
+    A :class:`~txrealtime.flask.interfaces.Sender` that publishes to a message queue.
+
+    A process without clients gets no answers: :meth:`call`, :meth:`rooms` and callbacks are refused.
 
     :param bus: the URL of the servers' bus.
     :param app: the application, if there is one.
@@ -33,9 +35,9 @@ class Outside:
 
     def emitter(self) -> Emitter:
         """
-        What publishes, made when it is first needed: what it takes is not installed wherever a server runs.
+        Create the emitter on first use: redis-py may not be installed on servers.
 
-        :raises ValueError: for a URL that is none, or for which something is not installed.
+        :raises ValueError: if the URL is malformed, or a package that it needs is not installed.
         """
         if self._emitter is None:
             self._emitter = Emitter(self._bus, self._parser())
@@ -50,7 +52,7 @@ class Outside:
         skip: Any,
         callback: Callable[..., Any] | None,
     ) -> None:
-        """Send an event."""
+        """Send an event; `to` is ``None`` for everybody in the namespace."""
         if callback is not None:
             _refuse("a callback")
         if self._json is not None:
@@ -62,29 +64,38 @@ class Outside:
         if receivers is not None:
             (receivers.excluding(*left) if left else receivers).emit(event, *args)
 
-    def call(self, *args: Any) -> NoReturn:
-        """Not possible."""
+    def call(self, event: str, args: Sequence[Any], path: str, to: str, timeout: float) -> NoReturn:
+        """Refuse: no answer can come back."""
         _refuse("call()")
 
-    def rooms(self, *args: Any) -> NoReturn:
-        """Not possible."""
+    def rooms(self, path: str, sid: str) -> NoReturn:
+        """Refuse: no answer can come back."""
         _refuse("rooms()")
 
     def join(self, path: str, sid: str, room: Any) -> None:
         """Put a client into a room."""
-        self.doTo(path, sid, "join", *roomNames(room))
+        receivers = self._to(path, sid)
+        if receivers is not None:
+            receivers.join(*roomNames(room))
+
+    def leave(self, path: str, sid: str, room: Any) -> None:
+        """Take a client out of a room."""
+        receivers = self._to(path, sid)
+        if receivers is not None:
+            receivers.leave(*roomNames(room))
 
     def close(self, path: str, room: Any) -> None:
         """Take everybody out of a room."""
-        self.doTo(path, room, "leave", *roomNames(room))
+        self.leave(path, room, room)
 
-    def doTo(self, path: str, to: Any, method: str, *args: Any) -> None:
-        """Have a method of an audience called, on the servers."""
-        receivers = self._to(path, to)
+    def disconnect(self, path: str, sid: str) -> None:
+        """Disconnect a client from a namespace."""
+        receivers = self._to(path, sid)
         if receivers is not None:
-            getattr(receivers, method)(*args)
+            receivers.disconnect()
 
     def _to(self, path: str, to: Any) -> Receivers[None] | None:
+        """Return the clients in rooms; ``None`` if no room is named."""
         rooms = roomNames(to)
         return self.emitter().namespace(path).to(*rooms) if rooms else None
 

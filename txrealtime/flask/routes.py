@@ -1,5 +1,5 @@
 """
-What an application has registered: which function handles which event.
+The handlers of an application, by namespace and event.
 """
 
 from __future__ import annotations
@@ -9,24 +9,27 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from txrealtime.flask.namespace import Namespace
+from txrealtime.flask.namespace import Namespace, handles
+from txrealtime.logs import Logger
 
-__all__ = ["ANY", "Handlers", "Route", "methodsOf"]
+__all__ = ["ANY", "Route", "Routes", "methodsOf"]
+
+_log = Logger()
 
 ANY: Final = "*"
-"""Stands for every event, or every namespace."""
+"""Every event, or every namespace."""
 
 _OWN: Final = ("connect", "disconnect")
-"""Events that are no client's to send, and no catch-all's to handle."""
+"""Events that a client cannot send and a catch-all does not handle."""
 
 
 class Route(NamedTuple):
     """
-    Where an event goes.
+    The handler of an event.
 
-    :ivar function: what handles it.
-    :ivar message: what ``request.event`` shows as its name: the event's, or ``*``.
-    :ivar namespace: the object whose method it is; ``None`` for a function of its own.
+    :ivar function: the function.
+    :ivar message: the name that ``request.event`` shows: the event's, or ``*``.
+    :ivar namespace: the class-based namespace whose method the function is, if any.
     """
 
     function: Callable[..., Any]
@@ -34,38 +37,68 @@ class Route(NamedTuple):
     namespace: Namespace | None = None
 
 
-class Handlers:
-    """The handlers of all namespaces, and of their errors."""
+class Routes:
+    """
+    The handlers of all namespaces, and of their errors.
+
+    :ivar registered: the functions, each as (event, function, namespace).
+    """
 
     def __init__(self) -> None:
         self._functions: dict[str, dict[str, Callable[..., Any]]] = {}
         self._objects: dict[str, Namespace] = {}
         self.errorHandlers: dict[str, Callable[[Exception], Any]] = {}
         self.errorDefault: Callable[[Exception], Any] | None = None
+        # A cache.  Clients choose the names of events, so misses are not kept.
         self._found: dict[tuple[str, str], Route | None] = {}
+        self._last: dict[tuple[str, str | None], Any] = {}
+        self._warned: set[tuple[str, str | None]] = set()
+        self.registered: list[tuple[str, Callable[..., Any], str]] = []
 
     def add(self, message: str, function: Callable[..., Any], namespace: str) -> None:
-        """Register a function; ``*`` for every event, or every namespace."""
-        if message in _OWN:
-            function = _fitted(function)
-        self._functions.setdefault(namespace, {})[message] = function
+        """
+        Register a function; ``*`` for every event, or every namespace.
+
+        A second function for one event takes the place of the first, as in Flask-SocketIO.  The log names
+        both.
+        """
+        here = self._functions.setdefault(namespace, {})
+        self._warnOfReplacing((namespace, message), function)
+        self.registered.append((message, function, namespace))
+        here[message] = _fitted(function) if message in _OWN else function
         self._found = {}
 
     def mount(self, namespace: Namespace) -> None:
-        """Register an object for a namespace, or for every."""
+        """Register a class-based namespace for its path, or for every path."""
+        self._warnOfReplacing((namespace.namespace, None), namespace)
         self._objects[namespace.namespace] = namespace
         self._found = {}
 
+    def _warnOfReplacing(self, place: tuple[str, str | None], handler: Any) -> None:
+        """Log once for each event that a handler takes the place of another one."""
+        before, self._last[place] = self._last.get(place), handler
+        if before is None or before is handler or place in self._warned:
+            return
+        self._warned.add(place)
+        path, event = place
+        _log.warn(
+            "{what} of {path} has two handlers, and the last one wins: {after} takes the place of {before}",
+            what="the namespace" if event is None else f"event {event!r}",
+            path=path,
+            after=_described(handler),
+            before=_described(before),
+        )
+
     @property
     def paths(self) -> set[str]:
-        """The namespaces for which there is something, ``*`` included."""
+        """The paths that have handlers, ``*`` included."""
         return {*self._functions, *self._objects}
 
     def find(self, path: str, event: str) -> Route | None:
         """
-        What handles an event: what was registered for it, before what was for any event or namespace.
+        Return the handler of an event; ``None`` if there is none.
 
-        A client chooses the names, so what was not found is not remembered.
+        A handler of this event and namespace comes before those of any event or any namespace.
         """
         route = self._found.get((path, event))
         if route is None:
@@ -97,22 +130,31 @@ class Handlers:
 
     def _method(self, path: str, event: str) -> Route | None:
         found = self._objects.get(path)
-        if found is None or not found.handles(event):
+        if found is None or not handles(found, event):
             return None
         return Route(found.trigger_event, event, found)
 
     def errorHandler(self, path: str) -> Callable[[Exception], Any] | None:
-        """What is called with an error of a namespace's handlers."""
+        """Return the function that gets the exceptions of a namespace's handlers, if there is one."""
         return self.errorHandlers.get(path, self.errorDefault)
+
+
+def _described(handler: Any) -> str:
+    """Name a function or a class-based namespace and the place of its definition."""
+    if isinstance(handler, Namespace):
+        handler = type(handler)
+    name = f"{getattr(handler, '__module__', '?')}.{getattr(handler, '__qualname__', repr(handler))}"
+    code = getattr(inspect.unwrap(handler), "__code__", None) if callable(handler) else None
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def _fitted(function: Callable[..., Any]) -> Callable[..., Any]:
     """
-    A handler of `connect` or `disconnect` that may leave out its one argument.
+    Adapt a handler of ``connect`` or ``disconnect`` that may leave out its one argument.
 
-    Its signature is read once: to call it and see would run it twice when the TypeError is its own.
-    That of a wrapper with ``*args`` does not say, and that of the function in it is a hint only: the
-    wrapper may give it arguments of its own.
+    The signature is read once: a trial call would run the handler twice if the TypeError came from its
+    body. A wrapper with ``*args`` tells nothing, and the signature of the wrapped function is only a hint:
+    the wrapper may pass arguments of its own.
     """
     own = _signature(function, follow_wrapped=False)
     if not _fits(own, 1):
@@ -136,7 +178,7 @@ def _fitted(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def methodsOf(namespace: Namespace) -> dict[str, Callable[..., Any]]:
-    """What handles the events of a class's namespace, by event: its methods ``on_<event>``."""
+    """Return the methods ``on_<event>`` of a class-based namespace, by event."""
     methods = {}
     for name in dir(namespace):
         if name.startswith("on_"):
@@ -148,7 +190,7 @@ def methodsOf(namespace: Namespace) -> dict[str, Callable[..., Any]]:
 
 
 def _signature(function: Callable[..., Any], **options: Any) -> inspect.Signature | None:
-    """A function's signature; `None` where it has none that can be read, as some built-ins."""
+    """Return a function's signature; ``None`` if it cannot be read, as of some built-ins."""
     try:
         return inspect.signature(function, **options)
     except ValueError:
@@ -156,7 +198,7 @@ def _signature(function: Callable[..., Any], **options: Any) -> inspect.Signatur
 
 
 def _fits(signature: inspect.Signature | None, count: int) -> bool:
-    """Whether a function can be called with so many arguments."""
+    """Tell if a function can be called with so many arguments."""
     try:
         if signature is not None:
             signature.bind(*range(count))
@@ -166,14 +208,14 @@ def _fits(signature: inspect.Signature | None, count: int) -> bool:
 
 
 def _isOpen(signature: inspect.Signature | None) -> bool:
-    """Whether a function has ``*args``."""
+    """Tell if a function has ``*args``."""
     kinds = [parameter.kind for parameter in signature.parameters.values()] if signature is not None else []
     return inspect.Parameter.VAR_POSITIONAL in kinds
 
 
 def _wasNotCalled(function: Callable[..., Any], error: TypeError) -> bool:
-    """Whether an error says that a call did not fit a function, and it has not run."""
-    # Python names it by the qualified name, which functools.wraps() gives to its wrappers too.
+    """Tell if an error says that the arguments did not fit, and the function has not run."""
+    # Python names the function by __qualname__, which functools.wraps() copies to wrappers too.
     if not str(error).startswith(f"{getattr(function, '__qualname__', '')}() "):
         return False
     code = getattr(function, "__code__", None)

@@ -1,40 +1,41 @@
 """
-What an application sends through its own server, from any thread.
+Sending through the application's own server, from any thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NoReturn
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txrealtime import Namespace
 from txrealtime.errors import AckTimeout, BusError, Disconnected
-from txrealtime.flask.copies import snapshot
+from txrealtime.flask.bridge import Bridge, BridgedNamespace
+from txrealtime.flask.copies import copied
+from txrealtime.flask.membership import Membership
 from txrealtime.flask.names import roomNames
 from txrealtime.logs import Logger
+from txrealtime.socketio.acks import simplified
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 from txrealtime.socketio.peers import Peers
 
-if TYPE_CHECKING:
-    from txrealtime.flask.bridge import Bridge
-
-__all__ = ["Inside"]
+__all__ = ["ServerSender"]
 
 _log = Logger()
 
 _TIMEOUT: Final = 60.0
-"""Seconds in which clients of other servers may answer to a callback."""
+"""Seconds that clients of other servers have to answer a callback."""
 
 
 class _Elsewhere(Namespace):
     """
-    A namespace that only other servers have: what is sent there goes to them.
+    A namespace that only other servers have.
 
-    :param like: one of this server's.
+    :param like: a namespace of this server, with the same encoder and peers.
     """
 
     def __init__(self, path: str, like: Namespace) -> None:
@@ -42,34 +43,36 @@ class _Elsewhere(Namespace):
         self.path, self._peers, self._home = path, like._peers, like._home
 
 
-class Inside:
+class ServerSender:
     """
-    What reaches the clients of a server and, with a message queue, of the others.
+    A :class:`~txrealtime.flask.interfaces.Sender` to the clients of this server and, with a queue, of others.
 
-    :param bridge: what encodes, knows the namespaces, and runs callbacks.
+    :param bridge: the bridge to the server.
     """
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._server = bridge.server
-        self._saidSo = False
+        self._warned = False
+        # The clients that the reactor's thread has yet to disconnect.
+        self._leaving: set[tuple[str, str]] = set()
 
     @property
     def isOpen(self) -> bool:
-        """Whether the server runs, or has run: what is said at its end goes the same way."""
+        """Tell if the server runs or has run: disconnect handlers still send while the server stops."""
         return bool(self._server.running or self._server.stopped)
 
-    def _nobody(self) -> None:
-        """Something was for clients, and there can be none."""
-        if not self._saidSo:
-            self._saidSo = True
+    def _warnOfNobody(self) -> None:
+        """Log once that an emit before the server runs reaches nobody."""
+        if not self._warned:
+            self._warned = True
             _log.warn(
                 "nobody gets what is emitted before the server runs; a process that serves nobody, as a "
                 "worker's, needs the message_queue of the servers for that"
             )
 
     def _space(self, path: str) -> Namespace | None:
-        """The namespace at a path, here or on other servers; `None` when there is none."""
+        """Return the namespace at a path, here or on other servers; ``None`` if there is none."""
         space: Namespace | None = self._bridge.spaces.get(path)
         if space is None:
             root = self._bridge.spaces["/"]
@@ -78,10 +81,10 @@ class Inside:
 
     def _audience(self, path: str, to: Any, skip: Any) -> Audience | None:
         """
-        The clients that an application names, or `None` for a namespace that does not exist.
+        Return the audience that an application names; ``None`` if it is certainly empty.
 
-        :param to: a room, a sid, or a list of these; `None` for everybody.
-        :param skip: likewise, those left out.
+        :param to: a room, a sid, or a list of these; ``None`` for everybody.
+        :param skip: likewise, the clients that are left out.
         """
         space = self._space(path)
         if space is None:
@@ -104,44 +107,63 @@ class Inside:
         skip: Any,
         callback: Callable[..., Any] | None,
     ) -> None:
-        """Send an event; its callback is called for each client that acks."""
+        """Send an event; the callback is called for each client that acks."""
         checkName(event)
         if self._bridge.json is not None:
             args = self._bridge.json.plain(tuple(args))
         packet = Packet(PacketType.EVENT, path, [event, *args])
         messages = self._bridge.encode(packet)
         audience = self._audience(path, to, skip)
+        log = self._bridge.configuration.eventLog
+        if log is not None:
+            log.info("emitting event %.100r to %s [%s]", event, "all" if to is None else to, path)
         if not self.isOpen:
-            self._nobody()
+            self._warnOfNobody()
             return
         if audience is None:
             return
         if audience.namespace._peers is not None:
-            # They are told later, in their own terms.
-            packet = packet._replace(data=snapshot(packet.data))
+            # The packet is encoded for other servers later.
+            packet = packet._replace(data=copied(packet.data))
         if callback is None:
             self._server.callFromThread(audience._transmit, packet, messages)
         else:
-            self._server.callFromThread(self._ask, audience, snapshot(packet.data), callback)
+            self._server.callFromThread(self._ask, audience, copied(packet.data), callback)
 
     def _ask(self, audience: Audience, data: list[Any], callback: Callable[..., Any]) -> None:
-        def answered(answer: Any) -> None:
-            job = partial(self._callBack, callback, answer)
-            self._bridge.jobs.submit(f"the callback of {data[0][:100]!r}", job)
-
-        for answer in audience._ask(data):
+        """Send an event, and have the callback called with each ack."""
+        space = audience.namespace
+        submit = partial(self._submitCallback, callback, f"the callback of {data[0][:100]!r}")
+        sockets = audience.here()
+        for socket, answer in zip(sockets, audience._ask(data, early=True), strict=True):
+            assert isinstance(space, BridgedNamespace)
+            answered = partial(submit, partial(space.membershipOf, socket))
             answer.addCallbacks(answered, lambda failure: failure.trap(Disconnected))
-        if audience.namespace._peers is not None:
-            self._askElsewhere(audience, audience.namespace._peers, data, answered)
+        if space._peers is not None:
+            self._askElsewhere(audience, space._peers, data, partial(submit, None))
 
-    def _callBack(self, callback: Callable[..., Any], answer: Any) -> None:
-        answer = self._bridge.received(answer)
-        callback(*(answer if isinstance(answer, tuple) else () if answer is None else (answer,)))
+    def _submitCallback(
+        self, callback: Callable[..., Any], name: str, find: Callable[[], Membership] | None, answer: Any
+    ) -> None:
+        """Have a callback called in a thread, before the disconnect handler of the client that has acked."""
+        membership = None if find is None else find()
+        if membership is not None:
+            membership.started()
+
+        def job() -> None:
+            try:
+                args = self._bridge.received(answer)
+                callback(*(args if isinstance(args, tuple) else () if args is None else (args,)))
+            finally:
+                if membership is not None:
+                    self._server.callFromThread(membership.finished)
+
+        self._bridge.jobs.submit(name, job)
 
     def _askElsewhere(
         self, audience: Audience, peers: Peers, data: list[Any], answered: Callable[[Any], None]
     ) -> None:
-        """Ask clients on other servers; where those cannot be asked, let them have the event at least."""
+        """Ask clients on other servers; if the dialect has no acks for rooms, only send the event."""
 
         def failed(failure: Failure) -> None:
             _log.warn("no ack of {event!r}: {reason}", event=data[0][:100], reason=str(failure.value))
@@ -157,17 +179,23 @@ class Inside:
 
     def call(self, event: str, args: Sequence[Any], path: str, to: Any, timeout: float) -> Any:
         """
-        Send an event and wait for the ack of the one who gets it.
+        Send an event to one client and wait for its ack.
 
-        :raises AckTimeout: a :exc:`TimeoutError`, when it does not come, or the client has gone.
+        :raises AckTimeout: if no ack comes in time or the client has gone; a :exc:`TimeoutError`, too.
         """
         checkName(event)
+        if self._bridge.admits(path, to):
+            raise AckTimeout(
+                f"{event!r} cannot be answered before this connect handler has returned, since the client is "
+                "not let in before: give emit() a callback=, call in a background task, or set "
+                "always_connect=True"
+            )
         args = self._bridge.sendable(tuple(args))
         self._bridge.encode(Packet(PacketType.EVENT, path, [event, *args]))
         audience = self._audience(path, to, None)
         answers = []
         if audience is not None:
-            ask = partial(audience.call, event, *args, timeout=timeout)
+            ask = partial(self._askOne, audience, to, [event, *args], timeout)
             answers = self._server.blockingCallFromThread(ask)
         if not answers:
             raise AckTimeout(
@@ -175,44 +203,106 @@ class Inside:
             )
         return self._bridge.received(answers[0])
 
+    def _askOne(self, audience: Audience, sid: str, data: list[Any], timeout: float) -> Deferred[list[Any]]:
+        """Send an event to one client, let in or not; return a Deferred of a list of its ack."""
+        space = audience.namespace
+        socket = space.rooms.find(sid)
+        if socket is None or socket.connected:
+            return audience.call(*data, timeout=timeout)
+        (answer,) = audience._ask(data, early=True)
+
+        def late(result: object, seconds: float) -> NoReturn:
+            raise AckTimeout(f"no ack of {data[0]!r} within {seconds} s")
+
+        answer.addTimeout(timeout, space.reactor, onTimeoutCancel=late)
+        return answer.addCallbacks(lambda given: [simplified(given)], _nobody)
+
     def join(self, path: str, sid: str, room: Any) -> None:
         """
         Put a client into a room.
 
-        :raises ValueError: when it is another client's own room.
+        :raises ValueError: if the room is another client's own, or the sid is unknown and no other server may
+            know it.
         """
         names = roomNames(room)
+        if not self._mayKnow(path, sid):
+            raise ValueError(f"no client {sid!r} is in {path}: expected the sid of a connected client")
         own = self._ownRoom(path, [name for name in names if name != sid])
         if own is not None:
             raise ValueError(f"room {own!r} is another client's own: nobody else can join it")
-        self.doTo(path, sid, "join", *names)
+        audience = self._named(path, sid)
+        if audience is not None:
+            self._server.callFromThread(audience.join, *names)
+
+    def leave(self, path: str, sid: str, room: Any) -> None:
+        """Take a client out of a room."""
+        audience = self._named(path, sid)
+        if audience is not None:
+            self._server.callFromThread(audience.leave, *roomNames(room))
 
     def close(self, path: str, room: Any) -> None:
         """
         Take everybody out of a room.
 
-        :raises ValueError: when it is a client's own room.
+        :raises ValueError: if the room is a client's own.
         """
         names = roomNames(room)
         own = self._ownRoom(path, names)
         if own is not None:
             raise ValueError(f"room {own!r} is a client's own: disconnect() the client instead")
-        self.doTo(path, room, "leave", *names)
+        audience = self._named(path, room)
+        if audience is not None:
+            self._server.callFromThread(audience.leave, *names)
 
-    def _ownRoom(self, path: str, names: Sequence[str]) -> str | None:
-        """Of these rooms one that is a client's own."""
-        space = self._bridge.spaces.get(path)
-        return None if space is None else next((name for name in names if name in space.sockets), None)
+    def disconnect(self, path: str, sid: str) -> None:
+        """Disconnect a client from a namespace."""
+        audience = self._named(path, sid)
+        if audience is not None:
+            self._leaving.add((path, sid))
+            self._server.callFromThread(self._sendAway, audience, path, sid)
 
-    def doTo(self, path: str, to: Any, method: str, *args: Any) -> None:
-        """Have a method of an audience called; of nobody where no client or room is named."""
-        audience = self._audience(path, to, None)
-        if not self.isOpen:
-            self._nobody()
-        elif to is not None and audience is not None:
-            self._server.callFromThread(getattr(audience, method), *args)
+    def _sendAway(self, audience: Audience, path: str, sid: str) -> None:
+        """Disconnect a client, in the reactor's thread."""
+        self._leaving.discard((path, sid))
+        space = audience.namespace
+        if isinstance(space, BridgedNamespace):
+            space.sendAway(audience, roomNames(sid))
+        else:
+            audience.disconnect()
 
     def rooms(self, path: str, sid: str) -> list[str]:
-        """The rooms of a client, its own included."""
+        """Return the rooms of a client, its own included; none before the server runs."""
         space = self._bridge.spaces.get(path)
-        return [] if space is None else self._server.blockingCallFromThread(space.roomsOf, sid)
+        return (
+            []
+            if space is None or not self.isOpen
+            else self._server.blockingCallFromThread(space.roomsOf, sid)
+        )
+
+    def _ownRoom(self, path: str, names: Sequence[str]) -> str | None:
+        """Return the first of these rooms that is the own one of a client that stays, if any."""
+        space = self._bridge.spaces.get(path)
+        if space is None:
+            return None
+        return next(
+            (name for name in names if name in space.sockets and (path, name) not in self._leaving), None
+        )
+
+    def _mayKnow(self, path: str, sid: str) -> bool:
+        """Tell if a client is in a namespace, has just left, or may be on another server."""
+        space = self._bridge.spaces.get(path)
+        if space is None or space._peers is not None:
+            return self._space(path) is not None
+        return space.rooms.find(sid) is not None or sid in space.parting
+
+    def _named(self, path: str, to: Any) -> Audience | None:
+        """Return the audience of a room or sid; ``None`` if it is certainly empty."""
+        if not self.isOpen:
+            self._warnOfNobody()
+            return None
+        return None if to is None else self._audience(path, to, None)
+
+
+def _nobody(failure: Failure) -> list[Any]:
+    failure.trap(Disconnected)
+    return []

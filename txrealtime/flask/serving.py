@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import warnings
 from _thread import interrupt_main
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from flask import Flask
@@ -26,22 +25,26 @@ from twisted.logger import (
 )
 from twisted.web.resource import IResource
 
-from txrealtime.flask.listening import Place, takeTLS
+from txrealtime.flask.bridge import Bridge
+from txrealtime.flask.listening import ListeningAddress, takeTLS
 from txrealtime.flask.options import warning
+from txrealtime.flask.signals import OwnHandlers, inMainThread
 from txrealtime.service import Listener, RealtimeService
 from txrealtime.service.wsgi import Views
-
-if TYPE_CHECKING:
-    from txrealtime.flask.socketio import SocketIO
 
 __all__ = ["Signpost", "rootOf", "run", "stop"]
 
 
+_ran: list[str] = []
+"""The application that run() has served: the reactor runs once in a process."""
+
+
 class Signpost:
     """
-    The WSGI application of a Flask application that some other server serves.
+    A WSGI middleware for a Flask application that another WSGI server serves.
 
-    Socket.IO does not pass through WSGI, so to its clients it says, once in the log too, what would.
+    Socket.IO does not pass through WSGI.  Its clients get a 501 that says how to serve the application, and
+    the log gets the same once.
     """
 
     def __init__(self, app: Flask, path: str) -> None:
@@ -51,14 +54,14 @@ class Signpost:
             "Socket.IO does not pass through this WSGI server. Serve the application by socketio.run(app), "
             "or by: twistd -n realtime --app MODULE:socketio"
         )
-        self._said = False
+        self._hasWarned = False
 
     def __call__(self, environ: Any, respond: Any) -> Any:
         path: str = environ.get("PATH_INFO", "")
         if path != self._path and not path.startswith(f"{self._path}/"):
             return self._app(environ, respond)
-        if not self._said:
-            self._said = True
+        if not self._hasWarned:
+            self._hasWarned = True
             environ["wsgi.errors"].write(self._message + "\n")
         respond("501 Not Implemented", [("Content-Type", "text/plain; charset=utf-8")])
         return [self._message.encode()]
@@ -66,9 +69,10 @@ class Signpost:
 
 def refuseFlaskRun(app: Flask) -> None:
     """
-    Say how to serve an application that ``flask run`` is about to serve.
+    Refuse to be served by ``flask run``.
 
-    :raises click.ClickException: which the ``flask`` command shows, and ends.
+    :raises click.ClickException: if ``flask run`` is running; the ``flask`` command shows the message and
+    ends.
     """
     context = click.get_current_context(silent=True)
     if context is not None and context.command is run_command:
@@ -78,13 +82,12 @@ def refuseFlaskRun(app: Flask) -> None:
         )
 
 
-def rootOf(socketio: SocketIO, app: Flask, reactor: Any) -> IResource:
-    """The application as what is at /, in as many threads as handlers may have."""
-    threads, patience = socketio.bridge.configuration.threads, socketio.realtime.settings.drainTimeout
-    return Views(reactor, app, threads, patience)
+def rootOf(bridge: Bridge, reactor: Any) -> IResource:
+    """Return the application as the root resource, with as many threads as handlers have."""
+    return Views(reactor, bridge.app, bridge.configuration.threads, bridge.server.settings)
 
 
-def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:
+def run(bridge: Bridge, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:
     """Serve until the reactor stops."""
     from twisted.internet import reactor as installed
 
@@ -94,6 +97,11 @@ def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, opti
             "run() runs the reactor, which runs already: start socketio.realtime, a service, and let an "
             "endpoint listen for socketio.realtime.site(socketio.root(reactor)), or serve the application "
             f"by: twistd -n realtime --app {app.import_name}:socketio"
+        )
+    if _ran:
+        raise RuntimeError(
+            "run() has returned once in this process, and Twisted's reactor cannot run again: start another "
+            "process, or call run() once, in a thread that stays"
         )
     if port is None:
         name, _, given = str(app.config["SERVER_NAME"] or "").rpartition(":")
@@ -109,14 +117,14 @@ def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, opti
     options.pop("allow_unsafe_werkzeug", None)
     if options:
         warnings.warn(warning("SocketIO.run()", options), stacklevel=3)
-    place = Place(host or "127.0.0.1", int(port), tls)
+    address = ListeningAddress(host or "127.0.0.1", int(port), tls)
     if debug:
         from werkzeug.debug import DebuggedApplication
 
         app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)  # type: ignore[method-assign]
 
     def serve() -> None:
-        _serve(socketio, app, reactor, place, logOutput)
+        _serve(bridge, app, reactor, address, logOutput)
 
     if useReloader:
         _reloading(serve, reloaderOptions)
@@ -126,9 +134,9 @@ def run(socketio: SocketIO, app: Flask, host: str | None, port: int | None, opti
 
 def _reloading(serve: Callable[[], None], options: dict[str, Any]) -> None:
     """
-    Serve in a thread, and whenever a source changes in a new process, until it ends or fails.
+    Serve in a thread, in a new process after each change of a source, until the thread ends or fails.
 
-    The reloader keeps the main thread, and would not end with the other.
+    The reloader keeps the main thread, and would not end with the other thread.
     """
     from werkzeug._reloader import run_with_reloader
 
@@ -141,7 +149,7 @@ def _reloading(serve: Callable[[], None], options: dict[str, Any]) -> None:
             ends.append(error)
         else:
             ends.append(None)
-        # The reloader takes this signal, and raises SystemExit.
+        # The reloader turns this signal into SystemExit.
         interrupt_main(signal.SIGTERM)
 
     try:
@@ -153,18 +161,27 @@ def _reloading(serve: Callable[[], None], options: dict[str, Any]) -> None:
         raise ends[0]
 
 
-def _serve(socketio: SocketIO, app: Flask, reactor: Any, place: Place, logOutput: bool) -> None:
+def _serve(bridge: Bridge, app: Flask, reactor: Any, address: ListeningAddress, logOutput: bool) -> None:
+    """Serve until the reactor stops."""
     _startLogging(logOutput)
-    server = socketio.realtime
-    site = server.site(rootOf(socketio, app, reactor))
+    _ran.append(app.name)
+    server = bridge.server
+    site = server.site(rootOf(bridge, reactor))
     site.noisy = False
-    listener = Listener(reactor, str(place), site, server.path, app.name, place.endpoint(reactor))
+    listener = Listener(reactor, str(address), site, server.path, app.name, address.endpoint(reactor))
     service = RealtimeService(reactor, server, [listener])
     service.privilegedStartService()  # type: ignore[no-untyped-call]
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    # The reloader has the main thread, and signals come to that alone.
-    reactor.run(installSignalHandlers=threading.current_thread() is threading.main_thread())
+    # Under the reloader this is not the main thread.
+    handlers = OwnHandlers(stop) if inMainThread() else None
+    if handlers is None:
+        reactor.run(installSignalHandlers=False)
+        return
+    reactor.callWhenRunning(handlers.install)
+    reactor.run()
+    handlers.restore()
+    handlers.raiseError()
 
 
 def stop() -> None:
@@ -181,9 +198,9 @@ def stop() -> None:
 
 
 def _startLogging(all: bool) -> None:
-    """Show on standard error what goes wrong, or all."""
+    """Log to standard error: everything, or only warnings and errors."""
     if not globalLogBeginner._temporaryObserver:
-        return  # somebody has started it
+        return  # the application has begun logging already
     level = LogLevel.info if all else LogLevel.warn
     observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(level)])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)

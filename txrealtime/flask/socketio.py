@@ -1,5 +1,5 @@
 """
-The object that a Flask application holds.
+SocketIO, the object that a Flask application holds.
 """
 
 from __future__ import annotations
@@ -7,28 +7,29 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar, overload
 
 import flask
 from flask import Flask
 from twisted.web.resource import IResource
+from werkzeug.local import LocalProxy
 from zope.interface import implementer
 
-from txrealtime.flask.bridge import Bridge
+from txrealtime.flask.bridge import Bridge, BridgedServer
+from txrealtime.flask.client import SocketIOTestClient
+from txrealtime.flask.errors import OutsideOfHandler
+from txrealtime.flask.facade import ServerFacade
+from txrealtime.flask.interfaces import Sender
 from txrealtime.flask.names import roomNames
-from txrealtime.flask.namespace import Namespace
-from txrealtime.flask.options import configured, warning
-from txrealtime.flask.queuesender import Outside
-from txrealtime.flask.routes import Handlers, methodsOf
-from txrealtime.flask.sender import Inside
-from txrealtime.flask.server import BridgedServer
+from txrealtime.flask.namespace import Namespace, attach
+from txrealtime.flask.options import configured, warning, warningOfOrigins
+from txrealtime.flask.queuesender import QueueSender
+from txrealtime.flask.routes import Routes, methodsOf
+from txrealtime.flask.sender import ServerSender
 from txrealtime.flask.serving import Signpost, refuseFlaskRun, rootOf, run, stop
 from txrealtime.pool import Threads
 from txrealtime.server import IApplication
-
-if TYPE_CHECKING:
-    from txrealtime.flask.client import SocketIOTestClient
 
 __all__ = ["SocketIO"]
 
@@ -38,7 +39,7 @@ _NO_APPLICATION: Final = "this SocketIO has no application yet: call init_app(ap
 
 
 class _Reasons:
-    """Why a client has gone, as ``disconnect`` handlers are told."""
+    """The reasons that ``disconnect`` handlers are told."""
 
     SERVER_DISCONNECT = "server disconnect"
     CLIENT_DISCONNECT = "client disconnect"
@@ -52,24 +53,24 @@ class SocketIO:
     """
     Socket.IO for a Flask application.
 
-    :param app: the application; without it, :meth:`init_app` is to be called.  Without it and with
-        ``message_queue``, this only sends to the clients of the servers that have this queue.
+    :param app: the application; or give it to :meth:`init_app` later.  Without an application and with
+        ``message_queue``, the object only sends, to the clients of the servers that share the queue.
     :param options: those of Flask-SocketIO's class of this name; ``handler_threads``, the most threads in
-        which handlers run; or any field of :class:`txrealtime.Settings`.
-    :raises TypeError: for an option that does not exist.
-    :raises ValueError: for a value that makes no sense.
+        which handlers run; any field of :class:`txrealtime.Settings`.
+        Others are ignored with a warning, as Flask-SocketIO ignores them without one.
+    :raises ValueError: if a value makes no sense.
     """
 
     reason = _Reasons
     async_mode = "threading"
-    """What handlers run in, as Flask-SocketIO would call it."""
+    """Flask-SocketIO's name for handlers in threads."""
 
     def __init__(self, app: Flask | None = None, **options: Any) -> None:
         self.server_options: dict[str, Any] = {}
-        self.handlers = Handlers()
+        self._routes = Routes()
         self._bridge: Bridge | None = None
-        self._inside: Inside | None = None
-        self._outside: Outside | None = None
+        self._serverSender: ServerSender | None = None
+        self._queueSender: QueueSender | None = None
         if app is not None or options.get("message_queue"):
             self.init_app(app, **options)
         else:
@@ -77,19 +78,24 @@ class SocketIO:
 
     def init_app(self, app: Flask | None, **options: Any) -> None:
         """
-        Belong to an application; without one and with ``message_queue``, only send until there is one.
+        Attach to an application; without one and with ``message_queue``, only send until there is one.
 
-        :param options: as for the class; they take the place of those given there.
+        :param options: as for the class; they override those given there.
         """
+        if isinstance(app, LocalProxy):
+            # current_app is another application in another context, or none.
+            app = app._get_current_object()
         self.server_options.update(options)
         configuration = configured(self.server_options)
         if configuration.ignored:
             warnings.warn(warning("SocketIO()", configuration.ignored), stacklevel=3)
+        if configuration.strangeOrigins:
+            warnings.warn(warningOfOrigins(configuration.strangeOrigins), stacklevel=3)
         bus = configuration.bus
-        self._outside = None if bus is None else Outside(bus, configuration, app)
+        self._queueSender = None if bus is None else QueueSender(bus, configuration, app)
         if app is None:
-            if self._outside is not None:
-                self._outside.emitter()
+            if self._queueSender is not None:
+                self._queueSender.emitter()
             return
         refuseFlaskRun(app)
         app.extensions["socketio"] = self
@@ -98,38 +104,44 @@ class SocketIO:
             configuration.path,
             parser=configuration.parser(),
             threads=threads,
+            packetLog=configuration.packetLog,
             bus=bus,
             **configuration.settings,
         )
-        self._bridge = Bridge(app, self.handlers, configuration, server, threads)
-        self._inside = Inside(self._bridge)
+        self._bridge = Bridge(app, self._routes, configuration, server, threads)
+        self._serverSender = ServerSender(self._bridge)
         app.wsgi_app = Signpost(app, configuration.path)  # type: ignore[method-assign, assignment]
 
     @property
     def bridge(self) -> Bridge:
-        """What connects the application with its server."""
+        """Return the bridge between the application and its server."""
         if self._bridge is None:
             raise RuntimeError(_NO_APPLICATION)
         return self._bridge
 
     @property
-    def _sender(self) -> Inside | Outside:
-        """What sends: the server once it runs, and otherwise the message queue, if there is one."""
-        inside, outside = self._inside, self._outside
-        if inside is not None and (outside is None or inside.isOpen):
-            return inside
-        if outside is None:
+    def _sender(self) -> Sender:
+        """Return the sender: the server once it runs, and before the message queue, if there is one."""
+        server, queue = self._serverSender, self._queueSender
+        if server is not None and (queue is None or server.isOpen):
+            return server
+        if queue is None:
             raise RuntimeError(_NO_APPLICATION)
-        return outside
+        return queue
 
     @property
     def realtime(self) -> BridgedServer:
-        """The server, a :class:`txrealtime.Server`."""
+        """Return the server, a :class:`txrealtime.Server`."""
         return self.bridge.server
 
     @property
+    def server(self) -> ServerFacade | None:
+        """Return a facade with the methods of python-socketio's server; ``None`` before :meth:`init_app`."""
+        return None if self._bridge is None else ServerFacade(self._bridge, self)
+
+    @property
     def manage_session(self) -> bool:
-        """Whether each client has a session of its own, forked from its user's."""
+        """Tell if each client has a session of its own, forked from its user's."""
         return self.bridge.configuration.manageSession
 
     @manage_session.setter
@@ -140,10 +152,12 @@ class SocketIO:
 
     def on(self, message: str, namespace: str | None = None) -> Callable[[F], F]:
         """
-        Decorate the handler of an event: ``handler(*args)``; what it returns is the ack.
+        Decorate the handler of an event: ``handler(*args)``; the result is the ack.
 
-        :param message: the event.  ``connect`` and ``disconnect`` are told of a client's coming and going,
-            ``message`` and ``json`` are what ``send`` sends, and ``*`` is every event without a handler.
+        A second handler of one event takes the place of the first, which the log says once.
+
+        :param message: the event.  ``connect`` and ``disconnect`` are called when a client comes and goes,
+            ``message`` and ``json`` are the events of ``send``, and ``*`` is every event without a handler.
         :param namespace: ``/`` by default, ``*`` for every namespace.
         """
 
@@ -154,10 +168,21 @@ class SocketIO:
         return register
 
     def on_event(self, message: str, handler: Callable[..., Any], namespace: str | None = None) -> None:
-        """Register the handler of an event; as :meth:`on`."""
+        """Register the handler of an event, as :meth:`on` does."""
         path = namespace or "/"
-        self.handlers.add(message, handler, path)
+        self._routes.add(message, handler, path)
         self._opened(path)
+
+    @property
+    def handlers(self) -> list[tuple[str, Callable[..., Any], str]]:
+        """Return the registered functions, each as (event, function, namespace)."""
+        return self._routes.registered
+
+    @overload
+    def event(self, handler: F, /) -> F: ...
+
+    @overload
+    def event(self, namespace: str | None = None) -> Callable[[F], F]: ...
 
     def event(self, *args: Any, **options: Any) -> Any:
         """Decorate the handler of the event that has the function's name."""
@@ -167,34 +192,34 @@ class SocketIO:
 
     def on_namespace(self, namespace_handler: Namespace) -> None:
         """
-        Register a namespace of a class.
+        Register a class-based namespace.
 
-        :raises ValueError: when it is none.
+        :raises ValueError: if the object is no :class:`Namespace`.
         """
         if not isinstance(namespace_handler, Namespace):
             raise ValueError(
                 f"on_namespace() takes an instance of a subclass of Namespace, not {namespace_handler!r}"
             )
-        namespace_handler.attach(self, methodsOf(namespace_handler))
-        self.handlers.mount(namespace_handler)
+        attach(namespace_handler, self, methodsOf(namespace_handler))
+        self._routes.mount(namespace_handler)
         self._opened(namespace_handler.namespace)
 
     def on_error(self, namespace: str | None = None) -> Callable[[F], F]:
-        """Decorate what gets the exceptions of a namespace's handlers; what it returns is the ack."""
+        """Decorate the error handler of a namespace: ``handler(exception)``; the result is the ack."""
 
         def register(handler: F) -> F:
             if not callable(handler):
                 raise ValueError(f"an error handler is callable, not {handler!r}")
-            self.handlers.errorHandlers[namespace or "/"] = handler
+            self._routes.errorHandlers[namespace or "/"] = handler
             return handler
 
         return register
 
     def on_error_default(self, exception_handler: F) -> F:
-        """Decorate what gets the exceptions in namespaces without an error handler of their own."""
+        """Decorate the error handler of namespaces that have none of their own."""
         if not callable(exception_handler):
             raise ValueError(f"an error handler is callable, not {exception_handler!r}")
-        self.handlers.errorDefault = exception_handler
+        self._routes.errorDefault = exception_handler
         return exception_handler
 
     def _opened(self, path: str) -> None:
@@ -214,25 +239,25 @@ class SocketIO:
         skip_sid: Any = None,
         callback: Callable[..., Any] | None = None,
         ignore_queue: bool = False,
+        **options: Any,
     ) -> None:
         """
         Send an event, from a handler or from anywhere else.
 
-        :param args: one JSON value, bytes anywhere in it; a tuple for several values.
-        :param to: a room, a sid, or a list of these; everybody by default.  `room` is the same.
-        :param include_self: in a handler: whether its client is among those who get it.
-        :param skip_sid: a sid, or a list of sids, of those who do not.
-        :param callback: called with what a client acks; in a handler's contexts when emitted from a handler.
-        :raises TypeError: for a value that cannot be sent, with the path to it.
+        :param args: one JSON value, bytes anywhere in it; a tuple for several values.  ``data=`` is an alias.
+        :param to: a room, a sid, or a list of these; everybody by default.  `room` is an alias.
+        :param include_self: in a handler, ``False`` leaves out its client.
+        :param skip_sid: a sid, or a list of sids, to leave out.
+        :param callback: called with the arguments of each ack, in the contexts of the handler that emits.
+        :raises TypeError: if a value cannot be sent, with the path to it.
         """
         skip = roomNames(skip_sid)
         if not include_self:
             skip.append(_sidOfSender())
-        data = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
         if callback is not None:
             callback = self._inItsContext(callback)
         to = room if to is None else to
-        self._sender.emit(event, _withoutNone(data), namespace or "/", to, skip, callback)
+        self._sender.emit(event, _arguments(args, options), namespace or "/", to, skip, callback)
 
     def send(
         self,
@@ -245,7 +270,7 @@ class SocketIO:
         skip_sid: Any = None,
         **options: Any,
     ) -> None:
-        """Send the event ``message``, or ``json``; as :meth:`emit`."""
+        """Send the event ``message``, or ``json``, as :meth:`emit` does."""
         self.emit(
             "json" if json else "message",
             data,
@@ -266,24 +291,24 @@ class SocketIO:
         room: Any = None,
         timeout: float = 60,
         ignore_queue: bool = False,
+        **options: Any,
     ) -> Any:
         """
         Send an event to one client and wait for its ack.
 
-        :param to: its sid.
+        :param to: the client's sid.
         :param timeout: seconds.
-        :return: what it acked: `None` for nothing, one value as it is, several as a tuple.
-        :raises TimeoutError: when it does not answer in time, or has gone.
-        :raises RuntimeError: in the reactor's thread, which would wait for itself.
+        :return: the ack: ``None`` for nothing, one value as it is, several as a tuple.
+        :raises TimeoutError: if no ack comes in time, or the client has gone.
+        :raises RuntimeError: if called in the reactor's thread, which would wait for itself.
         """
         to = room if to is None else to
         if not isinstance(to, str):
             raise ValueError(f"call() asks one client: expected its sid as to=, not {to!r}")
-        data = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
-        return self._sender.call(event, _withoutNone(data), namespace or "/", to, timeout)
+        return self._sender.call(event, _arguments(args, options), namespace or "/", to, timeout)
 
     def _inItsContext(self, callback: Callable[..., Any]) -> Callable[..., Any]:
-        """A callback that runs in the contexts of the handler that emits."""
+        """Wrap a callback so that it runs in the contexts of the current handler, if there is one."""
         if not flask.has_request_context() or not hasattr(flask.request, "sid"):
             return callback
         return self.bridge.inContextOf(flask.request, callback)
@@ -294,81 +319,88 @@ class SocketIO:
         """
         Put a client into a room.
 
-        :raises ValueError: when it is another client's own room.
+        :raises ValueError: if the room is another client's own.
         """
         self._sender.join(namespace or "/", sid, room)
 
     def leave_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
         """Take a client out of a room."""
-        self._sender.doTo(namespace or "/", sid, "leave", *roomNames(room))
+        self._sender.leave(namespace or "/", sid, room)
 
     def close_room(self, room: Any, namespace: str | None = None) -> None:
         """
         Take everybody out of a room.
 
-        :raises ValueError: when it is a client's own room.
+        :raises ValueError: if the room is a client's own.
         """
         self._sender.close(namespace or "/", room)
 
     def rooms(self, sid: str, namespace: str | None = None) -> list[str]:
-        """The rooms that a client is in."""
+        """Return the rooms of a client."""
         return self._sender.rooms(namespace or "/", sid)
 
     def disconnect(self, sid: str, namespace: str | None = None) -> None:
         """Disconnect a client from a namespace."""
-        self._sender.doTo(namespace or "/", sid, "disconnect")
+        self._sender.disconnect(namespace or "/", sid)
 
     # -- threads ---------------------------------------------------------------------------------
 
     def start_background_task(
         self, target: Callable[..., Any], *args: Any, **keywords: Any
     ) -> threading.Thread:
-        """Run a function in a thread of its own, which ends with the process: the thread, to be joined."""
+        """Run a function in a daemon thread, and return the thread."""
         thread = threading.Thread(target=target, args=args, kwargs=keywords, daemon=True)
         thread.start()
         return thread
 
     def sleep(self, seconds: float = 0) -> None:
-        """Let this thread sleep."""
+        """Sleep in the current thread."""
         time.sleep(seconds)
 
     # -- serving -----------------------------------------------------------------------------------
 
     def run(self, app: Flask, host: str | None = None, port: int | None = None, **options: Any) -> None:
         """
-        Serve the application and Socket.IO until the process is told to end.
+        Serve the application and Socket.IO until the process is told to end, by a signal or :meth:`stop`.
 
         :param host: the address to listen on; 127.0.0.1 by default.
         :param port: 5000 by default, or the one in ``SERVER_NAME``.
         :param options: ``debug``, ``use_reloader``, ``reloader_options``, ``extra_files``, ``log_output``;
             ``keyfile`` and ``certfile`` for TLS.  Those of other servers change nothing.
         """
-        run(self, app, host, port, options)
+        run(self.bridge, app, host, port, options)
 
     def stop(self) -> None:
-        """Make :meth:`run` return, once the clients have taken what was left for them."""
+        """Make :meth:`run` return after the clients have received the rest of their events."""
         stop()
 
     def root(self, reactor: Any) -> IResource:
-        """The Flask application as a resource, for ``twistd realtime``."""
-        return rootOf(self, self.bridge.app, reactor)
+        """Return the Flask application as a resource, for ``twistd realtime``."""
+        return rootOf(self.bridge, reactor)
 
     def test_client(self, app: Flask, *args: Any, **options: Any) -> SocketIOTestClient:
-        """A client for tests, connected: see :class:`SocketIOTestClient`."""
-        from txrealtime.flask.client import SocketIOTestClient
-
+        """Return a connected client for tests, a :class:`SocketIOTestClient`."""
         return SocketIOTestClient(app, self, *args, **options)
 
 
-def _withoutNone(data: Sequence[Any]) -> Sequence[Any]:
-    """Arguments to send: a single ``None`` stands for none."""
-    return () if len(data) == 1 and data[0] is None else data
+def _arguments(args: Sequence[Any], options: Mapping[str, Any]) -> Sequence[Any]:
+    """
+    Return the arguments of an event: those of a tuple, and none for a single ``None``.
+
+    :param options: the other keyword arguments, of which only ``data`` counts.
+    """
+    if not args and "data" in options:
+        args = (options["data"],)
+    if len(args) != 1:
+        return args
+    (data,) = args
+    return data if isinstance(data, tuple) else () if data is None else args
 
 
 def _sidOfSender() -> str:
     sid = getattr(flask.request, "sid", None) if flask.has_request_context() else None
     if sid is None:
-        raise RuntimeError(
+        raise OutsideOfHandler(
             "include_self=False leaves out the client whose event is handled, and this is no handler: "
             "name the client by skip_sid="
         )

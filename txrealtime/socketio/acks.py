@@ -83,10 +83,10 @@ def raiseLate(
     event: str, asked: int, acks: list[Any], question: Question | None, result: object, seconds: float
 ) -> NoReturn:
     """
-    Report that acks are missing after the timeout.
+    Raise the error for acks that are missing after the timeout.
 
     :param asked: the number of clients on this server that were asked.
-    :raises AckTimeout: always.
+    :raises AckTimeout: if it is called.
     """
     silent: Sequence[str] = ()
     if question is not None:

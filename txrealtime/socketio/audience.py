@@ -118,8 +118,8 @@ class Audience:
             :exc:`~txrealtime.errors.AckTimeout`, which holds the acks so far and the names of the servers
             that kept silent; or at once with :exc:`~txrealtime.errors.BusError` if other servers cannot be
             asked.
-        :raises TypeError: as :meth:`emit`.
-        :raises ValueError: as :meth:`emit`; likewise if the event is too large for other servers.
+        :raises TypeError: if :meth:`emit` would.
+        :raises ValueError: if :meth:`emit` would, or if the event is too large for other servers.
         """
         checkName(event)
         namespace = self.namespace
@@ -229,17 +229,18 @@ class Audience:
                 socket._deliver(messages, volatile)
         return sockets
 
-    def _ask(self, data: list[Any]) -> list[Deferred[Any]]:
+    def _ask(self, data: list[Any], early: bool = False) -> list[Deferred[Any]]:
         """
         Send an event to the sockets on this server, and expect their acks.
 
         :param data: its name and its arguments.
+        :param early: expect acks also of sockets that are not admitted yet; see :meth:`Socket._expectAck`.
         :return: a Deferred of each socket's ack, in the form of :func:`~txrealtime.socketio.acks.ackValue`.
         """
         namespace = self.namespace
         id = next(namespace._ids)
         messages = namespace._encode(Packet(PacketType.EVENT, namespace.path, data, id))
-        return [socket._expectAck(id) for socket in self._deliver(messages)]
+        return [socket._expectAck(id, early) for socket in self._deliver(messages)]
 
     def _people(self) -> list[Person]:
         """List the remote sockets of the sockets on this server."""

@@ -96,7 +96,7 @@ def checkInstance(namespace: Namespace) -> None:
     """
     Check an instance before it is mounted.
 
-    :raises TypeError: as for :func:`checkClass`, if a method or an attribute has no effect or hides another.
+    :raises TypeError: if a method or an attribute has no effect or hides another; see :func:`checkClass`.
     :raises ValueError: if ``concurrency`` is no number above 0.
     """
     kind, attributes = type(namespace), vars(namespace)

@@ -75,9 +75,9 @@ def on(event: str, *, replace: bool = False) -> Callable[[F], F]:
     Mark a method of a :class:`Namespace` class as the handler of an event.
 
     :param replace: take the event from another method of the same class.
-    :raises ValueError: for a name that is no event of clients; ``connected``, ``disconnecting`` and
-        ``disconnected`` are methods of their own.  Likewise for a second method of one class without
-        ``replace``.
+    :raises ValueError: if the name is no event of clients (``connected``, ``disconnecting`` and
+        ``disconnected`` are methods of their own), or if the class has a second method for the event
+        without ``replace``.
     """
     checkHandled(event)
 
@@ -233,7 +233,7 @@ class Registry:
 
         :param what: the decorator, for instance ``on('say')``.
         :param given: the smallest number of arguments that it is called with.
-        :raises TypeError: as :class:`Handler`.
+        :raises TypeError: if :class:`Handler` refuses the function.
         :raises ValueError: if another function was decorated in the same way.
         """
         handler = Handler(function, given)
@@ -266,8 +266,8 @@ class Decorators:
         anything else.
 
         :param replace: replace a handler that was decorated before.
-        :raises ValueError: for a second handler of the event, or a name that is no event of clients.
-        :raises TypeError: for a handler that cannot be called with a socket.
+        :raises ValueError: if the event has a handler already, or the name is no event of clients.
+        :raises TypeError: if the handler cannot be called with a socket.
         """
         checkHandled(event)
 
@@ -314,8 +314,9 @@ class Decorators:
 
     def onDisconnecting(self, function: Any = None, *, replace: bool = False) -> Any:
         """
-        Decorate a function in place of :meth:`Namespace.disconnecting`: ``f(socket)`` or ``f(socket,
-        reason)``.
+        Decorate a function in place of :meth:`Namespace.disconnecting`.
+
+        The function is ``f(socket)`` or ``f(socket, reason)``.
 
         :param replace: as for :meth:`on`.
         """
@@ -329,8 +330,9 @@ class Decorators:
 
     def onDisconnect(self, function: Any = None, *, replace: bool = False) -> Any:
         """
-        Decorate a function in place of :meth:`Namespace.disconnected`: ``f(socket)`` or ``f(socket,
-        reason)``.
+        Decorate a function in place of :meth:`Namespace.disconnected`.
+
+        The function is ``f(socket)`` or ``f(socket, reason)``.
 
         :param replace: as for :meth:`on`.
         """

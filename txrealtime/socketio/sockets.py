@@ -124,8 +124,8 @@ class Socket:
         :return: a Deferred of the ack: ``None`` for no value, one value as it is, several as a tuple.  It can
             be cancelled, and fails with :exc:`~txrealtime.errors.AckTimeout`, or with
             :exc:`~txrealtime.errors.Disconnected` as soon as the client has gone.
-        :raises TypeError: as :meth:`emit`.
-        :raises ValueError: as :meth:`emit`.
+        :raises TypeError: if :meth:`emit` would.
+        :raises ValueError: if :meth:`emit` would.
         """
         checkName(event)
         namespace = self.namespace
@@ -143,11 +143,16 @@ class Socket:
             ack.addTimeout(timeout, namespace.reactor, onTimeoutCancel=late)
         return ack.addCallback(simplified)
 
-    def _expectAck(self, id: int) -> Deferred[Any]:
-        """Make a Deferred of the client's ack with this number, in the form of :func:`ackValue`."""
+    def _expectAck(self, id: int, early: bool = False) -> Deferred[Any]:
+        """
+        Make a Deferred of the client's ack with this number, in the form of :func:`ackValue`.
+
+        :param early: allow a socket that is not admitted yet.  The ack comes after the admission, so an
+            admission that waits for the ack waits for ever.
+        """
         if self._leftBecause is not None:
             return _failed(Disconnected(f"the client has gone: {self._leftBecause}"))
-        if self._held is not None:
+        if self._held is not None and not early:
             return _failed(Disconnected("a client cannot ack before it is admitted: call it from an event"))
         ack: Deferred[Any] = Deferred(lambda _: self._forgetAck(id))
         self._acks[id] = ack

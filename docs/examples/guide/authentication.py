@@ -1,5 +1,5 @@
 """
-Who is it? A login by Flask-Login over HTTP, and current_user in the handlers of Socket.IO.
+Authentication: a login by Flask-Login over HTTP, and current_user in the handlers of Socket.IO.
 
     pip install flask-login
     python docs/examples/guide/authentication.py

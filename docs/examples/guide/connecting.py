@@ -24,7 +24,7 @@ def left(reason):
 
 @socketio.on("connect", namespace="/chat")
 def connect_to_the_chat(auth):
-    """The argument is what the client gave as auth; False refuses it."""
+    """Check the auth of the client; False refuses the client."""
     if not auth or auth.get("token") != "sesame":
         return False
     emit("my response", {"data": 42})
@@ -37,7 +37,7 @@ def left_the_chat(reason):
 
 @socketio.on("connect", namespace="/members")
 def connect_to_the_members(auth):
-    """So refused, the client is told why: a message, and data if there is more to say."""
+    """Refuse every client with a message, and with data."""
     raise ConnectionRefusedError("members only", {"register at": "/register"})
 
 

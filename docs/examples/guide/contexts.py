@@ -1,5 +1,5 @@
 """
-Flask's contexts in handlers: current_app, g, request and session, and what is different from a view.
+Flask's contexts in handlers: current_app, g, request and session, and the differences from a view.
 
     python docs/examples/guide/contexts.py
 """

@@ -1,5 +1,5 @@
 """
-Errors: what handlers raise goes to the error handler of the namespace, or to the default one.
+Errors: exceptions of handlers go to the error handler of the namespace, or to the default one.
 
     python docs/examples/guide/errors.py
 """
@@ -13,7 +13,7 @@ socketio = SocketIO(app)
 
 
 def told(handler, error):
-    """What went wrong: request.event has the name of the event and its arguments."""
+    """Tell the client; request.event has the name of the event and its arguments."""
     event = request.event
     emit("failed", (handler, type(error).__name__, event["message"], list(event["args"])))
 

@@ -1,5 +1,5 @@
 """
-Emitting from a process that serves nobody, as a Celery worker: it needs the queue, and no Flask application.
+Emitting from a process without a server, such as a Celery worker: it needs the queue, and no application.
 
     python docs/examples/guide/external.py "Dinner is ready"
 """

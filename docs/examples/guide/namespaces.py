@@ -23,10 +23,10 @@ def who_in_test():
 
 
 class MyNamespace(Namespace):
-    """The method on_<event> handles the event; an event without a method is ignored."""
+    """A namespace whose methods on_<event> handle events; others are ignored."""
 
     def on_connect(self, auth):
-        # In this namespace, unless namespace= says otherwise; to everybody, unless room= does.
+        # To everybody in this namespace; namespace= and room= choose others.
         self.emit("news", "somebody came", room=request.sid)
 
     def on_disconnect(self, reason):

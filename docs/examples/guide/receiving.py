@@ -55,7 +55,7 @@ socketio.on_event("my other event", my_function_handler)
 
 @socketio.on("report")
 def report():
-    """What came so far."""
+    """Return the events so far."""
     return [[str(value) if isinstance(value, bytes) else value for value in entry] for entry in received]
 
 

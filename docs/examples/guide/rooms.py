@@ -31,7 +31,7 @@ def on_tell(room, text):
 
 @socketio.on("whisper")
 def on_whisper(sid, text):
-    """To one client: its sid is the name of the room that it alone is in."""
+    """Send to one client, whose sid names a room of its own."""
     emit("whispered", (request.sid, text), to=sid)
 
 

@@ -1,5 +1,5 @@
 """
-Sessions that are kept on the server, by Flask-Session: handlers and views see each other's changes.
+Sessions on the server, by Flask-Session: handlers and views see each other's changes.
 
     pip install flask-session cachelib
     python docs/examples/guide/shared_session.py

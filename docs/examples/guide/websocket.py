@@ -1,5 +1,5 @@
 """
-WebSocket of your own beside Socket.IO: factories of Autobahn and a Socket.IO server, as services of one tree.
+A WebSocket protocol beside Socket.IO: factories of Autobahn and a Socket.IO server, as services of one tree.
 
 Run it, and open http://localhost:8000, a page that shows each thing a browser can do::
 
@@ -29,9 +29,9 @@ ORIGINS = ["http://localhost:8000", "http://127.0.0.1:8000"]
 
 
 class Echo(WebSocketServerProtocol):
-    """Sends back what comes. In echo-v2, a text message tells of each binary one what it holds."""
+    """An echo; in echo-v2, a text message describes each binary one."""
 
-    SPOKEN = ("echo-v2", "echo-v1")  # the one that we like best comes first
+    SPOKEN = ("echo-v2", "echo-v1")  # the preferred one comes first
 
     def onConnect(self, request):
         for name in self.SPOKEN:

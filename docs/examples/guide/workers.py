@@ -1,5 +1,5 @@
 """
-Several workers behind a load balancer: what one sends, the clients of all receive, by way of Redis.
+Several workers behind a load balancer: events of one reach the clients of all, through Redis.
 
 Run it three times, with three ports, and nginx before them, see nginx-three.conf::
 
@@ -23,7 +23,7 @@ def page():
 
 @socketio.on("who")
 def who():
-    """Which worker this client is at, and where the worker sees it."""
+    """Return the worker's process, and the client's address as the worker sees it."""
     return os.getpid(), request.remote_addr
 
 

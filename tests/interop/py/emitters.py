@@ -1,4 +1,4 @@
-"""What a process that serves nobody emits to two clients, by one of several libraries.
+"""Emit to two clients from a process without a server, by one of several libraries.
 
 ::
 

@@ -111,7 +111,7 @@ def say(room: str, text: str) -> None:
 
 @socketio.on("count")
 def count(number: int) -> None:
-    """The first takes the longest: side by side the others overtake it."""
+    """Count slowly at first, so that later events may overtake the first."""
     time.sleep(0.3 if number == 0 else 0)
     emit("counted", number)
 
@@ -123,7 +123,7 @@ def thread() -> None:
 
 @socketio.on("wrong thread")
 def wrongThread() -> str:
-    """What is said to who waits in the reactor's thread for itself."""
+    """Return the error of a call() in the reactor's thread."""
 
     def wait() -> str:
         try:

@@ -57,7 +57,7 @@ def session(url: str, other: str) -> None:
 
 
 def refusal(url: str, other: str) -> None:
-    """Who is refused is told why."""
+    """A refused client hears the reason."""
     told: queue.Queue[Any] = queue.Queue()
     client = socketio.Client(reconnection=False)
     client.on("connect_error", told.put)

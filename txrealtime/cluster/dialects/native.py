@@ -1,15 +1,15 @@
-"""
+r"""
 The native dialect: the wire form among servers of txrealtime.
 
 A message is one line of text, and then the packet that it carries, if there is one::
 
-    txr1 <sender> <head>\\n<packet>
+    txr1 <sender> <head>\n<packet>
 
 ``txr1`` names the form and its version.  The sender is a server's uid of 8 characters.  The head is a JSON
 array: the kind of message, its fields, and at last a list with the size of each part of the packet, in bytes.
 The size of a binary part of n bytes is written as ``-n - 1``::
 
-    txr1 q8Zk3x9a ["emit","/chat",["red"],[],false,[18]]\\n2/chat,["hi",1,{}]
+    txr1 q8Zk3x9a ["emit","/chat",["red"],[],false,[18]]\n2/chat,["hi",1,{}]
 
 An event for clients is carried in the form that clients get.  So it is encoded once for all servers, and a
 server that forwards it does not decode it.  A packet for a server itself is in the form of Socket.IO's

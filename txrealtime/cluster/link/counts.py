@@ -23,8 +23,9 @@ MOST = 10
 @dataclass
 class Counts:
     """
-    The messages that have gone over a link since it was made, and those that were lost.  Heartbeats are not
-    counted.
+    The messages that have gone over a link since it was made, and those that were lost.
+
+    Heartbeats are not counted.
 
     :ivar published: messages handed to the broker.
     :ivar received: messages delivered to their receivers.

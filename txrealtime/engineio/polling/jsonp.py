@@ -99,11 +99,11 @@ def _script(index: str, body: bytes) -> bytes:
 
 
 def _formPayload(form: bytes) -> bytes:
-    """
+    r"""
     Return the payload in a form, or nothing if the form has none.
 
-    Browsers change line ends in forms.  Clients therefore send a line feed as ``\\n``, and add a backslash to
-    a ``\\n`` of the text itself.
+    Browsers change line ends in forms.  Clients therefore send a line feed as ``\n``, and add a backslash to
+    a ``\n`` of the text itself.
     """
     try:
         fields = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=8)

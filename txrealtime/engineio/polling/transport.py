@@ -31,12 +31,12 @@ def acceptsGzip(header: str) -> bool:
     return accepted.get("gzip", accepted.get("*", False))
 
 
-def bodyTooLarge(limit: int, size: object = "") -> HandshakeError:
+def bodyTooLarge(limit: int, size: str) -> HandshakeError:
     """
     Create the error that refuses a request body.
 
     :param limit: ``maxPayload``.
-    :param size: bytes, if known.
+    :param size: the ``Content-Length``, or empty for a body in chunks.
     """
     body = f"a body of {size} bytes" if size else "a body"
     return HandshakeError(3, f"{body}, larger than maxPayload, {limit} bytes", REQUEST_ENTITY_TOO_LARGE)

@@ -245,8 +245,10 @@ class Autobahn(WebSocketServerProtocol):
 
 class FrameFactory(ServerFactory):
     """
-    A factory of WebSockets, for requests that twisted.web has read (:func:`takeOver`) and for
-    connections to an endpoint of its own.
+    A factory of WebSockets.
+
+    Its WebSockets are requests that twisted.web has read (:func:`takeOver`), or connections to an endpoint of
+    its own.
 
     :param settings: limits and deadlines.
     :param reactor: the clock.
