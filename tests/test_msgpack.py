@@ -204,7 +204,7 @@ class WireTests(MsgpackTestCase):
 
     @given(st.binary().map(lambda data: b"\xc7\1\0\0" + data) | st.binary())
     def test_rewrittenGarbage(self, data: bytes) -> None:
-        """What is malformed stays so, and what ends too early does not end later."""
+        """A malformed message stays malformed, and no message grows."""
         rewritten = withBinary(data)
         self.assertLessEqual(len(rewritten), len(data))
         for cut in range(min(len(data), 8)):

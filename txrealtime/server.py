@@ -269,11 +269,10 @@ class Server(Decorators, Service):
         self.cluster.start()
         self.engine.reopen()
 
-    def stopService(self, timeout: float | None = None) -> Deferred[None]:
+    def stopService(self) -> Deferred[None]:
         """
         Refuse new clients and close the present ones; then leave the cluster.
 
-        :param timeout: seconds for the clients instead of ``drainTimeout``.
         :return: a Deferred that fires when the last client has taken its waiting messages, or after
             ``drainTimeout``.
         """
@@ -281,5 +280,4 @@ class Server(Decorators, Service):
         if self.settings.disconnectOnStop:
             for namespace in self._namespaces:
                 namespace._dismiss(CloseReason.SHUTTING_DOWN)
-        timeout = self.settings.drainTimeout if timeout is None else timeout
-        return self.engine.drain(timeout).addCallback(lambda _: self.cluster.stop())
+        return self.engine.drain(self.settings.drainTimeout).addCallback(lambda _: self.cluster.stop())

@@ -303,6 +303,11 @@ class Engine:
         self._checkDrained(drain)
         return drain.done
 
+    def dropLate(self) -> None:
+        """Drop the sessions that a drain still waits for, before its timeout."""
+        for drain in list(self._drains):
+            self._dropAll(drain)
+
     def _dropAll(self, drain: _Drain) -> None:
         late = len(drain.sessions) + len(self._closing)
         _log.info("{count} clients did not take their last messages in time", count=late)

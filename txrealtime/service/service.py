@@ -112,7 +112,11 @@ class RealtimeService(MultiService):
                 await listener.stopService()
             except Exception:
                 _log.failure("{name} did not stop", name=listener.name)
-        await self._server.stopService(max(0.0, deadline - reactor.seconds()))
+        # The server has its own timeout, which begins later.
+        late = reactor.callLater(max(0.0, deadline - reactor.seconds()), self._server.engine.dropLate)
+        await self._server.stopService()
+        if late.active():
+            late.cancel()
         await untilWritten(reactor, deadline)
         _log.info("stopped")
 
