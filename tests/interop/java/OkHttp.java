@@ -1,6 +1,7 @@
 // A WebSocket of OkHttp, which Socket.IO's clients for Java and Android use: java -cp okhttp.jar:okio.jar FILE URL
 //
-// As those clients do, it listens for onClosed and onFailure, and not for onClosing.  It writes a line for each thing it hears.
+// As those clients do, it listens for onClosed and onFailure, and not for onClosing.  It writes a line for each message, and
+// one for the end.
 
 import okhttp3.OkHttpClient;
 import okhttp3.Request;
@@ -8,7 +9,7 @@ import okhttp3.Response;
 import okhttp3.WebSocket;
 import okhttp3.WebSocketListener;
 
-public class OkHttpClientProbe {
+public class OkHttp {
     static void say(String what) {
         System.out.println(what);
         System.out.flush();
@@ -16,7 +17,7 @@ public class OkHttpClientProbe {
 
     public static void main(String[] arguments) {
         OkHttpClient client = new OkHttpClient();
-        Request request = new Request.Builder().url(arguments[0] + "/socket.io/?EIO=4&transport=websocket").build();
+        Request request = new Request.Builder().url(arguments[0] + "EIO=4&transport=websocket").build();
         client.newWebSocket(request, new WebSocketListener() {
             @Override
             public void onOpen(WebSocket webSocket, Response response) {
