@@ -41,6 +41,14 @@ def end(socket: Socket, how: str) -> None:
         socket.disconnect()
 
 
+@server.on("burst and stop")
+def burstAndStop(socket: Socket, count: int) -> None:
+    """Send large events, and stop."""
+    for number in range(count):
+        socket.emit("note", number, "x" * 100_000)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @server.on("stop")
 def stop(socket: Socket) -> None:
     """Send three events to every client, and stop."""

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import getpass
 import json
+import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import websocket
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.interop.clients import (
@@ -243,3 +247,32 @@ class LastWordsTests(TestCase):
     async def test_stopOnNode(self) -> None:
         node, url = await self.startNode()
         await self.playStop(node, url, False, onNode=True)
+
+    async def test_stopWhileAClientSends(self) -> None:
+        """
+        A slow client that still sends gets all that was sent to it, and a close frame.
+
+        To a process that is gone, what the client sends is answered by a reset, which destroys the rest.
+        """
+        heard, code = await deferToThread(readSlowly, self.server.url, 35)
+        self.assertEqual((heard, code), (35, 1001))
+        self.assertEqual(await self.server.program.whenEnded(), 0, self.server.program.output)
+
+
+def readSlowly(url: str, count: int) -> tuple[int, int]:
+    """Have a server send large events and stop, read them slowly and send small ones all the while."""
+    client = websocket.create_connection(
+        url.replace("http", "ws") + "/socket.io/?EIO=4&transport=websocket&name=slow",
+        sockopt=((socket.SOL_SOCKET, socket.SO_RCVBUF, 65536),),
+        timeout=10,
+    )
+    client.send("40")
+    client.send(f'42["burst and stop",{count}]')
+    heard = 0
+    while True:
+        opcode, data = client.recv_data()
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            return heard, int.from_bytes(data[:2], "big")
+        heard += data.startswith(b'42["note"')
+        time.sleep(0.05)
+        client.send('42["note",1]')
