@@ -129,6 +129,14 @@ REQUESTS: Final = [
     ),
     RequestDifference(
         "GET",
+        _URL + "&x=" + "x" * 20_000,
+        None,
+        (431, 3),
+        (431, None),
+        "a refusal has a body that says which limit it is about",
+    ),
+    RequestDifference(
+        "GET",
         _URL + "&j=x",
         None,
         (400, 3),
