@@ -211,8 +211,10 @@ class LastWordsTests(TestCase):
 
     async def test_tableBehindNginx(self) -> None:
         url = await self.startNginx(self.server.port)
+        # How much a slow client leaves unread is up to the proxy's buffers.
+        rows = [row for row in TABLE if row.end != "flood"]
         for slow in (False, True):
-            await self.play(self.server.program, url, TABLE, slow, onNode=False)
+            await self.play(self.server.program, url, rows, slow, onNode=False)
         await self.server.stop()
 
     async def test_tableOnNode(self) -> None:
