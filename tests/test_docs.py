@@ -139,7 +139,8 @@ class PageTestCase(TestCase):
     async def show_python(self, block: Block) -> None:
         """A file to import, the continuation of one or of the block before; `main(reactor)` listens."""
         if block.name:
-            (self.folder / block.name).write_text(block.text)
+            text = block.text.replace("localhost:8000", f"localhost:{self.port}") if self.port else block.text
+            (self.folder / block.name).write_text(text)
             return
         if continued := re.match(r"# (\w+)\.py, continued\n", block.text):
             self.names.update(vars(importlib.import_module(continued[1])))
@@ -201,7 +202,10 @@ class PageTestCase(TestCase):
         return ""
 
     async def command_python(self, *arguments: str) -> str:
-        return await self.finished(sys.executable, *arguments)
+        here = f"localhost:{self.port}" if self.port else "localhost:8000"
+        return await self.finished(
+            sys.executable, *[argument.replace("localhost:8000", here) for argument in arguments]
+        )
 
     async def command_node(self, script: str) -> str:
         requireJavaScriptClient("socket.io-client-4")
