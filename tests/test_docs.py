@@ -7,6 +7,7 @@ Files that a page includes whole are the examples, which tests/interop/test_exam
 from __future__ import annotations
 
 import configparser
+import importlib
 import re
 import shlex
 import shutil
@@ -136,11 +137,13 @@ class PageTestCase(TestCase):
         """Not code."""
 
     async def show_python(self, block: Block) -> None:
-        """A file to import, or what goes on where the block before left off; `main(reactor)` listens."""
+        """A file to import, the continuation of one or of the block before; `main(reactor)` listens."""
         if block.name:
             text = block.text.replace("localhost:8000", f"localhost:{self.port}") if self.port else block.text
             (self.folder / block.name).write_text(text)
             return
+        if continued := re.match(r"# (\w+)\.py, continued\n", block.text):
+            self.names.update(vars(importlib.import_module(continued[1])))
         real = internet.reactor
         internet.reactor = self.clock
         try:
@@ -211,9 +214,6 @@ class PageTestCase(TestCase):
             ROOT / "tests" / "interop" / "node_modules" / "socket.io-client-4"
         )
         return await self.finished(str(NODE), script)
-
-    async def command_trial(self, *arguments: str) -> str:
-        return await self.finished(sys.executable, "-m", "twisted.trial", *arguments)
 
     async def command_openssl(self, *arguments: str) -> str:
         return await self.finished(str(shutil.which("openssl")), *arguments)
