@@ -11,18 +11,19 @@ from typing import Any, Final
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ReactorNotRunning
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.task import deferLater
 
 from txrealtime.clock import keepSteady
 from txrealtime.logs import Logger
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
-from txrealtime.service.listener import Listener
+from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.options import Options
 from txrealtime.service.signals import Signals
 from txrealtime.service.wsgi import untilWritten
+from txrealtime.workers.hub import Hub
 
 __all__ = ["RealtimeService", "makeService"]
 
@@ -50,24 +51,30 @@ def makeService(options: Options, reactor: Any = None) -> RealtimeService:
         Listener(reactor, description, site, server.path, rootName)
         for description in options["listen"] or ["tcp:8000"]
     ]
-    return RealtimeService(reactor, server, listeners)
+    hub = Hub(options["hub"], reactor) if options["hub"] else None
+    return RealtimeService(reactor, server, listeners, hub)
 
 
 class RealtimeService(MultiService):
     """
-    The services ``server`` and ``listen-0``, ``listen-1`` ...
+    The services ``server`` and ``listen-0``, ``listen-1`` ..., and ``hub`` if there is one.
 
     On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
     at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
     """
 
-    def __init__(self, reactor: Any, server: Server, listeners: list[Listener]) -> None:
+    def __init__(
+        self, reactor: Any, server: Server, listeners: list[Listener], hub: Hub | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._server = server
         self._listeners = listeners
+        self._hub = hub
         self._trimming = Trimming(reactor)
-        children: dict[str, Service] = {"server": server}
+        # The server connects to the hub.
+        children: dict[str, Service] = {"hub": hub} if hub is not None else {}
+        children["server"] = server
         children |= {f"listen-{number}": listener for number, listener in enumerate(listeners)}
         for name, child in children.items():
             if child.parent is not None:
@@ -77,7 +84,10 @@ class RealtimeService(MultiService):
             child.setServiceParent(self)
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except CannotListenError as error:
+            raise cannotListen(f"unix:{error.port}", error) from None
         keepSteady(self._reactor)
         self._trimming.start()
         self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
@@ -118,6 +128,9 @@ class RealtimeService(MultiService):
         if late.active():
             late.cancel()
         await untilWritten(reactor, deadline)
+        if self._hub is not None:
+            # After the server, whose last messages go by the hub.
+            await self._hub.stopService()
         _log.info("stopped")
 
     async def _untilFetched(self, deadline: float) -> None:
