@@ -64,6 +64,12 @@ TABLE = [
         "Needed: a connection changes its protocol, and tells of its loss by a function in place of its own.",
     ),
     Use(
+        "twisted.internet.unix:Port",
+        "_fromListeningDescriptor",
+        "gunicorn",
+        "Needed for UNIX sockets: the port of adoptStreamPort() deletes the socket's path, also for others.",
+    ),
+    Use(
         "twisted.web.http",
         "_GenericHTTPChannelProtocol",
         "engineio.http.site",
@@ -224,7 +230,7 @@ TABLE = [
 OPTIONAL = {"twisted.web._http2"}
 """Modules that need more than the tests do."""
 
-DOCUMENTED = {"_replace", "_thread"}
+DOCUMENTED = {"_exit", "_replace", "_thread"}
 """Names with an underscore that Python's documentation promises."""
 
 SOURCES = {

@@ -29,10 +29,11 @@ from txrealtime.flask.bridge import Bridge
 from txrealtime.flask.listening import ListeningAddress, takeTLS
 from txrealtime.flask.options import warning
 from txrealtime.flask.signals import OwnHandlers, inMainThread
+from txrealtime.server import Server
 from txrealtime.service import Listener, RealtimeService
 from txrealtime.service.wsgi import Views
 
-__all__ = ["Signpost", "rootOf", "run", "stop"]
+__all__ = ["Signpost", "rootOf", "run", "runService", "stop"]
 
 
 _ran: list[str] = []
@@ -82,10 +83,15 @@ def refuseFlaskRun(app: Flask) -> None:
         )
 
 
-def rootOf(bridge: Bridge, reactor: Any) -> IResource:
-    """Return the application as the root resource, with as many threads as handlers have."""
-    threads, patience = bridge.configuration.threads, bridge.server.settings.drainTimeout
-    return Views(reactor, bridge.app, threads, patience)
+def rootOf(bridge: Bridge, reactor: Any, application: Any = None, threads: int | None = None) -> IResource:
+    """
+    Return the application as the root resource.
+
+    :param application: a middleware in place of the Flask application.
+    :param threads: the most threads; by default as many as handlers have.
+    """
+    threads = threads or bridge.configuration.threads
+    return Views(reactor, application or bridge.app, threads, bridge.server.settings.drainTimeout)
 
 
 def run(bridge: Bridge, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:
@@ -168,9 +174,21 @@ def _serve(bridge: Bridge, app: Flask, reactor: Any, address: ListeningAddress, 
     _ran.append(app.name)
     server = bridge.server
     site = server.site(rootOf(bridge, reactor))
-    site.noisy = False
-    listener = Listener(reactor, str(address), site, server.path, app.name, address.endpoint(reactor))
-    service = RealtimeService(reactor, server, [listener])
+    runService(
+        reactor,
+        server,
+        [Listener(reactor, str(address), site, server.path, app.name, address.endpoint(reactor))],
+    )
+
+
+def runService(reactor: Any, server: Server, listeners: list[Listener]) -> None:
+    """
+    Run the reactor with a server until it stops.
+
+    The signal handlers that have been installed before are called, and may end the server by an exception,
+    which is raised here afterwards.
+    """
+    service = RealtimeService(reactor, server, listeners)
     service.privilegedStartService()  # type: ignore[no-untyped-call]
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
