@@ -842,6 +842,20 @@ class ContextTests(FlaskTestCase):
             self.assertEqual(flask.request.url, "https://example.org/socket.io/?a=1")
             self.assertEqual(flask.request.remote_addr, "192.0.2.1")
 
+    def test_headersWithUnderscores(self) -> None:
+        """A client cannot overwrite a header of the proxy by one that WSGI gives the same name."""
+        handshake = OpeningRequest(
+            headers={"x-user": "alice", "x_user": "admin", "only_mine": "x"},
+            query={},
+            url="/socket.io/",
+            address="192.0.2.1",
+            secure=False,
+            host="example.org",
+        )
+        environ = environOf(self.app, handshake)
+        self.assertEqual(environ["HTTP_X_USER"], "alice")
+        self.assertNotIn("HTTP_ONLY_MINE", environ)
+
     def test_underscores(self) -> None:
         """A header with underscores does not take the place of a proxy's."""
         client = self.join(headers={"X-User": "ann"})

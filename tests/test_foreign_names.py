@@ -90,7 +90,7 @@ TABLE = [
     Use(
         "twisted.web.http:HTTPChannel",
         "_path",
-        "engineio.http.site",
+        "engineio.http.measured",
         "A body that twisted.web reads is refused only after it was read.",
     ),
     Use(
@@ -107,16 +107,41 @@ TABLE = [
     ),
     Use(
         "twisted.web.http:Request",
-        "gotLength handleContentChunk content",
-        "engineio.http.site",
-        "Needed: overridden to refuse a large body while it comes.",
+        "gotLength handleContentChunk content requestReceived _disconnected",
+        "engineio.http.measured",
+        "Needed: overridden to refuse a large body while it comes, and to leave forms unparsed.",
     ),
     Use(
         "twisted.web._http2:H2Stream",
         "path site abortConnection",
-        "engineio.http.site",
+        "engineio.http.measured",
         "Needed for HTTP/2: the path of a request whose body has not been read.",
     ),
+    Use(
+        "twisted.web.http:HTTPChannel",
+        "_send100Continue requests",
+        "engineio.http.site",
+        "A client that was refused is told to send its body all the same.",
+    ),
+    Use(
+        "twisted.web.http:HTTPChannel",
+        "_waitingForTransport",
+        "service.outlet",
+        "A view sends one piece more while the transport is full.",
+    ),
+    Use(
+        "twisted.web.http:HTTPChannel",
+        "_abortingCall",
+        "service.outlet",
+        "A client that leaves the end of a response unread keeps its connection.",
+    ),
+    Use(
+        "twisted.web._http2:H2Connection",
+        "_outboundStreamQueues conn",
+        "service.outlet",
+        "Over HTTP/2, responses of views wait in memory for slow clients.",
+    ),
+    Use("twisted.web._http2:H2Stream", "_conn streamID", "service.outlet", "The same."),
     Use(
         "twisted.internet.epollreactor:EPollReactor",
         "_poller _selectables _doReadOrWrite _disconnectSelectable",

@@ -49,7 +49,9 @@ class Settings:
         10.0, "seconds that each of the opening and the closing handshake of a WebSocket may take"
     )
     requestTimeout: float = setting(
-        30.0, "seconds that an HTTP request may take to arrive, from its first byte to the last of its body"
+        30.0,
+        "seconds that an HTTP request may take to arrive, from its first byte to the last of its body, and "
+        "as long again for each maxPayload bytes",
     )
     maxConnections: int = setting(0, "the most connections at a time, and the most sessions; 0 for no limit")
     maxConnectionsPerAddress: int = setting(
@@ -57,6 +59,7 @@ class Settings:
     )
     maxHeaderSize: int = setting(16384, "the largest head of an HTTP request that is accepted, in bytes")
     maxPayload: int = setting(1_000_000, "the largest message or request body that is accepted, in bytes")
+    maxUpload: int = setting(2**30, "the largest body of a request to a WSGI application, in bytes")
     maxBuffered: int = setting(
         4_000_000, "bytes that may wait for a slow client before its session closes as a slow consumer"
     )
@@ -123,6 +126,7 @@ class Settings:
             "requestTimeout",
             "maxHeaderSize",
             "maxPayload",
+            "maxUpload",
         )
         self._checkNotNegative(
             "maxBuffered",

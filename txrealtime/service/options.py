@@ -221,6 +221,7 @@ _SUBJECTS: Final = {
         "maxConnectionsPerAddress",
         "maxHeaderSize",
         "maxPayload",
+        "maxUpload",
         "maxBuffered",
     ),
     "Limits of one client": (

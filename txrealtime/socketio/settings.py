@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     maxConnectionsPerAddress: int
     maxHeaderSize: int
     maxPayload: int
+    maxUpload: int
     maxBuffered: int
     maxFragments: int
     maxMessageRate: int

@@ -3,12 +3,12 @@ A ``twisted.web`` site made for one engine.
 
 Requests for the engine take the fast path of :mod:`~txrealtime.engineio.http.fastpath`.  A body that is too
 large is refused before it has been read, while a plain ``twisted.web`` site reads all of a request before
-its resource sees it.  Requests for other resources are served as in any site.
+its resource sees it.  A root resource may keep the bodies of its requests itself, as a WSGI gateway does.  A
+form in a body is parsed when a resource reads its fields, and not before.
 """
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -16,13 +16,7 @@ from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web import http
-from twisted.web.http import (
-    REQUEST_ENTITY_TOO_LARGE,
-    RESPONSES,
-    HTTPChannel,
-    combinedLogFormatter,
-    datetimeToLogString,
-)
+from twisted.web.http import HTTPChannel, combinedLogFormatter, datetimeToLogString
 from twisted.web.iweb import IAccessLogFormatter
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
@@ -30,11 +24,10 @@ from zope.interface import provider
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.http.fastpath import EngineChannel
+from txrealtime.engineio.http.measured import Bodies, MeasuredRequest
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.limits import Tally
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol, whenLost
-from txrealtime.engineio.websocket.frames import refusal
-from txrealtime.errors import HandshakeError
 from txrealtime.foreign import stands
 
 __all__ = ["Beside", "EngineSite"]
@@ -43,81 +36,6 @@ __all__ = ["Beside", "EngineSite"]
 _Wrapper: Any = None
 if stands(http, "_GenericHTTPChannelProtocol", without="there is no HTTP/2"):
     _Wrapper = http._GenericHTTPChannelProtocol
-
-
-class _MeasuredRequest(Request):
-    """A request of ``twisted.web``; if it is for the engine, its body has a limit."""
-
-    isQuiet = False
-    """True for a request that the access log leaves out, such as a health check each second."""
-
-    _limit: int | None = None
-    _received = 0
-    _refused = False
-
-    def gotLength(self, length: int | None) -> None:
-        # A request learns its path only after its body has been read.
-        channel: Any = self.channel
-        # The channel of HTTP/1.1, or a stream of HTTP/2.
-        name = "_path" if isinstance(channel, HTTPChannel) else "path"
-        if not stands(channel, name, without="a body is measured after it was read") or not (
-            channel.site.isForEngine(getattr(channel, name))
-        ):
-            super().gotLength(length)  # type: ignore[no-untyped-call]
-            return
-        self._limit = channel.site.engine.settings.maxPayload
-        self.content = BytesIO()
-        if length is not None and length > self._limit:
-            self._refuse()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        if self._limit is not None:
-            self._received += len(data)
-            if self._refused:
-                # Some clients read the response only after they have sent the whole body: drop what
-                # arrives, up to a second limit.
-                if self._received > 2 * self._limit:
-                    self._hangUp()
-                return
-            if self._received > self._limit:
-                self._refuse()
-                return
-        super().handleContentChunk(data)  # type: ignore[no-untyped-call]
-
-    def _refuse(self) -> None:
-        self._refused = True
-        self.content = BytesIO()
-        if isinstance(self.channel, HTTPChannel):
-            body = self._refusal
-            self.channel.write(
-                b"HTTP/1.1 413 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-                b"Connection: close\r\n\r\n%s" % (RESPONSES[REQUEST_ENTITY_TOO_LARGE], len(body), body)
-            )
-
-    @property
-    def _refusal(self) -> bytes:
-        return refusal(
-            HandshakeError(
-                3, f"the body is larger than maxPayload, {self._limit} bytes", REQUEST_ENTITY_TOO_LARGE
-            )
-        )
-
-    def _hangUp(self) -> None:
-        if isinstance(self.channel, HTTPChannel):
-            self.channel.loseConnection()
-        else:
-            self.channel.abortConnection()  # in HTTP/2, the stream's
-
-    def process(self) -> None:
-        if not self._refused:
-            super().process()  # type: ignore[no-untyped-call]
-        elif isinstance(self.channel, HTTPChannel):
-            self.channel.loseConnection()
-        else:
-            self.setResponseCode(REQUEST_ENTITY_TOO_LARGE)
-            self.setHeader(b"content-type", b"application/json")
-            self.write(self._refusal)
-            self.finish()
 
 
 class _GuardedChannel(HTTPChannel):
@@ -157,6 +75,11 @@ class _GuardedChannel(HTTPChannel):
         # twisted.web cancels this timeout, and starts it anew after the response.
         self.setTimeout(self.site.timeOut)  # type: ignore[no-untyped-call]
         super().allContentReceived()  # type: ignore[no-untyped-call]
+
+    def _send100Continue(self) -> None:
+        # A refused client has its response and need not send the body.
+        if not getattr(self.requests[-1], "isRefused", False):
+            super()._send100Continue()  # type: ignore[no-untyped-call]
 
     def requestDone(self, request: Request) -> None:
         if self._guards and self._waitingForTransport:
@@ -203,6 +126,7 @@ class Beside(Resource):
         self._segments = [segment.encode() for segment in path.strip("/").split("/")]
         self._resource = resource
         self._root = root
+        self.bodies: Bodies | None = getattr(root, "bodies", None)
 
     def getChild(self, path: bytes, request: Any) -> IResource:
         wanted = self._segments
@@ -239,9 +163,10 @@ class EngineSite(Site):
     def __init__(self, root: IResource, path: str, engine: Engine, **options: Any) -> None:
         options.setdefault("logFormatter", _accessLine)
         super().__init__(  # type: ignore[no-untyped-call]
-            Beside(path, EngineResource(engine), root), requestFactory=_MeasuredRequest, **options
+            Beside(path, EngineResource(engine), root), requestFactory=MeasuredRequest, **options
         )
         self.engine = engine
+        self.bodies: Bodies | None = getattr(root, "bodies", None)
         settings = engine.settings
         self.tally = Tally("connections", settings.maxConnections, settings.maxConnectionsPerAddress)
         self._segments = [segment.encode() for segment in path.strip("/").split("/")]
