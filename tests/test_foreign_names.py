@@ -65,9 +65,9 @@ TABLE = [
     ),
     Use(
         "twisted.internet.unix:Port",
-        "_fromListeningDescriptor",
+        "_fromListeningDescriptor _shouldShutdown",
         "gunicorn",
-        "Needed for UNIX sockets: the port of adoptStreamPort() deletes the socket's path, also for others.",
+        "Needed: a port of adoptStreamPort() shuts a UNIX socket down and deletes its path, for all.",
     ),
     Use(
         "twisted.web.http",

@@ -241,7 +241,9 @@ def _socketioOf(application: Any) -> SocketIO | None:
 
 
 class _UnixPort(unix.Port):
-    """A port on a UNIX socket that leaves the socket's path alone: gunicorn's next worker needs it."""
+    """A port on a UNIX socket that leaves the socket and its path open: gunicorn's next worker needs both."""
+
+    _shouldShutdown = False
 
     def connectionLost(self, reason: Failure) -> None:
         tcp.Port.connectionLost(self, reason)

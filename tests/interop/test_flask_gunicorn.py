@@ -13,6 +13,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from twisted.internet import reactor
@@ -94,7 +95,12 @@ class GunicornTests(TestCase):
         return found
 
     async def page(self, scheme: str = "http") -> str:
-        return str(await deferToThread(get, f"{scheme}://127.0.0.1:{self.port}/"))
+        while True:
+            try:
+                return str(await deferToThread(get, f"{scheme}://127.0.0.1:{self.port}/"))
+            except HTTPError as error:
+                # A connection that a worker has accepted right before it was told to stop.
+                self.assertEqual(error.code, 503)
 
     async def test_terminated(self) -> None:
         """Clients on both transports, a view; SIGTERM lets a slow view end and clients go, by code 0."""
@@ -218,7 +224,7 @@ class GunicornTests(TestCase):
         self.assertEqual(await program.stop(), 0, program.output)
 
     async def test_refused(self) -> None:
-        """What cannot work ends gunicorn with one line that says what to do."""
+        """Options and applications that cannot work end gunicorn with one line that says what to do."""
         for options, app, code, wanted in (
             (["-w", "2"], "app", 1, "start with -w 1"),
             (["--reuse-port"], "app", 1, "leave it out"),
@@ -232,7 +238,7 @@ class GunicornTests(TestCase):
             self.assertLessEqual(program.output.count("Booting worker"), 1)
 
     async def test_refusedLater(self) -> None:
-        """SIGHUP with a configuration that cannot work ends gunicorn too, with the same line."""
+        """After SIGHUP, a configuration that cannot work ends gunicorn too, with the same line."""
         folder = Path(self.mktemp()).resolve()
         folder.mkdir()
         file = folder / "gunicorn.conf.py"
