@@ -180,10 +180,30 @@ class FlaskTests(TestCase):
         await server.stop()
 
     async def test_flaskRun(self) -> None:
-        """flask run says what to do instead."""
+        """Flask's own command serves the application, with the reloader too, and other applications."""
+        for app, options in (
+            ("flask_app", []),
+            ("flask_app", ["--debug"]),
+            ("gunicorn_app:bare", []),
+        ):
+            port = freePort()
+            command = [sys.executable, "-m", "flask", "--app", app, "run", "--port", str(port), *options]
+            program = startProgram(self, command, environment={"PYTHONPATH": f"{ROOT}:{APP.parent}"})
+            await untilListening(program, port)
+            if app == "flask_app":
+                await self.play(f"http://127.0.0.1:{port}")
+            else:
+                await program.whenPrinted("WARNING: This is a development server")
+            await program.stop()
+            self.assertNotIn("Traceback", program.output)
+
+    async def test_appRun(self) -> None:
+        """app.run() serves Socket.IO too."""
+        port = freePort()
+        code = f"import flask_app; flask_app.app.run(port={port}, debug=False, threaded=True)"
         environment = {"PYTHONPATH": f"{ROOT}:{APP.parent}"}
-        command = [sys.executable, "-m", "flask", "--app", "flask_app", "run"]
-        program = startProgram(self, command, environment=environment)
-        self.assertEqual(await program.whenEnded(), 1)
-        self.assertIn("twistd -n realtime --app flask_app:socketio", program.output)
-        self.assertNotIn("Traceback", program.output)
+        program = startProgram(self, [sys.executable, "-c", code], environment=environment)
+        await untilListening(program, port)
+        await self.play(f"http://127.0.0.1:{port}")
+        program.signal("TERM")
+        self.assertEqual(await program.whenEnded(), 0, program.output)

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import click
 from flask import Flask
-from flask.cli import run_command
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import (
     FilteringLogObserver,
@@ -53,7 +51,8 @@ class Signpost:
         self._path = path
         self._message = (
             "Socket.IO does not pass through this WSGI server. Serve the application by socketio.run(app), "
-            "or by: twistd -n realtime --app MODULE:socketio"
+            "by: twistd -n realtime --app MODULE:socketio, "
+            "or by: gunicorn -k txrealtime.gunicorn.Worker -w 1 MODULE:app"
         )
         self._hasWarned = False
 
@@ -66,21 +65,6 @@ class Signpost:
             environ["wsgi.errors"].write(self._message + "\n")
         respond("501 Not Implemented", [("Content-Type", "text/plain; charset=utf-8")])
         return [self._message.encode()]
-
-
-def refuseFlaskRun(app: Flask) -> None:
-    """
-    Refuse to be served by ``flask run``.
-
-    :raises click.ClickException: if ``flask run`` is running; the ``flask`` command shows the message and
-    ends.
-    """
-    context = click.get_current_context(silent=True)
-    if context is not None and context.command is run_command:
-        raise click.ClickException(
-            "flask run cannot serve Socket.IO. Serve the application by socketio.run(app), as in "
-            f"'python {app.import_name}.py', or by: twistd -n realtime --app {app.import_name}:socketio"
-        )
 
 
 def rootOf(bridge: Bridge, reactor: Any, application: Any = None, threads: int | None = None) -> IResource:
