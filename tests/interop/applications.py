@@ -26,6 +26,7 @@ class Published:
     :ivar requirements: the packages to install.
     :ivar command: what to run, of the environment's programs; ``{port}`` and ``{folder}`` are filled in.
     :ivar visit: visits the application at a URL, in a thread.
+    :ivar later: packages to install last, against what the application asks for.
     :ivar tools: other programs that the application needs.
     :ivar files: files for the folder, by name, with the same fields.
     :ivar environment: variables, with the same fields.
@@ -35,6 +36,7 @@ class Published:
     requirements: tuple[str, ...]
     command: tuple[str, ...]
     visit: Visit
+    later: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
@@ -122,7 +124,7 @@ def administrator(url: str) -> dict[str, Any]:
     """Visit pgAdmin 4: its namespaces, with the cookie of its page, and without."""
     http = requests.Session()
     said: dict[str, Any] = {"page": http.get(f"{url}/browser/", timeout=60).status_code}
-    for path in ("/erd", "/schemadiff"):
+    for path in ("/erd", "/schema_diff"):
         for transport in ("polling", "websocket"):
             visitor = Visitor(http=http).connect(url, path, transport=transport)
             event, *args = visitor.next(path)
@@ -135,7 +137,14 @@ def administrator(url: str) -> dict[str, Any]:
 
 
 SHORT = [
-    Published("pyxtermjs", ("pyxtermjs==0.5.0.2",), ("pyxtermjs", "--port={port}"), terminal),
+    Published(
+        "pyxtermjs",
+        ("pyxtermjs==0.5.0.2",),
+        ("pyxtermjs", "--port={port}"),
+        terminal,
+        # It asks for Flask 2.0.1, which is older than any that this project takes.
+        later=("flask-socketio==5.7.0",),
+    ),
     Published(
         "gdbgui",
         ("gdbgui==0.15.2.0",),
@@ -150,7 +159,8 @@ LONG = [
     Published(
         "changedetection",
         ("changedetection.io==0.60.10",),
-        ("changedetection.io", "-C", "-d", "{folder}/data", "-h", "127.0.0.1", "-p", "{port}"),
+        ("changedetection.io", "-C", "-d", "{folder}/data", "-P", "true", "-h", "127.0.0.1", "-p", "{port}"),
+        # Watches are paused: fetching pages keeps the process alive for minutes without a network.
         watcher,
     ),
     Published(

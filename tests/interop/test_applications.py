@@ -33,7 +33,7 @@ class ApplicationTests(TestCase):
 
     async def visited(self, application: Published, front: list[str]) -> dict[str, Any]:
         """Start an application, visit it, and end it by SIGINT."""
-        bin = Path(environmentOf(application.name, *application.requirements)).parent
+        bin = Path(environmentOf(application.name, *application.requirements, later=application.later)).parent
         port = freePort()
         folder = Path(self.mktemp()).resolve()
         folder.mkdir()
