@@ -238,6 +238,7 @@ class SamenessTests(ChannelTestCase):
         st.lists(st.integers(0, 200), max_size=4),
     )
     @example(b"GET " + URL + b" HTTP/1.1\r\nHost: a\r\n\r\n\r\n\r\n", [])
+    @example(b"GET " + URL + b" \r\n\n", [])
     def test_anything(self, data: bytes, cuts: list[int]) -> None:
         with contextlib.suppress(AttributeError):  # twisted.web itself fails on some of these bytes
             self.assertSame(data, cuts)

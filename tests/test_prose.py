@@ -20,15 +20,7 @@ FORBIDDEN = frozenset(
 )
 "First words that leave the thing unnamed."
 
-NOT_YET_CLEAN: tuple[str, ...] = ("txrealtime/service/wsgi.py", "tests/test_wsgi.py")
-"Files and folders that are still to be cleaned: delete a line when they are."
-
 _FOREIGN = ("node_modules", "__pycache__")
-
-
-def isClean(file: Path) -> bool:
-    """True for a file whose prose the tests hold to the rules."""
-    return not any(file.is_relative_to(ROOT / name) for name in NOT_YET_CLEAN)
 
 
 def sources() -> Iterator[Path]:
@@ -63,18 +55,13 @@ def faults(text: str) -> Iterator[str]:
 class ProseTests(SynchronousTestCase):
     def test_docstrings(self) -> None:
         found, count = [], 0
-        for file in filter(isClean, sources()):
+        for file in sources():
             for line, text in docstrings(file.read_text()):
                 count += 1
                 found += [f"{file.relative_to(ROOT)}:{line}: {fault}" for fault in faults(text)]
         self.assertEqual(found, [], "\n" + "\n".join(found))
         # Else a wrong folder would pass.
         self.assertGreater(count, 1000)
-
-    def test_exceptionsExist(self) -> None:
-        """A name that fits no file is a slip, or has been left behind."""
-        for name in NOT_YET_CLEAN:
-            self.assertTrue((ROOT / name).exists(), name)
 
     def test_faults(self) -> None:
         for text in (

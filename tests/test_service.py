@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IServiceCollection, loadApplication
@@ -354,8 +355,9 @@ class ServerTests(ServiceTestCase):
             self.assertEqual(len(message.splitlines()), 1, message)
 
     def test_busNotInstalled(self) -> None:
-        self.patch(sys, "modules", {**sys.modules, "txrealtime.cluster.bus.redis": None})
-        self.assertOneLine("pip install txrealtime[redis]", serverOf, parse("--bus", "redis://host"))
+        # In the dictionary itself: the import system has its own reference to that.
+        with patch.dict(sys.modules, {"txrealtime.cluster.bus.redis": None}):
+            self.assertOneLine("pip install txrealtime[redis]", serverOf, parse("--bus", "redis://host"))
 
     def test_inUseAlready(self) -> None:
         """Settings that would come too late are refused; without any, such a server is served."""

@@ -93,7 +93,7 @@ class StopTests(SynchronousTestCase):
         self.assertEqual(self.log, [])
 
     def test_noMore(self) -> None:
-        """What comes on a connection that there is already is refused, or the end would never come."""
+        """A request on a connection that is open already is refused: otherwise the end would never come."""
         self.begin()
         self.reactor.stop()
         late = self.get("/late").value()
@@ -101,7 +101,7 @@ class StopTests(SynchronousTestCase):
         self.assertIn(b"\r\nConnection: close\r\n", late)
 
     def test_leftBehind(self) -> None:
-        """Who does not end in time is named, and is told so when it has something for the reactor."""
+        """A view that does not end in time is named, and is told so if it calls into the reactor later."""
         self.begin("/slow?secret")
         stopped = self.reactor.stop()
         self.until(lambda: stopped.called)
@@ -115,7 +115,7 @@ class StopTests(SynchronousTestCase):
         self.assertEqual(len(self.log), 1)
 
     def test_tooLateToBegin(self) -> None:
-        """Who has waited for a thread until then is not called any more."""
+        """A view that still waits for a thread is not called any more."""
         self.serve(1)
         self.begin()
         self.get("/waits")

@@ -43,6 +43,8 @@ _HEAD: Final = re.compile(
     rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*+)\r\n"
 )
 
+_VERSION: Final = b"HTTP/1.1\r\n"
+
 # The bytes that may arrive before the response to a request, until reading pauses.
 _MAX_AHEAD: Final = 65536
 
@@ -220,10 +222,12 @@ class EngineChannel(Protocol):
         method, space, rest = beginning.partition(b" ")
         if not space:
             return b"GET".startswith(method) or b"POST".startswith(method)
-        path, space, _ = rest.partition(b" ")
+        path, space, version = rest.partition(b" ")
         if method not in (b"GET", b"POST"):
             return False
-        return self._site.isForEngine(path) if space else b"\n" not in path
+        if not space:
+            return b"\n" not in path
+        return _VERSION.startswith(version[: len(_VERSION)]) and self._site.isForEngine(path)
 
     def _bodySize(self, method: bytes, fields: dict[str, str]) -> int | None:
         """Return the length of the body, or ``None`` if ``twisted.web`` must judge."""
