@@ -209,6 +209,16 @@ class PageTestCase(TestCase):
         self.port = ports[0]
         return ""
 
+    async def command_gunicorn(self, *arguments: str) -> str:
+        """The application must come up, on a free port."""
+        await self.stop()
+        self.port = freePort()
+        bind = ["--no-control-socket", "-b", f"127.0.0.1:{self.port}"]
+        self.server = self.start(sys.executable, "-m", "gunicorn", *bind, *arguments)
+        await untilListening(self.server, self.port)
+        await answered(self.port)
+        return ""
+
     async def command_python(self, *arguments: str) -> str:
         here = f"localhost:{self.port}" if self.port else "localhost:8000"
         return await self.finished(

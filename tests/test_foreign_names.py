@@ -65,6 +65,12 @@ TABLE = [
         "Needed: a connection changes its protocol, and tells of its loss by a function in place of its own.",
     ),
     Use(
+        "twisted.internet.unix:Port",
+        "_fromListeningDescriptor _shouldShutdown",
+        "gunicorn",
+        "Needed: a port of adoptStreamPort() shuts a UNIX socket down and deletes its path, for all.",
+    ),
+    Use(
         "twisted.web.http",
         "_GenericHTTPChannelProtocol",
         "engineio.http.site",
@@ -270,7 +276,7 @@ TABLE = [
 OPTIONAL = {"twisted.web._http2"}
 """Modules that need more than the tests do."""
 
-DOCUMENTED = {"_replace", "_thread"}
+DOCUMENTED = {"_exit", "_replace", "_thread"}
 """Names with an underscore that Python's documentation promises."""
 
 SOURCES = {

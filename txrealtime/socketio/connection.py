@@ -215,8 +215,10 @@ class Connection:
         self._cancelTimer()
         namespace = socket.namespace
         self._sockets[namespace.path] = socket
-        self.session.sendPackets(namespace._encode(self._revision.welcome(namespace.path, socket.id)))
-        # The welcome itself may have exceeded a slow client's buffer.
+        welcome = namespace._encode(self._revision.welcome(namespace.path, socket.id))
+        # One message after the other in one payload: with polling, each payload takes a request.
+        self.session.sendPackets(welcome + socket._takeHeld())
+        # The packets may have exceeded a slow client's buffer.
         if socket._leftBecause is None:
             namespace._letIn(socket)
 

@@ -22,6 +22,13 @@ def page():
     return f"worker {os.getpid()}\n"
 
 
+@app.post("/announce")
+def announce():
+    """Send the body of the request to everybody, also from a process that serves no Socket.IO."""
+    socketio.emit("said", request.get_data(as_text=True))
+    return "announced\n"
+
+
 @socketio.on("who")
 def who():
     """Return the worker's process, and the client's address as the worker sees it."""
