@@ -36,7 +36,7 @@ import txrealtime.service
 from tests.support import ROOT
 from txrealtime import Server, Settings
 from txrealtime.files import Folder
-from txrealtime.monitor.health import Health
+from txrealtime.monitor.health import Health, Live, Ready
 from txrealtime.service import Options, RealtimeService, StartupError, certificates, makeService, signals
 from txrealtime.service.application import load, rootOf, serverOf
 from txrealtime.service.wsgi import Views
@@ -436,6 +436,30 @@ class RootTests(ServiceTestCase):
                 f"--health {health}: Socket.IO answers at {path} and below", self.rootOf, *arguments
             )
         self.rootOf("--app", "served:server", "--path", "/socket.io", "--health", "/socket.iota")
+
+    def test_probes(self) -> None:
+        """Before --static and --wsgi, beside --health."""
+        self.write("public/index.html", "page")
+        self.module(server=Server(), app=lambda environment, start: [b"hello"])
+        for pages in ((), ("--static", "public"), ("--wsgi", "served:app")):
+            root, _ = self.rootOf("--app", "served:server", "--probes", "--health", "/health", *pages)
+            self.assertIsInstance(root.getChild(b"livez", DummyRequest([])), Live)
+            self.assertIsInstance(root.getChild(b"readyz", DummyRequest([])), Ready)
+            request: Any = DummyRequest([b"health"])
+            self.assertIsInstance(root.getChildWithDefault(b"health", request), Health)
+        root, _ = self.rootOf("--app", "served:server", "--static", "public")
+        self.assertEqual(self.get(root, b"livez"), 404)
+
+    def test_probesBelowSocketIO(self) -> None:
+        self.module(server=Server())
+        for path in ("/", "/livez", "/readyz"):
+            self.module(server=Server())
+            arguments = ("--app", "served:server", "--path", path, "--probes")
+            self.assertOneLine("give another --path", self.rootOf, *arguments)
+        self.module(server=Server())
+        for health in ("livez", "/readyz/"):
+            arguments = ("--app", "served:server", "--health", health, "--probes")
+            self.assertOneLine(f"--health {health}: --probes has this path", self.rootOf, *arguments)
 
     def test_wsgi(self) -> None:
         self.module(server=Server(), app=lambda environment, start: [b"hello"], number=3)

@@ -247,6 +247,16 @@ class Engine:
             drain.sessions.discard(session)
             self._checkDrained(drain)
 
+    @property
+    def isOpen(self) -> bool:
+        """False after :meth:`drain`, when no new sessions are taken."""
+        return self._admission.isOpen
+
+    @property
+    def isFull(self) -> bool:
+        """True if there are as many sessions as ``maxConnections`` allows."""
+        return self._admission.tally.atLimit
+
     # -- the end -------------------------------------------------------------------
 
     def reopen(self) -> None:

@@ -62,9 +62,14 @@ class Tally:
         return bool(self._inAll or self._perAddress)
 
     @property
+    def atLimit(self) -> bool:
+        """True if the limit in all is reached."""
+        return 0 < self._inAll <= self._count
+
+    @property
     def isFull(self) -> bool:
         """True if the limit in all is reached.  Reading this logs a warning, once."""
-        full = 0 < self._inAll <= self._count
+        full = self.atLimit
         if full:
             self._tell("", f"{self._count} {self._what}, as many as maxConnections allows: no more are taken")
         return full

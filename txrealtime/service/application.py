@@ -15,7 +15,7 @@ from twisted.web.resource import IResource, Resource
 from txrealtime import chat
 from txrealtime.engineio.http.site import Beside
 from txrealtime.files import Folder
-from txrealtime.monitor.health import Health
+from txrealtime.monitor.health import Health, Probes
 from txrealtime.server import IApplication, Server
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.wsgi import Views
@@ -146,11 +146,26 @@ def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, s
     if name and server.path == "/":
         raise StartupError(f"--path /: Socket.IO would hide {name}, at /: give a path such as /socket.io")
     health = options["health"]
-    if health is not None and f"/{health.strip('/')}/".startswith(f"{server.path.rstrip('/')}/"):
-        raise StartupError(
-            f"--health {health}: Socket.IO answers at {server.path} and below: give a path such as /health"
-        )
-    return (root if health is None else Beside(health, Health(server), root)), name
+    if health is not None:
+        _checkPlace(f"--health {health}", health, server, "give a path such as /health")
+        root = Beside(health, Health(server), root)
+    if options["probes"]:
+        for path in ("/livez", "/readyz"):
+            _checkPlace(f"--probes: {path}", path, server, "give another --path")
+            if health is not None and health.strip("/") == path.strip("/"):
+                raise StartupError(f"--health {health}: --probes has this path: give another one")
+        root = Probes(server, root)
+    return root, name
+
+
+def _checkPlace(what: str, path: str, server: Server, advice: str) -> None:
+    """
+    Check that Socket.IO does not hide a page.
+
+    :raises StartupError: if Socket.IO answers at its path.
+    """
+    if f"/{path.strip('/')}/".startswith(f"{server.path.rstrip('/')}/"):
+        raise StartupError(f"{what}: Socket.IO answers at {server.path} and below: {advice}")
 
 
 def _pagesOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:

@@ -65,6 +65,7 @@ class Options(usage.Options):
             parser=None,
             bus=None,
             health=None,
+            probes=False,
             listen=[],
             settings={},
         )
@@ -120,6 +121,11 @@ class Options(usage.Options):
         if not path.strip("/"):
             raise usage.UsageError(f"--health {path}: expected a path, such as /health")
         self["health"] = _checkedPath("health", path)
+
+    def opt_probes(self) -> None:
+        """serve /livez, status 200 while the process is fit, and /readyz, status 503 while the server starts,
+        stops, is full or its link to the other servers is down; with ?verbose they list their checks"""
+        self["probes"] = True
 
     def opt_listen(self, endpoint: str) -> None:
         """an endpoint string of Twisted to listen at: tcp:, ssl:, unix:, systemd: and others; may be repeated
@@ -249,6 +255,7 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
             ("wsgi", "--wsgi MODULE:NAME"),
             ("wsgi-threads", "--wsgi-threads N"),
             ("health", "--health PATH"),
+            ("probes", "--probes"),
         ],
         "Where": [("listen", "--listen ENDPOINT")],
         "Together with other servers": [("bus", "--bus URL")],
