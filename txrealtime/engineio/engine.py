@@ -28,6 +28,7 @@ from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
 from txrealtime.engineio.polling.request import JSON, HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
+from txrealtime.engineio.refusals import logRefusal
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timers
@@ -141,7 +142,7 @@ class Engine:
         self._start(session)
         if session.state is State.CLOSED:
             # Its receiver closed it, or sent too much at once: the client's next request would hear the same.
-            raise HandshakeError(1, "Session ID unknown")
+            raise HandshakeError(1, "Session ID unknown", reason="sid")
         transport.poll(request)
 
     def _servePolling(self, request: HTTPRequest, session: Session) -> None:
@@ -158,12 +159,7 @@ class Engine:
     def _failed(self, failure: Failure, request: HTTPRequest) -> None:
         error = failure.value
         if isinstance(error, HandshakeError):
-            _log.info(
-                "refused {address}: {status} {why}",
-                address=self._read(request).address,
-                status=error.status,
-                why=error.message,  # "message" is a key of twisted.python.log
-            )
+            logRefusal(self._read(request).address, error)
             request.respond(error.status, refusal(error), JSON)
         else:
             _log.failure("a request failed", failure)

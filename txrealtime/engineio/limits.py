@@ -8,6 +8,7 @@ from collections import Counter
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
+from twisted.logger import LogLevel
 from zope.interface import implementer
 
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, Pauser
@@ -90,7 +91,7 @@ class Tally:
         """Log a warning, once until there is room again."""
         if network not in self._told:
             self._told.add(network)
-            _log.warn("{text}", text=text)
+            _log.limited(bool(network), LogLevel.warn, "{text}", text=text)
 
     def add(self, address: str | None) -> None:
         """

@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final
 
+from twisted.logger import LogLevel
+
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody, Pauser
@@ -173,8 +175,11 @@ class Session:
         size = sum([len(packet.wire) for packet in packets])
         # A single message may exceed the limit, or it could never be sent.
         if self._queue and self.buffered + size > self.settings.maxBuffered:
-            _log.info(
-                "session {session}: {buffered} bytes wait for a slow client, more than maxBuffered allows",
+            _log.limited(
+                "",
+                LogLevel.info,
+                "session {session}: {buffered} bytes wait for a slow client, more than maxBuffered allows: "
+                "raise maxBuffered (--max-buffered), or send less, or volatile events",
                 session=self.label,
                 buffered=self.buffered + size,
             )
@@ -377,7 +382,14 @@ class Session:
         if self.state is State.CLOSED:
             return
         if why:
-            _log.info("session {session}: {reason}: {why}", session=self.label, reason=reason, why=why)
+            _log.limited(
+                reason,
+                LogLevel.info,
+                "session {session}: {reason}: {why}",
+                session=self.label,
+                reason=reason,
+                why=why,
+            )
         if self.state is State.OPEN:
             self._tellEnd(State.CLOSED, reason)
         self.state = State.CLOSED

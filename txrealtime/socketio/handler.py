@@ -44,6 +44,11 @@ class Handler:
         if self.most < given:
             raise TypeError(f"{self.describe()}, but is called with {given} or more")
 
+    @property
+    def name(self) -> str:
+        """The function's name, for people."""
+        return getattr(self.function, "__qualname__", None) or repr(self.function)
+
     def check(self, given: int) -> None:
         """
         Check a number of arguments.
@@ -55,7 +60,7 @@ class Handler:
 
     def describe(self) -> str:
         """Say in words how many arguments the function takes."""
-        name = getattr(self.function, "__qualname__", repr(self.function))
+        name = self.name
         if self.least == self.most:
             return f"{name} takes {self.least} arguments"
         return f"{name} takes {self.least} to {self.most if self.most < _MANY else 'any number of'} arguments"

@@ -22,17 +22,15 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
+from txrealtime.engineio.refusals import logRefusal
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import directSend, peerAddress
 from txrealtime.errors import HandshakeError
-from txrealtime.logs import Logger
 
 __all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "refusal"]
 
 # Bytes.  The replies to one read leave in one write, up to this size.
 _CORK_LIMIT: Final = 65536
-
-_log = Logger()
 
 _HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for first in (0x81, 0x82))
 
@@ -374,12 +372,7 @@ class FrameProtocol(Protocol):
 
     def refuse(self, error: HandshakeError, headers: Mapping[str, str]) -> None:
         """Refuse the opening handshake with an Engine.IO error as the body."""
-        _log.info(
-            "refused {address}: {status} {why}",
-            address=self.peer,
-            status=error.status,
-            why=error.message,  # "message" is a key of twisted.python.log
-        )
+        logRefusal(self.peer, error)
         body = refusal(error)
         lines = [
             f"HTTP/1.1 {error.status} {RESPONSES.get(error.status, b'Refused').decode()}",
