@@ -127,9 +127,9 @@ class LimitedTests(LogsTestCase):
         """1,000 a second for 10 s are 13 lines, which tell the number."""
         for _ in range(1000):
             for number in range(10):
-                shown = self.log.limited("full", LogLevel.info, "refused {address}", address=number)
+                self.log.limited("full", LogLevel.info, "refused {address}", address=number)
             self.clock.advance(0.01)
-        self.assertFalse(shown)
+        self.assertFalse(self.log.limited("full", LogLevel.info, "refused {address}", address=1))
         self.assertEqual(self.lines[:10], [f"refused {number}" for number in range(10)])
         self.assertEqual(
             self.lines[10:],
@@ -200,7 +200,7 @@ class RefusalTests(WireTestCase):
             {"sid": "unknown"},
             {"headers": {"Origin": "https://evil.example"}},
         ]
-        for number in range(10_000):
+        for number in range(2000):
             self.get(address=f"192.0.2.{number % 250}", **kinds[number % 4])
             self.clock.advance(0.001)
         self.assertGreaterEqual(len(self.lines), 40)
@@ -208,10 +208,10 @@ class RefusalTests(WireTestCase):
 
     def test_sessions(self) -> None:
         """Sessions that break the protocol, one after the other."""
-        for _ in range(1000):
+        for _ in range(100):
             client = self.openWebSocket()
             client.send("9")
-        self.assertEqual(len(self.lines), 12)
+        self.assertEqual(len(self.lines), 11)
 
 
 class ClientTests(WireTestCase):

@@ -74,6 +74,7 @@ class Engine:
     :ivar sessions: the sessions by sid, including those that still deliver their last messages.
     :ivar reactor: the clock.
     :ivar trusts: tells whether an address is one of ``trustedProxies``.
+    :ivar makeSession: makes the sessions: the class, or a function in its place that traces some of them.
     :ivar webSockets: makes the WebSockets of connections that arrive over HTTP.
     """
 
@@ -92,6 +93,7 @@ class Engine:
         self.sessions: dict[str, Session] = {}
         self.reactor = reactor
         self.trusts = proxyFilter(self.settings.trustedProxies)
+        self.makeSession: Callable[..., Session] = Session
         self._drains: list[_Drain] = []
         self._receiver = receiver
         # Too fine for anybody to notice: 80 ms with the defaults.  Never more, since these timers serve
@@ -213,7 +215,7 @@ class Engine:
 
     def _newSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         sid = secrets.token_urlsafe(_SID_BYTES)
-        session = Session(
+        session = self.makeSession(
             sid, handshake, _codecFor(handshake), transport, self.settings, self._timers, self._sessionEnded
         )
         self.sessions[sid] = session

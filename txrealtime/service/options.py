@@ -23,6 +23,7 @@ from twisted.python import usage
 from txrealtime._version import __version__
 from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import printable
+from txrealtime.monitor.output import FORMATS, LEVELS, choose
 from txrealtime.server import Settings
 
 __all__ = ["Options", "StartupError"]
@@ -66,6 +67,11 @@ class Options(usage.Options):
             bus=None,
             health=None,
             probes=False,
+            logLevel=None,
+            logFormat=None,
+            tracedClients=[],
+            traceShown=0,
+            blockedAfter=0.5,
             listen=[],
             settings={},
         )
@@ -132,6 +138,40 @@ class Options(usage.Options):
         (default: tcp:8000)"""
         self["listen"].append(endpoint)
 
+    def opt_log_level(self, level: str) -> None:
+        """the lowest level that is logged: debug, info, warn, error or critical (default: debug)"""
+        if level not in LEVELS:
+            raise usage.UsageError(f"--log-level {printable(level)}: expected one of {', '.join(LEVELS)}")
+        self["logLevel"] = level
+
+    def opt_log_format(self, format: str) -> None:
+        """the form of the log: text, or json for one object a line (default: text)"""
+        if format not in FORMATS:
+            raise usage.UsageError(f"--log-format {printable(format)}: expected text or json")
+        self["logFormat"] = format
+
+    def opt_trace_packets(self, clients: str) -> None:
+        """log the packets of a client: its address, the beginning of a session id, or all; with ,N the first
+        N characters of each, which may be secrets of users (default: none); may be repeated"""
+        client, comma, shown = clients.partition(",")
+        if not client or (comma and not shown.isdecimal()):
+            raise usage.UsageError(
+                f"--trace-packets {printable(clients)}: expected an address, the beginning of a session "
+                "id or all, with ,N to show the first N characters of each packet"
+            )
+        self["tracedClients"].append("" if client == "all" else client)
+        self["traceShown"] = int(shown or self["traceShown"])
+
+    def opt_blocked_after(self, seconds: str) -> None:
+        """seconds after which a blocked reactor is logged with its stack and the handler's name; 0 for never
+        (default: 0.5)"""
+        try:
+            self["blockedAfter"] = float(seconds)
+        except ValueError:
+            self["blockedAfter"] = -1.0
+        if not 0 <= self["blockedAfter"] < math.inf:
+            raise usage.UsageError(f"--blocked-after {printable(seconds)}: expected seconds, or 0 for never")
+
     def opt_version(self) -> None:
         """show the versions and exit"""
         print(f"txrealtime {__version__}, Twisted {copyright.version}")
@@ -155,6 +195,20 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         if self["static"] and self["wsgi"]:
             raise usage.UsageError("--static and --wsgi both serve /: give one of them")
+        self._chooseLog()
+
+    def _chooseLog(self) -> None:
+        """Let twistd take our observer of the log, if an option asks for one."""
+        given = [f"--log-{what}" for what in ("level", "format") if self[f"log{what.capitalize()}"]]
+        twistd = getattr(self, "parent", None)
+        if not given or twistd is None:
+            return
+        for other in ("syslog", "logger"):
+            if twistd.get(other):
+                raise usage.UsageError(
+                    f"{given[0]}: twistd's --{other} writes the log: leave out one of them"
+                )
+        twistd["logger"] = choose(twistd, self["logLevel"] or "debug", self["logFormat"] or "text")
 
     def getUsage(self, width: int | None = None) -> str:
         width = width or int(os.environ.get("COLUMNS", "80"))
@@ -263,6 +317,12 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
     }
     if rows:
         groups["Other settings"] = list(rows.values())
+    groups["The log"] = [
+        ("log-level", "--log-level LEVEL"),
+        ("log-format", "--log-format FORMAT"),
+        ("trace-packets", "--trace-packets CLIENT[,N]"),
+        ("blocked-after", "--blocked-after SECONDS"),
+    ]
     groups["Information"] = [("help", "--help"), ("version", "--version")]
     return groups
 

@@ -15,6 +15,8 @@ from twisted.internet.error import ReactorNotRunning
 
 from txrealtime.clock import keepSteady
 from txrealtime.logs import Logger
+from txrealtime.monitor.blocked import Watch
+from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
 from txrealtime.service.listener import Listener
@@ -46,7 +48,9 @@ def makeService(options: Options, reactor: Any = None) -> RealtimeService:
         Listener(reactor, description, site, server.path, rootName)
         for description in options["listen"] or ["tcp:8000"]
     ]
-    return RealtimeService(reactor, server, listeners)
+    if options["tracedClients"]:
+        Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
+    return RealtimeService(reactor, server, listeners, options["blockedAfter"])
 
 
 class RealtimeService(MultiService):
@@ -55,14 +59,19 @@ class RealtimeService(MultiService):
 
     On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
     at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
+
+    :param blockedAfter: seconds after which a blocked reactor is logged, 0 for never.
     """
 
-    def __init__(self, reactor: Any, server: Server, listeners: list[Listener]) -> None:
+    def __init__(
+        self, reactor: Any, server: Server, listeners: list[Listener], blockedAfter: float = 0
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._server = server
         self._listeners = listeners
         self._trimming = Trimming(reactor)
+        self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
         children: dict[str, Service] = {"server": server}
         children |= {f"listen-{number}": listener for number, listener in enumerate(listeners)}
         for name, child in children.items():
@@ -76,6 +85,8 @@ class RealtimeService(MultiService):
         super().startService()  # type: ignore[no-untyped-call]
         keepSteady(self._reactor)
         self._trimming.start()
+        if self._watch is not None:
+            self._watch.start()
         self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
 
     def renew(self) -> None:
@@ -92,6 +103,8 @@ class RealtimeService(MultiService):
         # Not MultiService's, which stops all services at once.
         Service.stopService(self)
         self._trimming.stop()
+        if self._watch is not None:
+            self._watch.stop()
         _log.info(
             "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
             count=len(self._server.engine.sessions),
