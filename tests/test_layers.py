@@ -30,6 +30,7 @@ LIBRARIES = {
     "flask": "txrealtime.flask",
     "werkzeug": "txrealtime.flask",
     "click": "txrealtime.flask",
+    "prometheus_client": "txrealtime.monitor.metrics",
 }
 """
 Each third-party library has one module, or one package, that knows it; Twisted and zope.interface are free.

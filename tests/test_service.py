@@ -38,7 +38,7 @@ from txrealtime import Server, Settings
 from txrealtime.files import Folder
 from txrealtime.monitor.health import Health, Live, Ready
 from txrealtime.service import Options, RealtimeService, StartupError, certificates, makeService, signals
-from txrealtime.service.application import load, rootOf, serverOf
+from txrealtime.service.application import load, metricsOf, rootOf, serverOf
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
@@ -449,6 +449,35 @@ class RootTests(ServiceTestCase):
             self.assertIsInstance(root.getChildWithDefault(b"health", request), Health)
         root, _ = self.rootOf("--app", "served:server", "--static", "public")
         self.assertEqual(self.get(root, b"livez"), 404)
+
+    def test_metrics(self) -> None:
+        self.module(server=Server(reactor=Clock()), app=lambda environment, start: [b"hello"])
+        options = parse("--app", "served:server", "--metrics", "/metrics", "--wsgi", "served:app")
+        server = serverOf(options)
+        self.assertIsNotNone(metricsOf(options, server))
+        root: Any = rootOf(options, server, MemoryReactorClock())[0]
+        self.assertIs(root.getChild(b"metrics", DummyRequest([])), options["metricsPage"])
+
+    def test_noMetrics(self) -> None:
+        self.module(server=Server(reactor=Clock()))
+        options = parse("--app", "served:server")
+        self.assertIsNone(metricsOf(options, serverOf(options)))
+
+    def test_metricsBelowSocketIO(self) -> None:
+        self.module(server=Server(reactor=Clock()))
+        options = parse("--app", "served:server", "--metrics", "/socket.io/metrics")
+        server = serverOf(options)
+        metricsOf(options, server)
+        self.assertOneLine(
+            "--metrics /socket.io/metrics: Socket.IO answers at", rootOf, options, server, None
+        )
+
+    def test_metricsNotInstalled(self) -> None:
+        self.module(server=Server(reactor=Clock()))
+        for arguments in (("--metrics", "/metrics"), ("--metrics-listen", "tcp:9090")):
+            options = parse("--app", "served:server", *arguments)
+            with patch.dict(sys.modules, {"txrealtime.monitor.metrics": None}):
+                self.assertOneLine("pip install txrealtime[metrics]", metricsOf, options, serverOf(options))
 
     def test_probesBelowSocketIO(self) -> None:
         self.module(server=Server())

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT
 
 from txrealtime.engineio.admission import Admission, AllowRequest
+from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHandshake, readQuery
 from txrealtime.engineio.limits import Throttle
 from txrealtime.engineio.origins import preflightHeaders
@@ -75,6 +76,9 @@ class Engine:
     :ivar reactor: the clock.
     :ivar trusts: tells whether an address is one of ``trustedProxies``.
     :ivar makeSession: makes the sessions: the class, or a function in its place that traces some of them.
+    :ivar pollingType: the class of polling transports; see :mod:`~txrealtime.engineio.counting`.
+    :ivar webSocketType: the class of WebSockets, likewise.
+    :ivar counts: the counts since the start.
     :ivar webSockets: makes the WebSockets of connections that arrive over HTTP.
     """
 
@@ -94,6 +98,9 @@ class Engine:
         self.reactor = reactor
         self.trusts = proxyFilter(self.settings.trustedProxies)
         self.makeSession: Callable[..., Session] = Session
+        self.counts = Counts()
+        self.pollingType = PollingTransport
+        self.webSocketType = WebSocketTransport
         self._drains: list[_Drain] = []
         self._receiver = receiver
         # Too fine for anybody to notice: 80 ms with the defaults.  Never more, since these timers serve
@@ -135,7 +142,7 @@ class Engine:
         await self._admission.checkOpening(handshake, "polling", request.method)
         if gone:
             return
-        transport = PollingTransport()
+        transport = self.pollingType()
         session = transport.session = self._newSession(handshake, transport)
         if self.settings.cookie:
             secure = "; Secure" if handshake.secure else ""
@@ -161,7 +168,7 @@ class Engine:
     def _failed(self, failure: Failure, request: HTTPRequest) -> None:
         error = failure.value
         if isinstance(error, HandshakeError):
-            logRefusal(self._read(request).address, error)
+            logRefusal(self._read(request).address, error, self.counts)
             request.respond(error.status, refusal(error), JSON)
         else:
             _log.failure("a request failed", failure)
@@ -216,9 +223,17 @@ class Engine:
     def _newSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         sid = secrets.token_urlsafe(_SID_BYTES)
         session = self.makeSession(
-            sid, handshake, _codecFor(handshake), transport, self.settings, self._timers, self._sessionEnded
+            sid,
+            handshake,
+            _codecFor(handshake),
+            transport,
+            self.settings,
+            self._timers,
+            self._sessionEnded,
+            self.counts,
         )
         self.sessions[sid] = session
+        self.counts.opened[transport.name, session.codec.version] += 1
         self._admission.tally.add(handshake.address)
         return session
 
@@ -240,6 +255,7 @@ class Engine:
 
     def _sessionEnded(self, session: Session) -> None:
         if self.sessions.pop(session.sid, None) is not None:
+            self.counts.closed[session.closeReason or ""] += 1
             self._admission.tally.remove(session.handshake.address)
         for drain in list(self._drains):
             drain.sessions.discard(session)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.logger import LogLevel
 
+from txrealtime.engineio.counts import Counts
 from txrealtime.errors import HandshakeError
 from txrealtime.logs import Logger
 
@@ -14,12 +15,13 @@ __all__ = ["logRefusal"]
 _log = Logger()
 
 
-def logRefusal(address: str, error: HandshakeError) -> None:
+def logRefusal(address: str, error: HandshakeError, counts: Counts) -> None:
     """
-    Log a refusal, unless many of its reason came within a minute.
+    Count a refusal, and log it unless many of its reason came within a minute.
 
     :param address: the client's address.
     """
+    counts.refused[error.reason] += 1
     why = f"{error.message}: {error.advice}" if error.advice else error.message
     # "message" and "reason" would be keys of twisted.python.log and of a Failure.
     _log.limited(

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from twisted.logger import LogLevel
 
+from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody, Pauser
@@ -69,6 +70,8 @@ class Session:
     :ivar state: a :class:`State`.
     :ivar buffered: bytes that wait for the transport.
     :ivar closeReason: the reason of the end once the session has left OPEN, else ``None``.
+    :ivar pingTime: the time of the server's last PING.
+    :ivar counts: the engine's.
     :ivar awaitsPong: ``True`` between the server's PING and the client's PONG.
     """
 
@@ -86,7 +89,9 @@ class Session:
         "buffered",
         "closeReason",
         "codec",
+        "counts",
         "handshake",
+        "pingTime",
         "receiver",
         "settings",
         "sid",
@@ -103,6 +108,7 @@ class Session:
         settings: Settings,
         timers: Timers,
         ended: Callable[[Session], object],
+        counts: Counts,
     ) -> None:
         self.sid = sid
         self.handshake = handshake
@@ -113,12 +119,14 @@ class Session:
         self.buffered = 0
         self._timers = timers
         self._ended = ended
+        self.counts = counts
         # Most sessions never need a queue, which takes 0.7 kB even if empty.
         self._queue: deque[Packet] | tuple[()] = ()
         self._probe: _Probe | None = None
         self._timer: Timer | None = None
         self._alive = True
         self.awaitsPong = False
+        self.pingTime = 0.0
         self._heartbeat: type[Heartbeat] = ClientAsks if codec.clientPings else ServerAsks
         # A plain int: the truth of an IntFlag takes a call of a Python function.
         self._paused = 0
@@ -267,6 +275,8 @@ class Session:
         if self.state is _OPEN:
             if not self._paused:
                 self.transport.pauseReading()
+            if not self._paused & by:
+                self.counts.paused["rate" if by is Pauser.THROTTLE else "backpressure"] += 1
             self._paused |= int(by)
 
     def resume(self, by: Pauser = Pauser.RECEIVER) -> None:
@@ -285,6 +295,10 @@ class Session:
         return self._paused != 0
 
     # -- the heartbeat -------------------------------------------------------
+
+    def now(self) -> float:
+        """Return the reactor's time."""
+        return self._timers.reactor.seconds()
 
     @property
     def lateness(self) -> float:
@@ -321,6 +335,7 @@ class Session:
 
     def _completeUpgrade(self) -> None:
         """Move from polling to the probed WebSocket."""
+        self.counts.upgrades["completed"] += 1
         old, self.transport = self.transport, self._endProbe()
         old.close(CloseReason.TRANSPORT_CLOSE)
         if self._paused:
@@ -329,6 +344,7 @@ class Session:
 
     def _failUpgrade(self, why: str) -> None:
         """Close the probed WebSocket and stay with polling."""
+        self.counts.upgrades["failed"] += 1
         transport = self._endProbe()
         _log.debug("session {session}: upgrade failed: {why}", session=self.label, why=why)
         transport.close(CloseReason.TRANSPORT_ERROR)

@@ -70,7 +70,7 @@ class BridgedServer(Server):
     ) -> None:
         super().__init__(*args, **options)
         self.packetLog = packetLog
-        self._threads = threads
+        self._threads = self.threads = threads
         self.stopped = False
         self.unfinished = 0
 

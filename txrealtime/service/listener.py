@@ -37,6 +37,7 @@ class Listener(Service):
 
     :param description: the endpoint string, or with `endpoint` a text for the log.
     :param path: the path of Socket.IO, for the log.
+    :param serves: the name of what is at the path, for the log.
     :param rootName: the name of the pages at /, for the log; empty for none.
     :param endpoint: an endpoint in place of one from the string.
     :raises StartupError: if the string makes no endpoint.
@@ -50,6 +51,7 @@ class Listener(Service):
         path: str,
         rootName: str = "",
         endpoint: IStreamServerEndpoint | None = None,
+        serves: str = "Socket.IO",
     ) -> None:
         try:
             self._endpoint = endpoint or Renewable(reactor, description)
@@ -60,6 +62,7 @@ class Listener(Service):
         self._site = site
         self._path = path
         self._rootName = rootName
+        self._serves = serves
         self._listening: Deferred[IListeningPort | None] | None = None
         self._error: StartupError | None = None
 
@@ -119,7 +122,8 @@ class Listener(Service):
         secure = _speaksTLS(self._description)
         address = _urlOf(port.getHost(), "https" if secure else "http")
         _log.info(
-            "serving Socket.IO at {url}{rest}",
+            "serving {what} at {url}{rest}",
+            what=self._serves,
             url=f"{address}{self._path.rstrip('/')}/",
             rest=f", {self._rootName} at {address}/" if self._rootName else "",
         )

@@ -59,6 +59,8 @@ class Options(usage.Options):
             app=None,
             # The object that --app names, once it has been found.
             application=None,
+            # The page of the metrics, once it has been made.
+            metricsPage=None,
             static=None,
             wsgi=None,
             wsgiThreads=64,
@@ -67,6 +69,8 @@ class Options(usage.Options):
             bus=None,
             health=None,
             probes=False,
+            metrics=None,
+            metricsListen=None,
             logLevel=None,
             logFormat=None,
             tracedClients=[],
@@ -132,6 +136,17 @@ class Options(usage.Options):
         """serve /livez, status 200 while the process is fit, and /readyz, status 503 while the server starts,
         stops, is full or its link to the other servers is down; with ?verbose they list their checks"""
         self["probes"] = True
+
+    def opt_metrics(self, path: str) -> None:
+        """the path of the metrics, for Prometheus (default: none, or /metrics with --metrics-listen)"""
+        if not path.strip("/"):
+            raise usage.UsageError(f"--metrics {path}: expected a path, such as /metrics")
+        self["metrics"] = _checkedPath("metrics", path)
+
+    def opt_metrics_listen(self, endpoint: str) -> None:
+        """an endpoint string for the metrics alone, such as tcp:9090:interface=127.0.0.1, in place of
+        --listen's (default: none)"""
+        self["metricsListen"] = endpoint
 
     def opt_listen(self, endpoint: str) -> None:
         """an endpoint string of Twisted to listen at: tcp:, ssl:, unix:, systemd: and others; may be repeated
@@ -310,8 +325,9 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
             ("wsgi-threads", "--wsgi-threads N"),
             ("health", "--health PATH"),
             ("probes", "--probes"),
+            ("metrics", "--metrics PATH"),
         ],
-        "Where": [("listen", "--listen ENDPOINT")],
+        "Where": [("listen", "--listen ENDPOINT"), ("metrics-listen", "--metrics-listen ENDPOINT")],
         "Together with other servers": [("bus", "--bus URL")],
         **{title: [rows.pop(name) for name in names] for title, names in _SUBJECTS.items()},
     }

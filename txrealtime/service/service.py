@@ -7,23 +7,29 @@ A fault that keeps it from starting is one line on standard error and an exit co
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from txrealtime.clock import keepSteady
+from txrealtime.engineio.http.site import Beside
 from txrealtime.logs import Logger
 from txrealtime.monitor.blocked import Watch
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
-from txrealtime.service.application import rootOf, serverOf
+from txrealtime.service.application import metricsOf, rootOf, serverOf
 from txrealtime.service.listener import Listener
 from txrealtime.service.memory import Trimming
 from txrealtime.service.options import Options
 from txrealtime.service.signals import Signals
 from txrealtime.service.wsgi import untilWritten
+
+if TYPE_CHECKING:
+    from txrealtime.monitor.metrics import Metrics
 
 __all__ = ["RealtimeService", "makeService"]
 
@@ -42,15 +48,21 @@ def makeService(options: Options, reactor: Any = None) -> RealtimeService:
 
         reactor = installed
     server = serverOf(options)
+    metrics = metricsOf(options, server)
     root, rootName = rootOf(options, server, reactor)
     site = server.site(root)
     listeners = [
         Listener(reactor, description, site, server.path, rootName)
         for description in options["listen"] or ["tcp:8000"]
     ]
+    if options["metricsListen"] is not None:
+        path = options["metrics"] or "/metrics"
+        alone = Site(Beside(path, options["metricsPage"], Resource()))
+        alone.noisy = False
+        listeners.append(Listener(reactor, options["metricsListen"], alone, path, serves="metrics"))
     if options["tracedClients"]:
         Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
-    return RealtimeService(reactor, server, listeners, options["blockedAfter"])
+    return RealtimeService(reactor, server, listeners, options["blockedAfter"], metrics)
 
 
 class RealtimeService(MultiService):
@@ -60,17 +72,24 @@ class RealtimeService(MultiService):
     On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
     at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
 
+    :param metrics: the metrics, started and stopped with the service.
     :param blockedAfter: seconds after which a blocked reactor is logged, 0 for never.
     """
 
     def __init__(
-        self, reactor: Any, server: Server, listeners: list[Listener], blockedAfter: float = 0
+        self,
+        reactor: Any,
+        server: Server,
+        listeners: list[Listener],
+        blockedAfter: float = 0,
+        metrics: Metrics | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._server = server
         self._listeners = listeners
         self._trimming = Trimming(reactor)
+        self._metrics = metrics
         self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
         children: dict[str, Service] = {"server": server}
         children |= {f"listen-{number}": listener for number, listener in enumerate(listeners)}
@@ -87,6 +106,8 @@ class RealtimeService(MultiService):
         self._trimming.start()
         if self._watch is not None:
             self._watch.start()
+        if self._metrics is not None:
+            self._metrics.start()
         self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
 
     def renew(self) -> None:
@@ -105,6 +126,8 @@ class RealtimeService(MultiService):
         self._trimming.stop()
         if self._watch is not None:
             self._watch.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
         _log.info(
             "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
             count=len(self._server.engine.sessions),

@@ -75,6 +75,8 @@ class Home(Protocol):
     @property
     def parser(self) -> IParser: ...
 
+    ackTimeouts: int
+
 
 class Namespace(Decorators):
     """

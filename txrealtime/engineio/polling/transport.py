@@ -105,7 +105,7 @@ class PollingTransport:
             session.transportLost(self, CloseReason.TRANSPORT_ERROR, "a binary body, which protocol 4 lacks")
             raise HandshakeError(3, "Bad request: a binary body, expected text")
         limit = session.settings.maxPayload
-        body = request.body(limit + 1)
+        body = self.bodyOf(request, limit + 1)
         if len(body) > limit:
             raise HandshakeError(
                 3, f"the body is larger than maxPayload, {limit} bytes", REQUEST_ENTITY_TOO_LARGE
@@ -122,6 +122,10 @@ class PollingTransport:
             self._answerPost()
         else:
             request.whenLost(self._pushLost)
+
+    def bodyOf(self, request: HTTPRequest, most: int) -> bytes:
+        """Read the body of a POST."""
+        return request.body(most)
 
     def _pushLost(self) -> None:
         self._post = None

@@ -22,6 +22,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
+from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.refusals import logRefusal
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import directSend, peerAddress
@@ -102,10 +103,12 @@ class FrameMaker(Interface):
     :ivar settings: limits and deadlines.
     :ivar reactor: the clock of the deadlines.
     :ivar unmask: applies a mask of 4 bytes to a payload (RFC 6455, 5.3).
+    :ivar counts: the counts of the engine.
     """
 
     settings: Settings
     reactor: IReactorTime
+    counts: Counts
 
     @property
     def unmask(self) -> Callable[[bytes, bytes], bytes]: ...
@@ -372,7 +375,7 @@ class FrameProtocol(Protocol):
 
     def refuse(self, error: HandshakeError, headers: Mapping[str, str]) -> None:
         """Refuse the opening handshake with an Engine.IO error as the body."""
-        logRefusal(self.peer, error)
+        logRefusal(self.peer, error, self.factory.counts)
         body = refusal(error)
         lines = [
             f"HTTP/1.1 {error.status} {RESPONSES.get(error.status, b'Refused').decode()}",
