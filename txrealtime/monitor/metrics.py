@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -33,6 +34,8 @@ __all__ = ["Metrics", "MetricsPage"]
 
 _log = Logger()
 
+_Maker = Callable[[], Metric]
+
 
 class Metrics:
     """
@@ -56,7 +59,15 @@ class Metrics:
         self._lag.stop()
 
     def collect(self) -> list[Metric]:
-        """Copy the counts.  To be called in the reactor's thread."""
+        """Make the metrics.  To be called in the reactor's thread."""
+        return [make() for make in self.copy()]
+
+    def copy(self) -> list[_Maker]:
+        """
+        Copy the counts.  To be called in the reactor's thread.
+
+        :return: functions that make the metrics of the copies, in any thread.
+        """
         return [
             _gauge("info", "1, with the version as a label", ["version"], {(__version__,): 1}),
             *self._ofSessions(),
@@ -66,7 +77,7 @@ class Metrics:
             _histogram("reactor_lag_seconds", "lateness of a timer", [], {(): self._lag.seconds}),
         ]
 
-    def _ofSessions(self) -> Iterator[Metric]:
+    def _ofSessions(self) -> Iterator[_Maker]:
         engine = self._server.engine
         counts = engine.counts
         sessions = dict.fromkeys(self._server.settings.transports, 0)
@@ -97,7 +108,7 @@ class Metrics:
         yield _counter("reading_paused", "pauses of reading from a client", ["why"], _labelled(paused))
         yield _histogram("ping_seconds", "from the server's PING to the PONG", [], {(): counts.pings})
 
-    def _ofEvents(self) -> Iterator[Metric]:
+    def _ofEvents(self) -> Iterator[_Maker]:
         events, names = self._events.events, ["namespace", "event"]
         received = {key: counts.received for key, counts in events.items()}
         errors = {key: counts.errors for key, counts in events.items()}
@@ -109,7 +120,7 @@ class Metrics:
         timeouts = self._server._namespaces.ackTimeouts
         yield _counter("ack_timeouts", "acks that did not come in time", [], {(): timeouts})
 
-    def _ofSockets(self) -> Iterator[Metric]:
+    def _ofSockets(self) -> Iterator[_Maker]:
         sockets: Counter[tuple[str]] = Counter()
         rooms: Counter[tuple[str]] = Counter()
         running = waiting = acks = 0
@@ -134,7 +145,7 @@ class Metrics:
         yield _counter("recoveries", "sessions that came back", ["result"], {})
         yield _counter("handovers", "connections handed to another process", ["way"], {})
 
-    def _ofTheBus(self) -> Iterator[Metric]:
+    def _ofTheBus(self) -> Iterator[_Maker]:
         cluster = self._server.cluster
         yield _gauge("bus_up", "1 while the link to peer servers is ready", [], {(): int(cluster.isReady)})
         yield _gauge("servers", "servers that are known, with this one", [], {(): 1 + len(cluster.servers)})
@@ -162,37 +173,44 @@ def _labelled(counts: dict[Any, int]) -> dict[tuple[str, ...], float]:
     return {(str(name),): count for name, count in counts.items()}
 
 
-def _gauge(name: str, text: str, labels: list[str], values: Any) -> Metric:
-    family = GaugeMetricFamily(f"txrealtime_{name}", text, labels=labels)
+def _gauge(name: str, text: str, labels: list[str], values: Any) -> _Maker:
+    return partial(_family, GaugeMetricFamily, name, text, labels, values)
+
+
+def _counter(name: str, text: str, labels: list[str], values: Any) -> _Maker:
+    return partial(_family, CounterMetricFamily, name, text, labels, values)
+
+
+def _family(kind: Any, name: str, text: str, labels: list[str], values: dict[Any, float]) -> Metric:
+    family: Metric = kind(f"txrealtime_{name}", text, labels=labels)
     for key, value in values.items():
-        family.add_metric(key, value)
+        family.add_metric(key, value)  # type: ignore[attr-defined]
     return family
 
 
-def _counter(name: str, text: str, labels: list[str], values: Any) -> Metric:
-    family = CounterMetricFamily(f"txrealtime_{name}", text, labels=labels)
-    for key, value in values.items():
-        family.add_metric(key, value)
-    return family
+def _histogram(name: str, text: str, labels: list[str], values: Mapping[Any, Histogram]) -> _Maker:
+    copies = [(key, each.bounds, each.buckets.copy(), each.total) for key, each in values.items()]
+    return partial(_histogramFamily, name, text, labels, copies)
 
 
-def _histogram(name: str, text: str, labels: list[str], values: Mapping[Any, Histogram]) -> Metric:
+def _histogramFamily(name: str, text: str, labels: list[str], copies: list[Any]) -> Metric:
     family = HistogramMetricFamily(f"txrealtime_{name}", text, labels=labels)
-    for key, histogram in values.items():
-        bounds = [*map(str, histogram.bounds), "+Inf"]
-        family.add_metric(key, list(zip(bounds, accumulate(histogram.buckets), strict=True)), histogram.total)
+    for key, bounds, buckets, total in copies:
+        names = [*map(str, bounds), "+Inf"]
+        family.add_metric(key, list(zip(names, accumulate(buckets), strict=True)), total)
     return family
 
 
 class _Copy:
-    """Copied metrics and those of the application: all that an encoder needs of a registry."""
+    """Copied counts and the application's metrics: all that an encoder needs of a registry."""
 
-    def __init__(self, metrics: list[Metric], registry: Any) -> None:
-        self._metrics = metrics
+    def __init__(self, makers: list[_Maker], registry: Any) -> None:
+        self._makers = makers
         self._registry = registry
 
     def collect(self) -> Iterable[Metric]:
-        yield from self._metrics
+        for make in self._makers:
+            yield make()
         yield from self._registry.collect()
 
 
@@ -224,7 +242,7 @@ class MetricsPage(Resource):
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
         encode, contentType = choose_encoder((request.getHeader(b"accept") or b"").decode("latin-1"))
-        copy = _Copy(self._metrics.collect(), self._registry)
+        copy = _Copy(self._metrics.copy(), self._registry)
 
         def encoded(body: bytes) -> None:
             if gone:

@@ -44,6 +44,7 @@ class Namespaces:
         self._namespaces: dict[str, Namespace] = {}
         self._patterns: list[tuple[re.Pattern[str] | Predicate, Factory]] = []
         self._made: set[str] = set()
+        # Acks that have not come in time, of all namespaces.
         self.ackTimeouts = 0
         self.watch: Callable[[Namespace, bool], object] | None = None
 
