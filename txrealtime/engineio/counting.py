@@ -40,7 +40,7 @@ def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
                 write = self.writeNow if self._cork is None else self.write
                 for packet in packets:
                     frame = packet.frame or framed(packet)
-                    counts.sentByWebSocket += len(packet._wire)  # type: ignore[arg-type]  # it has a frame
+                    counts.sentByWebSocket += len(packet.wire)
                     write(frame)
             else:
                 counts.sentByWebSocket += sum([len(packet.wire) for packet in packets])
