@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import LogLevel
 
 from txrealtime.logs import Logger
-from txrealtime.socketio import handler as handlers
+from txrealtime.socketio.handler import CONTINUING
 from txrealtime.socketio.namespace import Namespace
 
 __all__ = ["Watch"]
@@ -130,9 +130,6 @@ def _handlersOf(frame: FrameType | None) -> Iterator[str]:
         if frame.f_code is Namespace._handle.__code__ and values.get("handler") is not None:
             event, path = values["event"][:100], values["self"].path
             yield f"{values['handler'].name}, the handler of {event!r} in {path}"
-        elif frame.f_code is _CONTINUE:
+        elif frame.f_code is CONTINUING:
             yield f"{values['coroutine'].__qualname__}, a handler that was waiting"
         frame = frame.f_back
-
-
-_CONTINUE: Final = handlers._continue.__wrapped__.__code__  # type: ignore[attr-defined]
