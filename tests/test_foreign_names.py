@@ -48,6 +48,7 @@ class Use(NamedTuple):
 
 
 SERVER = "autobahn.twisted.websocket:WebSocketServerProtocol"
+CLIENT = "autobahn.twisted.websocket:WebSocketClientProtocol"
 
 TABLE = [
     # Twisted
@@ -182,6 +183,26 @@ TABLE = [
         "engineio.websocket.autobahn",
         "Needed: failures, closing and output.",
     ),
+    Use(CLIENT, "_dataReceived", "client.websocket", "An unusual frame takes 3 us more."),
+    Use(
+        CLIENT,
+        "state data current_frame inside_message",
+        "client.websocket",
+        "Autobahn reads all frames of each WebSocket of a client.",
+    ),
+    Use(
+        CLIENT,
+        "websocket_extensions_in_use wasMaxFramePayloadSizeExceeded wasMaxMessagePayloadSizeExceeded log",
+        "client.websocket",
+        "Needed: the state behind the opening handshake, and the reason of a failure.",
+    ),
+    Use(
+        CLIENT,
+        "failedByMe sendCloseFrame onCloseFrame sendFrame message_data_total_length wasNotCleanReason "
+        "remoteCloseReason",
+        "client.websocket",
+        "Needed: failures, closing and compressed output.",
+    ),
     Use(
         "autobahn.websocket.xormasker",
         "create_xor_masker",
@@ -249,7 +270,7 @@ TABLE = [
 OPTIONAL = {"twisted.web._http2"}
 """Modules that need more than the tests do."""
 
-DOCUMENTED = {"_replace", "_thread"}
+DOCUMENTED = {"_current_frames", "_replace", "_thread"}
 """Names with an underscore that Python's documentation promises."""
 
 SOURCES = {
