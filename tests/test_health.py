@@ -14,11 +14,16 @@ from twisted.web.static import Data
 
 from tests.memory import Exchange, Link, Response
 from txrealtime import Server
-from txrealtime.engineio.http.site import Beside
+from txrealtime.engineio.http.site import Beside, EngineSite
 from txrealtime.monitor.health import Health, Probes
 from txrealtime.testing import MemoryBus, MemoryHub
 
 OPEN = "/socket.io/?EIO=4&transport=polling"
+
+
+def siteOf(server: Server, root: Any) -> EngineSite:
+    """Make a site as ``server.site(root)`` does, with the server's clock."""
+    return EngineSite(root, server.path, server.engine, reactor=server.reactor, timeout=None)
 
 
 class ProbesTestCase(SynchronousTestCase):
@@ -32,7 +37,7 @@ class ProbesTestCase(SynchronousTestCase):
     def makeSite(self, root: Any = None, **options: Any) -> None:
         self.clock = Clock()
         self.server = Server(reactor=self.clock, **options)
-        self.site = self.server.site(Probes(self.server, Resource() if root is None else root))
+        self.site = siteOf(self.server, Probes(self.server, Resource() if root is None else root))
         self.lines: list[bytes] = []
 
     def ask(self, url: str, method: str = "GET", body: str = "") -> Exchange:
@@ -136,7 +141,7 @@ class ReadyTests(ProbesTestCase):
 
     def test_noReserveWithoutProbes(self) -> None:
         self.makeSite()
-        site = Server(reactor=self.clock, maxConnections=2).site(Resource())
+        site = siteOf(Server(reactor=self.clock, maxConnections=2), Resource())
         links = [Link().connect(site) for _ in range(50)]
         self.assertEqual(sum(not link.disconnected for link in links), 2)
 

@@ -19,7 +19,7 @@ from twisted.web.resource import Resource
 from tests.memory import Exchange, Link, Response, clientFrame
 from txrealtime import AckTimeout, Server, Socket
 from txrealtime.engineio.counts import Histogram
-from txrealtime.engineio.http.site import Beside
+from txrealtime.engineio.http.site import Beside, EngineSite
 from txrealtime.monitor.metrics import Metrics, MetricsPage
 from txrealtime.pool import Threads
 from txrealtime.socketio.namespace import Namespace
@@ -79,6 +79,11 @@ def samplesOf(families: Any) -> Samples:
     return samples
 
 
+def siteOf(server: Server, root: Any) -> EngineSite:
+    """Make a site as ``server.site(root)`` does, with the server's clock."""
+    return EngineSite(root, server.path, server.engine, reactor=server.reactor, timeout=None)
+
+
 class MetricsTestCase(SynchronousTestCase):
     """
     Tests with a server, its metrics, and their page in its site.
@@ -97,7 +102,7 @@ class MetricsTestCase(SynchronousTestCase):
         self.metrics = Metrics(self.server)
         self.registry = CollectorRegistry()
         page = MetricsPage(self.metrics, self.registry, maybeDeferred)
-        self.site = self.server.site(Beside("/metrics", page, Resource()))
+        self.site = siteOf(self.server, Beside("/metrics", page, Resource()))
 
     def ask(self, url: str, accept: str = "*/*", method: str = "GET", body: bytes = b"") -> Exchange:
         link = Link().connect(self.site)
@@ -206,7 +211,7 @@ class PageTests(MetricsTestCase):
         """A reader that goes while the page is made is no error."""
         later: Deferred[bytes] = Deferred()
         page = MetricsPage(self.metrics, self.registry, lambda *arguments: later)
-        self.site = self.server.site(Beside("/metrics", page, Resource()))
+        self.site = siteOf(self.server, Beside("/metrics", page, Resource()))
         exchange = self.ask("/metrics")
         exchange.drop()
         later.callback(b"page")
@@ -217,7 +222,7 @@ class PageTests(MetricsTestCase):
             return maybeDeferred(lambda: 1 / 0)
 
         page = MetricsPage(self.metrics, self.registry, fail)
-        self.site = self.server.site(Beside("/metrics", page, Resource()))
+        self.site = siteOf(self.server, Beside("/metrics", page, Resource()))
         self.assertEqual(self.page().status, 500)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
