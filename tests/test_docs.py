@@ -7,11 +7,13 @@ Files that a page includes whole are the examples, which tests/interop/test_exam
 from __future__ import annotations
 
 import configparser
+import importlib
 import re
 import shlex
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -45,6 +47,9 @@ FENCE = re.compile(r"^```(?P<language>\w+) ?(?P<name>.*)\n(?P<text>(?:.*\n)*?)``
 
 BROKER = "redis://localhost"
 "Stands for a Redis that is started for the page."
+
+HUB = "/run/chat"
+"Stands for the folder of a hub's socket."
 
 ACTIVATE = ("/bin/sh", "-c", 'exec env LISTEN_FDS=1 LISTEN_FDNAMES=chat.socket LISTEN_PID=$$ "$@"', "sh")
 "Runs a command as systemd does, with file 3 a socket that listens."
@@ -122,11 +127,15 @@ class PageTestCase(TestCase):
         """Run the blocks of a page; only those in some languages if these are named."""
         if page.startswith("guide/"):
             self.folder /= "guide"  # where its programs are
-        redis = None
+        redis = hub = None
         for block in blocksOf(page):
             if BROKER in block.text:
                 redis = redis or await Redis(self).start()
                 block = replace(block, text=block.text.replace(BROKER, redis.url))
+            if HUB in block.text:
+                hub = hub or tempfile.mkdtemp()  # the path of a socket is short
+                self.addCleanup(shutil.rmtree, hub, True)
+                block = replace(block, text=block.text.replace(HUB, hub))
             if not languages or block.language in languages:
                 await getattr(self, f"show_{block.language}")(block)
 
@@ -136,11 +145,13 @@ class PageTestCase(TestCase):
         """Not code."""
 
     async def show_python(self, block: Block) -> None:
-        """A file to import, or what goes on where the block before left off; `main(reactor)` listens."""
+        """A file to import, the continuation of one or of the block before; `main(reactor)` listens."""
         if block.name:
             text = block.text.replace("localhost:8000", f"localhost:{self.port}") if self.port else block.text
             (self.folder / block.name).write_text(text)
             return
+        if continued := re.match(r"# (\w+)\.py, continued\n", block.text):
+            self.names.update(vars(importlib.import_module(continued[1])))
         real = internet.reactor
         internet.reactor = self.clock
         try:
@@ -211,9 +222,6 @@ class PageTestCase(TestCase):
             ROOT / "tests" / "interop" / "node_modules" / "socket.io-client-4"
         )
         return await self.finished(str(NODE), script)
-
-    async def command_trial(self, *arguments: str) -> str:
-        return await self.finished(sys.executable, "-m", "twisted.trial", *arguments)
 
     async def command_openssl(self, *arguments: str) -> str:
         return await self.finished(str(shutil.which("openssl")), *arguments)

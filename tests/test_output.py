@@ -377,8 +377,9 @@ class WatchTests(SynchronousTestCase):
         looked = threading.Event()
         watch = Watch(self.reactor, 0.01)
         self.patch(watch, "look", looked.set)
+        before = set(threading.enumerate())
         watch._begin()
-        (thread,) = [each for each in threading.enumerate() if each.name == "txrealtime watch"]
+        (thread,) = set(threading.enumerate()) - before
         self.assertTrue(looked.wait(10))
         watch.stop()
         thread.join(10)

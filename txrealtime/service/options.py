@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import Field, fields
 from typing import Any, Final
+from urllib.parse import quote
 
 from twisted import copyright
 from twisted.python import usage
 
 from txrealtime._version import __version__
+from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import printable
 from txrealtime.monitor.output import FORMATS, LEVELS, choose
@@ -67,6 +69,7 @@ class Options(usage.Options):
             path=None,
             parser=None,
             bus=None,
+            hub=None,
             health=None,
             probes=False,
             metrics=None,
@@ -115,15 +118,26 @@ class Options(usage.Options):
         self["parser"] = name
 
     def opt_bus(self, url: str) -> None:
-        """the bus that makes several servers one: redis://, rediss://, redis+unix://, redis+sentinel://,
-        amqp:// or amqps://, with ?dialect=node or ?dialect=python-socketio to join servers of these (default:
-        none, unless the application says otherwise)"""
+        """the bus that makes several servers one: unix:PATH for the hub of this machine, redis://, rediss://,
+        redis+unix://, redis+sentinel://, amqp:// or amqps://, with ?dialect=node or ?dialect=python-socketio
+        to join servers of these (default: none, unless the application says otherwise)"""
         try:
             DialectChoice.fromURL(url)
         except ValueError as error:
             # Without the URL: it may have a password.
             raise usage.UsageError(f"--bus: {error}") from None
         self["bus"] = url
+
+    def opt_hub(self, path: str) -> None:
+        """run the hub of this machine in this process, at a socket that processes of the same user may
+        connect to; without --bus, this server's bus is the hub (default: none)"""
+        path = os.path.abspath(path)
+        self["hubURL"] = f"unix:{quote(path)}"
+        try:
+            Address.fromURL(self["hubURL"])
+        except ValueError as error:
+            raise usage.UsageError(f"--hub {printable(path)}: {error}") from None
+        self["hub"] = path
 
     def opt_health(self, path: str) -> None:
         """the path of a health check: status 200 while the server is ready, 503 while its link to the other
@@ -210,6 +224,13 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         if self["static"] and self["wsgi"]:
             raise usage.UsageError("--static and --wsgi both serve /: give one of them")
+        if self["hub"] and not self["bus"]:
+            self["bus"] = self["hubURL"]
+        elif self["hub"] and self["bus"].partition("?")[0] != self["hubURL"]:
+            raise usage.UsageError(
+                f"--hub and --bus: the hub stands before no other bus, so leave --bus out, or give "
+                f"{self['hubURL']} with ?key= or ?dialect="
+            )
         self._chooseLog()
 
     def _chooseLog(self) -> None:
@@ -328,7 +349,7 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
             ("metrics", "--metrics PATH"),
         ],
         "Where": [("listen", "--listen ENDPOINT"), ("metrics-listen", "--metrics-listen ENDPOINT")],
-        "Together with other servers": [("bus", "--bus URL")],
+        "Together with other servers": [("bus", "--bus URL"), ("hub", "--hub PATH")],
         **{title: [rows.pop(name) for name in names] for title, names in _SUBJECTS.items()},
     }
     if rows:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ReactorNotRunning
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -23,11 +23,12 @@ from txrealtime.monitor.blocked import Watch
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
 from txrealtime.service.application import metricsOf, rootOf, serverOf
-from txrealtime.service.listener import Listener
+from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.options import Options
 from txrealtime.service.signals import Signals
 from txrealtime.service.wsgi import untilWritten
+from txrealtime.workers.hub import Hub
 
 if TYPE_CHECKING:
     from txrealtime.monitor.metrics import Metrics
@@ -66,12 +67,13 @@ def makeService(options: Options, reactor: Any = None) -> RealtimeService:
         listeners.append(Listener(reactor, options["metricsListen"], alone, path, serves="metrics"))
     if options["tracedClients"]:
         Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
-    return RealtimeService(reactor, server, listeners, options["blockedAfter"], metrics)
+    hub = Hub(options["hub"], reactor) if options["hub"] else None
+    return RealtimeService(reactor, server, listeners, hub, options["blockedAfter"], metrics)
 
 
 class RealtimeService(MultiService):
     """
-    The services ``server`` and ``listen-0``, ``listen-1`` ...
+    The services ``server`` and ``listen-0``, ``listen-1`` ..., and ``hub`` if there is one.
 
     On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
     at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
@@ -85,6 +87,7 @@ class RealtimeService(MultiService):
         reactor: Any,
         server: Server,
         listeners: list[Listener],
+        hub: Hub | None = None,
         blockedAfter: float = 0,
         metrics: Metrics | None = None,
     ) -> None:
@@ -92,10 +95,13 @@ class RealtimeService(MultiService):
         self._reactor = reactor
         self._server = server
         self._listeners = listeners
+        self._hub = hub
         self._trimming = Trimming(reactor)
         self._metrics = metrics
         self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
-        children: dict[str, Service] = {"server": server}
+        # The server connects to the hub.
+        children: dict[str, Service] = {"hub": hub} if hub is not None else {}
+        children["server"] = server
         children |= {f"listen-{number}": listener for number, listener in enumerate(listeners)}
         for name, child in children.items():
             if child.parent is not None:
@@ -105,7 +111,10 @@ class RealtimeService(MultiService):
             child.setServiceParent(self)
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except CannotListenError as error:
+            raise cannotListen(f"unix:{error.port}", error) from None
         keepSteady(self._reactor)
         self._trimming.start()
         if self._watch is not None:
@@ -154,6 +163,9 @@ class RealtimeService(MultiService):
         if late.active():
             late.cancel()
         await untilWritten(reactor, deadline)
+        if self._hub is not None:
+            # After the server, whose last messages go by the hub.
+            await self._hub.stopService()
         _log.info("stopped")
 
     async def _untilFetched(self, deadline: float) -> None:

@@ -23,6 +23,7 @@ from twisted.logger import LogLevel
 from zope.interface import implementer
 
 from txrealtime.engineio import packet as engineio
+from txrealtime.engineio.admission import isRefusal
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
 from txrealtime.logs import Logger
@@ -203,7 +204,7 @@ class Connection:
             admitted = namespace._admit(socket)
             if isinstance(admitted, Deferred):
                 admitted = await admitted
-            if admitted is False or socket._leftBecause is not None:
+            if isRefusal(admitted) or socket._leftBecause is not None:
                 rejection = ConnectionRejected()
         except ConnectionRejected as error:
             rejection = error

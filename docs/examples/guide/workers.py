@@ -1,9 +1,10 @@
-"""
+r"""
 Several workers behind a load balancer: events of one reach the clients of all, through Redis.
 
 Run it three times, with three ports, and nginx before them, see nginx-three.conf::
 
-    twistd -n realtime --app workers:socketio --listen tcp:5000:interface=127.0.0.1 --trusted-proxy 127.0.0.1
+    twistd -n --pidfile= realtime --app workers:socketio --listen tcp:5000:interface=127.0.0.1 \
+        --trusted-proxy 127.0.0.1
 """
 
 import os

@@ -1,0 +1,3 @@
+"""
+All cores of one machine: the hub, which is the bus of the processes on it.
+"""
