@@ -33,6 +33,7 @@ LIBRARIES = {
     "werkzeug": "txrealtime.flask",
     "click": "txrealtime.flask",
     "gunicorn": "txrealtime.gunicorn",
+    "prometheus_client": "txrealtime.monitor.metrics",
 }
 """
 Each third-party library has one module, or one package, that knows it; Twisted and zope.interface are free.

@@ -8,7 +8,7 @@ import ast
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, eventAsText, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -135,6 +135,102 @@ class RepeatsTests(LogsTestCase):
         for number in range(5000):
             known.count(str(number), Failure(ValueError()))
         self.assertLessEqual(len(known._kinds), Repeats.MOST)
+
+
+class LimitedTests(LogsTestCase):
+    """
+    Lines that a client can cause at any rate.
+    """
+
+    def test_flood(self) -> None:
+        """1,000 a second for 10 s are 13 lines, which tell the number."""
+        for _ in range(1000):
+            for number in range(10):
+                self.log.limited("full", LogLevel.info, "refused {address}", address=number)
+            self.clock.advance(0.01)
+        self.assertFalse(self.log.limited("full", LogLevel.info, "refused {address}", address=1))
+        self.assertEqual(self.lines[:10], [f"refused {number}" for number in range(10)])
+        self.assertEqual(
+            self.lines[10:],
+            [f"refused 9 (line {number} of this kind within a minute)" for number in (100, 1000, 10000)],
+        )
+        self.clock.advance(60)
+        self.assertTrue(self.log.limited("full", LogLevel.info, "refused {address}", address=1))
+
+    def test_kinds(self) -> None:
+        """A flood of one kind does not hide another."""
+        for kind in ("full", "origin"):
+            for _ in range(20):
+                self.log.limited(kind, LogLevel.warn, "refused")
+        self.assertEqual(len(self.lines), 20)
+
+
+class RefusalTests(WireTestCase):
+    """
+    The log of refused clients.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(logs, "repeats", Repeats(self.clock.seconds))
+        self.lines: list[str] = []
+        observer = lambda event: self.lines.append(lineOf(event))  # noqa: E731
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def refused(self, **options: Any) -> list[str]:
+        """Return the lines about one request, over both transports."""
+        self.lines.clear()
+        self.get(**options)
+        self.webSocket(**options)
+        return self.lines
+
+    def assertAdvice(self, wanted: str, **options: Any) -> None:
+        lines = [line for line in self.refused(**options) if line.startswith("refused")]
+        self.assertEqual(len(lines), 2)
+        for line in lines:
+            self.assertIn(wanted, line)
+
+    def test_advice(self) -> None:
+        """Each line says what to change."""
+        self.assertAdvice("allowEIO3 (--allow-eio3)", EIO="3")
+        self.assertAdvice("the setting transports (--transport)", transport="carrier pigeon")
+        self.assertAdvice("a balancer must send a client's requests to one server", sid="unknown")
+        self.assertAdvice("the setting origins", headers={"Origin": "https://evil.example"})
+        self.makeEngine(maxConnections=1)
+        self.openPolling()
+        self.lines.clear()
+        self.assertAdvice("raise maxConnections (--max-connections)")
+        self.makeEngine(maxConnectionsPerAddress=1)
+        self.openPolling()
+        self.lines.clear()
+        self.assertAdvice("set trustedProxies (--trusted-proxy)")
+        self.makeEngine(allowRequest=lambda request: False)
+        self.assertAdvice("allowRequest refused the client")
+        self.lines.clear()
+        self.request("PUT")
+        self.assertIn("PUT came, and a session opens by GET", self.lines[0])
+
+    def test_flood(self) -> None:
+        """1,000 refusals a second for 10 s, of four kinds and many addresses: fewer than 100 lines."""
+        kinds: list[dict[str, Any]] = [
+            {"EIO": "3"},
+            {"transport": "x"},
+            {"sid": "unknown"},
+            {"headers": {"Origin": "https://evil.example"}},
+        ]
+        for number in range(2000):
+            self.get(address=f"192.0.2.{number % 250}", **kinds[number % 4])
+            self.clock.advance(0.001)
+        self.assertGreaterEqual(len(self.lines), 40)
+        self.assertLess(len(self.lines), 100)
+
+    def test_sessions(self) -> None:
+        """Sessions that break the protocol, one after the other."""
+        for _ in range(100):
+            client = self.openWebSocket()
+            client.send("9")
+        self.assertEqual(len(self.lines), 11)
 
 
 class ClientTests(WireTestCase):

@@ -11,10 +11,20 @@ from functools import partial, wraps
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from tests.talk import Recorder, Steps, TalkTestCase, textOf
-from txrealtime import ArgumentsMismatch, CloseReason, ConnectionRejected, Incoming, Namespace, Socket, on
+from txrealtime import (
+    ArgumentsMismatch,
+    CloseReason,
+    ConnectionRejected,
+    Incoming,
+    Namespace,
+    Socket,
+    logs,
+    on,
+)
+from txrealtime.logs import Repeats
 from txrealtime.testing import Client
 
 current: ContextVar[str] = ContextVar("current", default="unset")
@@ -201,13 +211,58 @@ class HandlerTests(TalkTestCase):
 
     def test_unknownEvent(self) -> None:
         """
-        An event without a handler is ignored, and not acked.
+        An event without a handler is ignored, and not acked.  The log names it once, and those with handlers.
         """
+        self.server.on("ask")(lambda socket: "yes")
+        self.server.on("answer")(lambda socket: "yes")
         client = self.join(self.server)
         with capturedLogs() as events:
-            self.assertNoResult(client.call("nobody"))
-        self.assertEqual(events, [])
+            for _ in range(3):
+                self.assertNoResult(client.call("ansver\x1b"))
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [r"/: no handler for the event 'ansver\x1b'; handlers are registered for 'answer', 'ask'"],
+        )
         self.assertIsNone(client.transport.closed)
+
+    def test_unknownEvents(self) -> None:
+        """A client's many names fill neither the log nor the memory; a name not shown is shown later."""
+        repeats = Repeats(self.server.reactor.seconds)
+        self.patch(logs, "repeats", repeats)
+        client = self.join(self.server)
+        with capturedLogs() as events:
+            for number in range(5000):
+                client.emit(f"made up {number}")
+        self.assertEqual(len([event for event in events if "handled" in event]), 12)
+        self.assertLessEqual(len(self.server.namespace()._unhandled), 100)
+        self.assertEqual(len(repeats._kinds), 1)
+        with capturedLogs() as events:
+            client.emit("made up 0")
+            self.server.reactor.advance(60)  # type: ignore[attr-defined]
+            client.emit("made up 4998")
+        self.assertEqual(["'made up 4998'" in str(formatEvent(event)) for event in events], [True])
+
+    def test_ackThatCannotBeSent(self) -> None:
+        """The log names the event and the handler, at once and later."""
+        later: Deferred[object] = Deferred()
+
+        @self.server.on("now")
+        def now(socket: Socket) -> object:
+            return object
+
+        @self.server.on("later")
+        def after(socket: Socket) -> Deferred[object]:
+            return later
+
+        client = self.join(self.server)
+        for event, name in (("now", "now"), ("later", "after")):
+            with capturedLogs() as events:
+                self.assertNoResult(client.call(event))
+                if event == "later":
+                    later.callback(object)
+            line = str(formatEvent(events[0]))
+            self.assertIn(f"<locals>.{name} for the event {event!r} cannot be sent as an ack", line)
+            self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_numericName(self) -> None:
         """

@@ -39,9 +39,9 @@ from tests.support import ROOT
 from txrealtime import Server, Settings
 from txrealtime.cluster.bus.address import Address
 from txrealtime.files import Folder
-from txrealtime.monitor.health import Health
+from txrealtime.monitor.health import Health, Live, Ready
 from txrealtime.service import Options, RealtimeService, StartupError, certificates, makeService, signals
-from txrealtime.service.application import load, rootOf, serverOf
+from txrealtime.service.application import load, metricsOf, rootOf, serverOf
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
@@ -454,6 +454,59 @@ class RootTests(ServiceTestCase):
                 f"--health {health}: Socket.IO answers at {path} and below", self.rootOf, *arguments
             )
         self.rootOf("--app", "served:server", "--path", "/socket.io", "--health", "/socket.iota")
+
+    def test_probes(self) -> None:
+        """Before --static and --wsgi, beside --health."""
+        self.write("public/index.html", "page")
+        self.module(server=Server(), app=lambda environment, start: [b"hello"])
+        for pages in ((), ("--static", "public"), ("--wsgi", "served:app")):
+            root, _ = self.rootOf("--app", "served:server", "--probes", "--health", "/health", *pages)
+            self.assertIsInstance(root.getChild(b"livez", DummyRequest([])), Live)
+            self.assertIsInstance(root.getChild(b"readyz", DummyRequest([])), Ready)
+            request: Any = DummyRequest([b"health"])
+            self.assertIsInstance(root.getChildWithDefault(b"health", request), Health)
+        root, _ = self.rootOf("--app", "served:server", "--static", "public")
+        self.assertEqual(self.get(root, b"livez"), 404)
+
+    def test_metrics(self) -> None:
+        self.module(server=Server(reactor=Clock()), app=lambda environment, start: [b"hello"])
+        options = parse("--app", "served:server", "--metrics", "/metrics", "--wsgi", "served:app")
+        server = serverOf(options)
+        self.assertIsNotNone(metricsOf(options, server))
+        root: Any = rootOf(options, server, MemoryReactorClock())[0]
+        self.assertIs(root.getChild(b"metrics", DummyRequest([])), options["metricsPage"])
+
+    def test_noMetrics(self) -> None:
+        self.module(server=Server(reactor=Clock()))
+        options = parse("--app", "served:server")
+        self.assertIsNone(metricsOf(options, serverOf(options)))
+
+    def test_metricsBelowSocketIO(self) -> None:
+        self.module(server=Server(reactor=Clock()))
+        options = parse("--app", "served:server", "--metrics", "/socket.io/metrics")
+        server = serverOf(options)
+        metricsOf(options, server)
+        self.assertOneLine(
+            "--metrics /socket.io/metrics: Socket.IO answers at", rootOf, options, server, None
+        )
+
+    def test_metricsNotInstalled(self) -> None:
+        self.module(server=Server(reactor=Clock()))
+        for arguments in (("--metrics", "/metrics"), ("--metrics-listen", "tcp:9090")):
+            options = parse("--app", "served:server", *arguments)
+            with patch.dict(sys.modules, {"txrealtime.monitor.metrics": None}):
+                self.assertOneLine("pip install txrealtime[metrics]", metricsOf, options, serverOf(options))
+
+    def test_probesBelowSocketIO(self) -> None:
+        self.module(server=Server())
+        for path in ("/", "/livez", "/readyz"):
+            self.module(server=Server())
+            arguments = ("--app", "served:server", "--path", path, "--probes")
+            self.assertOneLine("give another --path", self.rootOf, *arguments)
+        self.module(server=Server())
+        for health in ("livez", "/readyz/"):
+            arguments = ("--app", "served:server", "--health", health, "--probes")
+            self.assertOneLine(f"--health {health}: --probes has this path", self.rootOf, *arguments)
 
     def test_wsgi(self) -> None:
         self.module(server=Server(), app=lambda environment, start: [b"hello"], number=3)

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.memory import Recorder
+from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import readHandshake
 from txrealtime.engineio.packet import CLOSE, NOOP, PING, Codec, EngineIO4, Packet, PacketType, message
 from txrealtime.engineio.packet3 import EngineIO3
@@ -74,8 +75,9 @@ def openSession(
     """Open a session on a transport, and return it with its receiver."""
     ends = ended if ended is not None else []
     timers = Timers(clock, 0.001)
+    codec = codec or EngineIO4()
     session = Session(
-        "0123456789secret", HANDSHAKE, codec or EngineIO4(), transport, settings, timers, ends.append
+        "0123456789secret", HANDSHAKE, codec, transport, settings, timers, ends.append, Counts()
     )
     transport.session = session
     session.greet(["websocket"] if transport.name == "polling" else [])

@@ -74,12 +74,19 @@ class HandshakeError(RealtimeError):
     :ivar code: the protocol's error code, 0 to 5.
     :ivar message: the text that the client gets.
     :ivar status: the HTTP status: 403 for code 4, otherwise 400.
+    :ivar reason: one word for counts: ``transport``, ``method``, ``version``, ``origin``, ``stopping``,
+        ``full``, ``address``, ``application``, ``sid``, or ``request`` for anything else.
+    :ivar advice: for the log: the setting to change, or the place to look.
     """
 
-    def __init__(self, code: int, message: str, status: int | None = None) -> None:
+    def __init__(
+        self, code: int, message: str, status: int | None = None, *, reason: str = "request", advice: str = ""
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.reason = reason
+        self.advice = advice
         self.status = status if status is not None else (403 if code == 4 else 400)
 
 

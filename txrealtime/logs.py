@@ -23,6 +23,9 @@ __all__ = ["Logger", "Repeats", "printable", "printableLines", "repeats"]
 # C0 with DEL, C1 (0x9B is an ESC [ of one character), and the two line ends of Unicode.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+_ALL_SHOWN: Final = 10
+"""Lines of one kind within a minute that are all shown."""
+
 
 def printable(text: str) -> str:
     r"""Return a text with its control characters as Python writes them in a string, such as ``\x1b``."""
@@ -67,7 +70,11 @@ class Repeats:
 
     def count(self, format: str, failure: Failure) -> int:
         """Count a failure, and return its number among those of its kind in this minute, from 1."""
-        kind, now = (format, failure.type, _wayOf(failure)), self._seconds()
+        return self.number((format, failure.type, _wayOf(failure)))
+
+    def number(self, kind: object) -> int:
+        """Count a line of the log, and return its number among those of its kind in this minute, from 1."""
+        now = self._seconds()
         since, number = self._kinds.get(kind, (now, 0))
         if now - since >= self.window:
             since, number = now, 0
@@ -92,11 +99,31 @@ repeats: Final = Repeats()
 
 class Logger(twisted.logger.Logger):
     """
-    Twisted's logger, but for printable values and counted failures.
+    Twisted's logger, but for printable values, counted failures, and lines that no client can repeat at will.
 
     The first failure of a kind has its traceback.  Of those that follow within a minute the 10th, 100th,
     1000th ... are one line each.
     """
+
+    def limited(self, kind: object, level: Any, format: str, **values: object) -> bool:
+        """
+        Log a line that a client can cause at any rate.
+
+        Of each kind the first 10 within a minute are shown, then the 100th, the 1000th ..., which tell their
+        number: 10,000 are 13 lines.
+
+        :param kind: the reason, one of few: never a text that a client chooses.
+        :return: whether the line is shown.
+        """
+        number = repeats.number((format, kind))
+        if number <= _ALL_SHOWN:
+            self.emit(level, format, **values)
+        elif re.fullmatch("10+", str(number)):
+            text = f"{format} (line {{number}} of this kind within a minute)"
+            self.emit(level, text, number=number, **values)
+        else:
+            return False
+        return True
 
     def emit(self, level: Any, format: str | None = None, **values: object) -> None:
         for name, value in values.items():

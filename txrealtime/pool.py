@@ -147,6 +147,12 @@ class Pool:
             ]
 
     @property
+    def states(self) -> dict[str, int]:
+        """See :attr:`Threads.states`."""
+        busy = len(self.busy)
+        return {"busy": busy, "idle": len(self._workers) - busy, "waiting": len(self._jobs)}
+
+    @property
     def isDone(self) -> bool:
         """True when all jobs have been done."""
         return not self._jobs and not self.busy
@@ -176,6 +182,11 @@ class Threads:
 
     def submit(self, name: str, job: Callable[[], object]) -> None:
         self._pool.submit(name, job)
+
+    @property
+    def states(self) -> dict[str, int]:
+        """The numbers of ``busy`` and ``idle`` threads, and of jobs ``waiting`` for one."""
+        return self._pool.states
 
     def restart(self) -> None:
         """Take jobs again after :meth:`drain`."""

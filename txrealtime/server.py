@@ -23,6 +23,7 @@ from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.http.site import EngineSite
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.engineio.websocket.transport import WebSocketFactory
+from txrealtime.pool import Threads
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.connection import Connection
 from txrealtime.socketio.handler import Handler
@@ -94,6 +95,9 @@ class Server(Decorators, Service):
     :ivar path: the path, with a slash at its beginning.
     :ivar parser: the parser.
     """
+
+    threads: Threads | None = None
+    """The threads of handlers, if handlers run in threads."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ from txrealtime.engineio.settings import Settings
 from txrealtime.errors import ConnectionRejected, HandshakeError
 from txrealtime.logs import Logger
 
-__all__ = ["Admission", "AllowRequest", "isRefusal"]
+__all__ = ["UNKNOWN", "Admission", "AllowRequest", "isRefusal"]
 
 _log = Logger()
 
@@ -38,6 +38,13 @@ AllowRequest = Callable[[OpeningRequest], bool | Awaitable[bool | None] | None]
 
 # RFC 6585, 4; twisted.web has no name for it.
 _TOO_MANY_REQUESTS: Final = 429
+
+UNKNOWN: Final = (
+    "the session has ended, or another server has it: a balancer must send a client's requests to one server"
+)
+"""Advice for a request with an unknown sid."""
+
+_REFUSED: Final = "allowRequest refused the client"
 
 
 class Admission:
@@ -72,7 +79,12 @@ class Admission:
         """
         self._checkTransport(request.query, transport)
         if method != "GET":
-            raise HandshakeError(2, "Bad handshake method")
+            raise HandshakeError(
+                2,
+                "Bad handshake method",
+                reason="method",
+                advice=f"{method} came, and a session opens by GET: look for a prober",
+            )
         self._checkVersion(request)
         self.origins.check(request)
         self._checkRoom(request)
@@ -92,7 +104,7 @@ class Admission:
         self._checkTransport(query, transport)
         session = self._sessions.get(sid)
         if session is None:
-            raise HandshakeError(1, "Session ID unknown")
+            raise HandshakeError(1, "Session ID unknown", reason="sid", advice=UNKNOWN)
         version = query.get("EIO")
         if version is not None and version != str(session.codec.version):
             raise HandshakeError(3, "Bad request: the session was opened with another EIO")
@@ -114,7 +126,13 @@ class Admission:
     def _checkTransport(self, query: Mapping[str, str], transport: str) -> None:
         asked = query.get("transport")
         if asked not in self._settings.transports:
-            raise HandshakeError(0, "Transport unknown")
+            shown, spoken = repr((asked or "")[:20]), " and ".join(self._settings.transports)
+            raise HandshakeError(
+                0,
+                "Transport unknown",
+                reason="transport",
+                advice=f"transport={shown} came, and the setting transports (--transport) allows {spoken}",
+            )
         if asked != transport:
             raise HandshakeError(3, f"Bad request: transport={asked} came as {transport}")
 
@@ -125,16 +143,33 @@ class Admission:
             spoken = " and ".join(map(str, self._versions))
             hint = "" if self._settings.allowEIO3 else "; 3 too with the setting allowEIO3 (--allow-eio3)"
             raise HandshakeError(
-                5, f"Unsupported protocol version: EIO={asked}, this server speaks {spoken}{hint}"
+                5,
+                f"Unsupported protocol version: EIO={asked}, this server speaks {spoken}{hint}",
+                reason="version",
             )
 
     def _checkRoom(self, request: OpeningRequest) -> None:
         if not self.isOpen:
-            raise HandshakeError(3, "Bad request: the server is shutting down", SERVICE_UNAVAILABLE)
+            raise HandshakeError(
+                3, "Bad request: the server is shutting down", SERVICE_UNAVAILABLE, reason="stopping"
+            )
         if self.tally.isFull:
-            raise HandshakeError(3, "Bad request: the server is full", SERVICE_UNAVAILABLE)
+            raise HandshakeError(
+                3,
+                "Bad request: the server is full",
+                SERVICE_UNAVAILABLE,
+                reason="full",
+                advice="raise maxConnections (--max-connections), or add servers",
+            )
         if self.tally.isFullFor(request.address):
-            raise HandshakeError(3, "Bad request: too many sessions of this address", _TOO_MANY_REQUESTS)
+            raise HandshakeError(
+                3,
+                "Bad request: too many sessions of this address",
+                _TOO_MANY_REQUESTS,
+                reason="address",
+                advice="raise maxConnectionsPerAddress (--max-connections-per-address); if the address is a "
+                "proxy's, set trustedProxies (--trusted-proxy)",
+            )
 
     async def _askApplication(self, request: OpeningRequest) -> None:
         if self._allowRequest is None:
@@ -145,14 +180,14 @@ class Admission:
                 allowed = await allowed
             refused = isRefusal(allowed)
         except ConnectionRejected as rejection:
-            raise HandshakeError(4, rejection.message) from None
+            raise HandshakeError(4, rejection.message, reason="application", advice=_REFUSED) from None
         except HandshakeError:
             raise
         except Exception:
             _log.failure("allowRequest failed; the client is refused")
-            raise HandshakeError(4, "Forbidden") from None
+            raise HandshakeError(4, "Forbidden", reason="application", advice=_REFUSED) from None
         if refused:
-            raise HandshakeError(4, "Forbidden")
+            raise HandshakeError(4, "Forbidden", reason="application", advice=_REFUSED)
 
 
 def isRefusal(answer: object) -> bool:

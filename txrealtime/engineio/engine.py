@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, REQUEST_ENTITY_TOO_LARGE
 
 from txrealtime.engineio.admission import Admission, AllowRequest
+from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHandshake, readQuery
 from txrealtime.engineio.limits import Throttle
 from txrealtime.engineio.origins import Origins, preflightHeaders
@@ -28,6 +29,7 @@ from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
 from txrealtime.engineio.polling.request import JSON, HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
+from txrealtime.engineio.refusals import logRefusal
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timers
@@ -76,6 +78,10 @@ class Engine:
     :ivar sessions: the sessions by sid, including those that still deliver their last messages.
     :ivar reactor: the clock.
     :ivar trusts: tells whether an address is one of ``trustedProxies``.
+    :ivar makeSession: makes the sessions: the class, or a function in its place that traces some of them.
+    :ivar pollingType: the class of polling transports; see :mod:`~txrealtime.engineio.counting`.
+    :ivar webSocketType: the class of WebSockets, likewise.
+    :ivar counts: the counts since the start.
     :ivar webSockets: makes the WebSockets of connections that arrive over HTTP.
     """
 
@@ -94,6 +100,10 @@ class Engine:
         self.sessions: dict[str, Session] = {}
         self.reactor = reactor
         self.trusts = proxyFilter(self.settings.trustedProxies)
+        self.makeSession: Callable[..., Session] = Session
+        self.counts = Counts()
+        self.pollingType = PollingTransport
+        self.webSocketType = WebSocketTransport
         self._drains: list[_Drain] = []
         self._closing: set[WebSocketTransport] = set()
         self._receiver = receiver
@@ -140,7 +150,7 @@ class Engine:
         await self._admission.checkOpening(handshake, "polling", request.method)
         if gone:
             return
-        transport = PollingTransport()
+        transport = self.pollingType()
         session = transport.session = self._newSession(handshake, transport)
         if self.settings.cookie:
             secure = "; Secure" if handshake.secure else ""
@@ -149,7 +159,7 @@ class Engine:
         self._start(session)
         if session.state is State.CLOSED:
             # Its receiver closed it, or sent too much at once: the client's next request would hear the same.
-            raise HandshakeError(1, "Session ID unknown")
+            raise HandshakeError(1, "Session ID unknown", reason="sid")
         transport.poll(request)
 
     def _servePolling(self, request: HTTPRequest, session: Session) -> None:
@@ -166,12 +176,7 @@ class Engine:
     def _failed(self, failure: Failure, request: HTTPRequest) -> None:
         error = failure.value
         if isinstance(error, HandshakeError):
-            _log.info(
-                "refused {address}: {status} {why}",
-                address=self._read(request).address,
-                status=error.status,
-                why=error.message,  # "message" is a key of twisted.python.log
-            )
+            logRefusal(self._read(request).address, error, self.counts)
             request.respond(error.status, refusal(error), JSON)
             if error.status == REQUEST_ENTITY_TOO_LARGE:
                 self.bodyTooLarge(request.url)
@@ -251,10 +256,18 @@ class Engine:
 
     def _newSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         sid = secrets.token_urlsafe(_SID_BYTES)
-        session = Session(
-            sid, handshake, _codecFor(handshake), transport, self.settings, self._timers, self._sessionEnded
+        session = self.makeSession(
+            sid,
+            handshake,
+            _codecFor(handshake),
+            transport,
+            self.settings,
+            self._timers,
+            self._sessionEnded,
+            self.counts,
         )
         self.sessions[sid] = session
+        self.counts.opened[transport.name, session.codec.version] += 1
         self._admission.tally.add(handshake.address)
         return session
 
@@ -276,10 +289,21 @@ class Engine:
 
     def _sessionEnded(self, session: Session) -> None:
         if self.sessions.pop(session.sid, None) is not None:
+            self.counts.closed[session.closeReason or ""] += 1
             self._admission.tally.remove(session.handshake.address)
         for drain in list(self._drains):
             drain.sessions.discard(session)
             self._checkDrained(drain)
+
+    @property
+    def isOpen(self) -> bool:
+        """False after :meth:`drain`, when no new sessions are taken."""
+        return self._admission.isOpen
+
+    @property
+    def isFull(self) -> bool:
+        """True if there are as many sessions as ``maxConnections`` allows."""
+        return self._admission.tally.atLimit
 
     # -- the end -------------------------------------------------------------------
 

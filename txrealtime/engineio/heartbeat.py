@@ -39,7 +39,7 @@ class ServerAsks:
 
     @staticmethod
     def _ask(session: Session) -> None:
-        session.awaitsPong = True
+        session.awaitsPong, session.pingTime = True, session.now()
         # A late timer does not make the client's deadline later.
         session.signOfLifeWithin(max(0.0, session.settings.pingTimeout - session.lateness))
         session.sendPackets([PING])
@@ -51,6 +51,7 @@ class ServerAsks:
             session.transportLost(session.transport, CloseReason.TRANSPORT_ERROR, why)
         elif session.awaitsPong:  # any other PONG changes nothing
             session.awaitsPong = False
+            session.counts.pings.add(session.now() - session.pingTime)
             ServerAsks.start(session)
 
 

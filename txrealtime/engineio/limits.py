@@ -8,6 +8,7 @@ from collections import Counter
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
+from twisted.logger import LogLevel
 from zope.interface import implementer
 
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, Pauser
@@ -62,9 +63,14 @@ class Tally:
         return bool(self._inAll or self._perAddress)
 
     @property
+    def atLimit(self) -> bool:
+        """True if the limit in all is reached."""
+        return 0 < self._inAll <= self._count
+
+    @property
     def isFull(self) -> bool:
         """True if the limit in all is reached.  Reading this logs a warning, once."""
-        full = 0 < self._inAll <= self._count
+        full = self.atLimit
         if full:
             self._tell("", f"{self._count} {self._what}, as many as maxConnections allows: no more are taken")
         return full
@@ -85,7 +91,7 @@ class Tally:
         """Log a warning, once until there is room again."""
         if network not in self._told:
             self._told.add(network)
-            _log.warn("{text}", text=text)
+            _log.limited(bool(network), LogLevel.warn, "{text}", text=text)
 
     def add(self, address: str | None) -> None:
         """

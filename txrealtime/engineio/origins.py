@@ -162,7 +162,7 @@ class Origins:
             if advice and not self._advised:
                 self._advised = True
                 _log.warn("refused a page, and will say so once: {text}. {advice}", text=text, advice=advice)
-            raise HandshakeError(4, f"{text}. {advice}" if advice else text)
+            raise HandshakeError(4, f"{text}. {advice}" if advice else text, reason="origin")
 
     def headers(self, request: OpeningRequest) -> dict[bytes, bytes]:
         """Return the headers that let an allowed page read the response (Fetch standard, "CORS protocol")."""

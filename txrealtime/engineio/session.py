@@ -22,6 +22,9 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final
 
+from twisted.logger import LogLevel
+
+from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody, Pauser
@@ -67,6 +70,8 @@ class Session:
     :ivar state: a :class:`State`.
     :ivar buffered: bytes that wait for the transport.
     :ivar closeReason: the reason of the end once the session has left OPEN, else ``None``.
+    :ivar pingTime: the time of the server's last PING.
+    :ivar counts: the engine's.
     :ivar awaitsPong: ``True`` between the server's PING and the client's PONG.
     """
 
@@ -84,7 +89,9 @@ class Session:
         "buffered",
         "closeReason",
         "codec",
+        "counts",
         "handshake",
+        "pingTime",
         "receiver",
         "settings",
         "sid",
@@ -101,6 +108,7 @@ class Session:
         settings: Settings,
         timers: Timers,
         ended: Callable[[Session], object],
+        counts: Counts,
     ) -> None:
         self.sid = sid
         self.handshake = handshake
@@ -111,12 +119,14 @@ class Session:
         self.buffered = 0
         self._timers = timers
         self._ended = ended
+        self.counts = counts
         # Most sessions never need a queue, which takes 0.7 kB even if empty.
         self._queue: deque[Packet] | tuple[()] = ()
         self._probe: _Probe | None = None
         self._timer: Timer | None = None
         self._alive = True
         self.awaitsPong = False
+        self.pingTime = 0.0
         self._heartbeat: type[Heartbeat] = ClientAsks if codec.clientPings else ServerAsks
         # A plain int: the truth of an IntFlag takes a call of a Python function.
         self._paused = 0
@@ -173,8 +183,11 @@ class Session:
         size = sum([len(packet.wire) for packet in packets])
         # A single message may exceed the limit, or it could never be sent.
         if self._queue and self.buffered + size > self.settings.maxBuffered:
-            _log.info(
-                "session {session}: {buffered} bytes wait for a slow client, more than maxBuffered allows",
+            _log.limited(
+                "",
+                LogLevel.info,
+                "session {session}: {buffered} bytes wait for a slow client, more than maxBuffered allows: "
+                "raise maxBuffered (--max-buffered), or send less, or volatile events",
                 session=self.label,
                 buffered=self.buffered + size,
             )
@@ -266,6 +279,8 @@ class Session:
         if self.state is _OPEN:
             if not self._paused:
                 self.transport.pauseReading()
+            if not self._paused & by:
+                self.counts.paused["rate" if by is Pauser.THROTTLE else "backpressure"] += 1
             self._paused |= int(by)
 
     def resume(self, by: Pauser = Pauser.RECEIVER) -> None:
@@ -284,6 +299,10 @@ class Session:
         return self._paused != 0
 
     # -- the heartbeat -------------------------------------------------------
+
+    def now(self) -> float:
+        """Return the reactor's time."""
+        return self._timers.reactor.seconds()
 
     @property
     def lateness(self) -> float:
@@ -326,6 +345,7 @@ class Session:
         if self.closeReason is not None and self.state is State.CLOSED:
             new.close(self.closeReason)
             return
+        self.counts.upgrades["completed"] += 1
         self.transport = new
         if self._paused:
             self.transport.pauseReading()
@@ -333,6 +353,7 @@ class Session:
 
     def _failUpgrade(self, why: str) -> None:
         """Close the probed WebSocket and stay with polling."""
+        self.counts.upgrades["failed"] += 1
         transport = self._endProbe()
         _log.debug("session {session}: upgrade failed: {why}", session=self.label, why=why)
         transport.close(CloseReason.TRANSPORT_ERROR)
@@ -386,7 +407,14 @@ class Session:
         if self.state is State.CLOSED:
             return
         if why:
-            _log.info("session {session}: {reason}: {why}", session=self.label, reason=reason, why=why)
+            _log.limited(
+                reason,
+                LogLevel.info,
+                "session {session}: {reason}: {why}",
+                session=self.label,
+                reason=reason,
+                why=why,
+            )
         if self.state is State.OPEN:
             self._tellEnd(State.CLOSED, reason)
         self.state = State.CLOSED

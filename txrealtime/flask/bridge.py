@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -79,7 +79,7 @@ class BridgedServer(Server):
         super().__init__(*args, **options)
         self._askedOrigins = askedOrigins
         self.packetLog = packetLog
-        self._threads = threads
+        self._threads = self.threads = threads
         self.stopped = False
         self.unfinished = 0
 
@@ -232,13 +232,18 @@ class BridgedNamespace(Namespace):
 
     def _schedule(self, socket: Socket, membership: Membership, event: str, args: Sequence[Any]) -> Any:
         route = self._bridge.routes.find(self.path, event)
+        if route is None:
+            self._nobodyHandles(event)
         if route is None or membership.isRefused or membership.hasEnded:
             return NO_ACK
         return self._bridge.schedule(route, socket, membership, event, args)
 
-    def _ackFailed(self, socket: Socket, error: Exception) -> None:
+    def _eventsHandled(self) -> Iterable[str]:
+        return self._bridge.routes.names(self.path)
+
+    def _ackFailed(self, socket: Socket, error: Exception, event: str) -> None:
         if self._bridge.failed is None:
-            super()._ackFailed(socket, error)
+            super()._ackFailed(socket, error, event)
         else:
             self._bridge.failed(error)
 

@@ -111,6 +111,14 @@ class Routes:
                 self._found[path, event] = route
         return route
 
+    def names(self, path: str) -> set[str]:
+        """Return the names of the events that have handlers of their own."""
+        names: set[str] = set()
+        for place in (path, ANY):
+            names.update(self._functions.get(place, {}))
+            names.update(name[3:] for name in dir(self._objects.get(place)) if name.startswith("on_"))
+        return names - set(_OWN) - {ANY}
+
     def _search(self, path: str, event: str) -> Route | None:
         here = self._functions.get(path, {})
         everywhere = self._functions.get(ANY, {})

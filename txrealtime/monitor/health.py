@@ -1,21 +1,55 @@
 """
-The health check: tells load balancers and supervisors if this server can take clients.
+Health checks: pages that tell load balancers and supervisors about this server.
+
+``/livez`` answers if the process is fit, ``/readyz`` if clients may come.  A liveness check that failed with
+the broker would restart all servers at once, so ``/livez`` asks nothing but the reactor.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import Final
 
 from twisted.web.http import OK, SERVICE_UNAVAILABLE
-from twisted.web.resource import Resource
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
+from txrealtime.engineio.http.site import Beside
 from txrealtime.server import Server
 
-__all__ = ["Health"]
+__all__ = ["Check", "Health", "Live", "Probes", "Ready"]
 
 
-class Health(Resource):
+class _Page(Resource):
+    """A page for programs: never cached, not in the access log, and HEAD has the status and size of GET."""
+
+    isLeaf = True
+    contentType = b"text/plain; charset=utf-8"
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._server = server
+
+    def render_GET(self, request: Request) -> bytes:
+        fit, body = self._answer(request)
+        request.isQuiet = True  # type: ignore[attr-defined]
+        request.setResponseCode(OK if fit else SERVICE_UNAVAILABLE)
+        request.setHeader(b"content-type", self.contentType)
+        request.setHeader(b"cache-control", b"no-store")
+        return body
+
+    def render_HEAD(self, request: Request) -> bytes:
+        # twisted.web takes a body for a mistake, and logs it.
+        request.setHeader(b"content-length", b"%d" % len(self.render_GET(request)))
+        return b""
+
+    def _answer(self, request: Request) -> tuple[bool, bytes]:
+        """Return if all is well, and the body."""
+        raise NotImplementedError
+
+
+class Health(_Page):
     """
     A page with status 200 while the server is ready, and 503 while its link to the other servers is down.
 
@@ -23,21 +57,118 @@ class Health(Resource):
     if the dialect tells.  None of this is a secret.  The access log leaves these requests out.
     """
 
-    isLeaf = True
+    contentType = b"application/json"
 
-    def __init__(self, server: Server) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._server = server
-
-    def render_GET(self, request: Request) -> bytes:
+    def _answer(self, request: Request) -> tuple[bool, bytes]:
         server, cluster = self._server, self._server.cluster
-        request.isQuiet = True  # type: ignore[attr-defined]
-        request.setResponseCode(OK if server.running and cluster.isReady else SERVICE_UNAVAILABLE)
-        request.setHeader(b"content-type", b"application/json")
-        request.setHeader(b"cache-control", b"no-store")
         body = {
             "status": cluster.status,
             "clients": len(server.engine.sessions),
             "servers": len(cluster.servers),
         }
-        return json.dumps(body).encode() + b"\n"
+        return bool(server.running) and cluster.isReady, json.dumps(body).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """
+    The result of one check.
+
+    :ivar name: its name, such as ``bus``.
+    :ivar passed: whether it passed.
+    :ivar state: the state that was found, in a few words.
+    """
+
+    name: str
+    passed: bool
+    state: str
+
+
+class _Probe(_Page):
+    """
+    A page with status 200 if all checks pass, and 503 if one fails.
+
+    The body is ``ok``, or the failed checks with their states.  With ``?verbose`` it lists all checks, one a
+    line, marked ``[+]`` or ``[-]``.
+    """
+
+    name = ""
+
+    def checks(self) -> list[Check]:
+        """Make the checks."""
+        raise NotImplementedError
+
+    def _answer(self, request: Request) -> tuple[bool, bytes]:
+        checks = self.checks()
+        failed = [check for check in checks if not check.passed]
+        # Not request.args, which leaves out a field without "=".
+        fields = request.uri.partition(b"?")[2].split(b"&")
+        if any(field.partition(b"=")[0] == b"verbose" for field in fields):
+            lines = [f"[{'+' if check.passed else '-'}] {check.name}: {check.state}" for check in checks]
+            lines.append(f"{self.name}: {'failed' if failed else 'ok'}")
+        else:
+            lines = [f"{check.name}: {check.state}" for check in failed] or ["ok"]
+        return not failed, "\n".join([*lines, ""]).encode()
+
+
+class Live(_Probe):
+    """
+    ``/livez``: the process is fit.
+
+    The page is an answer by itself: a blocked reactor sends none.  The state of the broker does not matter.
+    """
+
+    name = "livez"
+
+    def checks(self) -> list[Check]:
+        return [Check("reactor", True, "turns")]
+
+
+class Ready(_Probe):
+    """
+    ``/readyz``: new clients may come.
+
+    The page has status 503 before the server has started, while it stops, while its link to the other servers
+    is not ready, and while it has as many sessions as ``maxConnections`` allows.
+    """
+
+    name = "readyz"
+
+    def checks(self) -> list[Check]:
+        server, engine = self._server, self._server.engine
+        if server.running:
+            service = Check("service", True, "runs")
+        elif engine.isOpen:
+            service = Check("service", False, "has not started")
+        else:
+            service = Check("service", False, "stops: no new clients are taken")
+        return [
+            service,
+            Check("bus", server.cluster.isReady, server.cluster.status),
+            Check("room", not engine.isFull, self._room()),
+        ]
+
+    def _room(self) -> str:
+        count, most = len(self._server.engine.sessions), self._server.settings.maxConnections
+        return (
+            f"{count} of {most} sessions (maxConnections)" if most else f"{count} sessions, without a limit"
+        )
+
+
+class Probes(Beside):
+    """
+    A root resource with :class:`Live` at ``/livez`` and :class:`Ready` at ``/readyz``, beside another root.
+
+    ::
+
+        site = server.site(Probes(server, File("public")))
+
+    :param root: the rest of the site.
+    :ivar reserved: connections that the site admits beyond ``maxConnections``: a supervisor would restart
+        a full server whose liveness check gets no connection.
+    """
+
+    reserved: Final = 16
+
+    def __init__(self, server: Server, root: IResource) -> None:
+        super().__init__("/livez", Live(server), Beside("/readyz", Ready(server), root))

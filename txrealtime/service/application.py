@@ -8,20 +8,23 @@ import importlib
 import os
 import sys
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.web.resource import IResource, Resource
 
 from txrealtime import chat
 from txrealtime.engineio.http.site import Beside
 from txrealtime.files import Folder
-from txrealtime.monitor.health import Health
+from txrealtime.monitor.health import Health, Probes
 from txrealtime.server import IApplication, Server
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.packet import IParser, JSONParser
 
-__all__ = ["load", "parserOf", "rootOf", "serverOf"]
+if TYPE_CHECKING:
+    from txrealtime.monitor.metrics import Metrics
+
+__all__ = ["load", "metricsOf", "parserOf", "rootOf", "serverOf"]
 
 
 def load(option: str, name: str) -> Any:
@@ -146,11 +149,48 @@ def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, s
     if name and server.path == "/":
         raise StartupError(f"--path /: Socket.IO would hide {name}, at /: give a path such as /socket.io")
     health = options["health"]
-    if health is not None and f"/{health.strip('/')}/".startswith(f"{server.path.rstrip('/')}/"):
-        raise StartupError(
-            f"--health {health}: Socket.IO answers at {server.path} and below: give a path such as /health"
-        )
-    return (root if health is None else Beside(health, Health(server), root)), name
+    if health is not None:
+        _checkPlace(f"--health {health}", health, server, "give a path such as /health")
+        root = Beside(health, Health(server), root)
+    page = options["metricsPage"]
+    if page is not None and options["metricsListen"] is None:
+        path = options["metrics"]
+        _checkPlace(f"--metrics {path}", path, server, "give a path such as /metrics")
+        root = Beside(path, page, root)
+    if options["probes"]:
+        for path in ("/livez", "/readyz"):
+            _checkPlace(f"--probes: {path}", path, server, "give another --path")
+            if health is not None and health.strip("/") == path.strip("/"):
+                raise StartupError(f"--health {health}: --probes has this path: give another one")
+        root = Probes(server, root)
+    return root, name
+
+
+def _checkPlace(what: str, path: str, server: Server, advice: str) -> None:
+    """
+    Check that Socket.IO does not hide a page.
+
+    :raises StartupError: if Socket.IO answers at its path.
+    """
+    if f"/{path.strip('/')}/".startswith(f"{server.path.rstrip('/')}/"):
+        raise StartupError(f"{what}: Socket.IO answers at {server.path} and below: {advice}")
+
+
+def metricsOf(options: Options, server: Server) -> Metrics | None:
+    """
+    Make the metrics, if an option asks for them, and their page: ``options["metricsPage"]``.
+
+    :raises StartupError: if prometheus_client is not installed.
+    """
+    if options["metrics"] is None and options["metricsListen"] is None:
+        return None
+    try:
+        from txrealtime.monitor.metrics import Metrics, MetricsPage
+    except ModuleNotFoundError as error:
+        raise StartupError(f"--metrics: {error}; pip install txrealtime[metrics]") from None
+    metrics = Metrics(server)
+    options["metricsPage"] = MetricsPage(metrics)
+    return metrics
 
 
 def _pagesOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:

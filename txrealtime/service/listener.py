@@ -38,6 +38,7 @@ class Listener(Service):
 
     :param description: the endpoint string, or with `endpoint` a text for the log.
     :param path: the path of Socket.IO, for the log.
+    :param serves: the name of what is at the path, for the log.
     :param rootName: the name of the pages at /, for the log; empty for none.
     :param endpoint: an endpoint in place of one from the string.
     :raises StartupError: if the string makes no endpoint.
@@ -51,6 +52,7 @@ class Listener(Service):
         path: str,
         rootName: str = "",
         endpoint: IStreamServerEndpoint | None = None,
+        serves: str = "Socket.IO",
     ) -> None:
         try:
             below = description.removeprefix(PREFIX)
@@ -64,6 +66,7 @@ class Listener(Service):
         self._site = site
         self._path = path
         self._rootName = rootName
+        self._serves = serves
         self._listening: Deferred[IListeningPort | None] | None = None
         self._error: StartupError | None = None
 
@@ -126,7 +129,8 @@ class Listener(Service):
         secure = _speaksTLS(self._description)
         address = _urlOf(port.getHost(), "https" if secure else "http")
         _log.info(
-            "serving Socket.IO at {url}{rest}",
+            "serving {what} at {url}{rest}",
+            what=self._serves,
             url=f"{address}{self._path.rstrip('/')}/",
             rest=f", {self._rootName} at {address}/" if self._rootName else "",
         )

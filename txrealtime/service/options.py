@@ -25,6 +25,7 @@ from txrealtime._version import __version__
 from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import printable
+from txrealtime.monitor.output import FORMATS, LEVELS, choose
 from txrealtime.server import Settings
 
 __all__ = ["Options", "StartupError"]
@@ -60,6 +61,8 @@ class Options(usage.Options):
             app=None,
             # The object that --app names, once it has been found.
             application=None,
+            # The page of the metrics, once it has been made.
+            metricsPage=None,
             static=None,
             wsgi=None,
             wsgiThreads=64,
@@ -68,6 +71,14 @@ class Options(usage.Options):
             bus=None,
             hub=None,
             health=None,
+            probes=False,
+            metrics=None,
+            metricsListen=None,
+            logLevel=None,
+            logFormat=None,
+            tracedClients=[],
+            traceShown=0,
+            blockedAfter=0.5,
             listen=[],
             settings={},
         )
@@ -135,10 +146,60 @@ class Options(usage.Options):
             raise usage.UsageError(f"--health {path}: expected a path, such as /health")
         self["health"] = _checkedPath("health", path)
 
+    def opt_probes(self) -> None:
+        """serve /livez, status 200 while the process is fit, and /readyz, status 503 while the server starts,
+        stops, is full or its link to the other servers is down; with ?verbose they list their checks"""
+        self["probes"] = True
+
+    def opt_metrics(self, path: str) -> None:
+        """the path of the metrics, for Prometheus (default: none, or /metrics with --metrics-listen)"""
+        if not path.strip("/"):
+            raise usage.UsageError(f"--metrics {path}: expected a path, such as /metrics")
+        self["metrics"] = _checkedPath("metrics", path)
+
+    def opt_metrics_listen(self, endpoint: str) -> None:
+        """an endpoint string for the metrics alone, such as tcp:9090:interface=127.0.0.1, in place of
+        --listen's (default: none)"""
+        self["metricsListen"] = endpoint
+
     def opt_listen(self, endpoint: str) -> None:
         """an endpoint string of Twisted to listen at: tcp:, ssl:, unix:, systemd: and others; may be repeated
         (default: tcp:8000)"""
         self["listen"].append(endpoint)
+
+    def opt_log_level(self, level: str) -> None:
+        """the lowest level that is logged: debug, info, warn, error or critical (default: debug)"""
+        if level not in LEVELS:
+            raise usage.UsageError(f"--log-level {printable(level)}: expected one of {', '.join(LEVELS)}")
+        self["logLevel"] = level
+
+    def opt_log_format(self, format: str) -> None:
+        """the form of the log: text, or json for one object a line (default: text)"""
+        if format not in FORMATS:
+            raise usage.UsageError(f"--log-format {printable(format)}: expected text or json")
+        self["logFormat"] = format
+
+    def opt_trace_packets(self, clients: str) -> None:
+        """log the packets of a client: its address, the beginning of a session id, or all; with ,N the first
+        N characters of each, which may be secrets of users (default: none); may be repeated"""
+        client, comma, shown = clients.partition(",")
+        if not client or (comma and not shown.isdecimal()):
+            raise usage.UsageError(
+                f"--trace-packets {printable(clients)}: expected an address, the beginning of a session "
+                "id or all, with ,N to show the first N characters of each packet"
+            )
+        self["tracedClients"].append("" if client == "all" else client)
+        self["traceShown"] = int(shown or self["traceShown"])
+
+    def opt_blocked_after(self, seconds: str) -> None:
+        """seconds after which a blocked reactor is logged with its stack and the handler's name; 0 for never
+        (default: 0.5)"""
+        try:
+            self["blockedAfter"] = float(seconds)
+        except ValueError:
+            self["blockedAfter"] = -1.0
+        if not 0 <= self["blockedAfter"] < math.inf:
+            raise usage.UsageError(f"--blocked-after {printable(seconds)}: expected seconds, or 0 for never")
 
     def opt_version(self) -> None:
         """show the versions and exit"""
@@ -170,6 +231,20 @@ class Options(usage.Options):
                 f"--hub and --bus: the hub stands before no other bus, so leave --bus out, or give "
                 f"{self['hubURL']} with ?key= or ?dialect="
             )
+        self._chooseLog()
+
+    def _chooseLog(self) -> None:
+        """Let twistd take our observer of the log, if an option asks for one."""
+        given = [f"--log-{what}" for what in ("level", "format") if self[f"log{what.capitalize()}"]]
+        twistd = getattr(self, "parent", None)
+        if not given or twistd is None:
+            return
+        for other in ("syslog", "logger"):
+            if twistd.get(other):
+                raise usage.UsageError(
+                    f"{given[0]}: twistd's --{other} writes the log: leave out one of them"
+                )
+        twistd["logger"] = choose(twistd, self["logLevel"] or "debug", self["logFormat"] or "text")
 
     def getUsage(self, width: int | None = None) -> str:
         width = width or int(os.environ.get("COLUMNS", "80"))
@@ -270,13 +345,21 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
             ("wsgi", "--wsgi MODULE:NAME"),
             ("wsgi-threads", "--wsgi-threads N"),
             ("health", "--health PATH"),
+            ("probes", "--probes"),
+            ("metrics", "--metrics PATH"),
         ],
-        "Where": [("listen", "--listen ENDPOINT")],
+        "Where": [("listen", "--listen ENDPOINT"), ("metrics-listen", "--metrics-listen ENDPOINT")],
         "Together with other servers": [("bus", "--bus URL"), ("hub", "--hub PATH")],
         **{title: [rows.pop(name) for name in names] for title, names in _SUBJECTS.items()},
     }
     if rows:
         groups["Other settings"] = list(rows.values())
+    groups["The log"] = [
+        ("log-level", "--log-level LEVEL"),
+        ("log-format", "--log-format FORMAT"),
+        ("trace-packets", "--trace-packets CLIENT[,N]"),
+        ("blocked-after", "--blocked-after SECONDS"),
+    ]
     groups["Information"] = [("help", "--help"), ("version", "--version")]
     return groups
 

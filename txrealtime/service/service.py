@@ -7,23 +7,31 @@ A fault that keeps it from starting is one line on standard error and an exit co
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.task import deferLater
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from txrealtime.clock import keepSteady
+from txrealtime.engineio.http.site import Beside
 from txrealtime.logs import Logger
+from txrealtime.monitor.blocked import Watch
+from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
-from txrealtime.service.application import rootOf, serverOf
+from txrealtime.service.application import metricsOf, rootOf, serverOf
 from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.options import Options
 from txrealtime.service.signals import Signals
 from txrealtime.service.wsgi import untilWritten
 from txrealtime.workers.hub import Hub
+
+if TYPE_CHECKING:
+    from txrealtime.monitor.metrics import Metrics
 
 __all__ = ["RealtimeService", "makeService"]
 
@@ -45,14 +53,22 @@ def makeService(options: Options, reactor: Any = None) -> RealtimeService:
 
         reactor = installed
     server = serverOf(options)
+    metrics = metricsOf(options, server)
     root, rootName = rootOf(options, server, reactor)
     site = server.site(root)
     listeners = [
         Listener(reactor, description, site, server.path, rootName)
         for description in options["listen"] or ["tcp:8000"]
     ]
+    if options["metricsListen"] is not None:
+        path = options["metrics"] or "/metrics"
+        alone = Site(Beside(path, options["metricsPage"], Resource()))
+        alone.noisy = False
+        listeners.append(Listener(reactor, options["metricsListen"], alone, path, serves="metrics"))
+    if options["tracedClients"]:
+        Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
     hub = Hub(options["hub"], reactor) if options["hub"] else None
-    return RealtimeService(reactor, server, listeners, hub)
+    return RealtimeService(reactor, server, listeners, hub, options["blockedAfter"], metrics)
 
 
 class RealtimeService(MultiService):
@@ -61,10 +77,19 @@ class RealtimeService(MultiService):
 
     On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
     at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
+
+    :param metrics: the metrics, started and stopped with the service.
+    :param blockedAfter: seconds after which a blocked reactor is logged, 0 for never.
     """
 
     def __init__(
-        self, reactor: Any, server: Server, listeners: list[Listener], hub: Hub | None = None
+        self,
+        reactor: Any,
+        server: Server,
+        listeners: list[Listener],
+        hub: Hub | None = None,
+        blockedAfter: float = 0,
+        metrics: Metrics | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -72,6 +97,8 @@ class RealtimeService(MultiService):
         self._listeners = listeners
         self._hub = hub
         self._trimming = Trimming(reactor)
+        self._metrics = metrics
+        self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
         # The server connects to the hub.
         children: dict[str, Service] = {"hub": hub} if hub is not None else {}
         children["server"] = server
@@ -90,6 +117,10 @@ class RealtimeService(MultiService):
             raise cannotListen(f"unix:{error.port}", error) from None
         keepSteady(self._reactor)
         self._trimming.start()
+        if self._watch is not None:
+            self._watch.start()
+        if self._metrics is not None:
+            self._metrics.start()
         self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
 
     def renew(self) -> None:
@@ -106,6 +137,10 @@ class RealtimeService(MultiService):
         # Not MultiService's, which stops all services at once.
         Service.stopService(self)
         self._trimming.stop()
+        if self._watch is not None:
+            self._watch.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
         _log.info(
             "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
             count=len(self._server.engine.sessions),

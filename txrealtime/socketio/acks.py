@@ -79,9 +79,7 @@ def gathered(
     return result
 
 
-def raiseLate(
-    event: str, asked: int, acks: list[Any], question: Question | None, result: object, seconds: float
-) -> NoReturn:
+def raiseLate(event: str, asked: int, acks: list[Any], question: Question | None, seconds: float) -> NoReturn:
     """
     Raise the error for acks that are missing after the timeout.
 

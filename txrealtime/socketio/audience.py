@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -143,10 +142,13 @@ class Audience:
                 if isinstance(error, BusError):
                     return fail(error)
                 raise
+
+        def late(result: object, seconds: float) -> NoReturn:
+            namespace._home.ackTimeouts += 1
+            raiseLate(event, len(waiting), acks, question, seconds)
+
         return gathered(waiting, acks, question, event).addTimeout(
-            timeout,
-            namespace.reactor,
-            onTimeoutCancel=partial(raiseLate, event, len(waiting), acks, question),
+            timeout, namespace.reactor, onTimeoutCancel=late
         )
 
     def fetch(self, timeout: float = 5.0) -> Deferred[list[Person]]:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import LogLevel
 from zope.interface import implementer
 
 from txrealtime.engineio import packet as engineio
@@ -147,8 +148,13 @@ class Connection:
             self._drop(next(iter(self._sockets.values())), reason)
 
     def _violated(self, reason: CloseReason, why: str) -> None:
-        _log.info(
-            "session {session}: {reason}: {why}", session=self.session.label, reason=reason.value, why=why
+        _log.limited(
+            reason,
+            LogLevel.info,
+            "session {session}: {reason}: {why}",
+            session=self.session.label,
+            reason=reason.value,
+            why=why,
         )
         self.session.close(reason)
 
@@ -171,6 +177,14 @@ class Connection:
             return
         self._parted.discard(path)
         if len(self._sockets) + len(self._admissions) >= self.settings.maxNamespaces:
+            _log.limited(
+                "",
+                LogLevel.info,
+                "session {session}: refused another namespace, as it has {count}: raise maxNamespaces "
+                "(--max-namespaces) if clients need more",
+                session=self.session.label,
+                count=self.settings.maxNamespaces,
+            )
             self._refuse(path, ConnectionRejected("Too many namespaces"))
             return
         self._admissions[path] = admission = _Admission()
@@ -241,7 +255,10 @@ class Connection:
         if self._admissions:
             self._startTimer()
         else:
-            self._violated(CloseReason.FORCED_SERVER_CLOSE, "no namespace joined within connectTimeout")
+            self._violated(
+                CloseReason.FORCED_SERVER_CLOSE,
+                "no namespace joined within connectTimeout (--connect-timeout)",
+            )
 
     def _startTimer(self) -> None:
         self._timer = self._namespaces.reactor.callLater(self.settings.connectTimeout, self._nobodyCame)
@@ -267,16 +284,16 @@ class Connection:
         socket._running += 1
         result = socket.namespace._dispatch(socket, data[0], data[1:])
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
-            result.addCallback(self._handledLater, socket, id)
+            result.addCallback(self._handledLater, socket, data[0], id)
             return
         socket._running -= 1
         if id is not None and result is not NO_ACK:
-            self._acknowledge(socket, id, result)
+            self._acknowledge(socket, data[0], id, result)
 
-    def _handledLater(self, result: Any, socket: Socket, id: int | None) -> None:
+    def _handledLater(self, result: Any, socket: Socket, event: str, id: int | None) -> None:
         socket._running -= 1
         if id is not None and result is not NO_ACK:
-            self._acknowledge(socket, id, result)
+            self._acknowledge(socket, event, id, result)
         if not socket._draining:
             # An event handled at once comes back here: the loop goes on, without recursion.
             socket._draining = True
@@ -312,17 +329,21 @@ class Connection:
         elif self._waiting > _PATIENCE * self.settings.maxWaiting or (
             self._waitingSize > _PATIENCE * self.session.settings.maxPayload
         ):
-            self._violated(CloseReason.FORCED_SERVER_CLOSE, "too many events while an ack is awaited")
+            self._violated(
+                CloseReason.FORCED_SERVER_CLOSE,
+                f"{self._waiting} events wait while an ack is awaited: raise maxWaiting (--max-waiting), or "
+                "give the namespace a higher concurrency",
+            )
         # Otherwise read on: the ack that a handler awaits may come right behind.
 
-    def _acknowledge(self, socket: Socket, id: int, result: Any) -> None:
+    def _acknowledge(self, socket: Socket, event: str, id: int, result: Any) -> None:
         data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
         namespace = socket.namespace
         try:
             # As Packet(...), in a third of the time.
             messages = namespace._encode(_newTuple(Packet, (_ACK, namespace.path, data, id)))
         except (TypeError, ValueError) as error:
-            namespace._ackFailed(socket, error)
+            namespace._ackFailed(socket, error, event)
         else:
             if socket.connected:
                 self.session.sendPackets(messages)
@@ -371,7 +392,9 @@ class Connection:
 
     def _giveUp(self, socket: Socket) -> None:
         """Drop the events of a socket that has left, whose turn has not come."""
-        _log.warn(
+        _log.limited(
+            "",
+            LogLevel.warn,
             "{namespace} {socket}: {count} events of a client that has left are dropped: the handler before "
             "them has not ended within closeTimeout",
             namespace=socket.namespace.path,

@@ -16,7 +16,7 @@ from twisted.internet.defer import inlineCallbacks
 
 from txrealtime.errors import ArgumentsMismatch
 
-__all__ = ["PLAIN", "Handler", "run", "start"]
+__all__ = ["CONTINUING", "PLAIN", "Handler", "run", "start"]
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -152,6 +152,9 @@ def _continue(coroutine: Any, waitsFor: Any) -> Generator[Any, Any, Any]:
         except StopIteration as stop:
             return stop.value
 
+
+CONTINUING: Final = _continue.__wrapped__.__code__  # type: ignore[attr-defined]
+"""The code that runs the rest of a coroutine, for those who read stacks."""
 
 PLAIN: Final = frozenset([type(None), str, int, float, bool, list, tuple, dict, bytes, object])
 """

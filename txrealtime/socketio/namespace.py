@@ -8,7 +8,7 @@ is the ack.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import count
 from types import CoroutineType
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
@@ -40,6 +41,12 @@ _MESSAGE: Final = engineio.PacketType.MESSAGE
 
 NO_ACK: Final = object()
 """The result of an event that is not acked."""
+
+_MOST_UNHANDLED: Final = 100
+"""Names of events without a handler that a namespace logs: clients choose them."""
+
+_MOST_NAMED: Final = 50
+"""Names of handled events in one line of the log."""
 
 
 class Incoming(NamedTuple):
@@ -67,6 +74,8 @@ class Home(Protocol):
 
     @property
     def parser(self) -> IParser: ...
+
+    ackTimeouts: int
 
 
 _SET: Final = frozenset(["concurrency", "sockets", "rooms", "_ids", "_handlers", "_made"])
@@ -137,6 +146,8 @@ class Namespace(Decorators):
         hooks = (self.connected, self.disconnecting, self.disconnected)
         self._handlers = Registry(*(Handler(hook, atMost=2) for hook in hooks))
         self._handlers.events.update(self._marked())
+        # The events without a handler that the log has named.
+        self._unhandled: set[str] = set()
         # For the check that an application has not put other values in their places.
         self._made = dict(vars(self))
 
@@ -222,6 +233,7 @@ class Namespace(Decorators):
         if handler is None:
             handler, args = self._handlers.any, [event, *args]
             if handler is None:
+                self._nobodyHandles(event)
                 return NO_ACK
         given = len(args) + 1
         if not handler.least <= given <= handler.most:
@@ -254,7 +266,9 @@ class Namespace(Decorators):
             )
         elif failure.check(ArgumentsMismatch):
             # As likely the client's fault as the application's: no traceback.
-            _log.warn(
+            _log.limited(
+                event if event in self._handlers.events else None,
+                LogLevel.warn,
                 "{namespace} {socket}: event {event!r} not handled: {reason}",
                 namespace=self.path,
                 socket=socket.label,
@@ -271,14 +285,42 @@ class Namespace(Decorators):
             )
         return NO_ACK
 
-    def _ackFailed(self, socket: Socket, error: Exception) -> None:
+    def _ackFailed(self, socket: Socket, error: Exception, event: str) -> None:
         """Called when a handler's result cannot be sent as an ack."""
         _log.failure(
-            "{namespace} {socket}: a handler's result cannot be sent as an ack",
+            "{namespace} {socket}: the result of {handler} for the event {event!r} cannot be sent as an ack",
             Failure(error),
             namespace=self.path,
             socket=socket.label,
+            handler=self._nameOf(event),
+            event=event[:100],
         )
+
+    def _nameOf(self, event: str) -> str:
+        """Return the name of the function that handles an event, for the log."""
+        handler = self._handlers.events.get(event) or self._handlers.any
+        return "nobody" if handler is None else handler.name
+
+    def _nobodyHandles(self, event: str) -> None:
+        """Log an event without a handler: once for each name, and for few names."""
+        if event in self._unhandled or len(self._unhandled) >= _MOST_UNHANDLED:
+            return
+        handled = sorted(self._eventsHandled())
+        shown = _log.limited(
+            "",
+            LogLevel.info,
+            "{namespace}: no handler for the event {event!r}; handlers are registered for {handled}",
+            namespace=self.path,
+            event=event[:100],
+            handled=", ".join(map(repr, handled[:_MOST_NAMED])) + (", ..." if handled[_MOST_NAMED:] else "")
+            or "no event",
+        )
+        if shown:
+            self._unhandled.add(event)
+
+    def _eventsHandled(self) -> Iterable[str]:
+        """Return the names of the events that have handlers."""
+        return self._handlers.events
 
     # -- coming and going ----------------------------------------------------------
 

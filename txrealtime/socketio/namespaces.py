@@ -46,6 +46,9 @@ class Namespaces:
         self._namespaces: dict[str, Namespace] = {}
         self._patterns: list[tuple[re.Pattern[str] | Predicate, Factory]] = []
         self._made: set[str] = set()
+        # Acks that have not come in time, of all namespaces.
+        self.ackTimeouts = 0
+        self.watch: Callable[[Namespace, bool], object] | None = None
 
     @cached_property
     def reactor(self) -> IReactorTime:
@@ -113,7 +116,17 @@ class Namespaces:
                 checkClass(what)
             self._patterns.append((where, what))
 
-    def _put(self, path: str, namespace: Namespace) -> Namespace:
+    def isMade(self, namespace: Namespace) -> bool:
+        """Return whether a namespace was made for a pattern, at a path that a client chose."""
+        return namespace.path in self._made
+
+    def watchedBy(self, watch: Callable[[Namespace, bool], object]) -> None:
+        """Tell a function of each namespace, present and future, and whether a client chose its path."""
+        self.watch = watch
+        for namespace in self:
+            watch(namespace, self.isMade(namespace))
+
+    def _put(self, path: str, namespace: Namespace, made: bool = False) -> Namespace:
         if not isinstance(namespace, Namespace):
             raise TypeError(f"the factory mounted for {path} made {namespace!r}, which is no Namespace")
         if "_home" in vars(namespace):
@@ -122,6 +135,8 @@ class Namespaces:
         checkInstance(namespace)
         namespace._bind(path, self)
         self._namespaces[path] = namespace
+        if self.watch is not None:
+            self.watch(namespace, made)
         return namespace
 
     async def open(self, path: str, auth: Any) -> Namespace:
@@ -137,7 +152,7 @@ class Namespaces:
             if await _matches(pattern, path, auth):
                 # Another client may have asked for it while the predicate took its time.
                 if path not in self._namespaces:
-                    self._put(path, factory())
+                    self._put(path, factory(), made=True)
                     self._made.add(path)
                 return self._namespaces[path]
         if path == "/":  # the default namespace always exists

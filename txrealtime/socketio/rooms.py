@@ -37,6 +37,11 @@ class Rooms:
         return iter(list(self._members))
 
     @property
+    def count(self) -> int:
+        """The number of rooms, without the sockets' own."""
+        return len(self._members)
+
+    @property
     def isEmpty(self) -> bool:
         """True if the namespace has no socket, not even one in admission."""
         return not self._sockets

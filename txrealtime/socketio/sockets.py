@@ -137,6 +137,7 @@ class Socket:
         self._deliver(messages)
 
         def late(result: Any, seconds: float) -> Any:
+            namespace._home.ackTimeouts += 1
             raise AckTimeout(f"no ack of {event!r} within {seconds} s")
 
         if timeout is not None:

@@ -201,7 +201,10 @@ class EngineSite(Site):
         self.engine = engine
         self.bodies: Bodies | None = getattr(root, "bodies", None)
         settings = engine.settings
-        self.tally = Tally("connections", settings.maxConnections, settings.maxConnectionsPerAddress)
+        most = settings.maxConnections
+        if most:
+            most += getattr(root, "reserved", 0)
+        self.tally = Tally("connections", most, settings.maxConnectionsPerAddress)
         self._segments = [segment.encode() for segment in path.strip("/").split("/")]
 
     @property

@@ -118,7 +118,7 @@ class PollingTransport:
             session.transportLost(self, CloseReason.TRANSPORT_ERROR, "a binary body, which protocol 4 lacks")
             raise HandshakeError(3, "Bad request: a binary body, expected text")
         limit = session.settings.maxPayload
-        body = request.body(limit + 1)
+        body = self.bodyOf(request, limit + 1)
         if len(body) > limit:
             raise bodyTooLarge(limit, request.header("content-length"))
         try:
@@ -131,6 +131,10 @@ class PollingTransport:
             self._takePosts()
         else:
             request.whenLost(self._pushLost)
+
+    def bodyOf(self, request: HTTPRequest, most: int) -> bytes:
+        """Read the body of a POST."""
+        return request.body(most)
 
     def _pushLost(self) -> None:
         # Called only for a POST that is kept, for instance by a pause.  If the session went on, the client

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.web.server import NOT_DONE_YET, Request
 
+from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import replaceProtocol
 from txrealtime.engineio.websocket.frames import FrameProtocol, refusal
@@ -263,6 +264,7 @@ class FrameFactory(ServerFactory):
     ) -> None:
         self.settings = settings
         self.reactor = reactor
+        self.counts = Counts()
         self._protocol = protocol
         self._autobahn = autobahn = WebSocketServerFactory(server="", reactor=reactor)
         autobahn.setProtocolOptions(

@@ -22,10 +22,11 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
+from txrealtime.engineio.counts import Counts
+from txrealtime.engineio.refusals import logRefusal
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import directSend, endAndDiscard, endOutput, peerAddress
 from txrealtime.errors import HandshakeError
-from txrealtime.logs import Logger
 
 __all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "headTooLarge", "refusal"]
 
@@ -34,8 +35,6 @@ _CORK_LIMIT: Final = 65536
 
 # RFC 6585, 5; absent from twisted.web.
 HEAD_TOO_LARGE: Final = 431
-
-_log = Logger()
 
 _HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for first in (0x81, 0x82))
 
@@ -118,10 +117,12 @@ class FrameMaker(Interface):
     :ivar settings: limits and deadlines.
     :ivar reactor: the clock of the deadlines.
     :ivar unmask: applies a mask of 4 bytes to a payload (RFC 6455, 5.3).
+    :ivar counts: the counts of the engine.
     """
 
     settings: Settings
     reactor: IReactorTime
+    counts: Counts
 
     @property
     def unmask(self) -> Callable[[bytes, bytes], bytes]: ...
@@ -389,12 +390,7 @@ class FrameProtocol(Protocol):
 
     def refuse(self, error: HandshakeError, headers: Mapping[str, str]) -> None:
         """Refuse the opening handshake with an Engine.IO error as the body."""
-        _log.info(
-            "refused {address}: {status} {why}",
-            address=self.peer,
-            status=error.status,
-            why=error.message,  # "message" is a key of twisted.python.log
-        )
+        logRefusal(self.peer, error, self.factory.counts)
         body = refusal(error)
         lines = [
             f"HTTP/1.1 {error.status} {RESPONSES.get(error.status, b'Refused').decode()}",

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime, ISSLTranspo
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.packet import Packet
 from txrealtime.engineio.session import CloseReason, ITransport, Session
@@ -21,7 +22,7 @@ from txrealtime.engineio.websocket.autobahn import FrameFactory
 from txrealtime.engineio.websocket.frames import FrameProtocol, frame
 from txrealtime.errors import PacketError
 
-__all__ = ["Opener", "WebSocketFactory", "WebSocketTransport"]
+__all__ = ["Opener", "WebSocketFactory", "WebSocketTransport", "framed"]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -35,6 +36,12 @@ class Opener(Protocol):
     def readHandshake(
         self, headers: Mapping[str, str], url: str, peer: str, secure: bool
     ) -> OpeningRequest: ...
+
+    @property
+    def webSocketType(self) -> type[WebSocketTransport]: ...
+
+    @property
+    def counts(self) -> Counts: ...
 
     async def verify(self, handshake: OpeningRequest, transport: str, method: str) -> None: ...
 
@@ -128,7 +135,7 @@ class WebSocketTransport(FrameProtocol):
         if self._sharesFrames:
             write = self.writeNow if self._cork is None else self.write
             for packet in packets:
-                write(packet.frame or _framed(packet))
+                write(packet.frame or framed(packet))
         elif self.session is not None:
             encodeMessage = self.session.codec.encodeMessage
             for packet in packets:
@@ -236,14 +243,15 @@ class WebSocketTransport(FrameProtocol):
         self._opener.webSocketLost(self)
 
 
-def _framed(packet: Packet) -> bytes:
+def framed(packet: Packet) -> bytes:
     """Frame a packet, and keep the frame for other clients."""
-    packet.frame = framed = frame(packet.wire, packet.data.__class__ is bytes)
-    return framed
+    packet.frame = made = frame(packet.wire, packet.data.__class__ is bytes)
+    return made
 
 
 class WebSocketFactory(FrameFactory):
     """A factory of an engine's WebSockets."""
 
     def __init__(self, settings: Settings, reactor: IReactorTime, opener: Opener) -> None:
-        super().__init__(settings, reactor, lambda: WebSocketTransport(opener))
+        super().__init__(settings, reactor, lambda: opener.webSocketType(opener))
+        self.counts = opener.counts

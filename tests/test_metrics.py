@@ -1,0 +1,472 @@
+"""
+The metrics, as Prometheus reads them from a page, after the traffic that causes them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parseOpenMetrics
+from prometheus_client.parser import text_string_to_metric_families as parseText
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+
+from tests.memory import Exchange, Link, Response, clientFrame
+from txrealtime import AckTimeout, Server, Socket
+from txrealtime.engineio.counts import Histogram
+from txrealtime.engineio.http.site import Beside, EngineSite
+from txrealtime.monitor.metrics import Metrics, MetricsPage
+from txrealtime.pool import Threads
+from txrealtime.socketio.namespace import Namespace
+from txrealtime.testing import Client, MemoryBus, MemoryHub
+
+POLLING = "/socket.io/?EIO=4&transport=polling"
+
+NAMES = {
+    "gauge": [
+        "info{version}",
+        "sessions{transport}",
+        "sockets{namespace}",
+        "rooms{namespace}",
+        "handlers_running",
+        "events_waiting",
+        "acks_pending",
+        "buffered_bytes",
+        "bus_up",
+        "servers",
+        "flask_threads{state}",
+    ],
+    "counter": [
+        "sessions_opened{transport,protocol}",
+        "sessions_closed{reason}",
+        "upgrades{result}",
+        "handshakes_refused{reason}",
+        "events_received{namespace,event}",
+        "events_sent{namespace}",
+        "bytes_received{transport}",
+        "bytes_sent{transport}",
+        "handler_errors{namespace,event}",
+        "ack_timeouts",
+        "slow_consumers",
+        "reading_paused{why}",
+        "bus_published{result}",
+        "bus_received",
+        "bus_lost{why}",
+        "bus_outages",
+        "recoveries{result}",
+        "handovers{way}",
+    ],
+    "histogram": ["handler_seconds{namespace,event}", "ping_seconds", "reactor_lag_seconds"],
+}
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+Samples = dict[str, float]
+
+
+def samplesOf(families: Any) -> Samples:
+    """Return the samples of a page: ``name{label="value"}`` with the labels in order -> value."""
+    samples = {}
+    for family in families:
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return samples
+
+
+def siteOf(server: Server, root: Any) -> EngineSite:
+    """Make a site as ``server.site(root)`` does, with the server's clock."""
+    return EngineSite(root, server.path, server.engine, reactor=server.reactor, timeout=None)
+
+
+class MetricsTestCase(SynchronousTestCase):
+    """
+    Tests with a server, its metrics, and their page in its site.
+
+    :ivar registry: the application's own metrics.
+    """
+
+    def setUp(self) -> None:
+        self.makeServer()
+
+    def makeServer(self, **options: Any) -> None:
+        self.clock = Clock()
+        self.server = Server(reactor=self.clock, **options)
+        self.server.startService()
+        self.addCleanup(self.server.stopService)
+        self.metrics = Metrics(self.server)
+        self.registry = CollectorRegistry()
+        page = MetricsPage(self.metrics, self.registry, maybeDeferred)
+        self.site = siteOf(self.server, Beside("/metrics", page, Resource()))
+
+    def ask(self, url: str, accept: str = "*/*", method: str = "GET", body: bytes = b"") -> Exchange:
+        link = Link().connect(self.site)
+        length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
+        head = f"{method} {url} HTTP/1.1\r\nHost: example.org\r\nAccept: {accept}\r\n{length}\r\n"
+        link.deliver(head.encode() + body)
+        return Exchange(link)
+
+    def page(self, accept: str = "*/*") -> Response:
+        return self.ask("/metrics", accept).answer
+
+    def samples(self) -> Samples:
+        """Read the page as Prometheus does, in both forms, which have the same values."""
+        text = samplesOf(parseText(self.page().body.decode()))
+        self.assertEqual(samplesOf(parseOpenMetrics(self.page(OPENMETRICS).body.decode())), text)
+        return text
+
+    def assertSamples(self, **wanted: float) -> None:
+        samples = self.samples()
+        for name, value in wanted.items():
+            self.assertEqual(samples.get(f"txrealtime_{name}"), value, name)
+
+    def assertAll(self, *wanted: tuple[str, float]) -> None:
+        samples = self.samples()
+        for name, value in wanted:
+            self.assertEqual(samples.get(f"txrealtime_{name}"), value, name)
+
+    def join(self, path: str = "/") -> Client:
+        client = Client(self.server)
+        self.successResultOf(client.connect(path))
+        return client
+
+    def webSocket(self, more: str = "", *messages: bytes) -> Link:
+        """Open a WebSocket and send messages: by default, join the default namespace."""
+        link = Link().connect(self.server.webSocketFactory())
+        link.deliver(
+            f"GET /socket.io/?EIO=4&transport=websocket{more} HTTP/1.1\r\nHost: localhost\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        for message in messages or (b"40",):
+            link.deliver(textFrame(message))
+        return link
+
+
+def textFrame(payload: bytes) -> bytes:
+    """Make a client's frame."""
+    return clientFrame(1, payload, True, 0, b"\0\0\0\0")
+
+
+class NameTests(MetricsTestCase):
+    """
+    All names, which are an interface: dashboards and alerts use them.
+    """
+
+    def test_names(self) -> None:
+        """Each metric has its type and its labels."""
+        self.server.threads = Threads(2)
+        self.server.on("ask")(lambda socket: "yes")
+        self.join().emit("ask")
+        self.ask(f"{POLLING}")
+        self.ask("/socket.io/?EIO=9&transport=polling")
+        self.webSocket().lose()
+        families = {family.name: family for family in parseText(self.page().body.decode())}
+        self.assertEqual(
+            {name: family.type for name, family in families.items()},
+            {f"txrealtime_{name.partition('{')[0]}": kind for kind, names in NAMES.items() for name in names},
+        )
+        for name in (name for names in NAMES.values() for name in names):
+            name, _, labels = name.rstrip("}").partition("{")
+            if name in ("recoveries", "handovers"):
+                continue  # Nothing can cause them yet.
+            samples = families[f"txrealtime_{name}"].samples
+            self.assertNotEqual(samples, [], name)
+            for sample in samples:
+                wanted = set(labels.split(",")) - {""}
+                self.assertEqual(set(sample.labels) - {"le"}, wanted, name)
+
+    def test_flaskThreads(self) -> None:
+        self.server.threads = Threads(2)
+        self.assertAll(
+            ('flask_threads{state="busy"}', 0),
+            ('flask_threads{state="idle"}', 0),
+            ('flask_threads{state="waiting"}', 0),
+        )
+
+
+class PageTests(MetricsTestCase):
+    def test_forms(self) -> None:
+        self.assertIn("text/plain", self.page().headers["content-type"])
+        response = self.page(OPENMETRICS)
+        self.assertIn("application/openmetrics-text", response.headers["content-type"])
+        self.assertTrue(response.body.endswith(b"# EOF\n"))
+
+    def test_head(self) -> None:
+        text = self.ask("/metrics", method="HEAD").link.take()
+        head, _, body = text.partition(b"\r\n\r\n")
+        self.assertEqual(body, b"")
+        self.assertIn(b"200", head)
+
+    def test_theApplicationsOwn(self) -> None:
+        Gauge("shop_orders", "Orders", registry=self.registry).set(3)
+        self.assertEqual(self.samples()["shop_orders"], 3)
+
+    def test_readerGone(self) -> None:
+        """A reader that goes while the page is made is no error."""
+        later: Deferred[bytes] = Deferred()
+        page = MetricsPage(self.metrics, self.registry, lambda *arguments: later)
+        self.site = siteOf(self.server, Beside("/metrics", page, Resource()))
+        exchange = self.ask("/metrics")
+        exchange.drop()
+        later.callback(b"page")
+        self.assertIsNone(exchange.response)
+
+    def test_failure(self) -> None:
+        def fail(*arguments: Any) -> Any:
+            return maybeDeferred(lambda: 1 / 0)
+
+        page = MetricsPage(self.metrics, self.registry, fail)
+        self.site = siteOf(self.server, Beside("/metrics", page, Resource()))
+        self.assertEqual(self.page().status, 500)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class SessionTests(MetricsTestCase):
+    def test_opened(self) -> None:
+        self.join()
+        self.webSocket()
+        self.ask("/socket.io/?EIO=4&transport=polling")
+        self.assertAll(
+            ('sessions{transport="polling"}', 1),
+            ('sessions{transport="websocket"}', 2),
+            ('sessions_opened_total{protocol="4",transport="polling"}', 1),
+            ('sessions_opened_total{protocol="4",transport="websocket"}', 2),
+        )
+
+    def test_closed(self) -> None:
+        self.webSocket().lose()
+        samples = self.samples()
+        self.assertEqual(samples['txrealtime_sessions_closed_total{reason="transport close"}'], 1)
+        self.assertEqual(
+            samples['txrealtime_sessions{transport="websocket"}'], len(self.server.engine.sessions)
+        )
+
+    def test_refused(self) -> None:
+        """Over both transports."""
+        for _ in range(3):
+            self.ask("/socket.io/?EIO=9&transport=polling")
+        self.webSocket("&sid=x")
+        self.assertAll(
+            ('handshakes_refused_total{reason="version"}', 3), ('handshakes_refused_total{reason="sid"}', 1)
+        )
+
+    def test_bytes(self) -> None:
+        """The bytes of messages in UTF-8, without the heads of frames."""
+        link = self.webSocket()
+        before = self.samples()
+        link.deliver(clientFrame(1, '42["größer"]'.encode(), True, 0, b"\0\0\0\0"))
+        self.server.emit("news", "x" * 1000)
+        after = self.samples()
+        for name, size in (("received", 14), ("sent", 1013)):
+            name = f'txrealtime_bytes_{name}_total{{transport="websocket"}}'
+            self.assertEqual(after[name] - before[name], size, name)
+
+    def test_bytesOfPolling(self) -> None:
+        sid = json.loads(self.ask("/socket.io/?EIO=4&transport=polling").answer.body[1:])["sid"]
+        before = self.samples()
+        self.ask(f"/socket.io/?EIO=4&transport=polling&sid={sid}", method="POST", body=b"40")
+        self.ask(f"/socket.io/?EIO=4&transport=polling&sid={sid}")
+        after = self.samples()
+        name = 'txrealtime_bytes_received_total{transport="polling"}'
+        self.assertEqual(after[name] - before[name], 2)
+        name = 'txrealtime_bytes_sent_total{transport="polling"}'
+        self.assertGreater(after[name] - before[name], 20)
+
+    def test_pings(self) -> None:
+        link = self.webSocket()
+        self.clock.advance(25)
+        self.clock.advance(0.03)
+        link.deliver(clientFrame(1, b"3", True, 0, b"\0\0\0\0"))
+        self.assertAll(
+            ("ping_seconds_count", 1),
+            ('ping_seconds_bucket{le="0.025"}', 0),
+            ('ping_seconds_bucket{le="0.05"}', 1),
+            ('ping_seconds_bucket{le="+Inf"}', 1),
+        )
+
+    def test_slowConsumers(self) -> None:
+        self.makeServer(maxBuffered=1000)
+        link = self.webSocket()
+        link.fill()
+        self.server.emit("news", "x" * 500)
+        self.assertGreater(self.samples()["txrealtime_buffered_bytes"], 500)
+        for _ in range(3):
+            self.server.emit("news", "x" * 500)
+        self.assertAll(
+            ("slow_consumers_total", 1),
+            ('sessions_closed_total{reason="slow consumer"}', 1),
+            ("buffered_bytes", 0),
+        )
+
+    def test_upgrades(self) -> None:
+        """One that is completed, and one that is given up."""
+        for last in (b"5", b"6"):
+            sid = json.loads(self.ask(f"{POLLING}").answer.body[1:])["sid"]
+            self.webSocket(f"&sid={sid}", b"2probe", last)
+        self.assertAll(('upgrades_total{result="completed"}', 1), ('upgrades_total{result="failed"}', 1))
+
+    def test_lag(self) -> None:
+        self.metrics.start()
+        for seconds in (0.25, 0.25, 0.65):
+            self.clock.advance(seconds)
+        self.metrics.stop()
+        self.assertAll(
+            ("reactor_lag_seconds_count", 3),
+            ('reactor_lag_seconds_bucket{le="0.25"}', 2),
+            ('reactor_lag_seconds_bucket{le="1.0"}', 3),
+        )
+
+
+class EventTests(MetricsTestCase):
+    def test_events(self) -> None:
+        """Those with handlers by name, all others as one."""
+        self.server.on("ask")(lambda socket: "yes")
+        client = self.join()
+        client.emit("ask")
+        client.emit("ask")
+        for number in range(5):
+            client.emit(f"made up {number}")
+        self.server.emit("news")
+        self.assertAll(
+            ('events_received_total{event="ask",namespace="/"}', 2),
+            ('events_received_total{event="other",namespace="/"}', 5),
+            ('events_sent_total{namespace="/"}', 1),
+            ('handler_seconds_count{event="ask",namespace="/"}', 2),
+            ('handler_errors_total{event="ask",namespace="/"}', 0),
+            ('sockets{namespace="/"}', 1),
+        )
+        self.assertEqual(
+            len([name for name in self.samples() if name.startswith("txrealtime_events_rec")]), 2
+        )
+
+    def test_handledLater(self) -> None:
+        """Registered after the first of its name came."""
+        client = self.join()
+        client.emit("ask")
+        self.server.on("ask")(lambda socket: "yes")
+        client.emit("ask")
+        self.assertAll(('events_received_total{event="ask",namespace="/"}', 1))
+
+    def test_errors(self) -> None:
+        self.server.on("fail")(lambda socket: 1 / 0)
+        client = self.join()
+        client.emit("fail")
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.assertAll(('handler_errors_total{event="fail",namespace="/"}', 1))
+
+    def test_waiting(self) -> None:
+        """Handlers that run, and events behind them; the time of a handler ends with its Deferred."""
+        later: Deferred[None] = Deferred()
+        self.server.on("wait")(lambda socket: later)
+        client = self.join()
+        for _ in range(3):
+            client.emit("wait")
+        self.assertAll(
+            ("handlers_running", 1),
+            ("events_waiting", 2),
+            ('handler_seconds_count{event="wait",namespace="/"}', 0),
+        )
+        later.callback(None)
+        self.assertAll(
+            ("handlers_running", 0),
+            ("events_waiting", 0),
+            ('handler_seconds_count{event="wait",namespace="/"}', 3),
+        )
+
+    def test_acks(self) -> None:
+        client = self.join()
+        (socket,) = self.server.namespace().sockets.values()
+        one, two = socket.call("ask", timeout=5), self.server.call("ask", timeout=5)
+        self.assertAll(("acks_pending", 2), ("ack_timeouts_total", 0))
+        self.clock.advance(5)
+        for late in (one, two):
+            self.failureResultOf(late, AckTimeout)
+        self.assertAll(("acks_pending", 0), ("ack_timeouts_total", 2))
+        self.assertEqual(client.received(), [("ask",), ("ask",)])
+
+    def test_rooms(self) -> None:
+        @self.server.on("join")
+        def join(socket: Socket, room: str) -> None:
+            socket.join(room)
+
+        client = self.join()
+        for room in ("red", "blue"):
+            client.emit("join", room)
+        self.assertAll(('rooms{namespace="/"}', 2))
+
+    def test_pauses(self) -> None:
+        self.makeServer(maxWaiting=1)
+        self.server.on("wait")(lambda socket: Deferred())
+        client = self.join()
+        for _ in range(4):
+            client.emit("wait")
+        self.assertAll(
+            ('reading_paused_total{why="backpressure"}', 1), ('reading_paused_total{why="rate"}', 0)
+        )
+
+    def test_rate(self) -> None:
+        self.makeServer(maxMessageRate=1)
+        client = self.join()
+        for _ in range(4):
+            client.emit("news")
+        self.assertAll(('reading_paused_total{why="rate"}', 1))
+
+    def test_namespacesOfClients(self) -> None:
+        """Paths that clients choose are one label."""
+        self.server.mount(re.compile("/room-.*"), Namespace)
+        for number in range(20):
+            self.join(f"/room-{number}").emit("news", namespace=f"/room-{number}")
+        samples = self.samples()
+        self.assertEqual(samples['txrealtime_sockets{namespace="other"}'], 20)
+        self.assertEqual(samples['txrealtime_events_received_total{event="other",namespace="other"}'], 20)
+        self.assertFalse([name for name in samples if "/room-" in name])
+
+
+class BusTests(MetricsTestCase):
+    def test_bus(self) -> None:
+        hub = MemoryHub()
+        self.makeServer(bus=MemoryBus(hub))
+        other = Server(reactor=self.clock, bus=MemoryBus(hub))
+        other.startService()
+        self.addCleanup(other.stopService)
+        self.assertAll(("bus_up", 0), ("servers", 1), ("bus_outages_total", 0))
+        for _ in range(20):
+            self.clock.advance(0)
+        other.emit("news")
+        self.server.emit("news")
+        for _ in range(20):
+            self.clock.advance(0)
+        self.assertAll(("bus_up", 1), ("servers", 2))
+        self.assertGreaterEqual(self.samples()["txrealtime_bus_received_total"], 1)
+        self.assertGreaterEqual(self.samples()['txrealtime_bus_published_total{result="published"}'], 1)
+        hub.stop()
+        self.clock.advance(0)
+        self.assertAll(("bus_up", 0), ('bus_lost_total{why="dropped"}', 0), ("bus_outages_total", 1))
+
+
+class OffTests(SynchronousTestCase):
+    def test_nothingCounts(self) -> None:
+        """Without metrics, namespaces and transports are the plain ones."""
+        server = Server(reactor=Clock())
+        namespace = server.namespace()
+        self.assertNotIn("_dispatch", vars(namespace))
+        self.assertEqual(server.engine.webSocketType.__name__, "WebSocketTransport")
+        Metrics(server)
+        self.assertIn("_dispatch", vars(namespace))
+        self.assertEqual(server.engine.webSocketType.__name__, "CountingWebSocket")
+
+
+class HistogramTests(SynchronousTestCase):
+    def test_bounds(self) -> None:
+        """A duration at a bound is within it, as Prometheus's ``le`` says."""
+        histogram = Histogram((0.1, 1.0))
+        for seconds in (0.0, 0.1, 0.100001, 1.0, 2.0):
+            histogram.add(seconds)
+        self.assertEqual(histogram.buckets, [2, 2, 1])
+        self.assertAlmostEqual(histogram.total, 3.200001)
