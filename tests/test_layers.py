@@ -15,7 +15,7 @@ from tests.support import ROOT
 
 LAYERS = ["_version", "errors", "logs", "foreign", "clock", "threads", "pool", "files"]
 LAYERS += ["engineio", "socketio", "cluster", "server"]
-LAYERS += ["reactor", "", "monitor", "testing", "chat", "service", "flask", "__main__"]
+LAYERS += ["reactor", "", "monitor", "testing", "chat", "workers", "service", "flask", "__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 
 LIBRARIES = {

@@ -12,7 +12,7 @@ import contextlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -30,6 +30,7 @@ from txrealtime.engineio.polling.request import JSON, HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.siblings import Siblings
 from txrealtime.engineio.timers import Timers
 from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.engineio.websocket.transport import WebSocketFactory, WebSocketTransport
@@ -42,6 +43,9 @@ _log = Logger()
 
 # 15 bytes from the system's CSPRNG: 120 bits, 20 characters.
 _SID_BYTES: Final = 15
+
+# Before a mark of 4 characters: 96 bits, and 20 characters together.
+_SID_BYTES_BEFORE_MARK: Final = 12
 
 _OLDEST_TIME: Final = re.compile(r"\d{13}-\d+", re.ASCII)
 
@@ -74,6 +78,7 @@ class Engine:
     :ivar reactor: the clock.
     :ivar trusts: tells whether an address is one of ``trustedProxies``.
     :ivar webSockets: makes the WebSockets of connections that arrive over HTTP.
+    :ivar siblings: the other processes behind the same port; ``None`` without any.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Engine:
         tick = min(self.settings.pingInterval, self.settings.pingTimeout, 20) / 250
         self._timers = Timers(reactor, tick)
         self._admission = Admission(self.settings, self.sessions, allowRequest)
+        self.siblings: Siblings | None = None
         self.webSockets = self.webSocketFactory()
 
     def webSocketFactory(self) -> WebSocketFactory:
@@ -110,6 +116,14 @@ class Engine:
         """Serve a request for long polling."""
         query = readQuery(request.url)
         sid = query.get("sid")
+        siblings = self.siblings
+        if (
+            siblings is not None
+            and sid is not None
+            and sid not in self.sessions
+            and siblings.serve(sid, request)
+        ):
+            return
         try:
             if "j" in query:
                 request = JSONPRequest(request, query["j"])
@@ -174,6 +188,14 @@ class Engine:
 
     # -- WebSocket, and transports of other kinds ------------------------------------
 
+    def webSocketsFor(self, url: str) -> Any:
+        """Return the factory for a WebSocket with this URL: :attr:`webSockets`, or one to a sibling."""
+        if self.siblings is not None:
+            sid = readQuery(url).get("sid")
+            if sid is not None and sid not in self.sessions:
+                return self.siblings.webSockets(sid) or self.webSockets
+        return self.webSockets
+
     def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> OpeningRequest:
         """Read an opening request; what a trusted proxy reports replaces what the proxy looks like."""
         return readHandshake(headers, url, peer, secure, self.trusts, self.settings.publicURL)
@@ -216,7 +238,10 @@ class Engine:
     # -- sessions ----------------------------------------------------------------
 
     def _newSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
-        sid = secrets.token_urlsafe(_SID_BYTES)
+        if self.siblings is None:
+            sid = secrets.token_urlsafe(_SID_BYTES)
+        else:
+            sid = secrets.token_urlsafe(_SID_BYTES_BEFORE_MARK) + self.siblings.mark
         session = Session(
             sid, handshake, _codecFor(handshake), transport, self.settings, self._timers, self._sessionEnded
         )

@@ -26,7 +26,7 @@ from txrealtime.logs import Logger
 from txrealtime.service.certificates import Renewable
 from txrealtime.service.options import StartupError
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "announce", "speaksTLS", "whyNoEndpoint", "whyNotListening"]
 
 _log = Logger()
 
@@ -39,6 +39,7 @@ class Listener(Service):
     :param path: the path of Socket.IO, for the log.
     :param rootName: the name of the pages at /, for the log; empty for none.
     :param endpoint: an endpoint in place of one from the string.
+    :param announce: whether the log tells where the site is served.
     :raises StartupError: if the string makes no endpoint.
     """
 
@@ -50,16 +51,18 @@ class Listener(Service):
         path: str,
         rootName: str = "",
         endpoint: IStreamServerEndpoint | None = None,
+        announce: bool = True,
     ) -> None:
         try:
             self._endpoint = endpoint or Renewable(reactor, description)
         except Exception as error:
-            raise StartupError(f"--listen {description}: {_whyNoEndpoint(description, error)}") from None
+            raise StartupError(f"--listen {description}: {whyNoEndpoint(description, error)}") from None
         self._reactor = reactor
         self._description = description
         self._site = site
         self._path = path
         self._rootName = rootName
+        self._announces = announce
         self._listening: Deferred[IListeningPort | None] | None = None
         self._error: StartupError | None = None
 
@@ -90,7 +93,7 @@ class Listener(Service):
     def renew(self) -> None:
         """Read TLS certificates again, for the connections to come; if that fails the old ones stay."""
         if not isinstance(self._endpoint, Renewable):
-            if _speaksTLS(self._description):
+            if speaksTLS(self._description):
                 _log.warn(
                     "{where}: the program has read the certificates at its start: restart it for new ones",
                     where=self._description,
@@ -104,7 +107,7 @@ class Listener(Service):
             _log.error(
                 "{where}: the certificates cannot be read again, and the old ones stay in use: {reason}",
                 where=self._description,
-                reason=_whyNoEndpoint(self._description, error),
+                reason=whyNoEndpoint(self._description, error),
             )
         else:
             _log.info("{where}: the certificates have been read again", where=self._description)
@@ -116,19 +119,14 @@ class Listener(Service):
             port._logger = twisted.logger.Logger(logger.namespace, observer=shortage)  # type: ignore[attr-defined]
         elif isinstance(port, Port):
             report(port, "_logger", without="a shortage of descriptors is logged at each connection")
-        secure = _speaksTLS(self._description)
-        address = _urlOf(port.getHost(), "https" if secure else "http")
-        _log.info(
-            "serving Socket.IO at {url}{rest}",
-            url=f"{address}{self._path.rstrip('/')}/",
-            rest=f", {self._rootName} at {address}/" if self._rootName else "",
-        )
+        if self._announces:
+            announce(self._description, port, self._path, self._rootName)
         return port
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return
-        reason = _whyNotListening(failure.value)
+        reason = whyNotListening(failure.value)
         _log.critical("cannot listen on {where}: {reason}", where=self._description, reason=reason)
         self._error = StartupError(f"cannot listen on {self._description}: {reason}")
         # By now sys.stderr is the log.
@@ -177,7 +175,18 @@ class _Shortage:
         self._quietSince = now
 
 
-def _whyNoEndpoint(description: str, error: Exception) -> str:
+def announce(description: str, port: IListeningPort, path: str, rootName: str, rest: str = "") -> None:
+    """Log where a site is served: see :class:`Listener`."""
+    address = _urlOf(port.getHost(), "https" if speaksTLS(description) else "http")
+    _log.info(
+        "serving Socket.IO at {url}{pages}{rest}",
+        url=f"{address}{path.rstrip('/')}/",
+        pages=f", {rootName} at {address}/" if rootName else "",
+        rest=rest,
+    )
+
+
+def whyNoEndpoint(description: str, error: Exception) -> str:
     """Explain an endpoint string's fault, given Twisted's error on it."""
     if "systemd:" in description and isinstance(error, LookupError):
         return "systemd has passed no such socket"
@@ -202,12 +211,12 @@ def _whyNoEndpoint(description: str, error: Exception) -> str:
     return text
 
 
-def _speaksTLS(description: str) -> bool:
+def speaksTLS(description: str) -> bool:
     """Tell if an endpoint string, without the wrappers before it, is of TLS."""
     return description.removeprefix("haproxy:").partition(":")[0] in ("ssl", "tls")
 
 
-def _whyNotListening(error: Any) -> str:
+def whyNotListening(error: Any) -> str:
     """Explain the system's refusal of a port."""
     cause = getattr(error, "socketError", error)
     return getattr(cause, "strerror", None) or str(cause)

@@ -21,16 +21,19 @@ from txrealtime.service.listener import Listener
 from txrealtime.service.memory import Trimming
 from txrealtime.service.options import Options
 from txrealtime.service.signals import Signals
+from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import untilWritten
+from txrealtime.workers.handoff import Handoff
+from txrealtime.workers.siblings import WorkerSiblings
 
 __all__ = ["RealtimeService", "makeService"]
 
 _log = Logger()
 
 
-def makeService(options: Options, reactor: Any = None) -> RealtimeService:
+def makeService(options: Options, reactor: Any = None) -> Service:
     """
-    Make the service that a command line asks for.
+    Make the service that a command line asks for: a server, or with ``--workers`` a supervisor.
 
     :param reactor: the installed one by default.
     :raises StartupError: if the service cannot be made.
@@ -39,6 +42,8 @@ def makeService(options: Options, reactor: Any = None) -> RealtimeService:
         from twisted.internet import reactor as installed
 
         reactor = installed
+    if options["workers"] is not None:
+        return SupervisedService(reactor, options)
     server = serverOf(options)
     root, rootName = rootOf(options, server, reactor)
     site = server.site(root)
@@ -55,13 +60,26 @@ class RealtimeService(MultiService):
 
     On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
     at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
+
+    :param siblings: in a worker, the way to the other workers, open until the last client has gone.  A
+        worker leaves signals to its supervisor.
+    :param handoff: in a worker, the socket for connections from other workers.
     """
 
-    def __init__(self, reactor: Any, server: Server, listeners: list[Listener]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        server: Server,
+        listeners: list[Listener],
+        siblings: WorkerSiblings | None = None,
+        handoff: Handoff | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._server = server
         self._listeners = listeners
+        self._siblings = siblings
+        self._handoff = handoff
         self._trimming = Trimming(reactor)
         children: dict[str, Service] = {"server": server}
         children |= {f"listen-{number}": listener for number, listener in enumerate(listeners)}
@@ -73,10 +91,14 @@ class RealtimeService(MultiService):
             child.setServiceParent(self)
 
     def startService(self) -> None:
+        if self._siblings is not None and self._handoff is not None:
+            self._siblings.startService()
+            self._handoff.start()
         super().startService()  # type: ignore[no-untyped-call]
         keepSteady(self._reactor)
         self._trimming.start()
-        self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
+        if self._siblings is None:
+            self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
 
     def renew(self) -> None:
         """Read TLS certificates again, for the connections to come."""
@@ -108,6 +130,9 @@ class RealtimeService(MultiService):
         reactor = self._reactor
         deadline = reactor.seconds() + self._server.settings.drainTimeout
         await self._server.stopService()
+        if self._siblings is not None and self._handoff is not None:
+            self._handoff.stop()
+            await self._siblings.stopService()
         await untilWritten(reactor, deadline)
         _log.info("stopped")
 

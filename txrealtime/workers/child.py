@@ -1,0 +1,139 @@
+"""
+A worker's process, as the supervisor sees it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any, Final
+from typing import Protocol as Interface
+
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from txrealtime.logs import Logger
+from txrealtime.workers.worker import CANNOT_START, COMMANDS, REPORTS
+
+__all__ = ["Child", "Owner", "State"]
+
+_log = Logger()
+
+# The longest line of a log that is kept in one piece, in bytes.
+_MOST_LINE: Final = 65536
+
+
+class State(Enum):
+    """The states of a worker."""
+
+    STARTING = auto()
+    READY = auto()
+    STOPPING = auto()
+    ENDED = auto()
+
+
+class Owner(Interface):
+    """The supervisor, as a child sees it."""
+
+    def childReady(self, child: Child) -> None:
+        """Called when a worker serves."""
+
+    def childEnded(self, child: Child) -> None:
+        """Called when a worker's process has ended."""
+
+
+class Child(ProcessProtocol):
+    """
+    One process of a worker.
+
+    :param number: the worker's number, which its log lines bear.
+    :param mark: its mark.
+    :param seconds: the clock.
+    :ivar state: its :class:`State`.
+    :ivar facts: the facts of its report that it is ready.
+    :ivar failure: the reason why it cannot start, if it has told one.
+    :ivar ending: a description of its end.
+    :ivar sessions: its number of sessions, at its last beat.
+    :ivar heard: the time of its last beat; ``None`` before the first.
+    """
+
+    transport: Any
+
+    def __init__(self, owner: Owner, number: int, mark: str, seconds: Callable[[], float]) -> None:
+        self.number = number
+        self.mark = mark
+        self.state = State.STARTING
+        self.facts: dict[str, Any] = {}
+        self.failure = ""
+        self.ending = ""
+        self.sessions = 0
+        self.born = seconds()
+        self.heard: float | None = None
+        self._owner = owner
+        self._seconds = seconds
+        self._lines: dict[int, bytes] = {}
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return int(self.transport.pid or 0)
+
+    # -- from the supervisor -------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask the worker to let its clients go, and to end."""
+        if self.state in (State.STARTING, State.READY):
+            # One that does not serve yet has nobody to let go, and may be stuck in its application.
+            starting, self.state = self.state is State.STARTING, State.STOPPING
+            if starting:
+                self.signal("TERM")
+            self.transport.writeToChild(COMMANDS, b"stop\n")
+
+    def signal(self, name: str) -> None:
+        """Send a signal."""
+        with contextlib.suppress(ProcessExitedAlready):
+            self.transport.signalProcess(name)
+
+    # -- ProcessProtocol -----------------------------------------------------------------
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        *lines, rest = (self._lines.get(childFD, b"") + data).split(b"\n")
+        if len(rest) > _MOST_LINE:
+            lines, rest = [*lines, rest], b""
+        self._lines[childFD] = rest
+        for line in lines:
+            text = line.decode("utf-8", "replace")
+            if childFD == REPORTS:
+                self._reported(text)
+            elif text.strip():
+                _log.info("worker {number}: {line}", number=self.number, line=text)
+
+    def _reported(self, line: str) -> None:
+        kind, _, rest = line.partition(" ")
+        if kind == "beat":
+            self.heard = self._seconds()
+            self.sessions = int(rest)
+        elif kind == "failed":
+            self.failure = json.loads(rest)
+        elif kind == "ready" and self.state is State.STARTING:
+            self.state = State.READY
+            self.facts = json.loads(rest)
+            self._owner.childReady(self)
+
+    def processEnded(self, reason: Failure) -> None:
+        for descriptor in list(self._lines):
+            if self._lines[descriptor]:
+                self.childDataReceived(descriptor, b"\n")
+        error: Any = reason.value
+        if getattr(error, "signal", None):
+            self.ending = f"was ended by {signal.Signals(error.signal).name}"
+        else:
+            self.ending = f"ended with code {getattr(error, 'exitCode', None)}"
+        if getattr(error, "exitCode", None) == CANNOT_START and not self.failure:
+            self.failure = "the worker cannot start"
+        self.state = State.ENDED
+        self._owner.childEnded(self)
