@@ -37,9 +37,9 @@ class Owner:
         self.losses.append(reason)
 
 
-class BusTestsMixin:
+class BusUser:
     """
-    Tests for a TestCase of trial with `bus`, `reactor`, and `until`, which waits for a condition.
+    Helpers for a TestCase of trial with `bus`, `reactor`, and `until`, which waits for a condition.
     """
 
     bus: IBus
@@ -86,7 +86,11 @@ class BusTestsMixin:
             await self.until(lambda heard=heard: heard)
             subscriber.unsubscribe(subscription)
 
-    # -- tests -------------------------------------------------------------------------
+
+class BusTestsMixin(BusUser):
+    """
+    The tests of every bus.
+    """
 
     async def test_interfaces(self) -> None:
         verifyObject(IBus, self.bus)

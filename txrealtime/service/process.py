@@ -68,7 +68,8 @@ class _Worker:
     def _server(self, options: Options) -> Server:
         """Return the application's server, on the hub unless it has another bus."""
         server = serverOf(options)
-        if server.cluster.status == "alone":
+        self._onHub = server.cluster.status == "alone"
+        if self._onHub:
             server.configure(bus=f"unix:{self._terms['folder']}/hub")
             server.cluster.open()
         return server
@@ -120,7 +121,7 @@ class _Worker:
         self.supervision.ready(
             path=server.path,
             root=self.rootName,
-            bus=_nameOf(server),
+            bus="their own bus" if self._onHub else "a bus of the application or of --bus",
             drainTimeout=server.settings.drainTimeout,
         )
 
@@ -128,11 +129,6 @@ class _Worker:
         """Let the clients go, and end."""
         if self._reactor.running:
             self._reactor.stop()
-
-
-def _nameOf(server: Server) -> str:
-    """Return a name of the bus for the log, without its secrets."""
-    return "the workers' own bus"
 
 
 def _line(event: LogEvent) -> str:

@@ -6,6 +6,7 @@ The buses and the blocking publishers take an :class:`Address`.  No error messag
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from ssl import SSLContext, create_default_context
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -37,11 +38,18 @@ PORTS = {
     "redis+sentinel": 26379,
     "amqp": 5672,
     "amqps": 5671,
+    "unix": 0,
 }
 "The schemes, and the usual ports of their brokers."
 
 SECURE = ("rediss", "amqps")
 "The schemes with TLS."
+
+SOCKETS = ("redis+unix", "unix")
+"The schemes of a Unix socket, without hosts."
+
+MAX_PATH = 103
+"Bytes of the path of a Unix socket, which is one more or five more on most systems, with a zero at the end."
 
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -52,7 +60,7 @@ class Address:
     The parts of a URL.  Neither its ``repr`` nor :attr:`name` has the password.
 
     :ivar hosts: hosts with ports; several only of Sentinels; none for a Unix socket.
-    :ivar path: the text after the hosts, without the first slash.
+    :ivar path: the text after the hosts, without the first slash; of ``unix:`` the path of the socket.
     :ivar options: the query.
     """
 
@@ -74,12 +82,14 @@ class Address:
         user, password = parts.netloc.rpartition("@")[0].partition(":")[::2]
         address = cls(
             scheme=parts.scheme,
-            hosts=() if parts.scheme == "redis+unix" else tuple(_hosts(parts)),
-            path=unquote(parts.path[1:]),
+            hosts=() if parts.scheme in SOCKETS else tuple(_hosts(parts)),
+            path=unquote(parts.path if parts.scheme == "unix" else parts.path[1:]),
             user=unquote(user) or None,
             password=unquote(password) or None,
             options=dict(parse_qsl(parts.query, keep_blank_values=True)),
         )
+        if parts.scheme == "unix":
+            _checkSocket(parts.netloc, address.path)
         address._check()
         return address
 
@@ -126,6 +136,8 @@ class Address:
     @property
     def name(self) -> str:
         """The URL for logs, without user, password and query."""
+        if self.scheme == "unix":
+            return f"unix:{self.path}"
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         return f"{self.scheme}://{hosts}/{self.path}".rstrip("/")
 
@@ -140,8 +152,9 @@ class Address:
             options cannot be read; fails with ``CancelledError`` and nothing else if it is cancelled.
         """
         endpoint: IStreamClientEndpoint
-        if self.scheme == "redis+unix":
-            endpoint = UNIXClientEndpoint(reactor, f"/{self.path}", timeout)
+        if self.scheme in SOCKETS:
+            path = self.path if self.scheme == "unix" else f"/{self.path}"
+            endpoint = UNIXClientEndpoint(reactor, path, timeout)
         else:
             endpoint = HostnameEndpoint(reactor, host, port, timeout)
         if self.scheme in SECURE:
@@ -202,7 +215,7 @@ def splitURL(url: str) -> SplitResult:
     except ValueError:
         raise ValueError(f"the URL of the bus is broken: {_example(url)}") from None
     if parts.scheme not in PORTS:
-        known = ", ".join(f"{scheme}://" for scheme in PORTS)
+        known = ", ".join(f"{scheme}://" if scheme != "unix" else "unix:PATH" for scheme in PORTS)
         raise ValueError(f"no bus is called {parts.scheme}://: expected {known}")
     if parts.fragment or "@" in f"{parts.path}{parts.query}":
         # Either may be the second half of a password, so the error does not show it.
@@ -236,6 +249,21 @@ def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
             # The error does not show the text: without an @ it may be a password.
             raise ValueError("the URL of the bus has no host: expected HOST or HOST:PORT") from None
     return hosts
+
+
+def _checkSocket(host: str, path: str) -> None:
+    """
+    Check the path of a hub's socket.
+
+    :raises ValueError: if there can be no such socket.
+    """
+    if host or not path or path.endswith("/"):
+        # Without the host, which may be a password.
+        raise ValueError("the URL of the hub names no file: expected unix:/PATH")
+    if "\0" in path:
+        raise ValueError("the path of a socket has no zero byte")
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise ValueError(f"the path of a socket has at most {MAX_PATH} bytes, and this one {len(path)}")
 
 
 def _example(url: str) -> str:

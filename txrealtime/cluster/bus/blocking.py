@@ -1,8 +1,9 @@
 """
 Publishers that block, for processes without a reactor: their Protocol, and the choice by URL.
 
-:class:`~txrealtime.cluster.emitter.Emitter` uses one.  :mod:`~txrealtime.cluster.bus.redisblocking` and
-:mod:`~txrealtime.cluster.bus.amqpblocking` are the publishers, imported when a URL names their broker.
+:class:`~txrealtime.cluster.emitter.Emitter` uses one.  :mod:`~txrealtime.cluster.bus.redisblocking`,
+:mod:`~txrealtime.cluster.bus.amqpblocking` and :mod:`~txrealtime.cluster.bus.localblocking` are the
+publishers, imported when a URL names their broker.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ def publisherFromURL(url: str, fanout: Collection[str], timeout: float) -> Block
     :raises ValueError: if the URL is broken, or the broker's library is not installed.
     """
     address = Address.fromURL(url)
+    if address.scheme == "unix":
+        from txrealtime.cluster.bus.localblocking import BlockingLocal
+
+        return BlockingLocal(address, timeout)
     extra = "amqp" if address.scheme.startswith("amqp") else "emitter"
     try:
         if extra == "amqp":

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
+from txrealtime.cluster.bus.patterns import compilePattern
 from txrealtime.errors import BusError
 
 __all__ = ["MemoryBus", "MemoryHub"]
@@ -196,8 +197,8 @@ class _Subscriber:
             if confirmed in self._asked:
                 self._asked.remove(confirmed)
                 topic = subscription.topic
-                self._subscriptions[subscription] = re.compile(
-                    _glob(topic) if subscription.pattern else re.escape(topic), re.DOTALL
+                self._subscriptions[subscription] = (
+                    compilePattern(topic) if subscription.pattern else re.compile(re.escape(topic))
                 )
                 confirmed.callback(None)
 
@@ -230,13 +231,3 @@ class _Subscriber:
         for confirmed in asked:
             confirmed.errback(BusError(reason))
         self._lost(reason)
-
-
-def _glob(pattern: str) -> str:
-    """Return the regular expression of a pattern in Redis's form."""
-    parts = re.findall(r"\\.|\[\^?(?:\\.|[^\]])*\]|.", pattern, re.DOTALL)
-    meanings = {"*": ".*", "?": "."}
-    return "".join(
-        part if part.startswith("[") and len(part) > 1 else meanings.get(part) or re.escape(part[-1])
-        for part in parts
-    )

@@ -22,6 +22,8 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
         The master of a service that Redis Sentinel watches.
     ``amqp://[user:password@]host[:port][/vhost]``
         RabbitMQ; ``amqps://`` over TLS.
+    ``unix:/path/of/socket``
+        The hub of this machine: :class:`~txrealtime.workers.hub.Hub`.
 
     With TLS, ``?ssl_ca_certs=FILE`` names the authorities to trust instead of the system's;
     ``ssl_certfile`` and ``ssl_keyfile`` name a client certificate to show to the broker.
@@ -31,6 +33,10 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
     :raises ValueError: if the URL is broken, or the broker's library is not installed.
     """
     address = Address.fromURL(url)
+    if address.scheme == "unix":
+        from txrealtime.cluster.bus.local import LocalBus
+
+        return LocalBus(address)
     try:
         if address.scheme.startswith("redis"):
             from txrealtime.cluster.bus.redis import RedisBus

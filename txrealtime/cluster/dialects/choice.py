@@ -2,7 +2,8 @@
 The choice of a dialect, by the URL of the bus.
 
 ``redis://host?key=chat``
-    the native dialect, the default; servers with another ``key`` are another cluster.
+    the native dialect, the default; servers with another ``key`` are another cluster.  So it is with
+    ``unix:/run/chat.hub?key=chat``.
 ``redis://host?dialect=node&key=socket.io``
     Node's servers with ``@socket.io/redis-adapter``; ``key`` is that adapter's option.
 ``redis://host?dialect=python-socketio&channel=flask-socketio``
