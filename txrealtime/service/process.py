@@ -109,7 +109,7 @@ class _Worker:
     def start(self) -> None:
         """Serve; the supervisor is told when the bus is ready too."""
         self.supervision.start()
-        self.service.privilegedStartService()
+        self.service.privilegedStartService()  # type: ignore[no-untyped-call]
         self.service.startService()
         self._reactor.addSystemEventTrigger("before", "shutdown", self.service.stopService)
         ready = self.server.cluster.whenReady()

@@ -88,8 +88,8 @@ class SupervisedService(MultiService):
             notifier=Notifier(),
             hub=None if options["bus"] else lambda path: Hub(path, self._reactor),
         )
-        supervisor.setName("supervisor")
-        supervisor.setServiceParent(self)
+        supervisor.setName("supervisor")  # type: ignore[no-untyped-call]
+        supervisor.setServiceParent(self)  # type: ignore[no-untyped-call]
         super().startService()  # type: ignore[no-untyped-call]
         self._reactor.callWhenRunning(self._takeSignals)
 

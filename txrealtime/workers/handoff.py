@@ -241,8 +241,8 @@ class PeekingPort:
     def _pause(self, error: OSError) -> None:
         """Accept nothing for a second: the socket stays readable, and would wake the reactor without end."""
         _log.warn(
-            "no connection can be accepted for {seconds:g} s: {error}. If descriptors have run out, raise the "
-            "limit (ulimit -n, LimitNOFILE), or set maxConnections below it",
+            "no connection can be accepted for {seconds:g} s: {error}. If descriptors have run out, raise "
+            "the limit (ulimit -n, LimitNOFILE), or set maxConnections below it",
             seconds=_SHORTAGE,
             error=error,
         )

@@ -18,7 +18,14 @@ from twisted.internet.task import LoopingCall
 
 __all__ = ["VARIABLES", "Notifier"]
 
-VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+VARIABLES: Final = (
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+)
 """The variables in the environment that systemd means for one process, and not for its children."""
 
 

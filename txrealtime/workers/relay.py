@@ -302,7 +302,7 @@ class RelayFactory(Factory):
         self.connections: set[Protocol] = set()
         self._engine = engine
 
-    def buildProtocol(self, address: object) -> Protocol:  # type: ignore[override]
+    def buildProtocol(self, address: object) -> Protocol:
         protocol = _Answering(self._engine, self)
         self.connections.add(protocol)
         return protocol

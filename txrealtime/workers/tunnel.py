@@ -48,9 +48,7 @@ class _Carrier(Protocol):
 
     transport: Any
 
-    def __init__(
-        self, engine: Engine, connect: Callable[[Factory], Deferred[Any]], address: object
-    ) -> None:
+    def __init__(self, engine: Engine, connect: Callable[[Factory], Deferred[Any]], address: object) -> None:
         self._engine = engine
         self._connect = connect
         self._address = address
@@ -163,7 +161,7 @@ class Carried(ProtocolWrapper):
         """Drop the connection, as a TCP connection does."""
         self.transport.abortConnection()
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         if self._line is None:
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         else:
@@ -188,4 +186,4 @@ class CarriedFactory(WrappingFactory):
 
     def buildProtocol(self, address: Any) -> Any:
         self.received += 1
-        return super().buildProtocol(address)  # type: ignore[no-untyped-call]
+        return super().buildProtocol(address)

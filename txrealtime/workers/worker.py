@@ -8,6 +8,7 @@ supervisor's pipe means that the supervisor has died: the worker stops by itself
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -18,7 +19,7 @@ from twisted.internet.task import LoopingCall
 
 from txrealtime.logs import Logger
 
-__all__ = ["BEAT", "CANNOT_START", "COMMANDS", "REPORTS", "Supervision"]
+__all__ = ["BEAT", "CANNOT_START", "COMMANDS", "REPORTS", "Supervision", "reportFailure"]
 
 _log = Logger()
 
@@ -91,10 +92,8 @@ class Supervision:
 
 
 def _report(descriptor: int, line: str) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the supervisor has ended, which the thread notices
         os.write(descriptor, line.encode() + b"\n")
-    except OSError:
-        pass  # the supervisor has ended, which the thread notices
 
 
 def reportFailure(reason: str, reports: int = REPORTS) -> None:
