@@ -131,6 +131,12 @@ class RealtimeService(MultiService):
         deadline = reactor.seconds() + self._server.settings.drainTimeout
         await self._server.stopService()
         if self._siblings is not None and self._handoff is not None:
+            _log.info(
+                "{handed} connections handed over, {relayed} requests relayed, {carried} WebSockets carried",
+                handed=self._handoff.sent,
+                relayed=self._siblings.relayed,
+                carried=self._siblings.carried,
+            )
             self._handoff.stop()
             await self._siblings.stopService()
         await untilWritten(reactor, deadline)

@@ -17,6 +17,7 @@ import errno
 import os
 import re
 import socket
+import struct
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
@@ -120,7 +121,9 @@ class Handoff:
         if self._socket is None:
             return Handed.GONE
         try:
-            socket.send_fds(self._socket, [bytes([port])], [descriptor], 0, self._pathOf(owner))
+            # Not socket.send_fds(), which ignores the address.
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))
+            self._socket.sendmsg([bytes([port])], [rights], 0, self._pathOf(owner))
         except (BlockingIOError, InterruptedError):
             return Handed.BUSY
         except OSError as error:

@@ -148,9 +148,10 @@ class Carried(ProtocolWrapper):
         secure, _, host = line.decode().partition(" ")
         if host != "unix":
             self._peer = IPv4Address("TCP", host, 0)
-        if secure == "tls":
-            alsoProvides(self, ISSLTransport)
         self.wrappedProtocol.makeConnection(self)
+        if secure == "tls":
+            # Afterwards, since Autobahn would look for the TLS connection itself.
+            alsoProvides(self, ISSLTransport)
         if rest:
             self.wrappedProtocol.dataReceived(rest)
 
