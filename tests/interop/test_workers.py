@@ -26,7 +26,7 @@ APPLICATION = """
 import os, time
 from txrealtime import Server
 
-server = Server(pingInterval=5, pingTimeout=5)
+server = Server(pingInterval=60, pingTimeout=60)
 
 @server.on("enter")
 def enter(socket, room):
@@ -224,6 +224,7 @@ class LifeTests(WorkersTestCase):
     async def test_places(self) -> None:
         """Several ports, of several kinds, are one server."""
         program, url = await self.serve(2, "--listen", "unix:shop.socket", "--listen", PLACE)
+        await self.until(lambda: program.output.count("serving Socket.IO at") == 3)
         self.assertEqual(program.output.count("serving Socket.IO at"), 3)
         second = ADDRESS.findall(program.output)[-1]
         sid = self.open(url)
@@ -231,6 +232,14 @@ class LifeTests(WorkersTestCase):
             self.assertEqual(await deferToThread(self.post, second, sid), b"ok")
         await self.stopped(program)
         self.assertFalse((self.folder / "shop.socket").exists())
+
+    def block(self, url: str, sid: str) -> None:
+        """Have a handler block its worker, which cannot answer the POST then."""
+        with (
+            self.assertRaises(TimeoutError),
+            urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=b'40{"block":true}', timeout=1),
+        ):
+            pass
 
     def post(self, url: str, sid: str) -> bytes:
         with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=b"3", timeout=10) as response:
@@ -278,8 +287,7 @@ class LifeTests(WorkersTestCase):
         """A handler that blocks its worker does not keep the worker alive."""
         program, url = await self.serve(1, "--hang-timeout", "0")
         sid = self.open(url)
-        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=b'40{"block":true}', timeout=1) as response:
-            response.read()
+        self.block(url, sid)
         [pid] = self.pids(program)
         program.signal("KILL")
         await self.until(lambda: not alive(pid), 15)
@@ -288,8 +296,7 @@ class LifeTests(WorkersTestCase):
         """A worker that hangs is killed, after its stacks have gone to the log, and replaced."""
         program, url = await self.serve(1, "--hang-timeout", "2")
         sid = self.open(url)
-        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=b'40{"block":true}', timeout=1) as response:
-            response.read()
+        self.block(url, sid)
         await self.until(lambda: len(self.pids(program)) == 2)
         self.assertIn("hangs: its stacks follow", program.output)
         self.assertRegex(program.output, r'worker 0: +File ".*shop.py", line \d+ in connected')
@@ -345,10 +352,10 @@ class LifeTests(WorkersTestCase):
 
     async def test_moreAndLess(self) -> None:
         program, _ = await self.serve(1)
-        program.signal("TTIN")
+        os.kill(program.transport.pid, signal.SIGTTIN)
         await self.until(lambda: len(self.pids(program)) == 2)
-        program.signal("TTOU")
+        os.kill(program.transport.pid, signal.SIGTTOU)
         await self.until(lambda: not alive(self.pids(program)[1]))
-        program.signal("TTOU")
+        os.kill(program.transport.pid, signal.SIGTTOU)
         await self.until(lambda: alive(self.pids(program)[0]))
         await self.stopped(program)

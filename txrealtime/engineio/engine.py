@@ -116,13 +116,7 @@ class Engine:
         """Serve a request for long polling."""
         query = readQuery(request.url)
         sid = query.get("sid")
-        siblings = self.siblings
-        if (
-            siblings is not None
-            and sid is not None
-            and sid not in self.sessions
-            and siblings.serve(sid, request)
-        ):
+        if self.siblings is not None and self._isPassedOn(self.siblings, sid, request):
             return
         try:
             if "j" in query:
@@ -139,6 +133,12 @@ class Engine:
                 self._servePolling(request, self._admission.checkJoining(query, sid, "polling"))
         except Exception:
             self._failed(Failure(), request)
+
+    def _isPassedOn(self, siblings: Siblings, sid: str | None, request: HTTPRequest) -> bool:
+        """Pass a request to the process that should serve it, if that is another one."""
+        if sid is None:
+            return not self._admission.isOpen and request.method == "GET" and siblings.open(request)
+        return sid not in self.sessions and siblings.serve(sid, request)
 
     async def _openPolling(self, request: HTTPRequest, handshake: OpeningRequest) -> None:
         gone: list[bool] = []

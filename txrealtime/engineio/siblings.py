@@ -33,6 +33,13 @@ class Siblings(Protocol):
         :return: ``False`` if the sid is of this process, or of none that lives; nothing was done then.
         """
 
+    def open(self, request: HTTPRequest) -> bool:
+        """
+        Pass on a request that opens a session, while this process takes no new ones.
+
+        :return: ``False`` if no other process takes new ones either; nothing was done then.
+        """
+
     def webSockets(self, sid: str) -> Any:
         """
         Return a factory of protocols that carry a WebSocket to the process that has its session.

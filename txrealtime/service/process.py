@@ -36,6 +36,9 @@ _log = Logger()
 
 _FIRST_PORT: Final = REPORTS + 1
 
+# Seconds in which a worker that stops still serves as before, but accepts no more connections.
+_MOMENT: Final = 0.2
+
 
 class _PeekingEndpoint:
     """An endpoint of a port that the supervisor has opened, whose connections may go to other workers."""
@@ -55,14 +58,15 @@ class _Worker:
     def __init__(self, reactor: Any, terms: dict[str, Any], options: Options) -> None:
         self._reactor = reactor
         self._terms = terms
+        self._stopping = False
         self.server = self._server(options)
         root, self.rootName = rootOf(options, self.server, reactor)
         self._site = self.server.site(root)
         mark, folder = terms["mark"], terms["folder"]
         self._siblings = WorkerSiblings(reactor, folder, mark, self.server.engine)
         self._handoff = Handoff(reactor, folder, mark, self._adopt)
-        listeners = [self._listener(place, text) for place, text in enumerate(terms["listen"])]
-        self.service = RealtimeService(reactor, self.server, listeners, self._siblings, self._handoff)
+        self._listeners = [self._listener(place, text) for place, text in enumerate(terms["listen"])]
+        self.service = RealtimeService(reactor, self.server, self._listeners, self._siblings, self._handoff)
         self.supervision = Supervision(reactor, self.stop, lambda: len(self.server.engine.sessions))
 
     def _server(self, options: Options) -> Server:
@@ -126,7 +130,15 @@ class _Worker:
         )
 
     def stop(self) -> None:
-        """Let the clients go, and end."""
+        """Accept no more connections, let the clients go, and end."""
+        if self._reactor.running and not self._stopping:
+            self._stopping = True
+            for listener in self._listeners:
+                listener.stopService()
+            # A connection that was accepted a moment ago has not told what it wants.
+            self._reactor.callLater(_MOMENT, self._end)
+
+    def _end(self) -> None:
         if self._reactor.running:
             self._reactor.stop()
 

@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from txrealtime.engineio.handshake import readQuery
 from txrealtime.logs import Logger
-from txrealtime.workers.marks import ownerOf
+from txrealtime.workers.marks import newerThan, ownerOf
 
 __all__ = ["Handed", "Handoff", "PeekingPort"]
 
@@ -132,6 +132,11 @@ class Handoff:
         self.sent += 1
         return Handed.TAKEN
 
+    def giveAway(self, port: int, descriptor: int) -> Handed:
+        """Hand a connection over to a worker that was started later than this one."""
+        newer = newerThan(self._mark, self._folder, "handoff")
+        return Handed.GONE if newer is None else self.give(newer, port, descriptor)
+
     # -- IReadDescriptor -----------------------------------------------------------
 
     def fileno(self) -> int:
@@ -192,7 +197,7 @@ class PeekingPort:
         self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more connections; those without a whole line are served here."""
+        """Accept no more connections; those without a whole line go to a newer worker, if there is one."""
         if self._listens:
             self._listens = False
             if self._shortage is not None:
@@ -200,7 +205,7 @@ class PeekingPort:
                 self._shortage = None
             self._reactor.removeReader(self)
             for opener in tuple(self._openers):
-                opener.serveHere()
+                opener.giveAway()
             self._socket.close()
             self._site.doStop()
         return succeed(None)
@@ -269,6 +274,10 @@ class PeekingPort:
     def give(self, owner: str, descriptor: int) -> Handed:
         """Hand a connection over to its owner."""
         return self._handoff.give(owner, self._number, descriptor)
+
+    def giveAway(self, descriptor: int) -> Handed:
+        """Hand a connection over to a newer worker."""
+        return self._handoff.giveAway(self._number, descriptor)
 
     def opened(self, opener: _Opener) -> None:
         """Called when a connection begins to wait for its first line."""
@@ -370,6 +379,13 @@ class _Opener:
     def _end(self) -> None:
         self._leave()
         self._port.dropped(self, self._socket)
+
+    def giveAway(self) -> None:
+        """Give up the wait, and let a newer worker serve the connection."""
+        if self._port.giveAway(self._socket.fileno()) is Handed.TAKEN:
+            self._end()
+        else:
+            self.serveHere()
 
     def serveHere(self) -> None:
         """Give up the wait, and serve the connection in this worker."""

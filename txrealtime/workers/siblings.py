@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.polling.request import HTTPRequest
-from txrealtime.workers.marks import ownerOf
+from txrealtime.workers.marks import newerThan, ownerOf
 from txrealtime.workers.relay import Relay, RelayFactory
 from txrealtime.workers.tunnel import CarriedFactory, Carriers
 
@@ -91,6 +91,15 @@ class WorkerSiblings(Service):
             return False
         self.relayed += 1
         self._relayTo(owner).serve(request)
+        return True
+
+    def open(self, request: HTTPRequest) -> bool:
+        """See :class:`~txrealtime.engineio.siblings.Siblings`."""
+        newer = newerThan(self.mark, self._folder, "relay")
+        if newer is None:
+            return False
+        self.relayed += 1
+        self._relayTo(newer).serve(request)
         return True
 
     def webSockets(self, sid: str) -> Carriers | None:

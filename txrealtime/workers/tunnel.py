@@ -8,8 +8,7 @@ behind this line as the client has sent them.  Each end stops reading while the 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.address import IPv4Address, UNIXAddress
@@ -18,10 +17,11 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides
 
 from txrealtime.engineio.engine import Engine
+from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.tcp import peerAddress, replaceProtocol
+from txrealtime.engineio.websocket.transport import WebSocketFactory
 
 __all__ = ["Carried", "CarriedFactory", "Carriers"]
 
@@ -123,11 +123,27 @@ class _Far(Protocol):
         self._carrier.ended()
 
 
-class Carried(ProtocolWrapper):
+class _SecureOpener:
     """
-    The owner's end of a tunnel: the transport of a WebSocket, with the client's address.
+    An engine, for WebSockets that came over TLS to another worker.
+
+    The transport cannot provide ``ISSLTransport`` in its place: Autobahn would look for the TLS connection.
     """
 
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.verify = engine.verify
+        self.webSocketOpened = engine.webSocketOpened
+
+    def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> OpeningRequest:
+        """Read an opening request that came over TLS."""
+        return self._engine.readHandshake(headers, url, peer, True)
+
+
+class Carried(ProtocolWrapper):
+    """The owner's end of a tunnel: the transport of a WebSocket, with the client's address."""
+
+    factory: Any
     transport: Any
     wrappedProtocol: Any
     _line: bytes | None = b""
@@ -141,17 +157,15 @@ class Carried(ProtocolWrapper):
             self.wrappedProtocol.dataReceived(data)
             return
         line, found, rest = (self._line + data).partition(b"\n")
-        self._line = line
         if not found:
+            self._line = line
             return
         self._line = None
-        secure, _, host = line.decode().partition(" ")
+        kind, _, host = line.decode().partition(" ")
         if host != "unix":
             self._peer = IPv4Address("TCP", host, 0)
+        self.wrappedProtocol = self.factory.webSocket(self._peer, kind == "tls")
         self.wrappedProtocol.makeConnection(self)
-        if secure == "tls":
-            # Afterwards, since Autobahn would look for the TLS connection itself.
-            alsoProvides(self, ISSLTransport)
         if rest:
             self.wrappedProtocol.dataReceived(rest)
 
@@ -163,11 +177,9 @@ class Carried(ProtocolWrapper):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.factory.unregisterProtocol(self)  # type: ignore[no-untyped-call]
         if self._line is None:
-            super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        else:
-            with contextlib.suppress(KeyError):
-                self.factory.unregisterProtocol(self)
+            self.wrappedProtocol.connectionLost(reason)
 
 
 class CarriedFactory(WrappingFactory):
@@ -175,16 +187,18 @@ class CarriedFactory(WrappingFactory):
     A factory of the owner's ends of tunnels.
 
     :param engine: the engine that has the sessions.
-    :ivar received: WebSockets that other workers have carried here.
     """
 
     noisy = False
-    protocol = Carried
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine.webSockets)  # type: ignore[no-untyped-call]
-        self.received = 0
+        self._plain = engine.webSockets
+        self._secure = WebSocketFactory(engine.settings, engine.reactor, _SecureOpener(engine))
 
-    def buildProtocol(self, address: Any) -> Any:
-        self.received += 1
-        return super().buildProtocol(address)
+    def buildProtocol(self, address: Any) -> Carried:
+        return Carried(self, Protocol())
+
+    def webSocket(self, peer: Any, secure: bool) -> Any:
+        """Return the protocol of a WebSocket, once the first line of its tunnel has come."""
+        return (self._secure if secure else self._plain).buildProtocol(peer)
