@@ -55,6 +55,8 @@ _AT_ONCE: Final = 4
 # Seconds without accepting after the system had no descriptor left.
 _SHORTAGE: Final = 1.0
 
+_INT: Final = struct.Struct("i")
+
 _LINE: Final = re.compile(rb"(?:GET|POST|OPTIONS) (/[!-~]*) HTTP/1\.1\r\n")
 
 _BEGINNINGS: Final = (b"GET /", b"POST /", b"OPTIONS /")
@@ -122,7 +124,7 @@ class Handoff:
             return Handed.GONE
         try:
             # Not socket.send_fds(), which ignores the address.
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(descriptor))
             self._socket.sendmsg([bytes([port])], [rights], 0, self._pathOf(owner))
         except (BlockingIOError, InterruptedError):
             return Handed.BUSY
@@ -150,17 +152,20 @@ class Handoff:
             if self._socket is None:
                 return
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1, socket.MSG_CMSG_CLOEXEC)
+                # Not socket.recv_fds(), which ignores the flags.
+                data, ancillary, _, _ = self._socket.recvmsg(
+                    1, socket.CMSG_LEN(_INT.size), socket.MSG_CMSG_CLOEXEC
+                )
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 _log.warn("a connection from another worker is lost: {error}", error=error)
                 return
-            if not descriptors:
+            if not ancillary:
                 _log.warn("a connection from another worker is lost: no file descriptor is left for it")
                 continue
             self.received += 1
-            self._adopt(data[0], descriptors[0])
+            self._adopt(data[0], _INT.unpack(ancillary[0][2])[0])
 
     def connectionLost(self, reason: Failure) -> None:
         self.stop()

@@ -177,7 +177,7 @@ class Carried(ProtocolWrapper):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self.factory.unregisterProtocol(self)  # type: ignore[no-untyped-call]
+        self.factory.unregisterProtocol(self)
         if self._line is None:
             self.wrappedProtocol.connectionLost(reason)
 
@@ -196,8 +196,9 @@ class CarriedFactory(WrappingFactory):
         self._plain = engine.webSockets
         self._secure = WebSocketFactory(engine.settings, engine.reactor, _SecureOpener(engine))
 
-    def buildProtocol(self, address: Any) -> Carried:
-        return Carried(self, Protocol())
+    def buildProtocol(self, address: Any) -> Any:
+        factory: Any = self
+        return Carried(factory, Protocol())
 
     def webSocket(self, peer: Any, secure: bool) -> Any:
         """Return the protocol of a WebSocket, once the first line of its tunnel has come."""
