@@ -39,6 +39,7 @@ from txrealtime.files import Folder
 from txrealtime.monitor.health import Health
 from txrealtime.service import Options, RealtimeService, StartupError, certificates, makeService, signals
 from txrealtime.service.application import load, rootOf, serverOf
+from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
@@ -175,6 +176,23 @@ class OptionsTests(ServiceTestCase):
         options = parse("--no-allow-upgrades", "--allow-upgrades")
         self.assertEqual(options["settings"], {"allowUpgrades": True})
 
+    def test_workers(self) -> None:
+        """As many as asked for, or one for each core that the process may use."""
+        self.assertIsNone(parse()["workers"])
+        options = parse("--workers", "3", "--hang-timeout", "5.5", "--max-rss", "2G", "--listen", "tcp:1")
+        self.assertEqual((options["workers"], options["hangTimeout"]), (3, 5.5))
+        self.assertEqual(options["maxRSS"], 2 << 30)
+        self.assertEqual(options["arguments"][-2:], ["--listen", "tcp:1"])
+        self.patch(os, "sched_getaffinity", lambda pid: {0, 2, 5})
+        self.assertEqual(parse("--workers", "auto")["workers"], 3)
+
+    def test_workersAreSupervised(self) -> None:
+        """The supervisor runs no code of the application, and makes no server."""
+        self.write("shop.py", "raise AssertionError('imported')")
+        service = makeService(parse("--workers", "2", "--app", "shop:server"), MemoryReactorClock())
+        self.assertIsInstance(service, SupervisedService)
+        self.assertNotIn("shop", sys.modules)
+
     def test_refusals(self) -> None:
         for arguments, wanted in [
             (["--ping-interval", "soon"], "--ping-interval soon: expected a number"),
@@ -195,6 +213,13 @@ class OptionsTests(ServiceTestCase):
             (["--static", ".", "--wsgi", "shop:app"], "--static and --wsgi both serve /"),
             (["--wsgi-threads", "0"], "--wsgi-threads 0: expected a whole number above 0"),
             (["--wsgi-threads", "many"], "--wsgi-threads many: expected a whole number above 0"),
+            (["--workers", "0"], "--workers 0: expected auto, or a number from 1 to 256"),
+            (["--workers", "257"], "--workers 257: expected auto, or a number from 1 to 256"),
+            (["--workers", "all"], "--workers all: expected auto, or a number from 1 to 256"),
+            (["--workers", "2", "--hang-timeout", "-1"], "--hang-timeout -1: expected a number of seconds"),
+            (["--workers", "2", "--hang-timeout", "no"], "--hang-timeout no: expected a number"),
+            (["--workers", "2", "--max-rss", "500"], "--max-rss 500: expected a size, such as 500M or 2G"),
+            (["--max-rss", "500M"], "--hang-timeout and --max-rss are for workers: give --workers too"),
             (["--health", "/"], "--health /: expected a path, such as /health"),
             (["--health", "/he alth"], "--health /he alth: expected the path of a URL"),
             (["--path", "/a?b"], "--path /a?b: expected the path of a URL"),

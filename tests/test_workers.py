@@ -315,7 +315,7 @@ class CrashTests(SupervisorTestCase):
         self.assertEqual(len(self.reactor.alive), 2)
 
     def test_socketsOfTheDead(self) -> None:
-        """What a killed worker leaves in the folder goes, as others would take it for a sign of life."""
+        """The sockets of a killed worker are removed, as others would take them for a sign of life."""
         one, two = self.start()
         for process in (one, two):
             for kind in ("relay", "tunnel", "handoff"):
