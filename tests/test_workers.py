@@ -64,12 +64,14 @@ class Process:
         self.signals: list[str] = []
         self.commands = b""
         self.ended = False
+        self.held = False
         protocol.makeConnection(self)
 
-    def signalProcess(self, name: str) -> None:
+    def signalProcess(self, number: int) -> None:
         if self.ended:
             raise ProcessExitedAlready
-        self.signals.append(name)
+        assert type(number) is int, "Twisted knows few signals by name"
+        self.signals.append(signal.Signals(number).name.removeprefix("SIG"))
 
     def writeToChild(self, childFD: int, data: bytes) -> None:
         assert childFD == COMMANDS
@@ -90,7 +92,9 @@ class Process:
     def end(self, code: int = 0, number: int | None = None) -> None:
         self.ended = True
         error = ProcessTerminated(code, number) if code or number else ProcessDone(0)
-        self.protocol.processEnded(Failure(error))
+        self.protocol.processExited(Failure(error))
+        if not self.held:
+            self.protocol.processEnded(Failure(error))
 
 
 class Reactor(Clock):
@@ -295,6 +299,20 @@ class CrashTests(SupervisorTestCase):
         self.assertEqual(new.command[1], "0")
         self.assertNotEqual(new.command[2], one.command[2])
         self.assertIn("worker 0: was ended by SIGKILL; another one starts in 0.2 s", self.messages)
+
+    def test_pipesHeld(self) -> None:
+        """A process of the application that holds the pipes does not keep a worker from starting again."""
+        one, _ = self.start()
+        one.held = True
+        one.end(1)
+        self.pause(0.9)
+        self.assertEqual(len(self.reactor.alive), 1)
+        one.report("beat 1")
+        self.pause(0.5)
+        self.assertEqual(len(self.reactor.alive), 2)
+        one.protocol.processEnded(Failure(ProcessDone(0)))
+        self.pause(60)
+        self.assertEqual(len(self.reactor.processes), 3)
 
     def test_pauses(self) -> None:
         """The pauses between crashes double, up to half a minute."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
 from typing import Protocol as Interface
 
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -25,6 +25,9 @@ _log = Logger()
 
 # The longest line of a log that is kept in one piece, in bytes.
 _MOST_LINE: Final = 65536
+
+# Seconds from the exit of a process until its pipes count as read.
+_GRACE: Final = 1.0
 
 
 class State(Enum):
@@ -52,7 +55,7 @@ class Child(ProcessProtocol):
 
     :param number: the worker's number, which its log lines bear.
     :param mark: its mark.
-    :param seconds: the clock.
+    :param reactor: the clock.
     :ivar state: its :class:`State`.
     :ivar facts: the facts of its report that it is ready.
     :ivar failure: the reason why it cannot start, if it has told one.
@@ -63,7 +66,7 @@ class Child(ProcessProtocol):
 
     transport: Any
 
-    def __init__(self, owner: Owner, number: int, mark: str, seconds: Callable[[], float]) -> None:
+    def __init__(self, owner: Owner, number: int, mark: str, reactor: IReactorTime) -> None:
         self.number = number
         self.mark = mark
         self.state = State.STARTING
@@ -71,10 +74,11 @@ class Child(ProcessProtocol):
         self.failure = ""
         self.ending = ""
         self.sessions = 0
-        self.born = seconds()
+        self.born = reactor.seconds()
         self.heard: float | None = None
         self._owner = owner
-        self._seconds = seconds
+        self._reactor = reactor
+        self._grace: IDelayedCall | None = None
         self._lines: dict[int, bytes] = {}
 
     @property
@@ -90,13 +94,14 @@ class Child(ProcessProtocol):
             # One that does not serve yet has nobody to let go, and may be stuck in its application.
             starting, self.state = self.state is State.STARTING, State.STOPPING
             if starting:
-                self.signal("TERM")
+                self.signal(signal.SIGTERM)
             self.transport.writeToChild(COMMANDS, b"stop\n")
 
-    def signal(self, name: str) -> None:
+    def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         with contextlib.suppress(ProcessExitedAlready):
-            self.transport.signalProcess(name)
+            # A number, since Twisted knows few signals by name.
+            self.transport.signalProcess(int(number))
 
     # -- ProcessProtocol -----------------------------------------------------------------
 
@@ -114,8 +119,10 @@ class Child(ProcessProtocol):
 
     def _reported(self, line: str) -> None:
         kind, _, rest = line.partition(" ")
+        if self.state is State.ENDED:
+            return
         if kind == "beat":
-            self.heard = self._seconds()
+            self.heard = self._reactor.seconds()
             self.sessions = int(rest)
         elif kind == "failed":
             self.failure = json.loads(rest)
@@ -124,16 +131,27 @@ class Child(ProcessProtocol):
             self.facts = json.loads(rest)
             self._owner.childReady(self)
 
+    def processExited(self, reason: Failure) -> None:
+        # A process that the application has started may hold the pipes, and then processEnded() never comes.
+        self._grace = self._reactor.callLater(_GRACE, self._over, reason)
+
     def processEnded(self, reason: Failure) -> None:
+        if self._grace is not None and self._grace.active():
+            self._grace.cancel()
+        if self.state is not State.ENDED:
+            self._over(reason)
+
+    def _over(self, reason: Failure) -> None:
         for descriptor in list(self._lines):
             if self._lines[descriptor]:
                 self.childDataReceived(descriptor, b"\n")
         error: Any = reason.value
+        code = getattr(error, "exitCode", None)
         if getattr(error, "signal", None):
             self.ending = f"was ended by {signal.Signals(error.signal).name}"
         else:
-            self.ending = f"ended with code {getattr(error, 'exitCode', None)}"
-        if getattr(error, "exitCode", None) == CANNOT_START and not self.failure:
+            self.ending = f"ended with code {code}"
+        if code == CANNOT_START and not self.failure:
             self.failure = "the worker cannot start"
         self.state = State.ENDED
         self._owner.childEnded(self)

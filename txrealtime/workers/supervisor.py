@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -172,7 +173,8 @@ class Supervisor(Service):
         for slot in self._slots.values():
             slot.current = self._spawn(slot)
         for look, seconds in zip(self._looks, (1.0, _LOOK), strict=True):
-            look.start(seconds, now=False)
+            looking = look.start(seconds, now=False)
+            looking.addErrback(lambda failure: _log.failure("the workers are watched no more", failure))
 
     def stopService(self) -> Deferred[None]:
         """
@@ -198,7 +200,7 @@ class Supervisor(Service):
     def _killAll(self) -> None:
         for child in tuple(self._children):
             _log.warn("worker {number} did not end in time, and is killed", number=child.number)
-            child.signal("KILL")
+            child.signal(signal.SIGKILL)
         self._late = None
 
     def _checkStopped(self) -> None:
@@ -257,7 +259,7 @@ class Supervisor(Service):
     def _spawn(self, slot: _Slot) -> Child:
         self._generation += 1
         mark = markOf(slot.number, self._generation)
-        child = Child(self, slot.number, mark, self._reactor.seconds)
+        child = Child(self, slot.number, mark, self._reactor)
         command = list(self._command(Task(slot.number, mark, self._folder)))
         descriptors: dict[int, Any] = {0: 0, 1: "r", 2: "r", COMMANDS: "w", REPORTS: "r"}
         for place, port in enumerate(self._ports, REPORTS + 1):
@@ -411,8 +413,8 @@ class Supervisor(Service):
             pid=child.pid,
         )
         child.state = State.STOPPING
-        child.signal("USR2")
-        self._reactor.callLater(_DUMP, child.signal, "KILL")
+        child.signal(signal.SIGUSR2)
+        self._reactor.callLater(_DUMP, child.signal, signal.SIGKILL)
 
     def _lookAtMemory(self) -> None:
         limit = self._limits.maxRSS
