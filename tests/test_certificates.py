@@ -17,12 +17,21 @@ from twisted.web.resource import Resource
 from tests.support import makeCertificate
 from tests.test_service import RunningTestCase, SlowEndpoint
 from txrealtime.service import Listener
+from txrealtime.service.proxyheader import ProxiedFactory
 
 
-def serialOf(factory: Any, clock: Any) -> int:
-    """Shake hands as a client of TLS, and return the serial number of the server's certificate."""
-    protocol, transport = factory.buildProtocol(IPv4Address("TCP", "192.0.2.7", 1)), StringTransport()
+def serialOf(factory: Any, clock: Any, head: bytes = b"") -> int:
+    """
+    Shake hands as a client of TLS, and return the serial number of the server's certificate.
+
+    :param head: sent before TLS begins.
+    """
+    transport: Any = StringTransport()
+    protocol = transport.protocol = factory.buildProtocol(IPv4Address("TCP", "192.0.2.7", 1))
     protocol.makeConnection(transport)
+    if head:
+        protocol.dataReceived(head)
+        protocol = transport.protocol
     client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
     client.set_tlsext_host_name(b"localhost")
     client.set_connect_state()
@@ -53,7 +62,9 @@ class RenewalTests(RunningTestCase):
         return factory
 
     def serial(self) -> int:
-        return serialOf(self.factory(), self.reactor)
+        factory = self.factory()
+        head = b"PROXY UNKNOWN\r\n" if isinstance(factory, ProxiedFactory) else b""
+        return serialOf(factory, self.reactor, head)
 
     def test_renewed(self) -> None:
         """Endpoints that speak TLS in one way or the other, alone and in another."""

@@ -178,7 +178,7 @@ class PageTestCase(TestCase):
         await self.stop()
         command, ports = [TWISTD, "--pidfile="], []
         for argument in arguments:
-            if argument.startswith(("tcp:", "ssl:")):
+            if argument.startswith(("tcp:", "ssl:", "haproxy:")):
                 ports.append(freePort())
                 argument = re.sub(":[0-9]+", f":{ports[-1]}", argument, count=1)
             command.append(argument)

@@ -68,7 +68,7 @@ class Talk(Namespace):
         socket.others.emit("heard", *args)
 
     @on("everyone")
-    def everyone(self, socket: Socket, *args: Any) -> None:
+    def toEveryone(self, socket: Socket, *args: Any) -> None:
         self.emit("heard", *args)
 
     @on("except")

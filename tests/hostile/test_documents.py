@@ -51,7 +51,7 @@ class HardeningTests(SynchronousTestCase):
     def test_eachLimit(self) -> None:
         """Each setting that is a time or a limit stands in a table of the page, with its default."""
         page = (ROOT / "docs" / "howto" / "harden.rst").read_text()
-        listed = dict(re.findall(r"^``(\w+)`` +(\S+)  ", page, re.MULTILINE))
+        listed = dict(re.findall(r"^``(\w+)`` +(\d+) ", page, re.MULTILINE))
         defaults = {field.name: field.default for field in fields(Settings)}
         limits = {
             name

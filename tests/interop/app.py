@@ -55,6 +55,13 @@ def handshake(socket):
     return {"protocol": socket.handshake.protocol, "query": dict(socket.handshake.query)}
 
 
+@server.on("seen")
+def seen(socket):
+    """Return what the server sees of the client, through the proxies between them."""
+    handshake = socket.handshake
+    return {"address": handshake.address, "secure": handshake.secure, "host": handshake.host}
+
+
 @server.on("number")
 def number(socket, n):
     socket.data.setdefault("numbers", []).append(n)

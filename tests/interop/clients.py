@@ -123,14 +123,17 @@ class RealtimeServer:
     A server started by `twistd -n realtime`, on the same port each time it is started.
 
     :param arguments: its options, but `--listen`.
+    :param endpoint: the endpoint string, with `PORT` for the port.
     :ivar url: where it is, `http://127.0.0.1:PORT`.
     """
 
-    def __init__(self, case: TestCase, *arguments: str) -> None:
+    def __init__(
+        self, case: TestCase, *arguments: str, endpoint: str = "tcp:PORT:interface=127.0.0.1"
+    ) -> None:
         self.port = freePort()
         self.url = f"http://127.0.0.1:{self.port}"
         self._case = case
-        listen = f"tcp:{self.port}:interface=127.0.0.1"
+        listen = endpoint.replace("PORT", str(self.port))
         self._command = [TWISTD, "-n", "--pidfile=", "realtime", "--listen", listen, *arguments]
 
     async def start(self) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -108,7 +109,36 @@ class FlaskTests(TestCase):
         startProgram(self, [sys.executable, "-c", code])
         self.assertEqual(await program.whenEnded(), 0, program.output)
 
-    def get(self, url: str) -> str:
+    def request(self, url: str, **headers: str) -> Request:
+        """Make a request for a session, as the page of https://page.example sends it."""
+        headers = {"Host": "page.example", "Origin": "https://page.example", **headers}
+        return Request(f"{url}/socket.io/?EIO=4&transport=polling", headers=headers)
+
+    async def test_behindTLS(self) -> None:
+        """The log names, once, the setting that lets in pages behind a proxy that ends TLS."""
+        for headers, setting in (
+            ({"X-Forwarded-Proto": "https"}, "set trustedProxies (--trusted-proxy) to the proxy's address"),
+            ({}, "set publicURL (--public-url) to 'https://page.example'"),
+        ):
+            program, url = await self.run_()
+            for _ in range(2):
+                with self.assertRaises(HTTPError) as caught:
+                    await deferToThread(urlopen, self.request(url, **headers), timeout=30)
+                self.assertEqual(caught.exception.code, 403)
+                self.assertIn(setting, json.load(caught.exception)["message"])
+            self.assertEqual(program.output.count(setting), 1, program.output)
+            await program.stop()
+
+    async def test_behindTrustedTLS(self) -> None:
+        """With the settings that the log names, the pages come in."""
+        for environment in ({"TRUSTED": "127.0.0.1"}, {"PUBLIC_URL": "https://page.example"}):
+            program, url = await self.run_(**environment)
+            forwarded = {"X-Forwarded-Proto": "https"}
+            body = await deferToThread(self.get, self.request(url, **forwarded))
+            self.assertTrue(body.startswith("0{"), body)
+            await program.stop()
+
+    def get(self, url: str | Request) -> str:
         """Return the body at a URL; call this in a thread."""
         with urlopen(url, timeout=30) as response:
             body: bytes = response.read()

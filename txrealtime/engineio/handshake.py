@@ -97,7 +97,7 @@ def readHandshake(
     """
     host = headers.get("host", "")
     if not _isAddress(peer):
-        # The PROXY protocol lets a proxy write any text.
+        # Twisted's parser of PROXY headers takes any text.
         peer = "unknown"
     elif trusts(peer):
         peer, distance = _clientOf(headers.get("x-forwarded-for", ""), peer, trusts)

@@ -28,12 +28,14 @@ class Renewable:
     An endpoint whose certificates can be read again.
 
     :param description: an endpoint string.
+    :param outermost: wraps the factory that the reactor gets, below TLS.
     :raises Exception: if the string makes no endpoint; the type depends on the endpoint.
     """
 
-    def __init__(self, reactor: Any, description: str) -> None:
+    def __init__(self, reactor: Any, description: str, outermost: Callable[[Any], Any] | None = None) -> None:
         self._reactor = reactor
         self._description = description
+        self._outermost = outermost or (lambda factory: factory)
         self._site: Any = None
         self._current: _Exchangeable | None = None
         self._endpoint: Any = serverFromString(_Hooked(reactor, self._listen), description)
@@ -46,9 +48,9 @@ class Renewable:
 
     def _listen(self, factory: Any, listen: Callable[[Any], Any]) -> Any:
         if factory is self._site:
-            return listen(factory)  # plain, so nothing will have to be exchanged
+            return listen(self._outermost(factory))  # plain, so nothing will have to be exchanged
         self._current = _Exchangeable(factory)
-        return listen(self._current)
+        return listen(self._outermost(self._current))
 
     @property
     def hasCertificates(self) -> bool:

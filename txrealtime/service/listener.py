@@ -25,6 +25,7 @@ from txrealtime.foreign import report
 from txrealtime.logs import Logger
 from txrealtime.service.certificates import Renewable
 from txrealtime.service.options import StartupError
+from txrealtime.service.proxyheader import PREFIX, ProxiedFactory
 
 __all__ = ["Listener", "announce", "speaksTLS", "whyNoEndpoint", "whyNotListening"]
 
@@ -54,7 +55,10 @@ class Listener(Service):
         announce: bool = True,
     ) -> None:
         try:
-            self._endpoint = endpoint or Renewable(reactor, description)
+            below = description.removeprefix(PREFIX)
+            self._endpoint = endpoint or Renewable(
+                reactor, below, None if below == description else self._proxied
+            )
         except Exception as error:
             raise StartupError(f"--listen {description}: {whyNoEndpoint(description, error)}") from None
         self._reactor = reactor
@@ -65,6 +69,9 @@ class Listener(Service):
         self._announces = announce
         self._listening: Deferred[IListeningPort | None] | None = None
         self._error: StartupError | None = None
+
+    def _proxied(self, factory: Any) -> ProxiedFactory:
+        return ProxiedFactory(self._reactor, factory, self._description)
 
     def privilegedStartService(self) -> None:
         """
@@ -213,7 +220,7 @@ def whyNoEndpoint(description: str, error: Exception) -> str:
 
 def speaksTLS(description: str) -> bool:
     """Tell if an endpoint string, without the wrappers before it, is of TLS."""
-    return description.removeprefix("haproxy:").partition(":")[0] in ("ssl", "tls")
+    return description.removeprefix(PREFIX).partition(":")[0] in ("ssl", "tls")
 
 
 def whyNotListening(error: Any) -> str:

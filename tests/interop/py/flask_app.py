@@ -25,6 +25,8 @@ socketio = SocketIO(
     async_handlers="ORDERED" not in os.environ,
     handler_threads=int(os.environ.get("THREADS", "64")),
     drainTimeout=1,
+    trustedProxies=os.environ.get("TRUSTED", "").split(),
+    publicURL=os.environ.get("PUBLIC_URL", ""),
 )
 
 
