@@ -115,6 +115,28 @@ class Port:
         return succeed(None)
 
 
+class Connector:
+    """An attempt to connect, which takes a turn."""
+
+    def __init__(self, reactor: HubReactor, path: str, factory: Any) -> None:
+        self._reactor, self._path, self._factory = reactor, path, factory
+        self._call = reactor.callLater(0, self._connect)
+
+    def getDestination(self) -> UNIXAddress:
+        return UNIXAddress(self._path)
+
+    def stopConnecting(self) -> None:
+        self._call.cancel()
+
+    def _connect(self) -> None:
+        listening = self._reactor.factories.get(self._path)
+        if listening is None:
+            self._factory.clientConnectionFailed(self, Failure(ConnectError(errno.ENOENT)))
+        else:
+            client = self._factory.buildProtocol(self.getDestination())
+            self._reactor.join(client, listening.buildProtocol(UNIXAddress(None)))
+
+
 class HubReactor(Clock):
     """
     A Clock with Unix sockets.
@@ -133,23 +155,7 @@ class HubReactor(Clock):
         return Port(self, path)
 
     def connectUNIX(self, path: str, factory: Any, timeout: float = 30, checkPID: bool = False) -> None:
-        factory.startedConnecting(self)
-        listening = self.factories.get(path)
-        if listening is None:
-            factory.clientConnectionFailed(self, Failure(ConnectError(errno.ENOENT)))
-            return
-        self.callLater(0, self._connected, factory, listening)
-
-    def stopConnecting(self) -> None:
-        pass
-
-    def getDestination(self) -> UNIXAddress:
-        return UNIXAddress(PATH)
-
-    def _connected(self, factory: Any, listening: Any) -> None:
-        client = factory.buildProtocol(UNIXAddress(PATH))
-        if client is not None:
-            self.join(client, listening.buildProtocol(UNIXAddress(None)))
+        factory.startedConnecting(Connector(self, path, factory))
 
     def join(self, client: Any, served: Any) -> Pipe:
         """Connect a protocol to the hub's, and return the client's end."""

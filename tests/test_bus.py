@@ -14,6 +14,7 @@ from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.interfaces import Subscription
 from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
 from txrealtime.cluster.bus.url import busFromURL
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.cluster.emitter import Emitter
 from txrealtime.errors import BusError
 
@@ -100,6 +101,19 @@ class AddressTests(SynchronousTestCase):
         self.assertEqual(address.hosts, (("a", 26379), ("b", 1), ("::1", 2)))
         self.assertEqual(address.name, "redis+sentinel://a:26379,b:1,[::1]:2/0/mymaster")
 
+    def test_unix(self) -> None:
+        for url, path in (
+            ("unix:/run/chat.hub", "/run/chat.hub"),
+            ("unix:///run/chat.hub", "/run/chat.hub"),
+            ("unix:chat.hub", "chat.hub"),
+            ("unix:/a%20b%3F", "/a b?"),
+        ):
+            address = Address.fromURL(url)
+            self.assertEqual((address.path, address.hosts, address.name), (path, (), f"unix:{path}"))
+            self.assertEqual(busFromURL(url).name, f"unix:{path}")
+        choice, rest = DialectChoice.fromURL("unix:/run/chat.hub?key=shop")
+        self.assertEqual((choice.key, rest), ("shop", "unix:/run/chat.hub"))
+
     def test_secretsAreNotShown(self) -> None:
         for url in (
             "redis://joe:secret@localhost/1",
@@ -138,6 +152,14 @@ class AddressTests(SynchronousTestCase):
             ("redis://:secret@localhost/users", "has the database 'users': expected a number"),
             ("redis://:secret@localhost/-1", "has the database '-1'"),
             ("redis+sentinel://:secret@localhost", "names no service"),
+            ("unix:", "names no file: expected unix:/PATH"),
+            ("unix:/run/", "names no file"),
+            ("unix://joe:secret/run/chat.hub", "names no file"),
+            ("unix://secret/run/chat.hub", "names no file"),
+            ("unix:/run/" + "x" * 99, "at most 103 bytes, and this one 104"),
+            ("unix:/a%00b", "no zero byte"),
+            ("unix:/a?timeout=3", "unknown option timeout"),
+            ("unix:/a?ssl_ca_certs=x", "and no TLS"),
             ("redis+sentinel://:secret@localhost/x/mymaster", "has the database 'x'"),
         ):
             for use in (busFromURL, Emitter):

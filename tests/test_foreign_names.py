@@ -249,7 +249,7 @@ TABLE = [
 OPTIONAL = {"twisted.web._http2"}
 """Modules that need more than the tests do."""
 
-DOCUMENTED = {"_replace", "_thread"}
+DOCUMENTED = {"_exit", "_replace", "_thread"}
 """Names with an underscore that Python's documentation promises."""
 
 SOURCES = {

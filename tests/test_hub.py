@@ -171,7 +171,12 @@ class HubTests(BusTestsMixin, HubTestCase):
         self.reactor.advance(0)
         self.stopHub()
         self.assertEqual((heard, len(owner.losses), len(losses)), ([("t", b"last")], 1, 1))
-        for failed in (self.bus.openPublisher(self.reactor, owner), self.bus.openSubscriber(self.reactor, 0)):
+        failures = (
+            self.bus.openPublisher(self.reactor, owner),
+            self.bus.openSubscriber(self.reactor, self.fail),
+        )
+        self.turn()
+        for failed in failures:
             error = self.failureResultOf(failed, BusError)
             self.assertIn("no hub listens at /run/chat.hub: start one", str(error.value))
         self.hub.startService()

@@ -7,8 +7,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from dataclasses import fields
 from io import StringIO
@@ -35,6 +37,7 @@ from zope.interface import implementer
 import txrealtime.service
 from tests.support import ROOT
 from txrealtime import Server, Settings
+from txrealtime.cluster.bus.address import Address
 from txrealtime.files import Folder
 from txrealtime.monitor.health import Health
 from txrealtime.service import Options, RealtimeService, StartupError, certificates, makeService, signals
@@ -230,8 +233,23 @@ class OptionsTests(ServiceTestCase):
             ),
             (["--cookie", "a b;c"], "expected a name of letters, digits and"),
             (["--bus", "redis://host?dialect=java"], "--bus: dialect=java: expected native, node"),
+            (["--bus", "unix:"], "--bus: the URL of the hub names no file: expected unix:/PATH"),
+            (["--hub", "/run/" + "x" * 99], "--hub /run/xxxx"),
+            (["--hub", "/a", "--bus", "unix:/b"], "or give unix:/a with ?key= or ?dialect="),
+            (["--bus", "redis://host", "--hub", "/a"], "the hub stands before no other bus"),
         ]:
             self.assertOneLine(wanted, parse, *arguments)
+
+    def test_hub(self) -> None:
+        """Without a bus of its own, the server's bus is the hub."""
+        os.chdir("/")
+        for arguments, bus in (
+            (["--hub", "run/a b?.hub"], "unix:/run/a%20b%3F.hub"),
+            (["--hub", "/a", "--bus", "unix:/a?key=x"], "unix:/a?key=x"),
+        ):
+            options = parse(*arguments)
+            self.assertEqual(options["bus"], bus)
+            self.assertEqual(Address.fromURL(bus.partition("?")[0]).path, options["hub"])
 
     def test_staticIsAbsolute(self) -> None:
         """As twistd may go elsewhere."""
@@ -589,6 +607,42 @@ class ServiceTests(RunningTestCase):
         self.assertTrue(all(child.running for child in service))
         self.assertEqual([server[0] for server in self.reactor.tcpServers], [1234])
         self.assertEqual([server[0] for server in self.reactor.unixServers], ["x.sock"])
+
+    def startWithHub(self) -> RealtimeService:
+        folder = tempfile.mkdtemp()  # the path of a socket is short
+        self.addCleanup(shutil.rmtree, folder)
+        self.path = f"{folder}/hub"
+        service = makeService(parse("--app", "served:server", "--hub", self.path), self.reactor)
+        service.privilegedStartService()
+        service.startService()
+        return service
+
+    def test_hub(self) -> None:
+        """The hub listens before the server connects, and stops after the server."""
+        service = self.startWithHub()
+        self.assertEqual([child.name for child in service], ["hub", "server", "listen-0"])
+        self.assertEqual([server[0] for server in self.reactor.unixServers], [self.path])
+        self.assertEqual({client[0] for client in self.reactor.unixClients}, {self.path})
+        hub = service.getServiceNamed("hub")
+        stopped = service.stopService()
+        self.assertTrue(hub.running)
+        self.reactor.pump([1] * 9)
+        self.successResultOf(stopped)
+        self.assertFalse(hub.running)
+
+    def test_hubCannotListen(self) -> None:
+        stderr = StringIO()
+        self.patch(sys, "__stderr__", stderr)
+
+        def listenUNIX(*arguments: Any, **options: Any) -> None:
+            raise CannotListenError("", self.path, OSError(30, "Read-only file system"))
+
+        self.reactor.listenUNIX = listenUNIX  # type: ignore[assignment]
+        error = self.assertRaises(StartupError, self.startWithHub)
+        self.assertEqual((error.code, str(error)), (1, f"Read-only file system: unix:{self.path}"))
+        line = f"cannot listen on unix:{self.path}: Read-only file system"
+        self.assertEqual(stderr.getvalue(), f"twistd realtime: {line}\n")
+        self.assertEqual(self.lines("cannot"), [line])
 
     def test_defaultPort(self) -> None:
         self.start()

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.tcp import Server
 from twisted.internet.testing import StringTransport
+from twisted.internet.unix import Server as UNIXServer
 from twisted.trial.unittest import SynchronousTestCase
 
 from txrealtime.engineio.tcp import peerAddress, writeNow
@@ -30,13 +31,13 @@ class Socket:
         return min(taken, len(data))
 
 
-def connection(socket: Socket | None, waiting: bytes = b"") -> Any:
+def connection(socket: Socket | None, waiting: bytes = b"", kind: Any = Server) -> Any:
     """
-    Make a TCP connection without a reactor.
+    Make a TCP connection, or one of another kind, without a reactor.
 
     The data given to its `write` is kept in `written`.
     """
-    transport = Server.__new__(Server)
+    transport = kind.__new__(kind)
     transport.dataBuffer = waiting
     transport._tempDataBuffer = []
     if socket is not None:
@@ -52,6 +53,12 @@ class WriteNowTests(SynchronousTestCase):
         transport = connection(socket)
         writeNow(transport, b"frame")
         self.assertEqual((socket.sent, transport.written), ([b"frame"], []))
+
+    def test_unixSocket(self) -> None:
+        socket = Socket(3)
+        transport = connection(socket, kind=UNIXServer)
+        writeNow(transport, b"frame")
+        self.assertEqual((socket.sent, transport.written), ([b"fra"], [b"me"]))
 
     def test_restWaitsInTheTransport(self) -> None:
         socket = Socket(3)

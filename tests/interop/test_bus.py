@@ -4,6 +4,8 @@ The buses with brokers, tested like the bus in memory.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
 
 from twisted.internet import reactor
@@ -15,6 +17,7 @@ from tests.interop.brokers import Redis, rabbitMQ
 from txrealtime.cluster.bus.interfaces import Subscription
 from txrealtime.cluster.bus.url import busFromURL
 from txrealtime.errors import BusError
+from txrealtime.workers.hub import Hub
 
 
 class _BrokerTests(BusTestsMixin):
@@ -134,3 +137,17 @@ class RabbitMQFanoutTests(_BrokerTests, TestCase):
 
     async def setUp(self) -> None:
         self.bus = busFromURL((await rabbitMQ()).url, fanout=["t", "beat"])
+
+
+class LocalTests(_BrokerTests, TestCase):
+    """
+    The hub of this machine, over a Unix socket.
+    """
+
+    async def setUp(self) -> None:
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        hub = Hub(f"{folder}/hub", reactor)
+        hub.startService()
+        self.addCleanup(hub.stopService)
+        self.bus = busFromURL(f"unix:{folder}/hub")

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.tcp import Server
+from twisted.internet.unix import Server as UNIXServer
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
@@ -54,12 +55,12 @@ def replaceProtocol(transport: Any, protocol: IProtocol) -> None:
 
 def directSend(transport: Any) -> Callable[[bytes], int] | None:
     """
-    Return the ``send`` of a plain TCP socket while the transport has nothing buffered.
+    Return the ``send`` of a plain TCP or Unix socket while the transport has nothing buffered.
 
     The transport's own ``write`` fills a buffer, which the reactor sends in its next turn: 3.5 us more.
     TLS and other wrapped sockets have only this ``write``, for which the result is ``None``.
     """
-    if transport.__class__ is not Server:
+    if transport.__class__ is not Server and transport.__class__ is not UNIXServer:
         return None
     try:
         if transport.dataBuffer or transport._tempDataBuffer:

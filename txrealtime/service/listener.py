@@ -27,7 +27,7 @@ from txrealtime.service.certificates import Renewable
 from txrealtime.service.options import StartupError
 from txrealtime.service.proxyheader import PREFIX, ProxiedFactory
 
-__all__ = ["Listener", "announce", "speaksTLS", "whyNoEndpoint", "whyNotListening"]
+__all__ = ["Listener", "announce", "cannotListen", "speaksTLS", "whyNoEndpoint"]
 
 _log = Logger()
 
@@ -133,17 +133,23 @@ class Listener(Service):
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return
-        reason = whyNotListening(failure.value)
-        _log.critical("cannot listen on {where}: {reason}", where=self._description, reason=reason)
-        self._error = StartupError(f"cannot listen on {self._description}: {reason}")
-        # By now sys.stderr is the log.
-        print(self._error, file=sys.__stderr__)
-        self._error.code = 1
-        # A daemon has no standard error: twistd shows the first 98 bytes of this in its place.
-        self._error.args = (f"{reason}: {self._description}",)
+        self._error = cannotListen(self._description, failure.value)
         if self.running:
             # An endpoint that took its time.
             self._reactor.stop()
+
+
+def cannotListen(where: str, error: object) -> StartupError:
+    """Tell the log and standard error that the system refuses a place, and return the error to raise."""
+    reason = _whyNotListening(error)
+    _log.critical("cannot listen on {where}: {reason}", where=where, reason=reason)
+    told = StartupError(f"cannot listen on {where}: {reason}")
+    # By now sys.stderr is the log.
+    print(told, file=sys.__stderr__)
+    told.code = 1
+    # A daemon has no standard error: twistd shows the first 98 bytes of this in its place.
+    told.args = (f"{reason}: {where}",)
+    return told
 
 
 # Seconds without trouble after which the next trouble is news.
@@ -223,7 +229,7 @@ def speaksTLS(description: str) -> bool:
     return description.removeprefix(PREFIX).partition(":")[0] in ("ssl", "tls")
 
 
-def whyNotListening(error: Any) -> str:
+def _whyNotListening(error: Any) -> str:
     """Explain the system's refusal of a port."""
     cause = getattr(error, "socketError", error)
     return getattr(cause, "strerror", None) or str(cause)

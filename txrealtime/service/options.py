@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import Field, fields
 from typing import Any, Final
+from urllib.parse import quote
 
 from twisted import copyright
 from twisted.python import usage
 
 from txrealtime._version import __version__
+from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import printable
 from txrealtime.server import Settings
@@ -65,6 +67,7 @@ class Options(usage.Options):
             path=None,
             parser=None,
             bus=None,
+            hub=None,
             health=None,
             listen=[],
             workers=None,
@@ -110,15 +113,26 @@ class Options(usage.Options):
         self["parser"] = name
 
     def opt_bus(self, url: str) -> None:
-        """the bus that makes several servers one: redis://, rediss://, redis+unix://, redis+sentinel://,
-        amqp:// or amqps://, with ?dialect=node or ?dialect=python-socketio to join servers of these (default:
-        none, unless the application says otherwise)"""
+        """the bus that makes several servers one: unix:PATH for the hub of this machine, redis://, rediss://,
+        redis+unix://, redis+sentinel://, amqp:// or amqps://, with ?dialect=node or ?dialect=python-socketio
+        to join servers of these (default: none, unless the application says otherwise)"""
         try:
             DialectChoice.fromURL(url)
         except ValueError as error:
             # Without the URL: it may have a password.
             raise usage.UsageError(f"--bus: {error}") from None
         self["bus"] = url
+
+    def opt_hub(self, path: str) -> None:
+        """run the hub of this machine in this process, at a socket that processes of the same user may
+        connect to; without --bus, this server's bus is the hub (default: none)"""
+        path = os.path.abspath(path)
+        self["hubURL"] = f"unix:{quote(path)}"
+        try:
+            Address.fromURL(self["hubURL"])
+        except ValueError as error:
+            raise usage.UsageError(f"--hub {printable(path)}: {error}") from None
+        self["hub"] = path
 
     def opt_health(self, path: str) -> None:
         """the path of a health check: status 200 while the server is ready, 503 while its link to the other
@@ -186,6 +200,13 @@ class Options(usage.Options):
             raise usage.UsageError("--static and --wsgi both serve /: give one of them")
         if self["workers"] is None and (self["maxRSS"] or self["hangTimeout"] != 30.0):
             raise usage.UsageError("--hang-timeout and --max-rss are for workers: give --workers too")
+        if self["hub"] and not self["bus"]:
+            self["bus"] = self["hubURL"]
+        elif self["hub"] and self["bus"].partition("?")[0] != self["hubURL"]:
+            raise usage.UsageError(
+                f"--hub and --bus: the hub stands before no other bus, so leave --bus out, or give "
+                f"{self['hubURL']} with ?key= or ?dialect="
+            )
 
     def getUsage(self, width: int | None = None) -> str:
         width = width or int(os.environ.get("COLUMNS", "80"))
@@ -295,7 +316,7 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
             ("hang-timeout", "--hang-timeout SECONDS"),
             ("max-rss", "--max-rss SIZE"),
         ],
-        "Together with other servers": [("bus", "--bus URL")],
+        "Together with other servers": [("bus", "--bus URL"), ("hub", "--hub PATH")],
         **{title: [rows.pop(name) for name in names] for title, names in _SUBJECTS.items()},
     }
     if rows:

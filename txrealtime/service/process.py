@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from typing import Any, Final
+from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
@@ -74,7 +75,7 @@ class _Worker:
         server = serverOf(options)
         self._onHub = server.cluster.status == "alone"
         if self._onHub:
-            server.configure(bus=f"unix:{self._terms['folder']}/hub")
+            server.configure(bus=f"unix:{quote(self._terms['folder'])}/hub")
             server.cluster.open()
         return server
 

@@ -11,19 +11,20 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ReactorNotRunning
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 
 from txrealtime.clock import keepSteady
 from txrealtime.logs import Logger
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
-from txrealtime.service.listener import Listener
+from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.options import Options
 from txrealtime.service.signals import Signals
 from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import untilWritten
 from txrealtime.workers.handoff import Handoff
+from txrealtime.workers.hub import Hub
 from txrealtime.workers.siblings import WorkerSiblings
 
 __all__ = ["RealtimeService", "makeService"]
@@ -51,12 +52,13 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         Listener(reactor, description, site, server.path, rootName)
         for description in options["listen"] or ["tcp:8000"]
     ]
-    return RealtimeService(reactor, server, listeners)
+    hub = Hub(options["hub"], reactor) if options["hub"] else None
+    return RealtimeService(reactor, server, listeners, hub=hub)
 
 
 class RealtimeService(MultiService):
     """
-    The services ``server`` and ``listen-0``, ``listen-1`` ...
+    The services ``server`` and ``listen-0``, ``listen-1`` ..., and ``hub`` if there is one.
 
     On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
     at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
@@ -73,6 +75,7 @@ class RealtimeService(MultiService):
         listeners: list[Listener],
         siblings: WorkerSiblings | None = None,
         handoff: Handoff | None = None,
+        hub: Hub | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -80,8 +83,11 @@ class RealtimeService(MultiService):
         self._listeners = listeners
         self._siblings = siblings
         self._handoff = handoff
+        self._hub = hub
         self._trimming = Trimming(reactor)
-        children: dict[str, Service] = {"server": server}
+        # The server connects to the hub.
+        children: dict[str, Service] = {"hub": hub} if hub is not None else {}
+        children["server"] = server
         children |= {f"listen-{number}": listener for number, listener in enumerate(listeners)}
         for name, child in children.items():
             if child.parent is not None:
@@ -94,7 +100,10 @@ class RealtimeService(MultiService):
         if self._siblings is not None and self._handoff is not None:
             self._siblings.startService()
             self._handoff.start()
-        super().startService()  # type: ignore[no-untyped-call]
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except CannotListenError as error:
+            raise cannotListen(f"unix:{error.port}", error) from None
         keepSteady(self._reactor)
         self._trimming.start()
         if self._siblings is None:
@@ -140,6 +149,9 @@ class RealtimeService(MultiService):
             self._handoff.stop()
             await self._siblings.stopService()
         await untilWritten(reactor, deadline)
+        if self._hub is not None:
+            # After the server, whose last messages go by the hub.
+            await self._hub.stopService()
         _log.info("stopped")
 
     def _stopReactor(self) -> None:

@@ -15,12 +15,12 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.error import ReactorNotRunning
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.python.failure import Failure
 
 from txrealtime.clock import keepSteady
 from txrealtime.logs import Logger
-from txrealtime.service.listener import announce, whyNoEndpoint, whyNotListening
+from txrealtime.service.listener import announce, cannotListen, whyNoEndpoint
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.signals import Signals
 from txrealtime.workers.hub import Hub
@@ -66,9 +66,7 @@ class SupervisedService(MultiService):
         except Exception as error:
             raise _told(f"--listen {description}: {whyNoEndpoint(description, error)}") from None
         if failures:
-            reason = whyNotListening(failures[0].value)
-            _log.critical("cannot listen on {where}: {reason}", where=description, reason=reason)
-            raise _told(f"cannot listen on {description}: {reason}")
+            raise cannotListen(description, failures[0].value)
         return ports
 
     def startService(self) -> None:
@@ -86,12 +84,19 @@ class SupervisedService(MultiService):
             serving=self._serving,
             failed=self._failed,
             notifier=Notifier(),
-            hub=None if options["bus"] else lambda path: Hub(path, self._reactor),
+            hub=self._makeHub if options["hub"] or not options["bus"] else None,
         )
         supervisor.setName("supervisor")  # type: ignore[no-untyped-call]
         supervisor.setServiceParent(self)  # type: ignore[no-untyped-call]
-        super().startService()  # type: ignore[no-untyped-call]
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except CannotListenError as error:
+            raise cannotListen(f"unix:{error.port}", error) from None
         self._reactor.callWhenRunning(self._takeSignals)
+
+    def _makeHub(self, path: str) -> Hub:
+        """Make the bus of the workers, at the path that ``--hub`` gives for others to speak to it too."""
+        return Hub(self._options["hub"] or path, self._reactor)
 
     def _command(self, task: Task) -> list[str]:
         """Return the command line of a worker."""

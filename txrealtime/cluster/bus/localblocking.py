@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
 from threading import Lock
 
 from txrealtime.cluster.bus import hubframes
@@ -88,10 +87,14 @@ class _Publisher:
         """Return the connection, unless the hub has closed it meanwhile, or there is none."""
         connection = self._socket
         if connection is not None:
-            with suppress(BlockingIOError):
-                with suppress(ConnectionError):
-                    connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-                # The hub says nothing without a message, so this is the end.
+            connection.setblocking(False)
+            try:
+                # The hub says nothing without a message: anything that has come is the end.
+                connection.recv(1, socket.MSG_PEEK)
+                self._abandon()
+            except BlockingIOError:
+                connection.settimeout(self._timeout)
+            except ConnectionError:
                 self._abandon()
         return self._socket
 
