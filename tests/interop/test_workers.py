@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -241,10 +242,25 @@ class LifeTests(WorkersTestCase):
         ):
             pass
 
-    def post(self, url: str, sid: str) -> bytes:
-        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=b"3", timeout=10) as response:
-            body: bytes = response.read()
-            return body
+    def post(self, url: str, sid: str, body: bytes = b"3") -> bytes:
+        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=10) as response:
+            answer: bytes = response.read()
+            return answer
+
+    async def test_hub(self) -> None:
+        """Programs beside the workers emit by the hub, if it has a path."""
+        program, url = await self.serve(2, "--hub", "chat.hub")
+        sid = self.open(url)
+        await deferToThread(self.post, url, sid, b"40")
+        emit = [sys.executable, "-m", "txrealtime", "emit", "--bus", "unix:chat.hub", "news", "1"]
+        emitting = startProgram(self, emit, cwd=str(self.folder), environment={"PYTHONPATH": str(ROOT)})
+        self.assertEqual(await emitting.whenEnded(30), 0, emitting.output)
+        body = b""
+        while b'42["news",1]' not in body:
+            with await deferToThread(urlopen, f"{url}{HANDSHAKE}&sid={sid}", timeout=10) as response:
+                body += response.read()
+        await self.stopped(program)
+        self.assertFalse((self.folder / "chat.hub").exists())
 
     async def test_killed(self) -> None:
         """A worker that is killed is started again; its sessions are refused at once, the others go on."""

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.python.failure import Failure
@@ -217,8 +218,6 @@ class PeekingPort:
 
     def getHost(self) -> Any:
         """Return the address of the port."""
-        from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-
         name = self._socket.getsockname()
         if self._socket.family == socket.AF_UNIX:
             return UNIXAddress(name)

@@ -8,6 +8,7 @@ processes Twisted makes the endpoint, but of a reactor that opens the port witho
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Callable
@@ -55,7 +56,7 @@ class _Held:
         return self._hold(self._reactor.adoptStreamPort(*args, **options))
 
 
-class _Never(Factory):
+class _Nobody(Factory):
     """A factory of a port that accepts nothing."""
 
     noisy = False
@@ -70,7 +71,7 @@ def openPorts(reactor: Any, description: str, failed: Callable[[Any], object]) -
     """
     held = _Held(reactor)
     endpoint: Any = serverFromString(held, description)
-    listening: Deferred[IListeningPort] = maybeDeferred(endpoint.listen, _Never())
+    listening: Deferred[IListeningPort] = maybeDeferred(endpoint.listen, _Nobody())
     listening.addErrback(failed)
     return held.ports
 
@@ -102,14 +103,8 @@ class Inherited:
 
 def familyOf(descriptor: int) -> int:
     """Return the address family of a socket."""
-    with socket.socket(fileno=_duplicate(descriptor)) as opened:
+    with socket.socket(fileno=os.dup(descriptor)) as opened:
         return int(opened.family)
-
-
-def _duplicate(descriptor: int) -> int:
-    import os
-
-    return os.dup(descriptor)
 
 
 def withoutPlace(description: str) -> str:
