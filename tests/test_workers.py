@@ -446,6 +446,20 @@ class ReloadTests(SupervisorTestCase):
             "the new workers are given up, and the old ones stay: worker 1: no module", self.messages
         )
 
+    def test_oldStays(self) -> None:
+        """An old worker that does not end in time is killed."""
+        one, two = self.start()
+        self.supervisor.reload()
+        for process in self.reactor.alive[2:]:
+            process.ready()
+        two.end()
+        self.pause(7.9)
+        self.assertEqual(one.signals, [])
+        self.pause(0.2)
+        self.assertEqual((one.signals, two.signals), (["KILL"], []))
+        one.end(1, signal.SIGKILL)
+        self.assertEqual(len(self.reactor.alive), 2)
+
     def test_oldCrashes(self) -> None:
         """An old worker that crashes meanwhile has its place taken by the new one."""
         one, two = self.start()

@@ -26,6 +26,9 @@ _log = Logger()
 # The longest line of a log that is kept in one piece, in bytes.
 _MOST_LINE: Final = 65536
 
+# Seconds beyond a worker's own drainTimeout until it is killed.
+_BEYOND: Final = 5.0
+
 # Seconds from the exit of a process until its pipes count as read.
 _GRACE: Final = 1.0
 
@@ -79,6 +82,7 @@ class Child(ProcessProtocol):
         self._owner = owner
         self._reactor = reactor
         self._grace: IDelayedCall | None = None
+        self._late: IDelayedCall | None = None
         self._lines: dict[int, bytes] = {}
 
     @property
@@ -89,13 +93,19 @@ class Child(ProcessProtocol):
     # -- from the supervisor -------------------------------------------------------------
 
     def stop(self) -> None:
-        """Ask the worker to let its clients go, and to end."""
+        """Ask the worker to let its clients go, and to end; kill it if it does not in time."""
         if self.state in (State.STARTING, State.READY):
             # One that does not serve yet has nobody to let go, and may be stuck in its application.
             starting, self.state = self.state is State.STARTING, State.STOPPING
             if starting:
                 self.signal(signal.SIGTERM)
             self.transport.writeToChild(COMMANDS, b"stop\n")
+            patience = self.facts.get("drainTimeout", 0.0) + _BEYOND
+            self._late = self._reactor.callLater(patience, self._kill)
+
+    def _kill(self) -> None:
+        _log.warn("worker {number} did not end in time, and is killed", number=self.number)
+        self.signal(signal.SIGKILL)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -142,6 +152,8 @@ class Child(ProcessProtocol):
             self._over(reason)
 
     def _over(self, reason: Failure) -> None:
+        if self._late is not None and self._late.active():
+            self._late.cancel()
         for descriptor in list(self._lines):
             if self._lines[descriptor]:
                 self.childDataReceived(descriptor, b"\n")

@@ -53,9 +53,6 @@ _DUMP: Final = 1.0
 # Seconds between two looks at the memory.
 _LOOK: Final = 10.0
 
-# Seconds beyond the workers' own drainTimeout until they are killed.
-_BEYOND: Final = 5.0
-
 
 @dataclass(frozen=True)
 class Task:
@@ -147,7 +144,6 @@ class Supervisor(Service):
         self._tries = 0
         self._reloadAgain = False
         self._stopped: Deferred[None] | None = None
-        self._late: Any = None
         self._looks = [LoopingCall(self._lookForHangs), LoopingCall(self._lookAtMemory)]
         for look in self._looks:
             look.clock = reactor
@@ -190,27 +186,16 @@ class Supervisor(Service):
         stopped = self._stopped = Deferred()
         for slot in self._slots.values():
             self._cancelRestart(slot)
-        drain = max((child.facts.get("drainTimeout", 0.0) for child in self._children), default=0.0)
         for child in tuple(self._children):
             child.stop()
-        self._late = self._reactor.callLater(drain + _BEYOND, self._killAll)
         self._checkStopped()
         return stopped
-
-    def _killAll(self) -> None:
-        for child in tuple(self._children):
-            _log.warn("worker {number} did not end in time, and is killed", number=child.number)
-            child.signal(signal.SIGKILL)
-        self._late = None
 
     def _checkStopped(self) -> None:
         stopped = self._stopped
         if stopped is None or self._children:
             return
         self._stopped = None
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
         Deferred.fromCoroutine(self._end()).addCallbacks(stopped.callback, stopped.errback)
 
     async def _end(self) -> None:
