@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import FileLogObserver, LogEvent, eventAsText, globalLogBeginner
 
+from txrealtime.errors import BusError
 from txrealtime.logs import Logger
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
@@ -119,7 +120,8 @@ class _Worker:
         self._reactor.addSystemEventTrigger("before", "shutdown", self.service.stopService)
         ready = self.server.cluster.whenReady()
         ready.addCallback(lambda _: self._tellReady())
-        ready.addErrback(lambda failure: _log.failure("the bus is not ready", failure))
+        # A worker that is stopped first; the link goes on for as long as the bus is away.
+        ready.addErrback(lambda failure: failure.trap(BusError))
 
     def _tellReady(self) -> None:
         server = self.server
