@@ -47,6 +47,12 @@ from txrealtime.service.wsgi import Views
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
 from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer
+from txrealtime.workers.listening import openPorts
+
+
+def _noPorts(reactor: Any, description: str, failed: Any) -> list[Any]:
+    """Open no ports, as an endpoint that reads standard input."""
+    return []
 
 
 def parse(*arguments: str) -> Options:
@@ -195,6 +201,21 @@ class OptionsTests(ServiceTestCase):
         service = makeService(parse("--workers", "2", "--app", "shop:server"), MemoryReactorClock())
         self.assertIsInstance(service, SupervisedService)
         self.assertNotIn("shop", sys.modules)
+
+    def test_endpointsOfWorkers(self) -> None:
+        """A string that makes no port to share is told before a worker starts."""
+        for text, wanted in (
+            ("pigeon:8000", "--listen pigeon:8000: Unknown endpoint type: 'pigeon'"),
+            ("stdio:", "--listen stdio:: workers cannot share this kind of endpoint, use tcp:8000"),
+        ):
+            self.patch(sys, "__stderr__", StringIO())
+            service = makeService(parse("--workers", "2", "--listen", text), MemoryReactorClock())
+            with patch(
+                "txrealtime.service.supervised.openPorts", _noPorts if text == "stdio:" else openPorts
+            ):
+                error = self.assertRaises(StartupError, service.privilegedStartService)
+            self.assertEqual(error.code, 1)
+            self.assertIn(wanted, sys.__stderr__.getvalue())  # type: ignore[union-attr]
 
     def test_refusals(self) -> None:
         for arguments, wanted in [

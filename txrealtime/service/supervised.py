@@ -67,6 +67,8 @@ class SupervisedService(MultiService):
             raise _told(f"--listen {description}: {whyNoEndpoint(description, error)}") from None
         if failures:
             raise cannotListen(description, failures[0].value)
+        if not ports:
+            raise _told(f"--listen {description}: workers cannot share this kind of endpoint, use tcp:8000")
         return ports
 
     def startService(self) -> None:
