@@ -64,7 +64,10 @@ class Link(StringTransport):
 
     :ivar protocol: the protocol that receives data; an upgrade exchanges it.
     :ivar writes: the written objects, one for each call.
+    :ivar outputEnded: ``True`` if the server has ended its output, and may still read.
     """
+
+    outputEnded = False
 
     def __init__(self, address: str = "192.0.2.7", secure: bool = False) -> None:
         super().__init__(peerAddress=IPv4Address("TCP", address, 40000), lenient=True)
@@ -122,9 +125,12 @@ class Link(StringTransport):
 
     # As the reactor's connections do:
 
+    def loseWriteConnection(self) -> None:
+        self.outputEnded = True
+
     def write(self, data: bytes) -> None:
         self.writes.append(data)
-        if self.connected and not self.disconnecting:
+        if self.connected and not self.disconnecting and not self.outputEnded:
             super().write(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:

@@ -138,7 +138,8 @@ class PageTestCase(TestCase):
     async def show_python(self, block: Block) -> None:
         """A file to import, or what goes on where the block before left off; `main(reactor)` listens."""
         if block.name:
-            (self.folder / block.name).write_text(block.text)
+            text = block.text.replace("localhost:8000", f"localhost:{self.port}") if self.port else block.text
+            (self.folder / block.name).write_text(text)
             return
         real = internet.reactor
         internet.reactor = self.clock
@@ -198,7 +199,10 @@ class PageTestCase(TestCase):
         return ""
 
     async def command_python(self, *arguments: str) -> str:
-        return await self.finished(sys.executable, *arguments)
+        here = f"localhost:{self.port}" if self.port else "localhost:8000"
+        return await self.finished(
+            sys.executable, *[argument.replace("localhost:8000", here) for argument in arguments]
+        )
 
     async def command_node(self, script: str) -> str:
         requireJavaScriptClient("socket.io-client-4")

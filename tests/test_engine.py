@@ -711,7 +711,48 @@ class DrainTests(WireTestCase):
         self.assertEqual((close.opcode, close.payload[:2]), (CLOSE, (1001).to_bytes(2, "big")))
         self.assertNoResult(drained)
         self.assertEqual(self.get(sid).payload, [b"4last"])
+        self.assertNoResult(drained)
+        client.sendFrame(CLOSE, (1001).to_bytes(2, "big"))
+        self.assertNoResult(drained)
+        client.link.lose()
         self.successResultOf(drained)
+        self.assertNothingLeft()
+
+    def test_clientThatStillSends(self) -> None:
+        """
+        A client that still sends keeps its connection until it closes.
+
+        The end of the process answers what it sends by a reset, which destroys what it has not read yet.
+        """
+        client = self.openWebSocket()
+        drained = self.engine.drain(5)
+        for _ in range(10):
+            client.send("4late")
+        self.assertEqual([frame.opcode for frame in client.frames()], [CLOSE])
+        self.assertEqual(self.owner.heard, [])
+        self.assertNoResult(drained)
+        client.sendFrame(CLOSE, (1001).to_bytes(2, "big"))
+        client.link.lose()
+        self.successResultOf(drained)
+        self.assertNothingLeft()
+
+    def test_closingBefore(self) -> None:
+        """A drain waits also for WebSockets that were closing before."""
+        client = self.openWebSocket()
+        self.session.close()
+        drained = self.engine.drain(5)
+        self.assertNoResult(drained)
+        client.link.lose()
+        self.successResultOf(drained)
+
+    def test_noCloseFrameInTime(self) -> None:
+        """The drain's timeout ends a connection whose client answers no close frame, but without a reset."""
+        client = self.openWebSocket()
+        drained = self.engine.drain(5)
+        self.clock.advance(5)
+        self.successResultOf(drained)
+        self.assertTrue(client.link.disconnecting)
+        self.assertFalse(client.link.disconnected, "a reset")
         client.link.lose()
         self.assertNothingLeft()
 

@@ -5,7 +5,7 @@ The wire form of Engine.IO 4: the bytes of the specification, and any other byte
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+from base64 import b64encode, encodebytes, urlsafe_b64encode
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,6 +20,7 @@ from txrealtime.engineio.packet import (
     message,
     openPacket,
 )
+from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.errors import PacketError, ProtocolError
 
 codec = EngineIO4()
@@ -128,7 +129,7 @@ class PayloadTests(SynchronousTestCase):
             self.assertRaises(PacketError, codec.decodePayload, text)
 
     def test_notBase64(self) -> None:
-        for text in (b"bA", b"bAQID\nBA==", b"b\xff\xff", b"bA===", b"b-_-_", b"bAQ==AQ=="):
+        for text in (b"bA", b"bAQ ID", b"b\xff\xff", b"bA===", b"bAQ==AQ=="):
             self.assertRaises(PacketError, codec.decodePayload, text)
 
     @given(st.lists(pollingPackets, min_size=1))
@@ -164,6 +165,45 @@ class MessageTests(SynchronousTestCase):
     def test_binaryAsText(self) -> None:
         """A client that cannot send binary frames (``b64=1``) sends base64."""
         self.assertEqual(codec.decodeText("bAQIDBA=="), message(b"\x01\x02\x03\x04"))
+
+    def test_base64OfOtherClients(self) -> None:
+        """Line feeds (Java's client), the alphabet for URLs and absent padding, all as on Node's server."""
+        data = bytes(range(256)) * 2
+        lines = encodebytes(data).decode()
+        self.assertGreater(lines.count("\n"), 5)
+        for text in (
+            lines,
+            lines.replace("\n", "\r\n"),
+            lines.replace("\n", "").rstrip("="),
+            lines.rstrip("=\n"),
+            urlsafe_b64encode(data).decode(),
+            urlsafe_b64encode(data).decode().rstrip("="),
+            urlsafe_b64encode(data).decode().rstrip("=") + "\n",
+        ):
+            self.assertEqual(
+                EngineIO4.decodePayload(f"b{text}\x1e4x".encode()), [message(data), message("x")]
+            )
+            self.assertEqual(EngineIO3().decodeText("b4" + text), message(data))
+        for text in ("\n", "\r\n", ""):
+            self.assertEqual(EngineIO4.decodeText("b" + text), message(b""))
+
+    def test_base64OfNobody(self) -> None:
+        """Any other deviation is an error, where Node's server takes what it can read."""
+        for text in (
+            "A",
+            "AQIDB",
+            "AQ=ID",
+            "AQ==ID",
+            "A Q=",
+            "AQ\tI",
+            "=",
+            "=\n",
+            "AQIDBA===\x00",
+            "é",
+            "A*",
+            "\x0bAQID",
+        ):
+            self.assertRaises(PacketError, EngineIO4.decodeText, "b" + text)
 
     def test_refused(self) -> None:
         for text in ("", "x", "7", "b=", "bé", "\u0664", "\ud800"):

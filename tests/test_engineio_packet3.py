@@ -100,7 +100,7 @@ class TextBodyTests(SynchronousTestCase):
             b"1:b",
             b"2:b7",
             b"6:b0AQI=",
-            b"4:b4AQ",
+            b"3:b4A",
             b"2:4\xff",
             b"\xff",
         ):

@@ -193,8 +193,17 @@ class SamenessTests(ChannelTestCase):
         self.assertSame(b"GET " + URL + b" HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
 
     def test_longHead(self) -> None:
-        for size in (8_000, 16_000, 17_000, 100_000):
+        for size in (8_000, 16_000):
             self.assertSame(self.MISSING[:-2] + b"X: " + b"x" * size + b"\r\n\r\n", [100, 9_000, 20_000])
+
+    def test_tooLongHead(self) -> None:
+        """A plain site drops the connection without a response."""
+        for size in (17_000, 100_000):
+            data = self.MISSING[:-2] + b"X: " + b"x" * size + b"\r\n\r\n"
+            self.assertEqual(self.outcome(data, (), False), ([], True, []))
+            for cuts in ((), (100, 9_000, 20_000)):
+                [(status, _)], isClosed, heard = self.outcome(data, cuts, True)
+                self.assertEqual((status, isClosed, heard), (431, False, []))
 
     def test_manyHeaders(self) -> None:
         for count in (100, 499):

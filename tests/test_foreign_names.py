@@ -48,6 +48,7 @@ class Use(NamedTuple):
 
 
 SERVER = "autobahn.twisted.websocket:WebSocketServerProtocol"
+CLIENT = "autobahn.twisted.websocket:WebSocketClientProtocol"
 
 TABLE = [
     # Twisted
@@ -181,6 +182,26 @@ TABLE = [
         "message_data_total_length",
         "engineio.websocket.autobahn",
         "Needed: failures, closing and output.",
+    ),
+    Use(CLIENT, "_dataReceived", "client.websocket", "An unusual frame takes 3 us more."),
+    Use(
+        CLIENT,
+        "state data current_frame inside_message",
+        "client.websocket",
+        "Autobahn reads all frames of each WebSocket of a client.",
+    ),
+    Use(
+        CLIENT,
+        "websocket_extensions_in_use wasMaxFramePayloadSizeExceeded wasMaxMessagePayloadSizeExceeded log",
+        "client.websocket",
+        "Needed: the state behind the opening handshake, and the reason of a failure.",
+    ),
+    Use(
+        CLIENT,
+        "failedByMe sendCloseFrame onCloseFrame sendFrame message_data_total_length wasNotCleanReason "
+        "remoteCloseReason",
+        "client.websocket",
+        "Needed: failures, closing and compressed output.",
     ),
     Use(
         "autobahn.websocket.xormasker",

@@ -42,13 +42,13 @@ class Listener(FrameProtocol):
     A WebSocket that records messages and ends.
 
     :ivar heard: the messages.
-    :ivar ends: ``broken`` of each call of ``ended``.
+    :ivar ends: ``violation`` of each call of ``ended``.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[str | bytes] = []
-        self.ends: list[bool] = []
+        self.ends: list[str] = []
         self.isOpen = False
         self.reply: Any = None
 
@@ -68,8 +68,8 @@ class Listener(FrameProtocol):
         if self.reply is not None:
             self.reply(message)
 
-    def ended(self, broken: bool) -> None:
-        self.ends.append(broken)
+    def ended(self, violation: str) -> None:
+        self.ends.append(violation)
 
 
 class FrameTestCase(SynchronousTestCase):
@@ -92,7 +92,7 @@ class FrameTestCase(SynchronousTestCase):
         self.assertEqual(struct.unpack("!H", last.payload[:2])[0], code)
         self.assertTrue(self.server.ends)
         if broken is not None:
-            self.assertIs(self.server.ends[0], broken)
+            self.assertIs(bool(self.server.ends[0]), broken)
 
 
 class WritingTests(FrameTestCase):
@@ -218,7 +218,7 @@ class ReadingTests(FrameTestCase):
         client = self.connect()
         client.sendFrame(CLOSE)
         self.assertEqual([sent.opcode for sent in client.frames()], [CLOSE])
-        self.assertEqual(self.server.ends[0], False)
+        self.assertEqual(self.server.ends[0], "")
 
     def test_nothingAfterAClose(self) -> None:
         """RFC 6455, 5.5.1: frames behind a close frame are ignored."""
@@ -253,7 +253,8 @@ class ReadingTests(FrameTestCase):
                 head = head[:2] + struct.pack("!Q", size) + head[-4:]
             client.link.deliver(head)
             self.assertEqual(client.frames(), [closeFrame(1009)])
-            self.assertEqual(self.server.ends[0], True)
+            violation = f"a message of {size} bytes or more, larger than maxPayload, 10 bytes"
+            self.assertEqual(self.server.ends[0], violation)
 
     def test_asLargeAsAllowed(self) -> None:
         client = self.connect(maxPayload=10)
@@ -334,7 +335,7 @@ class ReadingTests(FrameTestCase):
         client.link.deliver(clientFrame(TEXT, b"abc")[:4])
         client.link.lose()
         self.assertEqual(self.server.heard, [])
-        self.assertEqual(self.server.ends[0], False)
+        self.assertEqual(self.server.ends[0], "")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -563,7 +564,7 @@ class ClosingTests(FrameTestCase):
         client = self.connect()
         self.server.startClosing(1001, "bye")
         self.assertEqual(client.frames(), [closeFrame(1001, "bye")])
-        self.assertEqual(self.server.ends[0], False)
+        self.assertEqual(self.server.ends[0], "")
         self.assertFalse(client.link.disconnecting)
         client.sendFrame(CLOSE, struct.pack("!H", 1001))
         self.assertTrue(client.link.disconnecting)
@@ -575,6 +576,51 @@ class ClosingTests(FrameTestCase):
         self.server.sendText("last")
         self.server.startClosing(1000, "")
         self.assertEqual(client.frames(), [Frame(TEXT, b"last"), closeFrame(1000)])
+
+    def test_whatFollowsIsDropped(self) -> None:
+        """
+        After its close frame, a server reads on until the client's close frame.
+
+        An end before would be a reset, which destroys whatever the client has not read yet.
+        """
+        for code, start in (
+            (1000, lambda client: self.server.startClosing(1000, "")),
+            (1009, lambda client: client.send("x" * 101)),
+            (1002, lambda client: client.sendFrame(TEXT, b"x", rsv=1)),
+        ):
+            client = self.connect(maxPayload=100)
+            start(client)
+            self.assertClosed(client, code)
+            client.send("late")
+            client.send("x" * 1000)
+            client.sendFrame(TEXT, b"x", rsv=1)
+            client.sendFrame(CONTINUATION, b"x")
+            client.sendFrame(TEXT, b"\xff")
+            self.assertEqual((client.frames(), client.link.disconnecting), ([], False), code)
+            client.sendFrame(CLOSE, struct.pack("!H", code))
+            self.assertTrue(client.link.disconnecting)
+            self.assertFalse(client.link.disconnected, "a reset")
+            client.link.lose()
+
+    def test_withoutAFrame(self) -> None:
+        client = self.connect(handshakeTimeout=3)
+        self.server.transport.registerProducer(object(), True)
+        self.server.sendText("last")
+        self.server.closeWithoutFrame()
+        self.assertEqual(client.frames(), [Frame(TEXT, b"last")])
+        self.assertEqual((client.link.outputEnded, client.link.disconnecting), (True, False))
+        self.assertEqual((self.server.ends, client.link.producer), ([""], None))
+        client.sendFrame(PING, b"late")
+        client.sendFrame(CLOSE, b"\x03\xe8")
+        self.assertEqual(client.frames(), [])
+        client.link.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_withoutAFrameAndWithoutAnAnswer(self) -> None:
+        client = self.connect(handshakeTimeout=3)
+        self.server.closeWithoutFrame()
+        self.clock.advance(3)
+        self.assertTrue(client.link.disconnected)
 
     def test_twice(self) -> None:
         client = self.connect()
@@ -702,10 +748,14 @@ class OpeningTests(FrameTestCase):
             self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_headWithoutEnd(self) -> None:
-        """A head without an end is dropped at ``maxHeaderSize``."""
-        link = self.open(b"GET / HTTP/1.1\r\n")
+        """A head without an end is refused at ``maxHeaderSize``, and dropped after ``handshakeTimeout``."""
+        link = self.open(b"GET / HTTP/1.1\r\n", handshakeTimeout=3)
         for _ in range(1000):
-            if link.disconnecting:
-                break
             link.deliver(b"X: " + b"x" * 1000 + b"\r\n")
-        self.assertTrue(link.disconnecting, "a megabyte of headers was taken")
+        self.assertRegex(link.take(), rb"^HTTP/1.1 431 [^\0]*\r\n\r\n{[^}]*}$")
+        self.assertTrue(link.outputEnded)
+        self.assertIsNot(link.protocol.__class__, Listener, "the head is still read")
+        self.clock.advance(3)
+        self.assertTrue(link.disconnected)
+        link.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])

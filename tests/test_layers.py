@@ -15,11 +15,11 @@ from tests.support import ROOT
 
 LAYERS = ["_version", "errors", "logs", "foreign", "clock", "threads", "pool", "files"]
 LAYERS += ["engineio", "socketio", "cluster", "server"]
-LAYERS += ["reactor", "", "monitor", "testing", "chat", "workers", "service", "flask", "__main__"]
+LAYERS += ["reactor", "", "monitor", "client", "testing", "chat", "workers", "service", "flask", "__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 
 LIBRARIES = {
-    "autobahn": "txrealtime.engineio.websocket.autobahn",
+    "autobahn": "txrealtime.engineio.websocket.autobahn txrealtime.client.websocket",
     "websockets": "txrealtime.engineio.websocket.autobahn",
     "orjson": "txrealtime.socketio.jsontext",
     "msgpack": "txrealtime.socketio.msgpack",
@@ -27,6 +27,7 @@ LIBRARIES = {
     "hiredis": "txrealtime.cluster.bus.redis",
     "pika": "txrealtime.cluster.bus.amqp txrealtime.cluster.bus.amqpblocking",
     "redis": "txrealtime.cluster.bus.redisblocking",
+    "matplotlib": "txrealtime.client.chart",
     "flask": "txrealtime.flask",
     "werkzeug": "txrealtime.flask",
     "click": "txrealtime.flask",

@@ -4,11 +4,13 @@ Limits on the number of clients, on the rate of one client, and on the time of a
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, Logger, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.memory import CONTINUATION, TEXT, Link, WireTestCase
+from tests.memory import CONTINUATION, TEXT, Link, WireTestCase, readResponse
 from tests.talk import TalkTestCase
 from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.http.site import EngineSite
@@ -273,11 +275,13 @@ class RateTests(WireTestCase):
         self.makeEngine(maxMessageRate=2)
         sid = self.openPolling()
         self.assertEqual(self.post(sid, b"4a\x1e4b").answer.body, b"ok")
-        more = self.post(sid, b"4c\x1e4d")
+        self.assertEqual(self.post(sid, b"4c\x1e4d").answer.body, b"ok")
+        more = self.post(sid, b"4e")
         self.assertIsNone(more.response)
+        self.assertEqual(self.owner.heard, ["a", "b", "c", "d"])
         self.clock.advance(1.1)
         self.assertEqual(more.answer.body, b"ok")
-        self.assertEqual(self.owner.heard, ["a", "b", "c", "d"])
+        self.assertEqual(self.owner.heard, ["a", "b", "c", "d", "e"])
 
     def test_ownerPausesToo(self) -> None:
         """Reading goes on when both the owner and the throttle have resumed."""
@@ -417,18 +421,65 @@ class HeaderSizeTests(WireTestCase):
                 link = Link().connect(self.site)
                 link.deliver(self.requestBytes("GET", path, {"X": "x" * 500}))
                 self.assertNotIn(b"HTTP/1.1 400", link.take())
-                link = Link().connect(self.site)
-                link.deliver(self.requestBytes("GET", path, {"X": "x" * 1000}))
-                self.assertEqual(link.take(), b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                self.assertTrue(link.disconnecting)
+                for headers in ({"X": "x" * 1000}, {f"X{number}": "x" * 90 for number in range(12)}):
+                    self.assertRefused(self.site, self.requestBytes("GET", path, headers))
+                # Neither the request line nor a header has come to its end.
+                self.assertRefused(self.site, b"GET " + path.encode() + b"x" * 1000)
+                self.assertRefused(self.site, self.requestBytes("GET", path)[:-2] + b"X: " + b"x" * 1000)
+
+    def assertRefused(self, factory: Any, data: bytes) -> None:
+        """Assert that a head gets 431, and that the rest of it is dropped, so that no reset destroys that."""
+        link = Link().connect(factory)
+        with capturedLogs() as logs:
+            link.deliver(data)
+        (refusal,) = [formatEvent(event) for event in logs]
+        limit = "the head of the request is larger than maxHeaderSize, 1000 bytes"
+        self.assertEqual(refusal, f"refused 192.0.2.7: 431 {limit}")
+        response, rest = readResponse(link.take())
+        assert response is not None
+        self.assertEqual((*response.error, rest), (431, 3, limit, b""))
+        self.assertEqual(response.headers["connection"], "close")
+        self.assertEqual((link.outputEnded, link.disconnecting), (True, False))
+        for _ in range(3):
+            link.deliver(b"x" * 1000 + b"\r\n\r\n")
+        self.assertEqual(link.take(), b"")
+        link.lose()
+        self.assertFalse(link.connected)
+
+    def test_endless(self) -> None:
+        """A client that goes on sending is dropped after ``requestTimeout``."""
+        self.makeEngine(maxHeaderSize=1000, requestTimeout=5)
+        self.site = EngineSite(self.root, "/engine.io", self.engine, reactor=self.clock, timeout=60)
+        link = Link().connect(self.site)
+        for _ in range(10):
+            link.deliver(b"GET / HTTP/1.1\r\nX: " + b"x" * 2000)
+            self.clock.advance(1)
+        self.assertTrue(link.disconnecting)
+
+    def test_longLines(self) -> None:
+        """A limit above twisted.web's own lets longer lines in."""
+        self.makeEngine(maxHeaderSize=40_000)
+        link = Link().connect(self.site)
+        link.deliver(self.requestBytes("GET", "/page", {"X": "x" * 30_000}))
+        self.assertIn(b"HTTP/1.1 404", link.take())
+
+    def test_nextRequest(self) -> None:
+        """Each request of a connection has the whole limit."""
+        self.makeEngine(maxHeaderSize=1000)
+        link = Link().connect(self.site)
+        for _ in range(5):
+            link.deliver(self.requestBytes("GET", "/page", {"X": "x" * 500}))
+            self.assertIn(b"HTTP/1.1 404", link.take())
 
     def test_webSocketAlone(self) -> None:
         self.makeEngine(maxHeaderSize=1000)
         factory = self.engine.webSocketFactory()
         self.openWebSocket(factory=factory, headers={"X": "x" * 500})
         client = self.webSocket(factory=factory, headers={"X": "x" * 1000})
-        self.assertTrue(client.link.disconnected or client.link.disconnecting)
-        self.assertEqual(client.link.take(), b"")
+        assert client.response is not None
+        self.assertEqual(client.response.error[0], 431)
+        client.link.lose()
+        self.assertRefused(factory, b"GET / HTTP/1.1\r\nX: " + b"x" * 1000)
 
 
 class FragmentTests(WireTestCase):

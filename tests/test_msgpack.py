@@ -15,8 +15,10 @@ from zope.interface.verify import verifyObject
 
 from tests.examples import example, given, st
 from tests.talk import TalkTestCase
+from tests.test_hotpath import counted
 from txrealtime.errors import ConnectionRejected, PacketError
-from txrealtime.socketio.msgpack import MsgpackParser
+from txrealtime.socketio.msgpack import MsgpackParser, packed, unpacked
+from txrealtime.socketio.notepack import withBinary
 from txrealtime.socketio.packet import IDecoder, IParser, Packet, PacketType
 
 CONNECT, DISCONNECT, EVENT, ACK = (
@@ -161,6 +163,67 @@ class WireTests(MsgpackTestCase):
         for data in (b"", b"\x01", b"abc", bytes(300)):
             packet = self.decodedMap(type=2, data=["e", msgpack.ExtType(0, data)], nsp="/")
             self.assertEqual(packet.data[1], data)
+
+    def test_formsOfExtensions(self) -> None:
+        """
+        notepack.io's three kinds of extension values differ in their form only.
+
+        The wire bytes are those of notepack.io 2 on Node, for ``["e", value]``.
+        """
+        for wire, value in (
+            ("d4 00 00", None),
+            ("d7 00 0000019b8d2e4400", datetime(2026, 1, 5, 8, 2, 58, 176000, UTC)),
+            ("c7 01 00 00", b"\0"),
+            ("c7 01 00 07", b"\7"),
+            ("c7 08 00 3ff8000000000000", bytes.fromhex("3ff8000000000000")),
+            ("c7 08 00 7fffffffffffffff", bytes.fromhex("7fffffffffffffff")),
+            ("c7 08 00 0000019b8d2e4400", bytes.fromhex("0000019b8d2e4400")),
+            ("c8 0008 00 3ff8000000000000", bytes.fromhex("3ff8000000000000")),
+            ("c9 00000001 00 00", b"\0"),
+            ("c7 00 00", b""),
+            ("c7 02 00 0102", b"\1\2"),
+        ):
+            message = bytes.fromhex("83 a474797065 02 a36e7370 a12f a464617461 92 a165" + wire)
+            self.assertEqual(self.decoded(message).data, ["e", value], wire)
+
+    @given(st.lists(st.tuples(values, st.binary(max_size=40) | st.sampled_from([b"\0", bytes(8)]))))
+    def test_typedArraysAmongOtherValues(self, pairs: list[tuple[Any, bytes]]) -> None:
+        """Whatever stands around them, be it bytes that look like them."""
+        message = bytearray(msgpack.Packer().pack_array_header(3 * len(pairs)))
+        expected: list[Any] = []
+        for value, data in pairs:
+            typed = b"\xc7%c\x00%b" % (len(data), data)
+            for each, wire in (
+                (value, packed(value)),
+                (typed, msgpack.packb(typed)),
+                (data, typed),
+            ):
+                message += wire
+                expected.append(each)
+        self.assertEqual(unpacked(bytes(message)), expected)
+
+    @given(st.binary().map(lambda data: b"\xc7\1\0\0" + data) | st.binary())
+    def test_rewrittenGarbage(self, data: bytes) -> None:
+        """A malformed message stays malformed, and no message grows."""
+        rewritten = withBinary(data)
+        self.assertLessEqual(len(rewritten), len(data))
+        for cut in range(min(len(data), 8)):
+            withBinary(data[:cut])
+
+    def test_timeOfAmbiguousMessages(self) -> None:
+        """A message of many small values takes no time in proportion to their number, but for the arrays."""
+        for filler in (
+            b"\xc0",
+            b"\xa0",
+            b"\xa1x",
+            b"\xc4\0",
+            b"\xd9\1x",
+            b"\xc4\x1f" + bytes(31),
+            b"\x90",
+            b"\xcc\0",
+        ):
+            message = b"\xdd\0\0\0\0\xc7\1\0\0" + filler * (500_000 // len(filler))
+            self.assertLess(counted(lambda message=message: withBinary(message))["c_call"], 100, filler[:2])
 
     def test_asJSONDoes(self) -> None:
         class Colour(enum.Enum):

@@ -7,7 +7,9 @@ from __future__ import annotations
 import gzip
 import zlib
 
-from tests.memory import Exchange, Recorder, WireTestCase
+from twisted.logger import capturedLogs, formatEvent
+
+from tests.memory import CLOSE, Exchange, Link, Recorder, WireTestCase
 from txrealtime.engineio.session import CloseReason, Session, State
 
 
@@ -116,12 +118,34 @@ class GETTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_closeBeforeTheGET(self) -> None:
+        """CLOSE has a response of its own: JavaScript clients drop what shares one with it."""
         sid = self.openPolling()
         self.session.send("last")
         self.session.close()
-        self.assertEqual(self.get(sid).payload, [b"4last", b"1"])
+        self.assertEqual(self.get(sid).payload, [b"4last"])
+        self.assertEqual(self.get(sid).payload, [b"1"])
         self.assertNothingLeft()
         self.assertEqual(self.get(sid).answer.error, (400, 1, "Session ID unknown"))
+
+    def test_closeBehindAMessageOfTheSameTurn(self) -> None:
+        sid = self.openPolling()
+        poll = self.get(sid)
+        self.session.send("last")
+        self.session.close()
+        self.assertEqual(poll.payload, [b"4last"])
+        self.assertEqual(self.get(sid).payload, [b"1"])
+        self.assertNothingLeft()
+
+    def test_closeByBothSides(self) -> None:
+        """A client that closes on its last message does not poll for CLOSE, and keeps no session."""
+        sid = self.openPolling()
+        poll = self.get(sid)
+        self.session.send("last")
+        self.session.close()
+        self.assertEqual(poll.payload, [b"4last"])
+        self.assertEqual(self.post(sid, b"1").answer.body, b"ok")
+        self.assertEqual(self.owner.ends, [CloseReason.FORCED_CLOSE])
+        self.assertNothingLeft()
 
     def test_neverFetched(self) -> None:
         self.openPolling()
@@ -213,14 +237,27 @@ class POSTTests(WireTestCase):
         self.assertEqual(self.owner.heard, ["a"])
 
     def test_tooLarge(self) -> None:
-        """A body that is too large is refused, and the session lives."""
+        """
+        A body too large is refused without a word, as clients expect, and soon the session ends.
+
+        JavaScript clients have closed by then; python-socketio's would wait for their heartbeat.
+        """
         self.makeEngine(maxPayload=10)
         sid = self.openPolling()
-        answer = self.post(sid, b"4" + b"x" * 10).answer
+        with capturedLogs() as logs:
+            answer = self.post(sid, b"4" + b"x" * 10).answer
         self.assertEqual((answer.status, answer.body), (413, b""))
+        why = "413 a body of 11 bytes, larger than maxPayload, 10 bytes"
+        self.assertEqual([formatEvent(event) for event in logs], [f"refused 192.0.2.7: {why}"])
         self.assertEqual(self.owner.heard, [])
         self.assertEqual(self.post(sid, b"4" + b"x" * 9).answer.body, b"ok")
         self.assertEqual(self.owner.heard, ["x" * 9])
+        poll = self.get(sid)
+        self.assertIsNone(poll.response)
+        self.clock.advance(0.6)
+        self.assertEqual(poll.payload, [b"1"])
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
+        self.assertEqual(self.engine.sessions, {})
 
     def test_closedWithinAMessage(self) -> None:
         self.owner.onMessage = lambda data: self.session.close()
@@ -241,6 +278,23 @@ class POSTTests(WireTestCase):
             self.assertEqual(answer.status, 400, method)
         self.assertEqual(self.session.state, State.OPEN)
 
+    def test_respondsBeforeItsReplies(self) -> None:
+        """The response precedes whatever the packets cause on the waiting GET."""
+        poll, order = self.get(self.sid), list[bytes]()
+        link = Link().connect(self.site)
+        for each in (poll.link, link):
+            write = each.write
+            each.write = lambda data, write=write: (order.append(data), write(data))  # type: ignore[method-assign]
+        self.owner.onMessage = self.session.send
+        body = b"4echo"
+        headers = {"Content-Type": "text/plain;charset=UTF-8"}
+        link.deliver(
+            self.requestBytes("POST", f"/engine.io/?EIO=4&transport=polling&sid={self.sid}", headers, body)
+        )
+        written = b"".join(order)
+        self.assertLess(written.index(b"ok"), written.index(b"4echo"))
+        self.assertEqual(poll.payload, [b"4echo"])
+
     def test_afterTheEnd(self) -> None:
         self.session.close()  # and waits for a GET
         self.assertEqual(self.post(self.sid, b"4a").answer.status, 200)
@@ -248,7 +302,7 @@ class POSTTests(WireTestCase):
 
 
 class PauseTests(WireTestCase):
-    """Backpressure: a client sends its next POST after the response to the last."""
+    """A client sends its next POST after the response to the last one, and a pause delays that response."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -256,11 +310,15 @@ class PauseTests(WireTestCase):
         self.owner.onMessage = lambda data: self.session.pause()
 
     def test_withheld(self) -> None:
-        post = self.post(self.sid, b"4a\x1e4b")
+        """The POST whose packets cause a pause is delivered whole; the next one waits with its packets."""
+        self.assertEqual(self.post(self.sid, b"4a\x1e4b").answer.body, b"ok")
+        self.assertEqual(self.owner.heard, ["a", "b"])
+        post = self.post(self.sid, b"4c\x1e4d")
         self.assertIsNone(post.response)
         self.assertEqual(self.owner.heard, ["a", "b"])
         self.session.resume()
         self.assertEqual(post.answer.body, b"ok")
+        self.assertEqual(self.owner.heard, ["a", "b", "c", "d"])
 
     def test_GETGoesOn(self) -> None:
         poll = self.get(self.sid)
@@ -268,10 +326,18 @@ class PauseTests(WireTestCase):
         self.session.send("hello")
         self.assertEqual(poll.payload, [b"4hello"])
 
+    def test_malformed(self) -> None:
+        """A pause does not delay the refusal of a body."""
+        self.post(self.sid, b"4a")
+        self.assertEqual(self.post(self.sid, b"x").answer.error[:2], (400, 3))
+        self.assertEqual(self.owner.ends, [CloseReason.PARSE_ERROR])
+        self.assertNothingLeft()
+
     def test_two(self) -> None:
         """A second POST while one waits is refused, and ends the session."""
-        first = self.post(self.sid, b"4a")
-        second = self.post(self.sid, b"4b")
+        self.post(self.sid, b"4a")
+        first = self.post(self.sid, b"4b")
+        second = self.post(self.sid, b"4c")
         self.assertEqual(second.answer.error[:2], (400, 3))
         self.assertEqual(first.answer.status, 200)
         self.assertEqual(self.owner.heard, ["a"])
@@ -279,40 +345,53 @@ class PauseTests(WireTestCase):
         self.assertNothingLeft()
 
     def test_dropped(self) -> None:
-        """A client that drops its POST stays connected."""
-        self.post(self.sid, b"4a").drop()
-        self.assertEqual(self.session.state, State.OPEN)
-        post = self.post(self.sid, b"4b")
-        self.assertIsNone(post.response)
-        self.session.resume()
-        self.assertEqual(post.answer.body, b"ok")
-        self.assertEqual(self.owner.heard, ["a", "b"])
+        """A client that drops a POST before its response ends the session, as with a GET."""
+        self.post(self.sid, b"4a")
+        self.post(self.sid, b"4b").drop()
+        self.assertEqual(self.owner.heard, ["a"])
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
+        self.assertNothingLeft()
 
     def test_close(self) -> None:
-        """The end of the session completes a waiting POST."""
+        """The end of the session brings the response, and drops the packets."""
         poll = self.get(self.sid)
-        post = self.post(self.sid, b"4a")
+        self.post(self.sid, b"4a")
+        post = self.post(self.sid, b"4b")
         self.session.close()
         self.assertEqual((post.answer.body, poll.payload), (b"ok", [b"1"]))
+        self.assertEqual(self.owner.heard, ["a"])
         self.assertNothingLeft()
 
     def test_closeTimeout(self) -> None:
-        post = self.post(self.sid, b"4a")
+        self.post(self.sid, b"4a")
+        post = self.post(self.sid, b"4b")
         self.session.close()
         self.clock.advance(30)
         self.assertEqual(post.answer.body, b"ok")
         self.assertNothingLeft()
 
     def test_upgrade(self) -> None:
-        """An upgrade completes a waiting POST, and the pause goes on at the WebSocket."""
-        post = self.post(self.sid, b"4a")
+        """An upgrade takes the waiting POST along; the pause goes on at the WebSocket."""
+        self.post(self.sid, b"4a")
+        post = self.post(self.sid, b"4b")
         client = self.upgrade(self.sid)
         self.assertEqual(post.answer.body, b"ok")
-        client.send("4b")
-        self.assertEqual(self.owner.heard, ["a"])
+        self.assertEqual(self.owner.heard, ["a", "b"])
+        client.send("4c")
+        self.assertEqual(self.owner.heard, ["a", "b"])
         self.session.resume()
         client.link.turn()
-        self.assertEqual(self.owner.heard, ["a", "b"])
+        self.assertEqual(self.owner.heard, ["a", "b", "c"])
+
+    def test_upgradeOfASessionThatItEnds(self) -> None:
+        """If a message of the waiting POST ends the session, so does the new WebSocket."""
+        self.post(self.sid, b"4a")
+        self.post(self.sid, b"4b")
+        self.owner.onMessage = lambda data: self.session.abort(CloseReason.FORCED_CLOSE)
+        client = self.upgrade(self.sid)
+        self.assertEqual([frame.opcode for frame in client.frames()], [CLOSE])
+        self.assertEqual(self.owner.ends, [CloseReason.FORCED_CLOSE])
+        self.assertEqual(self.engine.sessions, {})
 
 
 class CompressionTests(WireTestCase):

@@ -770,6 +770,8 @@ class ServiceTests(RunningTestCase):
 class ClosingPort:
     """A port that stops listening when `closed` is fired."""
 
+    isStopping = False
+
     def __init__(self) -> None:
         self.closed: Deferred[None] = Deferred()
 
@@ -777,6 +779,7 @@ class ClosingPort:
         return IPv4Address("TCP", "127.0.0.1", 1)
 
     def stopListening(self) -> Deferred[None]:
+        self.isStopping = True
         return self.closed
 
 
@@ -807,6 +810,25 @@ class StopTests(RunningTestCase):
             ["stopping: 1 clients have 4 seconds to take what is left for them", "stopped"],
         )
 
+    def test_pollingClientsFetchFirst(self) -> None:
+        """The port stays open until polling clients have their messages: some connect for each request."""
+        client = Client(self.server, transport="polling")
+        client.connect("/")
+        client.transport.writable = False
+        self.server.emit("last")
+        stopped = self.service.stopService()
+        self.reactor.pump([0.01] * 50)
+        self.assertFalse(self.port.isStopping)
+        client.transport.writable = True
+        client.session.transportWritable(client.transport)
+        self.reactor.advance(0.01)
+        self.assertTrue(self.port.isStopping)
+        self.assertTrue(client.isConnected())
+        self.port.closed.callback(None)
+        self.assertFalse(client.isConnected())
+        self.reactor.advance(0)
+        self.successResultOf(stopped)
+
     def test_bounded(self) -> None:
         """A client that takes nothing more holds the stop up for so long, and no longer."""
         client = Client(self.server, transport="polling")
@@ -815,7 +837,7 @@ class StopTests(RunningTestCase):
         self.server.emit("last")
         self.port.closed.callback(None)
         stopped = self.service.stopService()
-        self.reactor.advance(3.9)
+        self.reactor.pump([0.1] * 39)
         self.assertNoResult(stopped)
         self.reactor.pump([0.2, 0])
         self.successResultOf(stopped)

@@ -50,6 +50,7 @@ class FakePolling(FakeTransport):
     def send(self, packets: Sequence[Packet]) -> None:
         assert packets, "an empty response"
         assert len(packets) <= self.batch, "more packets than some clients take"
+        assert CLOSE not in packets or len(packets) == 1, "packets that a JavaScript client drops"
         super().send(packets)
         self.responses.append(list(packets))
         self.writable = False
@@ -732,9 +733,20 @@ class UpgradeTests(SessionTestCase):
         self.assertEqual(self.owner.heard, ["a", "b"])
 
     def test_withoutAProbe(self) -> None:
+        """A client may omit the probe, as Elephant.io does."""
+        self.session.send("1")
         self.session.upgrade(self.candidate)
         self.probe(UPGRADE)
-        self.assertNotUpgraded()
+        self.assertIs(self.session.transport, self.candidate)
+        self.assertEqual(self.candidate.take(), [message("1")])
+        self.assertIsNone(self.candidate.closed)
+        self.assertIsNotNone(self.polling.closed)
+
+    def test_withoutAProbeWhileAGETWaits(self) -> None:
+        self.polling.get()
+        self.session.upgrade(self.candidate)
+        self.probe(UPGRADE)
+        self.assertEqual(self.polling.responses, [[NOOP]])
 
     def test_garbage(self) -> None:
         for packet in (
@@ -866,7 +878,8 @@ class UpgradeTests(SessionTestCase):
         self.session.close()
         self.session.transportLost(self.candidate, CloseReason.TRANSPORT_CLOSE)
         self.polling.get()
-        self.assertEqual(self.polling.take(), [message("last"), CLOSE])
+        self.polling.get()
+        self.assertEqual(self.polling.responses[-2:], [[message("last")], [CLOSE]])
         self.assertEnded(CloseReason.FORCED_CLOSE)
 
     def test_closeAndFetchMeanwhile(self) -> None:
@@ -950,7 +963,7 @@ class ClosingTests(SessionTestCase):
         self.assertEnded(CloseReason.FORCED_CLOSE)
 
     def test_laterGET(self) -> None:
-        """The next GET fetches the buffered packets and the CLOSE."""
+        """The next GET fetches the buffered packets, and the one after it the CLOSE."""
         self.openPolling()
         self.session.send("last")
         self.session.close()
@@ -959,9 +972,21 @@ class ClosingTests(SessionTestCase):
         self.session.send("too late")
         self.receive(message("too late"))
         self.polling.get()
-        self.assertEqual(self.polling.take(), [message("last"), CLOSE])
+        self.assertEqual((self.polling.take(), self.session.state), ([message("last")], State.CLOSING))
+        self.polling.get()
+        self.assertEqual(self.polling.take(), [CLOSE])
         self.assertEnded(CloseReason.FORCED_CLOSE)
         self.assertEqual(self.owner.heard, [])
+
+    def test_closeByBothSides(self) -> None:
+        """A CLOSE from the client ends a session that is closing: the client fetches no more."""
+        self.openPolling()
+        self.session.send("last")
+        self.session.close()
+        self.polling.get()
+        self.receive(CLOSE)
+        self.assertEqual(self.polling.take(), [message("last")])
+        self.assertEnded(CloseReason.FORCED_CLOSE, CloseReason.TRANSPORT_CLOSE)
 
     def test_manyAtTheEnd(self) -> None:
         """A closing session delivers in as many GETs as needed, each within the limit of packets."""

@@ -191,12 +191,12 @@ class SessionMachine(RuleBasedStateMachine):
             self.candidate, self.probed = newcomer, False
 
     @precondition(lambda self: self.candidate is not None)
-    @rule(writable=st.booleans())
-    def upgradeStep(self, writable: bool) -> None:
-        """Take the next step of an upgrade: the probe, then the UPGRADE."""
+    @rule(writable=st.booleans(), probe=st.sampled_from([True, True, True, False]))
+    def upgradeStep(self, writable: bool, probe: bool) -> None:
+        """Take the next step of an upgrade: the probe, which a client may omit, then the UPGRADE."""
         candidate = self.candidate
         assert candidate is not None
-        if not self.probed:
+        if probe and not self.probed:
             self.session.packetReceived(candidate, PROBE)
             assert candidate.take() == [PROBED]
             self.probed = True
@@ -209,12 +209,12 @@ class SessionMachine(RuleBasedStateMachine):
             assert self.session.transport is candidate
 
     @precondition(lambda self: self.candidate is not None)
-    @rule(packet=st.sampled_from([None, PONG, NOOP, CLOSE, message("x"), message(b"x"), PROBE, UPGRADE]))
+    @rule(packet=st.sampled_from([None, PONG, NOOP, CLOSE, message("x"), message(b"x"), PROBE]))
     def spoilUpgrade(self, packet: Packet | None) -> None:
         """Lose the probed WebSocket, or receive a wrong packet from it."""
         candidate = self.candidate
         assert candidate is not None
-        if packet is (UPGRADE if self.probed else PROBE):
+        if packet is PROBE and not self.probed:
             return
         self.candidate = None
         if packet is None:

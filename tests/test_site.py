@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from twisted.logger import globalLogPublisher
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource, Resource
 from twisted.web.static import Data
@@ -15,7 +15,7 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from tests.memory import Exchange, Link, WireTestCase
 from txrealtime.engineio.http.site import Beside
-from txrealtime.engineio.session import State
+from txrealtime.engineio.session import CloseReason, State
 
 
 class Sized(Resource):
@@ -68,8 +68,15 @@ class EngineSiteTests(WireTestCase):
         self.assertEqual(self.session.state, State.OPEN)
 
     def test_announced(self) -> None:
-        """A body with too large a Content-Length is refused before its first byte."""
-        self.assertRefused(self.send("Content-Length: 1001"))
+        """A body with too large a Content-Length is refused before its first byte, and the log says why."""
+        with capturedLogs() as logs:
+            self.assertRefused(self.send("Content-Length: 1001"))
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            ["refused 192.0.2.7: 413 a body of 1001 bytes, larger than maxPayload, 1000 bytes"],
+        )
+        self.clock.advance(0.6)
+        self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
 
     def test_announcedAsMuchAsAllowed(self) -> None:
         post = self.send("Content-Length: 1000")
@@ -82,8 +89,10 @@ class EngineSiteTests(WireTestCase):
         post = self.send("Transfer-Encoding: chunked")
         post.link.deliver(b"3e8\r\n" + b"4" + b"x" * 999 + b"\r\n")
         self.assertIsNone(post.response)
-        post.link.deliver(b"1\r\nx\r\n")
+        with capturedLogs() as logs:
+            post.link.deliver(b"1\r\nx\r\n")
         self.assertRefused(post)
+        self.assertIn("413 a body, larger than maxPayload, 1000 bytes", formatEvent(logs[0]))
 
     def test_chunkedWithin(self) -> None:
         post = self.send("Transfer-Encoding: chunked", body=b"2\r\n4a\r\n1\r\nb\r\n0\r\n\r\n")

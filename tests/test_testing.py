@@ -175,6 +175,52 @@ class TalkingTests(TalkTestCase):
         self.client.flush()
         self.assertEqual(self.successResultOf(answer), "yes")
 
+    def test_decoratedHandlers(self) -> None:
+        """As on a real client: with or without an ack, async, one at a time, in order, per namespace."""
+        log: list[Any] = []
+        gate: Deferred[Any] = Deferred()
+
+        @self.client.on("slow")
+        async def slow(number: int) -> str:
+            log.append(number)
+            return await gate
+
+        @self.client.on("plain")
+        def plain(*args: Any) -> Any:
+            log.append(args)
+            return args
+
+        self.client.onAny(lambda event, *args: log.append((event, *args)))
+        acks = [self.socket.call("slow", 1), self.socket.call("plain", 2, 3)]
+        self.socket.emit("plain", 4)
+        self.socket.emit("other", 5)
+        self.client.flush()
+        self.assertEqual(log, [1])
+        gate.callback("done")
+        self.assertEqual([self.successResultOf(ack) for ack in acks], ["done", (2, 3)])
+        self.assertEqual(log, [1, (2, 3), (4,), ("other", 5)])
+        self.assertEqual(self.client.received()[0], ("slow", 1))
+        self.assertRaises(ValueError, self.client.on("plain"), lambda: None)
+        self.assertRaises(ValueError, self.client.on, "connect")
+
+    def test_decoratedHandlersThatFail(self) -> None:
+        @self.client.on("broken")
+        def broken() -> None:
+            raise KeyError
+
+        self.socket.emit("broken")
+        self.client.flush()
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_aHandlerThatOutlivesTheClient(self) -> None:
+        gate: Deferred[Any] = Deferred()
+        self.client.on("slow")(lambda: gate)
+        asked = self.socket.call("slow")
+        self.client.flush()
+        self.client.close()
+        gate.callback("late")
+        self.failureResultOf(asked, Disconnected)
+
     def test_on(self) -> None:
         for given, got in ((None, None), (1, 1), ((1, 2), (1, 2)), ([1, 2], [1, 2])):
             self.client.on("ask", lambda given=given: given)

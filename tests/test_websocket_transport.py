@@ -7,7 +7,9 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
+from twisted.logger import capturedLogs, formatEvent
+from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
 from tests.memory import (
@@ -260,6 +262,30 @@ class ClosingTests(WireTestCase):
             client.link.lose()
             self.assertNothingLeft()
 
+    def test_clientsOnOkHttp(self) -> None:
+        """
+        A stop ends the connections of OkHttp's clients without a close frame, behind which they read nothing.
+
+        They would notice only by their heartbeat, after 45 seconds.
+        """
+        for secure in (False, True):
+            client = self.openWebSocket(headers={"User-Agent": "okhttp/3.13.1"})
+            if secure:
+                directlyProvides(client.link, ISSLTransport)
+            self.session.send("last")
+            self.session.close(CloseReason.SHUTTING_DOWN)
+            self.assertEqual(client.messages(), ["4last"])
+            self.assertEqual((client.link.outputEnded, client.link.disconnecting), (not secure, secure))
+            self.assertEqual(self.owner.ends, [CloseReason.SHUTTING_DOWN])
+            client.link.lose()
+            self.assertNothingLeft()
+
+    def test_clientsOnOkHttpOtherwise(self) -> None:
+        """For any other reason they get a close frame, as from Node's server."""
+        client = self.openWebSocket(headers={"User-Agent": "okhttp/3.13.1"})
+        self.session.close()
+        self.assertEqual(client.frames(), [closeFrame(1000, CloseReason.FORCED_CLOSE)])
+
     def test_oncePerSession(self) -> None:
         """The engine hears once that a session has ended, although the transport too reports its end."""
         ended = []
@@ -327,16 +353,22 @@ class ClosingTests(WireTestCase):
         self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
 
     def test_tooLarge(self) -> None:
-        """A message that is too large, in any form, closes with 1009 and ends the session."""
+        """A message that is too large, in any form, closes with 1009, and the log names the limit."""
         for deflate in (False, True):
             for fragmented in (False, True):
                 self.makeEngine(maxPayload=1000, perMessageDeflate=deflate)
                 client = self.openWebSocket(headers=DEFLATE)
-                if fragmented:
-                    client.sendFrame(BINARY, b"x" * 600, fin=False)
-                    client.sendFrame(CONTINUATION, b"x" * 600)
-                else:
-                    client.sendFrame(BINARY, b"x" * 1001)
+                with capturedLogs() as logs:
+                    if fragmented:
+                        client.sendFrame(BINARY, b"x" * 600, fin=False)
+                        client.sendFrame(CONTINUATION, b"x" * 600)
+                    else:
+                        client.sendFrame(BINARY, b"x" * 1001)
+                size = 1200 if fragmented else 1001
+                self.assertIn(
+                    f"transport error: a message of {size} bytes or more, larger than maxPayload, 1000 bytes",
+                    "".join(formatEvent(event) for event in logs),
+                )
                 self.assertEqual(client.frames(), [closeFrame(1009)])
                 self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
                 self.assertEqual(self.owner.heard, [])

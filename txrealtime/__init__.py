@@ -31,6 +31,7 @@ from txrealtime.errors import (
     PayloadTooLarge,
     ProtocolError,
     RealtimeError,
+    TransportError,
 )
 from txrealtime.server import Server, Settings
 from txrealtime.socketio.audience import Audience, Person
@@ -63,6 +64,7 @@ __all__ = [
     "Server",
     "Settings",
     "Socket",
+    "TransportError",
     "__version__",
     "on",
 ]

@@ -1,5 +1,5 @@
 """
-``python -m txrealtime emit``: an event from the command line.
+``python -m txrealtime``: ``emit`` an event on a bus; ``listen``, ``call`` and ``load`` as a client.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from txrealtime.client.commands import addCommands
 from txrealtime.cluster.emitter import Emitter
 from txrealtime.errors import BusError
 
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     emit.add_argument("event", help="the name of the event")
     emit.add_argument("arguments", metavar="JSON", nargs="*", type=_json, help="the arguments of the event")
+    addCommands(commands)
     return parser
 
 
@@ -58,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: the exit code, 0 if the broker has taken the event.
     """
     options = _parser().parse_args(arguments)
+    if "run" in options:
+        return int(options.run(options))
     try:
         if not options.bus:
             raise ValueError("no bus: give --bus URL, or TXREALTIME_BUS in the environment")

@@ -5,6 +5,7 @@ Every exception that txrealtime raises on purpose::
     ├── ProtocolError            a peer broke the protocol; its connection is closed
     │   ├── PacketError          the data received is not a packet
     │   └── PayloadTooLarge      the data received is larger than ``maxPayload``
+    ├── TransportError           a client's connection to its server failed
     ├── HandshakeError           a request was refused; carries the protocol's code and the HTTP status
     ├── ConnectionRejected       raised by an application to refuse a client
     ├── ArgumentsMismatch        an event came with more or fewer arguments than its handler takes
@@ -34,6 +35,7 @@ __all__ = [
     "PayloadTooLarge",
     "ProtocolError",
     "RealtimeError",
+    "TransportError",
 ]
 
 
@@ -51,6 +53,18 @@ class PacketError(ProtocolError):
 
 class PayloadTooLarge(ProtocolError):
     """The data received is larger than the ``maxPayload`` setting."""
+
+
+class TransportError(RealtimeError):
+    """
+    A client's connection to its server failed, or could not be made.
+
+    :ivar status: the HTTP status of the server's refusal, or ``None``.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class HandshakeError(RealtimeError):

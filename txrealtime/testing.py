@@ -25,15 +25,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, Unpack
+from typing import Any, Final, Literal, TypeVar, Unpack
 from urllib.parse import urlencode
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txrealtime.client.handlers import NO_ACK, Handlers, Turns
 from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
 from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, message
 from txrealtime.engineio.packet3 import EngineIO3
@@ -44,6 +45,8 @@ from txrealtime.server import Server, ServerOptions
 from txrealtime.socketio import packet as socketio
 
 __all__ = ["Client", "FakeTransport", "MemoryBus", "MemoryHub", "makeServer"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def makeServer(reactor: Any = None, **options: Unpack[ServerOptions]) -> Server:
@@ -167,6 +170,7 @@ class Client:
         self._connecting: dict[str, Deferred[str]] = {}
         self._calls: dict[tuple[str, int], Deferred[Any]] = {}
         self._handlers: dict[tuple[str, str], Any] = {}
+        self._decorated: dict[str, tuple[Handlers, Turns]] = {}
         self._lastCall = -1
         self._refused: dict[str, ConnectionRejected] = {}
         self._isOld = protocol == 3
@@ -301,11 +305,28 @@ class Client:
         )
         return ack
 
-    def on(self, event: str, answer: Any, namespace: str = "/") -> None:
+    def on(self, event: str, answer: Any = None, namespace: str = "/") -> Any:
         """
-        Handle an event of the server: the result of ``answer(*args)`` is the ack, a tuple for several values.
+        Handle an event of the server.
+
+        ``client.on("news", answer)`` is for events that want an ack: the result of ``answer(*args)``, a tuple
+        for several values.  ``@client.on("news")`` decorates a handler as on a
+        :class:`txrealtime.client.Client`: it gets all events of the name, one at a time, and may be
+        ``async``.  The handler is called when the client takes in the server's packets: see :meth:`flush`.
         """
+        if answer is None:
+            return self._registry(namespace).on(event, False)
         self._handlers[namespace, event] = answer
+
+    def onAny(self, function: F, namespace: str = "/") -> F:
+        """Decorate the handler of events that have none of their own, as on a real client."""
+        self._registry(namespace).register("onAny", function, False, 1)
+        return function
+
+    def _registry(self, namespace: str) -> Handlers:
+        if namespace not in self._decorated:
+            self._decorated[namespace] = Handlers(namespace), Turns(lambda: None)
+        return self._decorated[namespace][0]
 
     def received(self, namespace: str = "/") -> list[tuple[Any, ...]]:
         """Take the events received since the last call, each as ``(name, *arguments)``."""
@@ -370,8 +391,18 @@ class Client:
         answer = self._handlers.get((packet.namespace, event))
         if answer is not None and packet.id is not None:
             result = answer(*args)
+            self._acknowledge(result, packet.namespace, packet.id)
+        elif answer is None and packet.namespace in self._decorated:
+            self._decorated[packet.namespace][1].add(self._handle, packet.namespace, event, args, packet.id)
+
+    def _handle(self, namespace: str, event: str, args: list[Any], id: int | None) -> Any:
+        handling = maybeDeferred(self._decorated[namespace][0].dispatch, self, event, args)
+        return handling.addCallback(self._acknowledge, namespace, id)
+
+    def _acknowledge(self, result: Any, namespace: str, id: int | None) -> None:
+        if id is not None and result is not NO_ACK and self.transport.closed is None:
             data = list(result) if isinstance(result, tuple) else [] if result is None else [result]
-            self._sendPacket(socketio.Packet(socketio.PacketType.ACK, packet.namespace, data, packet.id))
+            self._sendPacket(socketio.Packet(socketio.PacketType.ACK, namespace, data, id))
 
 
 def _rejection(data: Any, isOld: bool) -> ConnectionRejected:

@@ -28,6 +28,7 @@ from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.http.site import EngineSite
+from txrealtime.engineio.polling.request import HTTPRequest
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.websocket.autobahn import FrameFactory
@@ -285,7 +286,7 @@ class EngineClientServer(Engine):
     """
     The engine that engine.io-client's suite talks to.
 
-    :ivar headers: the headers of the request in hand.
+    :ivar headers: the headers of the polling request in hand.
     """
 
     headers: dict[str, str]
@@ -293,6 +294,11 @@ class EngineClientServer(Engine):
     def __init__(self) -> None:
         settings = Settings(pingInterval=0.5, maxPayload=100)
         super().__init__(self._greet, settings, reactor, self._allow)
+
+    def serve(self, request: HTTPRequest) -> None:
+        # All requests of polling come by here, and twisted.web's own render() sees only some of them.
+        self.headers = request.headers()
+        super().serve(request)
 
     def _allow(self, handshake: OpeningRequest) -> bool:
         return "deny" not in handshake.query
@@ -306,9 +312,7 @@ class EngineClientResource(EngineResource):
     """
     The resource of that engine.
 
-    It sets cookies on the response that opens a session, and gives the engine each request's headers.
-
-    :param engine: the engine.
+    It sets cookies on the response that opens a session.
     """
 
     COOKIES = (
@@ -318,18 +322,10 @@ class EngineClientResource(EngineResource):
         "4=4; Expires=Thu, 01 Jan 2026 00:00:00 GMT",
     )
 
-    def __init__(self, engine: EngineClientServer) -> None:
-        super().__init__(engine)
-        self._server = engine
-
     def render(self, request: Request) -> int | bytes:
         if b"sid" not in request.args:
             for cookie in self.COOKIES:
                 request.responseHeaders.addRawHeader(b"set-cookie", cookie.encode())
-        self._server.headers = {
-            name.decode("latin-1").lower(): values[0].decode("latin-1")
-            for name, values in request.requestHeaders.getAllRawHeaders()
-        }
         return super().render(request)
 
 

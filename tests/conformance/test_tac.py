@@ -4,8 +4,10 @@ tac/conformance.tac, started as its users start it.
 
 from __future__ import annotations
 
+import http.client
 import json
 
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from wsproto.extensions import PerMessageDeflate
 
@@ -56,3 +58,29 @@ class ConformanceTacTests(TestCase):
         for message in ("", "short", "long " * 100_000, b"", b"\x00\x01", b"\x00\x01" * 100_000):
             websocket.send(message)
             self.assertEqual(await websocket.receive(), message)
+
+    async def test_headersOfTheRequestThatAsks(self) -> None:
+        """``sendHeaders`` is about its own POST, also on a connection that has served others."""
+        received = await deferToThread(askForHeaders, self.ports["ENGINE_CLIENT_PORT"])
+        self.assertEqual([headers["x-number"] for headers in received], ["1", "2", "3"])
+
+
+def askForHeaders(port: int) -> list[dict[str, str]]:
+    """Send ``sendHeaders`` several times over one connection, each with another header."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    received = []
+
+    def request(method: str, query: str, number: int = 0, body: str | None = None) -> str:
+        headers = {"X-Number": str(number), "Content-Type": "text/plain"}
+        connection.request(method, f"/engine.io/?EIO=4&transport=polling{query}", body, headers)
+        return connection.getresponse().read().decode()
+
+    opened, *_ = request("GET", "").split("\x1e")
+    session = f"&sid={json.loads(opened[1:])['sid']}"
+    for number in (1, 2, 3):
+        request("POST", session, number, "4sendHeaders")
+        while (answer := request("GET", session))[:2] != "4{":
+            pass
+        received.append(json.loads(answer[1:]))
+    connection.close()
+    return received

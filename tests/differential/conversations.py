@@ -86,6 +86,19 @@ MESSAGES: Sequence[tuple[str | bytes, ...]] = [
     ('42/nowhere,["echo"]',),
     ('451-["back",{"_placeholder":true,"num":0}]', b"\x00\xff"),
     ('452-7["echo",{"a":[{"_placeholder":true,"num":1}]},{"_placeholder":true,"num":0}]', b"a", b""),
+    *(
+        ('451-["back",{"_placeholder":true,"num":0}]', data)
+        for data in (
+            "bAAEC/w==\n",
+            "bAAEC\n/w==\n",
+            "bAAEC\r\n/w==\r\n",
+            "b-_-_",
+            "bAAEC/w",
+            "bAAEC_w",
+            "b",
+            "b\n",
+        )
+    ),
     ("4399[]",),
     ("4399[1,2]",),
     ("3",),

@@ -71,6 +71,13 @@ MESSAGES: Final = [
         "ignored; Node ends the connection, with all other namespaces",
     ),
     Difference(
+        (Step(0, ("40/chat,null",), "/chat"),),
+        [Got(0, "/chat", None, ["sid"], ())],
+        _CLOSED,
+        "an auth of null is as good as none: so it is for python-socketio's server, and in MessagePack, "
+        "where undefined comes as null; Node ends the connection",
+    ),
+    Difference(
         (Step(0, ("40/nowhere,",), "/nowhere"),),
         [Got(4, "/nowhere", None, "Invalid namespace", ())],
         [Got(4, "/nowhere", None, {"message": "Invalid namespace"}, ())],
@@ -119,6 +126,14 @@ REQUESTS: Final = [
         (400, 1),
         (404, None),
         "the slash at the end of the path may be left out, as anywhere in twisted.web",
+    ),
+    RequestDifference(
+        "GET",
+        _URL + "&x=" + "x" * 20_000,
+        None,
+        (431, 3),
+        (431, None),
+        "a refusal has a body that says which limit it is about",
     ),
     RequestDifference(
         "GET",

@@ -58,8 +58,8 @@ class Peer:
     """
     A client of one server.
 
-    :param transport: polling, websocket, or upgrade: polling first; with a 3 behind it, as a client of
-        Engine.IO 3, which takes no binary bodies.
+    :param transport: polling, websocket, upgrade (polling first), or unprobed (polling first, and no probe
+        of the WebSocket); with a 3 behind it, as a client of Engine.IO 3, which takes no binary bodies.
     :ivar sid: of its session.
     :ivar got: what came, in order; the last is ``"closed"`` when the session has ended.
     """
@@ -89,6 +89,9 @@ class Peer:
             self._target += f"&sid={self.sid}"
             if transport == "upgrade":
                 self._upgrade()
+            elif transport == "unprobed":
+                self._open(f"&sid={self.sid}")
+                self._webSocket.send("5")
         if self.isOld and "/" not in self.joined:
             self.readUntil(lambda got: got.type == 0)
 

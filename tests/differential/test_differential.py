@@ -80,9 +80,40 @@ class DifferentialTests(TestCase):
     async def test_eachMessage(self) -> None:
         """All that may be said at any time, alone."""
         for packets in (*MESSAGES, *BROKEN):
-            for transport in ("polling", "websocket"):
+            for transport in ("polling", "websocket", "unprobed"):
                 conversation = Conversation((transport,), (Step(0, ("40",), "/"), Step(0, packets)))
                 await self.assertSame(conversation, repr(packets))
+
+    async def test_auth(self) -> None:
+        """An `auth` that is an object or absent, and any other value of JSON; of null, see differences.py."""
+        for auth in (
+            "",
+            "{}",
+            '{"a":1}',
+            "true",
+            "0",
+            "5",
+            "-5",
+            "1.5",
+            '""',
+            '"x"',
+            "[]",
+            '["x"]',
+            "{",
+            "x",
+        ):
+            for transport in ("polling", "websocket"):
+                steps = (Step(0, (f"40{auth}",), "/"), Step(0, ('421["auth"]',)))
+                await self.assertSame(Conversation((transport,), steps), f"auth {auth}")
+
+    async def test_binaryOfEngineIO3(self) -> None:
+        """Bytes in base64 as some clients write it, and no bytes at all."""
+        for text in ("b4", "b4AAEC/w==", "b4AAEC/w==\n", "b4AAEC\r\n/w==", "b4AAEC_w"):
+            packets = ('451-["back",{"_placeholder":true,"num":0}]', text)
+            await self.assertSame(Conversation(("polling3",), (Step(0, packets),)), repr(text))
+        for transport in ("polling3", "websocket3", "upgrade3", "unprobed3"):
+            packets = ('452-1["echo",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]', b"", b"x")
+            await self.assertSame(Conversation((transport,), (Step(0, packets),)), "no bytes")
 
     async def test_conversations(self) -> None:
         """Generated conversations: the clients hear the same from both servers."""

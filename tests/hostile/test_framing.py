@@ -43,7 +43,7 @@ class FloodTests(HostileTestCase):
         self.assertEqual(sent, 1024)
         self.assertClosed(client, 1008, "too many fragments")
         self.assertEqual(self.ends, ["transport error"])
-        self.assertIn("WebSocket protocol violation", self.log)
+        self.assertIn("a message in more fragments than maxFragments allows", self.log)
 
     def test_fragmentsOfOneByte(self) -> None:
         client = self.attacker()

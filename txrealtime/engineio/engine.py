@@ -17,7 +17,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT
+from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, REQUEST_ENTITY_TOO_LARGE
 
 from txrealtime.engineio.admission import Admission, AllowRequest
 from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHandshake, readQuery
@@ -46,6 +46,9 @@ _SID_BYTES: Final = 15
 
 # Before a mark of 4 characters: 96 bits, and 20 characters together.
 _SID_BYTES_BEFORE_MARK: Final = 12
+
+# Seconds between the response 413 and the end of the session.
+_AFTER_REFUSAL: Final = 0.5
 
 _OLDEST_TIME: Final = re.compile(r"\d{13}-\d+", re.ASCII)
 
@@ -97,6 +100,7 @@ class Engine:
         self.reactor = reactor
         self.trusts = proxyFilter(self.settings.trustedProxies)
         self._drains: list[_Drain] = []
+        self._closing: set[WebSocketTransport] = set()
         self._receiver = receiver
         # Too fine for anybody to notice: 80 ms with the defaults.  Never more, since these timers serve
         # other purposes than the heartbeat, too.
@@ -179,6 +183,8 @@ class Engine:
                 why=error.message,  # "message" is a key of twisted.python.log
             )
             request.respond(error.status, refusal(error), JSON)
+            if error.status == REQUEST_ENTITY_TOO_LARGE:
+                self.bodyTooLarge(request.url)
         else:
             _log.failure("a request failed", failure)
             request.respond(INTERNAL_SERVER_ERROR, b'{"code":3,"message":"Internal error"}', JSON)
@@ -228,6 +234,30 @@ class Engine:
             return
         transport.serve(found, _wantsBase64(handshake))
         found.upgrade(transport)
+
+    def bodyTooLarge(self, url: str) -> None:
+        """
+        Called when a request body has been refused for its size; the session of the request ends shortly.
+
+        JavaScript clients close by themselves, and report the status, if it reaches them first.
+        python-socketio's stop sending, and would notice only by the heartbeat.
+
+        :param url: the request's path and query.
+        """
+        session = self.sessions.get(readQuery(url).get("sid", ""))
+        if session is not None:
+            self._timers.callLater(_AFTER_REFUSAL, lambda: session.abort(CloseReason.TRANSPORT_ERROR))
+
+    def webSocketClosing(self, transport: WebSocketTransport) -> None:
+        """Called when a WebSocket takes and sends no more messages, but is still connected."""
+        self._closing.add(transport)
+
+    def webSocketLost(self, transport: WebSocketTransport) -> None:
+        """Called when the connection of a WebSocket is lost."""
+        self._closing.discard(transport)
+        if self._drains and not self._closing:
+            for drain in list(self._drains):
+                self._checkDrained(drain)
 
     def openSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         """Open a session on another kind of transport, for a request that :meth:`verify` accepted."""
@@ -282,7 +312,9 @@ class Engine:
         """
         Take no new sessions, and close those that are open.
 
-        Each session delivers what was sent to it, and ends with its transport's own goodbye.
+        Each session delivers what was sent to it, and ends with its transport's own goodbye.  A WebSocket
+        stays until the client has closed it as well: data that arrives for a connection that is gone is
+        answered by a reset, which destroys whatever the client has not read yet.
 
         :param timeout: seconds after which the remaining sessions are dropped.
         :return: a Deferred that fires when no session is left.
@@ -296,13 +328,24 @@ class Engine:
         self._checkDrained(drain)
         return drain.done
 
+    def dropLate(self) -> None:
+        """Drop the sessions that a drain still waits for, before its timeout."""
+        for drain in list(self._drains):
+            self._dropAll(drain)
+
     def _dropAll(self, drain: _Drain) -> None:
-        _log.info("{count} sessions did not take their last messages in time", count=len(drain.sessions))
+        late = len(drain.sessions) + len(self._closing)
+        _log.info("{count} clients did not take their last messages in time", count=late)
         for session in list(drain.sessions):
             session.abort(CloseReason.SHUTTING_DOWN)
+        for transport in list(self._closing):
+            # Not a reset: what the kernel has may still arrive.
+            transport.transport.loseConnection()
+        self._closing.clear()
+        self._checkDrained(drain)
 
     def _checkDrained(self, drain: _Drain) -> None:
-        if not drain.sessions and drain in self._drains:
+        if not drain.sessions and not self._closing and drain in self._drains:
             self._drains.remove(drain)
             if drain.late.active():
                 drain.late.cancel()

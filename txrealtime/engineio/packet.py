@@ -10,6 +10,7 @@ This module has no part in HTTP, WebSocket frames or time.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from enum import IntEnum
@@ -164,6 +165,30 @@ class Codec(Protocol):
         """Decode the packet in a WebSocket's binary message."""
 
 
+# RFC 4648, 4 and 5: a client may use either alphabet.
+_TO_STANDARD: Final = str.maketrans("-_", "+/", "\r\n")
+_BASE64: Final = re.compile("(?:[A-Za-z0-9+/]+={0,2})?")
+
+
+def _decodeBase64(text: str) -> bytes:
+    """
+    Decode base64, also in the forms that some clients send and that Node's server accepts.
+
+    Java's client breaks lines after 76 characters, and ends the last one too; others use the alphabet for
+    URLs or omit the padding.
+    """
+    try:
+        return b64decode(text, validate=True)
+    except ValueError:
+        pass
+    text = text.translate(_TO_STANDARD)
+    digits = text.rstrip("=")
+    # Four digits are three bytes, and a single one is less than a byte.
+    if not _BASE64.fullmatch(text) or len(digits) % 4 == 1:
+        raise PacketError("a binary packet that is not base64")
+    return b64decode(digits + "=" * (-len(digits) % 4))
+
+
 class EngineIO4:
     """Engine.IO 4, the protocol of Socket.IO clients 3 and 4."""
 
@@ -204,10 +229,7 @@ class EngineIO4:
         if type is not None:
             return Packet(type, text[1:])
         if text[:1] == "b":
-            try:
-                return message(b64decode(text[1:], validate=True))
-            except ValueError:
-                raise PacketError("a binary packet that is not base64") from None
+            return message(_decodeBase64(text[1:]))
         raise PacketError(f"packet type {text[:1]!r}, expected '0' to '6' or 'b'")
 
     @staticmethod

@@ -199,26 +199,27 @@ class Session:
             transport.send([NOOP])
 
     def _flush(self) -> None:
-        """Send buffered packets and, once closing, the transport's farewell."""
+        """Send buffered packets and, once closing, the transport's farewell behind them."""
         transport, queue = self.transport, self._queue
-        closing = self.closeReason if self.state is State.CLOSING and self._probe is None else None
-        last = transport.farewell(closing) if closing is not None else ()
-        while queue or last:
+        while queue:
             if not transport.writable:
                 return
-            packets = [
-                queue.popleft()  # type: ignore[union-attr]  # never from ()
-                for _ in range(min(len(queue), transport.batch))
-            ]
+            packets = [queue.popleft() for _ in range(min(len(queue), transport.batch))]
             self.buffered -= sum([len(packet.wire) for packet in packets])
-            if not queue and len(packets) + len(last) <= transport.batch:
-                packets.extend(last)
-                last = ()
             transport.send(packets)
-        if closing is not None:
-            self.state = State.CLOSED
-            transport.close(closing)
-            self._finish()
+        closing = self.closeReason
+        if closing is None or self.state is not State.CLOSING or self._probe is not None:
+            return
+        # The farewell travels alone.  A JavaScript client closes as soon as it decodes a CLOSE, but delivers
+        # the other packets of the same payload one tick later, and so would drop them.
+        farewell = transport.farewell(closing)
+        if farewell:
+            if not transport.writable:
+                return
+            transport.send(farewell)
+        self.state = State.CLOSED
+        transport.close(closing)
+        self._finish()
 
     # -- receiving -----------------------------------------------------------
 
@@ -233,6 +234,9 @@ class Session:
                 self._probe.packetReceived(packet)
             return
         if self.state is not _OPEN:
+            # A client that leaves on a DISCONNECT says CLOSE, and does not poll for ours.
+            if packet.type is PacketType.CLOSE:
+                self.abort(CloseReason.TRANSPORT_CLOSE)
             return
         self._alive = True
         type = packet.type
@@ -316,8 +320,13 @@ class Session:
 
     def _completeUpgrade(self) -> None:
         """Move from polling to the probed WebSocket."""
-        old, self.transport = self.transport, self._endProbe()
-        old.close(CloseReason.TRANSPORT_CLOSE)
+        new = self._endProbe()
+        # It may deliver a POST that a pause has kept, so the session is not yet closed to polling.
+        self.transport.close(CloseReason.TRANSPORT_CLOSE)
+        if self.closeReason is not None and self.state is State.CLOSED:
+            new.close(self.closeReason)
+            return
+        self.transport = new
         if self._paused:
             self.transport.pauseReading()
         self._flush()
@@ -429,13 +438,17 @@ class _Probe:
         self.succeeded = False
 
     def packetReceived(self, packet: Packet) -> None:
-        """Answer ``2probe`` by ``3probe``, then complete the upgrade on ``5``; fail on any other packet."""
+        """
+        Answer ``2probe`` by ``3probe``, and complete the upgrade on ``5``; fail on any other packet.
+
+        A client may omit the probe, as Elephant.io does, and Node's server accepts that.
+        """
         if packet.type is PacketType.PING and packet.data == "probe" and not self.succeeded:
             self.succeeded = True
             self.transport.send([Packet(PacketType.PONG, "probe")])
             self.session.transportWritable(self.session.transport)
-        elif packet.type is PacketType.UPGRADE and self.succeeded:
+        elif packet.type is PacketType.UPGRADE:
             self.session._completeUpgrade()
         else:
-            expected = "UPGRADE" if self.succeeded else "PING with 'probe'"
+            expected = "UPGRADE" if self.succeeded else "PING with 'probe', or UPGRADE"
             self.session._failUpgrade(f"{packet.type.name}, expected {expected}")

@@ -8,7 +8,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IProtocol, ISSLTransport
+from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Server
 from twisted.internet.unix import Server as UNIXServer
 from twisted.protocols.policies import ProtocolWrapper
@@ -19,6 +20,8 @@ from txrealtime.foreign import report
 __all__ = [
     "currentProtocol",
     "directSend",
+    "endAndDiscard",
+    "endOutput",
     "peerAddress",
     "replaceProtocol",
     "setProtocol",
@@ -88,6 +91,42 @@ def writeNow(transport: Any, data: bytes) -> bool:
             return True
     transport.write(data)
     return False
+
+
+def endOutput(transport: Any) -> None:
+    """
+    End a connection's output behind all written data, and go on reading until the peer ends its own.
+
+    After ``loseConnection``, data that arrives is answered by a reset, and a reset destroys what the peer has
+    not read yet.  TLS cannot end one direction alone; its ``loseConnection`` waits for the peer.
+    """
+    # A producer that is paused would keep the connection's output from ending.
+    transport.unregisterProducer()
+    if ISSLTransport.providedBy(transport):
+        transport.loseConnection()
+    else:
+        transport.loseWriteConnection()
+
+
+class _Discard(Protocol):
+    """A protocol that drops what it reads, and tells the former protocol of the loss of the connection."""
+
+    def __init__(self, former: IProtocol) -> None:
+        self._former = former
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self._former.connectionLost(reason)
+
+
+def endAndDiscard(transport: Any) -> None:
+    """
+    End a connection behind a refusal: end the output, and drop whatever the peer still sends.
+
+    The former protocol keeps its deadlines, and ends the connection if the peer does not.
+    """
+    former = currentProtocol(transport)
+    endOutput(transport)
+    replaceProtocol(transport, _Discard(former))
 
 
 def whenLost(transport: Any, call: Callable[[], object]) -> None:

@@ -136,6 +136,10 @@ class _Worker:
         """Accept no more connections, let the clients go, and end."""
         if self._reactor.running and not self._stopping:
             self._stopping = True
+            if not self._handoff.hasSuccessor:
+                # All workers stop together, and clients fetch what waits for them by these ports.
+                self._end()
+                return
             for listener in self._listeners:
                 listener.stopService()
             # A connection that was accepted a moment ago has not told what it wants.

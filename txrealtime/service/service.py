@@ -7,11 +7,12 @@ A fault that keeps it from starting is one line on standard error and an exit co
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.task import deferLater
 
 from txrealtime.clock import keepSteady
 from txrealtime.logs import Logger
@@ -30,6 +31,9 @@ from txrealtime.workers.siblings import WorkerSiblings
 __all__ = ["RealtimeService", "makeService"]
 
 _log = Logger()
+
+# Seconds that polling clients have before the port closes.
+_FETCH_TIME: Final = 1.5
 
 
 def makeService(options: Options, reactor: Any = None) -> Service:
@@ -131,14 +135,19 @@ class RealtimeService(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        reactor = self._reactor
+        deadline = reactor.seconds() + self._server.settings.drainTimeout
+        await self._untilFetched(min(deadline, reactor.seconds() + _FETCH_TIME))
         for listener in self._listeners:
             try:
                 await listener.stopService()
             except Exception:
                 _log.failure("{name} did not stop", name=listener.name)
-        reactor = self._reactor
-        deadline = reactor.seconds() + self._server.settings.drainTimeout
+        # The server has its own timeout, which begins later.
+        late = reactor.callLater(max(0.0, deadline - reactor.seconds()), self._server.engine.dropLate)
         await self._server.stopService()
+        if late.active():
+            late.cancel()
         if self._siblings is not None and self._handoff is not None:
             _log.info(
                 "{handed} connections handed over, {relayed} requests relayed, {carried} WebSockets carried",
@@ -153,6 +162,23 @@ class RealtimeService(MultiService):
             # After the server, whose last messages go by the hub.
             await self._hub.stopService()
         _log.info("stopped")
+
+    async def _untilFetched(self, deadline: float) -> None:
+        """
+        Wait until polling clients have fetched what waits for them.
+
+        Some open a connection for each request, which the port must accept.
+        """
+        waiting = [
+            session
+            for session in self._server.engine.sessions.values()
+            if session.buffered and session.transport.name == "polling"
+        ]
+        while self._reactor.seconds() < deadline:
+            waiting = [session for session in waiting if session.buffered]
+            if not waiting:
+                return
+            await deferLater(self._reactor, 0.01)
 
     def _stopReactor(self) -> None:
         with suppress(ReactorNotRunning):

@@ -22,12 +22,13 @@ from zope.interface import implementer
 
 from txrealtime.errors import PacketError
 from txrealtime.socketio.jsontext import explained
+from txrealtime.socketio.notepack import withBinary
 from txrealtime.socketio.packet import IDecoder, IParser, Packet, PacketType, checkedData
 
 __all__ = ["MsgpackParser", "packed", "unpacked"]
 
 # The extension type of notepack.io 2, the client's encoder, for values that MessagePack lacks: undefined in
-# one byte, dates in eight, binary data other than Node's Buffer in any number.
+# one byte, dates in eight, binary data other than Node's Buffer in any other number: see withBinary().
 _NOTEPACK: Final = 0
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -92,7 +93,7 @@ def _unpacked(message: bytes, **options: Any) -> Any:
     unpacker = msgpack.Unpacker(max_buffer_size=0)
     unpacker.feed(message)
     unpacker.skip()
-    return msgpack.unpackb(message, ext_hook=_extension, timestamp=3, **options)
+    return msgpack.unpackb(withBinary(message), ext_hook=_extension, timestamp=3, **options)
 
 
 def packed(value: Any) -> bytes:

@@ -152,6 +152,8 @@ class _Decoder:
             raise PacketError(f"a text message where {self._missing} attachments were expected")
         if message[:1] == "2" and (event := self._parseEvent(message)) is not None:
             return event
+        if message[:1] == "3" and (ack := self._parseAck(message)) is not None:
+            return ack
         packet, attachments = self._parse(message)
         if not attachments:
             return packet
@@ -195,6 +197,20 @@ class _Decoder:
             return None
         # As Packet(...), in a third of the time.
         return _newTuple(Packet, (_EVENT, path, data, int(head) if head else None))
+
+    def _parseAck(self, message: str) -> Packet | None:
+        """Parse ``313[...]`` and ``3/chat,13[...]`` on a fast path, as :meth:`_parseEvent` does."""
+        start = message.find("[")
+        head, path = message[1:start], "/"
+        if head[:1] == "/":
+            path, _, head = head.partition(",")
+        if not (start > 1 and head.isdecimal() and head.isascii() and len(head) <= _MAX_ID_DIGITS):
+            return None
+        try:
+            data = self._decodeJSON(message, start)
+        except ValueError:
+            return None
+        return _newTuple(Packet, (_ACK, path, data, int(head)))
 
     def _parse(self, message: str) -> tuple[Packet, int]:
         head = _HEAD.match(message)

@@ -135,6 +135,11 @@ class Handoff:
         self.sent += 1
         return Handed.TAKEN
 
+    @property
+    def hasSuccessor(self) -> bool:
+        """True if a worker that was started later lives."""
+        return newerThan(self._mark, self._folder, "handoff") is not None
+
     def giveAway(self, port: int, descriptor: int) -> Handed:
         """Hand a connection over to a worker that was started later than this one."""
         newer = newerThan(self._mark, self._folder, "handoff")

@@ -134,6 +134,8 @@ class _SecureOpener:
         self._engine = engine
         self.verify = engine.verify
         self.webSocketOpened = engine.webSocketOpened
+        self.webSocketClosing = engine.webSocketClosing
+        self.webSocketLost = engine.webSocketLost
 
     def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> OpeningRequest:
         """Read an opening request that came over TLS."""

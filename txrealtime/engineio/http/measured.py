@@ -23,11 +23,16 @@ from twisted.web.http import (
 )
 from twisted.web.server import Request
 
+from txrealtime.engineio.polling.transport import bodyTooLarge
+from txrealtime.engineio.tcp import peerAddress
 from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.errors import HandshakeError
 from txrealtime.foreign import stands
+from txrealtime.logs import Logger
 
 __all__ = ["Bodies", "Body", "MeasuredRequest"]
+
+_log = Logger()
 
 
 class Body(Protocol):
@@ -157,14 +162,22 @@ class MeasuredRequest(Request):
     # -- refusing ------------------------------------------------------------------------
 
     def _refuseSize(self) -> None:
-        if self._kept is None:
-            message = f"the body is larger than maxPayload, {self._limit} bytes"
-        else:
+        if self._kept is not None:
             message = f"the body is larger than maxUpload, {self._limit} bytes"
-        self._refuse(REQUEST_ENTITY_TOO_LARGE, message)
+            self._refuse(REQUEST_ENTITY_TOO_LARGE, message)
+            return
+        length = self.requestHeaders.getRawHeaders(b"content-length", [b""])[0]
+        error = bodyTooLarge(self._limit or 0, length.decode("latin-1"))
+        self._refuse(error.status, error.message)
+        channel: Any = self.channel
+        path = channel._path if isinstance(channel, HTTPChannel) else channel.path
+        channel.site.engine.bodyTooLarge(path.decode("latin-1"))
 
     def _refuse(self, status: int, message: str) -> None:
         """Refuse a request before its whole body has arrived."""
+        _log.info(
+            "refused {address}: {status} {why}", address=peerAddress(self.channel), status=status, why=message
+        )
         self._prepareRefusal(status, message)
         # The part that has arrived is of no use.
         if self._kept is not None:

@@ -27,11 +27,14 @@ from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.http.measured import Bodies, MeasuredRequest
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.limits import Tally
-from txrealtime.engineio.tcp import peerAddress, replaceProtocol, whenLost
+from txrealtime.engineio.tcp import endAndDiscard, peerAddress, replaceProtocol, whenLost
+from txrealtime.engineio.websocket.frames import headTooLarge, refusal
 from txrealtime.foreign import stands
+from txrealtime.logs import Logger
 
 __all__ = ["Beside", "EngineSite"]
 
+_log = Logger()
 
 _Wrapper: Any = None
 if stands(http, "_GenericHTTPChannelProtocol", without="there is no HTTP/2"):
@@ -49,6 +52,7 @@ class _GuardedChannel(HTTPChannel):
     site: EngineSite
     _begun = False
     _guards = True
+    _headSize = 0
 
     def connectionMade(self) -> None:
         super().connectionMade()  # type: ignore[no-untyped-call]
@@ -59,7 +63,7 @@ class _GuardedChannel(HTTPChannel):
             "_networkProducer",
             without="requests that the fast path leaves out have no deadline, and go on while answers wait",
         )
-        self.totalHeadersSize = self.site.engine.settings.maxHeaderSize
+        self.totalHeadersSize = self.MAX_LENGTH = self.site.engine.settings.maxHeaderSize
         self.setTimeout(self.site.firstTimeOut)  # type: ignore[no-untyped-call]
 
     def resetTimeout(self) -> None:
@@ -70,8 +74,37 @@ class _GuardedChannel(HTTPChannel):
             self._begun = True
             self.setTimeout(self.site.engine.settings.requestTimeout)  # type: ignore[no-untyped-call]
 
+    def lineReceived(self, line: bytes) -> None:
+        # By itself, twisted.web responds 400 to a head of many lines, and not at all to a line too long.
+        self._headSize += len(line)
+        if self._headSize > self.site.engine.settings.maxHeaderSize:
+            self._refuseHead()
+        else:
+            super().lineReceived(line)  # type: ignore[no-untyped-call]
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._refuseHead()
+
+    def _refuseHead(self) -> None:
+        error = headTooLarge(self.site.engine.settings.maxHeaderSize)
+        _log.info(
+            "refused {address}: {status} {why}",
+            address=peerAddress(self),
+            status=error.status,
+            why=error.message,
+        )
+        body = refusal(error)
+        transport: Any = self.transport
+        transport.write(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
+        )
+        self.clearLineBuffer()  # type: ignore[no-untyped-call]
+        endAndDiscard(transport)
+
     def allContentReceived(self) -> None:
         self._begun = False
+        self._headSize = 0
         # twisted.web cancels this timeout, and starts it anew after the response.
         self.setTimeout(self.site.timeOut)  # type: ignore[no-untyped-call]
         super().allContentReceived()  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ from txrealtime.engineio.polling.request import OCTETS, TEXT, HTTPRequest
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.errors import HandshakeError, PacketError
 
-__all__ = ["PollingTransport", "acceptsGzip"]
+__all__ = ["PollingTransport", "acceptsGzip", "bodyTooLarge"]
 
 
 def acceptsGzip(header: str) -> bool:
@@ -31,11 +31,22 @@ def acceptsGzip(header: str) -> bool:
     return accepted.get("gzip", accepted.get("*", False))
 
 
+def bodyTooLarge(limit: int, size: str) -> HandshakeError:
+    """
+    Create the error that refuses a request body.
+
+    :param limit: ``maxPayload``.
+    :param size: the ``Content-Length``, or empty for a body in chunks.
+    """
+    body = f"a body of {size} bytes" if size else "a body"
+    return HandshakeError(3, f"{body}, larger than maxPayload, {limit} bytes", REQUEST_ENTITY_TOO_LARGE)
+
+
 @implementer(ITransport)
 class PollingTransport:
     """The requests of one session: at most one GET that waits, and one POST without a response yet."""
 
-    __slots__ = ("_get", "_post", "_reading", "session", "writable")
+    __slots__ = ("_get", "_packets", "_post", "_reading", "_taking", "session", "writable")
 
     name: Final = "polling"
 
@@ -48,7 +59,9 @@ class PollingTransport:
         self.writable = False
         self._get: HTTPRequest | None = None
         self._post: HTTPRequest | None = None
+        self._packets: Sequence[Packet] = ()
         self._reading = True
+        self._taking = False
 
     # -- GET -------------------------------------------------------------------
 
@@ -92,9 +105,9 @@ class PollingTransport:
 
     def push(self, request: HTTPRequest) -> None:
         """
-        Deliver the packets of a POST, and respond when the session reads on.
+        Respond to a POST and deliver its packets, or keep both until the session reads on.
 
-        :raises HandshakeError: if the body is refused.  The session closes, except for a body too large.
+        :raises HandshakeError: if the body is refused.  The session ends, in case of a body too large later.
         """
         session = self.session
         if self._post is not None:
@@ -107,37 +120,47 @@ class PollingTransport:
         limit = session.settings.maxPayload
         body = request.body(limit + 1)
         if len(body) > limit:
-            raise HandshakeError(
-                3, f"the body is larger than maxPayload, {limit} bytes", REQUEST_ENTITY_TOO_LARGE
-            )
+            raise bodyTooLarge(limit, request.header("content-length"))
         try:
-            packets = session.codec.decodePayload(body, octets)
+            self._packets = session.codec.decodePayload(body, octets)
         except PacketError as error:
             session.transportLost(self, CloseReason.PARSE_ERROR, str(error))
             raise HandshakeError(3, f"Bad request: {error}") from None
         self._post = request
-        for packet in packets:
-            session.packetReceived(self, packet)
-        if self._reading:
-            self._answerPost()
+        if self._reading and not self._taking:
+            self._takePosts()
         else:
             request.whenLost(self._pushLost)
 
     def _pushLost(self) -> None:
+        # Called only for a POST that is kept, for instance by a pause.  If the session went on, the client
+        # might believe that the packets are lost, or send others, which would not be in order.
         self._post = None
+        self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "the client dropped its POST")
 
-    def _answerPost(self) -> None:
-        request, self._post = self._post, None
-        if request is not None:
+    def _takePosts(self) -> None:
+        """Respond to the POST and deliver its packets, until no POST is left or a pause begins."""
+        self._taking = True
+        session = self.session
+        while self._post is not None and self._reading:
+            request, packets = self._post, self._packets
+            self._post, self._packets = None, ()
+            # First the response: replies to the packets may leave at once, on the waiting GET.  A client of
+            # python-socketio that gets such a reply and disconnects while its POST waits may hang until
+            # the next PING.  With pipelined requests, twisted.web has the next POST arrive in this call.
             request.respond(OK, b"ok", b"text/html")
+            for packet in packets:
+                session.packetReceived(self, packet)
+        self._taking = False
 
     def pauseReading(self) -> None:
-        # A client sends its next POST after the response to this one.
+        # The client's next POST gets no response, so the client sends no other.
         self._reading = False
 
     def resumeReading(self) -> None:
         self._reading = True
-        self._answerPost()
+        if not self._taking:
+            self._takePosts()
 
     # -- the end ---------------------------------------------------------------
 
@@ -147,8 +170,7 @@ class PollingTransport:
         return () if reason is CloseReason.SHUTTING_DOWN else (CLOSE,)
 
     def close(self, reason: CloseReason) -> None:
-        self._reading = True
-        self._answerPost()
+        self.resumeReading()
         if self._get is None:
             return
         if reason is CloseReason.SHUTTING_DOWN:

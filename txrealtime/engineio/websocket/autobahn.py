@@ -104,6 +104,7 @@ class Autobahn(WebSocketServerProtocol):
     websocket_extensions_in_use: list[Any] = []
 
     _fragments = 0
+    _violation = ""
     _refusal: HandshakeError | None = None
 
     async def onConnect(self, request: ConnectionRequest) -> str | None:  # type: ignore[override]
@@ -138,7 +139,7 @@ class Autobahn(WebSocketServerProtocol):
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
     ) -> None:
         super().sendCloseFrame(code, reasonUtf8, isReply)
-        self.owner.closing(self.failedByMe)
+        self.owner.closing(self._violation)
 
     def onPing(self, payload: bytes) -> None:
         self.owner.pinged(payload)
@@ -154,19 +155,34 @@ class Autobahn(WebSocketServerProtocol):
         allowed = self.owner.factory.settings.maxFragments + self.message_data_total_length // 16
         # A message in one frame has no fragments.
         if self._fragments > max(1, allowed) and not self.failedByMe:
-            self._failWith(1008, "too many fragments")
+            self._failWith(1008, "too many fragments", "a message in more fragments than maxFragments allows")
 
     def _max_message_size_exceeded(self, size: int, limit: int, reason: str) -> None:
         # Clients expect the bare code, and need not know the limit.
-        self._failWith(1009, "")
+        self._failWith(1009, "", f"a message of {size} bytes or more, larger than maxPayload, {limit} bytes")
 
-    def _failWith(self, code: int, reason: str) -> None:
-        """Fail the connection (RFC 6455, 7.1.7): send a close frame and ignore what follows."""
+    def _fail_connection(self, code: int = 1002, reason: str = "") -> None:
+        # Autobahn's reasons name rules and numbers, and quote no text of the client.
+        self._failWith(code, reason[:123], f"WebSocket protocol violation: {reason}")
+
+    def _failWith(self, code: int, reason: str, violation: str) -> None:
+        """
+        Fail the connection (RFC 6455, 7.1.7): send a close frame and ignore what follows.
+
+        After a close frame, from whichever side, further violations change nothing.  Autobahn itself would
+        drop the connection, and a reset would destroy what the client has not read yet.
+
+        :param violation: for the log.
+        """
         self.failedByMe = True
         if self.state == _OPEN:
+            self._violation = violation
             self.sendCloseFrame(code, reason.encode())
-        else:
-            self.dropConnection()
+
+    def dropConnection(self, abort: bool = False) -> None:
+        # Autobahn resets a connection after a closing handshake begun by the server.  The owner's deadline
+        # ends a connection whose client does not.
+        super().dropConnection(False)
 
     # -- for the owner -------------------------------------------------------------
 

@@ -23,14 +23,17 @@ from twisted.python.failure import Failure
 from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.tcp import directSend, peerAddress
+from txrealtime.engineio.tcp import directSend, endAndDiscard, endOutput, peerAddress
 from txrealtime.errors import HandshakeError
 from txrealtime.logs import Logger
 
-__all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "refusal"]
+__all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "headTooLarge", "refusal"]
 
 # Bytes.  The replies to one read leave in one write, up to this size.
 _CORK_LIMIT: Final = 65536
+
+# RFC 6585, 5; absent from twisted.web.
+HEAD_TOO_LARGE: Final = 431
 
 _log = Logger()
 
@@ -53,6 +56,17 @@ def refusal(error: HandshakeError) -> bytes:
     if error.status == REQUEST_ENTITY_TOO_LARGE:
         return b""
     return json.dumps({"code": error.code, "message": error.message}, separators=(",", ":")).encode()
+
+
+def headTooLarge(limit: int) -> HandshakeError:
+    """
+    Create the error that refuses the head of a request (RFC 6585, 5).
+
+    :param limit: ``maxHeaderSize``.
+    """
+    return HandshakeError(
+        3, f"the head of the request is larger than maxHeaderSize, {limit} bytes", HEAD_TOO_LARGE
+    )
 
 
 class FullWebSocket(Interface):
@@ -183,11 +197,11 @@ class FrameProtocol(Protocol):
     def bytesReceived(self, data: bytes) -> None:
         """Called when a binary message is complete."""
 
-    def ended(self, broken: bool) -> None:
+    def ended(self, violation: str) -> None:
         """
         Called when the connection is closing or lost and takes no more messages; possibly several times.
 
-        :param broken: ``True`` if the peer violated the WebSocket protocol.
+        :param violation: the peer's violation of the WebSocket protocol or a limit, for the log; else empty.
         """
 
     def pinged(self, payload: bytes) -> None:
@@ -201,7 +215,8 @@ class FrameProtocol(Protocol):
             if self._head is not None:
                 self._head += len(data)
                 if self._head > self.factory.settings.maxHeaderSize:
-                    self.transport.abortConnection()
+                    self.refuse(headTooLarge(self.factory.settings.maxHeaderSize), {})
+                    endAndDiscard(self.transport)
                     return
             self._readByAutobahn(data)
             return
@@ -395,11 +410,17 @@ class FrameProtocol(Protocol):
         self._autobahnReads = True
         self._ensureAutobahn().startClosing(code, reason)
 
-    def closing(self, broken: bool) -> None:
+    def closing(self, violation: str) -> None:
         """Called when a close frame was sent."""
         self._autobahnReads = True
         self._closeWithin(self.factory.settings.handshakeTimeout)
-        self.ended(broken)
+        self.ended(violation)
+
+    def closeWithoutFrame(self) -> None:
+        """End the output behind all written frames, then drop what is read until the peer ends its own."""
+        self._closeWithin(self.factory.settings.handshakeTimeout)
+        endOutput(self.transport)
+        self.ended("")
 
     def abort(self) -> None:
         """Drop the connection at once."""
@@ -429,4 +450,4 @@ class FrameProtocol(Protocol):
         if self._autobahn is not None:
             self._autobahn.connectionLost(reason)
             self._autobahn = None
-        self.ended(False)
+        self.ended("")

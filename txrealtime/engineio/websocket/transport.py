@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ISSLTransport
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txrealtime.engineio.handshake import OpeningRequest
@@ -38,6 +39,10 @@ class Opener(Protocol):
     async def verify(self, handshake: OpeningRequest, transport: str, method: str) -> None: ...
 
     def webSocketOpened(self, transport: WebSocketTransport, handshake: OpeningRequest) -> None: ...
+
+    def webSocketClosing(self, transport: WebSocketTransport) -> None: ...
+
+    def webSocketLost(self, transport: WebSocketTransport) -> None: ...
 
 
 @implementer(ITransport, IPushProducer)
@@ -198,17 +203,37 @@ class WebSocketTransport(FrameProtocol):
         elif not self._over:
             # The client's close frame must be read, even if the session had paused reading.
             self.transport.resumeProducing()
-            self.startClosing(_CLOSE_CODES.get(reason, 1000), reason)
+            if reason is CloseReason.SHUTTING_DOWN and self._isDeafAfterClose:
+                self.closeWithoutFrame()
+            else:
+                self.startClosing(_CLOSE_CODES.get(reason, 1000), reason)
 
-    def ended(self, broken: bool) -> None:
+    @property
+    def _isDeafAfterClose(self) -> bool:
+        """
+        ``True`` for clients on OkHttp, such as Socket.IO's for Java and Android.
+
+        OkHttp reads nothing after a close frame, so these clients would miss the end of the connection until
+        their heartbeat fails.  An end without a close frame they notice at once.
+        """
+        session = self.session
+        return session is not None and session.handshake.headers.get("user-agent", "").startswith("okhttp/")
+
+    def ended(self, violation: str) -> None:
         self.writable = False
-        self._over = True
+        if not self._over:
+            self._over = True
+            self._opener.webSocketClosing(self)
         session, self.session = self.session, None
         if session is not None:
-            if broken:
-                session.transportLost(self, CloseReason.TRANSPORT_ERROR, "WebSocket protocol violation")
+            if violation:
+                session.transportLost(self, CloseReason.TRANSPORT_ERROR, violation)
             else:
                 session.transportLost(self, CloseReason.TRANSPORT_CLOSE)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        super().connectionLost(reason)
+        self._opener.webSocketLost(self)
 
 
 def _framed(packet: Packet) -> bytes:

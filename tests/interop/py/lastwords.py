@@ -1,0 +1,88 @@
+"""
+Clients of python-socketio whose connections end in many ways, as js/lastwords.cjs::
+
+    python lastwords.py URL CELL...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import quote
+
+import socketio
+
+LARGE = "x" * 150_000
+SETTLED = 2.0
+
+url, *cells = sys.argv[1:]
+heard: dict[str, list[str]] = {cell: [] for cell in cells}
+last = time.monotonic()
+
+
+def client(cell: str) -> Callable[[], None]:
+    """Connect a client, and return a function that begins its end."""
+    end, transport = cell.split(":")
+    sio = socketio.Client(reconnection=False)
+
+    def hear(what: str) -> None:
+        global last
+        heard[cell].append(what)
+        last = time.monotonic()
+
+    @sio.event
+    def note(number: int) -> None:
+        hear(f"note {number}")
+
+    @sio.event
+    def flood(text: str) -> None:
+        global last
+        last = time.monotonic()
+
+    @sio.event
+    def disconnect(reason: str) -> None:
+        hear(f"disconnect: {reason}")
+
+    sio.on("connect_error", lambda error: hear(f"refused: {error['message']}"), namespace="/closed")
+    namespaces = ["/", "/closed"] if end == "refused" else ["/"]
+    name = quote(f"{os.environ['NAME']}:{cell}")
+    sio.connect(f"{url}?name={name}", transports=[transport], namespaces=namespaces, wait=False)
+    while "/" not in sio.namespaces:
+        time.sleep(0.01)
+
+    def begin() -> None:
+        if end in ("close", "leave", "flood"):
+            sio.emit("end", end)
+            return
+        if end in ("refused", "stop"):
+            return
+        for number in range(3):
+            sio.emit("note", number)
+        # Its own thread sends; what that has not sent when the client closes is lost.
+        time.sleep(0.3)
+        if end == "client closes":
+            sio.disconnect()
+        elif end == "violation":
+            sio.eio.send("x")
+        elif end == "too large":
+            sio.emit("note", (3, LARGE))
+
+    return begin
+
+
+begins = [client(cell) for cell in cells]
+threads = [threading.Thread(target=begin) for begin in begins]
+for thread in threads:
+    thread.start()
+last = time.monotonic()
+if any(cell.startswith("stop:") for cell in cells):
+    print("READY", flush=True)
+    last += 15
+while time.monotonic() - last < SETTLED:
+    time.sleep(0.05)
+print("RESULT", json.dumps(heard), flush=True)
+os._exit(0)

@@ -1,0 +1,49 @@
+"""
+A Socket.IO client for Twisted.
+
+::
+
+    from txrealtime.client import Client
+
+    client = Client("http://localhost:8000/chat", auth={"token": "x"})
+
+    @client.on("news")
+    def news(text):
+        print(text)
+
+    client.setServiceParent(application)
+
+Objects, from the application down to the wire; each owns the next one:
+
+:class:`~txrealtime.client.client.Client`
+    the service, and the face of the namespace that the URL names.
+
+:class:`~txrealtime.client.namespace.Namespace`
+    one namespace at the server: the buffer of events that wait for a connection, the acks that the
+    application waits for, the queue of retries, the state of recovery.  Its
+    :class:`~txrealtime.client.handlers.Handlers` call the application, one event at a time and in order.
+
+:class:`~txrealtime.client.connection.Connection`
+    the namespaces by path, at most one session at a time, and the delay before the next.  It decodes messages
+    into Socket.IO packets and sorts them to the namespaces.
+
+:class:`~txrealtime.client.session.Session`
+    one Engine.IO session: the current transport, the WebSocket that is probed during an upgrade, the queue of
+    packets, the heartbeat.  A session ends once and is never opened again.
+
+:class:`~txrealtime.client.polling.Polling`, :class:`~txrealtime.client.websocket.WebSocket`
+    the transports.  Both connect through one endpoint of Twisted, which
+    :class:`~txrealtime.client.address.Address` makes of the URL and its options (TLS, proxy, Unix socket).
+
+In: transport, ``Session.packetReceived``, ``Connection.messageReceived``, ``Namespace.packetReceived``,
+handler. Out: ``Namespace.emit``, ``Session.send``, ``Transport.send``.
+"""
+
+from __future__ import annotations
+
+from txrealtime.client.client import Client
+from txrealtime.client.handlers import Incoming
+from txrealtime.client.namespace import Namespace
+from txrealtime.client.settings import ClientSettings
+
+__all__ = ["Client", "ClientSettings", "Incoming", "Namespace"]
