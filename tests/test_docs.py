@@ -12,6 +12,7 @@ import shlex
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -45,6 +46,9 @@ FENCE = re.compile(r"^```(?P<language>\w+) ?(?P<name>.*)\n(?P<text>(?:.*\n)*?)``
 
 BROKER = "redis://localhost"
 "Stands for a Redis that is started for the page."
+
+HUB = "/run/chat"
+"Stands for the folder of a hub's socket."
 
 ACTIVATE = ("/bin/sh", "-c", 'exec env LISTEN_FDS=1 LISTEN_FDNAMES=chat.socket LISTEN_PID=$$ "$@"', "sh")
 "Runs a command as systemd does, with file 3 a socket that listens."
@@ -122,11 +126,15 @@ class PageTestCase(TestCase):
         """Run the blocks of a page; only those in some languages if these are named."""
         if page.startswith("guide/"):
             self.folder /= "guide"  # where its programs are
-        redis = None
+        redis = hub = None
         for block in blocksOf(page):
             if BROKER in block.text:
                 redis = redis or await Redis(self).start()
                 block = replace(block, text=block.text.replace(BROKER, redis.url))
+            if HUB in block.text:
+                hub = hub or tempfile.mkdtemp()  # the path of a socket is short
+                self.addCleanup(shutil.rmtree, hub, True)
+                block = replace(block, text=block.text.replace(HUB, hub))
             if not languages or block.language in languages:
                 await getattr(self, f"show_{block.language}")(block)
 

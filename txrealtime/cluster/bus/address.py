@@ -49,7 +49,7 @@ SOCKETS = ("redis+unix", "unix")
 "The schemes of a Unix socket, without hosts."
 
 MAX_PATH = 103
-"Bytes of the path of a Unix socket, which is one more or five more on most systems, with a zero at the end."
+"Bytes of the path of a Unix socket: the least that systems allow, with a zero at its end."
 
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -262,8 +262,9 @@ def _checkSocket(host: str, path: str) -> None:
         raise ValueError("the URL of the hub names no file: expected unix:/PATH")
     if "\0" in path:
         raise ValueError("the path of a socket has no zero byte")
-    if len(os.fsencode(path)) > MAX_PATH:
-        raise ValueError(f"the path of a socket has at most {MAX_PATH} bytes, and this one {len(path)}")
+    size = len(os.fsencode(path))
+    if size > MAX_PATH:
+        raise ValueError(f"the path of a socket has at most {MAX_PATH} bytes, and this one {size}")
 
 
 def _example(url: str) -> str:
