@@ -130,6 +130,7 @@ class AddressTests(SynchronousTestCase):
     def test_broken(self) -> None:
         for url, message in (
             ("localhost:6379", "expected redis://"),
+            ("redis", "the URL of the bus has no scheme: expected redis://"),
             ("http://localhost", "no bus is called http://: expected redis://"),
             ("redis://joe:secret@[::1", "expected something like"),
             ("redis://joe:secret@localhost:port", "has no host: expected HOST or HOST:PORT"),

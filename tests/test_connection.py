@@ -161,6 +161,20 @@ class AdmissionTests(TalkTestCase):
         self.assertEqual(events, ['51-/lobby,["one",{"_placeholder":true,"num":0}]', b"1", '2/lobby,["two"]'])
         self.assertEqual(socket.buffered, 0)
 
+    def test_oneSendForAdmission(self) -> None:
+        """CONNECT and the events held for it leave together: with polling, in one response."""
+        self.lobby.admission = Deferred()
+        client = self.makeClient(self.server)
+        self.sendText(client, "0/lobby,")
+        [socket] = self.lobby.asked
+        socket.emit("one", b"1")
+        socket.emit("two")
+        transport, sizes = client.session.transport, []
+        send = transport.send
+        self.patch(transport, "send", lambda packets: (sizes.append(len(packets)), send(packets))[1])
+        self.lobby.admission.callback(None)
+        self.assertEqual(sizes, [4])
+
     def test_heldOnesOfARefusedAreDropped(self) -> None:
         self.lobby.admission = Deferred()
         client = self.makeClient(self.server)

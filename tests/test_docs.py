@@ -7,6 +7,7 @@ Files that a page includes whole are the examples, which tests/interop/test_exam
 from __future__ import annotations
 
 import configparser
+import importlib
 import re
 import shlex
 import shutil
@@ -144,11 +145,13 @@ class PageTestCase(TestCase):
         """Not code."""
 
     async def show_python(self, block: Block) -> None:
-        """A file to import, or what goes on where the block before left off; `main(reactor)` listens."""
+        """A file to import, the continuation of one or of the block before; `main(reactor)` listens."""
         if block.name:
             text = block.text.replace("localhost:8000", f"localhost:{self.port}") if self.port else block.text
             (self.folder / block.name).write_text(text)
             return
+        if continued := re.match(r"# (\w+)\.py, continued\n", block.text):
+            self.names.update(vars(importlib.import_module(continued[1])))
         real = internet.reactor
         internet.reactor = self.clock
         try:
@@ -206,6 +209,16 @@ class PageTestCase(TestCase):
         self.port = ports[0]
         return ""
 
+    async def command_gunicorn(self, *arguments: str) -> str:
+        """The application must come up, on a free port."""
+        await self.stop()
+        self.port = freePort()
+        bind = ["--no-control-socket", "-b", f"127.0.0.1:{self.port}"]
+        self.server = self.start(sys.executable, "-m", "gunicorn", *bind, *arguments)
+        await untilListening(self.server, self.port)
+        await answered(self.port)
+        return ""
+
     async def command_python(self, *arguments: str) -> str:
         here = f"localhost:{self.port}" if self.port else "localhost:8000"
         return await self.finished(
@@ -219,9 +232,6 @@ class PageTestCase(TestCase):
             ROOT / "tests" / "interop" / "node_modules" / "socket.io-client-4"
         )
         return await self.finished(str(NODE), script)
-
-    async def command_trial(self, *arguments: str) -> str:
-        return await self.finished(sys.executable, "-m", "twisted.trial", *arguments)
 
     async def command_openssl(self, *arguments: str) -> str:
         return await self.finished(str(shutil.which("openssl")), *arguments)

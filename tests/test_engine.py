@@ -582,6 +582,20 @@ class AllowRequestTests(WireTestCase):
             self.assertRefused("Forbidden")
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
+    def test_unfinished(self) -> None:
+        """A generator, or a coroutine that nothing waits for, is true and admits nobody."""
+
+        def lazy(handshake: OpeningRequest) -> Any:
+            yield True
+
+        async def unfinished(handshake: OpeningRequest) -> Any:
+            return lazy(handshake)
+
+        for answer in (lazy, unfinished):
+            self.asked(answer)
+            self.assertRefused("Forbidden")
+            self.assertEqual(len(self.flushLoggedErrors(TypeError)), 2)
+
     def test_later(self) -> None:
         for refuses in (False, True):
             self.owners.clear()

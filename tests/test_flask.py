@@ -362,6 +362,25 @@ class ComingAndGoingTests(FlaskTestCase):
         self.assertRaises(TypeError, self.join, auth={"a": 1})
         self.assertEqual(calls, [{"a": 1}])
 
+    def test_connectWithoutAuthIsCalledAgain(self) -> None:
+        """After a TypeError, once more and no oftener, as published applications need; the log says so."""
+        calls: list[int] = []
+
+        @self.socketio.on("connect")
+        def connect() -> None:
+            calls.append(1)
+            if len(calls) != 2:
+                raise TypeError(f"number {len(calls)}")
+
+        with capturedLogs() as events:
+            self.assertTrue(self.join().is_connected())
+        self.assertEqual(len(calls), 2)
+        self.assertIn("is called once more", "".join(filter(None, map(formatEvent, events))))
+        calls += [1, 1]
+        error = self.assertRaises(TypeError, self.join)
+        self.assertEqual((str(error), len(calls)), ("number 5", 6))
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 2)
+
     def test_noAuth(self) -> None:
         """An empty auth is None: a client of python-socketio sends {} for none."""
         given: list[Any] = []

@@ -9,8 +9,11 @@ import warnings
 from typing import Any
 
 from flask import Flask
+from twisted.internet.task import Clock
 
 from tests.test_flask import FlaskTestCase
+from txrealtime.engineio.handshake import OpeningRequest
+from txrealtime.errors import HandshakeError
 from txrealtime.flask import SocketIO
 
 
@@ -115,9 +118,56 @@ class OptionTests(FlaskTestCase):
             self.assertEqual(self.warned(cors_allowed_origins=given), [])
             self.assertEqual(self.socketio.realtime.settings.origins, kept)
 
+    def allows(self, function: Any, origin: str | None) -> int:
+        """Return the status of an opening request with an origin that a function decides about."""
+        self.make(cors_allowed_origins=function)
+        server = self.socketio.realtime
+        server.configure(reactor=Clock())
+        headers = {"host": "here"} if origin is None else {"host": "here", "origin": origin}
+        request = OpeningRequest(
+            headers=headers, query={}, url="/socket.io/?EIO=4", address="192.0.2.1", secure=False, host="here"
+        )
+        try:
+            server.engine._admission.origins.check(request)
+        except HandshakeError as error:
+            self.assertIn("the application's function refuses it", str(error))
+            return 403
+        return 200
+
+    def test_functionOfOrigins(self) -> None:
+        """A function decides in place of a list, by the origin and the environment if it takes one."""
+        asked: list[Any] = []
+
+        def both(origin: str, environ: Any) -> bool:
+            asked.append((origin, environ["HTTP_HOST"]))
+            return origin == "https://good"
+
+        for function in (both, lambda origin: origin == "https://good"):
+            self.assertEqual(self.allows(function, "https://good"), 200)
+            self.assertEqual(self.allows(function, "https://bad"), 403)
+            self.assertEqual(self.allows(function, "http://here"), 403)
+            self.assertEqual(self.allows(function, None), 200)
+        self.assertEqual(asked, [(f"http{rest}", "here") for rest in ("s://good", "s://bad", "://here")])
+        self.assertIs(self.socketio.server.eio.cors_allowed_origins, function)
+
+    def test_functionOfOriginsFails(self) -> None:
+        self.assertEqual(self.allows(lambda origin: 1 / 0, "https://good"), 403)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_clientManager(self) -> None:
+        """The message queue is in the options, and names what is in place of python-socketio's manager."""
+        for app, only in ((Flask(__name__), False), (None, True)):
+            socketio = SocketIO(app, message_queue="redis://")
+            manager = socketio.server_options["client_manager"]
+            self.assertIs(manager.write_only, only)
+            error = self.assertRaises(AttributeError, getattr, manager, "redis_url")
+            self.assertIn("python-socketio's server does not run here", str(error))
+        # The options are read again.
+        socketio.init_app(Flask(__name__))
+        self.assertFalse(socketio.server_options["client_manager"].write_only)
+
     def test_noSense(self) -> None:
         self.assertRaises(ValueError, self.make, serializer="pickle")
-        self.assertRaises(ValueError, self.make, cors_allowed_origins=lambda origin: True)
         self.assertRaises(ValueError, self.make, handler_threads=0)
         self.assertRaises(ValueError, self.make, ping_interval=-1)
 

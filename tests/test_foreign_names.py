@@ -65,6 +65,12 @@ TABLE = [
         "Needed: a connection changes its protocol, and tells of its loss by a function in place of its own.",
     ),
     Use(
+        "twisted.internet.unix:Port",
+        "_fromListeningDescriptor _shouldShutdown",
+        "gunicorn",
+        "Needed: a port of adoptStreamPort() shuts a UNIX socket down and deletes its path, for all.",
+    ),
+    Use(
         "twisted.web.http",
         "_GenericHTTPChannelProtocol",
         "engineio.http.site",

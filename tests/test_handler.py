@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import gc
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import ContextVar
 from typing import Any
 
@@ -83,6 +83,28 @@ class ArityTests(SynchronousTestCase):
         error = self.assertRaises(TypeError, Handler, "say")
         self.assertIn("not str", str(error))
 
+    def test_generatorFunction(self) -> None:
+        """
+        The body of a generator function would never run, and a check there would let everybody in.
+        """
+
+        def forgotten(socket: Any) -> Generator[Any, Any, None]:
+            yield None
+
+        async def both(socket: Any) -> AsyncGenerator[None, None]:
+            yield None
+
+        class Forgotten:
+            def method(self, socket: Any) -> Generator[Any, Any, None]:
+                yield None
+
+            __call__ = method
+
+        for function in (forgotten, both, Forgotten(), Forgotten().method, functools.partial(forgotten)):
+            error = self.assertRaises(TypeError, Handler, function)
+            self.assertIn("is a generator function", str(error))
+            self.assertIn("inlineCallbacks", str(error))
+
     def test_takesTooFew(self) -> None:
         """
         A handler that could never be called is refused at registration.
@@ -90,6 +112,15 @@ class ArityTests(SynchronousTestCase):
         self.assertRaises(TypeError, Handler, lambda: None)
         error = self.assertRaises(TypeError, Handler, lambda socket: None, 2)
         self.assertIn("takes 1 arguments, but is called with 2", str(error))
+
+    def test_needsTooMany(self) -> None:
+        """
+        So is one that always gets fewer arguments than it needs.
+        """
+        error = self.assertRaises(TypeError, Handler, lambda sid, environ, auth: None, 1, 2)
+        self.assertIn("takes 3 arguments, but is called with 2 at most", str(error))
+        Handler(lambda socket, auth, *rest: None, 1, 2)
+        Handler(lambda socket, auth, more=None: None, 1, 2)
 
     def test_messageSaysWhatItTakes(self) -> None:
         def say(socket: Any, text: str) -> None: ...

@@ -15,7 +15,8 @@ from tests.support import ROOT
 
 LAYERS = ["_version", "errors", "logs", "foreign", "clock", "threads", "pool", "files"]
 LAYERS += ["engineio", "socketio", "cluster", "server"]
-LAYERS += ["reactor", "", "monitor", "client", "testing", "chat", "workers", "service", "flask", "__main__"]
+LAYERS += ["reactor", "", "monitor", "client", "testing", "chat", "workers", "service", "flask", "gunicorn"]
+LAYERS += ["__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 
 LIBRARIES = {
@@ -31,6 +32,7 @@ LIBRARIES = {
     "flask": "txrealtime.flask",
     "werkzeug": "txrealtime.flask",
     "click": "txrealtime.flask",
+    "gunicorn": "txrealtime.gunicorn",
 }
 """
 Each third-party library has one module, or one package, that knows it; Twisted and zope.interface are free.

@@ -65,6 +65,25 @@ class PrintableTests(LogsTestCase):
         self.assertEqual(self.lines[:5], [r"a\nb 3 \x1bc"] * 5)
         self.assertEqual(self.lines[5].splitlines()[0], r"a\nb")
 
+    def test_tracebacks(self) -> None:
+        """An exception's text, perhaps a client's, controls no terminal; the application's failure stays."""
+        for cause in (None, ValueError("\x1b[2J")):
+            try:
+                raise ValueError("a\x1b[31m\r\x9b\x00\u2028\nb") from cause
+            except ValueError:
+                failure = Failure()
+            self.events.clear()
+            self.clock.advance(60)
+            self.log.failure("failed", failure)
+            [event] = self.events
+            text = eventAsText(event)
+            self.assertEqual([line for line in text.split("\n") if not line.isprintable()], [])
+            self.assertIn("ValueError: a\\x1b[31m\\r\\x9b\\x00\\u2028\nb", text)
+            self.assertIn("test_tracebacks", text)
+            self.assertIs(event["log_failure"].value, failure.value)
+            self.assertTrue(event["log_failure"].check(ValueError))
+            self.assertIn("\x1b", failure.getTraceback())
+
     def test_quotedOnce(self) -> None:
         self.log.info("{text!r}", text="a\nb")
         self.assertEqual(self.lines, [r"'a\nb'"])

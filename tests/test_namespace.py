@@ -4,7 +4,8 @@ Functions that an application registers on a namespace: handlers, middleware and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any
@@ -284,6 +285,22 @@ class HandlerTests(TalkTestCase):
         self.assertRaises(TypeError, self.server.use, lambda incoming: None)
         self.assertRaises(TypeError, self.server.onError(), lambda: None)
 
+    def test_hooksThatNeedMore(self) -> None:
+        """
+        A hook of python-socketio's shape, with `sid, environ, auth`, would fail for each client.
+        """
+
+        class Door(Namespace):
+            def connected(self, sid: str, environ: Any, auth: Any) -> None:  # type: ignore[override]
+                """Refuse nobody."""
+
+        for register in (self.server.onConnect, self.server.onDisconnecting, self.server.onDisconnect):
+            error = self.assertRaises(TypeError, register, lambda sid, environ, auth: None)
+            self.assertIn("takes 3 arguments, but is called with 2 at most", str(error))
+        self.assertRaises(TypeError, self.server.use, lambda socket, event, proceed: None)
+        self.assertRaises(TypeError, self.server.onError(), lambda socket, error, event, more: None)
+        self.assertRaises(TypeError, Door)
+
     def test_notCallable(self) -> None:
         self.assertRaises(TypeError, self.server.on("say"), "say")
 
@@ -292,8 +309,9 @@ class HandlerTests(TalkTestCase):
         self.assertEqual(repr(self.server.namespace("/chat")), "<Namespace /chat>")
 
     def test_concurrency(self) -> None:
-        for wrong in (0, -1):
-            self.assertRaises(ValueError, Namespace, wrong)
+        for wrong in (0, -1, "3", True, float("nan")):
+            error = self.assertRaises(ValueError, Namespace, wrong)
+            self.assertIn("concurrency is", str(error))
 
     def test_contextVariablesDoNotLeak(self) -> None:
         """
@@ -923,6 +941,32 @@ class ComingAndGoingTests(TalkTestCase):
                     self.successResultOf(joined)
                     client.close()
         self.assertEqual({call[0] for call in self.lobby.take()}, {"disconnecting", "disconnected"})
+
+    def test_unfinishedAnswerRefuses(self) -> None:
+        """
+        A coroutine without `await`, a future or a generator is true, and must not let anybody in.
+        """
+
+        async def check() -> bool:
+            return False
+
+        async def unfinished(value: Any) -> Any:
+            return value
+
+        def lazy() -> Generator[bool, None, None]:
+            yield False
+
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        coroutine = check()
+        self.addCleanup(coroutine.close)
+        for answer in (loop.create_future(), lazy(), unfinished(coroutine), unfinished(loop.create_future())):
+            self.lobby.onConnect(lambda socket, auth, answer=answer: answer, replace=True)
+            joined = self.makeClient(self.server).connect("/lobby")
+            self.failureResultOf(joined, ConnectionRejected)
+            [error] = self.flushLoggedErrors(TypeError)
+            self.assertIn("that nothing waits for: await it", str(error.value))
+        self.assertEqual(self.lobby.sockets, {})
 
     def test_falseOfAMethodRefuses(self) -> None:
         self.lobby.admission = False

@@ -5,6 +5,7 @@ The namespaces of a server: those mounted at a path, and those made for a patter
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 from twisted.internet import reactor
@@ -43,6 +44,27 @@ class MountTests(TalkTestCase):
         self.assertIn(lobby, self.server.namespaces)
         self.assertIs(lobby.reactor, self.clock)
 
+    def test_emptyOne(self) -> None:
+        """
+        A namespace whose class has a length, and which is empty, keeps its place.
+        """
+
+        class Empty(Namespace):
+            def __len__(self) -> int:
+                return len(self.sockets)
+
+            def connected(self, socket: Socket, auth: Any) -> bool:
+                return False
+
+        for path in ("/empty", "/"):
+            server = Server(reactor=self.clock)
+            self.servers.append(server)
+            empty = Empty()
+            server.mount(path, empty)
+            server.on("say")(lambda socket: None)
+            self.assertIs(server.namespace(path), empty)
+            self.failureResultOf(self.makeClient(server).connect(path), ConnectionRejected)
+
     def test_mountTheDefault(self) -> None:
         server = Server(reactor=self.clock)
         root = Recorder()
@@ -79,6 +101,22 @@ class MountTests(TalkTestCase):
             (["/lobby"], Namespace),
         ):
             self.assertRaises(TypeError, self.server.mount, where, what)
+
+    def test_pathIsText(self) -> None:
+        for path in (None, b"/chat", 5):
+            error = self.assertRaises(TypeError, self.server.namespace, path)
+            self.assertIn("'/chat'", str(error))
+
+    def test_predicatesThatCannotBeCalled(self) -> None:
+        """
+        A predicate that fails for each client is refused when it is mounted.
+        """
+
+        def generator(path: str, auth: Any) -> Any:
+            yield True
+
+        for predicate in (lambda path: True, lambda: True, generator):
+            self.assertRaises(TypeError, self.server.mount, predicate, Namespace)
 
     def test_theDefaultIsThere(self) -> None:
         """
@@ -124,6 +162,23 @@ class PatternTests(TalkTestCase):
         error = self.failureResultOf(client.connect(path, auth), ConnectionRejected).value
         self.assertEqual(self.paths(), ["/"])
         return str(error)
+
+    def test_unfinishedAnswerOfAPredicate(self) -> None:
+        """
+        A predicate that forgets to wait matches nothing: a coroutine is true.
+        """
+
+        async def unfinished(path: str, auth: Any) -> Any:
+            return later()
+
+        async def later() -> bool:
+            return False
+
+        self.server.mount(unfinished, Game)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            self.assertRefused(self.makeClient(self.server), "/any")
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_madeOnDemand(self) -> None:
         self.server.mount(GAME, Game)

@@ -17,7 +17,7 @@ from twisted.internet.defer import inlineCallbacks, succeed
 from tests.talk import TalkTestCase
 from txrealtime import ConnectionRejected, Namespace, Socket, on
 from txrealtime.socketio import overrides
-from txrealtime.socketio.registry import Decorators
+from txrealtime.socketio.registry import DECORATORS, Decorators
 
 T = TypeVar("T")
 
@@ -182,6 +182,50 @@ class OverrideTests(OverrideTestCase):
                 self.assertRaises((TypeError, ValueError), self.server.mount, "/it", game)
             else:
                 self.assertRefused(game, f"self.{name} of Kind")
+
+    def test_attributesOnceMounted(self) -> None:
+        """
+        A mounted namespace refuses an attribute that would break it, and a hook that would not be called.
+        """
+        game = Kind()
+        self.server.mount("/it", game)
+        for name, part in {
+            "rooms": "rooms of <Kind /it> cannot be set: choose another name",
+            "sockets": "choose another name",
+            "path": "choose another name",
+            "connected": "it would not be called: write onConnect(function)",
+            "disconnected": "write onDisconnect(function)",
+            "disconnecting": "write onDisconnecting(function)",
+            "onConnect": "it is a decorator: write onConnect(function)",
+        }.items():
+            error = self.assertRaises(TypeError, setattr, game, name, print)
+            self.assertIn(part, str(error))
+        game.concurrency = 5
+        game.emit = print  # type: ignore[method-assign, assignment]
+        for name in DECORATORS:
+            error = self.assertRaises(TypeError, setattr, self.server, name, print)
+            self.assertIn(f"write {name}(function), not {name} = function", str(error))
+            self.assertTrue(callable(getattr(Decorators, name)))
+
+    def test_attributesBeforeInit(self) -> None:
+        """
+        An attribute that Namespace.__init__() would replace is refused there; a second call of it is none.
+        """
+
+        class Early(Namespace):
+            def __init__(self) -> None:
+                self.rooms = {}  # type: ignore[assignment]
+                super().__init__()
+
+        class Twice(Namespace):
+            def __init__(self) -> None:
+                super().__init__()
+                Namespace.__init__(self, concurrency=3)
+
+        error = self.assertRaises(TypeError, Early)
+        self.assertIn("Early was set before super().__init__()", str(error))
+        self.assertIn("self.rooms", str(error))
+        self.server.mount("/it", Twice())
 
     def test_deletedAttribute(self) -> None:
         game = Kind()

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.talk import Recorder, Steps, TalkTestCase, textOf
-from txrealtime import CloseReason, HandshakeError, IParser, PacketError, Server, Settings, Socket
+from txrealtime import CloseReason, Handshake, HandshakeError, IParser, PacketError, Server, Settings, Socket
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.websocket.transport import WebSocketFactory
 from txrealtime.socketio.packet import IDecoder, JSONParser, Packet, PacketType
@@ -206,6 +206,60 @@ class SettingsTests(TalkTestCase):
             self.assertEqual(Server(path, reactor=self.clock).path, "/chat")
         self.assertEqual(Server(reactor=self.clock).path, "/socket.io")
         self.assertEqual(Server("/a/b", reactor=self.clock).path, "/a/b")
+
+    def test_wrongArguments(self) -> None:
+        """
+        Each argument is checked at once, in the class and in `configure`, and the message names it.
+        """
+
+        def generator(handshake: Handshake) -> Any:
+            yield False
+
+        for error, part, arguments in (
+            (TypeError, "path is 8000, expected a str such as '/socket.io'", {"path": 8000}),
+            (TypeError, "path is", {"path": b"/socket.io"}),
+            (ValueError, "path is '/a?x', expected a form like '/socket.io'", {"path": "/a?x"}),
+            (ValueError, "path is", {"path": "/a b"}),
+            (ValueError, "path is", {"path": "/a#b"}),
+            (
+                TypeError,
+                "parser is 'msgpack', expected an object that provides IParser",
+                {"parser": "msgpack"},
+            ),
+            (TypeError, "parser is a class; did you mean JSONParser()?", {"parser": JSONParser}),
+            (TypeError, "expected an object that provides IBus: it has no", {"bus": 5}),
+            (TypeError, "bus is ['redis://a']", {"bus": ["redis://a"]}),
+            (TypeError, "a handler is callable, not bool", {"allowRequest": True}),
+            (TypeError, "takes 0 arguments, but is called with 1", {"allowRequest": lambda: True}),
+            (TypeError, "is a generator function", {"allowRequest": generator}),
+        ):
+            for call in (Server, Server().configure):
+                self.assertIn(part, str(self.assertRaises(error, call, **arguments)))
+
+    def test_argumentsByDuck(self) -> None:
+        """
+        A parser without the interface's declaration is taken, if it has the methods.
+        """
+
+        class Parser:
+            def encode(self, packet: Packet) -> list[str | bytes]:
+                return JSONParser().encode(packet)
+
+            def decoder(self, maxAttachments: int) -> IDecoder:
+                return JSONParser().decoder(maxAttachments)
+
+        parser: Any = Parser()
+        self.assertIs(Server(parser=parser).parser, parser)
+
+    def test_configureTheCheck(self) -> None:
+        """
+        `configure` takes each argument of the class.
+        """
+        server = Server(reactor=self.clock)
+        server.configure(allowRequest=lambda handshake: False)
+        server.startService()
+        self.addCleanup(server.stopService)
+        self.assertRaises(HandshakeError, Client, server)
 
 
 class ConfigureTests(TalkTestCase):

@@ -227,7 +227,7 @@ class OptionsTests(ServiceTestCase):
             ),
             (["--max-payload", "1.5"], "--max-payload 1.5: expected a whole number"),
             (["--origin", "example"], "--origin example: origin 'example', expected a form like"),
-            (["--trusted-proxy", "proxy"], "--trusted-proxy proxy: 'proxy' does not appear"),
+            (["--trusted-proxy", "proxy"], "--trusted-proxy proxy: trustedProxies has 'proxy'"),
             (["--transport", "pigeon"], "--transport pigeon: transports is ('pigeon',), expected"),
             (["--allow-upgrades=no"], "--allow-upgrades must not have an argument"),
             (["--pings"], "--pings not recognized"),

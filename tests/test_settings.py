@@ -125,4 +125,5 @@ class SettingsTests(SynchronousTestCase):
 
     def test_notAProxy(self) -> None:
         for proxy in ("localhost", "10.0.0.0/33", "all", ""):
-            self.refused(trustedProxies=[proxy])
+            message = self.refused(trustedProxies=[proxy])
+            self.assertIn(f"trustedProxies has {proxy!r}, expected an address", message)

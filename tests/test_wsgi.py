@@ -416,6 +416,8 @@ class ResponseTests(ViewsTestCase):
         self.assertFails(plain(b"x", ("X Y", "a")), "ValueError.*the name 'X Y'")
         self.assertFails(plain(b"x", ("Content-Length", "-1")), "ValueError.*is a number")
         self.assertFails(plain([], ("Content-Length", "3")), "ValueError.*no body")
+        lengths = ("Content-Length", "1"), ("content-length", "2")
+        self.assertFails(plain(b"x", *lengths), "ValueError.*two Content-Length headers, 1 and 2")
 
     def test_closedOnce(self) -> None:
         """close() is called once, however the response ends, and a failure there harms nobody."""
@@ -553,6 +555,29 @@ class SlowReaderTests(ViewsTestCase):
         go.set()
         self.whenIdle()
         self.assertEqual(closed, [True])
+
+    def test_clientGoesWhileNothingIsSent(self) -> None:
+        """A view that yields empty pieces while it waits ends when its client has gone."""
+        begun, gone = threading.Event(), threading.Event()
+        ended: list[bool] = []
+
+        def pieces() -> Iterator[bytes]:
+            try:
+                yield b""
+                begun.set()
+                gone.wait(PATIENCE)
+                yield b""
+                ended.append(False)
+            finally:
+                ended.append(True)
+
+        self.serve(plain(pieces()))
+        link = self.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertTrue(begun.wait(PATIENCE))
+        link.lose()
+        gone.set()
+        self.whenIdle()
+        self.assertEqual(ended, [True])
 
     def test_clientHasGoneBeforeItBegins(self) -> None:
         """A request that has come is handled, as its client may expect."""

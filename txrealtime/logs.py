@@ -18,7 +18,7 @@ import twisted.logger
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-__all__ = ["Logger", "Repeats", "printable", "repeats"]
+__all__ = ["Logger", "Repeats", "printable", "printableLines", "repeats"]
 
 # C0 with DEL, C1 (0x9B is an ESC [ of one character), and the two line ends of Unicode.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -27,6 +27,23 @@ _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def printable(text: str) -> str:
     r"""Return a text with its control characters as Python writes them in a string, such as ``\x1b``."""
     return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def printableLines(text: str) -> str:
+    """Return a text of several lines, such as a traceback, with each line printable."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+class _PrintableFailure(Failure):
+    """
+    A failure whose traceback has printable lines: the text of an exception may be a client's.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        vars(self).update(vars(failure))
+
+    def getTraceback(self, *args: Any, **options: Any) -> str:
+        return printableLines(super().getTraceback(*args, **options))
 
 
 class Repeats:
@@ -102,7 +119,7 @@ class Logger(twisted.logger.Logger):
             failure = Failure()
         number = repeats.count(format, failure)
         if number == 1:
-            super().failure(format, failure, level, **values)
+            super().failure(format, _PrintableFailure(failure), level, **values)
         elif re.fullmatch("10+", str(number)):
             self.emit(
                 level,

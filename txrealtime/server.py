@@ -4,6 +4,7 @@ The server: namespaces, an engine and a cluster as one service and one resource.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import Any, Final, Unpack
@@ -24,11 +25,12 @@ from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.engineio.websocket.transport import WebSocketFactory
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.connection import Connection
+from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Factory, Namespaces, Where
 from txrealtime.socketio.packet import IParser, JSONParser
-from txrealtime.socketio.registry import Decorators, Registry
+from txrealtime.socketio.registry import DECORATORS, Decorators, Registry
 from txrealtime.socketio.settings import Options, Settings, makeSettings
 from txrealtime.socketio.sockets import Socket
 from txrealtime.threads import Crossing, Handover
@@ -37,6 +39,9 @@ __all__ = ["IApplication", "Server", "ServerOptions", "Settings"]
 
 AllowRequest = Callable[[Handshake], bool | Awaitable[bool | None] | None]
 
+
+# RFC 3986, 3.3: a path neither has spaces nor begins a query or a fragment.
+_PATH: Final = re.compile(r"[^\s?#]*")
 
 _OTHERS: Final = ("path", "parser", "allowRequest", "reactor", "bus")
 """The arguments of a server that are no settings."""
@@ -81,8 +86,8 @@ class Server(Decorators, Service):
     :param bus: the bus to other servers, or its URL, such as ``redis://localhost``: see
         :doc:`/howto/scale-out`.
     :param options: any field of :class:`Settings`.
-    :raises TypeError: if an option is no setting, or its value has the wrong type.
-    :raises ValueError: if a setting's value is out of range.
+    :raises TypeError: if an option is no setting, or a value has the wrong type.
+    :raises ValueError: if a value is out of range, or the path has characters that no path of a URL has.
     :ivar cluster: this server's :class:`~txrealtime.cluster.cluster.Cluster`; without a bus, the server is
         alone in it.
     :ivar settings: the :class:`Settings`.
@@ -101,42 +106,54 @@ class Server(Decorators, Service):
         **options: Unpack[Options],
     ) -> None:
         self.settings = makeSettings(None, options, _OTHERS)
-        self.path = "/" + path.strip("/")
-        self._allowRequest = allowRequest
-        self.parser = parser or JSONParser()
+        self.path = _checkedPath(path)
+        self._allowRequest = None if allowRequest is None else Handler(allowRequest, atMost=1).function
+        self.parser = JSONParser() if parser is None else _provider("parser", IParser, parser)
         self._namespaces = Namespaces(self.parser, reactor)
         self.cluster = Cluster(self._namespaces)
         if bus is not None:
-            self.cluster.use(bus)
+            self.cluster.use(_checkedBus(bus))
 
     def configure(
         self,
         *,
         path: str | None = None,
         parser: IParser | None = None,
+        allowRequest: AllowRequest | None = None,
         bus: IBus | str | None = None,
         reactor: IReactorTime | None = None,
         **options: Unpack[Options],
     ) -> None:
         """
-        Change the path, parser, bus, clock or settings of a server that has not been used yet.
+        Change the arguments and settings of a server that has not been used yet.
 
         ``twistd realtime`` calls this with the options of its command line.
 
         :param options: any field of :class:`Settings`.
+        :raises TypeError: if a value has the wrong type, or an option is no setting.
+        :raises ValueError: if a value is out of range.
         :raises RuntimeError: if the server is in a site already, which has taken its settings.
         """
         if "engine" in self.__dict__:
             raise RuntimeError("the server is in use: its settings cannot change any more")
         self.settings = makeSettings(self.settings, options, _OTHERS)
         if path is not None:
-            self.path = "/" + path.strip("/")
+            self.path = _checkedPath(path)
         if parser is not None:
-            self.parser = self._namespaces.parser = parser
+            self.parser = self._namespaces.parser = _provider("parser", IParser, parser)
+        if allowRequest is not None:
+            self._allowRequest = Handler(allowRequest, atMost=1).function
         if bus is not None:
-            self.cluster.use(bus)
+            self.cluster.use(_checkedBus(bus))
         if reactor is not None:
             self._namespaces.reactor = reactor
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in DECORATORS:
+            raise TypeError(
+                f"{name} of a Server is a decorator: write {name}(function), not {name} = function"
+            )
+        super().__setattr__(name, value)
 
     # -- from other threads ------------------------------------------------------------
 
@@ -281,3 +298,27 @@ class Server(Decorators, Service):
             for namespace in self._namespaces:
                 namespace._dismiss(CloseReason.SHUTTING_DOWN)
         return self.engine.drain(self.settings.drainTimeout).addCallback(lambda _: self.cluster.stop())
+
+
+def _checkedPath(path: str) -> str:
+    """Return a server's path with a slash at its beginning, and none at its end."""
+    if not isinstance(path, str):
+        raise TypeError(f"path is {path!r}, expected a str such as '/socket.io'")
+    if not _PATH.fullmatch(path):
+        raise ValueError(f"path is {path!r}, expected a form like '/socket.io'")
+    return "/" + path.strip("/")
+
+
+def _provider(name: str, interface: Any, value: Any) -> Any:
+    """Return an argument of the application that has to have the methods of an interface."""
+    if isinstance(value, type):
+        raise TypeError(f"{name} is a class; did you mean {value.__name__}()?")
+    missing = [method for method in sorted(interface.names(all=True)) if not hasattr(value, method)]
+    if missing:
+        expected = f"an object that provides {interface.__name__}"
+        raise TypeError(f"{name} is {value!r}, expected {expected}: it has no {missing[0]}()")
+    return value
+
+
+def _checkedBus(bus: IBus | str) -> IBus | str:
+    return bus if isinstance(bus, str) else _provider("bus", IBus, bus)

@@ -163,7 +163,7 @@ class Client:
         protocol: Literal[3, 4] = 4,
     ) -> None:
         self._server = server
-        self._parser = parser or server.parser
+        self._parser = server.parser if parser is None else parser
         self._decoder = self._parser.decoder(maxAttachments=1 << 20)
         self._ids: dict[str, str] = {}
         self._received: dict[str, list[tuple[Any, ...]]] = {}

@@ -15,6 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.interop.brokers import Redis
 from tests.interop.clients import FOLDER, RealtimeServer, python, untilListening
+from tests.interop.environments import environmentOf
 from tests.support import ROOT, Program, freePort, startProgram
 
 APP = FOLDER / "py" / "flask_app.py"
@@ -101,6 +102,31 @@ class FlaskTests(TestCase):
             self.assertIn("own handler", program.output)
             self.assertEqual("run has returned" in program.output, code == 0)
             self.assertEqual("run() has returned once in this process" in program.output, code == 0)
+
+    async def test_eventlet(self) -> None:
+        """In a process that eventlet has patched, Ctrl-C and SIGTERM let views end and tell clients."""
+        executable = environmentOf("eventlet", "eventlet>=0.40")
+        for name in ("INT", "TERM"):
+            port = freePort()
+            command = [executable, str(FOLDER / "py" / "flask_eventlet.py"), str(port)]
+            program = startProgram(self, command, environment={"PYTHONPATH": str(ROOT)})
+            await untilListening(program, port)
+            url = f"http://127.0.0.1:{port}"
+            code = (
+                "import socketio; c = socketio.Client(reconnection=False); "
+                "c.on('disconnect', lambda reason: print('told', reason, flush=True)); "
+                f"c.connect({url!r}, transports=['websocket']); "
+                "print(c.call('echo', 'here'), flush=True); c.wait()"
+            )
+            client = startProgram(self, [sys.executable, "-c", code])
+            await client.whenPrinted("here")
+            slow = deferToThread(self.get, f"{url}/slow")
+            await program.whenPrinted("a slow view begins")
+            program.signal(name)
+            self.assertEqual(await slow, "slow, but here")
+            self.assertEqual(await program.whenEnded(), 0, program.output)
+            self.assertIn("run has returned", program.output)
+            await client.whenPrinted("told")
 
     async def test_stop(self) -> None:
         """stop() in a handler makes run() return."""
@@ -210,10 +236,30 @@ class FlaskTests(TestCase):
         await server.stop()
 
     async def test_flaskRun(self) -> None:
-        """flask run says what to do instead."""
+        """Flask's own command serves the application, with the reloader too, and other applications."""
+        for app, options in (
+            ("flask_app", []),
+            ("flask_app", ["--debug"]),
+            ("gunicorn_app:bare", []),
+        ):
+            port = freePort()
+            command = [sys.executable, "-m", "flask", "--app", app, "run", "--port", str(port), *options]
+            program = startProgram(self, command, environment={"PYTHONPATH": f"{ROOT}:{APP.parent}"})
+            await untilListening(program, port)
+            if app == "flask_app":
+                await self.play(f"http://127.0.0.1:{port}")
+            else:
+                await program.whenPrinted("WARNING: This is a development server")
+            await program.stop()
+            self.assertNotIn("Traceback", program.output)
+
+    async def test_appRun(self) -> None:
+        """app.run() serves Socket.IO too."""
+        port = freePort()
+        code = f"import flask_app; flask_app.app.run(port={port}, debug=False, threaded=True)"
         environment = {"PYTHONPATH": f"{ROOT}:{APP.parent}"}
-        command = [sys.executable, "-m", "flask", "--app", "flask_app", "run"]
-        program = startProgram(self, command, environment=environment)
-        self.assertEqual(await program.whenEnded(), 1)
-        self.assertIn("twistd -n realtime --app flask_app:socketio", program.output)
-        self.assertNotIn("Traceback", program.output)
+        program = startProgram(self, [sys.executable, "-c", code], environment=environment)
+        await untilListening(program, port)
+        await self.play(f"http://127.0.0.1:{port}")
+        program.signal("TERM")
+        self.assertEqual(await program.whenEnded(), 0, program.output)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.interop.brokers import Redis
 from tests.interop.clients import javaScript, requireJavaScriptClient, untilListening
+from tests.interop.environments import packagesFor
 from tests.interop.test_examples import NGINX
 from tests.interop.visitors import GUIDE, Visitor, requests, socketio
 from tests.support import ROOT, TWISTD, Program, freePort, requirePart, startProgram
@@ -53,7 +55,7 @@ class DeploymentTests(TestCase):
         ports = {**ports, 8080: freePort()}
         text = file.read_text()
         for shown, port in ports.items():
-            text = text.replace(f":{shown};", f":{port};")
+            text = re.sub(rf":{shown}\b", f":{port}", text)
         folder = Path(self.mktemp()).resolve()
         folder.mkdir()
         (folder / "nginx.conf").write_text(text)
@@ -102,6 +104,42 @@ class DeploymentTests(TestCase):
         program, port = await self.twistd("initialization:socketio", "--trusted-proxy", "127.0.0.1")
         await self.visited(await self.nginx(ROOT / "docs" / "examples" / "nginx.conf", {8000: port}))
         await self.stopped(program)
+
+    async def test_gunicorn(self) -> None:
+        port = freePort()
+        command = [sys.executable, "-m", "gunicorn", "-k", "txrealtime.gunicorn.Worker", "-w", "1"]
+        command += ["--no-control-socket", "-b", f"127.0.0.1:{port}", "initialization:app"]
+        program = self.start(*command)
+        await untilListening(program, port)
+        await self.visited(port)
+        await self.stopped(program)
+
+    async def test_besideUWSGI(self) -> None:
+        """Views by uWSGI, Socket.IO by twistd, one address and one queue: a view reaches the clients."""
+        requireJavaScriptClient("socket.io-client-4")
+        requirePart(shutil.which("uwsgi"), "no uWSGI: apt install uwsgi-core uwsgi-plugin-python3")
+        redis = await Redis(self).start()
+        ini, port = self.folder / "uwsgi.ini", freePort()
+        ini.write_text(ini.read_text().replace(":5000", f":{port}"))
+        packages = packagesFor("/usr/bin/python3", "uwsgi", "flask,emitter")
+        uwsgi = self.start("uwsgi", "--ini", "uwsgi.ini", "--pythonpath", packages, QUEUE=redis.url)
+        await uwsgi.whenPrinted("spawned uWSGI worker 2")
+        twistd, other = await self.twistd("workers:socketio", "--trusted-proxy", "127.0.0.1", QUEUE=redis.url)
+        front = await self.nginx(GUIDE / "nginx-uwsgi.conf", {5000: port, 5001: other})
+        url = f"http://127.0.0.1:{front}"
+        page = await deferToThread(requests.get, url, timeout=30)
+        self.assertRegex(page.text, r"^worker \d+$")
+        self.assertNotEqual(page.text, f"worker {twistd.transport.pid}\n")
+        clients = self.start(*javaScript("worker.cjs", url))
+        for transport in ("polling", "websocket"):
+            who = json.loads(await clients.whenPrinted(f'{{"at":"{transport}","who"'))
+            self.assertEqual(who["who"], twistd.transport.pid)
+        response = await deferToThread(requests.post, f"{url}/announce", data="from a view", timeout=30)
+        self.assertEqual(response.text, "announced\n")
+        for transport in ("polling", "websocket"):
+            await clients.whenPrinted(f'{{"at":"{transport}","heard":"from a view"}}')
+        await clients.stop()
+        await self.stopped(uwsgi, twistd)
 
     async def test_threeBehindNginx(self) -> None:
         """Three workers share clients by ip_hash and events by Redis, and external.py reaches all."""

@@ -141,7 +141,7 @@ class _Everybody(Receivers[R]):
 
     def __init__(self, url: str, parser: IParser | None = None) -> None:
         super().__init__(self, Target("/"))
-        self.parser = parser or JSONParser()
+        self.parser = JSONParser() if parser is None else parser
         self._choice, self._url = DialectChoice.fromURL(url)
         self._dialect = self._choice.create(secrets.token_urlsafe(6)[:UID_LENGTH])
 

@@ -28,7 +28,7 @@ UNNAMED: Final = "an unnamed server"
 
 class Question:
     """
-    A question that peer servers were asked: an inquiry in the words of :mod:`~txrealtime.socketio.peers`.
+    A question that peer servers were asked, as :class:`txrealtime.socketio.peers.Question`.
 
     :param request: this server's id of the question.
     :param collect: called with each value of the replies.

@@ -17,7 +17,7 @@ code  message                       status
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from typing import Final
 
 from twisted.web.http import SERVICE_UNAVAILABLE
@@ -30,7 +30,7 @@ from txrealtime.engineio.settings import Settings
 from txrealtime.errors import ConnectionRejected, HandshakeError
 from txrealtime.logs import Logger
 
-__all__ = ["Admission", "AllowRequest"]
+__all__ = ["Admission", "AllowRequest", "isRefusal"]
 
 _log = Logger()
 
@@ -143,6 +143,7 @@ class Admission:
             allowed = self._allowRequest(request)
             if isinstance(allowed, Awaitable):
                 allowed = await allowed
+            refused = isRefusal(allowed)
         except ConnectionRejected as rejection:
             raise HandshakeError(4, rejection.message) from None
         except HandshakeError:
@@ -150,5 +151,20 @@ class Admission:
         except Exception:
             _log.failure("allowRequest failed; the client is refused")
             raise HandshakeError(4, "Forbidden") from None
-        if allowed is False:
+        if refused:
             raise HandshakeError(4, "Forbidden")
+
+
+def isRefusal(answer: object) -> bool:
+    """
+    Tell if an application's answer to a client's wish is ``False``.
+
+    :raises TypeError: if the answer is not known yet, as of a coroutine without ``await``.  Each such object
+        is true, and would admit everybody.
+    """
+    if isinstance(answer, Awaitable | Generator | AsyncGenerator):
+        raise TypeError(
+            f"the answer is a {type(answer).__name__} that nothing waits for: await it, "
+            "or return a Deferred, such as Deferred.fromFuture(future)"
+        )
+    return answer is False

@@ -22,7 +22,7 @@ from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, REQUEST_ENTITY_T
 from txrealtime.engineio.admission import Admission, AllowRequest
 from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHandshake, readQuery
 from txrealtime.engineio.limits import Throttle
-from txrealtime.engineio.origins import preflightHeaders
+from txrealtime.engineio.origins import Origins, preflightHeaders
 from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
@@ -113,6 +113,10 @@ class Engine:
     def webSocketFactory(self) -> WebSocketFactory:
         """Return a factory for an endpoint that serves WebSocket alone, without ``twisted.web``."""
         return WebSocketFactory(self.settings, self.reactor, self)
+
+    def useOrigins(self, origins: Origins) -> None:
+        """Allow other origins than those of the settings."""
+        self._admission.origins = origins
 
     # -- long polling ----------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http.cookies import SimpleCookie
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -179,6 +179,16 @@ def readQuery(url: str) -> dict[str, str]:
     return dict([pair.partition("=")[::2] for pair in query.split("&")])
 
 
+def _network(proxy: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(proxy, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"trustedProxies has {proxy!r}, expected an address such as '127.0.0.1', a network such as "
+            "'10.0.0.0/8', or 'unix'"
+        ) from None
+
+
 def proxyFilter(proxies: tuple[str, ...]) -> Callable[[str], bool]:
     """
     Return a function that tells whether an address is one of these proxies.
@@ -189,7 +199,7 @@ def proxyFilter(proxies: tuple[str, ...]) -> Callable[[str], bool]:
     """
     if not proxies:
         return lambda address: False
-    networks = [ip_network(proxy, strict=False) for proxy in proxies if proxy != "unix"]
+    networks = [_network(proxy) for proxy in proxies if proxy != "unix"]
     unix = "unix" in proxies
 
     def trusts(address: str) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -27,6 +27,8 @@ from twisted.python.failure import Failure
 
 from txrealtime import Namespace, Server, Socket
 from txrealtime.engineio import packet as engineio
+from txrealtime.engineio.engine import Engine
+from txrealtime.engineio.origins import Origins
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import ConnectionRejected
 from txrealtime.flask.contexts import Visit, environOf
@@ -60,19 +62,34 @@ class BridgedServer(Server):
     A server whose handlers run in threads.
 
     :param threads: the threads, which start and stop with the server.
+    :param askedOrigins: the allowed origins, if a function of the application decides.
     :ivar packetLog: the logger of packets, if there is one.
     :ivar stopped: whether the server has run, and stops or has stopped.
     :ivar unfinished: how many handlers wait, run, or have results that the reactor's thread has not seen.
     """
 
     def __init__(
-        self, *args: Any, threads: Threads, packetLog: logging.Logger | None = None, **options: Any
+        self,
+        *args: Any,
+        threads: Threads,
+        packetLog: logging.Logger | None = None,
+        askedOrigins: Origins | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        self._askedOrigins = askedOrigins
         self.packetLog = packetLog
         self._threads = threads
         self.stopped = False
         self.unfinished = 0
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The Engine.IO server underneath."""
+        engine = super().engine
+        if self._askedOrigins is not None:
+            engine.useOrigins(self._askedOrigins)
+        return engine
 
     def _connection(self, session: Session) -> Any:
         connection = super()._connection(session)
@@ -365,13 +382,18 @@ class Bridge(Invoker):
         path: str,
         args: Sequence[Any],
     ) -> None:
-        """Call a connect handler, unless its client has left."""
+        """
+        Call a connect handler, unless its client has left.
+
+        As in Flask-SocketIO, a TypeError makes the handler run once more if the client has sent no auth.
+        Published applications depend on this.
+        """
         if membership.reason is not None:
             self.server.callFromThread(finish, NOT_BEGUN)
             return
         before, self._local.connecting = getattr(self._local, "connecting", None), (path, sid)
         try:
-            self._runJob(finish, route, visit, sid, path, "connect", args)
+            self._runJob(finish, route, visit, sid, path, "connect", args, twice=args[0] is None)
         finally:
             self._local.connecting = before
 
@@ -389,10 +411,16 @@ class Bridge(Invoker):
         path: str,
         event: str,
         args: Sequence[Any],
+        twice: bool = False,
     ) -> None:
-        """Handle one event, and hand the result to the reactor's thread."""
+        """
+        Handle one event, and hand the result to the reactor's thread.
+
+        :param twice: call the handler once more if it raises TypeError.
+        """
+        call = partial(self.callInContext, route, visit, sid, path, event, self.received(args))
         try:
-            result = self.sendable(self.callInContext(route, visit, sid, path, event, self.received(args)))
+            result = self.sendable(self._twice(path, call) if twice else call())
         except BaseException as error:
             if self.failed is None or isinstance(error, ConnectionRejected):
                 self.server.callFromThread(finish, Failure())
@@ -400,6 +428,22 @@ class Bridge(Invoker):
             self.failed(error)
             result = False if event == "connect" else NO_ACK
         self.server.callFromThread(finish, result)
+
+    def _twice(self, path: str, call: Callable[[], Any]) -> Any:
+        """Make a call, and once more after a TypeError.  After two, raise the first one."""
+        try:
+            return call()
+        except TypeError as error:
+            first = error
+        _log.failure(
+            "{namespace}: the connect handler raises TypeError, and is called once more as in Flask-SocketIO",
+            Failure(first),
+            namespace=path,
+        )
+        try:
+            return call()
+        except TypeError:
+            raise first from None
 
     def encode(self, packet: Packet) -> list[engineio.Packet]:
         """

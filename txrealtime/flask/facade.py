@@ -15,7 +15,7 @@ from txrealtime.flask.bridge import Bridge
 from txrealtime.flask.interfaces import Application
 from txrealtime.socketio.sockets import Socket
 
-__all__ = ["EngineFacade", "ManagerFacade", "ServerFacade"]
+__all__ = ["EngineFacade", "ManagerFacade", "QueueFacade", "ServerFacade"]
 
 _SUBSTITUTES: Final = {
     "on": "socketio.on()",
@@ -88,8 +88,11 @@ class EngineFacade(_Facade):
         return sessions
 
     @property
-    def cors_allowed_origins(self) -> str | list[str] | None:
-        """Return the allowed origins; ``*`` for any, ``None`` for the server's own only."""
+    def cors_allowed_origins(self) -> str | list[str] | Callable[..., object] | None:
+        """Return the allowed origins, ``*`` for any, ``None`` for the server's own only; or a function."""
+        function = self._bridge.configuration.asksOrigin
+        if function is not None:
+            return function
         origins = self._bridge.server.settings.origins
         return "*" if "*" in origins else list(origins) or None
 
@@ -163,6 +166,20 @@ class ManagerFacade(_Facade):
 
     def __getattr__(self, name: str) -> Any:
         _refuse("socketio.server.manager", name)
+
+
+class QueueFacade:
+    """
+    The message queue, as ``socketio.server_options["client_manager"]``.
+
+    :ivar write_only: if the process only sends.
+    """
+
+    def __init__(self, write_only: bool) -> None:
+        self.write_only = write_only
+
+    def __getattr__(self, name: str) -> Any:
+        _refuse("socketio.server_options['client_manager']", name)
 
 
 class ServerFacade(_Facade):

@@ -38,6 +38,7 @@ class Configuration:
     :ivar eventLog: the logger of events, if ``logger`` asks for one.
     :ivar packetLog: the logger of packets, if ``engineio_logger`` asks for one.
     :ivar ignored: the names of options that change nothing here.
+    :ivar asksOrigin: the function that decides which origins are allowed, if there is one.
     :ivar strangeOrigins: allowed origins that no browser sends.
     """
 
@@ -55,6 +56,7 @@ class Configuration:
     eventLog: Logger | None = None
     packetLog: Logger | None = None
     ignored: list[str] = field(default_factory=list)
+    asksOrigin: Callable[..., object] | None = None
     strangeOrigins: list[str] = field(default_factory=list)
 
     @property
@@ -143,10 +145,8 @@ def _pingInterval(result: Configuration, value: Any) -> None:
 
 def _origins(result: Configuration, value: Any) -> None:
     if callable(value):
-        raise ValueError(
-            "cors_allowed_origins is a function, expected origins: a list of texts, or '*' for any; "
-            "what a function would check, a connect handler can, by request.origin"
-        )
+        result.asksOrigin = value
+        return
     if value is None or value is True:
         return
     origins = [value] if isinstance(value, str) else list(value or ())

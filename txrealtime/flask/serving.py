@@ -12,9 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import click
 from flask import Flask
-from flask.cli import run_command
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import (
     FilteringLogObserver,
@@ -29,10 +27,11 @@ from txrealtime.flask.bridge import Bridge
 from txrealtime.flask.listening import ListeningAddress, takeTLS
 from txrealtime.flask.options import warning
 from txrealtime.flask.signals import OwnHandlers, inMainThread
+from txrealtime.server import Server
 from txrealtime.service import Listener, RealtimeService
 from txrealtime.service.wsgi import Views
 
-__all__ = ["Signpost", "rootOf", "run", "stop"]
+__all__ = ["Signpost", "rootOf", "run", "runService", "stop"]
 
 
 _ran: list[str] = []
@@ -52,7 +51,8 @@ class Signpost:
         self._path = path
         self._message = (
             "Socket.IO does not pass through this WSGI server. Serve the application by socketio.run(app), "
-            "or by: twistd -n realtime --app MODULE:socketio"
+            "by: twistd -n realtime --app MODULE:socketio, "
+            "or by: gunicorn -k txrealtime.gunicorn.Worker -w 1 MODULE:app"
         )
         self._hasWarned = False
 
@@ -67,24 +67,15 @@ class Signpost:
         return [self._message.encode()]
 
 
-def refuseFlaskRun(app: Flask) -> None:
+def rootOf(bridge: Bridge, reactor: Any, application: Any = None, threads: int | None = None) -> IResource:
     """
-    Refuse to be served by ``flask run``.
+    Return the application as the root resource.
 
-    :raises click.ClickException: if ``flask run`` is running; the ``flask`` command shows the message and
-    ends.
+    :param application: a middleware in place of the Flask application.
+    :param threads: the most threads; by default as many as handlers have.
     """
-    context = click.get_current_context(silent=True)
-    if context is not None and context.command is run_command:
-        raise click.ClickException(
-            "flask run cannot serve Socket.IO. Serve the application by socketio.run(app), as in "
-            f"'python {app.import_name}.py', or by: twistd -n realtime --app {app.import_name}:socketio"
-        )
-
-
-def rootOf(bridge: Bridge, reactor: Any) -> IResource:
-    """Return the application as the root resource, with as many threads as handlers have."""
-    return Views(reactor, bridge.app, bridge.configuration.threads, bridge.server.settings)
+    threads = threads or bridge.configuration.threads
+    return Views(reactor, application or bridge.app, threads, bridge.server.settings)
 
 
 def run(bridge: Bridge, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:
@@ -167,9 +158,21 @@ def _serve(bridge: Bridge, app: Flask, reactor: Any, address: ListeningAddress, 
     _ran.append(app.name)
     server = bridge.server
     site = server.site(rootOf(bridge, reactor))
-    site.noisy = False
-    listener = Listener(reactor, str(address), site, server.path, app.name, address.endpoint(reactor))
-    service = RealtimeService(reactor, server, [listener])
+    runService(
+        reactor,
+        server,
+        [Listener(reactor, str(address), site, server.path, app.name, address.endpoint(reactor))],
+    )
+
+
+def runService(reactor: Any, server: Server, listeners: list[Listener]) -> None:
+    """
+    Run the reactor with a server until it stops.
+
+    The signal handlers that have been installed before are called, and may end the server by an exception,
+    which is raised here afterwards.
+    """
+    service = RealtimeService(reactor, server, listeners)
     service.privilegedStartService()  # type: ignore[no-untyped-call]
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

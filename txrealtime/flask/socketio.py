@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar, overload
 
 import flask
@@ -16,10 +17,13 @@ from twisted.web.resource import IResource
 from werkzeug.local import LocalProxy
 from zope.interface import implementer
 
+from txrealtime.flask.askedorigins import AskedOrigins
 from txrealtime.flask.bridge import Bridge, BridgedServer
 from txrealtime.flask.client import SocketIOTestClient
+from txrealtime.flask.contexts import environOf
 from txrealtime.flask.errors import OutsideOfHandler
-from txrealtime.flask.facade import ServerFacade
+from txrealtime.flask.facade import QueueFacade, ServerFacade
+from txrealtime.flask.flaskrun import refuseFlaskRun, takeOverRun
 from txrealtime.flask.interfaces import Sender
 from txrealtime.flask.names import roomNames
 from txrealtime.flask.namespace import Namespace, attach
@@ -27,7 +31,7 @@ from txrealtime.flask.options import configured, warning, warningOfOrigins
 from txrealtime.flask.queuesender import QueueSender
 from txrealtime.flask.routes import Routes, methodsOf
 from txrealtime.flask.sender import ServerSender
-from txrealtime.flask.serving import Signpost, refuseFlaskRun, rootOf, run, stop
+from txrealtime.flask.serving import Signpost, rootOf, run, stop
 from txrealtime.pool import Threads
 from txrealtime.server import IApplication
 
@@ -86,30 +90,37 @@ class SocketIO:
             # current_app is another application in another context, or none.
             app = app._get_current_object()
         self.server_options.update(options)
-        configuration = configured(self.server_options)
+        given = self.server_options
+        configuration = configured(
+            {name: value for name, value in given.items() if not isinstance(value, QueueFacade)}
+        )
         if configuration.ignored:
             warnings.warn(warning("SocketIO()", configuration.ignored), stacklevel=3)
         if configuration.strangeOrigins:
             warnings.warn(warningOfOrigins(configuration.strangeOrigins), stacklevel=3)
         bus = configuration.bus
         self._queueSender = None if bus is None else QueueSender(bus, configuration, app)
+        if bus is not None:
+            self.server_options["client_manager"] = QueueFacade(write_only=app is None)
         if app is None:
             if self._queueSender is not None:
                 self._queueSender.emitter()
             return
         refuseFlaskRun(app)
         app.extensions["socketio"] = self
-        threads = Threads(configuration.threads)
+        threads, asks = Threads(configuration.threads), configuration.asksOrigin
         server = BridgedServer(
             configuration.path,
             parser=configuration.parser(),
             threads=threads,
             packetLog=configuration.packetLog,
+            askedOrigins=None if asks is None else AskedOrigins(asks, partial(environOf, app)),
             bus=bus,
             **configuration.settings,
         )
         self._bridge = Bridge(app, self._routes, configuration, server, threads)
         self._serverSender = ServerSender(self._bridge)
+        takeOverRun(app, self)
         app.wsgi_app = Signpost(app, configuration.path)  # type: ignore[method-assign, assignment]
 
     @property

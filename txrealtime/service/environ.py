@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.web.server import Request
 
 from txrealtime._version import __version__
-from txrealtime.logs import Logger, printable
+from txrealtime.logs import Logger, printableLines
 
 __all__ = ["ErrorStream", "FileWrapper", "environOf"]
 
@@ -141,7 +141,7 @@ class _Lines:
         self._text = text
 
     def __str__(self) -> str:
-        return "\n".join(map(printable, self._text.split("\n")))
+        return printableLines(self._text)
 
 
 class FileWrapper:

@@ -79,6 +79,9 @@ class StatusAndHeaders:
         if name.lower() == "content-length":
             if not _LENGTH.fullmatch(value):
                 raise ValueError(f"Content-Length is a number, not {value!r}")
+            if self.length is not None:
+                # RFC 9112, 6.3: clients and proxies would disagree on the end of the response.
+                raise ValueError(f"two Content-Length headers, {self.length} and {int(value)}")
             self.length = int(value)
         self._fields.append((name.encode("latin-1"), value.encode("latin-1")))
 
@@ -140,6 +143,9 @@ class Call:
         with suppress(TypeError):
             self._isWhole = len(result) == 1  # type: ignore[arg-type]
         for data in result:
+            if self._outlet.gone:
+                # A view that waits may yield empty pieces, which are never sent.
+                raise Disconnected("the client has gone")
             if data and not self._write(data):
                 return
 

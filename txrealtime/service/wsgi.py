@@ -4,8 +4,8 @@ A WSGI application as a resource, in threads of its own.
 The reactor's thread pool does not fit: a view that still runs when the reactor stops would wait for the
 reactor to take its response, and the reactor for the pool to end.
 
-:mod:`~txrealtime.service.body` keeps the body of a request, :mod:`~txrealtime.service.environ` describes
-    the request to the application, :mod:`~txrealtime.service.gateway` calls the application, and
+:mod:`~txrealtime.service.body` keeps the body of a request, :mod:`~txrealtime.service.environ` describes the
+request to the application, :mod:`~txrealtime.service.gateway` calls the application, and
 :mod:`~txrealtime.service.outlet` carries the response to the client.
 """
 
@@ -119,7 +119,7 @@ def _bodyOf(request: Request) -> tuple[IO[bytes], int, Callable[[], object]]:
 
 
 async def untilWritten(reactor: Any, deadline: float) -> None:
-    """Wait until the reactor has written what it was given: what it has not when it stops is lost."""
+    """Wait until the reactor has written all pending data: its stop loses the rest."""
     # The reactor takes what threads have handed over in its next turn.
     await deferLater(reactor, 0)
     while reactor.getWriters() and reactor.seconds() < deadline:

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from txrealtime.engineio import packet as engineio
+from txrealtime.engineio.admission import isRefusal
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
 from txrealtime.logs import Logger
@@ -189,7 +190,7 @@ class Connection:
             admitted = namespace._admit(socket)
             if isinstance(admitted, Deferred):
                 admitted = await admitted
-            if admitted is False or socket._leftBecause is not None:
+            if isRefusal(admitted) or socket._leftBecause is not None:
                 rejection = ConnectionRejected()
         except ConnectionRejected as error:
             rejection = error
@@ -214,8 +215,10 @@ class Connection:
         self._cancelTimer()
         namespace = socket.namespace
         self._sockets[namespace.path] = socket
-        self.session.sendPackets(namespace._encode(self._revision.welcome(namespace.path, socket.id)))
-        # The welcome itself may have exceeded a slow client's buffer.
+        welcome = namespace._encode(self._revision.welcome(namespace.path, socket.id))
+        # One message after the other in one payload: with polling, each payload takes a request.
+        self.session.sendPackets(welcome + socket._takeHeld())
+        # The packets may have exceeded a slow client's buffer.
         if socket._leftBecause is None:
             namespace._letIn(socket)
 

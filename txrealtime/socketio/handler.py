@@ -31,18 +31,27 @@ class Handler:
     :ivar least: the smallest number of arguments that the function takes.
     :ivar most: the largest.
     :param given: the smallest number of arguments that it will be called with.
-    :raises TypeError: if it is not callable, takes fewer, or needs keyword arguments.
+    :param atMost: the largest; ``None`` for no limit.
+    :raises TypeError: if it is not callable, takes fewer, needs more or keyword arguments, or is a generator
+        function, whose body would never run.
     """
 
     __slots__ = ("function", "least", "most")
 
-    def __init__(self, function: Callable[..., Any], given: int = 1) -> None:
+    def __init__(self, function: Callable[..., Any], given: int = 1, atMost: int | None = None) -> None:
         if not callable(function):
             raise TypeError(f"a handler is callable, not {type(function).__name__}")
         self.function = function
         self.least, self.most = _arity(function)
         if self.most < given:
             raise TypeError(f"{self.describe()}, but is called with {given} or more")
+        if atMost is not None and self.least > atMost:
+            raise TypeError(f"{self.describe()}, but is called with {atMost} at most")
+        if _isGenerator(function):
+            raise TypeError(
+                f"{self.name} is a generator function, whose body would never run: "
+                "decorate it with inlineCallbacks, or use async def with await"
+            )
 
     def check(self, given: int) -> None:
         """
@@ -53,12 +62,17 @@ class Handler:
         if not self.least <= given <= self.most:
             raise ArgumentsMismatch(f"{self.describe()}; {given} came (the socket counts as one)")
 
+    @property
+    def name(self) -> str:
+        """The function's name, for messages."""
+        return getattr(self.function, "__qualname__", repr(self.function))
+
     def describe(self) -> str:
         """Say in words how many arguments the function takes."""
-        name = getattr(self.function, "__qualname__", repr(self.function))
         if self.least == self.most:
-            return f"{name} takes {self.least} arguments"
-        return f"{name} takes {self.least} to {self.most if self.most < _MANY else 'any number of'} arguments"
+            return f"{self.name} takes {self.least} arguments"
+        most = self.most if self.most < _MANY else "any number of"
+        return f"{self.name} takes {self.least} to {most} arguments"
 
     def callWith(self, *available: Any) -> Any:
         """Call the function with as many of these arguments, from the left, as it takes."""
@@ -85,6 +99,13 @@ def _arity(function: Callable[..., Any]) -> tuple[int, int]:
                 f"a handler is called with positional arguments; {parameter.name!r} is keyword-only"
             )
     return least, most
+
+
+def _isGenerator(function: Any) -> bool:
+    call = type(function).__call__  # of a callable object
+    return any(
+        inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in (function, call)
+    )
 
 
 def run(function: Callable[..., Any], *args: Any) -> Any:

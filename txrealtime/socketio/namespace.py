@@ -26,7 +26,7 @@ from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.peers import Peers
-from txrealtime.socketio.registry import Decorators, Registry, eventsOf, on
+from txrealtime.socketio.registry import DECORATORS, Decorators, Registry, eventsOf, on
 from txrealtime.socketio.rooms import Rooms
 
 if TYPE_CHECKING:
@@ -69,6 +69,33 @@ class Home(Protocol):
     def parser(self) -> IParser: ...
 
 
+_SET: Final = frozenset(["concurrency", "sockets", "rooms", "_ids", "_handlers", "_made"])
+"""The attributes that ``Namespace.__init__`` sets."""
+
+
+_FIXED: Final = {
+    "path": "choose another name",
+    "sockets": "choose another name",
+    "rooms": "choose another name",
+    "connected": "it would not be called: write onConnect(function)",
+    "disconnecting": "it would not be called: write onDisconnecting(function)",
+    "disconnected": "it would not be called: write onDisconnect(function)",
+    **{name: f"it is a decorator: write {name}(function)" for name in DECORATORS},
+}
+"""The attributes that cannot be set once a namespace is mounted, each with the right way."""
+
+
+def checkConcurrency(concurrency: object) -> None:
+    """
+    Check a namespace's concurrency, where infinity stands for no limit.
+
+    :raises ValueError: if it is no number above 0.
+    """
+    isNumber = isinstance(concurrency, int | float) and not isinstance(concurrency, bool)
+    if not isNumber or not concurrency >= 1:  # type: ignore[operator]
+        raise ValueError(f"concurrency is {concurrency!r}, expected a number above 0, or None for no limit")
+
+
 class Namespace(Decorators):
     """
     The clients at one path, and the application's handlers of their events.
@@ -83,6 +110,8 @@ class Namespace(Decorators):
 
     :param concurrency: the number of one socket's events that are handled at a time, or ``None`` for no
         limit. The next event waits for the Deferred of the one before.
+    :raises TypeError: if a subclass has set an attribute of the same name before.
+    :raises ValueError: if ``concurrency`` is no number above 0.
     :ivar path: ``/``, ``/chat`` ...; empty until the namespace is mounted on a server.
     :ivar sockets: the sockets admitted on this server, by id.
     :ivar rooms: the :class:`~txrealtime.socketio.rooms.Rooms` of this server's sockets.
@@ -93,19 +122,29 @@ class Namespace(Decorators):
     _home: Home
 
     def __init__(self, concurrency: int | None = 1) -> None:
-        if concurrency is not None and concurrency < 1:
-            raise ValueError(f"concurrency is {concurrency!r}, expected a number above 0, or None")
+        early = sorted(_SET.intersection(vars(self)))
+        if early and "_made" not in early:  # otherwise this is a second call
+            raise TypeError(
+                f"self.{early[0]} of {type(self).__qualname__} was set before super().__init__(), "
+                "which sets it too: choose another name"
+            )
         self.concurrency: float = float("inf") if concurrency is None else concurrency
+        checkConcurrency(self.concurrency)
         self.sockets: dict[str, Socket] = {}
         self.rooms = Rooms()
         # The numbers of acks, unique in the namespace.
         self._ids = count()
-        self._handlers = Registry(
-            Handler(self.connected), Handler(self.disconnecting), Handler(self.disconnected)
-        )
+        hooks = (self.connected, self.disconnecting, self.disconnected)
+        self._handlers = Registry(*(Handler(hook, atMost=2) for hook in hooks))
         self._handlers.events.update(self._marked())
         # For the check that an application has not put other values in their places.
         self._made = dict(vars(self))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Before, overrides.checkInstance() has yet to see the whole instance.
+        if name in _FIXED and "_home" in vars(self):
+            raise TypeError(f"{name} of {self!r} cannot be set: {_FIXED[name]}")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path or '(not mounted)'}>"

@@ -11,7 +11,9 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from txrealtime.engineio.admission import isRefusal
 from txrealtime.errors import ConnectionRejected
+from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
 from txrealtime.socketio.packet import IParser
@@ -76,7 +78,9 @@ class Namespaces:
         :raises ValueError: if no namespace can be at the path.
         """
         path = _checkedPath(path)
-        return self._namespaces.get(path) or self._put(path, Namespace())
+        found = self._namespaces.get(path)
+        # Not by its truth: a class of the application may have __len__(), and be empty.
+        return self._put(path, Namespace()) if found is None else found
 
     def mount(self, where: Where, what: Namespace | Factory) -> None:
         """
@@ -86,8 +90,8 @@ class Namespaces:
             which may be ``async``.
         :param what: the namespace; for a pattern or predicate, a class or another factory of namespaces.
         :raises ValueError: if the path is taken, or no namespace can be there.
-        :raises TypeError: if the two do not go together; or if the namespace's class is refused, as
-            :func:`~txrealtime.socketio.overrides.checkClass` says.
+        :raises TypeError: if the two do not go together; if the predicate does not take two arguments; or if
+            the namespace's class is refused, as :func:`~txrealtime.socketio.overrides.checkClass` says.
         """
         if isinstance(where, str):
             if not isinstance(what, Namespace):
@@ -103,6 +107,8 @@ class Namespaces:
         elif isinstance(what, Namespace) or not callable(what):
             raise TypeError(f"a class of namespaces, or a factory, is mounted at a pattern, not {what!r}")
         else:
+            if not isinstance(where, re.Pattern):
+                Handler(where, given=2, atMost=2)
             if isinstance(what, type) and issubclass(what, Namespace):
                 checkClass(what)
             self._patterns.append((where, what))
@@ -151,10 +157,14 @@ async def _matches(pattern: re.Pattern[str] | Predicate, path: str, auth: Any) -
     if isinstance(pattern, re.Pattern):
         return pattern.fullmatch(path) is not None
     answer = pattern(path, auth)
-    return bool(await answer if isinstance(answer, Awaitable) else answer)
+    if isinstance(answer, Awaitable):
+        answer = await answer
+    return not isRefusal(answer) and bool(answer)
 
 
 def _checkedPath(path: str) -> str:
+    if not isinstance(path, str):
+        raise TypeError(f"a namespace's path is a str, such as '/chat', not {path!r}")
     if not path.startswith("/") or "," in path:
         raise ValueError(f"a namespace's path looks like '/chat', without a comma, not {path!r}")
     return path

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import partial, partialmethod
 from typing import Any, Final, NoReturn
 
-from txrealtime.socketio.namespace import Namespace
+from txrealtime.socketio.namespace import Namespace, checkConcurrency
 from txrealtime.socketio.registry import eventsOf, marksIn, place
 
 __all__ = ["checkClass", "checkInstance"]
@@ -60,7 +60,11 @@ _INSTEAD: Final = {
 
 _OURS: Final = frozenset(
     name
-    for name in {*vars(Namespace()), *(name for kind in Namespace.__mro__[:-1] for name in vars(kind))}
+    for name in {
+        *vars(Namespace()),
+        *Namespace.__annotations__,
+        *(name for kind in Namespace.__mro__[:-1] for name in vars(kind)),
+    }
     if name not in _HOOKS and not (name.startswith("__") and name.endswith("__"))
 )
 """The names of Namespace that are not meant for overriding."""
@@ -113,9 +117,7 @@ def checkInstance(namespace: Namespace) -> None:
             _refuseOverride(f"self.{name} of {kind.__qualname__}", name, attributes[name])
     for name in made.keys() - attributes.keys():
         raise TypeError(f"{kind.__qualname__} deletes self.{name}, without which a namespace does not work")
-    concurrency: Any = namespace.concurrency
-    if not isinstance(concurrency, int | float) or not concurrency >= 1:
-        raise ValueError(f"self.concurrency is {concurrency!r}, expected a number above 0")
+    checkConcurrency(namespace.concurrency)
     _checkAlike(kind, [_plain(function) for function in namespace._handlers.functions()], attributes)
 
 
@@ -177,7 +179,8 @@ def _checkAlike(kind: type, registered: list[object], attributes: Mapping[str, o
                 continue
             if _plain(value) not in registered:
                 raise TypeError(
-                    f"{where}.{name}() is never called, though it resembles a hook: name it {hook}(), "
+                    f"{where}.{name}() is never called by the server, though it resembles a hook: "
+                    f"name it {hook}(), "
                     f"or register it by self.{_HOOKS[hook]}(self.{name}) in __init__(), "
                     "or choose another name if it is meant for something else"
                 )

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar, overload
 from txrealtime.socketio.handler import Handler
 
 __all__ = [
+    "DECORATORS",
     "Decorators",
     "Registry",
     "checkHandled",
@@ -227,16 +228,24 @@ class Registry:
         # By decorator: a function replaces a method without being asked, and not another function.
         self._decorated: dict[str, Callable[..., Any]] = {}
 
-    def decorated(self, what: str, function: Callable[..., Any], given: int, replace: bool) -> Handler:
+    def decorated(
+        self,
+        what: str,
+        function: Callable[..., Any],
+        replace: bool,
+        given: int = 1,
+        atMost: int | None = None,
+    ) -> Handler:
         """
         Make the handler of a decorated function.
 
         :param what: the decorator, for instance ``on('say')``.
         :param given: the smallest number of arguments that it is called with.
+        :param atMost: the largest; ``None`` for no limit.
         :raises TypeError: if :class:`Handler` refuses the function.
         :raises ValueError: if another function was decorated in the same way.
         """
-        handler = Handler(function, given)
+        handler = Handler(function, given, atMost)
         checkUnregistered(what, self._decorated.get(what), function, replace)
         self._decorated[what] = function
         return handler
@@ -247,6 +256,12 @@ class Registry:
         yield from (handler.function for handler in self.events.values())
         yield from (handler.function for handler in self.middleware)
         yield from (handler.function for _, handler in self.errors)
+
+
+DECORATORS: Final = frozenset(
+    ["on", "onAny", "onConnect", "onDisconnect", "onDisconnecting", "onError", "use"]
+)
+"""The names of :class:`Decorators`."""
 
 
 class Decorators:
@@ -273,7 +288,7 @@ class Decorators:
 
         def register(function: F) -> F:
             registry = self._registry()
-            registry.events[event] = registry.decorated(f"on({event!r})", function, 1, replace)
+            registry.events[event] = registry.decorated(f"on({event!r})", function, replace)
             return function
 
         return register
@@ -290,7 +305,7 @@ class Decorators:
 
         :param replace: as for :meth:`on`: ``@server.onAny(replace=True)``.
         """
-        return self._decorate("onAny", "any", function, replace, 2)
+        return self._decorate("onAny", "any", function, replace, given=2)
 
     @overload
     def onConnect(self, function: F, *, replace: bool = ...) -> F: ...
@@ -304,7 +319,7 @@ class Decorators:
 
         :param replace: as for :meth:`on`.
         """
-        return self._decorate("onConnect", "connected", function, replace)
+        return self._decorate("onConnect", "connected", function, replace, atMost=2)
 
     @overload
     def onDisconnecting(self, function: F, *, replace: bool = ...) -> F: ...
@@ -320,7 +335,7 @@ class Decorators:
 
         :param replace: as for :meth:`on`.
         """
-        return self._decorate("onDisconnecting", "disconnecting", function, replace)
+        return self._decorate("onDisconnecting", "disconnecting", function, replace, atMost=2)
 
     @overload
     def onDisconnect(self, function: F, *, replace: bool = ...) -> F: ...
@@ -336,12 +351,12 @@ class Decorators:
 
         :param replace: as for :meth:`on`.
         """
-        return self._decorate("onDisconnect", "disconnected", function, replace)
+        return self._decorate("onDisconnect", "disconnected", function, replace, atMost=2)
 
-    def _decorate(self, what: str, field: str, function: Any, replace: bool, given: int = 1) -> Any:
+    def _decorate(self, what: str, field: str, function: Any, replace: bool, **counts: int) -> Any:
         def register(function: F) -> F:
             registry = self._registry()
-            setattr(registry, field, registry.decorated(what, function, given, replace))
+            setattr(registry, field, registry.decorated(what, function, replace, **counts))
             return function
 
         return register if function is None else register(function)
@@ -360,7 +375,7 @@ class Decorators:
                 raise TypeError(f"onError() takes exception classes, not {kind!r}; did you mean @onError()?")
 
         def register(function: F) -> F:
-            self._registry().errors.append((kinds or (Exception,), Handler(function)))
+            self._registry().errors.append((kinds or (Exception,), Handler(function, atMost=3)))
             return function
 
         return register
@@ -372,5 +387,5 @@ class Decorators:
         ``proceed(incoming)`` is a Deferred of the result of the next middleware inwards or, in the end, of
         the handler.
         """
-        self._registry().middleware.append(Handler(function, given=2))
+        self._registry().middleware.append(Handler(function, given=2, atMost=2))
         return function

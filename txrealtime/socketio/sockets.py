@@ -272,12 +272,15 @@ class Socket:
 
     # -- for the namespace ---------------------------------------------------------
 
+    def _takeHeld(self) -> list[engineio.Packet]:
+        """Return the messages that wait for the admission, which is decided now."""
+        held, self._held, self._heldBytes = self._held or (), [], 0
+        return [message for messages in held for message in messages]
+
     def _admitted(self) -> None:
-        """Called when the namespace has admitted the socket.  The messages held so far leave now."""
-        held, self._held, self._heldBytes = self._held or [], None, 0
+        """Called when the namespace has admitted the socket, and all that was held has been sent."""
+        self._held = None
         self.connected = True
-        for messages in held:
-            self._deliver(messages)
 
     def _left(self, reason: CloseReason) -> None:
         """Called when the socket has left.  All Deferreds of acks fail."""

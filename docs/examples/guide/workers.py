@@ -1,9 +1,10 @@
-"""
+r"""
 Several workers behind a load balancer: events of one reach the clients of all, through Redis.
 
 Run it three times, with three ports, and nginx before them, see nginx-three.conf::
 
-    twistd -n realtime --app workers:socketio --listen tcp:5000:interface=127.0.0.1 --trusted-proxy 127.0.0.1
+    twistd -n --pidfile= realtime --app workers:socketio --listen tcp:5000:interface=127.0.0.1 \
+        --trusted-proxy 127.0.0.1
 """
 
 import os
@@ -19,6 +20,13 @@ socketio = SocketIO(app, message_queue=os.environ.get("QUEUE", "redis://127.0.0.
 @app.get("/")
 def page():
     return f"worker {os.getpid()}\n"
+
+
+@app.post("/announce")
+def announce():
+    """Send the body of the request to everybody, also from a process that serves no Socket.IO."""
+    socketio.emit("said", request.get_data(as_text=True))
+    return "announced\n"
 
 
 @socketio.on("who")

@@ -216,7 +216,9 @@ def splitURL(url: str) -> SplitResult:
         raise ValueError(f"the URL of the bus is broken: {_example(url)}") from None
     if parts.scheme not in PORTS:
         known = ", ".join(f"{scheme}://" if scheme != "unix" else "unix:PATH" for scheme in PORTS)
-        raise ValueError(f"no bus is called {parts.scheme}://: expected {known}")
+        # The text may be a password, so the error shows no more of it.
+        asked = f"no bus is called {parts.scheme}://" if parts.scheme else "the URL of the bus has no scheme"
+        raise ValueError(f"{asked}: expected {known}")
     if parts.fragment or "@" in f"{parts.path}{parts.query}":
         # Either may be the second half of a password, so the error does not show it.
         raise ValueError(

@@ -1,0 +1,81 @@
+"""
+Published applications for Flask-SocketIO on this server, beside the same on the real library.
+
+``scripts/applications`` tries all; without ``APPLICATIONS=all``, those that install quickly.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from tests.interop.applications import LONG, SHORT, Published
+from tests.interop.clients import FOLDER, untilListening
+from tests.interop.environments import environmentOf
+from tests.interop.visitors import socketio
+from tests.support import ROOT, freePort, requirePart, startProgram
+
+OURS = [str(FOLDER / "py" / "substitute"), str(ROOT)]
+THEIRS = [str(FOLDER / "py" / "terminal")]
+"""The front of PYTHONPATH with each library."""
+
+
+class ApplicationTests(TestCase):
+    timeout = 900
+
+    def setUp(self) -> None:
+        requirePart(socketio, "no python-socketio: pip install '.[test]'")
+
+    async def visited(self, application: Published, front: list[str]) -> dict[str, Any]:
+        """Start an application, visit it, and end it by SIGINT."""
+        bin = Path(environmentOf(application.name, *application.requirements, later=application.later)).parent
+        port = freePort()
+        folder = Path(self.mktemp()).resolve()
+        folder.mkdir()
+        for name, text in application.files:
+            (folder / name).write_text(text.format(port=port, folder=folder))
+        environment = {"PYTHONPATH": os.pathsep.join([*front, str(folder)]), "HOME": str(folder)}
+        environment |= {
+            name: value.format(port=port, folder=folder) for name, value in application.environment
+        }
+        command = application.arguments(bin, port, folder)
+        program = startProgram(self, command, cwd=str(folder), environment=environment)
+        await untilListening(program, port, 120)
+        try:
+            seen: dict[str, Any] = await deferToThread(application.visit, f"http://127.0.0.1:{port}")
+        except Exception:
+            print(program.output)
+            raise
+        if front is OURS:
+            program.signal("INT")
+            await program.whenEnded(30)
+            self.assertNotIn("Unhandled", program.output)
+        else:
+            program.signal("KILL")
+            await program.whenEnded()
+        return seen
+
+    async def compare(self, application: Published) -> None:
+        for tool in application.tools:
+            requirePart(shutil.which(tool), f"no {tool}: apt install {tool}")
+        ours = await self.visited(application, OURS)
+        theirs = await self.visited(application, THEIRS)
+        self.assertEqual(ours, theirs)
+
+
+def add(application: Published) -> None:
+    """Add the test of an application."""
+
+    async def test(self: ApplicationTests) -> None:
+        await self.compare(application)
+
+    setattr(ApplicationTests, f"test_{application.name}", test)
+
+
+for each in SHORT + (LONG if os.environ.get("APPLICATIONS") == "all" else []):
+    add(each)
