@@ -42,10 +42,17 @@ from txrealtime.files import Folder
 from txrealtime.monitor.health import Health, Live, Ready
 from txrealtime.service import Options, RealtimeService, StartupError, certificates, makeService, signals
 from txrealtime.service.application import load, metricsOf, rootOf, serverOf
+from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
 from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer
+from txrealtime.workers.listening import openPorts
+
+
+def _noPorts(reactor: Any, description: str, failed: Any) -> list[Any]:
+    """Open no ports, as an endpoint that reads standard input."""
+    return []
 
 
 def parse(*arguments: str) -> Options:
@@ -178,6 +185,38 @@ class OptionsTests(ServiceTestCase):
         options = parse("--no-allow-upgrades", "--allow-upgrades")
         self.assertEqual(options["settings"], {"allowUpgrades": True})
 
+    def test_workers(self) -> None:
+        """As many as asked for, or one for each core that the process may use."""
+        self.assertIsNone(parse()["workers"])
+        options = parse("--workers", "3", "--hang-timeout", "5.5", "--max-rss", "2G", "--listen", "tcp:1")
+        self.assertEqual((options["workers"], options["hangTimeout"]), (3, 5.5))
+        self.assertEqual(options["maxRSS"], 2 << 30)
+        self.assertEqual(options["arguments"][-2:], ["--listen", "tcp:1"])
+        self.patch(os, "sched_getaffinity", lambda pid: {0, 2, 5})
+        self.assertEqual(parse("--workers", "auto")["workers"], 3)
+
+    def test_workersAreSupervised(self) -> None:
+        """The supervisor runs no code of the application, and makes no server."""
+        self.write("shop.py", "raise AssertionError('imported')")
+        service = makeService(parse("--workers", "2", "--app", "shop:server"), MemoryReactorClock())
+        self.assertIsInstance(service, SupervisedService)
+        self.assertNotIn("shop", sys.modules)
+
+    def test_endpointsOfWorkers(self) -> None:
+        """A string that makes no port to share is told before a worker starts."""
+        for text, wanted in (
+            ("pigeon:8000", "--listen pigeon:8000: Unknown endpoint type: 'pigeon'"),
+            ("stdio:", "--listen stdio:: workers cannot share this kind of endpoint, use tcp:8000"),
+        ):
+            self.patch(sys, "__stderr__", StringIO())
+            service = makeService(parse("--workers", "2", "--listen", text), MemoryReactorClock())
+            with patch(
+                "txrealtime.service.supervised.openPorts", _noPorts if text == "stdio:" else openPorts
+            ):
+                error = self.assertRaises(StartupError, service.privilegedStartService)
+            self.assertEqual(error.code, 1)
+            self.assertIn(wanted, sys.__stderr__.getvalue())  # type: ignore[union-attr]
+
     def test_refusals(self) -> None:
         for arguments, wanted in [
             (["--ping-interval", "soon"], "--ping-interval soon: expected a number"),
@@ -198,6 +237,13 @@ class OptionsTests(ServiceTestCase):
             (["--static", ".", "--wsgi", "shop:app"], "--static and --wsgi both serve /"),
             (["--wsgi-threads", "0"], "--wsgi-threads 0: expected a whole number above 0"),
             (["--wsgi-threads", "many"], "--wsgi-threads many: expected a whole number above 0"),
+            (["--workers", "0"], "--workers 0: expected auto, or a number from 1 to 256"),
+            (["--workers", "257"], "--workers 257: expected auto, or a number from 1 to 256"),
+            (["--workers", "all"], "--workers all: expected auto, or a number from 1 to 256"),
+            (["--workers", "2", "--hang-timeout", "-1"], "--hang-timeout -1: expected a number of seconds"),
+            (["--workers", "2", "--hang-timeout", "no"], "--hang-timeout no: expected a number"),
+            (["--workers", "2", "--max-rss", "500"], "--max-rss 500: expected a size, such as 500M or 2G"),
+            (["--max-rss", "500M"], "--hang-timeout and --max-rss are for workers: give --workers too"),
             (["--health", "/"], "--health /: expected a path, such as /health"),
             (["--health", "/he alth"], "--health /he alth: expected the path of a URL"),
             (["--path", "/a?b"], "--path /a?b: expected the path of a URL"),
@@ -371,6 +417,12 @@ class ServerTests(ServiceTestCase):
             message = self.assertRefused(lambda url=url: serverOf(parse("--bus", url)))
             self.assertNotIn("secret", message)
             self.assertEqual(len(message.splitlines()), 1, message)
+
+    def test_workersAlone(self) -> None:
+        """Options of one process are refused beside --workers."""
+        for option in (["--metrics", "/metrics"], ["--trace-packets", "all"], ["--log-format", "json"]):
+            refused = self.assertRefused(makeService, parse("--workers", "2", *option), Clock())
+            self.assertIn(f"leave out {option[0]} or --workers", refused)
 
     def test_busNotInstalled(self) -> None:
         # In the dictionary itself: the import system has its own reference to that.

@@ -12,7 +12,7 @@ import contextlib
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -32,6 +32,7 @@ from txrealtime.engineio.polling.transport import PollingTransport
 from txrealtime.engineio.refusals import logRefusal
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.siblings import Siblings
 from txrealtime.engineio.timers import Timers
 from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.engineio.websocket.transport import WebSocketFactory, WebSocketTransport
@@ -44,6 +45,9 @@ _log = Logger()
 
 # 15 bytes from the system's CSPRNG: 120 bits, 20 characters.
 _SID_BYTES: Final = 15
+
+# Before a mark of 4 characters: 96 bits, and 20 characters together.
+_SID_BYTES_BEFORE_MARK: Final = 12
 
 # Seconds between the response 413 and the end of the session.
 _AFTER_REFUSAL: Final = 0.5
@@ -83,6 +87,7 @@ class Engine:
     :ivar webSocketType: the class of WebSockets, likewise.
     :ivar counts: the counts since the start.
     :ivar webSockets: makes the WebSockets of connections that arrive over HTTP.
+    :ivar siblings: the other processes behind the same port; ``None`` without any.
     """
 
     def __init__(
@@ -112,6 +117,7 @@ class Engine:
         tick = min(self.settings.pingInterval, self.settings.pingTimeout, 20) / 250
         self._timers = Timers(reactor, tick)
         self._admission = Admission(self.settings, self.sessions, allowRequest)
+        self.siblings: Siblings | None = None
         self.webSockets = self.webSocketFactory()
 
     def webSocketFactory(self) -> WebSocketFactory:
@@ -128,6 +134,8 @@ class Engine:
         """Serve a request for long polling."""
         query = readQuery(request.url)
         sid = query.get("sid")
+        if self.siblings is not None and self._isPassedOn(self.siblings, sid, request):
+            return
         try:
             if "j" in query:
                 request = JSONPRequest(request, query["j"])
@@ -143,6 +151,12 @@ class Engine:
                 self._servePolling(request, self._admission.checkJoining(query, sid, "polling"))
         except Exception:
             self._failed(Failure(), request)
+
+    def _isPassedOn(self, siblings: Siblings, sid: str | None, request: HTTPRequest) -> bool:
+        """Pass a request to the process that should serve it, if that is another one."""
+        if sid is None:
+            return not self._admission.isOpen and request.method == "GET" and siblings.open(request)
+        return sid not in self.sessions and siblings.serve(sid, request)
 
     async def _openPolling(self, request: HTTPRequest, handshake: OpeningRequest) -> None:
         gone: list[bool] = []
@@ -188,6 +202,14 @@ class Engine:
         return self.readHandshake(request.headers(), request.url, request.peer, request.secure)
 
     # -- WebSocket, and transports of other kinds ------------------------------------
+
+    def webSocketsFor(self, url: str) -> Any:
+        """Return the factory for a WebSocket with this URL: :attr:`webSockets`, or one to a sibling."""
+        if self.siblings is not None:
+            sid = readQuery(url).get("sid")
+            if sid is not None and sid not in self.sessions:
+                return self.siblings.webSockets(sid) or self.webSockets
+        return self.webSockets
 
     def readHandshake(self, headers: Mapping[str, str], url: str, peer: str, secure: bool) -> OpeningRequest:
         """Read an opening request; what a trusted proxy reports replaces what the proxy looks like."""
@@ -255,7 +277,10 @@ class Engine:
     # -- sessions ----------------------------------------------------------------
 
     def _newSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
-        sid = secrets.token_urlsafe(_SID_BYTES)
+        if self.siblings is None:
+            sid = secrets.token_urlsafe(_SID_BYTES)
+        else:
+            sid = secrets.token_urlsafe(_SID_BYTES_BEFORE_MARK) + self.siblings.mark
         session = self.makeSession(
             sid,
             handshake,

@@ -27,7 +27,7 @@ from txrealtime.service.certificates import Renewable
 from txrealtime.service.options import StartupError
 from txrealtime.service.proxyheader import PREFIX, ProxiedFactory
 
-__all__ = ["Listener", "cannotListen"]
+__all__ = ["Listener", "announce", "cannotListen", "speaksTLS", "whyNoEndpoint"]
 
 _log = Logger()
 
@@ -41,6 +41,7 @@ class Listener(Service):
     :param serves: the name of what is at the path, for the log.
     :param rootName: the name of the pages at /, for the log; empty for none.
     :param endpoint: an endpoint in place of one from the string.
+    :param announce: whether the log tells where the site is served.
     :raises StartupError: if the string makes no endpoint.
     """
 
@@ -53,6 +54,7 @@ class Listener(Service):
         rootName: str = "",
         endpoint: IStreamServerEndpoint | None = None,
         serves: str = "Socket.IO",
+        announce: bool = True,
     ) -> None:
         try:
             below = description.removeprefix(PREFIX)
@@ -60,13 +62,14 @@ class Listener(Service):
                 reactor, below, None if below == description else self._proxied
             )
         except Exception as error:
-            raise StartupError(f"--listen {description}: {_whyNoEndpoint(description, error)}") from None
+            raise StartupError(f"--listen {description}: {whyNoEndpoint(description, error)}") from None
         self._reactor = reactor
         self._description = description
         self._site = site
         self._path = path
         self._rootName = rootName
         self._serves = serves
+        self._announces = announce
         self._listening: Deferred[IListeningPort | None] | None = None
         self._error: StartupError | None = None
 
@@ -100,7 +103,7 @@ class Listener(Service):
     def renew(self) -> None:
         """Read TLS certificates again, for the connections to come; if that fails the old ones stay."""
         if not isinstance(self._endpoint, Renewable):
-            if _speaksTLS(self._description):
+            if speaksTLS(self._description):
                 _log.warn(
                     "{where}: the program has read the certificates at its start: restart it for new ones",
                     where=self._description,
@@ -114,7 +117,7 @@ class Listener(Service):
             _log.error(
                 "{where}: the certificates cannot be read again, and the old ones stay in use: {reason}",
                 where=self._description,
-                reason=_whyNoEndpoint(self._description, error),
+                reason=whyNoEndpoint(self._description, error),
             )
         else:
             _log.info("{where}: the certificates have been read again", where=self._description)
@@ -126,14 +129,8 @@ class Listener(Service):
             port._logger = twisted.logger.Logger(logger.namespace, observer=shortage)  # type: ignore[attr-defined]
         elif isinstance(port, Port):
             report(port, "_logger", without="a shortage of descriptors is logged at each connection")
-        secure = _speaksTLS(self._description)
-        address = _urlOf(port.getHost(), "https" if secure else "http")
-        _log.info(
-            "serving {what} at {url}{rest}",
-            what=self._serves,
-            url=f"{address}{self._path.rstrip('/')}/",
-            rest=f", {self._rootName} at {address}/" if self._rootName else "",
-        )
+        if self._announces:
+            announce(self._description, port, self._path, self._rootName, serves=self._serves)
         return port
 
     def _failed(self, failure: Failure) -> None:
@@ -194,7 +191,26 @@ class _Shortage:
         self._quietSince = now
 
 
-def _whyNoEndpoint(description: str, error: Exception) -> str:
+def announce(
+    description: str,
+    port: IListeningPort,
+    path: str,
+    rootName: str,
+    rest: str = "",
+    serves: str = "Socket.IO",
+) -> None:
+    """Log where a site is served: see :class:`Listener`."""
+    address = _urlOf(port.getHost(), "https" if speaksTLS(description) else "http")
+    _log.info(
+        "serving {what} at {url}{pages}{rest}",
+        what=serves,
+        url=f"{address}{path.rstrip('/')}/",
+        pages=f", {rootName} at {address}/" if rootName else "",
+        rest=rest,
+    )
+
+
+def whyNoEndpoint(description: str, error: Exception) -> str:
     """Explain an endpoint string's fault, given Twisted's error on it."""
     if "systemd:" in description and isinstance(error, LookupError):
         return "systemd has passed no such socket"
@@ -219,7 +235,7 @@ def _whyNoEndpoint(description: str, error: Exception) -> str:
     return text
 
 
-def _speaksTLS(description: str) -> bool:
+def speaksTLS(description: str) -> bool:
     """Tell if an endpoint string, without the wrappers before it, is of TLS."""
     return description.removeprefix(PREFIX).partition(":")[0] in ("ssl", "tls")
 

@@ -27,6 +27,7 @@ from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import printable
 from txrealtime.monitor.output import FORMATS, LEVELS, choose
 from txrealtime.server import Settings
+from txrealtime.workers.marks import MOST_WORKERS
 
 __all__ = ["Options", "StartupError"]
 
@@ -80,6 +81,11 @@ class Options(usage.Options):
             traceShown=0,
             blockedAfter=0.5,
             listen=[],
+            workers=None,
+            hangTimeout=30.0,
+            maxRSS=0,
+            # The command line as given, for the workers.
+            arguments=[],
             settings={},
         )
 
@@ -201,6 +207,34 @@ class Options(usage.Options):
         if not 0 <= self["blockedAfter"] < math.inf:
             raise usage.UsageError(f"--blocked-after {printable(seconds)}: expected seconds, or 0 for never")
 
+    def opt_workers(self, count: str) -> None:
+        """the number of worker processes that share the ports, or auto for one on each core; clients need no
+        sticky sessions (default: none, this process serves)"""
+        if count == "auto":
+            self["workers"] = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+        elif count.isdecimal() and 1 <= int(count) <= MOST_WORKERS:
+            self["workers"] = int(count)
+        else:
+            raise usage.UsageError(f"--workers {count}: expected auto, or a number from 1 to {MOST_WORKERS}")
+
+    def opt_hang_timeout(self, seconds: str) -> None:
+        """seconds after which a worker whose reactor stands still is killed, with its stacks in the log; 0
+        for never (default: 30)"""
+        try:
+            value = _value(0.0, seconds)
+        except ValueError as error:
+            raise usage.UsageError(f"--hang-timeout {seconds}: {error}") from None
+        if not isinstance(value, float) or value < 0:
+            raise usage.UsageError(f"--hang-timeout {seconds}: expected a number of seconds, or 0")
+        self["hangTimeout"] = value
+
+    def opt_max_rss(self, size: str) -> None:
+        """the memory, such as 500M or 2G, beyond which a worker is replaced by a new one (default: any)"""
+        match = re.fullmatch(r"([1-9]\d*)([MG])", size, re.ASCII)
+        if match is None:
+            raise usage.UsageError(f"--max-rss {size}: expected a size, such as 500M or 2G")
+        self["maxRSS"] = int(match[1]) << (20 if match[2] == "M" else 30)
+
     def opt_version(self) -> None:
         """show the versions and exit"""
         print(f"txrealtime {__version__}, Twisted {copyright.version}")
@@ -211,6 +245,7 @@ class Options(usage.Options):
         super().opt_help()  # type: ignore[no-untyped-call]
 
     def parseOptions(self, options: Any = None) -> None:
+        self["arguments"] = list(sys.argv[1:] if options is None else options)
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
@@ -224,6 +259,8 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         if self["static"] and self["wsgi"]:
             raise usage.UsageError("--static and --wsgi both serve /: give one of them")
+        if self["workers"] is None and (self["maxRSS"] or self["hangTimeout"] != 30.0):
+            raise usage.UsageError("--hang-timeout and --max-rss are for workers: give --workers too")
         if self["hub"] and not self["bus"]:
             self["bus"] = self["hubURL"]
         elif self["hub"] and self["bus"].partition("?")[0] != self["hubURL"]:
@@ -288,6 +325,8 @@ Examples:
   twistd -n realtime --app shop:realtime --wsgi shop:app \\
           --listen ssl:443:privateKey=key.pem:certKey=cert.pem
       beside a Flask or Django application, over TLS
+  twistd -n realtime --app chat:server --workers auto
+      the same server as one process on each core
 """
 
 # The settings by subject; one that is not here yet is shown among "Other settings".
@@ -349,6 +388,11 @@ def _groups() -> dict[str, list[tuple[str, str]]]:
             ("metrics", "--metrics PATH"),
         ],
         "Where": [("listen", "--listen ENDPOINT"), ("metrics-listen", "--metrics-listen ENDPOINT")],
+        "On all cores": [
+            ("workers", "--workers N"),
+            ("hang-timeout", "--hang-timeout SECONDS"),
+            ("max-rss", "--max-rss SIZE"),
+        ],
         "Together with other servers": [("bus", "--bus URL"), ("hub", "--hub PATH")],
         **{title: [rows.pop(name) for name in names] for title, names in _SUBJECTS.items()},
     }

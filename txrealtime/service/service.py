@@ -25,10 +25,13 @@ from txrealtime.server import Server
 from txrealtime.service.application import metricsOf, rootOf, serverOf
 from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
-from txrealtime.service.options import Options
+from txrealtime.service.options import Options, StartupError
 from txrealtime.service.signals import Signals
+from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import untilWritten
+from txrealtime.workers.handoff import Handoff
 from txrealtime.workers.hub import Hub
+from txrealtime.workers.siblings import WorkerSiblings
 
 if TYPE_CHECKING:
     from txrealtime.monitor.metrics import Metrics
@@ -37,13 +40,22 @@ __all__ = ["RealtimeService", "makeService"]
 
 _log = Logger()
 
+_ALONE: Final = {
+    "metrics": "metrics",
+    "metricsListen": "metrics-listen",
+    "tracedClients": "trace-packets",
+    "logLevel": "log-level",
+    "logFormat": "log-format",
+}
+"""Options that a supervisor does not pass on to its workers."""
+
 # Seconds that polling clients have before the port closes.
 _FETCH_TIME: Final = 1.5
 
 
-def makeService(options: Options, reactor: Any = None) -> RealtimeService:
+def makeService(options: Options, reactor: Any = None) -> Service:
     """
-    Make the service that a command line asks for.
+    Make the service that a command line asks for: a server, or with ``--workers`` a supervisor.
 
     :param reactor: the installed one by default.
     :raises StartupError: if the service cannot be made.
@@ -52,6 +64,9 @@ def makeService(options: Options, reactor: Any = None) -> RealtimeService:
         from twisted.internet import reactor as installed
 
         reactor = installed
+    if options["workers"] is not None:
+        _checkAlone(options)
+        return SupervisedService(reactor, options)
     server = serverOf(options)
     metrics = metricsOf(options, server)
     root, rootName = rootOf(options, server, reactor)
@@ -68,7 +83,20 @@ def makeService(options: Options, reactor: Any = None) -> RealtimeService:
     if options["tracedClients"]:
         Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
     hub = Hub(options["hub"], reactor) if options["hub"] else None
-    return RealtimeService(reactor, server, listeners, hub, options["blockedAfter"], metrics)
+    return RealtimeService(
+        reactor, server, listeners, hub=hub, blockedAfter=options["blockedAfter"], metrics=metrics
+    )
+
+
+def _checkAlone(options: Options) -> None:
+    """
+    Check that the options are ones that workers have.
+
+    :raises StartupError: if one of them is for a single process.
+    """
+    for name, option in _ALONE.items():
+        if options[name]:
+            raise StartupError(f"--{option} is for one process: leave out --{option} or --workers")
 
 
 class RealtimeService(MultiService):
@@ -78,8 +106,11 @@ class RealtimeService(MultiService):
     On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
     at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
 
-    :param metrics: the metrics, started and stopped with the service.
+    :param siblings: in a worker, the way to the other workers, open until the last client has gone.  A
+        worker leaves signals to its supervisor.
+    :param handoff: in a worker, the socket for connections from other workers.
     :param blockedAfter: seconds after which a blocked reactor is logged, 0 for never.
+    :param metrics: the metrics, started and stopped with the service.
     """
 
     def __init__(
@@ -87,6 +118,8 @@ class RealtimeService(MultiService):
         reactor: Any,
         server: Server,
         listeners: list[Listener],
+        siblings: WorkerSiblings | None = None,
+        handoff: Handoff | None = None,
         hub: Hub | None = None,
         blockedAfter: float = 0,
         metrics: Metrics | None = None,
@@ -95,6 +128,8 @@ class RealtimeService(MultiService):
         self._reactor = reactor
         self._server = server
         self._listeners = listeners
+        self._siblings = siblings
+        self._handoff = handoff
         self._hub = hub
         self._trimming = Trimming(reactor)
         self._metrics = metrics
@@ -111,6 +146,9 @@ class RealtimeService(MultiService):
             child.setServiceParent(self)
 
     def startService(self) -> None:
+        if self._siblings is not None and self._handoff is not None:
+            self._siblings.startService()
+            self._handoff.start()
         try:
             super().startService()  # type: ignore[no-untyped-call]
         except CannotListenError as error:
@@ -121,7 +159,8 @@ class RealtimeService(MultiService):
             self._watch.start()
         if self._metrics is not None:
             self._metrics.start()
-        self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
+        if self._siblings is None:
+            self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
 
     def renew(self) -> None:
         """Read TLS certificates again, for the connections to come."""
@@ -162,6 +201,15 @@ class RealtimeService(MultiService):
         await self._server.stopService()
         if late.active():
             late.cancel()
+        if self._siblings is not None and self._handoff is not None:
+            _log.info(
+                "{handed} connections handed over, {relayed} requests relayed, {carried} WebSockets carried",
+                handed=self._handoff.sent,
+                relayed=self._siblings.relayed,
+                carried=self._siblings.carried,
+            )
+            self._handoff.stop()
+            await self._siblings.stopService()
         await untilWritten(reactor, deadline)
         if self._hub is not None:
             # After the server, whose last messages go by the hub.

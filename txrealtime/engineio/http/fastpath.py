@@ -200,7 +200,7 @@ class EngineChannel(Protocol):
             self._giveWay()
             return
         if "upgrade" in fields:
-            self._upgrade(match[1], fields)
+            self._upgrade(match[1], match[2], fields)
             return
         size = self._bodySize(match[1], fields)
         if size is None:
@@ -258,12 +258,12 @@ class EngineChannel(Protocol):
 
     # -- giving way ----------------------------------------------------------------
 
-    def _upgrade(self, method: bytes, fields: dict[str, str]) -> None:
+    def _upgrade(self, method: bytes, url: bytes, fields: dict[str, str]) -> None:
         if fields["upgrade"].lower() != "websocket" or method != b"GET" or "content-length" in fields:
             self._giveWay()
         else:
             self._ignoreTransport()
-            protocol = self._site.engine.webSockets.buildProtocol(self._address)
+            protocol = self._site.engine.webSocketsFor(url.decode()).buildProtocol(self._address)
             replaceProtocol(self.transport, protocol)
             self._handOver(protocol)
 

@@ -45,7 +45,7 @@ class EngineResource:
         """Serve a request that ``twisted.web`` has read."""
         engine = self._engine
         if (request.getHeader(b"upgrade") or b"").lower() == b"websocket":
-            return takeOver(request, engine.webSockets)
+            return takeOver(request, engine.webSocketsFor(request.uri.decode("latin-1")))
         if engine.settings.shortWays:
             borrowAfter(request, engine)
         engine.serve(WebRequest(request))

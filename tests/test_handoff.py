@@ -1,0 +1,313 @@
+"""
+The handoff: connections are looked at before they are read, and go to the worker that has their session.
+
+The connections are pairs of sockets in this process; there is no network, and the reactor is a clock.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from txrealtime.workers.handoff import Handed, Handoff, PeekingPort
+from txrealtime.workers.marks import markOf
+
+
+class Reactor(Clock):
+    """A clock with readers, which notes down adopted connections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[Any] = []
+        self.adopted: list[bytes] = []
+
+    def addReader(self, reader: Any) -> None:
+        assert reader not in self.readers
+        self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        if reader in self.readers:
+            self.readers.remove(reader)
+
+    def adoptStreamConnection(self, descriptor: int, family: int, site: Any) -> None:
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            assert not os.get_blocking(descriptor)
+            # All bytes are still there.
+            self.adopted.append(connection.recv(65536, socket.MSG_PEEK) if site.reads else b"")
+
+
+class Site:
+    """A site whose engine is at /engine.io."""
+
+    reads = True
+    starts = 0
+
+    def isForEngine(self, uri: bytes) -> bool:
+        return uri.startswith(b"/engine.io/")
+
+    def doStart(self) -> None:
+        self.starts += 1
+
+    def doStop(self) -> None:
+        self.starts -= 1
+
+
+class Listening:
+    """A listening socket whose next connections the test makes."""
+
+    family = socket.AF_UNIX
+
+    def __init__(self) -> None:
+        self.waiting: list[socket.socket] = []
+        self.error: OSError | None = None
+        self.closed = False
+
+    def accept(self) -> tuple[socket.socket, str]:
+        if self.error is not None:
+            raise self.error
+        if not self.waiting:
+            raise BlockingIOError
+        return self.waiting.pop(0), ""
+
+    def fileno(self) -> int:
+        return 1000
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Worker:
+    """The handoff and one port of a worker."""
+
+    def __init__(self, folder: str, number: int) -> None:
+        self.reactor = Reactor()
+        self.mark = markOf(number, number + 1)
+        self.taken: list[tuple[int, bytes]] = []
+        self.handoff = Handoff(self.reactor, folder, self.mark, self._adopt)
+        self.handoff.start()
+        self.listening = Listening()
+        self.site = Site()
+        listening: Any = self.listening
+        self.port = PeekingPort(self.reactor, listening, 3, self.site, self.handoff, self.mark)
+        self.port.startListening()
+
+    def _adopt(self, port: int, descriptor: int) -> None:
+        with socket.socket(fileno=descriptor) as connection:
+            self.taken.append((port, connection.recv(65536)))
+            assert not os.get_inheritable(descriptor)
+
+    def accept(self, data: bytes = b"") -> socket.socket:
+        """Accept a connection with some first bytes; return the client's end."""
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        far.sendall(data)
+        self.listening.waiting.append(near)
+        self.port.doRead()
+        return far
+
+    def turn(self) -> None:
+        """Take a turn of the reactor, in which all readers but the port are ready."""
+        for reader in list(self.reactor.readers):
+            if reader is not self.port and reader in self.reactor.readers:
+                reader.doRead()
+
+
+def line(sid: str = "", path: str = "/engine.io/", method: str = "GET") -> bytes:
+    query = f"?EIO=4&transport=polling&sid={sid}" if sid else "?EIO=4&transport=polling"
+    return f"{method} {path}{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+class HandoffTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.messages: list[str] = []
+        globalLogPublisher.addObserver(self._logged)
+        self.addCleanup(globalLogPublisher.removeObserver, self._logged)
+        self.folder = self.mktemp()
+        Path(self.folder).mkdir()
+        self.one, self.two = Worker(self.folder, 0), Worker(self.folder, 1)
+        self.clients: list[socket.socket] = []
+        self.addCleanup(self.clear)
+
+    def _logged(self, event: LogEvent) -> None:
+        self.messages.append(formatEvent(event))
+
+    def clear(self) -> None:
+        for worker in (self.one, self.two):
+            worker.port.stopListening()
+            worker.handoff.stop()
+            self.assertEqual(worker.reactor.readers, [])
+            self.assertEqual(worker.reactor.getDelayedCalls(), [])
+        for client in self.clients:
+            client.close()
+
+    def accept(self, data: bytes = b"") -> socket.socket:
+        client = self.one.accept(data)
+        self.clients.append(client)
+        return client
+
+    def gone(self, client: socket.socket) -> bool:
+        """Return whether the server has closed a connection."""
+        try:
+            return client.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+
+    def test_given(self) -> None:
+        """A connection goes to the owner of its session, with every byte and the number of its port."""
+        for method in ("GET", "POST"):
+            self.accept(line("x" * 16 + self.two.mark, method=method))
+        self.two.turn()
+        self.assertEqual([port for port, _ in self.two.taken], [3, 3])
+        self.assertEqual(self.two.taken[0][1], line("x" * 16 + self.two.mark))
+        self.assertEqual(self.one.reactor.adopted, [])
+        self.assertEqual((self.one.handoff.sent, self.two.handoff.received), (2, 2))
+        # The owner alone holds the connection, so its end is the connection's.
+        self.assertTrue(all(map(self.gone, self.clients)))
+
+    def test_servedHere(self) -> None:
+        """New sessions, own ones, those of nobody, and what is not the engine's or no HTTP stay here."""
+        theirs = "x" * 16 + self.two.mark
+        heads = [line(), line("x" * 16 + self.one.mark), line("x" * 16 + markOf(9, 9)), line("x" * 20)]
+        heads += [line(theirs, "/other/"), line(theirs, method="PUT"), b"\x16\x03\x01", b"PRI * HTTP/2.0\r\n"]
+        heads += [b"GET /engine.io/?sid=" + theirs.encode() + b" HTTP/1.0\r\n", b"\r\n", b"GET  x\r\n"]
+        for head in heads:
+            self.accept(head)
+        self.assertEqual(self.one.reactor.adopted, heads)
+        self.two.turn()
+        self.assertEqual(self.two.taken, [])
+
+    def test_later(self) -> None:
+        """A connection without bytes is watched, and one with half a line is looked at again."""
+        client = self.accept()
+        self.assertEqual(self.one.reactor.adopted, [])
+        head = line("x" * 16 + self.two.mark)
+        client.sendall(head[:10])
+        self.one.turn()
+        self.assertEqual(
+            [reader for reader in self.one.reactor.readers if reader is not self.one.port], [self.one.handoff]
+        )
+        self.one.reactor.advance(0.1)
+        client.sendall(head[10:])
+        self.one.reactor.advance(0.1)
+        self.two.turn()
+        self.assertEqual(self.two.taken, [(3, head)])
+
+    def test_slow(self) -> None:
+        """After a second without a whole line, the site with its own limits has the connection."""
+        for data in (b"", b"G", line("x" * 16 + self.two.mark)[:30]):
+            self.accept(data)
+            self.one.site.reads = bool(data)
+            self.one.reactor.advance(0.9)
+            adopted = len(self.one.reactor.adopted)
+            self.one.reactor.advance(0.2)
+            self.assertEqual(len(self.one.reactor.adopted), adopted + 1)
+
+    def test_many(self) -> None:
+        """Beyond a number of silent connections, each next one is the site's at once."""
+        self.patch(__import__("txrealtime.workers.handoff").workers.handoff, "_MOST_OPENERS", 20)
+        self.one.site.reads = False
+        for _ in range(50):
+            self.accept(b"")
+        self.assertEqual(len(self.one.reactor.adopted), 30)
+        self.one.reactor.advance(1.1)
+        self.assertEqual(len(self.one.reactor.adopted), 50)
+
+    def test_longLine(self) -> None:
+        """A line beyond what is looked at is the site's to refuse."""
+        self.accept(b"GET /engine.io/?sid=" + b"x" * 5000)
+        self.assertEqual(len(self.one.reactor.adopted), 1)
+
+    def test_clientGone(self) -> None:
+        """A client that goes before its first byte leaves nothing."""
+        client = self.accept()
+        client.close()
+        self.one.turn()
+        self.assertEqual(self.one.reactor.adopted, [])
+        self.assertEqual(self.one.reactor.getDelayedCalls(), [])
+
+    def test_busy(self) -> None:
+        """An owner whose socket is full gets the connection a moment later, or the site here has it."""
+        sent, connections = 0, []
+        while self.one.handoff.give(self.two.mark, 3, 0) is Handed.TAKEN:
+            sent += 1
+            self.assertLess(sent, 10_000)
+        self.assertIs(self.one.handoff.give(self.two.mark, 3, 0), Handed.BUSY)
+        head = line("x" * 16 + self.two.mark)
+        connections.append(self.accept(head))
+        self.assertEqual(self.one.reactor.adopted, [])
+        with patch.object(self.two.handoff, "_adopt", lambda port, descriptor: os.close(descriptor)):
+            for _ in range(sent):
+                self.two.handoff.doRead()
+        self.one.reactor.advance(0.1)
+        self.two.turn()
+        self.assertEqual(self.two.taken, [(3, head)])
+        while self.one.handoff.give(self.two.mark, 3, 0) is Handed.TAKEN:
+            pass
+        self.accept(head)
+        self.one.reactor.advance(1.1)
+        self.assertEqual(self.one.reactor.adopted, [head])
+
+    def test_dead(self) -> None:
+        """The owner of a killed worker leaves a file; the refusal comes from here, at once."""
+        self.two.handoff._socket.close()  # type: ignore[union-attr]
+        self.two.handoff._socket = None
+        self.two.reactor.readers.remove(self.two.handoff)
+        head = line("x" * 16 + self.two.mark)
+        self.accept(head)
+        self.assertEqual(self.one.reactor.adopted, [head])
+
+    def test_stops(self) -> None:
+        """A port that stops gives its silent connections to a newer worker, and without one serves them."""
+        head = line()
+        client = self.accept()
+        self.one.port.stopListening()
+        self.assertTrue(self.one.listening.closed)
+        self.assertEqual(self.one.site.starts, 0)
+        client.sendall(head)
+        self.two.turn()
+        self.assertEqual(self.two.taken, [(3, head)])
+        self.two.site.reads = False
+        self.clients.append(self.two.accept())
+        self.two.port.stopListening()
+        self.assertEqual(len(self.two.reactor.adopted), 1)
+
+    def test_shortage(self) -> None:
+        """Without descriptors a port pauses for a second: its socket stays readable."""
+        self.one.listening.error = OSError(errno.EMFILE, "Too many open files")
+        self.one.port.doRead()
+        self.assertNotIn(self.one.port, self.one.reactor.readers)
+        self.assertIn("no connection can be accepted for 1 s", self.messages[-1])
+        self.one.listening.error = None
+        self.one.reactor.advance(1)
+        self.assertIn(self.one.port, self.one.reactor.readers)
+        self.accept(line())
+        self.assertEqual(self.one.reactor.adopted, [line()])
+
+    def test_stopsDuringAShortage(self) -> None:
+        self.one.listening.error = OSError(errno.EMFILE, "Too many open files")
+        self.one.port.doRead()
+        self.one.port.stopListening()
+        self.assertEqual(self.one.reactor.getDelayedCalls(), [])
+
+    def test_fairness(self) -> None:
+        """One turn accepts few connections, so that other workers get some."""
+        for _ in range(10):
+            near, far = socket.socketpair()
+            far.sendall(line())
+            self.clients.append(far)
+            self.one.listening.waiting.append(near)
+        self.one.port.doRead()
+        self.assertEqual(len(self.one.reactor.adopted), 4)
+        for near in self.one.listening.waiting:
+            near.close()
+        self.one.listening.waiting.clear()

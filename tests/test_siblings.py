@@ -1,0 +1,474 @@
+"""
+Three workers in memory: a session is found wherever its requests land, by relay and by tunnel.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
+
+from tests.memory import Exchange, Link, WebSocket, WireTestCase
+from txrealtime.engineio.session import CloseReason
+from txrealtime.workers import relay
+from txrealtime.workers.marks import markOf, newerThan
+from txrealtime.workers.relay import RelayedRequest
+from txrealtime.workers.siblings import WorkerSiblings
+
+
+class End(Link):
+    """One end of a connection between two workers; what is written arrives when the test settles."""
+
+    other: End
+
+    def write(self, data: bytes) -> None:
+        self.waiting = getattr(self, "waiting", b"") + data
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+    def flush(self) -> bool:
+        """Deliver what was written, and return whether there was something."""
+        data, self.waiting = getattr(self, "waiting", b""), b""
+        if data and self.other.connected:
+            self.other.deliver(data)
+        if self.disconnecting and not data and self.connected:
+            self.lose()
+            self.other.lose()
+            return True
+        return bool(data)
+
+
+class Network(Clock):
+    """A reactor with UNIX sockets in memory, and a file for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factories: dict[str, Any] = {}
+        self.ends: list[End] = []
+
+    def listenUNIX(self, path: str, factory: Any, mode: int) -> Any:
+        assert mode == 0o600
+        Path(path).touch()
+        self.factories[path] = factory
+        network = self
+
+        class Port:
+            def stopListening(self) -> None:
+                network.factories.pop(path, None)
+                Path(path).unlink(missing_ok=True)
+
+        return Port()
+
+    def connectUNIX(self, path: str, factory: Any, **options: Any) -> Any:
+        self.callLater(0, self._connect, path, factory)
+
+    def _connect(self, path: str, factory: Any) -> None:
+        if path not in self.factories:
+            factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+            return
+        near, far = End("unix"), End("unix")
+        near.other, far.other = far, near
+        self.ends += [near, far]
+        far.connect(self.factories[path])
+        near.connect(factory)
+
+    def settle(self) -> None:
+        """Let everything arrive."""
+        for _ in range(50):
+            self.advance(0)
+            # Not any(), which would stop at the first.
+            if not [end for end in list(self.ends) if end.flush()] and not any(
+                call.getTime() <= self.seconds() for call in self.getDelayedCalls()
+            ):
+                return
+        raise AssertionError("no end of messages")
+
+
+class Worker(WireTestCase):
+    """One of the workers, with the means of a test of one engine."""
+
+    def runTest(self) -> None:
+        """Do nothing: this is no test by itself."""
+
+    def begin(self, network: Network, folder: str, number: int, shortWay: bool, **settings: Any) -> Worker:
+        self.clock = network
+        self.owners = []
+        self.shortWay = shortWay
+        self.makeEngine(**settings)
+        self.mark = markOf(number, number + 1)
+        self.siblings = WorkerSiblings(network, folder, self.mark, self.engine)
+        self.siblings.startService()
+        return self
+
+
+class SiblingsTestCase(SynchronousTestCase):
+    shortWay = True
+
+    def setUp(self) -> None:
+        self.network = Network()
+        self.folder = self.mktemp()
+        Path(self.folder).mkdir()
+        self.makeWorkers()
+
+    def makeWorkers(self, **settings: Any) -> None:
+        self.one, self.two, self.three = (
+            Worker().begin(self.network, self.folder, number, self.shortWay, **settings)
+            for number in range(3)
+        )
+
+    def settled(self, exchange: Exchange) -> Exchange:
+        self.network.settle()
+        return exchange
+
+
+class RelayTests(SiblingsTestCase):
+    def test_sids(self) -> None:
+        """The sids of all workers are equally long, and end with the mark; logs show none of it."""
+        sids = {worker.mark: [worker.openPolling() for _ in range(50)] for worker in (self.one, self.two)}
+        for mark, opened in sids.items():
+            self.assertEqual({len(sid) for sid in opened}, {20})
+            self.assertEqual({sid[-4:] for sid in opened}, {mark})
+            self.assertEqual(len({sid[:6] for sid in opened}), 50)
+        self.assertNotIn(self.one.mark, self.one.session.label)
+
+    def test_poll(self) -> None:
+        """A GET on another worker waits there, and has the messages of its session."""
+        sid = self.one.openPolling()
+        waiting = self.settled(self.two.get(sid))
+        self.assertIsNone(waiting.response)
+        self.one.session.send("hello")
+        self.network.settle()
+        self.assertEqual(waiting.payload, [b"4hello"])
+        self.assertEqual(self.two.siblings.relayed, 1)
+        self.assertEqual(self.two.owners, [])
+
+    def test_push(self) -> None:
+        """POSTs on all workers arrive, whatever their bytes."""
+        sid = self.one.openPolling()
+        for worker, body in (
+            (self.two, "4ä\0".encode()),
+            (self.three, b"4two\x1e4three"),
+            (self.one, b"4four"),
+        ):
+            self.assertEqual(self.settled(worker.post(sid, body)).answer.body, b"ok")
+        self.assertEqual(self.one.owner.heard, ["ä\0", "two", "three", "four"])
+
+    def test_headers(self) -> None:
+        """The owner sees the request as it came, and the client the response as it was made."""
+        self.makeWorkers(origins=("https://example.org",), compressionThreshold=100)
+        sid = self.one.openPolling()
+        headers = {"Origin": "https://example.org", "Accept-Encoding": "gzip"}
+        waiting = self.settled(self.two.get(sid, headers=headers))
+        self.one.session.send("x" * 1000)
+        self.network.settle()
+        got = waiting.answer.headers
+        self.assertEqual(got["content-encoding"], "gzip")
+        self.assertEqual(got["access-control-allow-origin"], "https://example.org")
+        self.assertEqual(got["vary"], "Origin, Accept-Encoding")
+
+    def test_jsonp(self) -> None:
+        self.makeWorkers(allowEIO3=True)
+        sid = self.one.openPolling()
+        waiting = self.settled(self.two.get(sid, j="7"))
+        self.one.session.send("a")
+        self.network.settle()
+        self.assertTrue(waiting.answer.body.startswith(b"___eio[7]("), waiting.answer.body)
+
+    def test_bothAtOnce(self) -> None:
+        """A GET on one worker and a POST on another, both not the owner."""
+        sid = self.one.openPolling()
+        waiting = self.settled(self.two.get(sid))
+        self.assertEqual(self.settled(self.three.post(sid, b"4a")).answer.status, 200)
+        self.one.session.send("b")
+        self.network.settle()
+        self.assertEqual(waiting.payload, [b"4b"])
+
+    def test_kept(self) -> None:
+        """A kept-alive connection carries requests of sessions on all workers, as a proxy's does."""
+        sids = [worker.openPolling() for worker in (self.one, self.two, self.three)]
+        link = Link().connect(self.two.site)
+        for sid in sids * 3:
+            url = f"/engine.io/?EIO=4&transport=polling&sid={sid}"
+            link.deliver(self.two.requestBytes("POST", url, {}, b"4x"))
+            self.network.settle()
+            self.assertTrue(link.take().endswith(b"\r\n\r\nok"))
+        self.assertEqual([len(worker.owner.heard) for worker in (self.one, self.two, self.three)], [3, 3, 3])
+
+    def test_clientGone(self) -> None:
+        """A client that drops its GET on another worker ends the session, as on its own."""
+        sid = self.one.openPolling()
+        waiting = self.settled(self.two.get(sid))
+        waiting.drop()
+        self.network.settle()
+        self.assertEqual(self.one.owner.ends, [CloseReason.TRANSPORT_ERROR])
+
+    def test_twoGETs(self) -> None:
+        """The owner refuses what it would refuse directly."""
+        sid = self.one.openPolling()
+        self.settled(self.two.get(sid))
+        self.assertEqual(self.settled(self.three.get(sid)).answer.error[:2], (400, 3))
+
+    def test_tooLarge(self) -> None:
+        """A body above maxPayload is refused before it is passed on, or by the owner."""
+        self.makeWorkers(maxPayload=1000)
+        sid = self.one.openPolling()
+        exchange = self.settled(self.two.post(sid, b"4" + b"x" * 5000))
+        self.assertEqual(exchange.answer.status, 413)
+        self.assertEqual(self.one.owner.heard, [])
+
+    def test_unknown(self) -> None:
+        """A sid of nobody, of a dead worker, or of this one is refused at once."""
+        dead = markOf(7, 7)
+        for sid in ("x" * 20, "x" * 16 + dead, "x" * 16 + self.two.mark, "x", "x" * 16 + self.one.mark):
+            exchange = self.settled(self.two.get(sid))
+            self.assertEqual(exchange.answer.error, (400, 1, "Session ID unknown"))
+        self.assertEqual(self.two.siblings.relayed, 1)
+
+    def test_wrongSecret(self) -> None:
+        """The mark alone opens nothing: the owner compares the whole sid."""
+        sid = self.one.openPolling()
+        forged = ("A" if sid[0] != "A" else "B") + sid[1:]
+        self.assertEqual(self.settled(self.two.post(forged, b"4x")).answer.error[:2], (400, 1))
+        self.assertEqual(self.one.owner.heard, [])
+
+    def test_killed(self) -> None:
+        """A worker that dies leaves a socket: the connection to it fails, and the client hears at once."""
+        sid = self.one.openPolling()
+        self.network.factories.clear()
+        self.assertEqual(self.settled(self.two.get(sid)).answer.error[:2], (400, 1))
+        self.assertEqual(self.settled(self.two.get(sid)).answer.error[:2], (400, 1))
+
+    def test_killedMeanwhile(self) -> None:
+        """Requests that a dying worker has in hand are refused, and the next one connects anew."""
+        sid = self.one.openPolling()
+        waiting = self.settled(self.two.get(sid))
+        [near, far] = self.network.ends
+        far.lose()
+        near.lose()
+        self.assertEqual(waiting.answer.error[:2], (400, 1))
+        # For the owner, the client is gone.
+        self.assertEqual(self.one.owner.ends, [CloseReason.TRANSPORT_ERROR])
+        again = self.one.openPolling()
+        self.assertEqual(self.settled(self.two.post(again, b"4a")).answer.body, b"ok")
+
+    def test_full(self) -> None:
+        """A worker that does not read fills no memory: requests beyond a limit are refused."""
+        self.patch(relay, "_MOST_WAITING", 1000)
+        sid = self.one.openPolling()
+        self.settled(self.two.post(sid, b"4a"))
+        near = self.network.ends[0]
+        near.fill()
+        exchanges = [self.two.post(sid, b"4" + b"x" * 400) for _ in range(10)]
+        refused = [exchange for exchange in exchanges if exchange.response is not None]
+        self.assertGreater(len(refused), 5)
+        self.assertEqual(refused[0].answer.error[:2], (503, 3))
+        self.assertEqual(refused[0].answer.headers["retry-after"], "1")
+        near.drain()
+        self.network.settle()
+        self.assertTrue(all(exchange.response is not None for exchange in exchanges))
+
+    def test_draining(self) -> None:
+        """A worker that drains opens no session, but passes the request to one that was started later."""
+        sid = self.one.openPolling()
+        waiting = self.settled(self.two.get(sid))
+        self.one.engine.drain(5)
+        self.network.settle()
+        self.assertEqual(waiting.answer.status, 503)
+        opened = json.loads(self.settled(self.one.get()).payload[0][1:])["sid"]
+        self.assertIn(opened[-4:], (self.two.mark, self.three.mark))
+        self.assertEqual(self.settled(self.one.post(opened, b"4a")).answer.body, b"ok")
+        self.three.engine.drain(5)
+        self.assertEqual(self.settled(self.three.get()).answer.status, 503)
+
+    def test_stops(self) -> None:
+        """A stopped worker leaves no socket, and asks nobody."""
+        sid = self.one.openPolling()
+        self.settled(self.two.post(sid, b"4a"))
+        stopping = self.one.siblings.stopService()
+        self.network.settle()
+        self.successResultOf(stopping)
+        self.assertEqual([path for path in Path(self.folder).iterdir() if path.name[:4] == self.one.mark], [])
+        self.assertEqual(self.settled(self.two.get(sid)).answer.error[:2], (400, 1))
+
+
+class RelayOnAnySiteTests(RelayTests):
+    """The same in sites of twisted.web alone."""
+
+    shortWay = False
+
+    def test_full(self) -> None:
+        """Tested with the fast path."""
+
+
+class FrameTests(SynchronousTestCase):
+    def test_pieces(self) -> None:
+        """Frames arrive whole, however the bytes are cut."""
+        got: list[Any] = []
+
+        class Frames(relay._Frames):
+            def frameReceived(self, kind: int, number: int, data: bytes) -> None:
+                got.append((kind, number, relay._unpacked(data)))
+
+        sent = [(1, 7, [b"", b"x" * 300, b"\0"]), (3, 2**32 - 1, []), (2, 0, [b"y"])]
+        data = b"".join(relay._packed(*each) for each in sent)
+        for size in (1, 2, 7, 1000):
+            got.clear()
+            frames = Frames()
+            for at in range(0, len(data), size):
+                frames.dataReceived(data[at : at + size])
+            self.assertEqual(got, sent)
+
+    def test_damaged(self) -> None:
+        self.assertRaises(struct.error, relay._unpacked, b"\0\0")
+
+    def test_request(self) -> None:
+        answers: list[Any] = []
+        strings = [b"POST", b"/?a=\xe4", b"192.0.2.1", b"1", b"body", b"x-a", b"1"]
+        request = RelayedRequest(strings, answers.append)
+        self.assertEqual((request.method, request.url, request.peer), ("POST", "/?a=ä", "192.0.2.1"))
+        self.assertTrue(request.secure)
+        self.assertEqual((request.header("x-a"), request.header("x-b"), request.body(2)), ("1", "", b"bo"))
+        request.respond(200, b"ok")
+        request.respond(200, b"again")
+        request.lost()
+        self.assertEqual(len(answers), 1)
+
+
+class TunnelTests(SiblingsTestCase):
+    def test_upgrade(self) -> None:
+        """A WebSocket on another worker takes the session over, and frames go both ways."""
+        sid = self.one.openPolling()
+        client = self.two.webSocket(sid)
+        self.network.settle()
+        client.send("2probe")
+        self.network.settle()
+        self.assertEqual(client.messages(), ["3probe"])
+        client.send("5")
+        client.send("4hello")
+        self.network.settle()
+        self.assertEqual(self.one.owner.heard, ["hello"])
+        self.one.session.send(b"\0\1")
+        self.network.settle()
+        self.assertEqual(client.messages(), [b"\0\1"])
+        self.assertEqual(self.two.siblings.carried, 1)
+        client.link.lose()
+        self.network.settle()
+        self.assertEqual(self.one.owner.ends, [CloseReason.TRANSPORT_CLOSE])
+
+    def test_closed(self) -> None:
+        """The end of a session ends the client's connection."""
+        sid = self.one.openPolling()
+        client = self.two.webSocket(sid)
+        self.network.settle()
+        client.send("2probe")
+        client.send("5")
+        self.network.settle()
+        self.one.session.abort(CloseReason.FORCED_CLOSE)
+        self.network.settle()
+        self.network.advance(100)
+        self.network.settle()
+        self.assertTrue(client.link.disconnecting)
+
+    def test_address(self) -> None:
+        """The owner knows the address of the client, and whether it came over TLS."""
+        self.makeWorkers(origins=())
+        seen: list[Any] = []
+        engine = self.one.engine
+        read = engine.readHandshake
+
+        def readHandshake(headers: Any, url: str, peer: str, secure: bool) -> Any:
+            seen.append((peer, secure))
+            return read(headers, url, peer, secure)
+
+        with patch.object(engine, "readHandshake", readHandshake):
+            sid = self.one.openPolling()
+            seen.clear()
+            self.two.webSocket(sid, address="198.51.100.4")
+            self.network.settle()
+            self.assertEqual(seen, [("198.51.100.4", False)])
+            link = Link("198.51.100.5", secure=True)
+            directlyProvides(link, ISSLTransport)
+            link.setTcpNoDelay = lambda enabled: None  # type: ignore[attr-defined]
+            link.connect(self.two.site)
+            upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+            upgrade["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+            url = f"/engine.io/?EIO=4&transport=websocket&sid={sid}"
+            WebSocket(link, self.two.requestBytes("GET", url, upgrade))
+            self.network.settle()
+            self.assertEqual(seen[1:], [("198.51.100.5", True)])
+            self.network.advance(200)  # closing takes Autobahn again
+            self.network.settle()
+
+    def test_gone(self) -> None:
+        """A WebSocket for a dead worker is refused as for an unknown session."""
+        sid = self.one.openPolling()
+        self.network.factories.clear()
+        client = self.two.webSocket(sid)
+        self.network.settle()
+        assert client.response is not None
+        self.assertEqual(client.response.error[:2], (400, 1))
+
+    def test_clientGoneBefore(self) -> None:
+        """A client that goes before the tunnel stands leaves nothing behind."""
+        sid = self.one.openPolling()
+        client = self.two.webSocket(sid)
+        client.link.lose()
+        self.network.settle()
+        self.assertTrue(all(not end.connected or end.disconnecting for end in self.network.ends))
+        self.assertEqual(self.one.owner.ends, [])
+
+    def test_backpressure(self) -> None:
+        """Each end stops reading while the other one is full."""
+        sid = self.one.openPolling()
+        client = self.two.webSocket(sid)
+        self.network.settle()
+        near, _ = self.network.ends
+        near.fill()
+        self.assertFalse(client.link.reading)
+        near.drain()
+        self.assertTrue(client.link.reading)
+        client.link.fill()
+        self.assertFalse(near.reading)
+        client.link.drain()
+        self.assertTrue(near.reading)
+
+    def test_wrongSecret(self) -> None:
+        sid = self.one.openPolling()
+        forged = ("A" if sid[0] != "A" else "B") + sid[1:]
+        client = self.two.webSocket(forged)
+        self.network.settle()
+        assert client.response is not None
+        self.assertEqual(client.response.error[:2], (400, 1))
+
+
+class TunnelOnAnySiteTests(TunnelTests):
+    shortWay = False
+
+
+class NewerTests(SynchronousTestCase):
+    def test_newer(self) -> None:
+        """Only a worker that was started later and lives is newer, also when the count begins again."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        marks = [markOf(1, generation) for generation in (5, 65535, 65537)]
+        for mark in marks:
+            (folder / f"{mark}.relay").touch()
+        (folder / "hub").touch()
+        self.assertEqual(newerThan(markOf(0, 4), str(folder), "relay"), marks[0])
+        self.assertIsNone(newerThan(markOf(0, 5), str(folder), "relay"))
+        self.assertIn(newerThan(markOf(0, 65534), str(folder), "relay"), marks)
+        self.assertIsNone(newerThan(markOf(0, 4), str(folder), "handoff"))
+
+    def test_address(self) -> None:
+        self.assertEqual(Link("192.0.2.9").getPeer(), IPv4Address("TCP", "192.0.2.9", 40000))

@@ -1,0 +1,149 @@
+"""
+``twistd realtime --workers``: the supervisor's process.
+
+The ports are opened here, so that a fault of an endpoint string ends the program before any worker starts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.python.failure import Failure
+
+from txrealtime.clock import keepSteady
+from txrealtime.logs import Logger
+from txrealtime.service.listener import announce, cannotListen, whyNoEndpoint
+from txrealtime.service.options import Options, StartupError
+from txrealtime.service.signals import Signals
+from txrealtime.workers.hub import Hub
+from txrealtime.workers.listening import openPorts
+from txrealtime.workers.notify import Notifier
+from txrealtime.workers.supervisor import Limits, Supervisor, Task
+
+__all__ = ["SupervisedService"]
+
+_log = Logger()
+
+
+class SupervisedService(MultiService):
+    """
+    The ports of a command line, and the service ``supervisor``.
+
+    On SIGTERM or SIGINT the workers drain together, and the process ends with code 0.  SIGHUP starts a new
+    generation of workers and reopens logs, SIGUSR1 reopens logs, SIGTTIN and SIGTTOU ask for one worker more
+    or less.
+    """
+
+    def __init__(self, reactor: Any, options: Options) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._options = options
+        self._descriptions = options["listen"] or ["tcp:8000"]
+        self._places: list[tuple[str, Any]] = []
+        self.supervisor: Supervisor | None = None
+
+    def privilegedStartService(self) -> None:
+        """
+        Open the ports; twistd gives up the rights of root after this.
+
+        :raises StartupError: if the system refuses a port, or a string makes no endpoint.
+        """
+        for description in self._descriptions:
+            self._places += [(description, port) for port in self._open(description)]
+
+    def _open(self, description: str) -> list[Any]:
+        failures: list[Failure] = []
+        try:
+            ports = openPorts(self._reactor, description, failures.append)
+        except Exception as error:
+            raise _told(f"--listen {description}: {whyNoEndpoint(description, error)}") from None
+        if failures:
+            raise cannotListen(description, failures[0].value)
+        if not ports:
+            raise _told(f"--listen {description}: workers cannot share this kind of endpoint, use tcp:8000")
+        return ports
+
+    def startService(self) -> None:
+        """Start the workers."""
+        if not self._places:
+            self.privilegedStartService()
+        keepSteady(self._reactor)
+        options = self._options
+        supervisor = self.supervisor = Supervisor(
+            self._reactor,
+            self._command,
+            [port for _, port in self._places],
+            options["workers"],
+            Limits(hangTimeout=options["hangTimeout"], maxRSS=options["maxRSS"]),
+            serving=self._serving,
+            failed=self._failed,
+            notifier=Notifier(),
+            hub=self._makeHub if options["hub"] or not options["bus"] else None,
+        )
+        supervisor.setName("supervisor")  # type: ignore[no-untyped-call]
+        supervisor.setServiceParent(self)  # type: ignore[no-untyped-call]
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except CannotListenError as error:
+            raise cannotListen(f"unix:{error.port}", error) from None
+        self._reactor.callWhenRunning(self._takeSignals)
+
+    def _makeHub(self, path: str) -> Hub:
+        """Make the bus of the workers, at the path that ``--hub`` gives for others to speak to it too."""
+        return Hub(self._options["hub"] or path, self._reactor)
+
+    def _command(self, task: Task) -> list[str]:
+        """Return the command line of a worker."""
+        terms = {
+            "number": task.number,
+            "mark": task.mark,
+            "folder": task.folder,
+            "listen": [description for description, _ in self._places],
+            "reactor": type(self._reactor).__module__,
+        }
+        # Without -P a module in the current folder could hide one of the standard library.
+        program = [sys.executable, "-P", "-m", "txrealtime.service.process"]
+        return [*program, json.dumps(terms), *self._options["arguments"]]
+
+    def _serving(self, facts: dict[str, Any]) -> None:
+        count = self._options["workers"]
+        rest = f"; {count} worker{'' if count == 1 else 's'}, {facts['bus']}"
+        for description, port in self._places:
+            announce(description, port, facts["path"], facts["root"], rest)
+
+    def _failed(self, reason: str) -> None:
+        """Stop, with exit code 1, because no worker can start."""
+        _log.critical("no worker can start: {reason}", reason=reason)
+        # By now sys.stderr is the log.
+        print(f"twistd realtime: {reason}", file=sys.__stderr__, flush=True)
+        # twistd ends with code 0 whenever the reactor has stopped.
+        atexit.register(os._exit, 1)
+        self._stopReactor()
+
+    def _stopReactor(self) -> None:
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+
+    def _takeSignals(self) -> None:
+        supervisor = self.supervisor
+        assert supervisor is not None
+        Signals(self._reactor, self._stopReactor, supervisor.reload).take()
+        for number, action in ((signal.SIGTTIN, supervisor.more), (signal.SIGTTOU, supervisor.less)):
+            with suppress(ValueError):  # not the main thread
+                signal.signal(number, lambda *_, act=action: self._reactor.callFromThread(act))
+
+
+def _told(message: str) -> StartupError:
+    """Return an error that ends twistd, after standard error was told: twistd's own log has replaced it."""
+    error = StartupError(message)
+    print(error, file=sys.__stderr__)
+    error.code = 1
+    return error
