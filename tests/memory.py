@@ -316,7 +316,7 @@ class WireTestCase(SynchronousTestCase):
 
     HOST = "example.org"
 
-    shortWay = False
+    fastPath = False
     """``True`` for an EngineSite, with its fast path for polling requests; ``False`` for any other Site."""
 
     def setUp(self) -> None:
@@ -331,7 +331,7 @@ class WireTestCase(SynchronousTestCase):
         )
         self.root = Resource()
         options = {"reactor": self.clock, "timeout": None}
-        if self.shortWay:
+        if self.fastPath:
             self.site: Site = EngineSite(self.root, "/engine.io", self.engine, **options)
         else:
             self.root.putChild(b"engine.io", EngineResource(self.engine))

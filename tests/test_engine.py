@@ -321,11 +321,11 @@ class OpeningTests(WireTestCase):
 
 
 class FastPathRefusalTests(RefusalTests):
-    shortWay = True
+    fastPath = True
 
 
 class FastPathOpeningTests(OpeningTests):
-    shortWay = True
+    fastPath = True
 
 
 class CookieTests(WireTestCase):
@@ -369,7 +369,7 @@ class CookieTests(WireTestCase):
 
 
 class FastPathCookieTests(CookieTests):
-    shortWay = True
+    fastPath = True
 
 
 class OriginTests(WireTestCase):
@@ -512,7 +512,7 @@ class OriginTests(WireTestCase):
 
 
 class FastPathOriginTests(OriginTests):
-    shortWay = True
+    fastPath = True
 
 
 class AllowRequestTests(WireTestCase):
@@ -691,7 +691,7 @@ class AllowRequestTests(WireTestCase):
 
 
 class FastPathAllowRequestTests(AllowRequestTests):
-    shortWay = True
+    fastPath = True
 
 
 class DrainTests(WireTestCase):
@@ -822,7 +822,7 @@ class PROXYTests(WireTestCase):
 
 
 class FastPathPROXYTests(PROXYTests):
-    shortWay = True
+    fastPath = True
 
 
 class WebSocketAloneTests(WireTestCase):
@@ -1059,4 +1059,4 @@ class EngineIO3Tests(WireTestCase):
 
 
 class FastPathEngineIO3Tests(EngineIO3Tests):
-    shortWay = True
+    fastPath = True

@@ -22,7 +22,7 @@ Outcome = tuple[list[tuple[int, bytes]], bool, list[str | bytes]]
 
 
 class ChannelTestCase(WireTestCase):
-    shortWay = True
+    fastPath = True
 
     def setUp(self) -> None:
         super().setUp()
@@ -49,9 +49,9 @@ class ChannelTestCase(WireTestCase):
 class SamenessTests(ChannelTestCase):
     """The same bytes to a plain site and to an EngineSite: same responses, messages and end."""
 
-    def outcome(self, data: bytes, cuts: Sequence[int], shortWay: bool) -> Outcome:
+    def outcome(self, data: bytes, cuts: Sequence[int], fastPath: bool) -> Outcome:
         """Return the outcome of these bytes, cut at these places, with ``{sid}`` replaced by a session's."""
-        self.shortWay = shortWay
+        self.fastPath = fastPath
         self.setUp()
         data = data.replace(b"{sid}", self.openPolling().encode())
         self.session.send("waiting")

@@ -455,12 +455,12 @@ class OrdinaryPathTests(WireTestCase):
         self.assertIn("tests.memory.Link has no dataBuffer and _tempDataBuffer and socket", textOf(events))
 
     def test_siteOfOurs(self) -> None:
-        self.shortWay = True
+        self.fastPath = True
         self.makeEngine()
         self.play()
 
     def test_twistedWebAlone(self) -> None:
-        self.shortWay = True
+        self.fastPath = True
         self.makeEngine(shortWays=False, maxPayload=100)
         self.play()
         sid = self.openPolling()
@@ -476,7 +476,7 @@ class OrdinaryPathTests(WireTestCase):
         self.assertFalse(unopened.isBetweenMessages)
 
     def test_noHTTP2(self) -> None:
-        self.shortWay = True
+        self.fastPath = True
         self.makeEngine()
         self.assertEqual(self.site.acceptableProtocols(), [b"http/1.1"])
 

@@ -220,4 +220,4 @@ class JSONPTests(WireTestCase):
 
 
 class FastPathTests(JSONPTests):
-    shortWay = True
+    fastPath = True

@@ -150,7 +150,7 @@ class SessionTests(WireTestCase):
 class SiteTests(WireTestCase):
     """The count of connections to an EngineSite, including silent ones."""
 
-    shortWay = True
+    fastPath = True
 
     def test_inAll(self) -> None:
         self.makeEngine(maxConnections=3)
@@ -315,7 +315,7 @@ class RateTests(WireTestCase):
 class RequestTimeoutTests(WireTestCase):
     """The deadline of requests that are sent byte by byte."""
 
-    shortWay = True
+    fastPath = True
 
     def dribbled(self, data: bytes, seconds: float = 1.0) -> tuple[Link, float]:
         """Send data slowly, and return the connection and the seconds until its end."""
@@ -412,7 +412,7 @@ class RequestTimeoutTests(WireTestCase):
 
 
 class HeaderSizeTests(WireTestCase):
-    shortWay = True
+    fastPath = True
 
     def test_limit(self) -> None:
         for shortWays in (True, False):

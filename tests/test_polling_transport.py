@@ -485,16 +485,16 @@ class AcceptEncodingTests(WireTestCase):
 
 
 class FastPathGETTests(GETTests):
-    shortWay = True
+    fastPath = True
 
 
 class FastPathPOSTTests(POSTTests):
-    shortWay = True
+    fastPath = True
 
 
 class FastPathPauseTests(PauseTests):
-    shortWay = True
+    fastPath = True
 
 
 class FastPathCompressionTests(CompressionTests):
-    shortWay = True
+    fastPath = True

@@ -159,7 +159,7 @@ class HeaderTests(SynchronousTestCase):
 class ConnectionTests(WireTestCase):
     """Connections to the engine's site, through a proxy."""
 
-    shortWay = True
+    fastPath = True
 
     def proxied(self) -> ProxiedFactory:
         return ProxiedFactory(self.clock, self.site, "haproxy:tcp:8000")

@@ -101,10 +101,10 @@ class Worker(WireTestCase):
     def runTest(self) -> None:
         """Do nothing: this is no test by itself."""
 
-    def begin(self, network: Network, folder: str, number: int, shortWay: bool, **settings: Any) -> Worker:
+    def begin(self, network: Network, folder: str, number: int, fastPath: bool, **settings: Any) -> Worker:
         self.clock = network
         self.owners = []
-        self.shortWay = shortWay
+        self.fastPath = fastPath
         self.makeEngine(**settings)
         self.mark = markOf(number, number + 1)
         self.siblings = WorkerSiblings(network, folder, self.mark, self.engine)
@@ -113,7 +113,7 @@ class Worker(WireTestCase):
 
 
 class SiblingsTestCase(SynchronousTestCase):
-    shortWay = True
+    fastPath = True
 
     def setUp(self) -> None:
         self.network = Network()
@@ -123,7 +123,7 @@ class SiblingsTestCase(SynchronousTestCase):
 
     def makeWorkers(self, **settings: Any) -> None:
         self.one, self.two, self.three = (
-            Worker().begin(self.network, self.folder, number, self.shortWay, **settings)
+            Worker().begin(self.network, self.folder, number, self.fastPath, **settings)
             for number in range(3)
         )
 
@@ -305,7 +305,7 @@ class RelayTests(SiblingsTestCase):
 class RelayOnAnySiteTests(RelayTests):
     """The same in sites of twisted.web alone."""
 
-    shortWay = False
+    fastPath = False
 
     def test_full(self) -> None:
         """Tested with the fast path."""
@@ -453,7 +453,7 @@ class TunnelTests(SiblingsTestCase):
 
 
 class TunnelOnAnySiteTests(TunnelTests):
-    shortWay = False
+    fastPath = False
 
 
 class NewerTests(SynchronousTestCase):

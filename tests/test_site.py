@@ -28,7 +28,7 @@ class Sized(Resource):
 
 
 class EngineSiteTests(WireTestCase):
-    shortWay = True
+    fastPath = True
 
     LIMIT = 1000
 

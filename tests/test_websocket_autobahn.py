@@ -159,8 +159,8 @@ class TakeOverTests(WireTestCase):
             self.assertEqual(json.loads(body)["code"], 3)
 
 
-class ShortWayTakeOverTests(TakeOverTests):
-    shortWay = True
+class FastPathTakeOverTests(TakeOverTests):
+    fastPath = True
 
 
 class UnmaskTests(SynchronousTestCase):
@@ -280,5 +280,5 @@ class TLSTests(WireTestCase):
         self.assertTrue(self.session.handshake.secure)
 
 
-class ShortWayTLSTests(TLSTests):
-    shortWay = True
+class FastPathTLSTests(TLSTests):
+    fastPath = True

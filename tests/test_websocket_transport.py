@@ -524,16 +524,16 @@ class UpgradeTests(WireTestCase):
         self.assertEqual(client.messages(), ["4a"])
 
 
-class ShortWayMessageTests(MessageTests):
-    shortWay = True
+class FastPathMessageTests(MessageTests):
+    fastPath = True
 
 
-class ShortWayClosingTests(ClosingTests):
-    shortWay = True
+class FastPathClosingTests(ClosingTests):
+    fastPath = True
 
 
-class ShortWayUpgradeTests(UpgradeTests):
-    shortWay = True
+class FastPathUpgradeTests(UpgradeTests):
+    fastPath = True
 
 
 class CompressedMessageTests(UpgradeTests):

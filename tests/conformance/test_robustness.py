@@ -182,7 +182,7 @@ class VanishingClientTests(TestCase):
         async def hesitate(socket: Socket) -> None:
             await deferLater(reactor, 0.05)
 
-        # On a site of its own, where plain requests take a short way, and as a resource, as in any site.
+        # On a site of its own, where plain requests take a fast path, and as a resource, as in any site.
         root = Resource()
         root.putChild(b"resource", self.server.resource())
         self.loopback = Loopback(self.server.site(root), self.server)

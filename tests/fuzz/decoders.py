@@ -3,7 +3,7 @@ Fuzz targets for the decoders.
 
 A target takes any bytes, and raises when what must hold for all of them does not: a decoder gives what it
 decodes or its own error, what it gives is no larger than what it got, comes back when it is encoded, and is
-the same on the short way and the long one.
+the same on the fast path and the long one.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def frames(data: bytes) -> None:
     Feed the bytes of a client over an open WebSocket.
 
     The first byte holds the length of the pieces in which it comes once more; it must be read the same
-    in one piece and in many, and with the short ways and without.
+    in one piece and in many, and with the fast paths and without.
     """
     size, data = data[0] % 64 + 1 if data else 1, data[1:]
     # Autobahn finds text that is not UTF-8 in a frame that is not complete: let every frame be.

@@ -76,7 +76,7 @@ class HostileTestCase(WireTestCase):
     settings: ClassVar[dict[str, Any]] = {}
     "Settings of every server of this class, beside those of a test."
 
-    shortWay = True
+    fastPath = True
 
     def setUp(self) -> None:
         self.logged: list[LogEvent] = []
