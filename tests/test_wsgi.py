@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from wsgiref.validate import validator
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
@@ -31,6 +33,7 @@ class StopTests(SynchronousTestCase):
         self.addCleanup(self.go.set)
         self.threads: list[threading.Thread] = []
         self.log: list[str] = []
+        self.accesses: list[tuple[bytes, int]] = []
         globalLogPublisher.addObserver(self.observe)
         self.addCleanup(globalLogPublisher.removeObserver, self.observe)
         self.serve(2)
@@ -52,7 +55,9 @@ class StopTests(SynchronousTestCase):
 
     def get(self, path: str) -> StringTransport:
         transport = StringTransport()
-        protocol = Site(self.views, reactor=self.reactor).buildProtocol(None)
+        site = Site(self.views, reactor=self.reactor)
+        site.log = lambda request: self.accesses.append((request.uri, request.code))
+        self.protocol = protocol = site.buildProtocol(None)
         protocol.makeConnection(transport)
         protocol.dataReceived(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         return transport
@@ -77,6 +82,17 @@ class StopTests(SynchronousTestCase):
         for _ in range(6):  # for each the response, and its end
             self.reactor.turn()
         self.assertEqual([transport.value()[-4:] for transport in transports], [b"done"] * 3)
+
+    def test_accessLog(self) -> None:
+        """A client that closes as soon as it has all bytes is in the access log; one without an answer is not."""
+        self.begin("/read")
+        lost = self.protocol
+        self.begin("/unread")
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+        self.go.set()
+        self.reactor.turn()
+        lost.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.accesses, [(b"/read", 200)])
 
     def test_answered(self) -> None:
         """The reactor goes on until they are."""

@@ -66,7 +66,7 @@ class Outlet:
         self._timer: IDelayedCall | None = None
         self._next: IDelayedCall | None = None
         request.registerProducer(self, True)
-        request.notifyFinish().addBoth(lambda result: self.abandon())
+        request.notifyFinish().addCallbacks(lambda _: self.abandon(), lambda _: self._lost())
 
     # -- in the thread -----------------------------------------------------------------
 
@@ -213,6 +213,13 @@ class Outlet:
             # h2 raises errors of its own if the connection is closing already.
             with suppress(Exception):
                 stream.abortConnection()
+
+    def _lost(self) -> None:
+        """Called when the client has gone before the end of the response."""
+        if self._request.startedWriting:
+            # twisted.web logs a request at its end only.  Many clients close as soon as they have all bytes.
+            self._request.site.log(self._request)
+        self.abandon()
 
     def abandon(self) -> None:
         """Give up the response, and release the thread."""
