@@ -84,7 +84,7 @@ class StopTests(SynchronousTestCase):
         self.assertEqual([transport.value()[-4:] for transport in transports], [b"done"] * 3)
 
     def test_accessLog(self) -> None:
-        """A client that closes as soon as it has all bytes is in the access log; one without an answer is not."""
+        """The access log has a client that closes as soon as it has all bytes."""
         self.begin("/read")
         lost = self.protocol
         self.begin("/unread")

@@ -216,9 +216,10 @@ class Outlet:
 
     def _lost(self) -> None:
         """Called when the client has gone before the end of the response."""
-        if self._request.startedWriting:
+        site = self._request.site
+        if self._request.startedWriting and site is not None:
             # twisted.web logs a request at its end only.  Many clients close as soon as they have all bytes.
-            self._request.site.log(self._request)
+            site.log(self._request)
         self.abandon()
 
     def abandon(self) -> None:
