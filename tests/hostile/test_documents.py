@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import ROOT
 from txrealtime import Settings
-from txrealtime.service import options
+from txrealtime.service import helptext
 
 ADVISORY = re.compile(r"CVE-\d{4}-\d{4,}|GHSA(?:-[23456789cfghjmpqrvwx]{4}){3}|PYSEC-\d{4}-\d+")
 TEST = re.compile(r"``((?:\w+\.)+test_\w+)``")
@@ -55,7 +55,7 @@ class HardeningTests(SynchronousTestCase):
         defaults = {field.name: field.default for field in fields(Settings)}
         limits = {
             name
-            for subject, names in options._SUBJECTS.items()
+            for subject, names in helptext.SUBJECTS.items()
             if subject == "Times" or "imit" in subject
             for name in names
             if not isinstance(defaults[name], bool)

@@ -11,7 +11,6 @@ import math
 import os
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import Field, fields
@@ -27,6 +26,7 @@ from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import printable
 from txrealtime.monitor.output import FORMATS, LEVELS, choose
 from txrealtime.server import Settings
+from txrealtime.service.helptext import ABOUT, EXAMPLES, described, groups, optionOf, row
 from txrealtime.workers.marks import MOST_WORKERS
 
 __all__ = ["Options", "StartupError"]
@@ -285,11 +285,11 @@ class Options(usage.Options):
 
     def getUsage(self, width: int | None = None) -> str:
         width = width or int(os.environ.get("COLUMNS", "80"))
-        groups = [
-            f"{title}:\n" + "".join(_row(shown, self.docs[name], width) for name, shown in rows)
-            for title, rows in _groups().items()
+        shown = [
+            f"{title}:\n" + "".join(row(form, self.docs[name], width) for name, form in rows)
+            for title, rows in groups().items()
         ]
-        return "\n".join([_ABOUT, *groups, _EXAMPLES])
+        return "\n".join([ABOUT, *shown, EXAMPLES])
 
 
 def _checkedPath(option: str, path: str) -> str:
@@ -303,152 +303,7 @@ def _checkedPath(option: str, path: str) -> str:
     return path
 
 
-# -- the help ------------------------------------------------------------------------
-
-_ABOUT: Final = """
-Serves Socket.IO, and pages beside it. Options of twistd itself, such as -n to
-stay in the foreground, --logfile and --pidfile, come before "realtime".
-"""
-
-_EXAMPLES: Final = """\
-Settings that are given here take the place of those that the application has
-set. Any option may be shortened as long as it is clear which is meant.
-
-Examples:
-  twistd -n realtime
-      a chat to try, on http://localhost:8000
-  twistd -n realtime --app chat:server --static public
-      the Server named server in chat.py, and the files in the folder public
-  twistd -n realtime --app chat:server --origin https://example.org \\
-          --listen tcp:8000:interface=127.0.0.1 --trusted-proxy 127.0.0.1
-      the same behind a proxy on this machine, also for the pages of example.org
-  twistd -n realtime --app shop:realtime --wsgi shop:app \\
-          --listen ssl:443:privateKey=key.pem:certKey=cert.pem
-      beside a Flask or Django application, over TLS
-  twistd -n realtime --app chat:server --workers auto
-      the same server as one process on each core
-"""
-
-# The settings by subject; one that is not here yet is shown among "Other settings".
-_SUBJECTS: Final = {
-    "Who may connect, and how": (
-        "origins",
-        "trustedProxies",
-        "publicURL",
-        "transports",
-        "allowUpgrades",
-        "allowEIO3",
-        "cookie",
-    ),
-    "Times": (
-        "pingInterval",
-        "pingTimeout",
-        "connectTimeout",
-        "upgradeTimeout",
-        "handshakeTimeout",
-        "requestTimeout",
-        "closeTimeout",
-        "drainTimeout",
-        "disconnectOnStop",
-    ),
-    "Limits": (
-        "maxConnections",
-        "maxConnectionsPerAddress",
-        "maxHeaderSize",
-        "maxPayload",
-        "maxUpload",
-        "maxBuffered",
-    ),
-    "Limits of one client": (
-        "maxMessageRate",
-        "maxByteRate",
-        "maxFragments",
-        "maxAttachments",
-        "maxWaiting",
-        "maxNamespaces",
-        "maxRooms",
-    ),
-    "Compression and speed": ("compressionThreshold", "perMessageDeflate", "shortWays"),
-}
-
-
-def _groups() -> dict[str, list[tuple[str, str]]]:
-    """Return the options as the help shows them: title -> (name, form)."""
-    rows = {field.name: (_optionOf(field), _shown(field)) for field in fields(Settings)}
-    groups = {
-        "What is served": [
-            ("app", "--app MODULE:NAME"),
-            ("path", "--path PATH"),
-            ("parser", "--parser NAME"),
-            ("static", "--static FOLDER"),
-            ("wsgi", "--wsgi MODULE:NAME"),
-            ("wsgi-threads", "--wsgi-threads N"),
-            ("health", "--health PATH"),
-            ("probes", "--probes"),
-            ("metrics", "--metrics PATH"),
-        ],
-        "Where": [("listen", "--listen ENDPOINT"), ("metrics-listen", "--metrics-listen ENDPOINT")],
-        "On all cores": [
-            ("workers", "--workers N"),
-            ("hang-timeout", "--hang-timeout SECONDS"),
-            ("max-rss", "--max-rss SIZE"),
-        ],
-        "Together with other servers": [("bus", "--bus URL"), ("hub", "--hub PATH")],
-        **{title: [rows.pop(name) for name in names] for title, names in _SUBJECTS.items()},
-    }
-    if rows:
-        groups["Other settings"] = list(rows.values())
-    groups["The log"] = [
-        ("log-level", "--log-level LEVEL"),
-        ("log-format", "--log-format FORMAT"),
-        ("trace-packets", "--trace-packets CLIENT[,N]"),
-        ("blocked-after", "--blocked-after SECONDS"),
-    ]
-    groups["Information"] = [("help", "--help"), ("version", "--version")]
-    return groups
-
-
-def _row(shown: str, text: str, width: int) -> str:
-    """Return one option and its text, in two columns."""
-    column = 30
-    indent = " " * column
-    lines = textwrap.fill(" ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent)
-    left = f"  {shown}"
-    return (left.ljust(column) + lines[column:] if len(left) < column else f"{left}\n{lines}") + "\n"
-
-
 # -- one option for each setting -------------------------------------------------------
-
-
-def _optionOf(field: Field[Any]) -> str:
-    """Return a field's option: ``ping-interval`` of ``pingInterval``; of a list, the singular."""
-    name = field.name
-    if isinstance(field.default, tuple):
-        name = f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
-    return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
-
-
-def _shown(field: Field[Any]) -> str:
-    """Return the form of an option in the help."""
-    option = _optionOf(field)
-    if isinstance(field.default, bool):
-        return f"--[no-]{option}"
-    if isinstance(field.default, float):
-        return f"--{option} SECONDS"
-    return f"--{option} {'N' if isinstance(field.default, int) else option.rpartition('-')[2].upper()}"
-
-
-def _described(field: Field[Any]) -> str:
-    """Return the help of a setting, with its default."""
-    default, text = field.default, str(field.metadata["help"])
-    if isinstance(default, bool):
-        return f"{text} (default: {'yes' if default else 'no'})"
-    if isinstance(default, tuple):
-        shown = f"default: {', '.join(default)}; " if default else ""
-        return f"{text} ({shown}may be repeated)"
-    if isinstance(default, float):
-        return f"{text} (default: {default:g})"
-    return f"{text} (default: {default})" if default != "" else text
 
 
 def _value(default: object, text: str) -> str | int | float:
@@ -470,7 +325,7 @@ def _give(options: Options, field: Field[Any], value: Any) -> None:
 
 def _handlers(field: Field[Any]) -> Iterator[tuple[str, Callable[..., None]]]:
     """Yield the options of a setting, each with a method for :class:`Options`."""
-    option, default = _optionOf(field), field.default
+    option, default = optionOf(field), field.default
     if isinstance(default, bool):
         yield option, lambda self: _give(self, field, True)
         yield f"no-{option}", lambda self: _give(self, field, False)
@@ -490,5 +345,5 @@ def _handlers(field: Field[Any]) -> Iterator[tuple[str, Callable[..., None]]]:
 
 for _field in fields(Settings):
     for _name, _handler in _handlers(_field):
-        _handler.__doc__ = _described(_field)
+        _handler.__doc__ = described(_field)
         setattr(Options, "opt_" + _name.replace("-", "_"), _handler)
