@@ -5,12 +5,13 @@ The client over the network: TLS, Unix sockets, an HTTP proxy, ports that nobody
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 from twisted.internet import reactor, ssl
 from twisted.internet.endpoints import UNIXServerEndpoint, clientFromString, serverFromString
 from twisted.internet.protocol import Factory, Protocol
-from twisted.python.filepath import FilePath
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 
@@ -117,7 +118,9 @@ class EndpointTests(TestCase):
             await self.talk(url, tls=ssl.optionsForClientTLS("example.org", trusted))
 
     async def test_unixSocket(self) -> None:
-        path = str(FilePath(self.mktemp()).path)
+        folder = mkdtemp()  # the path of a socket is short
+        self.addCleanup(rmtree, folder)
+        path = f"{folder}/socket"
         await self.listen(UNIXServerEndpoint(reactor, path))
         await self.talk("http://localhost", endpoint=f"unix:{path}")
 
