@@ -250,7 +250,7 @@ class GunicornTests(TestCase):
         program = await self.serving("-c", str(file))
         file.write_text("workers = 2")
         program.signal("HUP")
-        # If both new workers have ended before gunicorn looks, it raises on the second: code 1, and a traceback.
+        # If both new workers have ended before gunicorn looks, it raises again on the second: code 1.
         self.assertIn(await program.whenEnded(), (1, 3), program.output)
         self.assertIn("start with -w 1", program.output)
         self.assertNotIn("txrealtime/gunicorn.py", program.output)

@@ -9,7 +9,7 @@ import sys
 from twisted.trial.unittest import TestCase
 
 from tests.interop.clients import RealtimeServer, play, python, requirePythonClient
-from tests.support import requirePart
+from tests.support import ROOT, requirePart
 
 try:
     import txrealtime.reactor
@@ -26,7 +26,7 @@ class RenamedTests(TestCase):
         requirePart(txrealtime, "epoll is Linux's")
         options = ("--app", "tests.interop.app:server", "--max-payload", "5000000", *options)
         server = RealtimeServer(self, *options)
-        server._command[:1] = [sys.executable, "-m", "tests.renamed", "--reactor=quickepoll"]
+        server._command[:1] = [sys.executable, str(ROOT / "tests" / "renamed.py"), "--reactor=quickepoll"]
         await server.start()
         await play(self, python("scenario.py", "Client", transport, server.url), server)
         await server.stop()
