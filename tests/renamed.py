@@ -4,8 +4,8 @@ A Python in which libraries have renamed private names, as their next releases m
     PYTHONPATH=. python tests/renamed.py -n realtime --app tests.interop.app:server
 
 runs twistd there.  The program is named by its path, since the package of the tests imports the server.  The
-source of each module of a library is changed when it is imported, so the libraries agree among themselves, and
-only this project looks for the old names.
+source of each module of a library is changed when it is imported, so the libraries agree among themselves,
+and only this project looks for the old names.
 """
 
 from __future__ import annotations
