@@ -12,6 +12,8 @@ import signal
 import sys
 import time
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -252,10 +254,13 @@ class LifeTests(WorkersTestCase):
 
     async def test_hub(self) -> None:
         """Programs beside the workers emit by the hub, if it has a path."""
-        program, url = await self.serve(2, "--hub", "chat.hub")
+        folder = mkdtemp()  # the path of a socket is short
+        self.addCleanup(rmtree, folder)
+        hub = Path(folder, "chat.hub")
+        program, url = await self.serve(2, "--hub", str(hub))
         sid = self.open(url)
         await deferToThread(self.post, url, sid, b"40")
-        emit = [sys.executable, "-m", "txrealtime", "emit", "--bus", "unix:chat.hub", "news", "1"]
+        emit = [sys.executable, "-m", "txrealtime", "emit", "--bus", f"unix:{hub}", "news", "1"]
         emitting = startProgram(self, emit, cwd=str(self.folder), environment={"PYTHONPATH": str(ROOT)})
         self.assertEqual(await emitting.whenEnded(30), 0, emitting.output)
         body = b""
@@ -263,7 +268,7 @@ class LifeTests(WorkersTestCase):
             with await deferToThread(urlopen, f"{url}{HANDSHAKE}&sid={sid}", timeout=10) as response:
                 body += response.read()
         await self.stopped(program)
-        self.assertFalse((self.folder / "chat.hub").exists())
+        self.assertFalse(hub.exists())
 
     async def test_killed(self) -> None:
         """A worker that is killed is started again; its sessions are refused at once, the others go on."""
