@@ -119,6 +119,11 @@ class _Worker:
 
     # -- life ------------------------------------------------------------------------
 
+    def takeSignals(self) -> None:
+        """Let SIGTERM stop the worker as its supervisor does: the reactor's own handler would do it twice."""
+        _ignoreSignals()
+        signal.signal(signal.SIGTERM, lambda number, frame: self._reactor.callFromThread(self.stop))
+
     def start(self) -> None:
         """Serve; the supervisor is told when the bus is ready too."""
         self.supervision.start()
@@ -181,7 +186,7 @@ def main(arguments: list[str]) -> None:
         options = Options()
         options.parseOptions(arguments[1:])
         worker = _Worker(installed, terms, options)
-        installed.callWhenRunning(_ignoreSignals)
+        installed.callWhenRunning(worker.takeSignals)
         worker.start()
     except StartupError as error:
         reportFailure(str(error).partition(": ")[2])
