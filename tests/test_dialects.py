@@ -205,7 +205,7 @@ class NodeFetchTests(across.FetchTests):
 
     def described(self, server: Server) -> list[dict[str, Any]]:
         """Return the description that a server gives of its clients."""
-        dialect = NodeDialect("READER", directory=server._namespaces)
+        dialect = NodeDialect("READER", namespaces=server._namespaces)
         question = Fetch(Target("/"), "u", "q")
         people = server.namespace().everyone._people()
         ((_, data),) = dialect.write(Reply(question, "q", "", len(people), people))

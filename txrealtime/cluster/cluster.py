@@ -49,16 +49,16 @@ class Cluster:
         before the start.
     """
 
-    def __init__(self, directory: Namespaces) -> None:
+    def __init__(self, namespaces: Namespaces) -> None:
         self.uid = secrets.token_urlsafe(6)[:UID_LENGTH]
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.lease = LEASE
         self._bus: IBus | str | None = None
         self._choice = DialectChoice()
-        self._directory = directory
+        self._namespaces = namespaces
         self._conversation = Conversation(self.uid)
         self._remote = RemotePeers(self._conversation)
-        self._requests = Requests(self._conversation, directory)
+        self._requests = Requests(self._conversation, namespaces)
 
     # -- life ----------------------------------------------------------------------------
 
@@ -77,8 +77,8 @@ class Cluster:
         self._conversation.dialect = self._choice.create(
             self.uid,
             self._conversation.presence,
-            self._directory,
-            lambda: self._directory.reactor.seconds(),
+            self._namespaces,
+            lambda: self._namespaces.reactor.seconds(),
         )
         self._bus = bus
 
@@ -98,13 +98,13 @@ class Cluster:
         if self._bus is None or self.link is not None:
             return
         self.open()
-        bus, clock = self._bus, self._directory.reactor
+        bus, clock = self._bus, self._namespaces.reactor
         assert not isinstance(bus, str)
-        parser = type(self._directory.parser)
+        parser = type(self._namespaces.parser)
         me = Alive(self.uid, self.name, self.lease, f"{parser.__module__}.{parser.__qualname__}")
         link = Link(bus, clock)
         self._conversation.start(link, clock, me)
-        self._directory.meet(self._remote, self.dialect.idPrefix)
+        self._namespaces.meet(self._remote, self.dialect.idPrefix)
         link.start()
 
     def stop(self) -> Deferred[None]:
@@ -224,4 +224,4 @@ class Cluster:
             )
         except BusError:
             return fail(Failure())
-        return question.finished(repr(event), replies, timeout, self._directory.reactor)
+        return question.finished(repr(event), replies, timeout, self._namespaces.reactor)

@@ -59,9 +59,9 @@ class Requests:
     :ivar refused: the number of questions that were not put to clients because too many acks were owed.
     """
 
-    def __init__(self, conversation: Conversation, directory: Namespaces) -> None:
+    def __init__(self, conversation: Conversation, namespaces: Namespaces) -> None:
         self._conversation = conversation
-        self._directory = directory
+        self._namespaces = namespaces
         self._owed = 0
         self._json = JSONText()
         self.refused = 0
@@ -75,7 +75,7 @@ class Requests:
         conversation.receive(Tell, self.tell)
 
     def _audience(self, target: Target) -> Audience | None:
-        namespace = self._directory.find(target.path)
+        namespace = self._namespaces.find(target.path)
         return None if namespace is None else Audience(namespace, target.rooms, target.excluded)
 
     def emit(self, emit: Emit) -> None:
@@ -149,7 +149,7 @@ class Requests:
         self._reply(ask, len(acks))
         timeout = min(max(ask.timeout, 0.0), _MAX_TIMEOUT)
         for ack in acks:
-            ack.addTimeout(timeout, self._directory.reactor)
+            ack.addTimeout(timeout, self._namespaces.reactor)
             ack.addCallbacks(partial(self._acked, ask), partial(self._lapsed, ask))
 
     def _acked(self, ask: Ask, value: Any) -> None:

@@ -171,11 +171,11 @@ class ServerSender:
         space = audience.namespace
         packet = Packet(PacketType.EVENT, space.path, data)
         try:
-            inquiry = peers.call(audience, packet, answered, _TIMEOUT)
+            question = peers.call(audience, packet, answered, _TIMEOUT)
         except BusError:
             peers.emit(audience, packet, space._encode(packet), False)
         else:
-            inquiry.done.addTimeout(_TIMEOUT, space.reactor).addErrback(failed)
+            question.done.addTimeout(_TIMEOUT, space.reactor).addErrback(failed)
 
     def call(self, event: str, args: Sequence[Any], path: str, to: Any, timeout: float) -> Any:
         """

@@ -82,7 +82,7 @@ class DialectChoice:
         self,
         uid: str,
         known: Mapping[str, str] | None = None,
-        directory: Namespaces | None = None,
+        namespaces: Namespaces | None = None,
         seconds: Callable[[], float] = monotonic,
     ) -> Dialect:
         """
@@ -90,7 +90,7 @@ class DialectChoice:
 
         :param uid: the server's name among servers.
         :param known: the peer servers: name by uid.
-        :param directory: the server's namespaces; ``None`` for an emitter.
+        :param namespaces: the server's namespaces; ``None`` for an emitter.
         :param seconds: returns the time.
         :raises ValueError: if a library that the dialect needs is not installed.
         """
@@ -102,4 +102,4 @@ class DialectChoice:
             from txrealtime.cluster.dialects.nodejs import NodeDialect
         except ModuleNotFoundError as error:
             raise ValueError(f"dialect=node: {error}; pip install txrealtime[msgpack]") from None
-        return NodeDialect(uid, self.key, directory)
+        return NodeDialect(uid, self.key, namespaces)

@@ -89,7 +89,7 @@ class NodeDialect:
 
     :param uid: this server's name among servers.
     :param key: the adapter's option, by default ``socket.io``.
-    :param directory: the server's namespaces: Node's servers want the handshakes of fetched sockets.
+    :param namespaces: the server's namespaces: Node's servers want the handshakes of fetched sockets.
     """
 
     name: Final = "node"
@@ -97,10 +97,10 @@ class NodeDialect:
     pageSize: Final = 1 << 62
     idPrefix: Final = ""
 
-    def __init__(self, uid: str, key: str = "socket.io", directory: Namespaces | None = None) -> None:
+    def __init__(self, uid: str, key: str = "socket.io", namespaces: Namespaces | None = None) -> None:
         self.uid = uid
         self._key = key
-        self._directory = directory
+        self._namespaces = namespaces
         self._json = JSONText()
         # Events between servers go by the topics of "/", which a server of Node always has.
         self.topics: Final = self.topicsOf("/")[1:]
@@ -216,7 +216,7 @@ class NodeDialect:
 
     def _described(self, path: str, person: Person) -> dict[str, Any]:
         """Describe a socket as a RemoteSocket of Node."""
-        namespace = None if self._directory is None else self._directory.find(path)
+        namespace = None if self._namespaces is None else self._namespaces.find(path)
         socket = None if namespace is None else namespace.sockets.get(person.id)
         return {
             "id": person.id,
@@ -254,13 +254,13 @@ class NodeDialect:
         """Return false if an event is for nobody here, as far as its topic tells."""
         where = topic[len(self._key) + 1 : -1]
         path, _, room = where.partition("#")
-        if not room or self._directory is None:
+        if not room or self._namespaces is None:
             return True
-        namespace = self._directory.find(path)
+        namespace = self._namespaces.find(path)
         if namespace is not None and room in namespace.rooms:
             return True
         # The name of the namespace may have a # in it.
-        return "#" in room or self._directory.find(where) is not None
+        return "#" in room or self._namespaces.find(where) is not None
 
     def _readEmit(self, topic: str, data: bytes) -> Message | None:
         uid, fields, options = unpacked(data)
