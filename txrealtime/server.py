@@ -205,6 +205,7 @@ class Server(Decorators, Service):
         """The Engine.IO server underneath."""
         allowRequest = self._allowRequest
         asked = None if allowRequest is None else lambda request: allowRequest(Handshake(request))
+        self._namespaces.recover(self.settings)
         return Engine(self._connection, self.settings, self._namespaces.reactor, asked)
 
     def _connection(self, session: Session) -> Connection:
@@ -289,6 +290,8 @@ class Server(Decorators, Service):
         super().startService()  # type: ignore[no-untyped-call]
         self.cluster.start()
         self.engine.reopen()
+        if self._namespaces.parking is not None:
+            self._namespaces.parking.reopen()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -301,7 +304,9 @@ class Server(Decorators, Service):
         if self.settings.disconnectOnStop:
             for namespace in self._namespaces:
                 namespace._dismiss(CloseReason.SHUTTING_DOWN)
-        return self.engine.drain(self.settings.drainTimeout).addCallback(lambda _: self.cluster.stop())
+        draining = self.engine.drain(self.settings.drainTimeout)
+        draining.addCallback(lambda _: self._namespaces.nobodyComesBack())
+        return draining.addCallback(lambda _: self.cluster.stop())
 
 
 def _checkedPath(path: str) -> str:

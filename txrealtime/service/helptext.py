@@ -76,6 +76,16 @@ SUBJECTS: Final = {
         "maxNamespaces",
         "maxRooms",
     ),
+    "Clients that come back": (
+        "recoveryWindow",
+        "recovery",
+        "recoverySessions",
+        "recoveryEvents",
+        "recoveryBytes",
+        "recoveryAddress",
+        "recoveryUnasked",
+        "recoveryAway",
+    ),
     "Compression and speed": ("compressionThreshold", "perMessageDeflate", "shortWays"),
 }
 

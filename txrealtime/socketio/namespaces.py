@@ -18,6 +18,8 @@ from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
 from txrealtime.socketio.packet import IParser
 from txrealtime.socketio.peers import Peers
+from txrealtime.socketio.recovery import Parking, Recovery
+from txrealtime.socketio.settings import Settings
 
 __all__ = ["Namespaces"]
 
@@ -48,6 +50,7 @@ class Namespaces:
         self._made: set[str] = set()
         # Acks that have not come in time, of all namespaces.
         self.ackTimeouts = 0
+        self.parking: Parking | None = None
         self.watch: Callable[[Namespace, bool], object] | None = None
 
     @cached_property
@@ -69,6 +72,18 @@ class Namespaces:
         self.peers, self.idPrefix = peers, idPrefix
         for namespace in self:
             namespace._meet(peers)
+
+    def recover(self, settings: Settings) -> None:
+        """Let clients come back from now on, if the settings say so."""
+        if settings.recoveryWindow:
+            self.parking = Parking(settings, self.reactor, self.parser)
+            for namespace in self:
+                namespace._recovery = Recovery(namespace, self.parking)
+
+    def nobodyComesBack(self) -> None:
+        """Called when the server has stopped."""
+        if self.parking is not None:
+            self.parking.close()
 
     def find(self, path: str) -> Namespace | None:
         """Find the namespace at a path, or ``None``."""
@@ -161,7 +176,9 @@ class Namespaces:
 
     def socketGone(self, namespace: Namespace) -> None:
         """Called when a socket has left a namespace, or was refused."""
-        if namespace.path in self._made and namespace.rooms.isEmpty:
+        recovery = namespace._recovery
+        mayComeBack = recovery is not None and not recovery.isEmpty
+        if namespace.path in self._made and namespace.rooms.isEmpty and not mayComeBack:
             self._made.discard(namespace.path)
             del self._namespaces[namespace.path]
             if self.peers is not None:
