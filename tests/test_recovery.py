@@ -28,10 +28,9 @@ class RecoveryTestCase(TalkTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.server = self.makeServer(start=False, recoveryWindow=WINDOW, **self.options)
+        self.server = self.makeServer(recoveryWindow=WINDOW, **self.options)
 
     def makeServer(self, **options: Any) -> Server:
-        start = options.pop("start", True)
         server = Server(reactor=self.clock, **options)
         self.namespace = Recorder()
         server.mount("/", self.namespace)

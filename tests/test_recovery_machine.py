@@ -114,9 +114,7 @@ class RecoveryMachine(RuleBasedStateMachine):
     def roomsTogether(self) -> None:
         number = next(self.numbers)
         self.owe(number, lambda visitor: visitor.rooms)
-        self.server.to(*ROOMS).emit("number", number, b"bytes" if number % 2 else "text") if False else (
-            self.server.to(*ROOMS).emit("number", number)
-        )
+        self.server.to(*ROOMS).emit("number", number)
 
     @rule(room=rooms)
     def excluding(self, room: str) -> None:

@@ -193,6 +193,7 @@ class Client:
         self._transportName, self._address = transport, address
         self._decoder = self._parser.decoder(maxAttachments=1 << 20)
         self._answersHeartbeats = True
+        self._read = 0
         self.transport = FakeTransport(transport, EngineIO3() if self._isOld else EngineIO4())
         engine = self._server.engine
         handshake = engine.readHandshake(self._headers, self._url, address, False)
@@ -214,6 +215,8 @@ class Client:
 
     def _pinged(self) -> None:
         if self._answersHeartbeats:
+            # The client has read everything before the PING, whenever the test asks for it.
+            self._read = len(self.transport.sent)
             self._deliver(Packet(PacketType.PONG))
 
     def _startPinging(self) -> None:
@@ -279,11 +282,13 @@ class Client:
         """
         Lose the connection, as when a network is cut: what the client has not read is lost.
 
-        The client reads by :meth:`flush`, :meth:`received` and everything that it sends.
+        The client reads by :meth:`flush`, :meth:`received` and everything that it sends; and when it answers
+        a heartbeat.
 
         :param noticed: false if the server does not notice before its heartbeat fails.
         """
-        self.transport.take()
+        del self.transport.sent[self._read :]
+        self.flush()
         self.ignoreHeartbeats()
         session, transport, self.session = self.session, self.transport, None
         self.transport.writable = True
@@ -410,6 +415,7 @@ class Client:
 
     def flush(self) -> None:
         """Take the packets that the server has sent."""
+        self._read = 0
         for packet in self.transport.take():
             if packet.type is PacketType.MESSAGE:
                 decoded = self._decoder.feed(packet.data)
