@@ -373,8 +373,20 @@ class ReturnTests(RecoveryTestCase):
         self.back(alice)
         self.assertEqual((alice.recovered(), alice.received()), (True, [("two",)]))
 
+    def test_answeredHeartbeat(self) -> None:
+        """A client has surely received everything before a PING that it answered, and nothing after."""
+        alice = self.join(self.server)
+        self.server.emit("one")
+        self.clock.advance(25)
+        self.server.emit("two")
+        alice.lose()
+        self.assertEqual(alice.received(), [("one",)])
+        self.server.emit("three")
+        self.back(alice)
+        self.assertEqual(alice.received(), [("two",), ("three",)])
+
     def test_lateNotice(self) -> None:
-        """What was sent while a dead connection was believed alive comes again, a whole window later."""
+        """Events sent while a dead connection was believed alive come again, a whole window later."""
         alice = self.join(self.server)
         self.advance(3)
         alice.lose(noticed=False)
@@ -508,7 +520,7 @@ class WindowTests(RecoveryTestCase):
         )
 
     def test_disconnectedWhileAway(self) -> None:
-        """Whoever is disconnected by the application while away does not come back as the same socket."""
+        """A client that the application disconnects while it is away gets a fresh session."""
         alice, bob = self.join(self.server), self.join(self.server)
         self.socketOf(self.server, alice).join("banned")
         alice.lose()
@@ -892,7 +904,7 @@ class AttackTests(RecoveryTestCase):
         self.assertEqual(self.results(server), {"size": 1})
 
     def test_manyMoves(self) -> None:
-        """What is remembered of changes of rooms is bounded, and never makes a hole."""
+        """The memory of changes of rooms is bounded, and its end never makes a hole."""
         bob = self.join(self.server)
         socket = self.socketOf(self.server, self.alice)
         for number in range(1000):
