@@ -6,17 +6,20 @@ An offset is one more argument of every event.  A client that does not expect it
 ignores arguments that a function does not name.  The protocol does not tell which client has connected, so
 the opening request has to.  In doubt the answer is no.
 
-===================================  =====================================================================
-client, and versions seen            signs of its opening request
-===================================  =====================================================================
-socket.io-client 4.6.2, 4.7.5,       ``User-Agent: Mozilla/...``, by any transport
-4.8.4 in browsers
-socket.io-client 4.6.2, 4.7.5,       by polling: ``User-Agent: node-XMLHttpRequest``
-4.8.4 on Node 20
-                                     by WebSocket alone: neither ``User-Agent`` nor ``Origin``, the
-                                     extensions that its library ``ws`` offers, ``EIO`` before
-                                     ``transport`` in the query, and no ``t``
-===================================  =====================================================================
+========================================  ================================================================
+client, and the versions seen             signs of its opening request
+========================================  ================================================================
+socket.io-client 4.6.2, 4.7.5, 4.8.4 on   By polling: ``User-Agent: node-XMLHttpRequest``.  By WebSocket
+Node 20; 4.6.2 and 4.8.4 on bun and Deno  alone: no ``User-Agent``, no ``Origin``, the extensions that ``ws``
+                                          offers, and ``EIO`` before ``transport`` in the query.
+the same in browsers                      ``User-Agent: Mozilla/...``
+socket.io-client 3.1.3 and 4.5.4          The same: they ignore the pid, and their functions the offset.
+txrealtime.client                         ``User-Agent: txrealtime/...``
+========================================  ================================================================
+
+Other clients have none of these: python-socketio 5.18 (``Python/... aiohttp/...`` or ``python-requests/...``;
+by WebSocket alone an ``Origin``, and ``transport`` before ``EIO``), Java (``okhttp/...``), C++
+(``WebSocket++/...``), Swift (an ``Origin``, and ``transport`` before ``EIO``).
 """
 
 from __future__ import annotations
