@@ -57,6 +57,8 @@ def replyTo(url: str, headers: Mapping[str, str]) -> bytes | None:
         or not _KEY.fullmatch(key)
         or not _AUTHORITY.fullmatch(given("host", ""))
         or not _PATH.fullmatch(url)
+        # Autobahn ends a line at U+0085, which the fast path takes for a letter.
+        or not "".join(headers.values()).isascii()
     ):
         return None
     connection = given("connection", "").lower()
