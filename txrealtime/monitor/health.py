@@ -66,7 +66,9 @@ class Health(_Page):
             "clients": len(server.engine.sessions),
             "servers": len(cluster.servers),
         }
-        return bool(server.running) and cluster.isReady, json.dumps(body).encode() + b"\n"
+        return bool(server.running) and not server.isRetiring and cluster.isReady, json.dumps(
+            body
+        ).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +138,14 @@ class Ready(_Probe):
 
     def checks(self) -> list[Check]:
         server, engine = self._server, self._server.engine
-        if server.running:
-            service = Check("service", True, "runs")
-        elif engine.isOpen:
-            service = Check("service", False, "has not started")
-        else:
+        if not engine.isOpen:
             service = Check("service", False, "stops: no new clients are taken")
+        elif server.isRetiring:
+            service = Check("service", False, "will stop: new clients should go elsewhere")
+        elif server.running:
+            service = Check("service", True, "runs")
+        else:
+            service = Check("service", False, "has not started")
         return [
             service,
             Check("bus", server.cluster.isReady, server.cluster.status),

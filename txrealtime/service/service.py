@@ -103,8 +103,9 @@ class RealtimeService(MultiService):
     """
     The services ``server`` and ``listen-0``, ``listen-1`` ..., and ``hub`` if there is one.
 
-    On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
-    at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
+    On SIGTERM or SIGINT the server retires, the service stops in order, and the process ends with code 0; a
+    second signal ends it at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens
+    logs.
 
     :param siblings: in a worker, the way to the other workers, open until the last client has gone.  A
         worker leaves signals to its supervisor.
@@ -160,16 +161,37 @@ class RealtimeService(MultiService):
         if self._metrics is not None:
             self._metrics.start()
         if self._siblings is None:
-            self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
+            self._reactor.callWhenRunning(Signals(self._reactor, self.leave, self.renew).take)
 
     def renew(self) -> None:
         """Read TLS certificates again, for the connections to come."""
         for listener in self._listeners:
             listener.renew()
 
+    def retire(self, delay: float | None = None) -> Deferred[None]:
+        """
+        Let the clients go over some time, and tell the log: see :meth:`Server.retire`.
+
+        :return: a Deferred that fires behind the last slice.
+        """
+        server, settings = self._server, self._server.settings
+        delay = settings.drainDelay if delay is None else delay
+        if not server.isRetiring and (delay or settings.drain):
+            _log.info(
+                "draining: {count} clients go over {seconds:g} seconds, {delay:g} seconds from now",
+                count=len(server.engine.sessions),
+                seconds=settings.drain,
+                delay=delay,
+            )
+        return server.retire(delay)
+
+    def leave(self) -> None:
+        """Retire, and then stop the reactor: pages, and the rest of the application, go on until then."""
+        self.retire().addCallback(lambda _: self._stopReactor())
+
     def stopService(self) -> Deferred[None]:
         """
-        Listen no more, then let the clients go.
+        Retire, unless that is done; listen no more, and let the rest of the clients go.
 
         :return: a Deferred that fires when they have gone, or after ``drainTimeout``.
         """
@@ -180,16 +202,17 @@ class RealtimeService(MultiService):
             self._watch.stop()
         if self._metrics is not None:
             self._metrics.stop()
-        _log.info(
-            "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
-            count=len(self._server.engine.sessions),
-            seconds=self._server.settings.drainTimeout,
-        )
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        reactor = self._reactor
-        deadline = reactor.seconds() + self._server.settings.drainTimeout
+        await self.retire()
+        reactor, timeout = self._reactor, self._server.settings.drainTimeout
+        _log.info(
+            "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
+            count=len(self._server.engine.sessions),
+            seconds=timeout,
+        )
+        deadline = reactor.seconds() + timeout
         await self._untilFetched(min(deadline, reactor.seconds() + _FETCH_TIME))
         for listener in self._listeners:
             try:
