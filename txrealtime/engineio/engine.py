@@ -24,7 +24,7 @@ from txrealtime.engineio.admission import Admission, AllowRequest
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.drain import Drain, Slices
 from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHandshake, readQuery
-from txrealtime.engineio.limits import Throttle
+from txrealtime.engineio.limits import Tally, Throttle
 from txrealtime.engineio.origins import Origins, preflightHeaders
 from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
@@ -201,7 +201,7 @@ class Engine:
         """Return the factory for a WebSocket with this URL: :attr:`webSockets`, or one to a sibling."""
         if self.siblings is not None:
             sid = readQuery(url).get("sid")
-            if sid is not None and sid not in self.sessions:
+            if not self._admission.isOpen if sid is None else sid not in self.sessions:
                 return self.siblings.webSockets(sid) or self.webSockets
         return self.webSockets
 
@@ -321,6 +321,11 @@ class Engine:
     def isOpen(self) -> bool:
         """False after :meth:`drain`, when no new sessions are taken."""
         return self._admission.isOpen
+
+    @property
+    def tally(self) -> Tally:
+        """The count of sessions, with its limits."""
+        return self._admission.tally
 
     @property
     def isFull(self) -> bool:

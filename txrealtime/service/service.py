@@ -132,6 +132,8 @@ class RealtimeService(MultiService):
         self._siblings = siblings
         self._handoff = handoff
         self._hub = hub
+        # The time at which the last client of a worker has gone, if it and its siblings stop.
+        self._end: float | None = None
         self._trimming = Trimming(reactor)
         self._metrics = metrics
         self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
@@ -176,6 +178,8 @@ class RealtimeService(MultiService):
         """
         server, settings = self._server, self._server.settings
         delay = settings.drainDelay if delay is None else delay
+        if self._end is None:
+            self._end = self._reactor.seconds() + delay + settings.drain + settings.drainTimeout
         if not server.isRetiring and (delay or settings.drain):
             _log.info(
                 "draining: {count} clients go over {seconds:g} seconds, {delay:g} seconds from now",
@@ -185,9 +189,9 @@ class RealtimeService(MultiService):
             )
         return server.retire(delay)
 
-    def leave(self) -> None:
+    def leave(self, delay: float | None = None) -> None:
         """Retire, and then stop the reactor: pages, and the rest of the application, go on until then."""
-        self.retire().addCallback(lambda _: self._stopReactor())
+        self.retire(delay).addCallback(lambda _: self._stopReactor())
 
     def stopService(self) -> Deferred[None]:
         """
@@ -225,6 +229,7 @@ class RealtimeService(MultiService):
         if late.active():
             late.cancel()
         if self._siblings is not None and self._handoff is not None:
+            await self._untilPassedOn(self._siblings)
             _log.info(
                 "{handed} connections handed over, {relayed} requests relayed, {carried} WebSockets carried",
                 handed=self._handoff.sent,
@@ -238,6 +243,11 @@ class RealtimeService(MultiService):
             # After the server, whose last messages go by the hub.
             await self._hub.stopService()
         _log.info("stopped")
+
+    async def _untilPassedOn(self, siblings: WorkerSiblings) -> None:
+        """Wait for the clients of other workers that stop: their requests may come by this worker."""
+        while siblings.mustStay and self._reactor.seconds() < (self._end or 0.0):
+            await deferLater(self._reactor, 0.05)
 
     async def _untilFetched(self, deadline: float) -> None:
         """
