@@ -429,7 +429,7 @@ class TunnelTests(SiblingsTestCase):
         self.assertFalse(self.one.siblings.mustStay)
 
     def test_drainingAlone(self) -> None:
-        """Where no worker takes new ones, it is refused, and told when to try again."""
+        """The last worker refuses it, and tells when to try again."""
         self.tell(self.one, self.two, self.three)
         self.one.engine.drain(5)
         client = self.one.webSocket()

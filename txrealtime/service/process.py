@@ -20,10 +20,17 @@ from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import FileLogObserver, LogEvent, eventAsText, globalLogBeginner
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+)
 
 from txrealtime.errors import BusError
 from txrealtime.logs import Logger
+from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
 from txrealtime.service.listener import Listener
@@ -33,6 +40,7 @@ from txrealtime.workers.fleet import Fleet
 from txrealtime.workers.handoff import Handoff
 from txrealtime.workers.ledger import CONNECTIONS, SESSIONS, Ledger
 from txrealtime.workers.listening import Inherited, familyOf, withoutPlace
+from txrealtime.workers.loglines import toLine
 from txrealtime.workers.ports import AffinePort, PeekingPort, SharedPort
 from txrealtime.workers.siblings import WorkerSiblings
 from txrealtime.workers.worker import CANNOT_START, REPORTS, Supervision, reportFailure
@@ -72,6 +80,8 @@ class _Worker:
         self._ledger = Ledger(folder, mark)
         self._fleet = Fleet(mark, self._ledger)
         self.server = self._server(options)
+        if options["tracedClients"]:
+            Trace(options["tracedClients"], options["traceShown"]).install(self.server.engine)
         root, self.rootName = rootOf(options, self.server, reactor, self._fleet)
         self._site: Any = self.server.site(root)
         self._shareLimits()
@@ -203,8 +213,11 @@ class _Worker:
             self._reactor.stop()
 
 
-def _line(event: LogEvent) -> str:
-    return eventAsText(event, includeTimestamp=False, includeSystem=False) + "\n"
+def _beginLog(level: str) -> None:
+    """Send events from this level on to the supervisor, who writes the log."""
+    observer = FileLogObserver(sys.stderr, toLine)
+    predicate = LogLevelFilterPredicate(LogLevel.levelWithName(level))
+    globalLogBeginner.beginLoggingTo([FilteringLogObserver(observer, [predicate])], redirectStandardIO=False)
 
 
 def _ignoreSignals() -> None:
@@ -221,11 +234,11 @@ def main(arguments: list[str]) -> None:
     importlib.import_module(terms["reactor"]).install()
     from twisted.internet import reactor
 
-    globalLogBeginner.beginLoggingTo([FileLogObserver(sys.stderr, _line)], redirectStandardIO=False)
     installed: Any = reactor
     try:
         options = Options()
         options.parseOptions(arguments[1:])
+        _beginLog(options["logLevel"] or "debug")
         worker = _Worker(installed, terms, options)
         installed.callWhenRunning(worker.takeSignals)
         worker.start()

@@ -40,13 +40,7 @@ __all__ = ["RealtimeService", "makeService"]
 
 _log = Logger()
 
-_ALONE: Final = {
-    "metrics": "metrics",
-    "metricsListen": "metrics-listen",
-    "tracedClients": "trace-packets",
-    "logLevel": "log-level",
-    "logFormat": "log-format",
-}
+_ALONE: Final = {"metrics": "metrics", "metricsListen": "metrics-listen"}
 """Options that a supervisor does not pass on to its workers."""
 
 # Seconds that polling clients have before the port closes.

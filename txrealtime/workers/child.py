@@ -17,14 +17,15 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from txrealtime.logs import Logger
+from txrealtime.workers.loglines import logAgain
 from txrealtime.workers.worker import CANNOT_START, COMMANDS, REPORTS
 
 __all__ = ["Child", "Owner", "State"]
 
 _log = Logger()
 
-# The longest line of a log that is kept in one piece, in bytes.
-_MOST_LINE: Final = 65536
+# The longest line of a log that is kept in one piece, in bytes.  JSON takes 6 for a character, or 12.
+_MOST_LINE: Final = 2_000_000
 
 # Seconds beyond a worker's own times of draining until it is killed.
 _BEYOND: Final = 5.0
@@ -158,7 +159,7 @@ class Child(ProcessProtocol):
             text = line.decode("utf-8", "replace")
             if childFD == REPORTS:
                 self._reported(text)
-            elif text.strip():
+            elif text.strip() and not logAgain(self.number, text):
                 _log.info("worker {number}: {line}", number=self.number, line=text)
 
     def _reported(self, line: str) -> None:

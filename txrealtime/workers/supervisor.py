@@ -138,7 +138,8 @@ class Supervisor(Service):
         self._notifier = notifier or Notifier({})
         self._rss = rss or residentBytes
         self._slots = {number: _Slot(number) for number in range(count)}
-        self._children: set[Child] = set()
+        # A dictionary, as a set that keeps the order of the starts.
+        self._children: dict[Child, None] = {}
         self._generation = 0
         self._makeHub = hub
         self._hub: Service | None = None
@@ -260,7 +261,7 @@ class Supervisor(Service):
         descriptors: dict[int, Any] = {0: 0, 1: "r", 2: "r", COMMANDS: "w", REPORTS: "r"}
         for place, port in enumerate(self._ports, REPORTS + 1):
             descriptors[place] = port.fileno()
-        self._children.add(child)
+        self._children[child] = None
         with open(os.devnull, "rb") as nothing:
             descriptors[0] = nothing.fileno()
             self._reactor.spawnProcess(
@@ -293,14 +294,14 @@ class Supervisor(Service):
 
     def _tellFleet(self) -> None:
         """Tell all workers the present ones."""
-        ordered = sorted(self._children, key=lambda child: (child.number, child.born))
+        ordered = sorted(self._children, key=lambda child: child.number)
         fleet = json.dumps([child.member() for child in ordered]).encode()
         for child in ordered:
             child.tell(fleet)
 
     def childEnded(self, child: Child) -> None:
         """Called when a worker's process has ended."""
-        self._children.discard(child)
+        self._children.pop(child, None)
         self._removeSockets(child.mark)
         slot = self._slots.get(child.number)
         if not self.running:
