@@ -1,5 +1,5 @@
 """
-`twistd realtime` as processes that let their clients go over some time, and workers as one server to the outside.
+`twistd realtime` as processes: clients that go slowly, and workers that are one server to the outside.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class DrainTests(DrainTestCase):
         self.assertEqual([pid for pid in self.pids(program) if alive(pid)], [])
 
     async def test_reload(self) -> None:
-        """After SIGHUP the old workers serve their clients until the slices, and new clients have new code."""
+        """After SIGHUP the old workers serve their clients until the slices; new ones have new code."""
         program, url = await self.serve(2, "--wsgi", "shop:wsgi", *self.options)
         old = self.pids(program)
         sids = [self.open(url) for _ in range(20)]
