@@ -475,6 +475,8 @@ class FrameProtocol(Protocol):
             "Connection: close",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
+        if error.retryAfter:
+            lines.append(f"Retry-After: {error.retryAfter}")
         self.write("\r\n".join([*lines, "", ""]).encode() + body)
 
     def startClosing(self, code: int, reason: str) -> None:
