@@ -272,8 +272,8 @@ class Options(usage.Options):
         isBefore = self["workers"] is not None and not (self["bus"] or "").startswith("unix:")
         if self["hub"] and self["bus"].partition("?")[0] != self["hubURL"] and not isBefore:
             raise usage.UsageError(
-                f"--hub and --bus: only with --workers the hub stands before another bus, so leave --bus out, "
-                f"or give {self['hubURL']} with ?key= or ?dialect="
+                f"--hub and --bus: only with --workers the hub stands before another bus, so leave --bus "
+                f"out, or give {self['hubURL']} with ?key= or ?dialect="
             )
 
     def _chooseLog(self) -> None:
