@@ -257,7 +257,8 @@ class OptionsTests(ServiceTestCase):
             (["--bus", "unix:"], "--bus: the URL of the hub names no file: expected unix:/PATH"),
             (["--hub", "/run/" + "x" * 99], "--hub /run/xxxx"),
             (["--hub", "/a", "--bus", "unix:/b"], "or give unix:/a with ?key= or ?dialect="),
-            (["--bus", "redis://host", "--hub", "/a"], "the hub stands before no other bus"),
+            (["--bus", "redis://host", "--hub", "/a"], "only with --workers the hub stands before"),
+            (["--bus", "unix:/b", "--hub", "/a", "--workers", "2"], "the hub stands before another bus"),
         ]:
             self.assertOneLine(wanted, parse, *arguments)
 

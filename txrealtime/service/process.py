@@ -109,6 +109,8 @@ class _Worker:
 
     def _server(self, options: Options) -> Server:
         """Return the application's server, on the hub unless it has another bus."""
+        if self._terms["bus"]:
+            options["bus"] = self._terms["bus"]  # the hub, which stands before the broker of --bus
         server = serverOf(options)
         self._onHub = server.cluster.status == "alone"
         if self._onHub:
@@ -177,7 +179,8 @@ class _Worker:
         self.supervision.ready(
             path=server.path,
             root=self.rootName,
-            bus="their own bus" if self._onHub else "a bus of the application or of --bus",
+            bus=self._terms["broker"]
+            or ("their own bus" if self._onHub else "a bus of the application or of --bus"),
             patience=server.settings.drainDelay + server.settings.drain + server.settings.drainTimeout,
             **self.status(),
         )
