@@ -24,6 +24,7 @@ from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import ArgumentsMismatch, Disconnected
 from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
+from txrealtime.socketio.counts import EventsSent, TalkCounts
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.peers import Peers
@@ -77,7 +78,9 @@ class Home(Protocol):
     @property
     def parser(self) -> IParser: ...
 
-    ackTimeouts: int
+    @property
+    def counts(self) -> TalkCounts: ...
+
     idPrefix: str
     parking: Parking | None
 
@@ -136,6 +139,8 @@ class Namespace(Decorators):
     _peers: Peers | None = None
     _recovery: Recovery | None = None
     _home: Home
+    # Replaced when the namespace is mounted.
+    _sent = EventsSent()
 
     def __init__(self, concurrency: int | None = 1) -> None:
         early = sorted(_SET.intersection(vars(self)))
@@ -253,7 +258,11 @@ class Namespace(Decorators):
         result = handler.function(socket, *args)
         return start(result) if result.__class__ is CoroutineType else result
 
+    def _handlerErred(self, event: str) -> None:
+        """Called when a handler has raised: see :mod:`txrealtime.monitor.counts`."""
+
     def _handlerFailed(self, failure: Failure, socket: Socket, event: str) -> Any:
+        self._handlerErred(event)
         for kinds, handler in self._handlers.errors:
             if isinstance(failure.value, kinds):
                 try:
@@ -340,11 +349,6 @@ class Namespace(Decorators):
         """Called when a socket was admitted."""
         self.sockets[socket.id] = socket
         socket._admitted()
-
-    def _dismiss(self, reason: CloseReason) -> None:
-        """Disconnect everybody, and give the application this reason."""
-        for socket in list(self.sockets.values()):
-            socket._dismiss(reason)
 
     def _remove(self, socket: Socket, reason: CloseReason) -> None:
         """Remove a socket that leaves, admitted or not."""
