@@ -269,7 +269,7 @@ class MachineTests(SynchronousTestCase):
 
     def run_(self, machine: Any) -> None:
         case = machine.TestCase
-        case.settings = hypothesisSettings(max_examples=50, stateful_step_count=40)
+        case.settings = hypothesisSettings(max_examples=40, stateful_step_count=30)
         result = case("runTest").run()
         for _, text in [*result.errors, *result.failures]:
             self.fail(text)

@@ -77,7 +77,7 @@ class Namespaces:
     def recover(self, settings: Settings) -> None:
         """Let clients come back from now on, if the settings say so."""
         if settings.recoveryWindow:
-            self.parking = Parking(settings, self.reactor, self.parser)
+            self.parking = Parking(settings, self.reactor, self.parser, self.counts.recoveries)
             for namespace in self:
                 namespace._recovery = Recovery(namespace, self.parking)
 

@@ -430,10 +430,12 @@ class Parking:
     :ivar isOpen: false once the server does not expect clients back.
     """
 
-    def __init__(self, settings: Settings, reactor: IReactorTime, parser: IParser) -> None:
+    def __init__(
+        self, settings: Settings, reactor: IReactorTime, parser: IParser, results: Counter[str]
+    ) -> None:
         self.settings = settings
         self.reactor = reactor
-        self.results: Counter[str] = Counter()
+        self.results = results
         self.isOpen = True
         # An event is wanted for as long as a client may be away, and before, for as long as the server may
         # not have noticed that the connection is dead.
