@@ -13,7 +13,7 @@ The size of a binary part of n bytes is written as ``-n - 1``::
 
 Each message that is neither a question, a reply nor an announcement has its number among the sender's
 messages on the topic, before the sizes: see :mod:`~txrealtime.cluster.dialects.numbers`.  A message without
-a number is read too.
+a number, such as an emitter's, is read too.
 
 An event for clients is carried in the form that clients get.  So it is encoded once for all servers, and a
 server that forwards it does not decode it.  A packet for a server itself is in the form of Socket.IO's
@@ -99,6 +99,7 @@ class NativeDialect:
     :param key: the beginning of the topics.
     :param known: the peer servers: name by uid.
     :param seconds: returns the time.
+    :param numbered: ``False`` for an emitter: after a fork, two processes would use one row of numbers.
     """
 
     name: Final = "native"
@@ -111,6 +112,7 @@ class NativeDialect:
         key: str = "txrealtime",
         known: Mapping[str, str] | None = None,
         seconds: Callable[[], float] = monotonic,
+        numbered: bool = True,
     ) -> None:
         self.uid = self.idPrefix = uid
         self._key = key
@@ -122,6 +124,7 @@ class NativeDialect:
         # Rooms that others were asked to let sockets join, with the times, the latest last.
         self._joined: OrderedDict[tuple[str, str], float] = OrderedDict()
         self.numbers = Numbers()
+        self._numbered: Mapping[str, int] = _NUMBERED if numbered else {}
         self._json = JSONText()
         self._parser = JSONParser()
         self._writers: dict[type, Callable[[Any], tuple[str, list[Any], Wire]]] = {
@@ -212,7 +215,7 @@ class NativeDialect:
 
     def write(self, message: Message) -> Sequence[tuple[str, bytes]]:
         topic, head, packet = self._writers[type(message)](message)
-        if head[0] in _NUMBERED and (head[0] != "tell" or head[1] is None):
+        if head[0] in self._numbered and (head[0] != "tell" or head[1] is None):
             head.append(self.numbers.next(topic))
         parts = []
         sizes = []
