@@ -200,7 +200,7 @@ class HolesTests(ClusterTestCase):
         self.assertEqual(len(self.lines), 4)
 
     def test_leftMeanwhile(self) -> None:
-        """What a server did not subscribe to, it has not missed."""
+        """A server misses nothing on topics that it does not subscribe to."""
         bob = self.people[1]
         socket = self.socketOf(self.two, bob)
         socket.join("red")
