@@ -100,14 +100,16 @@ class Audience:
         :param packet: the event.
         :param messages: the same, encoded.
         """
-        recovery = self.namespace._recovery
+        recovery, logged = self.namespace._recovery, 0
         if recovery is None:
             self._deliver(messages, volatile)
         else:
-            recovery.deliver(self, messages, volatile, packet)
+            logged = recovery.deliver(self, messages, volatile, packet)
         peers = self.namespace._peers
         if peers is not None:
-            peers.emit(self, packet, messages, volatile)
+            mark = peers.emit(self, packet, messages, volatile)
+            if recovery is not None and logged:
+                recovery.log.mark(logged, mark)
 
     def send(self, *args: Any, volatile: bool = False) -> None:
         """Send the unnamed event, ``message``."""
