@@ -81,15 +81,22 @@ class Handover:
         owner, known = claim.pid[:UID_LENGTH], self._conversation.servers
         if recovery is None or not self._isNative:
             return None
+        owner = self.moved.get(claim.pid, owner)
         words = [namespace.path, claim.pid, claim.offset, claim.isSound, address]
+        answer = None
         for _ in range(_MOST_STEPS):
-            answer = await self._ask(owner if owner in known else "", "claim", *words)
+            if owner not in known:
+                break
+            answer = await self._ask(owner, "claim", *words)
             if answer is None or "moved" not in answer:
                 break
             owner = answer["moved"]
-        if answer is None or "id" not in answer or claim.pid in recovery.tickets:
+        if answer is None or "moved" in answer:
+            # The owner has gone, or knows only a server where the client was once.
+            answer = await self._ask("", "claim", *words)
+        if answer is None or claim.pid in recovery.tickets:
             return None
-        ticket = recovery.adopt(claim.pid, answer)
+        ticket = self._adopt(recovery, claim.pid, answer)
         taking = self._take(recovery, ticket, answer["owner"], words)
         # The client may go meanwhile: then it finds its ticket here the next time.
         waiter: Deferred[None] = Deferred()
@@ -101,6 +108,11 @@ class Handover:
         taking.addCallback(taken)
         await waiter
         return recovery.tickets.get(claim.pid)
+
+    def _adopt(self, recovery: Recovery, pid: str, session: dict[str, Any]) -> Ticket:
+        for key in (pid, session["id"]):
+            self.moved.pop(key, None)
+        return recovery.adopt(pid, session)
 
     def _take(self, recovery: Recovery, ticket: Ticket, owner: str, words: list[Any]) -> Deferred[None]:
         def arrived(carried: Any) -> None:
@@ -132,7 +144,7 @@ class Handover:
         parts: list[Any] = []
 
         def collect(value: Any) -> None:
-            if value is not None and not done.called:
+            if value is not None and not done.called and (recipient or "moved" not in value):
                 parts.append(value)
                 if len(parts) == parts[0]["parts"]:
                     parts[0]["events"] = [event for part in parts for event in part.get("events", ())]
@@ -219,7 +231,9 @@ class Handover:
         recovery = self._recoveryOf(path)
         if recovery is None or not recovery.parking.isOpen:
             return None
-        adopted = [recovery.adopt(pid, session) for pid, session in tickets if pid not in recovery.tickets]
+        adopted = [
+            self._adopt(recovery, pid, session) for pid, session in tickets if pid not in recovery.tickets
+        ]
         await gatherResults([self._listening(recovery.namespace, ticket.rooms) for ticket in adopted])
         return {"adopted": len(adopted)}
 

@@ -107,8 +107,10 @@ class RemotePeers:
 
 
 def _targetOf(audience: Audience) -> Target | None:
-    """Name an audience for peer servers.  ``None`` if the audience is one socket of this server."""
+    """Name an audience for peer servers.  ``None`` if the audience is one client of this server."""
     namespace, rooms = audience.namespace, audience.rooms
-    if rooms is not None and len(rooms) == 1 and rooms[0] in namespace.sockets:
-        return None
+    if rooms is not None and len(rooms) == 1:
+        recovery = namespace._recovery
+        if namespace.rooms.find(rooms[0]) is not None or (recovery is not None and recovery.holds(rooms[0])):
+            return None
     return Target(namespace.path, rooms, audience.excluded)

@@ -190,6 +190,8 @@ class Recovery:
         self._parked = 0
         # The number of parked tickets by room, for those whose sockets have left.
         self._absent: Counter[str] = Counter()
+        # The ids of the sockets of parked tickets.
+        self._ids: set[str] = set()
 
     @property
     def isEmpty(self) -> bool:
@@ -315,6 +317,7 @@ class Recovery:
         ticket.data = socket.data
         ticket.isParked = True
         self._parked += 1
+        self._ids.add(ticket.id)
         if self.parking.settings.recoveryAway:
             socket.away = True
             socket._cut()
@@ -327,6 +330,7 @@ class Recovery:
         if ticket.isParked:
             ticket.isParked = False
             self._parked -= 1
+            self._ids.discard(ticket.id)
             rooms, ticket.rooms = ticket.rooms, frozenset()
             self._hold(rooms, False)
             self.parking.remove(ticket)
@@ -516,7 +520,7 @@ class Recovery:
 
     def holds(self, id: str) -> bool:
         """Return true if a client is away whose socket has an id."""
-        return id in self._absent
+        return id in self._ids
 
     async def findFor(self, claim: Claim, address: str) -> Ticket | None:
         """Find the ticket of a client that comes back to another server, and see that it is parked."""
@@ -548,6 +552,7 @@ class Recovery:
         ticket.isParked = ticket.isArriving = True
         ticket.rooms = frozenset(session["rooms"])
         self._parked += 1
+        self._ids.add(ticket.id)
         self._hold(ticket.rooms, True)
         self.parking.add(ticket)
         return ticket
