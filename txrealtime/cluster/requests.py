@@ -66,6 +66,7 @@ class Requests:
         self._json = JSONText()
         self.refused = 0
         self.handlers: dict[str, Handler] = {}
+        conversation.holeSeen = self.holeSeen
         conversation.receive(Emit, self.emit)
         conversation.receive(Join, self.join)
         conversation.receive(Leave, self.leave)
@@ -93,6 +94,16 @@ class Requests:
             audience._deliver(messages, emit.volatile)
         else:
             recovery.deliver(audience, messages, emit.volatile, emit.packet)
+
+    def holeSeen(self, path: str | None) -> None:
+        """
+        Called when messages for a namespace were lost: clients that are away do not get all that they missed.
+
+        :param path: ``None`` if any namespace may be concerned.
+        """
+        for namespace in self._namespaces:
+            if namespace._recovery is not None and path in (None, namespace.path):
+                namespace._recovery.log.addHole()
 
     def join(self, join: Join) -> None:
         """Put the members of an audience who are here into rooms."""

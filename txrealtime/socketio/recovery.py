@@ -360,6 +360,9 @@ class Recovery:
                 ticket.waiting.append(told)
                 await told
         after = max(number, ticket.floor)
+        if after < self.log.hole:
+            self.end(ticket)
+            return "hole", None
         if after < max(self.log.dropped, ticket.known):
             self.end(ticket)
             return "dropped", None
@@ -416,6 +419,7 @@ _WHY: Final = {
     "offset": "its offset is none that this server has sent",
     "dropped": "the log does not reach back so far: raise recoveryBytes (--recovery-bytes) or recoveryEvents "
     "(--recovery-events)",
+    "hole": "events of other servers were lost meanwhile (server.cluster.missed)",
     "size": "it missed more than maxBuffered (--max-buffered) allows",
 }
 """The reasons of refusals, for the log."""
