@@ -299,8 +299,9 @@ class Server(Decorators, Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         if self.settings.disconnectOnStop:
-            for namespace in self._namespaces:
-                namespace._dismiss(CloseReason.SHUTTING_DOWN)
+            sockets = [socket for namespace in self._namespaces for socket in namespace.sockets.values()]
+            for connection in dict.fromkeys(socket._connection for socket in sockets):
+                connection.dismiss(CloseReason.SHUTTING_DOWN)
         return self.engine.drain(self.settings.drainTimeout).addCallback(lambda _: self.cluster.stop())
 
 

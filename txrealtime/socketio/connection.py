@@ -361,6 +361,13 @@ class Connection:
         if close:
             self.session.close(reason)
 
+    def dismiss(self, reason: CloseReason) -> None:
+        """Disconnect all sockets, when the server stops."""
+        # The port closes meanwhile, and a client of long polling may need it for another GET.
+        with self.session.gathering():
+            for socket in list(self._sockets.values()):
+                self._sendAway(socket, reason)
+
     def _sendAway(self, socket: Socket, reason: CloseReason) -> None:
         path = socket.namespace.path
         if self._sockets.get(path) is socket:
