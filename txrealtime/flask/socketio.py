@@ -30,7 +30,7 @@ from txrealtime.flask.names import roomNames
 from txrealtime.flask.namespace import Namespace, attach
 from txrealtime.flask.options import configured, warning, warningOfOrigins
 from txrealtime.flask.queuesender import QueueSender
-from txrealtime.flask.routes import Routes, methodsOf
+from txrealtime.flask.routes import Routes, methodsOf, warnOfAlike
 from txrealtime.flask.sender import ServerSender
 from txrealtime.flask.serving import rootOf, run, stop
 from txrealtime.pool import Threads
@@ -212,6 +212,7 @@ class SocketIO:
             raise ValueError(
                 f"on_namespace() takes an instance of a subclass of Namespace, not {namespace_handler!r}"
             )
+        warnOfAlike(namespace_handler)
         attach(namespace_handler, self, methodsOf(namespace_handler))
         self._routes.mount(namespace_handler)
         self._opened(namespace_handler.namespace)
