@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Any, Final
 
@@ -182,6 +183,12 @@ class Session:
                 transport.send(packets)
             elif not volatile or self.writable:
                 self._buffer(packets)
+
+    def gathering(self) -> AbstractContextManager[None]:
+        """Have a client of long polling get all that is sent in a block by one GET, up to a batch."""
+        gathering: Callable[[], AbstractContextManager[None]]
+        gathering = getattr(self.transport, "gathering", nullcontext)
+        return gathering()
 
     def _buffer(self, packets: Sequence[Packet]) -> None:
         """Keep packets until the transport can take them."""

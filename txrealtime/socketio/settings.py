@@ -168,7 +168,10 @@ def makeSettings(present: Settings | None, options: Options, others: Collection[
         if name not in known:
             raise TypeError(f"unknown option {name!r}: {_advice(name, [*known, *others])}")
     values: Any = options
-    return Settings(**values) if present is None else replace(present, **values)
+    settings = Settings(**values) if present is None else replace(present, **values)
+    # Not of a present value, which has been warned of.
+    settings.warnOfTimes(options)
+    return settings
 
 
 def _advice(name: str, known: Collection[str]) -> str:

@@ -281,11 +281,7 @@ class Socket:
 
         :param close: close its connection too, and so leave all its namespaces.
         """
-        self._dismiss(CloseReason.SERVER_DISCONNECT, close)
-
-    def _dismiss(self, reason: CloseReason, close: bool = False) -> None:
-        """Disconnect the client, and give the application this reason."""
-        self._connection.disconnect(self, reason, close)
+        self._connection.disconnect(self, CloseReason.SERVER_DISCONNECT, close)
 
     def whenDisconnected(self) -> Deferred[CloseReason]:
         """Make a Deferred that fires with the reason when the socket has left its namespace."""
