@@ -27,6 +27,7 @@ from twisted.logger import LogLevel
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
+from txrealtime.engineio.hooks import NO_HOOKS, SessionHooks
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody, Pauser
 from txrealtime.engineio.packet import (
     NOOP,
@@ -72,6 +73,7 @@ class Session:
     :ivar closeReason: the reason of the end once the session has left OPEN, else ``None``.
     :ivar pingTime: the time of the server's last PING.
     :ivar counts: the engine's.
+    :ivar hooks: the engine's.
     :ivar awaitsPong: ``True`` between the server's PING and the client's PONG.
     """
 
@@ -91,6 +93,7 @@ class Session:
         "codec",
         "counts",
         "handshake",
+        "hooks",
         "pingTime",
         "receiver",
         "settings",
@@ -109,6 +112,7 @@ class Session:
         timers: Timers,
         ended: Callable[[Session], object],
         counts: Counts,
+        hooks: SessionHooks = NO_HOOKS,
     ) -> None:
         self.sid = sid
         self.handshake = handshake
@@ -120,6 +124,7 @@ class Session:
         self._timers = timers
         self._ended = ended
         self.counts = counts
+        self.hooks = hooks
         # Most sessions never need a queue, which takes 0.7 kB even if empty.
         self._queue: deque[Packet] | tuple[()] = ()
         self._probe: _Probe | None = None
@@ -349,6 +354,8 @@ class Session:
         self.transport = new
         if self._paused:
             self.transport.pauseReading()
+        if self.hooks.sessionUpgraded is not None:
+            self.hooks.sessionUpgraded(self)
         self._flush()
 
     def _failUpgrade(self, why: str) -> None:

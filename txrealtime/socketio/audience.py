@@ -97,8 +97,11 @@ class Audience:
         :param packet: the event.
         :param messages: the same, encoded.
         """
-        self._deliver(messages, volatile)
-        peers = self.namespace._peers
+        namespace = self.namespace
+        sockets = self._deliver(messages, volatile)
+        if namespace._hooks.eventSent is not None:
+            namespace._hooks.eventSent(sockets, packet.data[0], packet.data[1:])
+        peers = namespace._peers
         if peers is not None:
             peers.emit(self, packet, messages, volatile)
 
@@ -242,7 +245,10 @@ class Audience:
         namespace = self.namespace
         id = next(namespace._ids)
         messages = namespace._encode(Packet(PacketType.EVENT, namespace.path, data, id))
-        return [socket._expectAck(id, early) for socket in self._deliver(messages)]
+        sockets = self._deliver(messages)
+        if namespace._hooks.eventSent is not None:
+            namespace._hooks.eventSent(sockets, data[0], data[1:])
+        return [socket._expectAck(id, early) for socket in sockets]
 
     def _people(self) -> list[Person]:
         """List the remote sockets of the sockets on this server."""

@@ -25,6 +25,7 @@ from txrealtime.errors import ArgumentsMismatch, Disconnected
 from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
+from txrealtime.socketio.hooks import NO_HOOKS, Hooks
 from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.peers import Peers
 from txrealtime.socketio.registry import DECORATORS, Decorators, Registry, eventsOf, on
@@ -74,6 +75,9 @@ class Home(Protocol):
 
     @property
     def parser(self) -> IParser: ...
+
+    @property
+    def hooks(self) -> Hooks: ...
 
     ackTimeouts: int
 
@@ -129,6 +133,7 @@ class Namespace(Decorators):
     path: str = ""
     _peers: Peers | None = None
     _home: Home
+    _hooks: Hooks = NO_HOOKS
 
     def __init__(self, concurrency: int | None = 1) -> None:
         early = sorted(_SET.intersection(vars(self)))
@@ -208,6 +213,8 @@ class Namespace(Decorators):
 
         :return: the value to ack, or :data:`NO_ACK`; or a Deferred of it, which never fails.
         """
+        if self._hooks.eventReceived is not None:
+            self._hooks.eventReceived(socket, event, args)
         try:
             if self._handlers.middleware:
                 result: Any = self._proceed(0, Incoming(socket, event, args))
@@ -328,6 +335,8 @@ class Namespace(Decorators):
         """Called when a socket was admitted."""
         self.sockets[socket.id] = socket
         socket._admitted()
+        if self._hooks.socketConnected is not None:
+            self._hooks.socketConnected(socket)
 
     def _dismiss(self, reason: CloseReason) -> None:
         """Disconnect everybody, and give the application this reason."""
@@ -344,6 +353,8 @@ class Namespace(Decorators):
         if self.sockets.get(socket.id) is socket:
             del self.sockets[socket.id]
         socket._left(reason)
+        if admitted and self._hooks.socketLeft is not None:
+            self._hooks.socketLeft(socket, reason)
         if admitted and not socket._waiting:
             self._tellDisconnected(socket)
 
@@ -369,6 +380,7 @@ class Namespace(Decorators):
     def _bind(self, path: str, home: Home) -> None:
         """Take a place on a server."""
         self.path, self._home = path, home
+        self._hooks = self.rooms.hooks = home.hooks
         if home.peers is not None:
             self._meet(home.peers)
 

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from txrealtime.engineio.admission import isRefusal
 from txrealtime.errors import ConnectionRejected
 from txrealtime.socketio.handler import Handler
+from txrealtime.socketio.hooks import Hooks
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
 from txrealtime.socketio.packet import IParser
@@ -33,6 +34,7 @@ class Namespaces:
     A namespace made for a pattern lives while a socket is in it.
 
     :ivar peers: the other servers, or ``None`` without a cluster; see :meth:`meet`.
+    :ivar hooks: the hooks of the server.
     :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
     """
 
@@ -46,6 +48,7 @@ class Namespaces:
         self._namespaces: dict[str, Namespace] = {}
         self._patterns: list[tuple[re.Pattern[str] | Predicate, Factory]] = []
         self._made: set[str] = set()
+        self.hooks = Hooks()
         # Acks that have not come in time, of all namespaces.
         self.ackTimeouts = 0
         self.watch: Callable[[Namespace, bool], object] | None = None

@@ -109,8 +109,11 @@ class Socket:
         :raises ValueError: if the event's name is reserved, or JSON lacks a number.
         """
         checkName(event)
-        packet = Packet(PacketType.EVENT, self.namespace.path, [event, *args])
-        self._deliver(self.namespace._encode(packet), volatile)
+        namespace = self.namespace
+        packet = Packet(PacketType.EVENT, namespace.path, [event, *args])
+        self._deliver(namespace._encode(packet), volatile)
+        if namespace._hooks.eventSent is not None and self._leftBecause is None:
+            namespace._hooks.eventSent((self,), event, args)
 
     def send(self, *args: Any, volatile: bool = False) -> None:
         """Send the unnamed event, ``message``."""
@@ -135,6 +138,8 @@ class Socket:
         if ack.called:
             return ack
         self._deliver(messages)
+        if namespace._hooks.eventSent is not None:
+            namespace._hooks.eventSent((self,), event, args)
 
         def late(result: Any, seconds: float) -> Any:
             namespace._home.ackTimeouts += 1
