@@ -36,6 +36,7 @@ def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
         __slots__ = ()
 
         def send(self, packets: Sequence[Packet]) -> None:
+            counts.packetsSent += len(packets)
             if self._sharesFrames:
                 write = self.writeNow if self._cork is None else self.write
                 for packet in packets:
@@ -47,6 +48,7 @@ def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
                 super().send(packets)
 
         def textReceived(self, text: str) -> None:
+            counts.packetsReceived += 1
             counts.receivedByWebSocket += len(text) if text.isascii() else len(text.encode())
             session = self.session
             if session is not None and text[:1] == "4" and session.transport is self:
@@ -55,6 +57,7 @@ def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
                 super().textReceived(text)
 
         def bytesReceived(self, data: bytes) -> None:
+            counts.packetsReceived += 1
             counts.receivedByWebSocket += len(data)
             super().bytesReceived(data)
 
@@ -69,12 +72,14 @@ def _countingPolling(counts: Counts) -> type[PollingTransport]:
         __slots__ = ()
 
         def send(self, packets: Sequence[Packet]) -> None:
+            counts.packetsSent += len(packets)
             counts.sentByPolling += sum([len(packet.wire) for packet in packets])
             super().send(packets)
 
         def bodyOf(self, request: HTTPRequest, most: int) -> bytes:
             body = super().bodyOf(request, most)
             counts.receivedByPolling += len(body)
+            counts.packetsReceived += 1
             return body
 
     return CountingPolling

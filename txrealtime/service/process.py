@@ -23,7 +23,7 @@ from twisted.logger import FileLogObserver, LogEvent, eventAsText, globalLogBegi
 from txrealtime.errors import BusError
 from txrealtime.logs import Logger
 from txrealtime.server import Server
-from txrealtime.service.application import rootOf, serverOf
+from txrealtime.service.application import adminOf, rootOf, serverOf
 from txrealtime.service.listener import Listener
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.service import RealtimeService
@@ -62,6 +62,7 @@ class _Worker:
         self._terms = terms
         self._stopping = False
         self.server = self._server(options)
+        admin = adminOf(options, self.server)
         root, self.rootName = rootOf(options, self.server, reactor)
         self._site = self.server.site(root)
         mark, folder = terms["mark"], terms["folder"]
@@ -75,6 +76,7 @@ class _Worker:
             self._siblings,
             self._handoff,
             blockedAfter=options["blockedAfter"],
+            admin=admin,
         )
         self.supervision = Supervision(reactor, self.stop, lambda: len(self.server.engine.sessions))
 

@@ -19,10 +19,11 @@ from twisted.web.server import Site
 from txrealtime.clock import keepSteady
 from txrealtime.engineio.http.site import Beside
 from txrealtime.logs import Logger
+from txrealtime.monitor.admin.admin import Admin
 from txrealtime.monitor.blocked import Watch
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
-from txrealtime.service.application import metricsOf, rootOf, serverOf
+from txrealtime.service.application import adminOf, metricsOf, rootOf, serverOf
 from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.options import Options, StartupError
@@ -69,6 +70,7 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         return SupervisedService(reactor, options)
     server = serverOf(options)
     metrics = metricsOf(options, server)
+    admin = adminOf(options, server)
     root, rootName = rootOf(options, server, reactor)
     site = server.site(root)
     listeners = [
@@ -84,7 +86,13 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
     hub = Hub(options["hub"], reactor) if options["hub"] else None
     return RealtimeService(
-        reactor, server, listeners, hub=hub, blockedAfter=options["blockedAfter"], metrics=metrics
+        reactor,
+        server,
+        listeners,
+        hub=hub,
+        blockedAfter=options["blockedAfter"],
+        metrics=metrics,
+        admin=admin,
     )
 
 
@@ -111,6 +119,7 @@ class RealtimeService(MultiService):
     :param handoff: in a worker, the socket for connections from other workers.
     :param blockedAfter: seconds after which a blocked reactor is logged, 0 for never.
     :param metrics: the metrics, started and stopped with the service.
+    :param admin: the server's side of the admin UI, likewise.
     """
 
     def __init__(
@@ -123,6 +132,7 @@ class RealtimeService(MultiService):
         hub: Hub | None = None,
         blockedAfter: float = 0,
         metrics: Metrics | None = None,
+        admin: Admin | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -133,6 +143,7 @@ class RealtimeService(MultiService):
         self._hub = hub
         self._trimming = Trimming(reactor)
         self._metrics = metrics
+        self._admin = admin
         self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
         # The server connects to the hub.
         children: dict[str, Service] = {"hub": hub} if hub is not None else {}
@@ -159,6 +170,8 @@ class RealtimeService(MultiService):
             self._watch.start()
         if self._metrics is not None:
             self._metrics.start()
+        if self._admin is not None:
+            self._admin.start()
         if self._siblings is None:
             self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
 
@@ -180,6 +193,8 @@ class RealtimeService(MultiService):
             self._watch.stop()
         if self._metrics is not None:
             self._metrics.stop()
+        if self._admin is not None:
+            self._admin.stop()
         _log.info(
             "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
             count=len(self._server.engine.sessions),

@@ -6,8 +6,8 @@ An :class:`Audience` acts on this server and, in a cluster, on the other servers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -35,12 +35,14 @@ class Person:
     :ivar rooms: the rooms that it is in, its own included.
     :ivar data: a copy of its ``data``; from another server, of the values that events can carry.
     :ivar server: the name of the socket's server; empty for this server, and in dialects without names.
+    :ivar admin: the rest that a server of Node tells of its socket, unchecked, for the admin UI.
     """
 
     id: str
     rooms: frozenset[str]
     data: dict[str, Any]
     server: str = ""
+    admin: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
 from txrealtime.socketio.packet import IParser
 from txrealtime.socketio.peers import Peers
+from txrealtime.socketio.sockets import Socket
 
 __all__ = ["Namespaces"]
 
@@ -35,6 +36,7 @@ class Namespaces:
 
     :ivar peers: the other servers, or ``None`` without a cluster; see :meth:`meet`.
     :ivar hooks: the hooks of the server.
+    :ivar clientOf: describes a socket's client to the admin UI of Node's servers; ``None`` without an admin.
     :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
     """
 
@@ -49,6 +51,7 @@ class Namespaces:
         self._patterns: list[tuple[re.Pattern[str] | Predicate, Factory]] = []
         self._made: set[str] = set()
         self.hooks = Hooks()
+        self.clientOf: Callable[[Socket], dict[str, Any]] | None = None
         # Acks that have not come in time, of all namespaces.
         self.ackTimeouts = 0
         self.watch: Callable[[Namespace, bool], object] | None = None
