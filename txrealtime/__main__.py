@@ -1,5 +1,5 @@
 """
-``python -m txrealtime``: ``emit`` on a bus, ``listen``, ``call`` and ``load`` as a client, hash a ``password``.
+``python -m txrealtime``: ``emit`` on a bus; ``listen``, ``call`` and ``load`` as a client; ``password``.
 """
 
 from __future__ import annotations
