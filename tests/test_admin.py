@@ -478,7 +478,7 @@ class EventTests(AdminTestCase):
         self.assertEqual(event, ["say", "(70004 bytes)"])
 
     def test_floodOfEvents(self) -> None:
-        """Of a flood 1000 events in two seconds are told; sockets and rooms always are."""
+        """1000 events of a flood are told in two seconds; sockets and rooms always are."""
         client = self.join(self.server)
         self.told(self.seen)
         for _ in range(600):
