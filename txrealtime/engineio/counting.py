@@ -36,14 +36,14 @@ def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
         __slots__ = ()
 
         def send(self, packets: Sequence[Packet]) -> None:
-            counts.packetsSent += len(packets)
             if self._sharesFrames:
                 write = self.writeNow if self._cork is None else self.write
                 for packet in packets:
-                    frame = packet.frame or framed(packet)
-                    counts.sentByWebSocket += len(packet.wire)
-                    write(frame)
+                    write(packet.frame or framed(packet))
+                    counts.sentByWebSocket += len(packet.encoded)  # type: ignore[arg-type]
+                    counts.packetsSent += 1
             else:
+                counts.packetsSent += len(packets)
                 counts.sentByWebSocket += sum([len(packet.wire) for packet in packets])
                 super().send(packets)
 

@@ -18,7 +18,7 @@ from txrealtime.files import Folder
 from txrealtime.monitor.admin.admin import Admin
 from txrealtime.monitor.admin.files import PLACE, Pages, findPages
 from txrealtime.monitor.admin.passwords import Passwords
-from txrealtime.monitor.health import Health, Probes
+from txrealtime.monitor.health import Fleet, Health, Probes
 from txrealtime.server import IApplication, Server
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.wsgi import Views
@@ -142,10 +142,13 @@ def _isApplication(found: object) -> bool:
     return isinstance(found, Server) or IApplication.providedBy(found)
 
 
-def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:
+def rootOf(
+    options: Options, server: Server, reactor: Any, fleet: Fleet | None = None
+) -> tuple[IResource, str]:
     """
     Return the resource for /, and its name for the log.
 
+    :param fleet: the workers, if this process is one.
     :raises StartupError: if the pages or the health check cannot be had, or are at Socket.IO's path.
     """
     root, name = _pagesOf(options, server, reactor)
@@ -154,7 +157,7 @@ def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, s
     health = options["health"]
     if health is not None:
         _checkPlace(f"--health {health}", health, server, "give a path such as /health")
-        root = Beside(health, Health(server), root)
+        root = Beside(health, Health(server, fleet), root)
     if options["adminUI"] is not None:
         _checkPlace(f"--admin-ui: {PLACE}", PLACE, server, "give another --path")
         try:
@@ -171,7 +174,7 @@ def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, s
             _checkPlace(f"--probes: {path}", path, server, "give another --path")
             if health is not None and health.strip("/") == path.strip("/"):
                 raise StartupError(f"--health {health}: --probes has this path: give another one")
-        root = Probes(server, root)
+        root = Probes(server, root, fleet)
     return root, name
 
 

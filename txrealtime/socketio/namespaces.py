@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from txrealtime.engineio.admission import isRefusal
 from txrealtime.errors import ConnectionRejected
+from txrealtime.socketio.counts import OTHER, TalkCounts
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.hooks import Hooks
 from txrealtime.socketio.namespace import Namespace
@@ -37,6 +38,7 @@ class Namespaces:
     :ivar peers: the other servers, or ``None`` without a cluster; see :meth:`meet`.
     :ivar hooks: the hooks of the server.
     :ivar clientOf: describes a socket's client to the admin UI of Node's servers; ``None`` without an admin.
+    :ivar counts: the counts of all namespaces.
     :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
     """
 
@@ -50,10 +52,9 @@ class Namespaces:
         self._namespaces: dict[str, Namespace] = {}
         self._patterns: list[tuple[re.Pattern[str] | Predicate, Factory]] = []
         self._made: set[str] = set()
+        self.counts = TalkCounts()
         self.hooks = Hooks()
         self.clientOf: Callable[[Socket], dict[str, Any]] | None = None
-        # Acks that have not come in time, of all namespaces.
-        self.ackTimeouts = 0
         self.watch: Callable[[Namespace, bool], object] | None = None
 
     @cached_property
@@ -139,6 +140,7 @@ class Namespaces:
             raise ValueError(f"this namespace is mounted at {namespace.path} already")
         checkClass(type(namespace))
         checkInstance(namespace)
+        namespace._sent = self.counts.sentIn(OTHER if made else path)
         namespace._bind(path, self)
         self._namespaces[path] = namespace
         if self.watch is not None:

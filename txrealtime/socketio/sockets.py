@@ -110,8 +110,9 @@ class Socket:
         """
         checkName(event)
         namespace = self.namespace
-        packet = Packet(PacketType.EVENT, namespace.path, [event, *args])
-        self._deliver(namespace._encode(packet), volatile)
+        messages = namespace._encode(Packet(PacketType.EVENT, namespace.path, [event, *args]))
+        namespace._sent.count += 1
+        self._deliver(messages, volatile)
         if namespace._hooks.eventSent is not None and self._leftBecause is None:
             namespace._hooks.eventSent((self,), event, args)
 
@@ -137,12 +138,13 @@ class Socket:
         ack = self._expectAck(id)
         if ack.called:
             return ack
+        namespace._sent.count += 1
         self._deliver(messages)
         if namespace._hooks.eventSent is not None:
             namespace._hooks.eventSent((self,), event, args)
 
         def late(result: Any, seconds: float) -> Any:
-            namespace._home.ackTimeouts += 1
+            namespace._home.counts.ackTimeouts += 1
             raise AckTimeout(f"no ack of {event!r} within {seconds} s")
 
         if timeout is not None:
@@ -162,17 +164,20 @@ class Socket:
             return _failed(Disconnected("a client cannot ack before it is admitted: call it from an event"))
         ack: Deferred[Any] = Deferred(lambda _: self._forgetAck(id))
         self._acks[id] = ack
+        self.namespace._home.counts.acksPending += 1
         # Reading may be paused because many events wait for the very handler that waits for this ack.
         self.session.resume()
         return ack
 
     def _forgetAck(self, id: int) -> None:
-        self._acks.pop(id, None)
+        if self._acks.pop(id, None) is not None:
+            self.namespace._home.counts.acksPending -= 1
 
     def _ackReceived(self, id: int, args: Sequence[Any]) -> None:
         """Called with an ack of the client.  One that is not awaited is ignored."""
         ack = self._acks.pop(id, None)
         if ack is not None:
+            self.namespace._home.counts.acksPending -= 1
             ack.callback(ackValue(args))
 
     @property
@@ -297,6 +302,7 @@ class Socket:
         # A callback may cancel the others.
         while self._acks:
             ack = self._acks.pop(next(iter(self._acks)))
+            self.namespace._home.counts.acksPending -= 1
             ack.errback(Failure(Disconnected(f"the client has gone: {reason}")))
         while self._gone:
             self._gone.pop(0).callback(reason)

@@ -147,7 +147,7 @@ class Admin:
     def _peersAreSilent(self) -> bool:
         """True if there are peers that do not announce watchers: servers of other makes."""
         cluster = self._server.cluster
-        return cluster.status != "alone" and not cluster.dialect.hasPresence
+        return cluster.status != "alone" and not cluster.dialect.announces
 
     def _announce(self) -> None:
         cluster = self._server.cluster

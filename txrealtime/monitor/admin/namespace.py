@@ -47,7 +47,7 @@ class AdminNamespace(Namespace):
             self.on("emit")(self._emit)
             self.on("join")(self._join)
             self.on("leave")(self._leave)
-            self.on("_disconnect")(self._disconnectAll)
+            self.on("_disconnect")(self._disconnect)
 
     # -- coming and going ------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class AdminNamespace(Namespace):
             lambda: self._audience(path, filter).leave(room),
         )
 
-    def _disconnectAll(self, socket: Socket, path: Any, close: Any = False, filter: Any = None) -> None:
+    def _disconnect(self, socket: Socket, path: Any, close: Any = False, filter: Any = None) -> None:
         self._do(
             socket,
             f"disconnect {filter or 'all'!r:.100} in {path!r:.100}",

@@ -83,7 +83,7 @@ class Snapshot:
         """Return the next page of each server, this one first."""
         pages = [self._page(places)]
         cluster = self._server.cluster
-        if cluster.dialect.hasPresence:
+        if cluster.dialect.announces:
             pages += await _answers(lambda: cluster.call(_QUESTION, places, timeout=_TIMEOUT))
         return [page for page in pages if page is not None]
 

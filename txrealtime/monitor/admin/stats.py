@@ -33,14 +33,14 @@ class Stats:
 
     def take(self) -> dict[str, Any]:
         """Return the statistics; events are counted since the last call."""
-        sessions = self._server.engine.sessions.values()
+        engine = self._server.engine
         return {
             "serverId": self._server.cluster.name,
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
             "uptime": self._time() - self._begun,
-            "clientsCount": len(sessions),
-            "pollingClientsCount": sum([session.transport.name == "polling" for session in sessions]),
+            "clientsCount": len(engine.sessions),
+            "pollingClientsCount": engine.counts.sessions["polling"],
             "aggregatedEvents": list(self._events()),
             "namespaces": [
                 {"name": namespace.path, "socketsCount": len(namespace.sockets)}
