@@ -102,7 +102,7 @@ class _Worker:
 
     def _shareLimits(self) -> None:
         """Count sessions and connections together with the other workers."""
-        self._ledger.start()
+        self._ledger.start(self.server.settings.maxConnectionsPerAddress > 0)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._ledger.stop)
         self.server.engine.tally.elsewhere = self._ledger.column(SESSIONS)
         self._site.tally.elsewhere = self._ledger.column(CONNECTIONS)
