@@ -246,6 +246,17 @@ class FleetTests(LedgerTestCase):
         moved = {old for old, new in zip(before, after, strict=True) if old != new}
         self.assertEqual(moved, {self.marks[2]})
 
+    def test_affineOfOneAddress(self) -> None:
+        """Clients of one address spread: their worker has a quarter more, and the others share the rest."""
+        counts = [0, 0, 0]
+        for turn in range(600):
+            self.count(*counts)
+            fleet = self.fleets[turn % 3]
+            counts[self.marks.index(fleet.affine("192.0.2.1") or fleet.mark)] += 1
+        low, middle, high = sorted(counts)
+        self.assertLessEqual(high, 1.25 * 200 + 5)
+        self.assertLessEqual(middle - low, 1)
+
     def test_othersLetGo(self) -> None:
         self.count(4, 0, 0)
         self.assertFalse(self.fleets[1].othersLetGo)

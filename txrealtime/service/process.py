@@ -206,6 +206,7 @@ class _Worker:
                 return
             for listener in self._listeners:
                 listener.stopService()
+            self._site.endsConnections = True
             # A connection that was accepted a moment ago has not told what it wants.  No balancer has to
             # notice: the other workers have the port.
             self._reactor.callLater(_MOMENT, self.service.leave, 0.0)
