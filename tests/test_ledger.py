@@ -204,7 +204,6 @@ class FleetTests(LedgerTestCase):
         )
         self.tell("ready", "stopping", "starting")
         self.assertEqual([fleet.another() for fleet in self.fleets], [None, self.marks[0], self.marks[0]])
-        self.assertEqual([fleet.hasOthers for fleet in self.fleets], [False, True, True])
 
     def test_place(self) -> None:
         self.count(50, 45, 40)

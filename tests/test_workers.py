@@ -64,6 +64,8 @@ class Process:
         self.signals: list[str] = []
         self.commands = b""
         self.fleet: list[dict[str, Any]] = []
+        self.fleets = 0
+        self.known: list[tuple[int, str, bool]] = []
         self.ended = False
         self.held = False
         protocol.makeConnection(self)
@@ -80,7 +82,9 @@ class Process:
             raise KeyError(childFD)
         if data.startswith(b"fleet "):
             self.fleet = json.loads(data[6:])
+            self.fleets += 1
         else:
+            self.known = self.states()
             self.commands += data
 
     # -- for tests ---------------------------------------------------------------------
@@ -606,6 +610,13 @@ class FleetTests(SupervisorTestCase):
         self.pause(0.3)
         self.assertEqual(one.states(), [(0, "ready", True), (1, "starting", False)])
 
+    def test_few(self) -> None:
+        """Starts that come together are one line."""
+        self.make(20)
+        self.supervisor.startService()
+        self.addCleanup(self.clear)
+        self.assertEqual({process.fleets for process in self.reactor.processes}, {1})
+
     def test_status(self) -> None:
         """A worker whose link is down is told once, and again when it is back."""
         one, two = self.start()
@@ -627,6 +638,8 @@ class FleetTests(SupervisorTestCase):
         states = [(number, state) for number, state, _ in three.states()]
         self.assertEqual(states, [(0, "stopping"), (0, "ready"), (1, "stopping"), (1, "ready")])
         self.assertEqual(one.fleet, three.fleet)
+        # When it was told to leave, it knew who takes new clients.
+        self.assertEqual([state for _, state, _ in one.known].count("ready"), 4)
         for process in (one, two):
             process.end()
         self.assertEqual(four.states(), [(0, "ready", True), (1, "ready", True)])

@@ -200,7 +200,7 @@ class _Worker:
     def stop(self, together: bool) -> None:
         if self._reactor.running and not self._stopping:
             self._stopping = True
-            if together or not self._fleet.hasOthers:
+            if together:
                 # Clients fetch what waits for them by these ports.
                 self.service.leave()
                 return

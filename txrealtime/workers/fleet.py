@@ -73,11 +73,6 @@ class Fleet:
         return self._ledger.countOf(member.mark, SESSIONS)
 
     @property
-    def hasOthers(self) -> bool:
-        """True if another worker takes new clients."""
-        return any(member.mark != self.mark for member in self._ready)
-
-    @property
     def othersLetGo(self) -> bool:
         """True while another worker that stops has sessions, whose requests may come to this one."""
         return any(
