@@ -256,10 +256,10 @@ class OneServerTests(DrainTestCase):
             cwd=str(self.folder),
             environment=environment,
         )
-        await self.until(lambda: has("READY=1", "STATUS=2 of 2 workers serve", "WATCHDOG=1"))
+        await self.until(lambda: has("READY=1", "STATUS=2 of 2 workers serve", "WATCHDOG=1"), 60)
         told.clear()
         program.signal("HUP")
-        await self.until(lambda: has("RELOADING=1", "READY=1"))
+        await self.until(lambda: has("RELOADING=1", "READY=1"), 60)
         self.assertTrue(any(re.fullmatch(r"MONOTONIC_USEC=\d+", field) for field in told))
         program.signal("TERM")
         self.assertEqual(await program.whenEnded(30), 0, program.output)
