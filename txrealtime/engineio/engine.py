@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, REQUEST_ENTITY_TOO_LARGE
 
@@ -415,7 +416,10 @@ class Engine:
 
     def _dropAll(self, drain: Drain) -> None:
         late = len(drain.sessions) + len(drain.closing)
-        _log.info("{count} clients did not take their last messages in time", count=late)
+        # Limited, since there may be ten slices in a second.
+        _log.limited(
+            "", LogLevel.info, "{count} clients did not take their last messages in time", count=late
+        )
         for session in list(drain.sessions):
             session.abort(CloseReason.SHUTTING_DOWN)
         for transport in list(drain.closing):
