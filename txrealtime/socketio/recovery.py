@@ -207,14 +207,14 @@ class Recovery:
         volatile: bool = False,
         packet: Packet | None = None,
         mark: Mark = False,
-    ) -> int:
+    ) -> tuple[list[Socket], int]:
         """
         Send an event to the sockets on this server, and keep it for those whose clients are away.
 
         :param messages: the event, encoded.
         :param packet: the same, if it is at hand.
         :param mark: the event's place on the bus.
-        :return: the event's number in the log; 0 if it is not kept.
+        :return: the sockets, and the event's number in the log, 0 if it is not kept.
         """
         sockets = audience.here()
         marked, number = messages, 0
@@ -231,7 +231,7 @@ class Recovery:
                 socket.session.sendPackets(wanted, volatile)
             else:
                 socket._deliver(wanted, volatile)
-        return number
+        return sockets, number
 
     def _concerns(self, rooms: tuple[str, ...] | None, sockets: Sequence[Socket]) -> bool:
         """Return true if a client that is here or away may come back for an event."""
@@ -431,38 +431,40 @@ class Recovery:
         if ticket is None:
             return result, None
         entries = self._entries(ticket, claim)
-        if entries is None:
+        if isinstance(entries, str):
             self.end(ticket)
-            return "dropped", None
+            return entries, None
         missed = [message for _, entry in entries for message in entry.messages]
         if sizeOf(missed) > self.parking.settings.maxBuffered:
             self.end(ticket)
             return "size", None
         return result, Return(ticket, missed)
 
-    def _entries(self, ticket: Ticket, claim: Claim | None) -> list[tuple[int, Entry]] | None:
+    def _entries(self, ticket: Ticket, claim: Claim | None) -> list[tuple[int, Entry]] | str:
         """
         List the events that a client has missed.
 
         :param claim: ``None`` if the client's last event is not known.
-        :return: ``None`` if the log does not reach back so far.
+        :return: the reason, if they are not all in the log.
         """
         if ticket.carried is not None:
             self._merge(ticket, claim)
         number = ticket.start if claim is None else self._numberOf(claim, ticket)
         assert number is not None
         after = max(number, ticket.floor)
+        if after < self.log.hole:
+            return "hole"
         if after < max(self.log.dropped, ticket.known):
-            return None
+            return "dropped"
         return self._missed(ticket, after)
 
     def _merge(self, ticket: Ticket, claim: Claim | None) -> None:
         """Append the events of another server's log to this one, and behind them those of this one."""
         carried, ticket.carried = ticket.carried, None
         assert carried is not None
-        own = [] if ticket.start < self.log.dropped else self._missed(ticket, ticket.start)
-        if ticket.start < self.log.dropped:
+        if ticket.start < max(self.log.dropped, self.log.hole):
             return  # the next look at the log finds that it does not reach back
+        own = self._missed(ticket, ticket.start)
         events = carried.after(None if claim is None else claim.offset)
         plain = [messages for _, _, messages in events]
         plain += [self.log.plain(number, entry) for number, entry in unseen(self.log, carried.events, own)]
@@ -540,7 +542,7 @@ class Recovery:
     def carry(self, ticket: Ticket, claim: Claim | None) -> dict[str, Any] | None:
         """Return the events of a parked ticket for another server; ``None`` if they are not all here."""
         entries = self._entries(ticket, claim)
-        if entries is None:
+        if isinstance(entries, str):
             return None
         events = [[number, entry.mark, self.log.plain(number, entry)] for number, entry in entries]
         return {"epoch": self.log.epoch, "events": events}
@@ -621,6 +623,7 @@ _WHY: Final = {
     "offset": "its offset is none that this server has sent",
     "dropped": "the log does not reach back so far: raise recoveryBytes (--recovery-bytes) or recoveryEvents "
     "(--recovery-events)",
+    "hole": "events of other servers were lost meanwhile (server.cluster.missed)",
     "size": "it missed more than maxBuffered (--max-buffered) allows",
 }
 """The reasons of refusals, for the log."""
