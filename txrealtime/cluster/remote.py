@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.conversation import Conversation
@@ -19,6 +19,7 @@ from txrealtime.cluster.handover import Handover
 from txrealtime.cluster.questions import Question
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import BusError
+from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.eventlog import Mark
@@ -27,6 +28,8 @@ from txrealtime.socketio.packet import Packet
 from txrealtime.socketio.recovery import Ticket
 
 __all__ = ["RemotePeers"]
+
+_log = Logger()
 
 
 class RemotePeers:
@@ -52,7 +55,8 @@ class RemotePeers:
         return [conversation.uid, *numbers.latestSent]
 
     def fetchClient(self, namespace: Namespace, claim: Claim, address: str) -> Deferred[Ticket | None]:
-        return Deferred.fromCoroutine(self._handover.fetch(namespace, claim, address))
+        fetched = Deferred.fromCoroutine(self._handover.fetch(namespace, claim, address))
+        return fetched.addErrback(_notFetched)
 
     def call(
         self, audience: Audience, packet: Packet, answered: Callable[[Any], object], timeout: float
@@ -104,6 +108,12 @@ class RemotePeers:
         topic = self._conversation.dialect.topicOf(namespace.path, room)
         if topic is not None:
             (self._conversation.subscribe if exists else self._conversation.unsubscribe)(topic)
+
+
+def _notFetched(failure: Failure) -> None:
+    """Called when a peer server's reply makes no sense, or the client has gone meanwhile."""
+    if not failure.check(CancelledError):
+        _log.failure("a client that came back could not be fetched from a peer server", failure)
 
 
 def _targetOf(audience: Audience) -> Target | None:
