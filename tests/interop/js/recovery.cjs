@@ -1,0 +1,74 @@
+// Clients that check every number they get, over lost connections:
+//
+//     node recovery.cjs PACKAGE URL COUNT ABLE
+//
+// With ABLE=1 they have to be recovered each time, with 0 never.  Prints a JSON line for each number that is not the one
+// expected, and the totals when it ends, by SIGTERM.
+const path = require("node:path");
+
+const [packageName, url, count, able] = process.argv.slice(2);
+const io = require(path.join(__dirname, "../node_modules", packageName));
+const TRANSPORTS = [["polling"], ["websocket"], ["polling", "websocket"]];
+
+const totals = { connects: 0, recovered: 0, fresh: 0, events: 0 };
+const report = (line) => process.stdout.write(JSON.stringify(line) + "\n");
+const violated = (what) => report({ violation: `${packageName}: ${what}` });
+
+class Client {
+  constructor(index) {
+    this.transports = TRANSPORTS[index % 3];
+    this.open();
+  }
+
+  open() {
+    this.expected = null;
+    this.wasHere = false;
+    const socket = (this.socket = io(url, {
+      transports: this.transports, forceNew: true, reconnectionDelay: 100, reconnectionDelayMax: 600, timeout: 8_000,
+    }));
+    socket.on("connect", () => {
+      totals.connects++;
+      if (socket.recovered) totals.recovered++;
+      else if (this.wasHere) {
+        totals.fresh++;
+        if (able === "1") violated(`not recovered, on ${this.transports}`);
+      }
+      if (socket.recovered && able !== "1") violated("recovered");
+      this.wasHere = true;
+    });
+    socket.on("begin", (all, even) => { this.expected = { all, even, tick: 0 }; });
+    for (const name of ["all", "even", "tick"]) {
+      socket.on(name, (number, ...rest) => {
+        totals.events++;
+        if (able !== "1" && rest.some((value) => typeof value === "string")) violated("an offset");
+        if (!this.expected) return violated(`${name} before begin`);
+        if (number !== this.expected[name]) {
+          violated(`${name} ${number}, expected ${this.expected[name]}, on ${this.transports}`);
+        }
+        this.expected[name] = number + 1;
+      });
+    }
+    this.act();
+  }
+
+  act() {
+    this.timer = setTimeout(() => {
+      const dice = Math.random();
+      if (dice < 0.03) {
+        this.socket.disconnect(); // as a page that is loaded again
+        return this.open();
+      }
+      if (dice < 0.15 && this.socket.io.engine) this.socket.io.engine.close();
+      else if (dice < 0.25) this.socket.emit("close");
+      else if (this.socket.connected) this.socket.emit("ask", 1, () => {});
+      this.act();
+    }, 500 + Math.random() * 1500);
+  }
+}
+
+const clients = Array.from({ length: Number(count) }, (_, index) => new Client(index));
+process.on("SIGTERM", () => {
+  report({ totals });
+  for (const client of clients) client.socket.disconnect();
+  process.exit(0);
+});
