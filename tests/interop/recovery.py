@@ -4,11 +4,13 @@ The server of the recovery tests: it numbers what it sends, so that every client
     twistd -n realtime --app tests.interop.recovery:server --recovery-window 60
 
 A client that comes anew gets ``begin`` with the number that comes next for everybody.  From then on each
-``all`` and each ``tick``, which is for it alone, has to follow the one before, whatever happens to its
-connection.
+``all`` and each ``tick``, which is for it alone, has to follow the one before of the same server, whatever
+happens to its connection.  The second argument is the server's process id.
 """
 
 from __future__ import annotations
+
+import os
 
 from twisted.internet import reactor
 from twisted.internet.task import LoopingCall
@@ -21,12 +23,14 @@ ticks: dict[str, int] = {}
 
 numbers = {"all": 0, "even": 0}
 
+me = os.getpid()
+
 
 @server.onConnect
 def came(socket: Socket) -> None:
     if not socket.recovered:
         socket.join("even")
-        socket.emit("begin", numbers["all"], numbers["even"])
+        socket.emit("begin", numbers["all"], numbers["even"], me)
         ticks[socket.id] = 0
 
 
@@ -37,21 +41,22 @@ def close(socket: Socket) -> None:
 
 @server.on("ask")
 def ask(socket: Socket, number: int) -> int:
-    tick(socket.id)
+    if socket.id in ticks:
+        tick(socket.id)
     return number
 
 
 def tick(id: str) -> None:
     number, ticks[id] = ticks[id], ticks[id] + 1
     if number % 5 == 4:
-        server.to(id).emit("tick", number, bytes([number % 256]) * 50)
+        server.to(id).emit("tick", number, me, bytes([number % 256]) * 50)
     else:
-        server.to(id).emit("tick", number)
+        server.to(id).emit("tick", number, me)
 
 
 def tell() -> None:
     for name, audience in (("all", server.namespace().everyone), ("even", server.to("even"))):
-        audience.emit(name, numbers[name])
+        audience.emit(name, numbers[name], me)
         numbers[name] += 1
     server.emit("volatile", "text", volatile=True)
 

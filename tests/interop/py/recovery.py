@@ -38,8 +38,8 @@ class Client:
         self.socket = socketio.AsyncClient(reconnection=False)
         # Each handler takes the arguments that the server gave, and not one more.
         self.socket.on("begin", self.begin)
-        self.socket.on("all", lambda number: self.got("all", number))
-        self.socket.on("even", lambda number: self.got("even", number))
+        self.socket.on("all", lambda number, server: self.got("all", number))
+        self.socket.on("even", lambda number, server: self.got("even", number))
         self.socket.on("tick", self.tick)
         self.socket.on("volatile", lambda text: None)
         self.socket.on("disconnect", lambda reason: self.gone.set())
@@ -55,10 +55,10 @@ class Client:
         except TimeoutError:
             await self.socket.disconnect()
 
-    def begin(self, all, even):
+    def begin(self, all, even, server):
         self.expected = {"all": all, "even": even, "tick": 0}
 
-    def tick(self, number, data=None):
+    def tick(self, number, server, data=None):
         if data is not None and not isinstance(data, bytes):
             report(violation=f"python-socketio: an offset, {data!r}")
         self.got("tick", number)
