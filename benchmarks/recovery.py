@@ -28,7 +28,8 @@ ACKS = 2000
 TEXT = "x" * 64
 
 OPEN = (
-    b"GET /socket.io/?EIO=4&transport=websocket&recover=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+    b"GET /socket.io/?EIO=4&transport=websocket&recover=1 HTTP/1.1\r\nHost: localhost\r\n"
+    b"Upgrade: websocket\r\n"
     b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
@@ -131,9 +132,8 @@ def memory() -> None:
     gc.collect()
     kept = (tracemalloc.get_traced_memory()[0] - before) / EVENTS
     store = server._namespaces.parking.store  # type: ignore[union-attr]
-    print(
-        f"an event of 64 characters that is kept: {kept:.0f} bytes; counted as {store.bytes / store.count:.0f}"
-    )
+    counted = store.bytes / store.count
+    print(f"an event of 64 characters that is kept: {kept:.0f} bytes; counted as {counted:.0f}")
     tracemalloc.stop()
     tracemalloc.start()
     server, _ = serve(120, 0)

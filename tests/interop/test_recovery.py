@@ -15,6 +15,8 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.interop import proxies
+from tests.interop.brokers import Redis
 from tests.interop.clients import (
     RealtimeServer,
     javaScript,
@@ -25,7 +27,10 @@ from tests.interop.clients import (
 from tests.soak.proxy import Network
 from tests.support import Program, startProgram
 
-MINUTES = float(os.environ.get("RECOVERY_MINUTES", "0.3"))
+MINUTES = float(os.environ.get("RECOVERY_MINUTES", "0.25"))
+ROUNDS = 1 if MINUTES < 1 else 6
+"Restarts of the workers."
+
 CLIENTS = int(os.environ.get("RECOVERY_CLIENTS", "30"))
 
 CROWDS = {
@@ -62,19 +67,57 @@ class RecoveryTests(TestCase):
         crowds = {name: self.crowd(name, url) for name in CROWDS}
         await deferLater(reactor, MINUTES * 60)
         for name, program in crowds.items():
-            self.assertFalse(program.ended, program.output[-3000:])
-            program.signal("TERM")
-            await program.whenEnded(timeout=60)
-            self.check(name, program)
+            await self.leave(name, program)
         network.stop()
         await server.stop()
 
-    def crowd(self, name: str, url: str) -> Program:
+    async def test_workers(self) -> None:
+        """New generations of workers under traffic: the old ones hand their clients over."""
+        requireJavaScriptClient("socket.io-client-4")
+        server = RealtimeServer(self, *OPTIONS, "--workers", "2")
+        await server.start()
+        await server.program.whenPrinted("serving Socket.IO")
+        clients = self.crowd("socket.io-client-4", server.url)
+        await deferLater(reactor, 3)
+        for round in range(1, ROUNDS + 1):
+            server.program.signal("HUP")
+            while server.program.output.count("new workers serve") < round:
+                await deferLater(reactor, 0.2)
+            await deferLater(reactor, 4)
+        await self.leave("socket.io-client-4", clients)
+        await server.stop()
+
+    async def test_servers(self) -> None:
+        """A rolling restart of servers with one Redis behind nginx, under traffic."""
+        requireJavaScriptClient("socket.io-client-4")
+        redis = await Redis(self).start()
+        options = [*OPTIONS, "--bus", redis.url, "--trusted-proxy", "127.0.0.1"]
+        servers = [RealtimeServer(self, *options) for _ in range(3)]
+        for server in servers:
+            await server.start()
+        nginx = proxies.NginxOfCluster(self, [server.port for server in servers])
+        await nginx.start()
+        clients = self.crowd("socket.io-client-4", nginx.url, "apart")
+        await deferLater(reactor, 4)
+        for server in servers * max(1, ROUNDS // 2):
+            await server.restart()
+            await deferLater(reactor, 2)
+        await self.leave("socket.io-client-4", clients)
+        for server in servers:
+            await server.stop()
+
+    async def leave(self, name: str, program: Program) -> None:
+        self.assertFalse(program.ended, program.output[-3000:])
+        program.signal("TERM")
+        await program.whenEnded(timeout=60)
+        self.check(name, program)
+
+    def crowd(self, name: str, url: str, *more: str) -> Program:
         share, able = CROWDS[name]
         count = str(max(1, round(CLIENTS * share)))
         if name == "python-socketio":
             return startProgram(self, python("recovery.py", url, count))
-        return startProgram(self, javaScript("recovery.cjs", name, url, count, "1" if able else "0"))
+        return startProgram(self, javaScript("recovery.cjs", name, url, count, "1" if able else "0", *more))
 
     def check(self, name: str, program: Program) -> None:
         lines = [json.loads(line) for line in program.output.splitlines() if line.startswith("{")]

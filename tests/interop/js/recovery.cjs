@@ -1,12 +1,15 @@
 // Clients that check every number they get, over lost connections:
 //
-//     node recovery.cjs PACKAGE URL COUNT ABLE
+//     node recovery.cjs PACKAGE URL COUNT ABLE [apart]
+//
+// With "apart", each client has an address of its own.
 //
 // With ABLE=1 they have to be recovered each time, with 0 never.  Prints a JSON line for each number that is not the one
 // expected, and the totals when it ends, by SIGTERM.
+const http = require("node:http");
 const path = require("node:path");
 
-const [packageName, url, count, able] = process.argv.slice(2);
+const [packageName, url, count, able, apart] = process.argv.slice(2);
 const io = require(path.join(__dirname, "../node_modules", packageName));
 const TRANSPORTS = [["polling"], ["websocket"], ["polling", "websocket"]];
 
@@ -16,6 +19,7 @@ const violated = (what) => report({ violation: `${packageName}: ${what}` });
 
 class Client {
   constructor(index) {
+    this.agent = apart ? new http.Agent({ localAddress: `127.0.${index + 1}.7`, keepAlive: true }) : undefined;
     this.transports = TRANSPORTS[index % 3];
     this.open();
   }
@@ -24,7 +28,7 @@ class Client {
     this.expected = null;
     this.wasHere = false;
     const socket = (this.socket = io(url, {
-      transports: this.transports, forceNew: true, reconnectionDelay: 100, reconnectionDelayMax: 600, timeout: 8_000,
+      transports: this.transports, forceNew: true, reconnectionDelay: 100, reconnectionDelayMax: 600, timeout: 8_000, ...(this.agent ? { agent: this.agent } : {}),
     }));
     socket.on("connect", () => {
       totals.connects++;
