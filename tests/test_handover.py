@@ -282,6 +282,28 @@ class StopTests(HandoverTestCase):
                     numbers[index] += 1
         self.assertEqual(numbers, [count] * len(clients))
 
+    def test_handedOnTwice(self) -> None:
+        """The client's last offset is that of the first server, and stays valid."""
+        alice = self.join(self.one)
+        for number in range(3):
+            self.three.emit("number", number)
+            self.settle()
+        self.assertEqual(len(alice.received()), 3)
+        alice.lose()
+        self.three.emit("number", 3)
+        self.advance(1)
+        self.two._namespaces.parking.isStaying, self.three._namespaces.parking.isStaying = True, False
+        self.stop(self.one)
+        self.assertEqual(len(self.two._namespaces.parking), 1)
+        self.three.emit("number", 4)
+        self.settle()
+        self.three._namespaces.parking.isStaying = True
+        self.stop(self.two)
+        self.three.emit("number", 5)
+        self.back(alice, self.three)
+        self.assertTrue(alice.recovered())
+        self.assertEqual(alice.received(), [("number", 3), ("number", 4), ("number", 5)])
+
     def test_alone(self) -> None:
         """The last server has nobody to hand its clients to."""
         alice = self.join(self.one)

@@ -147,20 +147,24 @@ class Ticket:
 
 class Carried(NamedTuple):
     """
-    Events from another server's log.
+    Events from the logs of other servers.
 
-    :ivar epoch: that of the log.
-    :ivar events: the number there, the mark and the messages of each event.
+    :ivar events: the offset, the mark and the messages of each event, in order.
     """
 
-    epoch: str
     events: list[Any]
 
     def after(self, offset: str | None) -> list[Any]:
-        """Return the events that come after a client's last one."""
+        """Return the events that come after a client's last one; all, if that is of another log."""
         epoch, _, number = (offset or "").rpartition("-")
-        last = int(number) if epoch == self.epoch and number.isascii() and number.isdecimal() else 0
-        return [event for event in self.events if event[0] > last]
+        if not (number.isascii() and number.isdecimal()):
+            return self.events
+        first = 0
+        for index, (its, _, _) in enumerate(self.events):
+            own, _, count = its.rpartition("-")
+            if own == epoch and int(count) <= int(number):
+                first = index + 1
+        return self.events[first:]
 
 
 class Return(NamedTuple):
@@ -541,11 +545,22 @@ class Recovery:
 
     def carry(self, ticket: Ticket, claim: Claim | None) -> dict[str, Any] | None:
         """Return the events of a parked ticket for another server; ``None`` if they are not all here."""
-        entries = self._entries(ticket, claim)
+        before: list[Any] = []
+        if ticket.carried is not None and claim is None:
+            # The client's last event is not known: each event keeps the offset that the client may have.
+            if ticket.start < max(self.log.dropped, self.log.hole):
+                return None
+            before = ticket.carried.events
+            entries: Any = unseen(self.log, before, self._missed(ticket, ticket.start))
+        else:
+            entries = self._entries(ticket, claim)
         if isinstance(entries, str):
             return None
-        events = [[number, entry.mark, self.log.plain(number, entry)] for number, entry in entries]
-        return {"epoch": self.log.epoch, "events": events}
+        epoch = self.log.epoch
+        events = [
+            [f"{epoch}-{number}", entry.mark, self.log.plain(number, entry)] for number, entry in entries
+        ]
+        return {"events": before + events}
 
     def adopt(self, pid: str, session: dict[str, Any]) -> Ticket:
         """Take a client from another server, whose events come next: see :meth:`arrived`."""
@@ -567,7 +582,7 @@ class Recovery:
         if carried is None:
             self.end(ticket)
         else:
-            ticket.carried = Carried(carried["epoch"], carried["events"])
+            ticket.carried = Carried(carried["events"])
             self.told(ticket)
 
     def release(self, ticket: Ticket) -> None:
@@ -636,6 +651,7 @@ class Parking:
     :ivar store: the bounds of the logs.
     :ivar results: the number of clients that came back, by result.
     :ivar isOpen: false once the server does not expect clients back.
+    :ivar isStaying: false once the server is about to stop, and takes no clients of other servers.
     """
 
     def __init__(
@@ -644,7 +660,7 @@ class Parking:
         self.settings = settings
         self.reactor = reactor
         self.results = results
-        self.isOpen = True
+        self.isOpen = self.isStaying = True
         # An event is wanted for as long as a client may be away, and before, for as long as the server may
         # not have noticed that the connection is dead.
         unnoticed = settings.pingInterval + 2 * settings.pingTimeout
@@ -723,4 +739,4 @@ class Parking:
 
     def reopen(self) -> None:
         """Called when the server starts again."""
-        self.isOpen = True
+        self.isOpen = self.isStaying = True
