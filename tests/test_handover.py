@@ -282,6 +282,32 @@ class StopTests(HandoverTestCase):
                     numbers[index] += 1
         self.assertEqual(numbers, [count] * len(clients))
 
+    def test_eventsMeanwhile(self) -> None:
+        """Events from all servers, in each step of the stop."""
+        clients = [self.join(self.one) for _ in range(4)]
+        for client in clients:
+            self.socketOf(self.one, client).join("red")
+        stopped = self.one.stopService()
+        counts = {server.cluster.name: 0 for server in self.servers}
+        for _ in range(40):
+            for server in self.servers:
+                if server.running:
+                    name = server.cluster.name
+                    server.emit("all", name, counts[name])
+                    server.to("red").emit("red", name, counts[name])
+                    counts[name] += 1
+            self.clock.advance(0.01)
+        self.settle()
+        self.successResultOf(stopped)
+        for client in clients:
+            self.back(client, self.three)
+            self.assertTrue(client.recovered())
+            got = client.received()
+            for name, count in counts.items():
+                for event in ("all", "red"):
+                    numbers = [number for what, sender, number in got if (what, sender) == (event, name)]
+                    self.assertEqual(numbers, list(range(count)))
+
     def test_handedOnTwice(self) -> None:
         """The client's last offset is that of the first server, and stays valid."""
         alice = self.join(self.one)
