@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.clusters import ClusterTestCase
 from txrealtime import CloseReason, ConnectionRejected, Server, Socket
+from txrealtime.socketio.packet import Packet, PacketType
 from txrealtime.testing import Client
 
 WINDOW = 60.0
@@ -307,6 +308,24 @@ class StopTests(HandoverTestCase):
                 for event in ("all", "red"):
                     numbers = [number for what, sender, number in got if (what, sender) == (event, name)]
                     self.assertEqual(numbers, list(range(count)))
+
+    def test_lateOnTheBus(self) -> None:
+        """An event that was in the old server's log comes from the bus only after the return: not twice."""
+        alice, bob = self.join(self.one), self.join(self.two)
+        alice.lose()
+        self.three.emit("number", 0)
+        self.settle()
+        self.back(alice, self.two)
+        recovery = self.two.namespace()._recovery
+        topic = f"txrealtime,{self.two.namespace().path}"
+        mark = [self.three.cluster.uid, topic, 1]
+        messages = self.two.namespace()._encode(Packet(PacketType.EVENT, "/", ["number", 0]))
+        recovery.deliver(self.two.namespace().everyone, messages, mark=mark)
+        self.assertEqual(alice.received(), [("number", 0)])
+        self.assertEqual(bob.received(), [("number", 0)] * 2)
+        alice.lose()
+        self.back(alice, self.two)
+        self.assertEqual((alice.recovered(), alice.received()), (True, []))
 
     def test_handedOnTwice(self) -> None:
         """The client's last offset is that of the first server, and stays valid."""

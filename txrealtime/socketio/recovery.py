@@ -51,6 +51,12 @@ _json: Final = JSONText()
 
 _PID_BYTES: Final = 18
 
+_LATEST: Final = 10.0
+"""Seconds after which an event that is in another server's log has arrived from the bus."""
+
+_MOST_EARLY: Final = 1000
+"""Events of one client that may still arrive from the bus: the last of another server's log."""
+
 _MOST_MOVES: Final = 256
 """Changes of rooms that one ticket remembers."""
 
@@ -194,6 +200,10 @@ class Recovery:
         self._parked = 0
         # The number of parked tickets by room, for those whose sockets have left.
         self._absent: Counter[str] = Counter()
+        # The ids of the sockets that have got an event from another server's log, by the event's mark.  The
+        # event itself may come later from the bus.
+        self._early: dict[tuple[Any, ...], set[str]] = {}
+        self._earlyUntil = 0.0
         # The ids of the sockets of parked tickets.
         self._ids: set[str] = set()
 
@@ -220,6 +230,8 @@ class Recovery:
         :param mark: the event's place on the bus.
         :return: the sockets, and the event's number in the log, 0 if it is not kept.
         """
+        if self._early and isinstance(mark, list):
+            audience = self._withoutEarly(audience, mark)
         sockets = audience.here()
         marked, number = messages, 0
         if self.tickets:
@@ -236,6 +248,22 @@ class Recovery:
             else:
                 socket._deliver(wanted, volatile)
         return sockets, number
+
+    def _withoutEarly(self, audience: Audience, mark: list[Any]) -> Audience:
+        """Leave out the clients that have got an event already, from the log of the server that they left."""
+        if self.parking.reactor.seconds() > self._earlyUntil:
+            self._early.clear()
+        ids = self._early.pop(tuple(mark), None)
+        return audience.excluding(*ids) if ids else audience
+
+    def _noteEarly(self, events: list[Any], id: str) -> None:
+        early = self._early
+        self._earlyUntil = self.parking.reactor.seconds() + _LATEST
+        for _, mark, _ in events[-_MOST_EARLY:]:
+            if isinstance(mark, list):
+                early.setdefault(tuple(mark), set()).add(id)
+        while len(early) > 100 * _MOST_EARLY:
+            del early[next(iter(early))]
 
     def _concerns(self, rooms: tuple[str, ...] | None, sockets: Sequence[Socket]) -> bool:
         """Return true if a client that is here or away may come back for an event."""
@@ -472,6 +500,7 @@ class Recovery:
         events = carried.after(None if claim is None else claim.offset)
         plain = [messages for _, _, messages in events]
         plain += [self.log.plain(number, entry) for number, entry in unseen(self.log, carried.events, own)]
+        self._noteEarly(carried.events, ticket.id)
         start = self.log.top
         for messages in plain:
             packets = [engineio.message(message) for message in messages]
