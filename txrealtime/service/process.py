@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, succeed
@@ -25,12 +25,17 @@ from txrealtime.logs import Logger
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
 from txrealtime.service.listener import Listener
+from txrealtime.service.metrics import metricsOf
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.service import RealtimeService
 from txrealtime.workers.handoff import Handoff, PeekingPort
 from txrealtime.workers.listening import Inherited, familyOf, withoutPlace
 from txrealtime.workers.siblings import WorkerSiblings
 from txrealtime.workers.worker import CANNOT_START, REPORTS, Supervision, reportFailure
+
+if TYPE_CHECKING:
+    from txrealtime.monitor.metrics import Page
+    from txrealtime.workers.metrics import Reporter
 
 __all__ = ["main"]
 
@@ -62,6 +67,7 @@ class _Worker:
         self._terms = terms
         self._stopping = False
         self.server = self._server(options)
+        self._reporter = self._reporterOf(options)
         root, self.rootName = rootOf(options, self.server, reactor)
         self._site = self.server.site(root)
         mark, folder = terms["mark"], terms["folder"]
@@ -75,6 +81,7 @@ class _Worker:
             self._siblings,
             self._handoff,
             blockedAfter=options["blockedAfter"],
+            metrics=self._metrics,
         )
         self.supervision = Supervision(reactor, self.stop, lambda: len(self.server.engine.sessions))
 
@@ -86,6 +93,27 @@ class _Worker:
             server.configure(bus=f"unix:{quote(self._terms['folder'])}/hub")
             server.cluster.open()
         return server
+
+    def _reporterOf(self, options: Options) -> Reporter | None:
+        """Make the metrics, if an option asks for them; the supervisor makes the page of all workers."""
+        terms = self._terms
+
+        def page(accept: str) -> Deferred[Page]:
+            return reporter.page(accept)
+
+        self._metrics = metricsOf(options, self.server, self._handovers, page)
+        if self._metrics is None:
+            return None
+        from txrealtime.monitor.metrics import REGISTRY
+        from txrealtime.workers.metrics import Reporter
+
+        reporter = Reporter(self._reactor, terms["folder"], terms["number"], self._metrics, REGISTRY)
+        return reporter
+
+    def _handovers(self) -> dict[str, int]:
+        """Return the connections, requests and WebSockets that went to other workers."""
+        siblings = self._siblings
+        return {"handoff": self._handoff.sent, "relay": siblings.relayed, "tunnel": siblings.carried}
 
     def _listener(self, place: int, description: str) -> Listener:
         reactor, descriptor, server = self._reactor, _FIRST_PORT + place, self.server
@@ -130,6 +158,10 @@ class _Worker:
         self.service.privilegedStartService()  # type: ignore[no-untyped-call]
         self.service.startService()
         self._reactor.addSystemEventTrigger("before", "shutdown", self.service.stopService)
+        if self._reporter is not None:
+            self._reporter.start()
+            # Behind the last client.
+            self._reactor.addSystemEventTrigger("during", "shutdown", self._reporter.stop)
         ready = self.server.cluster.whenReady()
         ready.addCallback(lambda _: self._tellReady())
         # A worker that is stopped first; the link goes on for as long as the bus is away.

@@ -13,18 +13,16 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.task import deferLater
-from twisted.web.resource import Resource
-from twisted.web.server import Site
 
 from txrealtime.clock import keepSteady
-from txrealtime.engineio.http.site import Beside
 from txrealtime.logs import Logger
 from txrealtime.monitor.blocked import Watch
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
-from txrealtime.service.application import metricsOf, rootOf, serverOf
+from txrealtime.service.application import rootOf, serverOf
 from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
+from txrealtime.service.metrics import listenerOf, metricsOf
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.signals import Signals
 from txrealtime.service.supervised import SupervisedService
@@ -41,8 +39,6 @@ __all__ = ["RealtimeService", "makeService"]
 _log = Logger()
 
 _ALONE: Final = {
-    "metrics": "metrics",
-    "metricsListen": "metrics-listen",
     "tracedClients": "trace-packets",
     "logLevel": "log-level",
     "logFormat": "log-format",
@@ -75,11 +71,9 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         Listener(reactor, description, site, server.path, rootName)
         for description in options["listen"] or ["tcp:8000"]
     ]
-    if options["metricsListen"] is not None:
-        path = options["metrics"] or "/metrics"
-        alone = Site(Beside(path, options["metricsPage"], Resource()))
-        alone.noisy = False
-        listeners.append(Listener(reactor, options["metricsListen"], alone, path, serves="metrics"))
+    ofMetrics = listenerOf(options, reactor, options["metricsPage"])
+    if ofMetrics is not None:
+        listeners.append(ofMetrics)
     if options["tracedClients"]:
         Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
     hub = Hub(options["hub"], reactor) if options["hub"] else None
