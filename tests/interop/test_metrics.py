@@ -254,7 +254,7 @@ class RulesTests(MetricsTestCase):
         self.assertIn("SUCCESS", run("promtool", "check", "rules", FOLDER / "alerts.yml"))
 
     def test_faster(self) -> None:
-        """Of the rules nothing but durations is changed for the tests."""
+        """Nothing but the durations of the rules is changed for the tests."""
         self.assertEqual(
             faster("rate(x[5m]) > 0.1\nfor: 1m y offset 5m"), "rate(x[5s]) > 0.1\nfor: 3s y offset 5s"
         )
@@ -264,7 +264,7 @@ class PrometheusTests(MetricsTestCase):
     timeout = 150
 
     async def start(self) -> Servers:
-        """Start a server that is alone, one for Flask, which has the hub of both, and one with workers."""
+        """Start a server that is alone, one for Flask with the hub of both, and one with workers."""
         (self.folder / "plain.py").write_text(PLAIN)
         (self.folder / "flasked.py").write_text(FLASK)
         # Of the folder of a test the path may be too long for a socket.
@@ -373,7 +373,7 @@ class PrometheusTests(MetricsTestCase):
                 urlopen(f"{url}socket.io/?EIO=9&transport=polling", timeout=5).close()
 
     async def showAll(self, prometheus: Prometheus) -> None:
-        """Check that each panel shows a number."""
+        """Check that each panel has a number."""
         dashboard = json.loads((FOLDER / "dashboard.json").read_text())
         panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
         self.assertGreater(len(panels), 25)

@@ -199,7 +199,7 @@ def copied(registry: Any) -> list[Any]:
                 [sample.name, sample.labels, sample.value]
                 for sample in metric.samples
                 # The time of the first count: no sum.
-                if not sample.name.endswith("_created")
+                if sample.name.rpartition("_")[2] != "created"
             ],
         ]
         for metric in registry.collect()
