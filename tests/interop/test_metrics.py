@@ -11,9 +11,11 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlencode, urlsplit
@@ -311,8 +313,24 @@ class PrometheusTests(MetricsTestCase):
         self.assertRegex(page, r'txrealtime_sessions\{transport="websocket"\} 6\n')
         self.assertRegex(page, r'txrealtime_rooms\{namespace="/",worker="1"\} 0\n')
         self.assertRegex(page, r'process_resident_memory_bytes\{worker="0"\} ')
+        await self.seenByTop(servers)
         self.checkPage(page)
         self.checkPage(await self.page(f"{servers.plain}metrics"))
+
+    async def seenByTop(self, servers: Servers) -> None:
+        """Look at two servers by ``python -m txrealtime top``."""
+        requirePart(find_spec("rich"), "no rich: pip install '.[test]'")
+        command = [sys.executable, "-m", "txrealtime", "top", servers.workers, servers.plain, "--once"]
+        top = startProgram(self, command, cwd=str(ROOT), environment={"COLUMNS": "120"})
+        self.assertEqual(await top.whenEnded(30), 0, top.output)
+        for pattern in (
+            r"received +[1-9][\d.]*/s ",
+            r"/ +│ echo +│ +[1-9]",
+            "worker 0 .* up ",
+            "worker 1 .* up ",
+            " down ",
+        ):
+            self.assertRegex(top.output, pattern)
 
     def checkPage(self, page: str) -> None:
         """Check a page by promtool."""

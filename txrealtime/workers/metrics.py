@@ -257,7 +257,7 @@ class Collection(Service):
         newest = {worker.number: worker for worker in self._workers}
         return [
             (f"{worker.number}{'' if newest[worker.number] is worker else ' leaving'}", worker)
-            for worker in self._workers
+            for worker in sorted(self._workers, key=lambda each: each.number)
         ]
 
     # -- for the connections
