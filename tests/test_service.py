@@ -258,7 +258,8 @@ class OptionsTests(ServiceTestCase):
             (["--bus", "unix:"], "--bus: the URL of the hub names no file: expected unix:/PATH"),
             (["--hub", "/run/" + "x" * 99], "--hub /run/xxxx"),
             (["--hub", "/a", "--bus", "unix:/b"], "or give unix:/a with ?key= or ?dialect="),
-            (["--bus", "redis://host", "--hub", "/a"], "the hub stands before no other bus"),
+            (["--bus", "redis://host", "--hub", "/a"], "only with --workers the hub stands before"),
+            (["--bus", "unix:/b", "--hub", "/a", "--workers", "2"], "the hub stands before another bus"),
         ]:
             self.assertOneLine(wanted, parse, *arguments)
 
@@ -429,11 +430,16 @@ class ServerTests(ServiceTestCase):
         options = parse("--workers", "2", "--metrics-listen", "nothing:x")
         self.assertOneLine("nothing:x", makeService, options, Clock())
 
-    def test_workersAlone(self) -> None:
-        """Options of one process are refused beside --workers."""
-        for option in (["--trace-packets", "all"], ["--log-format", "json"]):
-            refused = self.assertRefused(makeService, parse("--workers", "2", *option), Clock())
-            self.assertIn(f"leave out {option[0]} or --workers", refused)
+    def test_workersOptions(self) -> None:
+        """The options of logs and metrics go to the workers."""
+        for option in (
+            ["--trace-packets", "all"],
+            ["--log-format", "json"],
+            ["--log-level", "warn"],
+            ["--metrics", "/metrics"],
+            ["--metrics-listen", "tcp:1"],
+        ):
+            makeService(parse("--workers", "2", *option), Clock())
 
     def test_busNotInstalled(self) -> None:
         # In the dictionary itself: the import system has its own reference to that.

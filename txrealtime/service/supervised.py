@@ -13,12 +13,16 @@ import signal
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.python.failure import Failure
 
 from txrealtime.clock import keepSteady
+from txrealtime.cluster.bus.interfaces import IBus
+from txrealtime.cluster.bus.url import busFromURL
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import Logger
 from txrealtime.service.listener import announce, cannotListen, whyNoEndpoint
 from txrealtime.service.metrics import listenerOf, pageOf
@@ -53,6 +57,8 @@ class SupervisedService(MultiService):
         self._options = options
         self._descriptions = options["listen"] or ["tcp:8000"]
         self._places: list[tuple[str, Any]] = []
+        self._choice: DialectChoice | None = None
+        self._broker = self._brokerOf(options["bus"])
         self.supervisor: Supervisor | None = None
         self._collection: Collection | None = None
         self._withMetrics = options["metrics"] is not None or options["metricsListen"] is not None
@@ -76,6 +82,20 @@ class SupervisedService(MultiService):
         if self._collection is None:
             raise ConnectionError("no worker has started yet")
         return await self._collection.page(accept)
+
+    def _brokerOf(self, url: str | None) -> IBus | None:
+        """
+        Return the broker that the hub stands before: that of ``--bus``, unless it is a hub itself.
+
+        :raises StartupError: if a library is not installed.
+        """
+        if url is None or url.startswith("unix:"):
+            return None
+        self._choice, url = DialectChoice.fromURL(url)
+        try:
+            return busFromURL(url, fanout=self._choice.fanout)
+        except ValueError as error:
+            raise StartupError(f"the bus: {error}") from None
 
     def privilegedStartService(self) -> None:
         """
@@ -127,7 +147,7 @@ class SupervisedService(MultiService):
     @property
     def _withHub(self) -> bool:
         """True if the supervisor is the hub: the workers have no other bus, or others speak to it too."""
-        return bool(self._options["hub"] or not self._options["bus"])
+        return bool(self._options["hub"] or self._broker or not self._options["bus"])
 
     def _makeServices(self, path: str) -> MultiService:
         """
@@ -137,7 +157,7 @@ class SupervisedService(MultiService):
         """
         services = MultiService()
         if self._withHub:
-            hub = Hub(self._options["hub"] or path, self._reactor)
+            hub = Hub(self._options["hub"] or path, self._reactor, bus=self._broker)
             hub.setServiceParent(services)  # type: ignore[no-untyped-call]
         if self._withMetrics:
             from txrealtime.workers.metrics import Collection
@@ -145,6 +165,12 @@ class SupervisedService(MultiService):
             self._collection = Collection(self._reactor, os.path.dirname(path))
             self._collection.setServiceParent(services)  # type: ignore[no-untyped-call]
         return services
+
+    def _hubURL(self, folder: str) -> str | None:
+        """Return the URL by which workers reach the broker, if the hub stands before one."""
+        if self._choice is None:
+            return None
+        return self._choice.urlOf(f"unix:{quote(self._options['hub'] or os.path.join(folder, 'hub'))}")
 
     def _command(self, task: Task) -> list[str]:
         """Return the command line of a worker."""
@@ -154,6 +180,8 @@ class SupervisedService(MultiService):
             "folder": task.folder,
             "listen": [description for description, _ in self._places],
             "reactor": type(self._reactor).__module__,
+            "bus": self._hubURL(task.folder),
+            "broker": self._broker and self._broker.name,
         }
         # Without -P a module in the current folder could hide one of the standard library.
         program = [sys.executable, "-P", "-m", "txrealtime.service.process"]
