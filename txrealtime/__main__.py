@@ -1,5 +1,5 @@
 """
-``python -m txrealtime``: ``emit`` an event on a bus; ``listen``, ``call`` and ``load`` as a client; ``top``.
+``python -m txrealtime``: ``emit``; as a client ``listen``, ``call`` and ``load``; ``top``; ``password``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from getpass import getpass
+from typing import Any, Final
 
 from txrealtime.client.commands import addCommands
 from txrealtime.cluster.emitter import Emitter
 from txrealtime.errors import BusError
+from txrealtime.monitor.admin.passwords import checkedName, hashed
 
 __all__ = ["main"]
 
@@ -62,7 +64,35 @@ def _parser() -> argparse.ArgumentParser:
     top.add_argument("--interval", metavar="S", type=_seconds, default=2.0, help="seconds (default: 2)")
     top.add_argument("--once", action="store_true", help="print one view, and end")
     top.set_defaults(run=_top)
+    password = commands.add_parser(
+        "password", help="hash a password for the file of twistd realtime --admin-auth", description=_PASSWORD
+    )
+    password.add_argument("name", help="the user's name")
+    password.set_defaults(run=_hashPassword)
     return parser
+
+
+_PASSWORD: Final = (
+    "Print a line for the file of twistd realtime --admin-auth: the name and the hash of a password. On a "
+    "terminal the password is asked for twice; otherwise it is the first line of standard input."
+)
+
+
+def _hashPassword(options: argparse.Namespace) -> int:
+    """Print a name and the hash of a password that the user enters."""
+    try:
+        name = checkedName(options.name)
+        if sys.stdin.isatty():
+            password = getpass("Password: ")
+            if getpass("The same again: ") != password:
+                raise ValueError("the two passwords differ")
+        else:
+            password = sys.stdin.readline().rstrip("\r\n")
+        print(f"{name}:{hashed(password)}")
+    except (EOFError, KeyboardInterrupt, ValueError) as error:
+        print(f"python -m txrealtime password: {error or 'no password'}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _seconds(text: str) -> float:

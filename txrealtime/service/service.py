@@ -16,10 +16,11 @@ from twisted.internet.task import deferLater
 
 from txrealtime.clock import keepSteady
 from txrealtime.logs import Logger
+from txrealtime.monitor.admin.admin import Admin
 from txrealtime.monitor.blocked import Watch
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
-from txrealtime.service.application import rootOf, serverOf
+from txrealtime.service.application import adminOf, rootOf, serverOf
 from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.metrics import listenerOf, metricsOf
@@ -57,6 +58,7 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         return SupervisedService(reactor, options)
     server = serverOf(options)
     metrics = metricsOf(options, server)
+    admin = adminOf(options, server)
     root, rootName = rootOf(options, server, reactor)
     site = server.site(root)
     listeners = [
@@ -70,7 +72,13 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
     hub = Hub(options["hub"], reactor) if options["hub"] else None
     return RealtimeService(
-        reactor, server, listeners, hub=hub, blockedAfter=options["blockedAfter"], metrics=metrics
+        reactor,
+        server,
+        listeners,
+        hub=hub,
+        blockedAfter=options["blockedAfter"],
+        metrics=metrics,
+        admin=admin,
     )
 
 
@@ -87,6 +95,7 @@ class RealtimeService(MultiService):
     :param handoff: in a worker, the socket for connections from other workers.
     :param blockedAfter: seconds after which a blocked reactor is logged, 0 for never.
     :param metrics: the metrics, started and stopped with the service.
+    :param admin: the server's side of the admin UI, likewise.
     """
 
     def __init__(
@@ -99,6 +108,7 @@ class RealtimeService(MultiService):
         hub: Hub | None = None,
         blockedAfter: float = 0,
         metrics: Metrics | None = None,
+        admin: Admin | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -111,6 +121,7 @@ class RealtimeService(MultiService):
         self._end: float | None = None
         self._trimming = Trimming(reactor)
         self._metrics = metrics
+        self._admin = admin
         self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
         # The server connects to the hub.
         children: dict[str, Service] = {"hub": hub} if hub is not None else {}
@@ -137,6 +148,8 @@ class RealtimeService(MultiService):
             self._watch.start()
         if self._metrics is not None:
             self._metrics.start()
+        if self._admin is not None:
+            self._admin.start()
         if self._siblings is None:
             self._reactor.callWhenRunning(Signals(self._reactor, self.leave, self.renew).take)
 
@@ -181,6 +194,8 @@ class RealtimeService(MultiService):
             self._watch.stop()
         if self._metrics is not None:
             self._metrics.stop()
+        if self._admin is not None:
+            self._admin.stop()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
