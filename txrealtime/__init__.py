@@ -38,6 +38,7 @@ from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import Incoming, Namespace, on
 from txrealtime.socketio.packet import IParser
+from txrealtime.socketio.presence import Presence, Present
 from txrealtime.socketio.sockets import Socket
 
 __all__ = [
@@ -59,6 +60,8 @@ __all__ = [
     "PacketError",
     "PayloadTooLarge",
     "Person",
+    "Presence",
+    "Present",
     "ProtocolError",
     "RealtimeError",
     "Server",

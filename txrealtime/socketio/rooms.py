@@ -21,11 +21,13 @@ class Rooms:
     own rooms are not stored.
     """
 
-    __slots__ = ("_members", "_sockets", "watch")
+    __slots__ = ("_members", "_sockets", "left", "watch")
 
     def __init__(self) -> None:
         self.watch: Callable[[str, bool], object] | None = None
         """Called with ``(room, exists)`` when a room gets its first member or loses its last."""
+        self.left: Callable[[Socket, str], object] | None = None
+        """Called when a socket has left a room; for presence."""
         self._sockets: dict[str, Socket] = {}
         # Dictionaries serve as sets that keep their order.
         self._members: dict[str, dict[Socket, None]] = {}
@@ -97,6 +99,8 @@ class Rooms:
                 if self.watch is not None:
                     self.watch(room, False)
         socket._joined.discard(room)
+        if self.left is not None:
+            self.left(socket, room)
 
     def find(self, id: str) -> Socket | None:
         """Find the socket with an id."""

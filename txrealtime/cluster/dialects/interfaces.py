@@ -70,6 +70,10 @@ class Dialect(Protocol):
     def announces(self) -> bool:
         """True if servers announce themselves."""
 
+    @property
+    def hasPresence(self) -> bool:
+        """True if servers tell each other who is present in rooms."""
+
     def topicsOf(self, path: str) -> Sequence[Topic]:
         """Return the topics that a server subscribes to for a namespace."""
 
