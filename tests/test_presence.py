@@ -373,7 +373,7 @@ class ClusterTests(ClusterPresenceTestCase):
         self.assertAlike()
 
     def test_sameOrderEverywhere(self) -> None:
-        """Who comes at the same moment on several servers is listed in one order."""
+        """People who come at the same moment to several servers are listed in one order."""
         for n in range(4):
             for number, server in enumerate(self.servers):
                 self.come(server, f"{number}-{n}")
@@ -382,7 +382,7 @@ class ClusterTests(ClusterPresenceTestCase):
         self.assertEqual(others, [first, first])
 
     def test_causalOrder(self) -> None:
-        """Who comes after a server has heard of others is listed behind them."""
+        """People who come after a server has heard of others are listed behind them."""
         for n in range(6):
             self.come(self.servers[n % 3], str(n))
             self.settle()

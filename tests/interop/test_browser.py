@@ -25,7 +25,7 @@ from tests.interop.browser import (
     webdriver,
 )
 from tests.support import ROOT, requirePart
-from txrealtime.chat import chat, pages
+from txrealtime.chat import checks, pages
 
 
 class ChatPageTests(SynchronousTestCase):
@@ -127,14 +127,14 @@ class ChatPageTests(SynchronousTestCase):
         """
         noise = random.Random(1).randbytes
         file = self.file("noise.png", png(700, 700, lambda x, y: tuple(noise(3))))  # type: ignore[arg-type, return-value]
-        self.assertGreater(file.stat().st_size, chat.MAX_PICTURE)
+        self.assertGreater(file.stat().st_size, checks.MAX_PICTURE)
         ada, grace = self.window(), self.window()
         ada.enter("Ada")
         grace.enter("Grace")
         ada.pick(file)
         received = grace.save()
-        self.assertEqual(chat.pictureType(received), "image/jpeg")
-        self.assertLessEqual(len(received), chat.MAX_PICTURE)
+        self.assertEqual(checks.pictureType(received), "image/jpeg")
+        self.assertLessEqual(len(received), checks.MAX_PICTURE)
         ada.pick(self.file("notes.txt", b"no picture"))
         ada.sees("#notice:not([hidden])", "A picture can be PNG, JPEG, GIF or WebP.")
         ada.pick(self.file("fake.png", b"no picture either"))

@@ -102,7 +102,7 @@ class Present:
 
 class Presence:
     """
-    Who is present in a room, or in all rooms: see :meth:`Namespace.presence`.
+    The presence of a room, or of all rooms: see :meth:`Namespace.presence`.
 
     :ivar room: the room; ``None`` for all rooms of the namespace.
     """
