@@ -126,7 +126,7 @@ class PeopleTests(ChatTestCase):
         self.assertEqual(self.ask(self.come(self.two, "ada", None, "2"), "join", "lobby")["you"], "ada 2")
 
     def test_namesakesAtTheSameMoment(self) -> None:
-        """Of namesakes who come at once, the first in the common order keeps the nick on all servers."""
+        """The first of namesakes who come at once, in the common order, keeps the nick on all servers."""
         watcher = self.come(self.one, "Grace")
         clients = [self.come(server, "Ada", None, f"key {n}") for n, server in enumerate(self.servers)]
         self.settle()
@@ -196,7 +196,7 @@ class PeopleTests(ChatTestCase):
 
 class HistoryTests(ChatTestCase):
     def test_sameOnAllServers(self) -> None:
-        """What is said is shown and kept on all servers, in one order, though their clocks differ."""
+        """Messages are shown and kept on all servers, in one order, though their clocks differ."""
         people = [self.come(server, nick) for server, nick in zip(self.servers, "ABC", strict=True)]
         self.settle()
         for n in range(6):
