@@ -388,6 +388,15 @@ class ClusterTests(ClusterPresenceTestCase):
             self.settle()
         self.assertAlike(*"012345")
 
+    def test_timeOrder(self) -> None:
+        """Entries of servers that have not heard of each other are sorted by time."""
+        self.hub.pause()
+        for n in range(6):
+            self.come(self.servers[-n % 3], str(n))
+            self.clock.advance(0.01)
+        self.hub.resume()
+        self.assertAlike(*"012345")
+
     def test_beforeAnEventOfTheSame(self) -> None:
         """A server knows who is there before the next thing that they say."""
         known: list[list[str]] = []

@@ -204,7 +204,7 @@ class Roster:
         self._rooms: dict[str, dict[str, tuple[Entry, ...]]] = {}
         self._sockets: dict[_Place, Socket] = {}
         self._count = 0
-        # A Lamport clock: who comes after this server has heard of others is sorted behind them.
+        # The greatest order known.
         self._order = 0
         self._watches: list[_Watch] = []
         # Changes that watchers have to hear.  A watcher may make the next change, or add a watch.
@@ -233,8 +233,8 @@ class Roster:
         if known is None and self._count >= MAX_ENTRIES:
             raise LimitExceeded(f"{self._namespace!r} has {MAX_ENTRIES} entries of presence already")
         socket.join(room)
-        same = known is not None and known.key == key
-        entry = Entry(room, socket.id, key, text, known.order if known and same else self._order + 1)
+        order = known.order if known is not None and known.key == key else self._nextOrder()
+        entry = Entry(room, socket.id, key, text, order)
         if entry == known:
             return
         self._sockets[place] = socket
@@ -243,6 +243,15 @@ class Roster:
         if self._namespace._peers is not None:
             self._namespace._peers.tracked(self._namespace, entry)
         self._tell()
+
+    def _nextOrder(self) -> int:
+        """
+        Return the order of a new entry.
+
+        It is the time in milliseconds, but behind all entries that this server knows, whatever the clocks of
+        their servers say (a hybrid logical clock).
+        """
+        return max(self._order + 1, int(self._namespace.reactor.seconds() * 1000))
 
     def left(self, socket: Socket, room: str) -> None:
         """Called when a socket has left a room, or is to be present there no longer."""
