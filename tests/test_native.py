@@ -100,11 +100,11 @@ class FormTests(SynchronousTestCase):
     def test_wrongEntries(self) -> None:
         """Entries of presence that no server would send are refused."""
         for wrong in WRONG_ENTRIES:
-            for message in (
+            for each in (
                 Track("/", "abcdefgh", 0, 1, wrong, True),  # type: ignore[arg-type]
                 RosterPage("/", "abcdefgh", "ABCDEFGH", 1, 0, False, [wrong]),  # type: ignore[list-item]
             ):
-                self.assertRaises(PacketError, self.read, SENDER.write(message))
+                self.assertRaises(PacketError, self.read, SENDER.write(each))
 
     def test_replies(self) -> None:
         for each in REPLIES:
