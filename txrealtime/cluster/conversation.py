@@ -286,7 +286,7 @@ class Conversation:
         count = self._subscribers.get(topic, 0)
         self._subscribers[topic] = count + 1
         if count == 0:
-            link.subscribe(topic.name, self._received, topic.isPattern)
+            link.subscribe(topic.name, self._received, topic.isPattern, topic.isCounted)
 
     def unsubscribe(self, topic: Topic) -> None:
         """Undo one :meth:`subscribe`."""

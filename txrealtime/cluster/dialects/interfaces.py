@@ -27,10 +27,12 @@ class Topic(NamedTuple):
     A topic to subscribe to.
 
     :ivar isPattern: true if the name is a pattern in Redis's form.
+    :ivar isCounted: true if other servers count the topic's subscribers.
     """
 
     name: str
     isPattern: bool = False
+    isCounted: bool = False
 
 
 class Respondents(NamedTuple):

@@ -134,7 +134,7 @@ class NodeDialect:
         stem = path.partition("#")[0]
         return (
             Topic(re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._key}#{stem}#") + "*", isPattern=True),
-            Topic(f"{self._key}-request#{path}#"),
+            Topic(f"{self._key}-request#{path}#", isCounted=True),
             Topic(f"{self._key}-response#{path}#"),
             Topic(f"{self._key}-response#{path}#{self.uid}#"),
         )
