@@ -147,6 +147,15 @@ class EntryTests(ChatTestCase):
         self.ask(grace, "say", "1", "still here")
         self.ask(grace, "join", "room 2")
 
+    def test_sameRoomAgain(self) -> None:
+        """
+        A client that asks for its own room again stays, and so does the history.
+        """
+        ada = self.come("Ada", room="hut")
+        self.ask(ada, "say", "1", "Hello")
+        self.assertEqual(len(self.ask(ada, "join", "hut")["said"]), 1)
+        self.assertEqual(ada.received(), [])
+
     def test_comeBackBeforeTheLossIsNoticed(self) -> None:
         """
         The same key takes the place of its former connection: same name, and no news to the others.

@@ -13,6 +13,8 @@ from tests.examples import given, settings, st
 from txrealtime import Server
 from txrealtime.chat import chat
 from txrealtime.chat.room import KEPT_MESSAGES, KEPT_PICTURES, Message, Room
+from txrealtime.service.application import StartupError, serverOf
+from txrealtime.service.options import Options
 from txrealtime.testing import Client
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
@@ -94,6 +96,16 @@ class ChatTestCase(ClusterTestCase):
     def histories(self) -> list[list[str]]:
         self.settle()
         return [[message.text for message in each.open["lobby"].said] for each in self.chats]
+
+
+class StartTests(SynchronousTestCase):
+    def test_dialects(self) -> None:
+        """On a bus that cannot carry presence the chat does not start, and one line tells why."""
+        for dialect in "node", "python-socketio":
+            options = Options()
+            options.parseOptions(["--bus", f"redis://localhost?dialect={dialect}"])
+            error = self.assertRaises(StartupError, serverOf, options)
+            self.assertIn(f"the bus: the dialect {dialect} cannot carry presence", str(error))
 
 
 class PeopleTests(ChatTestCase):

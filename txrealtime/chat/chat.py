@@ -106,7 +106,8 @@ class Chat(Namespace):
             raise Refusal("You have left.")
         if name not in self.open and len(self.open) >= MAX_ROOMS:
             raise Refusal("There are too many rooms already: choose one of them.")
-        self.vacate(socket)
+        if socket.data.get("room") != name:
+            self.vacate(socket)
         room, key = self.roomNamed(name), socket.data["key"]
         # A key that is there is a lost connection that comes back before its server has noticed.
         self.seat(socket, name, room.people.get(key) or room.freeNick(socket.data["nick"]))
