@@ -15,7 +15,7 @@ from tests.talk import TalkTestCase
 from txrealtime import BusError, LimitExceeded, Namespace, Presence, Present, Server
 from txrealtime.cluster import rosters
 from txrealtime.cluster.dialects.choice import DialectChoice
-from txrealtime.cluster.dialects.messages import Numbers, Roll, RosterPage, Track
+from txrealtime.cluster.dialects.messages import Roll, RosterNumbers, RosterPage, Track
 from txrealtime.cluster.rosters import _pages
 from txrealtime.socketio import presence
 from txrealtime.socketio.presence import Entry
@@ -678,7 +678,7 @@ class ClusterTests(ClusterPresenceTestCase):
         for message in (
             Track("/", "stranger", 0, 1, entry, True),
             RosterPage("/", "stranger", self.one.cluster.uid, 1, 0, False, [entry]),
-            Numbers("stranger", {"/": 5}),
+            RosterNumbers("stranger", {"/": 5}),
             Roll(["/", "/none"], "stranger", self.one.cluster.uid),
         ):
             for topic, data in dialect.write(message):

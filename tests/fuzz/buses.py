@@ -21,9 +21,9 @@ from txrealtime.cluster.dialects.messages import (
     Join,
     Leave,
     Message,
-    Numbers,
     Reply,
     Roll,
+    RosterNumbers,
     RosterPage,
     Target,
     Tell,
@@ -46,7 +46,7 @@ def _dialects(uid: str) -> list[Dialect]:
     return [NativeDialect(uid), PythonSocketIODialect(uid), NodeDialect(uid)]
 
 
-_OURS_ALONE: Final = (Alive, Gone, Track, Roll, RosterPage, Numbers)
+_OURS_ALONE: Final = (Alive, Gone, Track, Roll, RosterPage, RosterNumbers)
 "The messages that the native dialect alone can carry."
 
 TOPICS: Final = [
@@ -92,7 +92,7 @@ def seeds() -> Iterator[bytes]:
         Track("/", _THEIRS, 1, 2, entry, True),
         Roll(["/"], _THEIRS, _OURS),
         RosterPage("/", _THEIRS, _OURS, 2, 0, False, [entry]),
-        Numbers(_THEIRS, {"/": 2}),
+        RosterNumbers(_THEIRS, {"/": 2}),
     ]
     topics = [topic for _, topic in TOPICS]
     for dialect in _dialects(_THEIRS):

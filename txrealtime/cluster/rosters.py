@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.interfaces import Dialect
-from txrealtime.cluster.dialects.messages import Numbers, Roll, RosterPage, Track
+from txrealtime.cluster.dialects.messages import Roll, RosterNumbers, RosterPage, Track
 from txrealtime.errors import BusError
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.presence import Entry, Roster
@@ -83,7 +83,7 @@ class Rosters:
         conversation.receive(Track, self.trackReceived)
         conversation.receive(Roll, self.rollReceived)
         conversation.receive(RosterPage, self.pageReceived)
-        conversation.receive(Numbers, self.numbersReceived)
+        conversation.receive(RosterNumbers, self.numbersReceived)
 
     # -- this server's namespaces --------------------------------------------------------
 
@@ -171,7 +171,7 @@ class Rosters:
             exchange = self._exchanges[path] = self._exchanges.pop(path)  # to the end: the others are next
             numbers[path] = exchange.sent
         if numbers:
-            self._conversation.say(Numbers(self._conversation.uid, numbers))
+            self._conversation.say(RosterNumbers(self._conversation.uid, numbers))
 
     def _askAll(self, paths: Iterable[str]) -> None:
         for uid in self._conversation.servers:
@@ -253,7 +253,7 @@ class Rosters:
             self.trackReceived(track)
         self._check([exchange])
 
-    def numbersReceived(self, numbers: Numbers) -> None:
+    def numbersReceived(self, numbers: RosterNumbers) -> None:
         """Called with the numbers of a peer server's last changes."""
         for path, number in numbers.numbers.items():
             exchange = self._find(path, numbers.sender)

@@ -25,9 +25,9 @@ __all__ = [
     "Join",
     "Leave",
     "Message",
-    "Numbers",
     "Reply",
     "Roll",
+    "RosterNumbers",
     "RosterPage",
     "Target",
     "Tell",
@@ -226,7 +226,7 @@ class RosterPage(NamedTuple):
     entries: Sequence[Entry]
 
 
-class Numbers(NamedTuple):
+class RosterNumbers(NamedTuple):
     """The numbers of a server's last changes of presence, by the path of the namespace."""
 
     sender: str
@@ -247,5 +247,5 @@ Message = (
     | Track
     | Roll
     | RosterPage
-    | Numbers
+    | RosterNumbers
 )

@@ -96,6 +96,7 @@ class NodeDialect:
     announces: Final = False
     hasPresence: Final = False
     pageSize: Final = 1 << 62
+    numbers: Final = None
     idPrefix: Final = ""
 
     def __init__(self, uid: str, key: str = "socket.io", namespaces: Namespaces | None = None) -> None:
@@ -141,6 +142,9 @@ class NodeDialect:
 
     def topicOf(self, path: str, room: str) -> Topic | None:
         return None
+
+    def pathOf(self, topic: str) -> str | None:
+        return None  # nothing is numbered
 
     def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         path = "/" if isinstance(question, Tell) else question.target.path
