@@ -33,7 +33,7 @@ class Settings(engineio.Settings):
     )
     drainDelay: float = setting(
         0.0,
-        "seconds before that in which only health checks fail, so that load balancers notice",
+        "seconds in which a stopping server only fails its health checks, before it lets clients go",
     )
     drainTimeout: float = setting(
         5.0, "seconds that a client has to take what is left for it when it is let go"
