@@ -41,7 +41,7 @@ _GATHER: Final = 1.0
 """Seconds in which the holes of one outage are counted together."""
 
 
-class Watcher(Protocol):
+class PeerWatcher(Protocol):
     """A part of this server that has to know which peer servers are there, and if the link is ready."""
 
     def met(self, uid: str) -> object:
@@ -97,7 +97,7 @@ class Conversation:
         self._whenSettled: list[tuple[Question, Ask | Fetch | Tell]] = []
         self._complained = float("-inf")
         self._receivers: dict[type[Any], Callable[[Any], object]] = {}
-        self._watchers: list[Watcher] = []
+        self._watchers: list[PeerWatcher] = []
         self.receive(Reply, self.questions.received)
         self.receive(Alive, self.servers.heard)
         self.receive(Gone, self.servers.left)
@@ -189,7 +189,7 @@ class Conversation:
 
     # -- for watchers ----------------------------------------------------------------------
 
-    def watch(self, watcher: Watcher) -> None:
+    def watch(self, watcher: PeerWatcher) -> None:
         """Tell a part of this server of the peer servers and of the link, from now on."""
         self._watchers.append(watcher)
 

@@ -48,7 +48,7 @@ _HERE: Final = ""
 _Place = tuple[str, str]
 """The place of an entry on its server: the room, and the socket's id."""
 
-Watcher = Callable[["Present"], object]
+Told = Callable[["Present"], object]
 
 
 class Entry(NamedTuple):
@@ -157,9 +157,9 @@ class Presence:
 
     def watch(
         self,
-        joined: Watcher | None = None,
-        left: Watcher | None = None,
-        changed: Watcher | None = None,
+        joined: Told | None = None,
+        left: Told | None = None,
+        changed: Told | None = None,
     ) -> Callable[[], None]:
         """
         Call functions with a :class:`Present` when somebody comes or goes, on any server.
@@ -362,7 +362,7 @@ class Roster:
 
     # -- watchers ----------------------------------------------------------------------------
 
-    def watch(self, room: str | None, *watchers: Watcher | None) -> Callable[[], None]:
+    def watch(self, room: str | None, *watchers: Told | None) -> Callable[[], None]:
         """
         Call functions with each change; see :meth:`Presence.watch`.
 
