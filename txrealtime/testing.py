@@ -18,7 +18,8 @@ Servers that share a hub and a clock are a cluster::
     hub, clock = MemoryHub(), Clock()
     one, two = (makeServer(reactor=clock, bus=MemoryBus(hub)) for _ in range(2))
 
-Messages between the servers arrive while the clock advances: call ``clock.advance(0)`` some times.
+Messages between the servers arrive while the clock advances: call ``clock.advance(0)`` some times.  Servers
+know each other, and so each other's presence, a second after their links are ready.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from txrealtime.cluster.dialects.native import UID_LENGTH
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.remote import RemotePeers
 from txrealtime.cluster.requests import Requests
+from txrealtime.cluster.rosters import cannotCarry
 from txrealtime.errors import BusError
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.namespaces import Namespaces
@@ -88,8 +89,11 @@ class Cluster:
 
         :meth:`use` does not, because txredisapi and pika's adapter import the reactor.
 
-        :raises ValueError: if the library is not installed.
+        :raises ValueError: if the library is not installed, or if a namespace uses presence and the dialect
+            cannot carry it.
         """
+        if not self.dialect.hasPresence and any(each._roster.isUsed for each in self._namespaces):
+            raise ValueError(cannotCarry(self.dialect))
         if isinstance(self._bus, str):
             self._bus = busFromURL(self._bus, fanout=self._choice.fanout)
 

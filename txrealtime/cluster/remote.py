@@ -16,11 +16,13 @@ from twisted.python.failure import Failure
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Target
 from txrealtime.cluster.questions import Question
+from txrealtime.cluster.rosters import Rosters
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import BusError
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.packet import Packet
+from txrealtime.socketio.presence import Entry
 
 __all__ = ["RemotePeers"]
 
@@ -30,6 +32,7 @@ class RemotePeers:
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        self._rosters = Rosters(conversation)
 
     # -- audiences -------------------------------------------------------------------
 
@@ -85,11 +88,26 @@ class RemotePeers:
     def unmounted(self, namespace: Namespace) -> None:
         for topic in self._conversation.dialect.topicsOf(namespace.path):
             self._conversation.unsubscribe(topic)
+        self._rosters.unmounted(namespace)
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
         topic = self._conversation.dialect.topicOf(namespace.path, room)
         if topic is not None:
             (self._conversation.subscribe if exists else self._conversation.unsubscribe)(topic)
+
+    # -- presence --------------------------------------------------------------------
+
+    def presenceUsed(self, namespace: Namespace) -> None:
+        self._rosters.used(namespace)
+
+    def tracked(self, namespace: Namespace, entry: Entry) -> None:
+        self._rosters.changed(namespace, entry, True)
+
+    def untracked(self, namespace: Namespace, entry: Entry) -> None:
+        self._rosters.changed(namespace, entry, False)
+
+    def whenPresenceKnown(self, namespace: Namespace) -> Deferred[None]:
+        return self._rosters.whenKnown(namespace)
 
 
 def _targetOf(audience: Audience) -> Target | None:

@@ -18,6 +18,7 @@ from txrealtime.socketio.packet import Packet
 if TYPE_CHECKING:
     from txrealtime.socketio.audience import Audience, Person
     from txrealtime.socketio.namespace import Namespace
+    from txrealtime.socketio.presence import Entry
 
 __all__ = ["Peers", "Question"]
 
@@ -90,6 +91,27 @@ class Peers(Protocol):
 
     def unmounted(self, namespace: Namespace) -> None:
         """Called when a namespace was taken off this server."""
+
+    def presenceUsed(self, namespace: Namespace) -> None:
+        """
+        Called once when a namespace begins to use presence, or was using it when this server got peers.
+
+        :raises BusError: if the other servers cannot be told.
+        """
+
+    def tracked(self, namespace: Namespace, entry: Entry) -> None:
+        """Called when a socket of this server is present, or has other data."""
+
+    def untracked(self, namespace: Namespace, entry: Entry) -> None:
+        """Called when a socket of this server is present no longer."""
+
+    def whenPresenceKnown(self, namespace: Namespace) -> Deferred[None]:
+        """
+        Wait until the namespace's roster has the entries of the other servers.
+
+        :return: a Deferred that does not fail.  It can be cancelled; then the servers that have not told
+            theirs are not waited for again.
+        """
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
         """

@@ -57,8 +57,12 @@ from txrealtime.cluster.dialects.messages import (
     Leave,
     Message,
     Reply,
+    Roll,
+    RosterNumbers,
+    RosterPage,
     Target,
     Tell,
+    Track,
 )
 from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.engineio import packet as engineio
@@ -67,6 +71,7 @@ from txrealtime.socketio.acks import ackValue
 from txrealtime.socketio.audience import Person
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
+from txrealtime.socketio.presence import MAX_DATA, MAX_NAME, Entry
 
 __all__ = ["UID_LENGTH", "NativeDialect"]
 
@@ -82,6 +87,8 @@ _MAX_TOPIC_ROOM: Final = 100
 
 _SUBSCRIBING: Final = 5.0
 """Seconds after which a server has certainly subscribed to a room."""
+
+_MAX_ORDER: Final = 1 << 53
 
 # The id of a socket: the uid of its server and 20 random characters.
 _ID: Final = re.compile("[A-Za-z0-9_-]{28}")
@@ -104,6 +111,7 @@ class NativeDialect:
 
     name: Final = "native"
     announces: Final = True
+    hasPresence: Final = True
     pageSize: Final = 200
 
     def __init__(
@@ -138,6 +146,10 @@ class NativeDialect:
             Reply: self._writeReply,
             Alive: self._writeAlive,
             Gone: lambda m: (self._key, ["gone", self.numbers.announced()], ()),
+            Track: self._writeTrack,
+            Roll: lambda m: (f"{self._key}@{m.recipient}", ["roll"], self._list(m.paths)),
+            RosterPage: self._writePage,
+            RosterNumbers: lambda m: (self._key, ["rosters"], self._list(list(m.numbers.items()))),
         }
         self._readers: dict[str, Callable[[str, list[Any], list[engineio.Packet]], Message]] = {
             "emit": self._readEmit,
@@ -150,6 +162,10 @@ class NativeDialect:
             "reply": self._readReply,
             "alive": self._readAlive,
             "gone": self._readGone,
+            "track": self._readTrack,
+            "roll": lambda uid, f, parts: Roll(_rooms(self._listed(parts)), uid),
+            "page": self._readPage,
+            "rosters": self._readRosterNumbers,
         }
 
     # -- topics ----------------------------------------------------------------------
@@ -273,6 +289,18 @@ class NativeDialect:
         head = ["alive", alive.name, alive.lease, alive.parser, alive.asks]
         return topic, head if alive.recipient else [*head, self.numbers.announced()], ()
 
+    def _writeTrack(self, track: Track) -> tuple[str, list[Any], Wire]:
+        head = ["track", track.path, track.before, track.number, track.isPresent]
+        return f"{self._key},{track.path}", head, self._list(track.entry)
+
+    def _writePage(self, page: RosterPage) -> tuple[str, list[Any], Wire]:
+        head = ["page", page.path, page.number, page.page, page.more]
+        return f"{self._key}@{page.recipient}", head, self._list(page.entries)
+
+    def _list(self, values: Sequence[Any]) -> Wire:
+        """Write a list, which may be longer than a head."""
+        return (self._json.encode(list(values))[0],)
+
     # -- reading ---------------------------------------------------------------------
 
     def read(self, topic: str, data: bytes) -> Message | None:
@@ -341,6 +369,44 @@ class NativeDialect:
             self.numbers.heard(uid, _last(fields, 1)[0])
         self.numbers.gone(uid)
         return Gone(uid)
+
+    def _readTrack(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        path, before, number, isPresent = _last(fields, 4)
+        return Track(
+            _typed(path, str),
+            uid,
+            _number(before),
+            _number(number),
+            self._entry(self._listed(parts)),
+            _typed(isPresent, bool),
+        )
+
+    def _readPage(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        path, number, page, more = _last(fields, 4)
+        entries = [self._entry(entry) for entry in self._listed(parts)]
+        return RosterPage(
+            _typed(path, str), uid, self.uid, _number(number), _number(page), _typed(more, bool), entries
+        )
+
+    def _readRosterNumbers(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        return RosterNumbers(
+            uid, {_typed(path, str): _number(number) for path, number in self._listed(parts)}
+        )
+
+    def _listed(self, parts: list[engineio.Packet]) -> list[Any]:
+        (part,) = parts
+        listed: list[Any] = _typed(self._json.decode(_typed(part.data, str)), list)
+        return listed
+
+    def _entry(self, fields: list[Any]) -> Entry:
+        room, id, key, text, order = fields
+        for name in (room, id, key):
+            if len(_typed(name, str)) > MAX_NAME:
+                raise PacketError("an entry of presence with a name that is too long")
+        if len(_typed(text, str)) > MAX_DATA or _number(order) >= _MAX_ORDER:
+            raise PacketError("an entry of presence that is too large")
+        _typed(self._json.decode(text), dict)
+        return Entry(room, id, key, text, order)
 
     def _packetOf(self, parts: list[engineio.Packet], type: PacketType) -> Packet:
         decoder = self._parser.decoder(_MAX_ATTACHMENTS)

@@ -60,6 +60,7 @@ class PythonSocketIODialect:
 
     name: Final = "python-socketio"
     announces: Final = False
+    hasPresence: Final = False
     pageSize: Final = 1 << 62
     numbers: Final = None
     idPrefix: Final = ""
