@@ -203,6 +203,10 @@ class Connection:
         """Encode a packet as messages."""
         return [message(part) for part in self._parser.encode(packet)]
 
+    def sendNow(self, message: Message) -> bool:
+        """Send a message at once and return ``True``, unless anything is in its way."""
+        return self.session is not None and self.session.sendNow(message)
+
     def send(self, messages: Sequence[Message]) -> None:
         """Send the messages of one packet, if there is a session."""
         if self.session is not None:

@@ -55,6 +55,9 @@ class State(Enum):
     CLOSED = "closed"
 
 
+_OPEN: Final = State.OPEN
+
+
 def encodedSize(packet: Packet) -> int:
     """Return the bytes of a packet in a payload of long polling, where binary packets are in base64."""
     size = len(packet.wire)
@@ -99,6 +102,7 @@ class Session:
         self._timer: IDelayedCall | None = None
         self._probeTimer: IDelayedCall | None = None
         self._upgrades: list[Any] = []
+        self._easySize = 0
         self._patience = 0.0
         self._lastPing = 0.0
         self.isReading = True
@@ -170,6 +174,8 @@ class Session:
             raise ProtocolError("the server's handshake is not that of Engine.IO 4")
         self.sid, self.maxPayload = sid, limit
         self._upgrades = upgrades
+        # Base64, of binary packets in long polling, takes a third more.
+        self._easySize = min((limit or _MANY) * 3 // 4, self._settings.maxBuffered)
         self._patience = (interval + timeout) / 1000
 
     # -- the heartbeat -----------------------------------------------------------
@@ -229,6 +235,12 @@ class Session:
         elif type is PacketType.CLOSE:
             self._end(CloseReason.TRANSPORT_CLOSE)
 
+    def messageReceived(self, transport: Transport, data: str | bytes) -> None:
+        if transport is self._transport and self.state is _OPEN:
+            self._receiver.messageReceived(data)
+        else:
+            self.packetReceived(transport, Packet(_MESSAGE, data))
+
     def transportWritable(self, transport: Transport) -> None:
         if transport is self._transport:
             self._flush()
@@ -263,6 +275,26 @@ class Session:
             and not self._switching
             and not self._queue
         )
+
+    def sendNow(self, packet: Packet) -> bool:
+        """
+        Send one packet on a fast path, if nothing at all is in its way.
+
+        :return: ``False`` if the packet was not sent: it would wait, or may be too large.
+        """
+        transport = self._transport
+        if (
+            transport is None
+            or not transport.writable
+            or self._queue
+            or self._switching
+            or self.state is not _OPEN
+            or len(packet.wire) > self._easySize
+            or self._reactor.seconds() >= self._lastPing + self._patience
+        ):
+            return False
+        transport.send((packet,))
+        return True
 
     def send(self, packets: Sequence[Packet]) -> None:
         """Send packets in order, with no other packet between them; once the session closes, do nothing."""
