@@ -36,6 +36,7 @@ PYTHON = {
 
 NODE = {
     "node": ["socket.io@4.8.4", "ws@8", "bufferutil@4", "@socket.io/redis-adapter@8.3.0", "redis@5.8.2"],
+    "bun": ["bun@1.4.5", "socket.io@4.8.4", "@socket.io/bun-engine@0.1.2"],
     # Later ones do not run on Node 20.
     "eiows": ["socket.io@4.8.4", "eiows@9.2.0"],
 }

@@ -66,8 +66,8 @@ class Loop:
                     readers[fd]()
                 else:
                     self._connections[fd].ready(event)
-            except BlockingIOError:
-                pass  # TLS: a record without data
+            except (BlockingIOError, KeyError):
+                pass  # TLS: a record without data; or an earlier event of this turn closed the connection
             except ConnectionError as error:
                 raise Wrong(f"the server closed a connection: {error}") from None
         if len(events) < _FEW:

@@ -60,6 +60,8 @@ class Peer:
         name, *arguments = (self.tls or self.command) if secure else self.command
         if name == "node":
             return [name, *arguments]
+        if name == "bun":
+            return [str(ENVIRONMENTS / self.environment / "node_modules" / ".bin" / name), *arguments]
         return [str(ENVIRONMENTS / self.environment / "bin" / name), *arguments]
 
     @property
@@ -124,6 +126,13 @@ PEERS = [
         variables={"ENGINE": "eiows"},
     ),
     Peer(
+        "bun",
+        "Socket.IO on Bun",
+        "bun",
+        ("bun", "bun.mjs"),
+        versions=("bun", "socket.io", "@socket.io/bun-engine"),
+    ),
+    Peer(
         "python-socketio",
         "python-socketio, uvicorn + uvloop",
         "python",
@@ -159,12 +168,14 @@ PEERS = [
 def versionsOf(peer: Peer) -> dict[str, str]:
     """The versions of what a peer is made of, as installed."""
     folder = ENVIRONMENTS / peer.environment
-    if peer.command[0] == "node":
-        node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    if peer.command[0] in ("node", "bun"):
         packages = {
             name: json.loads((folder / "node_modules" / name / "package.json").read_text())["version"]
             for name in peer.versions
         }
+        if peer.command[0] == "bun":
+            return packages
+        node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
         return {"node": node.stdout.strip().lstrip("v"), **packages}
     code = (
         "import sys, json, platform, importlib.metadata as m\n"

@@ -20,6 +20,7 @@ from random import Random
 from statistics import quantiles
 from typing import Any
 
+from benchmarks.lives import PollingLife, WebSocketLife
 from benchmarks.load import Loop, Tally, Wrong, openAll
 from benchmarks.peers import Peer, Running, RunningCluster
 from benchmarks.polling import PollingClient
@@ -40,7 +41,7 @@ class Effort:
     :ivar rounds: how often each server has its turn.
     :ivar seconds: how long a turn takes.
     :ivar warm: for how long a server is loaded before its first turn: Node compiles what runs often.
-    :ivar opened: connections that are opened in a turn of `connect`.
+    :ivar opened: connections that come and go in a turn of `life`.
     :ivar idle: numbers of idle connections whose memory is measured.
     :ivar secure: the same over TLS.
     :ivar beating: idle clients whose heartbeats are measured; 0 for none.
@@ -312,30 +313,41 @@ class Across(Steady):
         return Listener(loop, address, opened, crowd)
 
 
-class Connecting(Workload):
-    """Connections that are opened, by WebSocket and into the namespace, until all are there."""
+class Lives(Workload):
+    """
+    Whole lives of connections: opened, let into the namespace and into a room, and closed.
+
+    :param life: begins a life, and calls its last argument at the end.
+    """
 
     kind = "messages"
 
+    def __init__(self, name: str, title: str, life: Callable[..., Any], secure: bool = False) -> None:
+        super().__init__(name, title, "life")
+        self._life = life
+        self._secure = secure
+
     def run(self, peers: Sequence[Peer], effort: Effort, running: dict[str, Running]) -> Iterator[Sample]:
-        for turn in range(effort.rounds):
-            for peer in peers:
-                sample = Sample(self.name, peer.name, turn, effort.opened)
-                try:
-                    sample.values = self._measure(running[peer.name], effort.opened)
-                except Wrong as error:
-                    sample.wrong = str(error)
-                yield sample
+        with ExitStack() as stack:
+            if self._secure:
+                running = {peer.name: stack.enter_context(Running(peer, secure=True)) for peer in peers}
+            for turn in range(effort.rounds):
+                for peer in peers:
+                    sample = Sample(self.name, peer.name, turn, effort.opened)
+                    try:
+                        sample.values = self._measure(running[peer.name], effort.opened)
+                    except Wrong as error:
+                        sample.wrong = str(error)
+                    yield sample
 
     def _measure(self, running: Running, number: int) -> dict[str, float]:
         loop = Loop()
-        for opened in (min(number, 500), number):
+        context = (_trusting(),) if self._secure else ()
+        for lives in (min(number, 500), number):
             meter = Meter(running)
-            clients = openAll(loop, opened, lambda opened: WebSocketClient(loop, running.address, opened))
-            values = meter.read(opened, [client.openedAt - client.startedAt for client in clients])
-            for client in clients:
-                client.close()
+            ended = openAll(loop, lives, lambda end: self._life(loop, running.address, end, *context))
             _untilIdle(running)
+            values = meter.read(lives, [life.endedAt - life.startedAt for life in ended])
         return values
 
 
@@ -495,7 +507,9 @@ WORKLOADS: list[Workload] = [
     Broadcast("broadcast", "broadcast to 1,000", "delivery", connections=1000),
     Across("cluster", "broadcast to 4 servers x 250", "delivery", connections=1000),
     Acknowledged("polling", "long polling, POST and GET", text, client=PollingClient, unit="round trip"),
-    Connecting("connect", "connect by WebSocket", "connection"),
+    Lives("life", "life by WebSocket", WebSocketLife),
+    Lives("life-polling", "life by long polling", PollingLife),
+    Lives("life-tls", "life by WebSocket over TLS", WebSocketLife, secure=True),
     Memory("memory", "idle WebSocket connections", "connection"),
     Memory("memory-tls", "idle WebSocket connections over TLS", "connection", secure=True),
     Heartbeats("heartbeat", "heartbeats of idle clients", "client"),

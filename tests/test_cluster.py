@@ -607,7 +607,7 @@ class EventHandlerTests(ClusterTestCase):
         self.assertEqual(self.resultOf(self.one.cluster.call("load?")), [1])
 
 
-class PresenceTests(ClusterTestCase):
+class ServersTests(ClusterTestCase):
     def others(self) -> list[list[str]]:
         return [sorted(server.cluster.servers) for server in self.servers]
 

@@ -21,6 +21,7 @@ from twisted.web.resource import Resource
 from tests.memory import Link, clientFrame
 from txrealtime import Server, Socket
 from txrealtime.engineio.websocket.autobahn import FrameFactory
+from txrealtime.monitor.metrics import Metrics
 from txrealtime.socketio.packet import JSONParser
 
 MESSAGE = b'["echo","' + b"x" * 64 + b'"]'
@@ -107,6 +108,26 @@ class HotPathTests(SynchronousTestCase):
         self.assertEqual(len(link.writes), ROUNDS)
         self.assertLessEqual(events["call"], 205)
         self.assertLessEqual(events["c_call"], 195)
+
+    def test_ackWithMetrics(self) -> None:
+        """Metrics add no call in Python, and five in C: two clocks, two sizes, a look at the text."""
+        Metrics(self.server)
+        link = self.connect()
+        events = self.repeat(link, self.frame(b"421" + MESSAGE))
+        self.assertLessEqual(events["call"], 33)
+        self.assertLessEqual(events["c_call"], 36)
+
+    def test_deliveryWithMetrics(self) -> None:
+        """A receiver costs one call in C more: the size of the message."""
+        Metrics(self.server)
+        sender = self.connect()
+        message = self.frame(b'42["broadcast","' + b"x" * 64 + b'"]')
+        alone = self.repeat(sender, message)
+        for _ in range(50):
+            self.connect()
+        together = self.repeat(sender, message)
+        self.assertLessEqual(together["call"] - alone["call"], 50 * 7.5)
+        self.assertLessEqual(together["c_call"] - alone["c_call"], 50 * 5.5)
 
     def test_delivery(self) -> None:
         """Another receiver of a broadcast costs a few calls."""

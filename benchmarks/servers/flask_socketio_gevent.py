@@ -12,7 +12,7 @@ import os  # noqa: E402
 from typing import Any  # noqa: E402
 
 from flask import Flask  # noqa: E402
-from flask_socketio import SocketIO, emit  # noqa: E402
+from flask_socketio import SocketIO, emit, join_room  # noqa: E402
 
 app = Flask(__name__)
 app.secret_key = "only for benchmarks"
@@ -22,6 +22,11 @@ server = SocketIO(app, async_mode="gevent", http_compression=False)
 @server.on("echo")
 def echo(payload: Any) -> Any:
     return payload
+
+
+@server.on("join")
+def join(room: str) -> None:
+    join_room(room)
 
 
 @server.on("broadcast")

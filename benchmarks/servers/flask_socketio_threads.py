@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from flask import Flask
-from flask_socketio import SocketIO, emit
+from flask_socketio import SocketIO, emit, join_room
 
 app = Flask(__name__)
 app.secret_key = "only for benchmarks"
@@ -19,6 +19,11 @@ server = SocketIO(app, async_mode="threading", http_compression=False)
 @server.on("echo")
 def echo(payload: Any) -> Any:
     return payload
+
+
+@server.on("join")
+def join(room: str) -> None:
+    join_room(room)
 
 
 @server.on("broadcast")

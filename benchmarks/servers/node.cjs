@@ -18,6 +18,10 @@ const io = new Server(server, {
 
 io.on("connection", (socket) => {
   socket.on("echo", (payload, answer) => answer(payload));
+  socket.on("join", (room, answer) => {
+    socket.join(room);
+    answer();
+  });
   socket.on("broadcast", (payload) => io.emit("news", payload));
 });
 

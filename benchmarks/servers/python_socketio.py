@@ -21,6 +21,11 @@ async def echo(sid: str, payload: Any) -> Any:
 
 
 @server.event
+async def join(sid: str, room: str) -> None:
+    await server.enter_room(sid, room)
+
+
+@server.event
 async def broadcast(sid: str, payload: Any) -> None:
     await server.emit("news", payload)
 

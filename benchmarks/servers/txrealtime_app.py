@@ -20,6 +20,11 @@ def echo(socket: Socket, payload: Any) -> Any:
     return payload
 
 
+@server.on("join")
+def join(socket: Socket, room: str) -> None:
+    socket.join(room)
+
+
 @server.on("broadcast")
 def broadcast(socket: Socket, payload: Any) -> None:
     server.emit("news", payload)

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask
 
-from txrealtime.flask import SocketIO, emit
+from txrealtime.flask import SocketIO, emit, join_room
 
 app = Flask(__name__)
 app.secret_key = "only for benchmarks"
@@ -18,6 +18,11 @@ server = SocketIO(app, http_compression=False)
 @server.on("echo")
 def echo(payload: Any) -> Any:
     return payload
+
+
+@server.on("join")
+def join(room: str) -> None:
+    join_room(room)
 
 
 @server.on("broadcast")

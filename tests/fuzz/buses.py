@@ -84,7 +84,7 @@ def seeds() -> Iterator[bytes]:
     topics = [topic for _, topic in TOPICS]
     for dialect in _dialects(_THEIRS):
         for message in messages:
-            if isinstance(message, Alive | Gone) and not dialect.hasPresence:
+            if isinstance(message, Alive | Gone) and not dialect.announces:
                 continue
             with contextlib.suppress(Unsupported, ValueError, TypeError):
                 for topic, data in dialect.write(message):

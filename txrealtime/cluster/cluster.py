@@ -76,7 +76,7 @@ class Cluster:
         self._choice = dialect or DialectChoice()
         self._conversation.dialect = self._choice.create(
             self.uid,
-            self._conversation.presence,
+            self._conversation.servers,
             self._namespaces,
             lambda: self._namespaces.reactor.seconds(),
         )
@@ -137,7 +137,7 @@ class Cluster:
     @property
     def servers(self) -> list[str]:
         """The names of the peer servers; empty in dialects whose servers do not announce themselves."""
-        return list(self._conversation.presence.values())
+        return list(self._conversation.servers.values())
 
     @property
     def link(self) -> Link | None:

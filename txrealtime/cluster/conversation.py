@@ -20,8 +20,8 @@ from txrealtime.cluster.dialects.interfaces import Dialect, Topic
 from txrealtime.cluster.dialects.messages import Alive, Ask, Fetch, Gone, Message, Reply, Tell
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.cluster.link.link import Link, LinkStatus
-from txrealtime.cluster.presence import Presence
 from txrealtime.cluster.questions import Question, Questions
+from txrealtime.cluster.servers import PeerServers
 from txrealtime.errors import BusError, PacketError
 from txrealtime.logs import Logger
 
@@ -45,7 +45,7 @@ class Conversation:
     :param uid: this server's name among servers.
     :ivar dialect: the wire form; to be set before :meth:`start`.
     :ivar link: the link; ``None`` before :meth:`start` and after :meth:`stop`.
-    :ivar presence: the peer servers that are there.
+    :ivar servers: the peer servers that are there.
     :ivar questions: the questions that wait for replies.
     :ivar ignored: the number of messages that no server would have sent.
     """
@@ -58,7 +58,7 @@ class Conversation:
         self.dialect: Dialect = NativeDialect(uid)
         self.link: Link | None = None
         self.questions = Questions(uid)
-        self.presence = Presence(self.say, self.questions.gone)
+        self.servers = PeerServers(self.say, self.questions.gone)
         self.ignored = 0
         self._isListening = False
         self._subscribers: dict[Topic, int] = {}
@@ -68,8 +68,8 @@ class Conversation:
         self._complained = float("-inf")
         self._receivers: dict[type[Any], Callable[[Any], object]] = {}
         self.receive(Reply, self.questions.received)
-        self.receive(Alive, self.presence.heard)
-        self.receive(Gone, self.presence.left)
+        self.receive(Alive, self.servers.heard)
+        self.receive(Gone, self.servers.left)
 
     # -- the link ------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class Conversation:
         link = self.link
         if link is None:
             return succeed(None)
-        self.presence.stop()
+        self.servers.stop()
         self._cancelSettling()
         self.link = None
         self._isListening = False
@@ -106,13 +106,13 @@ class Conversation:
         if link is None:
             return
         if status is LinkStatus.READY:
-            if self.dialect.hasPresence:
-                self.presence.listening(self._clock, self._me)
+            if self.dialect.announces:
+                self.servers.listening(self._clock, self._me)
                 self._settling = self._clock.callLater(_SETTLE, self._settled)
             self._isListening = True
         elif self._isListening:
             self._isListening = False
-            self.presence.deaf()
+            self.servers.deaf()
             self._cancelSettling()
             self.questions.failAll(
                 BusError(f"the link to the other servers is {status.value}: {link.reason}")

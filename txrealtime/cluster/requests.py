@@ -177,7 +177,7 @@ class Requests:
             self._send(fetch, total, sockets, 0)
         except (TypeError, ValueError) as error:
             # A server whose dialect does not tell its name has to reply in one message.
-            if len(sockets) > 1 and self._conversation.dialect.hasPresence:
+            if len(sockets) > 1 and self._conversation.dialect.announces:
                 half = len(sockets) // 2
                 self._sendSockets(sockets[:half], fetch, total)
                 self._sendSockets(sockets[half:], fetch, None)

@@ -293,6 +293,7 @@ class Engine:
         )
         self.sessions[sid] = session
         self.counts.opened[transport.name, session.codec.version] += 1
+        self.counts.sessions[transport.name] += 1
         self._admission.tally.add(handshake.address)
         return session
 
@@ -315,6 +316,7 @@ class Engine:
     def _sessionEnded(self, session: Session) -> None:
         if self.sessions.pop(session.sid, None) is not None:
             self.counts.closed[session.closeReason or ""] += 1
+            self.counts.sessions[session.transport.name] -= 1
             self._admission.tally.remove(session.handshake.address)
         for drain in list(self._drains):
             drain.sessions.discard(session)

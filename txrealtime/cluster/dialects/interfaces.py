@@ -67,7 +67,7 @@ class Dialect(Protocol):
         """The topics that every server subscribes to."""
 
     @property
-    def hasPresence(self) -> bool:
+    def announces(self) -> bool:
         """True if servers announce themselves."""
 
     def topicsOf(self, path: str) -> Sequence[Topic]:

@@ -97,7 +97,7 @@ class NativeDialect:
     """
 
     name: Final = "native"
-    hasPresence: Final = True
+    announces: Final = True
     pageSize: Final = 200
 
     def __init__(

@@ -93,7 +93,7 @@ class NodeDialect:
     """
 
     name: Final = "node"
-    hasPresence: Final = False
+    announces: Final = False
     pageSize: Final = 1 << 62
     idPrefix: Final = ""
 

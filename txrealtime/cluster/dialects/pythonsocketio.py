@@ -59,7 +59,7 @@ class PythonSocketIODialect:
     """
 
     name: Final = "python-socketio"
-    hasPresence: Final = False
+    announces: Final = False
     pageSize: Final = 1 << 62
     idPrefix: Final = ""
 

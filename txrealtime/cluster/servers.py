@@ -2,9 +2,9 @@
 The list of the peer servers.
 
 Each server announces itself from time to time, and with each announcement takes a lease.  A server whose
-lease has run out has gone.  :class:`~txrealtime.cluster.conversation.Conversation` has one :class:`Presence`,
-passes it the announcements and tells it when the link is ready or deaf.  Dialects without announcements
-leave the list empty.  Nothing here asks the broker who is connected.
+lease has run out has gone.  :class:`~txrealtime.cluster.conversation.Conversation` has one
+:class:`PeerServers`, passes it the announcements and tells it when the link is ready or deaf.  Dialects
+without announcements leave the list empty.  Nothing here asks the broker who is connected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from txrealtime.cluster.dialects.messages import Alive, Gone
 from txrealtime.logs import Logger
 
-__all__ = ["Presence"]
+__all__ = ["PeerServers"]
 
 _log = Logger()
 
@@ -37,7 +37,7 @@ class _Server:
     "This server's announcements after which the peer server has gone, unless it was heard meanwhile."
 
 
-class Presence(Mapping[str, str]):
+class PeerServers(Mapping[str, str]):
     """
     The peer servers: name by uid.
 
