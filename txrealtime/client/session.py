@@ -102,6 +102,7 @@ class Session:
         self._timer: IDelayedCall | None = None
         self._probeTimer: IDelayedCall | None = None
         self._upgrades: list[Any] = []
+        self._pongWaits = False
         self._easySize = 0
         self._patience = 0.0
         self._lastPing = 0.0
@@ -231,7 +232,10 @@ class Session:
                 self._receiver.messageReceived(packet.data)
         elif type is PacketType.PING:
             self._lastPing = self._reactor.seconds()
-            self._enqueue((_PONG,))
+            if not self._pongWaits:
+                # A server that sends PINGs and does not read would fill the queue.
+                self._pongWaits = not self.writable
+                self._enqueue((_PONG,))
         elif type is PacketType.CLOSE:
             self._end(CloseReason.TRANSPORT_CLOSE)
 
@@ -330,6 +334,8 @@ class Session:
                     break
             batch.append(self._queue.popleft())
             self.buffered -= len(packet.wire)
+            if packet is _PONG:
+                self._pongWaits = False
         return batch
 
     # -- reading -------------------------------------------------------------------

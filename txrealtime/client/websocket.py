@@ -27,7 +27,7 @@ from txrealtime.client.cookies import Cookies
 from txrealtime.client.frames import Frames, maskedFrame
 from txrealtime.client.interfaces import TransportOwner
 from txrealtime.client.polling import explained
-from txrealtime.client.requests import USER_AGENT
+from txrealtime.client.requests import MAX_HEAD, USER_AGENT
 from txrealtime.engineio.packet import EngineIO4, Packet
 from txrealtime.engineio.websocket.autobahn import Autobahn
 from txrealtime.errors import PacketError, ProtocolError, TransportError
@@ -89,6 +89,7 @@ class WebSocket:
         deflate: bool,
     ) -> None:
         self.writable = False
+        self.isFull = False
         self.cookies = cookies
         self.url = ""
         self._owner: TransportOwner | None = owner
@@ -229,9 +230,13 @@ class WebSocket:
     def pauseWriting(self) -> None:
         """Called when the connection is full."""
         self.writable = False
+        self.isFull = True
 
     def resumeWriting(self) -> None:
         """Called when the connection is not full any longer."""
+        self.isFull = False
+        if self._protocol is not None:
+            self._protocol.sendLatePong()
         if self._owner is not None and self._protocol is not None:
             self.writable = True
             self._owner.transportWritable(self)
@@ -298,6 +303,7 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
     transport: Any
 
     _fragments = 0
+    _latePong: bytes | None = None
     _hangingUp: IDelayedCall | None = None
     _lostBecause: BaseException | None = None
 
@@ -330,7 +336,17 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
         )
 
     def readFully(self, data: bytes) -> None:
-        _read(self, data)
+        if self.state != WebSocketClientProtocol.STATE_CONNECTING:
+            _read(self, data)
+            return
+        try:
+            _read(self, data)
+        except ValueError:
+            self.owner.violated("the response to the opening handshake cannot be read")
+        if self.state == WebSocketClientProtocol.STATE_CONNECTING and len(self.data) > MAX_HEAD:
+            self.owner.violated(
+                f"the response to the opening handshake has a head of more than {MAX_HEAD} bytes"
+            )
 
     def textReceived(self, text: str) -> None:
         self.owner.textReceived(text)
@@ -358,6 +374,19 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         self.write(data)
+
+    def onPing(self, payload: bytes) -> None:
+        # RFC 6455, 5.5.3: one PONG for the last of several PINGs is enough.
+        if self.owner.isFull:
+            self._latePong = payload
+        else:
+            super().onPing(payload)
+
+    def sendLatePong(self) -> None:
+        """Answer the last PING that came while the connection was full."""
+        payload, self._latePong = self._latePong, None
+        if payload is not None:
+            super().onPing(payload)
 
     def dropConnection(self, abort: bool = False) -> None:
         self.uncork()
