@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from tests.clientmemory import World
 from txrealtime import CloseReason, ConnectionRejected, Server
 from txrealtime.client import Client, websocket
+from txrealtime.engineio.packet import Packet, PacketType
 from txrealtime.errors import Disconnected, LimitExceeded, PayloadTooLarge, TransportError
 
 WAYS = {"polling": ("polling",), "websocket": ("websocket",), "upgrade": ("polling", "websocket")}
@@ -143,6 +144,25 @@ class TransportTests(World):
         self.assertGreater(client.buffered, 0)
         self.wait(3)
         self.assertEqual(got, [("after the sleep",)])
+
+    def test_aPINGThatComesTooLate(self) -> None:
+        """An event that waits because a PING was missing is not overtaken by later ones."""
+        for name, transports in WAYS.items():
+            fake = self.useFake()
+            fake.handshake["upgrades"] = ["websocket"]
+            client = self.connect(transports=transports)
+            self.clock.rightNow += 46
+            client.emit("back", 1)
+            session: Any = client._connection.session
+            session.packetReceived(session._transport, Packet(PacketType.PING))
+            client.emit("back", 2)
+            self.wait(3)
+            client.emit("back", 3)
+            self.settle()
+            events = [packet for packet in fake.messages if str(packet).startswith("42")]
+            self.assertEqual(events, [f'42["back",{number}]' for number in (1, 2, 3)], name)
+            client.stopService()
+            self.settle()
 
     def test_stopService(self) -> None:
         """Events emitted before arrive, the server hears a DISCONNECT, and no connection is left."""

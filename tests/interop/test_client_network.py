@@ -155,7 +155,7 @@ class NetworkTests(TestCase):
         await self.settle(visitors)
         faults = [fault for visitor in visitors for fault in visitor.faults]
         print(self.report(visitors), flush=True)
-        self.assertEqual(faults[:20], [])
+        self.assertEqual(faults, [], "\n".join(faults[:50]))
         total = sum([network.faults for network in self.networks], Counter())
         self.assertGreater(sum(total.values()), total["none"] + 4)
         # Some connections are lost before an event with an offset has come.
