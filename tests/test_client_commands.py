@@ -125,6 +125,15 @@ class CommandTests(World):
         self.assertEqual(self.successResultOf(code), FAILED)
         self.assertIn("disconnected", self.warnings[0])
 
+    def test_callAsJSON(self) -> None:
+        """An ack is one line, also without values."""
+        self.server.on("values")(lambda socket, *args: args)
+        for arguments, expected in ((("1", '"b"'), '[1, "b"]'), (("1",), "[1]"), ((), "[]")):
+            self.output.clear()
+            code = self.start("call", "--json", "values", *arguments)
+            self.settle()
+            self.assertEqual((self.successResultOf(code), self.output), (0, [expected]))
+
     def test_namespace(self) -> None:
         self.server.namespace("/chat").on("where")(lambda socket: "chat")
         self.assertEqual(self.successResultOf(self.start("call", "--namespace", "/chat", "where")), 0)
