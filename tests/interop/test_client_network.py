@@ -59,9 +59,10 @@ class Visitor:
             auth={"key": self.key},
             transports=way,
             reactor=reactor,
-            # The server notices a swallowed connection about when the client does: a recovery before fails.
-            reconnectionDelay=3 if careful else 0.5,
-            reconnectionDelayMax=4 if careful else 2,
+            # Node notices a swallowed connection after 4 s.  An earlier recovery loses its rooms.
+            reconnectionDelay=5 if careful else 0.5,
+            reconnectionDelayMax=6 if careful else 2,
+            randomizationFactor=0.1 if careful else 0.5,
             timeout=5,
             **options,
         )
@@ -102,6 +103,7 @@ class Visitor:
 
     def check(self, state: dict[str, int]) -> None:
         """Compare with the state of the server, at the end."""
+        self.connects["overlapping"] += state["overlaps"]
         if state["backwards"]:
             self.faults.append(f"{self.key}: {state['backwards']} came to the server in a wrong order")
         if not self.careful:

@@ -2,6 +2,10 @@
 //
 // Each client says who it is in `auth.key`. What it sends as `up` is checked here, what it gets as `down` is
 // checked there: an era begins with each connection that was not recovered, and its numbers with 0.
+//
+// A recovered socket has the id of the one before. If that one is still open here, because its connection was
+// swallowed, its end takes the new one out of all rooms (Namespace._remove and Adapter.delAll go by the id), and nothing
+// can be replayed: an era begins then too, and with the connection after it.
 const path = require("node:path");
 const { Server } = require(path.join(__dirname, "../interop/node_modules/socket.io"));
 
@@ -14,19 +18,27 @@ const io = new Server(Number(port), {
 });
 
 const clients = new Map();
+const sockets = new Map();
 
 io.on("connection", (socket) => {
   const { key } = socket.handshake.auth;
   if (!clients.has(key)) {
-    clients.set(key, { last: -1, came: 0, missing: 0, repeated: 0, backwards: 0, era: -1, next: 0, recovered: 0 });
+    clients.set(key, { last: -1, came: 0, missing: 0, repeated: 0, backwards: 0, era: -1, next: 0, recovered: 0, overlaps: 0 });
   }
   const client = clients.get(key);
-  if (socket.recovered) {
-    client.recovered++;
-  } else {
+  const former = sockets.get(key);
+  const overlaps = socket.recovered && former?.connected;
+  if (socket.recovered) client.recovered++;
+  if (!socket.recovered || overlaps || client.doubtful) {
     client.era++;
     client.next = 0;
   }
+  client.doubtful = overlaps;
+  if (overlaps) {
+    client.overlaps++;
+    former.once("disconnect", () => socket.conn.close());
+  }
+  sockets.set(key, socket);
   socket.join(key);
   socket.on("up", (number, ack) => {
     client.came++;

@@ -70,7 +70,8 @@ class Deadlines:
             if not self._waits(key):
                 heappop(self._heap)
             elif time > now:
-                if self._timer is None:
+                # A key that was added meanwhile may have set the timer to a later time.
+                if self._timer is None or time < self._next:
                     self._start(time, time - now)
                 return
             else:
