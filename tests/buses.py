@@ -92,6 +92,9 @@ class BusTestsMixin(BusUser):
     The tests of every bus.
     """
 
+    isOrderedOverTopics = True
+    "True if the messages of one publisher arrive in order over all topics, not only on each."
+
     async def test_interfaces(self) -> None:
         verifyObject(IBus, self.bus)
         verifyObject(IPublisher, await self.publisher())
@@ -119,6 +122,23 @@ class BusTestsMixin(BusUser):
             self.assertEqual(
                 [int(payload[1:]) for _, payload in heard if payload.startswith(name)], list(range(500))
             )
+
+    async def test_inOrderOverAllTopics(self) -> None:
+        subscriber = await self.subscriber()
+        heard: list[tuple[str, bytes]] = []
+        topics = [f"room {number}" for number in range(20)]
+        for topic in topics:
+            subscription = Subscription(topic, False, lambda *message: heard.append(message))
+            await self.result(subscriber.subscribe(subscription))
+        publisher = await self.publisher()
+        sent = [(topics[turn * 7 % 20], b"%d" % turn) for turn in range(1000)]
+        for topic, payload in sent:
+            publisher.publish(topic, payload)
+        await self.until(lambda: len(heard) >= len(sent))
+        if self.isOrderedOverTopics:
+            self.assertEqual(heard, sent)
+        for topic in topics:
+            self.assertEqual([each for each in heard if each[0] == topic], [e for e in sent if e[0] == topic])
 
     async def test_anyPayload(self) -> None:
         payloads = [b"", b"12", b"-1.5", b"\r\n$3\r\n", EVERY_BYTE, b"\xff\xfe", b"null", EVERY_BYTE * 8192]

@@ -170,3 +170,30 @@ class HotPathTests(SynchronousTestCase):
             len(body),
             body,
         )
+
+    def test_life(self) -> None:
+        """A connection's life by WebSocket: opened, let into the namespace, and closed by the client."""
+        site = self.server.site(Resource())
+        site.reactor = self.server.reactor
+        opening = (
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Sec-WebSocket-Version: 13\r\n\r\n"
+        )
+        goodbye = self.frame(b"41") + clientFrame(8, b"\x03\xe8", True, 0, b"\0\0\0\0")
+        links: list[Link] = []
+
+        def live() -> None:
+            link = Link().connect(site)
+            for data in (opening, self.frame(b"40"), goodbye):
+                link.deliver(data)
+            link.lose()
+            links.append(link)
+
+        live()
+        events = counted(lambda: [live() for _ in range(ROUNDS)])
+        # The response with the open packet, the welcome, and the close frame.
+        self.assertEqual({len(link.writes) for link in links}, {3})
+        self.assertEqual(self.server.engine.sessions, {})
+        self.assertLessEqual(events["call"] / ROUNDS, 340)
+        self.assertLessEqual(events["c_call"] / ROUNDS, 212)

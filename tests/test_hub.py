@@ -90,20 +90,6 @@ class HubTests(BusTestsMixin, HubTestCase):
             self.turn()
         self.assertEqual(heard, [("t", b"one")] * 2)
 
-    async def test_inOrderOverAllTopics(self) -> None:
-        subscriber = await self.subscriber()
-        heard: list[str] = []
-        topics = [f"room {number}" for number in range(20)]
-        for topic in topics:
-            subscription = Subscription(topic, False, lambda topic, payload: heard.append(topic))
-            await self.result(subscriber.subscribe(subscription))
-        publisher = await self.publisher()
-        sent = [topics[turn * 7 % 20] for turn in range(200)]
-        for topic in sent:
-            publisher.publish(topic, b"")
-        self.turn()
-        self.assertEqual(heard, sent)
-
     async def test_onceForTopicAndPattern(self) -> None:
         """The hub sends a message once to a connection whose topic and pattern both fit, and each gets it."""
         subscriber = await self.subscriber()

@@ -257,7 +257,8 @@ class OptionsTests(ServiceTestCase):
             (["--bus", "unix:"], "--bus: the URL of the hub names no file: expected unix:/PATH"),
             (["--hub", "/run/" + "x" * 99], "--hub /run/xxxx"),
             (["--hub", "/a", "--bus", "unix:/b"], "or give unix:/a with ?key= or ?dialect="),
-            (["--bus", "redis://host", "--hub", "/a"], "the hub stands before no other bus"),
+            (["--bus", "redis://host", "--hub", "/a"], "only with --workers the hub stands before"),
+            (["--bus", "unix:/b", "--hub", "/a", "--workers", "2"], "the hub stands before another bus"),
         ]:
             self.assertOneLine(wanted, parse, *arguments)
 
@@ -420,9 +421,11 @@ class ServerTests(ServiceTestCase):
 
     def test_workersAlone(self) -> None:
         """Options of one process are refused beside --workers."""
-        for option in (["--metrics", "/metrics"], ["--trace-packets", "all"], ["--log-format", "json"]):
+        for option in (["--metrics", "/metrics"], ["--metrics-listen", "tcp:1"]):
             refused = self.assertRefused(makeService, parse("--workers", "2", *option), Clock())
             self.assertIn(f"leave out {option[0]} or --workers", refused)
+        for option in (["--trace-packets", "all"], ["--log-format", "json"], ["--log-level", "warn"]):
+            makeService(parse("--workers", "2", *option), Clock())
 
     def test_busNotInstalled(self) -> None:
         # In the dictionary itself: the import system has its own reference to that.

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.buses import BusTestsMixin, Owner
 from tests.interop.brokers import Redis, rabbitMQ
-from txrealtime.cluster.bus.interfaces import Subscription
+from txrealtime.cluster.bus.interfaces import IBus, Subscription
 from txrealtime.cluster.bus.url import busFromURL
 from txrealtime.errors import BusError
 from txrealtime.workers.hub import Hub
@@ -121,6 +121,8 @@ class RabbitMQTests(_BrokerTests, TestCase):
     RabbitMQ, each topic a routing key.
     """
 
+    isOrderedOverTopics = False
+
     async def setUp(self) -> None:
         self.bus = busFromURL((await rabbitMQ()).url + "//")
 
@@ -134,6 +136,8 @@ class RabbitMQFanoutTests(_BrokerTests, TestCase):
     """
     RabbitMQ, where a topic is a fanout exchange.
     """
+
+    isOrderedOverTopics = False
 
     async def setUp(self) -> None:
         self.bus = busFromURL((await rabbitMQ()).url, fanout=["t", "beat"])
@@ -151,3 +155,52 @@ class LocalTests(_BrokerTests, TestCase):
         hub.startService()
         self.addCleanup(hub.stopService)
         self.bus = busFromURL(f"unix:{folder}/hub")
+
+
+class _BeforeBrokerTests(_BrokerTests):
+    """A hub that stands before a broker, over a Unix socket."""
+
+    async def serve(self, bus: IBus) -> None:
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        hub = Hub(f"{folder}/hub", reactor, bus=bus)
+        hub.startService()
+        self.addCleanup(hub.stopService)
+        self.bus = busFromURL(f"unix:{folder}/hub")
+
+
+class BeforeRedisTests(_BeforeBrokerTests, TestCase):
+    async def setUp(self) -> None:
+        self.redis = await Redis(self).start()
+        await self.serve(busFromURL(self.redis.url))
+
+    async def test_refused(self) -> None:
+        """Redis's refusal of a message reaches the publisher that has sent it."""
+        await self.redis.cli("ACL", "SETUSER", "joe", "on", ">secret", "resetchannels", "&t*", "+@all")
+        await self.serve(busFromURL(f"redis://joe:secret@127.0.0.1:{self.redis.port}"))
+        owner, other = Owner(), Owner()
+        heard, _ = await self.listen(await self.subscriber(), "t")
+        publisher, stranger = await self.publisher(owner), await self.publisher(other)
+        stranger.publish("t", b"0")
+        for number, topic in enumerate(("t", "theirs", "u", "t")):
+            publisher.publish(topic, b"%d" % number)
+        await self.until(lambda: len(heard) == 3 and not publisher.unconfirmed)
+        self.assertRegex(owner.refusals[0], "NOPERM")
+        self.assertEqual((len(owner.refusals), other.refusals, owner.losses), (1, [], []))
+
+
+class BeforeRabbitMQTests(_BeforeBrokerTests, TestCase):
+    isOrderedOverTopics = False
+
+    async def setUp(self) -> None:
+        await self.serve(busFromURL((await rabbitMQ()).url))
+
+    async def test_patterns(self) -> None:
+        """RabbitMQ has no patterns, and the subscriber is told so."""
+        subscriber = await self.subscriber()
+        with self.assertRaisesRegex(BusError, "has no patterns"):
+            await subscriber.subscribe(Subscription("a*", True, self.fail))
+
+    async def test_notCounted(self) -> None:
+        with self.assertRaisesRegex(BusError, "RabbitMQ does not tell how many"):
+            await (await self.publisher()).countSubscribers("t")

@@ -56,6 +56,8 @@ SUBJECTS: Final = {
         "handshakeTimeout",
         "requestTimeout",
         "closeTimeout",
+        "drainDelay",
+        "drain",
         "drainTimeout",
         "disconnectOnStop",
     ),

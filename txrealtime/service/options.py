@@ -261,14 +261,20 @@ class Options(usage.Options):
             raise usage.UsageError("--static and --wsgi both serve /: give one of them")
         if self["workers"] is None and (self["maxRSS"] or self["hangTimeout"] != 30.0):
             raise usage.UsageError("--hang-timeout and --max-rss are for workers: give --workers too")
+        self._chooseBus()
+        self._chooseLog()
+
+    def _chooseBus(self) -> None:
+        """Let the hub be the bus, unless it is the hub of workers before another bus."""
         if self["hub"] and not self["bus"]:
             self["bus"] = self["hubURL"]
-        elif self["hub"] and self["bus"].partition("?")[0] != self["hubURL"]:
+            return
+        isBefore = self["workers"] is not None and not (self["bus"] or "").startswith("unix:")
+        if self["hub"] and self["bus"].partition("?")[0] != self["hubURL"] and not isBefore:
             raise usage.UsageError(
-                f"--hub and --bus: the hub stands before no other bus, so leave --bus out, or give "
-                f"{self['hubURL']} with ?key= or ?dialect="
+                f"--hub and --bus: only with --workers the hub stands before another bus, so leave --bus "
+                f"out, or give {self['hubURL']} with ?key= or ?dialect="
             )
-        self._chooseLog()
 
     def _chooseLog(self) -> None:
         """Let twistd take our observer of the log, if an option asks for one."""

@@ -13,12 +13,16 @@ import signal
 import sys
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.python.failure import Failure
 
 from txrealtime.clock import keepSteady
+from txrealtime.cluster.bus.interfaces import IBus
+from txrealtime.cluster.bus.url import busFromURL
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import Logger
 from txrealtime.service.listener import announce, cannotListen, whyNoEndpoint
 from txrealtime.service.options import Options, StartupError
@@ -48,7 +52,23 @@ class SupervisedService(MultiService):
         self._options = options
         self._descriptions = options["listen"] or ["tcp:8000"]
         self._places: list[tuple[str, Any]] = []
+        self._choice: DialectChoice | None = None
+        self._broker = self._brokerOf(options["bus"])
         self.supervisor: Supervisor | None = None
+
+    def _brokerOf(self, url: str | None) -> IBus | None:
+        """
+        Return the broker that the hub stands before: that of ``--bus``, unless it is a hub itself.
+
+        :raises StartupError: if a library is not installed.
+        """
+        if url is None or url.startswith("unix:"):
+            return None
+        self._choice, url = DialectChoice.fromURL(url)
+        try:
+            return busFromURL(url, fanout=self._choice.fanout)
+        except ValueError as error:
+            raise StartupError(f"the bus: {error}") from None
 
     def privilegedStartService(self) -> None:
         """
@@ -86,7 +106,7 @@ class SupervisedService(MultiService):
             serving=self._serving,
             failed=self._failed,
             notifier=Notifier(),
-            hub=self._makeHub if options["hub"] or not options["bus"] else None,
+            hub=self._makeHub if options["hub"] or self._broker or not options["bus"] else None,
         )
         supervisor.setName("supervisor")  # type: ignore[no-untyped-call]
         supervisor.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -98,7 +118,13 @@ class SupervisedService(MultiService):
 
     def _makeHub(self, path: str) -> Hub:
         """Make the bus of the workers, at the path that ``--hub`` gives for others to speak to it too."""
-        return Hub(self._options["hub"] or path, self._reactor)
+        return Hub(self._options["hub"] or path, self._reactor, bus=self._broker)
+
+    def _hubURL(self, folder: str) -> str | None:
+        """Return the URL by which workers reach the broker, if the hub stands before one."""
+        if self._choice is None:
+            return None
+        return self._choice.urlOf(f"unix:{quote(self._options['hub'] or os.path.join(folder, 'hub'))}")
 
     def _command(self, task: Task) -> list[str]:
         """Return the command line of a worker."""
@@ -108,6 +134,8 @@ class SupervisedService(MultiService):
             "folder": task.folder,
             "listen": [description for description, _ in self._places],
             "reactor": type(self._reactor).__module__,
+            "bus": self._hubURL(task.folder),
+            "broker": self._broker and self._broker.name,
         }
         # Without -P a module in the current folder could hide one of the standard library.
         program = [sys.executable, "-P", "-m", "txrealtime.service.process"]

@@ -363,6 +363,12 @@ class Connection:
         if close:
             self.session.close(reason)
 
+    def dismiss(self, reason: CloseReason) -> None:
+        """Disconnect all sockets that have been admitted, for a server that stops."""
+        for socket in list(self._sockets.values()):
+            if socket.connected:
+                self._sendAway(socket, reason)
+
     def _sendAway(self, socket: Socket, reason: CloseReason) -> None:
         path = socket.namespace.path
         if self._sockets.get(path) is socket:

@@ -337,11 +337,6 @@ class Namespace(Decorators):
         self.sockets[socket.id] = socket
         socket._admitted()
 
-    def _dismiss(self, reason: CloseReason) -> None:
-        """Disconnect everybody, and give the application this reason."""
-        for socket in list(self.sockets.values()):
-            socket._dismiss(reason)
-
     def _remove(self, socket: Socket, reason: CloseReason) -> None:
         """Remove a socket that leaves, admitted or not."""
         admitted = socket.connected

@@ -18,9 +18,10 @@ its name: a new connection ends an earlier one of the same name.
 ======================  ========================================  =========================
 kind                    content                                   reply
 ======================  ========================================  =========================
-``PUBLISH``             topic and payload                         ``CONFIRM``
+``PUBLISH``             topic and payload                         ``CONFIRM`` or ``REFUSE``
 ``BEAT``                topic and payload                         none
 ``SUBSCRIBE``           topic                                     ``CONFIRM`` or ``REFUSE``
+``SUBSCRIBE_COUNTED``   topic                                     ``CONFIRM`` or ``REFUSE``
 ``UNSUBSCRIBE``         topic                                     none
 ``SUBSCRIBE_PATTERN``   pattern as topic                          ``CONFIRM`` or ``REFUSE``
 ``UNSUBSCRIBE_PATTERN`` pattern as topic                          none
@@ -28,8 +29,14 @@ kind                    content                                   reply
 ======================  ========================================  =========================
 
 A ``CONFIRM`` has the NUMBER of frames that it confirms, in the order in which they came.  A ``REFUSE`` is for
-one frame and has a text.  A subscriber gets the ``PUBLISH`` or ``BEAT`` of a publisher unchanged, and once,
-however many of its topics and patterns fit.  A NUMBER is a payload of 4 bytes.
+one frame and has a text.  A ``COUNT`` that cannot be replied to has the reason as its topic, and no payload.
+A ``GONE`` of the hub has a text and ends the connection: the hub has lost the broker behind it.
+
+For a ``SUBSCRIBE_COUNTED``, a hub before a broker subscribes there by a connection of its own, so that the
+broker counts the server.  ``UNSUBSCRIBE`` ends both kinds.
+
+A subscriber gets the ``PUBLISH`` or ``BEAT`` of a publisher unchanged, and once, however many of its topics
+and patterns fit.  A NUMBER is a payload of 4 bytes.
 
 The topic's length has 4 bytes because a room's name, of any length, is a part of its topic.
 """
@@ -60,6 +67,8 @@ UNSUBSCRIBE_PATTERN: Final = 6
 COUNT: Final = 7
 CONFIRM: Final = 8
 REFUSE: Final = 9
+GONE: Final = 10
+SUBSCRIBE_COUNTED: Final = 11
 
 _NUMBER: Final = Struct("!I")
 _AFTER_LENGTH: Final = HEAD.size - 4

@@ -132,11 +132,16 @@ class Subscription:
         before one of these characters that stands for itself.
     :ivar pattern: true if `topic` is a pattern.
     :ivar deliver: called with the topic and the payload of each message; it must not raise.
+    :ivar counted: true if other servers ask the broker for the number of the topic's subscribers, and expect
+        a reply of each.  A hub then subscribes for each of its servers, not once for all of them.
     """
 
-    __slots__ = ("deliver", "pattern", "topic")
+    __slots__ = ("counted", "deliver", "pattern", "topic")
 
-    def __init__(self, topic: str, pattern: bool, deliver: Callable[[str, bytes], None]) -> None:
+    def __init__(
+        self, topic: str, pattern: bool, deliver: Callable[[str, bytes], None], counted: bool = False
+    ) -> None:
         self.topic = topic
         self.pattern = pattern
         self.deliver = deliver
+        self.counted = counted

@@ -124,7 +124,9 @@ class _Connection(FrameProtocol):
         self.transport.write(data)  # type: ignore[union-attr]
 
     def frameReceived(self, kind: int, topic: bytes, data: bytes, start: int, end: int) -> None:
-        if self._established:
+        if kind == hubframes.GONE:
+            self.fail(self.payloadOf(topic, data, start, end).decode("utf-8", "replace"))
+        elif self._established:
             self.received(kind, topic, self.payloadOf(topic, data, start, end))
         elif kind != hubframes.HELLO:
             self.fail("the hub has not greeted")
@@ -211,6 +213,10 @@ class _Publisher(_Connection):
         try:
             if kind == hubframes.CONFIRM:
                 self._confirmed(hubframes.numberOf(payload))
+            elif kind == hubframes.REFUSE:
+                self._refused(payload.decode("utf-8", "replace"))
+            elif kind == hubframes.COUNT and topic:
+                self._counting.popleft().errback(BusError(topic.decode("utf-8", "replace")))
             elif kind == hubframes.COUNT:
                 self._counting.popleft().callback(hubframes.numberOf(payload))
             else:
@@ -225,6 +231,13 @@ class _Publisher(_Connection):
             if self._answers:
                 self._answers.popleft().callback(None)
         self._heard = True
+
+    def _refused(self, reason: str) -> None:
+        self.pending -= self._sizes.popleft()
+        self.unconfirmed -= 1
+        if self._answers:
+            self._answers.popleft().errback(BusError(f"the broker refused the message: {reason}"))
+        self._owner.refused(reason)
 
     def framesRead(self) -> None:
         if self.ended:
@@ -276,6 +289,8 @@ class _Subscriber(_Connection):
         asked: Deferred[None] = Deferred()
         self._asked.append(asked)
         kind = hubframes.SUBSCRIBE_PATTERN if subscription.pattern else hubframes.SUBSCRIBE
+        if subscription.counted and not subscription.pattern:
+            kind = hubframes.SUBSCRIBE_COUNTED
         self._write(frame(kind, name))
         return asked
 

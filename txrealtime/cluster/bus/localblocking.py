@@ -70,6 +70,8 @@ class _Publisher:
             connection = self._alive() or self._connect()
             connection.sendall(frame(hubframes.PUBLISH, topic, payload))
             kind, content = self._receive(connection)
+            if kind == hubframes.REFUSE:
+                raise BusError(f"the broker refused the message: {content.decode('utf-8', 'replace')}")
             if kind != hubframes.CONFIRM or hubframes.numberOf(content) != 1:
                 raise BusError("the hub sent no confirmation, but something else")
         except BaseException:
@@ -119,7 +121,10 @@ class _Publisher:
         rest = length - (HEAD.size - 4)
         if not 0 <= topicSize <= rest <= 1000:
             raise BusError("no hub listens there, but something else")
-        return kind, self._exactly(connection, rest)[topicSize:]
+        content = self._exactly(connection, rest)[topicSize:]
+        if kind == hubframes.GONE:
+            raise BusError(content.decode("utf-8", "replace"))
+        return kind, content
 
     def _exactly(self, connection: socket.socket, size: int) -> bytes:
         received = b""

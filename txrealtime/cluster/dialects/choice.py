@@ -73,6 +73,11 @@ class DialectChoice:
             raise ValueError("dialect=node: Node's adapter is for Redis, expected redis://")
         return cls(name, key), rest
 
+    def urlOf(self, bus: str) -> str:
+        """Return the URL of a bus, with this choice in its query."""
+        field, _ = _DIALECTS[self.dialect]
+        return f"{bus}?{urlencode({'dialect': self.dialect, field: self.key})}"
+
     @property
     def fanout(self) -> list[str]:
         """The topics that are fanout exchanges, if the broker is RabbitMQ."""
@@ -95,7 +100,7 @@ class DialectChoice:
         :raises ValueError: if a library that the dialect needs is not installed.
         """
         if self.dialect == "native":
-            return NativeDialect(uid, self.key, known, seconds)
+            return NativeDialect(uid, self.key, known, seconds, numbered=namespaces is not None)
         if self.dialect == "python-socketio":
             return PythonSocketIODialect(uid, self.key)
         try:

@@ -95,6 +95,7 @@ class NodeDialect:
     name: Final = "node"
     announces: Final = False
     pageSize: Final = 1 << 62
+    numbers: Final = None
     idPrefix: Final = ""
 
     def __init__(self, uid: str, key: str = "socket.io", namespaces: Namespaces | None = None) -> None:
@@ -133,13 +134,16 @@ class NodeDialect:
         stem = path.partition("#")[0]
         return (
             Topic(re.sub(r"([*?\[\]\\])", r"\\\1", f"{self._key}#{stem}#") + "*", isPattern=True),
-            Topic(f"{self._key}-request#{path}#"),
+            Topic(f"{self._key}-request#{path}#", isCounted=True),
             Topic(f"{self._key}-response#{path}#"),
             Topic(f"{self._key}-response#{path}#{self.uid}#"),
         )
 
     def topicOf(self, path: str, room: str) -> Topic | None:
         return None
+
+    def pathOf(self, topic: str) -> str | None:
+        return None  # nothing is numbered
 
     def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         path = "/" if isinstance(question, Tell) else question.target.path

@@ -78,9 +78,9 @@ class Incoming:
 
     # -- subscriptions -----------------------------------------------------------------
 
-    def subscribe(self, topic: str, receive: Receiver, pattern: bool) -> None:
+    def subscribe(self, topic: str, receive: Receiver, pattern: bool, counted: bool) -> None:
         """Deliver the messages of a topic, and count them."""
-        self.add(Subscription(topic, pattern, self._delivery(receive)))
+        self.add(Subscription(topic, pattern, self._delivery(receive), counted))
 
     def add(self, subscription: Subscription) -> None:
         """Add a subscription whose messages are not counted."""

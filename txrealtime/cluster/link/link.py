@@ -96,7 +96,8 @@ class Link:
         self._beats = 0
         self._beating: IDelayedCall | None = None
         self._topic = f"{prefix}-heartbeat-{uuid4().hex}"
-        self._incoming.add(Subscription(self._topic, False, self._beatReturned))
+        self._beat = Subscription(self._topic, False, self._beatReturned)
+        self._incoming.add(self._beat)
 
     @property
     def counts(self) -> Counts:
@@ -105,12 +106,13 @@ class Link:
 
     # -- messages ----------------------------------------------------------------------
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
         """
         Send a message to all subscribers of a topic, this server included if it is one.
 
         While the broker does not take it, the message waits: see :class:`Link`.
 
+        :param answer: as that of :meth:`IPublisher.publish`; fails as well if the message is dropped.
         :raises ValueError: if the payload is larger than ``maxMessage``.
         """
         if len(payload) > self.maxMessage:
@@ -121,21 +123,29 @@ class Link:
         if self.status is LinkStatus.STOPPED:
             self.counts.dropped += 1
         else:
-            self._outgoing.publish(topic, payload)
+            self._outgoing.publish(topic, payload, answer)
 
-    def subscribe(self, topic: str, receive: Receiver, pattern: bool = False) -> None:
+    def beat(self, topic: str, payload: bytes) -> None:
+        """Send a heartbeat of another link at once.  Without a connection, do nothing."""
+        self._outgoing.beat(topic, payload)
+
+    def subscribe(self, topic: str, receive: Receiver, pattern: bool = False, counted: bool = False) -> None:
         """
         Receive the messages of a topic, on each connection from now on.
 
         :param receive: called with the topic and the payload of each message.
         :param pattern: true if `topic` is a pattern of topics: see :class:`Subscription`.
+        :param counted: true if other servers count the subscribers: see :class:`Subscription`.
         :raises ValueError: if the topic is subscribed to already, or the broker has no patterns.
         """
         if topic in self._incoming:
             raise ValueError(f"{topic!r} has been subscribed to already")
         if pattern and not self.bus.patterns:
             raise ValueError(f"{self.bus.name} has no patterns, so nobody can subscribe to {topic!r}")
-        self._incoming.subscribe(topic, receive, pattern)
+        if counted:
+            # A hub may have a connection to the broker for these topics: the heartbeat watches it.
+            self._beat.counted = True
+        self._incoming.subscribe(topic, receive, pattern, counted)
 
     def unsubscribe(self, topic: str) -> None:
         """Stop receiving the messages of a topic.  Without a subscription, do nothing."""

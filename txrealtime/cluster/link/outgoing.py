@@ -16,6 +16,7 @@ from zope.interface import implementer
 from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner
 from txrealtime.cluster.link.counts import Journal
 from txrealtime.cluster.link.reconnecting import Backoff, Reconnecting
+from txrealtime.errors import BusError
 
 __all__ = ["Outgoing"]
 
@@ -67,7 +68,7 @@ class Outgoing:
         self._outlet: IPublisher | None = None  # the publisher, once it is proven
         self._closing = False  # true while a stopped connection hands out the rest of the queue
         self._starting = False  # true if start() was called meanwhile
-        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._waiting: deque[tuple[str, bytes, Deferred[None] | None]] = deque()
         self._size = 0
 
     @property
@@ -77,27 +78,29 @@ class Outgoing:
 
     # -- messages ----------------------------------------------------------------------
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
         """Hand a message to the broker, or queue it."""
         outlet = self._outlet
         if outlet is not None and not self._waiting and outlet.pending < WINDOW:
             self._counts.published += 1
-            outlet.publish(topic, payload)
+            outlet.publish(topic, payload, answer)
             return
-        self._waiting.append((topic, payload))
+        self._waiting.append((topic, payload, answer))
         self._size += len(topic) + len(payload) + OVERHEAD
         while self._size > self.limit:
-            self._pop()
+            _, _, dropped = self._pop()
             self._counts.dropped += 1
             self._journal.complain("{bus} takes no messages, and the queue is full: the oldest are dropped")
+            if dropped is not None:
+                dropped.errback(BusError(f"the queue of {self.limit} bytes for the broker is full"))
 
     def beat(self, topic: str, payload: bytes) -> None:
         """Send a heartbeat at once, past the queue.  Without a connection, do nothing."""
         if self._publisher is not None:
             self._publisher.beat(topic, payload)
 
-    def _pop(self) -> tuple[str, bytes]:
-        topic, payload = message = self._waiting.popleft()
+    def _pop(self) -> tuple[str, bytes, Deferred[None] | None]:
+        topic, payload, _ = message = self._waiting.popleft()
         self._size -= len(topic) + len(payload) + OVERHEAD
         return message
 
