@@ -12,7 +12,7 @@ from tests.clientmemory import World
 from txrealtime import CloseReason, ConnectionRejected, Server
 from txrealtime.client import Client, websocket
 from txrealtime.engineio.packet import Packet, PacketType
-from txrealtime.errors import Disconnected, LimitExceeded, PayloadTooLarge, TransportError
+from txrealtime.errors import AckTimeout, Disconnected, LimitExceeded, PayloadTooLarge, TransportError
 
 WAYS = {"polling": ("polling",), "websocket": ("websocket",), "upgrade": ("polling", "websocket")}
 
@@ -424,11 +424,30 @@ class NamespaceTests(World):
             self.assertTrue(client.connected)
 
     def test_authOfTheWrongKind(self) -> None:
-        for auth in (lambda: "text", lambda: {"x": object()}, "text"):
+        for wrong in ("text", b"x", 5):
+            self.assertRaises(TypeError, self.makeClient, auth=wrong)
+            self.assertRaises(TypeError, self.connect().namespace, "/x", auth=wrong)
+        for auth in (lambda: "text", lambda: {"x": object()}):
             client = self.makeClient(auth=auth)
             self.settle()
             self.failureResultOf(client.whenConnected(), TypeError)
         self.assertTrue(self.flushLoggedErrors(TypeError))
+
+    def test_pathsThatCannotBeSent(self) -> None:
+        """A comma ends a path on the wire: the server would close the connection of all namespaces."""
+        client = self.connect()
+        self.assertRaises(ValueError, client.namespace, "/a,b")
+        self.assertRaises(ValueError, self.makeClient, "http://example.org/a,b")
+        self.settle()
+        self.assertTrue(client.connected)
+
+    def test_timeoutsThatAreNone(self) -> None:
+        client = self.connect()
+        for timeout in (-5, -0.1, float("nan")):
+            self.assertRaises(ValueError, client.call, "echo", timeout=timeout)
+        late = client.call("nothing", timeout=0)
+        self.settle()
+        self.failureResultOf(late, AckTimeout)
 
     def test_authIsAskedAtEachConnect(self) -> None:
         asked: list[int] = []

@@ -133,11 +133,13 @@ class Namespace(Decorators):
             :exc:`~txrealtime.errors.AckTimeout`, or at once with :exc:`~txrealtime.errors.Disconnected` if
             the connection is lost after the event was sent.
         :raises TypeError: if a value cannot be sent, as for :meth:`emit`.
-        :raises ValueError: if the name is reserved, as for :meth:`emit`.
+        :raises ValueError: if the name is reserved, as for :meth:`emit`, or the timeout is below 0.
         """
         checkName(event)
         if timeout == ACK_TIMEOUT:
             timeout = self._settings.ackTimeout
+        elif timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout is {timeout!r}, expected seconds, or None for no limit")
         if self._retries is None:
             return self._ask(event, args, timeout)
         return self._retry(event, args, timeout)
