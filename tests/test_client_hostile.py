@@ -1,9 +1,10 @@
 """
-Servers that want the client's memory: heads without an end, PINGs to a client that cannot write, cookies.
+Servers that want the client's memory, and frames that are cut anywhere.
 """
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from tests.clientmemory import FakeServer, Wire, World
@@ -139,6 +140,51 @@ class PingTests(World):
         end.producer.resumeProducing()
         self.settle()
         self.assertEqual(pongs, [b"one", b"199"])
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """Build a server's frame."""
+    size = len(payload)
+    if size < 126:
+        return bytes([first, size]) + payload
+    if size < 65536:
+        return bytes([first, 126]) + size.to_bytes(2, "big") + payload
+    return bytes([first, 127]) + size.to_bytes(8, "big") + payload
+
+
+class PieceTests(World):
+    """Frames of all kinds, cut anywhere: the messages come whole and in order."""
+
+    def test_anyPieces(self) -> None:
+        for seed in range(25):
+            choices = random.Random(seed)
+            fake = self.useFake()
+            client = self.connect(transports=["websocket"])
+            got: list[Any] = []
+            client.on("n")(lambda *args, got=got: got.append(args))
+            stream, expected = b"", []
+            for number in range(40):
+                size = choices.choice((0, 1, 90, 108, 109, 110, 111, 300, 65510, 65520, 65530, 70000))
+                text = f'42["n",{number},"{"ä" * (size % 7)}{"x" * size}"]'.encode()
+                kind = choices.choice(("plain", "plain", "plain", "fragments", "ping", "binary"))
+                if kind == "binary":
+                    stream += frame(0x81, b'451-["n",%d,{"_placeholder":true,"num":0}]' % number)
+                    stream += frame(0x82, b"y" * size)
+                    expected.append((number, b"y" * size))
+                    continue
+                expected.append((number, "ä" * (size % 7) + "x" * size))
+                if kind == "fragments":
+                    middle = choices.randrange(len(text))
+                    stream += frame(0x01, text[:middle]) + frame(0x89, b"p") + frame(0x80, text[middle:])
+                else:
+                    stream += (frame(0x89, b"ping") if kind == "ping" else b"") + frame(0x81, text)
+            assert fake.webSocket is not None
+            while stream:
+                size = choices.choice((1, 2, 3, 9, 100, 5000, 65536, 200_000))
+                fake.webSocket.transport.write(stream[:size])
+                stream = stream[size:]
+                self.settle()
+            self.assertEqual(got, expected, f"seed {seed}")
 
 
 class CookieTests(World):
