@@ -98,7 +98,7 @@ class UnknownTests(SynchronousTestCase):
             "serializer json": "parser",
             "socketio_path resource": "path",
             "allow_request": "allowRequest",
-            "connectionStateRecovery connection_state_recovery": "new socket",
+            "connectionStateRecovery connection_state_recovery": "recoveryWindow",
             "async_mode": "reactor",
             "async_handlers": "concurrency",
             "always_connect": "connected()",

@@ -166,7 +166,8 @@ class OptionsTests(ServiceTestCase):
                 text = {"origins": "https://a.example", "transports": "polling"}.get(words, "10.0.0.0/8")
                 given, value = [f"--{singular[words]}", text], (text,)
             else:
-                value = "https://a.example" if field.name == "publicURL" else type(field.default)(7)
+                texts = {"publicURL": "https://a.example", "recovery": "all"}
+                value = texts.get(field.name, type(field.default)(7))
                 given = [f"--{words}", str(value) if isinstance(value, str) else "7"]
             settings = parse(*given)["settings"]
             self.assertEqual(settings, {field.name: value})

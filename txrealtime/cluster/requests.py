@@ -88,7 +88,11 @@ class Requests:
             assert emit.packet is not None
             with _forClients():
                 messages = audience.namespace._encode(emit.packet)
-        audience._deliver(messages, emit.volatile)
+        recovery = audience.namespace._recovery
+        if recovery is None:
+            audience._deliver(messages, emit.volatile)
+        else:
+            recovery.deliver(audience, messages, emit.volatile, emit.packet)
 
     def join(self, join: Join) -> None:
         """Put the members of an audience who are here into rooms."""
@@ -109,6 +113,9 @@ class Requests:
         """Disconnect the members of an audience who are here."""
         for socket in self._here(disconnect.target):
             socket.disconnect(disconnect.close)
+        audience = self._audience(disconnect.target)
+        if audience is not None and audience.namespace._recovery is not None:
+            audience.namespace._recovery.dismiss(audience)
 
     def _here(self, target: Target) -> list[Socket]:
         audience = self._audience(target)

@@ -72,6 +72,8 @@ class Session:
     :ivar closeReason: the reason of the end once the session has left OPEN, else ``None``.
     :ivar pingTime: the time of the server's last PING.
     :ivar counts: the engine's.
+    :ivar provenTime: a time.  The client has received everything that was sent before it.
+    :ivar mayReturn: false once the client has violated the protocol.
     :ivar awaitsPong: ``True`` between the server's PING and the client's PONG.
     """
 
@@ -91,7 +93,9 @@ class Session:
         "codec",
         "counts",
         "handshake",
+        "mayReturn",
         "pingTime",
+        "provenTime",
         "receiver",
         "settings",
         "sid",
@@ -126,7 +130,8 @@ class Session:
         self._timer: Timer | None = None
         self._alive = True
         self.awaitsPong = False
-        self.pingTime = 0.0
+        self.pingTime = self.provenTime = 0.0
+        self.mayReturn = True
         self._heartbeat: type[Heartbeat] = ClientAsks if codec.clientPings else ServerAsks
         # A plain int: the truth of an IntFlag takes a call of a Python function.
         self._paused = 0

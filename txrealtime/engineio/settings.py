@@ -189,6 +189,8 @@ def _converted(name: str, type: str, value: Any) -> Any:
         return _texts(name, value)
     if type in ("int", "float"):
         return _number(name, type, value)
+    if type.startswith("str |") and callable(value):
+        return value
     if not isinstance(value, bool if type == "bool" else str):
         raise TypeError(f"{name} is {value!r}, expected {'True or False' if type == 'bool' else 'a str'}")
     return value

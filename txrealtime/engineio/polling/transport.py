@@ -115,6 +115,7 @@ class PollingTransport:
             raise HandshakeError(3, "Bad request: another POST of this session is being handled")
         octets = request.header("content-type").startswith("application/octet-stream")
         if octets and not session.codec.takesOctets:
+            session.mayReturn = False
             session.transportLost(self, CloseReason.TRANSPORT_ERROR, "a binary body, which protocol 4 lacks")
             raise HandshakeError(3, "Bad request: a binary body, expected text")
         limit = session.settings.maxPayload
