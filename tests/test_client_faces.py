@@ -69,10 +69,12 @@ class Application:
 class BothTests(World):
     """Each scenario on the real client over HTTP in memory, and on the kit's."""
 
-    def scenario(self, play: Callable[[AnyClient, Application, Callable[[], Any]], list[Any]]) -> list[Any]:
+    def scenario(
+        self, play: Callable[[AnyClient, Application, Callable[[], Any]], list[Any]], **options: Any
+    ) -> list[Any]:
         results = []
         for make in (self.real, self.kits):
-            self.useServer()
+            self.useServer(**options)
             assert self.server is not None
             serve(self.server)
             client, lose = make()
@@ -129,6 +131,30 @@ class BothTests(World):
         log = self.scenario(play)
         self.assertEqual(log[:3], [False, True, "kept"])
         self.assertEqual(log[3], ["connect", ("welcome", b"bytes")])
+
+    def test_recovery(self) -> None:
+        """The missed events come, and no handler sees an offset."""
+
+        def play(client: AnyClient, application: Application, lose: Callable[[], Any]) -> list[Any]:
+            client.startService()
+            self.settle()
+            first = client.id
+            client.emit("back", "before")
+            self.settle()
+            lose()
+            self.settle()
+            assert self.server is not None
+            self.server.emit("back", "missed")
+            self.wait(1)
+            self.server.emit("back", "after")
+            self.settle()
+            log = [entry for entry in application.log if entry[0] in ("back", "connect")]
+            return [client.recovered, client.id == first, log]
+
+        recovered, isSame, log = self.scenario(play, recoveryWindow=30)
+        self.assertEqual((recovered, isSame), (True, True))
+        events = [entry for entry in log if entry[0] == "back"]
+        self.assertEqual(events, [("back", "before"), ("back", "missed"), ("back", "after")])
 
     def test_refusals(self) -> None:
         def play(client: AnyClient, application: Application, lose: Callable[[], Any]) -> list[Any]:

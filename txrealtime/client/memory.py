@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from txrealtime.client.client import Auth, Client
 from txrealtime.client.interfaces import Transport, TransportOwner
+from txrealtime.client.requests import USER_AGENT
 from txrealtime.client.session import Session
 from txrealtime.client.settings import Options
 from txrealtime.engineio.interfaces import CloseReason, ITransport
@@ -90,7 +91,8 @@ class MemoryClient(Client):
             raise TransportError("cannot connect: the client is not reachable")
         url = self._address.url(name, None)
         parts = urlsplit(url)
-        headers = {"host": parts.netloc, **{key.lower(): value for key, value in self._headers.items()}}
+        headers = {"host": parts.netloc, "user-agent": USER_AGENT}
+        headers |= {key.lower(): value for key, value in self._headers.items()}
         cookie = self._cookies.header(url)
         if cookie is not None:
             headers["cookie"] = cookie
