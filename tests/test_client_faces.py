@@ -74,12 +74,16 @@ class BothTests(World):
     ) -> list[Any]:
         results = []
         for make in (self.real, self.kits):
+            assert self.server is not None
+            self.server.stopService()
             self.useServer(**options)
             assert self.server is not None
             serve(self.server)
             client, lose = make()
             self.clients.append(client)
             results.append(play(client, Application(client), lose))
+            client.stopService()
+            self.settle()
         self.assertEqual(*results)
         return results[0]
 
@@ -104,7 +108,7 @@ class BothTests(World):
             self.settle()
             values = [self.successResultOf(ack) for ack in (*acks, asked)]
             state = (client.connected, client.transport, client.buffered, client.recovered)
-            return [before, state, values, application.log]
+            return [before, state, values, list(application.log)]
 
         before, state, values, log = self.scenario(play)
         self.assertEqual(before, (False, None, None, True))
@@ -174,7 +178,7 @@ class BothTests(World):
             late = client.call("never", timeout=2)
             self.wait(2)
             self.failureResultOf(late, AckTimeout)
-            return [errors, away, client.connected, application.log]
+            return [errors, away, client.connected, list(application.log)]
 
         errors, away, back, log = self.scenario(play)
         self.assertEqual(errors, [("who are you?", {"code": 401})])
