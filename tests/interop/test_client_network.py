@@ -23,7 +23,7 @@ from txrealtime.client import Client
 
 WAYS = (("polling", "websocket"), ("websocket",), ("polling",))
 
-SECONDS = 60 * float(os.environ.get("SOAK_MINUTES", "0")) or 6.0
+SECONDS = 60 * float(os.environ.get("SOAK_MINUTES", "0")) or 5.0
 "The time of the traffic; a connection that is swallowed ends 4 s later."
 
 SEED = int(os.environ.get("SEED", "5"))
