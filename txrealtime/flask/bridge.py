@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from txrealtime import Namespace, Server, Socket
 from txrealtime.engineio import packet as engineio
+from txrealtime.engineio.admission import isForeignFalse
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.origins import Origins
 from txrealtime.engineio.session import CloseReason, Session
@@ -306,7 +307,7 @@ class BridgedNamespace(Namespace):
 
 
 def _admit(result: Any) -> Any:
-    if result is False:
+    if result is False or isForeignFalse(result):
         raise ConnectionRejected()
     return result
 

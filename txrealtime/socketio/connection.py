@@ -420,9 +420,11 @@ class Connection:
 
     def dismiss(self, reason: CloseReason) -> None:
         """Disconnect all sockets that have been admitted, for a server that stops."""
-        for socket in list(self._sockets.values()):
-            if socket.connected:
-                self._sendAway(socket, reason)
+        # The port closes meanwhile, and a client of long polling may need it for another GET.
+        with self.session.gathering():
+            for socket in list(self._sockets.values()):
+                if socket.connected:
+                    self._sendAway(socket, reason)
 
     def _sendAway(self, socket: Socket, reason: CloseReason) -> None:
         path = socket.namespace.path

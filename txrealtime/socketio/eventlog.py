@@ -165,15 +165,17 @@ class EventLog:
 
     :ivar top: the number of the newest entry, 0 before the first.
     :ivar dropped: the number of the newest entry that has been dropped.
+    :ivar hole: the number of the newest entry that stands for events which never came.
     """
 
-    __slots__ = ("_droppedTime", "_entries", "_last", "_splices", "_store", "dropped", "top")
+    __slots__ = ("_droppedTime", "_entries", "_last", "_splices", "_store", "dropped", "hole", "top")
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._splices = isinstance(store.parser, JSONParser)
         self.top = 0
         self.dropped = 0
+        self.hole = 0
         self._droppedTime = float("-inf")
         self._entries: dict[int, Entry] = {}
         # The number of the newest entry of each room, under None of those for everybody.
@@ -210,12 +212,26 @@ class EventLog:
             previous = tuple([last.get(room, 0) for room in rooms])
             for room in rooms:
                 last[room] = number
-        size = _OVERHEAD + _FORMS * sum([len(message.data) for message in marked])
-        now = self._store.reactor.seconds()
-        self._entries[number] = Entry(rooms, excluded, marked, now, size, previous)
-        self.top = number
-        self._store.added(self, size, now)
+        self._add(rooms, excluded, marked, previous)
         return marked
+
+    def addHole(self) -> None:
+        """Add an entry for events that other servers sent and that were lost on the way."""
+        self._add((), frozenset(), (), ())
+        self.hole = self.top
+
+    def _add(
+        self,
+        rooms: Rooms,
+        excluded: frozenset[str],
+        messages: Sequence[engineio.Packet],
+        previous: tuple[int, ...],
+    ) -> None:
+        size = _OVERHEAD + _FORMS * sum([len(message.data) for message in messages])
+        now = self._store.reactor.seconds()
+        self.top += 1
+        self._entries[self.top] = Entry(rooms, excluded, messages, now, size, previous)
+        self._store.added(self, size, now)
 
     def volatile(
         self, messages: Sequence[engineio.Packet], packet: Packet | None = None

@@ -166,12 +166,13 @@ class Recovery:
         messages: Sequence[engineio.Packet],
         volatile: bool = False,
         packet: Packet | None = None,
-    ) -> None:
+    ) -> list[Socket]:
         """
         Send an event to the sockets on this server, and keep it for those whose clients are away.
 
         :param messages: the event, encoded.
         :param packet: the same, if it is at hand.
+        :return: the sockets.
         """
         sockets = audience.here()
         marked = messages
@@ -187,6 +188,7 @@ class Recovery:
                 socket.session.sendPackets(wanted, volatile)
             else:
                 socket._deliver(wanted, volatile)
+        return sockets
 
     def _concerns(self, rooms: tuple[str, ...] | None, sockets: Sequence[Socket]) -> bool:
         """Return true if a client that is here or away may come back for an event."""
@@ -360,6 +362,9 @@ class Recovery:
                 ticket.waiting.append(told)
                 await told
         after = max(number, ticket.floor)
+        if after < self.log.hole:
+            self.end(ticket)
+            return "hole", None
         if after < max(self.log.dropped, ticket.known):
             self.end(ticket)
             return "dropped", None
@@ -416,6 +421,7 @@ _WHY: Final = {
     "offset": "its offset is none that this server has sent",
     "dropped": "the log does not reach back so far: raise recoveryBytes (--recovery-bytes) or recoveryEvents "
     "(--recovery-events)",
+    "hole": "events of other servers were lost meanwhile (server.cluster.missed)",
     "size": "it missed more than maxBuffered (--max-buffered) allows",
 }
 """The reasons of refusals, for the log."""

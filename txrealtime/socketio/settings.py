@@ -33,7 +33,7 @@ class Settings(engineio.Settings):
     )
     drainDelay: float = setting(
         0.0,
-        "seconds before that in which only health checks fail, so that load balancers notice",
+        "seconds in which a stopping server only fails its health checks, before it lets clients go",
     )
     drainTimeout: float = setting(
         5.0, "seconds that a client has to take what is left for it when it is let go"
@@ -168,7 +168,10 @@ def makeSettings(present: Settings | None, options: Options, others: Collection[
         if name not in known:
             raise TypeError(f"unknown option {name!r}: {_advice(name, [*known, *others])}")
     values: Any = options
-    return Settings(**values) if present is None else replace(present, **values)
+    settings = Settings(**values) if present is None else replace(present, **values)
+    # Not of a present value, which has been warned of.
+    settings.warnOfTimes(options)
+    return settings
 
 
 def _advice(name: str, known: Collection[str]) -> str:

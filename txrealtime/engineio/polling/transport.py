@@ -8,7 +8,8 @@ One :class:`PollingTransport` serves the requests of one session ("Transports", 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from twisted.web.http import OK, REQUEST_ENTITY_TOO_LARGE, SERVICE_UNAVAILABLE
@@ -85,6 +86,16 @@ class PollingTransport:
         self._get = None
         self.writable = False
         self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "the client dropped its GET")
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Keep the packets that the session sends meanwhile, and send them together."""
+        self.writable = False
+        try:
+            yield
+        finally:
+            self.writable = self._get is not None
+            self.session.transportWritable(self)
 
     def send(self, packets: Sequence[Packet]) -> None:
         codec = self.session.codec
