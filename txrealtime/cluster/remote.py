@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.conversation import Conversation
@@ -20,6 +20,7 @@ from txrealtime.cluster.questions import Question
 from txrealtime.cluster.rosters import Rosters
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import BusError
+from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.eventlog import Mark
@@ -29,6 +30,8 @@ from txrealtime.socketio.presence import Entry
 from txrealtime.socketio.recovery import Ticket
 
 __all__ = ["RemotePeers"]
+
+_log = Logger()
 
 
 class RemotePeers:
@@ -55,7 +58,8 @@ class RemotePeers:
         return [conversation.uid, *numbers.latestSent]
 
     def fetchClient(self, namespace: Namespace, claim: Claim, address: str) -> Deferred[Ticket | None]:
-        return Deferred.fromCoroutine(self._handover.fetch(namespace, claim, address))
+        fetched = Deferred.fromCoroutine(self._handover.fetch(namespace, claim, address))
+        return fetched.addErrback(_notFetched)
 
     def call(
         self, audience: Audience, packet: Packet, answered: Callable[[Any], object], timeout: float
@@ -122,6 +126,12 @@ class RemotePeers:
 
     def whenPresenceKnown(self, namespace: Namespace) -> Deferred[None]:
         return self._rosters.whenKnown(namespace)
+
+
+def _notFetched(failure: Failure) -> None:
+    """Called when a peer server's reply makes no sense, or the client has gone meanwhile."""
+    if not failure.check(CancelledError):
+        _log.failure("a client that came back could not be fetched from a peer server", failure)
 
 
 def _targetOf(audience: Audience) -> Target | None:
