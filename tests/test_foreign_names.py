@@ -386,7 +386,7 @@ class TableTests(SynchronousTestCase):
                     )
 
 
-FIELDS = {"_placeholder", "_permanent", "_version", "_made"}
+FIELDS = {"_placeholder", "_permanent", "_version", "_made", "_total"}
 """Strings with an underscore that name no attribute of a library."""
 
 FRIENDS = ["socketio.namespace", "socketio.sockets", "socketio.audience", "server"]

@@ -384,7 +384,9 @@ class Server(Decorators, Service):
             # It was started again during the slices.
             return succeed(None)
         drained = self.engine.drain(self.settings.drainTimeout, self._dismiss)
-        drained.addCallback(lambda _: self._namespaces.nobodyComesBack())
+        if self._namespaces.parking is not None:
+            drained.addCallback(lambda _: self.cluster.handOver())
+            drained.addCallback(lambda _: self._namespaces.nobodyComesBack())
         return drained.addCallback(lambda _: self.cluster.stop())
 
 

@@ -292,13 +292,19 @@ class Client:
         self.flush()
         self.ignoreHeartbeats()
         session, transport, self.session = self.session, self.transport, None
+        # Whatever the server sends to the old transport from now on, nobody gets.
         self.transport.writable = True
+        self.transport = FakeTransport(self._transportName)
+        self.transport.close(CloseReason.TRANSPORT_ERROR)
         self._ids.clear()
         if noticed and session is not None:
             session.transportLost(transport, CloseReason.TRANSPORT_ERROR)
 
     def comeBack(
-        self, address: str | None = None, transport: Literal["polling", "websocket"] | None = None
+        self,
+        address: str | None = None,
+        transport: Literal["polling", "websocket"] | None = None,
+        server: Server | None = None,
     ) -> Deferred[list[str]]:
         """
         Connect again after :meth:`lose` or :meth:`close`, and join the namespaces that the client was in.
@@ -307,9 +313,11 @@ class Client:
 
         :param address: another address than before.
         :param transport: another transport than before.
+        :param server: another server than before, of the same cluster.
         :return: a Deferred of the ids of the sockets, in the order in which the client joined.
         """
         self.lose()
+        self._server = server or self._server
         self._open(transport or self._transportName, address or self._address)
         joined = list(self._joined.items())
         return gatherResults(

@@ -58,8 +58,8 @@ class Cluster:
         self._choice = DialectChoice()
         self._namespaces = namespaces
         self._conversation = Conversation(self.uid)
-        self._remote = RemotePeers(self._conversation)
         self._requests = Requests(self._conversation, namespaces)
+        self._remote = RemotePeers(self._conversation, self._requests.handover)
 
     # -- life ----------------------------------------------------------------------------
 
@@ -110,6 +110,14 @@ class Cluster:
         self._conversation.start(link, clock, me)
         self._namespaces.meet(self._remote, self.dialect.idPrefix)
         link.start()
+
+    def handOver(self) -> Deferred[None]:
+        """
+        Hand the clients that may come back to peer servers, before this server stops.
+
+        :return: fires when the peer servers have them.
+        """
+        return Deferred.fromCoroutine(self._requests.handover.handAll())
 
     def stop(self) -> Deferred[None]:
         """

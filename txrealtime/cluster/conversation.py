@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txrealtime.cluster.dialects.interfaces import Dialect, Topic
-from txrealtime.cluster.dialects.messages import Alive, Ask, Fetch, Gone, Message, Reply, Tell
+from txrealtime.cluster.dialects.messages import Alive, Ask, Fetch, Gone, Message, Reply, Tell, Transfer
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.questions import Question, Questions
@@ -94,7 +94,7 @@ class Conversation:
         self._subscribers: dict[Topic, int] = {}
         # Set until the peer servers have had the time to announce themselves.  Questions wait till then.
         self._settling: IDelayedCall | None = None
-        self._whenSettled: list[tuple[Question, Ask | Fetch | Tell]] = []
+        self._whenSettled: list[tuple[Question, Ask | Fetch | Tell | Transfer]] = []
         self._complained = float("-inf")
         self._receivers: dict[type[Any], Callable[[Any], object]] = {}
         self._watchers: list[PeerWatcher] = []
@@ -223,7 +223,9 @@ class Conversation:
             for topic, data in self.dialect.write(message):
                 link.publish(topic, data)
 
-    def ask(self, make: Callable[[str], Ask | Fetch | Tell], collect: Callable[[Any], object]) -> Question:
+    def ask(
+        self, make: Callable[[str], Ask | Fetch | Tell | Transfer], collect: Callable[[Any], object]
+    ) -> Question:
         """
         Ask the peer servers that may have something to reply.
 
@@ -257,7 +259,7 @@ class Conversation:
             raise
         return question
 
-    def _put(self, question: Question, message: Ask | Fetch | Tell) -> None:
+    def _put(self, question: Question, message: Ask | Fetch | Tell | Transfer) -> None:
         """Publish a question, now that the peer servers are known."""
         servers, unnamed, topic = self.dialect.respondents(message)
         link = self.link

@@ -117,16 +117,18 @@ class Audience:
         :param messages: the same, encoded.
         """
         namespace = self.namespace
-        recovery = namespace._recovery
+        recovery, logged = namespace._recovery, 0
         if recovery is None:
             sockets = self._deliver(messages, volatile)
         else:
-            sockets = recovery.deliver(self, messages, volatile, packet)
+            sockets, logged = recovery.deliver(self, messages, volatile, packet)
         if namespace._hooks.eventSent is not None:
             namespace._hooks.eventSent(sockets, packet.data[0], packet.data[1:])
         peers = None if self._isLocal else namespace._peers
         if peers is not None:
-            peers.emit(self, packet, messages, volatile)
+            mark = peers.emit(self, packet, messages, volatile)
+            if recovery is not None and logged:
+                recovery.log.mark(logged, mark)
 
     def send(self, *args: Any, volatile: bool = False) -> None:
         """Send the unnamed event, ``message``."""

@@ -32,6 +32,7 @@ __all__ = [
     "Target",
     "Tell",
     "Track",
+    "Transfer",
 ]
 
 
@@ -133,6 +134,20 @@ class Tell(NamedTuple):
     request: str | None = None
 
 
+class Transfer(NamedTuple):
+    """
+    A question about a client that comes back to another server.
+
+    :ivar data: its name and its arguments, all of them values of JSON or bytes.
+    :ivar recipient: the uid of the only server that is asked; empty for all.
+    """
+
+    data: list[Any]
+    sender: str
+    request: str
+    recipient: str = ""
+
+
 class Reply(NamedTuple):
     """
     A server's reply to a question, or a part of it.
@@ -148,7 +163,7 @@ class Reply(NamedTuple):
     :ivar lapsed: the number of values that will not come.
     """
 
-    question: Ask | Fetch | Tell | None
+    question: Ask | Fetch | Tell | Transfer | None
     request: str
     sender: str
     total: int | None
@@ -241,6 +256,7 @@ Message = (
     | Ask
     | Fetch
     | Tell
+    | Transfer
     | Reply
     | Alive
     | Gone

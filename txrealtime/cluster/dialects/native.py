@@ -64,6 +64,7 @@ from txrealtime.cluster.dialects.messages import (
     Target,
     Tell,
     Track,
+    Transfer,
 )
 from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.engineio import packet as engineio
@@ -142,6 +143,7 @@ class NativeDialect:
             Ask: self._writeAsk,
             Fetch: lambda m: (self._askedOn(m.target), ["fetch", *_listed(m.target), m.request], ()),
             Tell: self._writeTell,
+            Transfer: self._writeTransfer,
             Reply: self._writeReply,
             Alive: self._writeAlive,
             Gone: lambda m: (self._key, ["gone", self.numbers.announced()], ()),
@@ -160,6 +162,7 @@ class NativeDialect:
             "ask": self._readAsk,
             "fetch": lambda uid, f, parts: Fetch(checks.target(f), uid, checks.name(checks.last(f, 4)[3])),
             "tell": self._readTell,
+            "transfer": self._readTransfer,
             "reply": self._readReply,
             "alive": self._readAlive,
             "gone": self._readGone,
@@ -212,7 +215,10 @@ class NativeDialect:
         """Return the uid of a socket's server, if the room is the id of a socket."""
         return room[:UID_LENGTH] if len(room) == 28 and _ID.fullmatch(room) else None
 
-    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
+    def respondents(self, question: Ask | Fetch | Tell | Transfer) -> Respondents:
+        if isinstance(question, Transfer):
+            to = question.recipient
+            return Respondents({to: self._known[to]} if to in self._known else self._known)
         sole = None if isinstance(question, Tell) else self._soleServer(question.target)
         return Respondents(self._known if sole is None else {sole: self._known[sole]})
 
@@ -274,6 +280,10 @@ class NativeDialect:
     def _writeTell(self, tell: Tell) -> tuple[str, list[Any], Wire]:
         return self._key, ["tell", tell.request], self._event(PacketType.EVENT, tell.data)
 
+    def _writeTransfer(self, transfer: Transfer) -> tuple[str, list[Any], Wire]:
+        topic = f"{self._key}@{transfer.recipient}" if transfer.recipient else self._key
+        return topic, ["transfer", transfer.request], self._event(PacketType.EVENT, transfer.data)
+
     def _writeReply(self, reply: Reply) -> tuple[str, list[Any], Wire]:
         assert reply.question is not None
         form, write = _FORMS[type(reply.question)]
@@ -320,6 +330,7 @@ class NativeDialect:
             number = None
             if len(head) == _NUMBERED.get(kind):
                 number = checks.number(head.pop(-2))
+            self.numbers.latest = None if number is None else [uid, topic, number]
             message = reader(uid, head[1:-1], checks.parts(data, end + 1, sizes))
             if number is not None:
                 self.numbers.received(topic, uid, number)
@@ -348,6 +359,11 @@ class NativeDialect:
             self._packetOf(parts, PacketType.EVENT).data,
             uid,
             None if request is None else checks.name(request),
+        )
+
+    def _readTransfer(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        return Transfer(
+            self._packetOf(parts, PacketType.EVENT).data, uid, checks.name(checks.last(fields, 1)[0])
         )
 
     def _readReply(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
@@ -440,6 +456,7 @@ _FORMS: Final[dict[type, tuple[str, Callable[[Any], Any]]]] = {
     ),
     Fetch: ("people", lambda value: {"id": value.id, "rooms": list(value.rooms), "data": value.data}),
     Tell: ("answers", lambda value: value),
+    Transfer: ("answers", lambda value: value),
 }
 
 

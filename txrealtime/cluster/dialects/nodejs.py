@@ -37,6 +37,7 @@ from txrealtime.cluster.dialects.messages import (
     Reply,
     Target,
     Tell,
+    Transfer,
 )
 from txrealtime.cluster.dialects.nodevalues import (
     eventOf,
@@ -146,8 +147,8 @@ class NodeDialect:
     def pathOf(self, topic: str) -> str | None:
         return None  # nothing is numbered
 
-    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
-        path = "/" if isinstance(question, Tell) else question.target.path
+    def respondents(self, question: Ask | Fetch | Tell | Transfer) -> Respondents:
+        path = "/" if isinstance(question, Tell | Transfer) else question.target.path
         return Respondents({}, topic=f"{self._key}-request#{path}#")
 
     # -- writing ---------------------------------------------------------------------
