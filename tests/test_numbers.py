@@ -12,10 +12,12 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.clusters import ClusterTestCase
+from txrealtime import Server
 from txrealtime.cluster.cluster import LEASE
 from txrealtime.cluster.dialects import numbers
 from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.errors import PacketError
+from txrealtime.testing import Client
 
 
 class NumbersTests(SynchronousTestCase):
@@ -216,3 +218,75 @@ class HolesTests(ClusterTestCase):
         self.one.to("red").emit("again")
         self.settle()
         self.assertEqual(self.missed(), [0, 0, 0])
+
+
+class RecoveryTests(ClusterTestCase):
+    """Clients that come back while events of other servers are missing."""
+
+    NAMES = ("one", "two")
+
+    def member(self, name: str, **options: Any) -> Server:
+        return super().member(name, recoveryWindow=60, recovery="all", **options)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.alice = self.join(self.two)
+        self.one.emit("first")
+        self.settle()
+
+    def lose(self, *clients: Client) -> None:
+        for client in clients:
+            client.received()
+            client.lose()
+
+    def back(self, client: Client) -> tuple[bool, list[Any]]:
+        coming = client.comeBack()
+        self.settle()
+        self.successResultOf(coming)
+        return client.recovered(), client.received()
+
+    def test_whole(self) -> None:
+        self.lose(self.alice)
+        self.one.emit("missed", 1)
+        self.settle()
+        self.assertEqual(self.back(self.alice), (True, [("missed", 1)]))
+
+    def test_hole(self) -> None:
+        """A client that came back would never get the lost event: it gets a fresh session instead."""
+        bob = self.join(self.two)
+        self.lose(self.alice)
+        self.hub.cutSubscribers()
+        self.one.emit("lost")
+        self.settle()
+        self.advance(5)
+        self.one.emit("heard")
+        self.settle()
+        self.assertEqual(self.two.cluster.missed, 1)
+        self.assertEqual(self.back(self.alice), (False, []))
+        self.lose(bob)
+        self.one.emit("missed", 2)
+        self.settle()
+        self.assertEqual(self.back(bob), (True, [("missed", 2)]), "bob had what came after the hole")
+
+    def test_newcomer(self) -> None:
+        """A client that came after the hole misses nothing by it."""
+        self.hub.cutSubscribers()
+        self.one.emit("lost")
+        self.settle()
+        self.advance(LEASE)
+        self.assertEqual(self.two.cluster.missed, 1)
+        carol = self.join(self.two)
+        self.lose(carol)
+        self.assertEqual(self.back(carol), (True, []))
+
+    def test_eventsOfServers(self) -> None:
+        """A lost event between servers is none of a client."""
+        self.one.cluster.emit("first")
+        self.settle()
+        self.lose(self.alice)
+        self.hub.cutSubscribers()
+        self.one.cluster.emit("lost")
+        self.settle()
+        self.advance(LEASE)
+        self.assertEqual(self.two.cluster.missed, 1)
+        self.assertEqual(self.back(self.alice), (True, []))

@@ -210,6 +210,7 @@ class Server(Decorators, Service):
         """The Engine.IO server underneath."""
         allowRequest = self._allowRequest
         asked = None if allowRequest is None else lambda request: allowRequest(Handshake(request))
+        self._namespaces.recover(self.settings)
         return Engine(self._connection, self.settings, self._namespaces.reactor, asked)
 
     def _connection(self, session: Session) -> Connection:
@@ -300,6 +301,8 @@ class Server(Decorators, Service):
             retirement.end()
         self.cluster.start()
         self.engine.reopen()
+        if self._namespaces.parking is not None:
+            self._namespaces.parking.reopen()
 
     @property
     def isRetiring(self) -> bool:
@@ -349,6 +352,7 @@ class Server(Decorators, Service):
             # It was started again during the slices.
             return succeed(None)
         drained = self.engine.drain(self.settings.drainTimeout, self._dismiss)
+        drained.addCallback(lambda _: self._namespaces.nobodyComesBack())
         return drained.addCallback(lambda _: self.cluster.stop())
 
 

@@ -12,7 +12,7 @@ import contextlib
 import math
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -80,6 +80,7 @@ class Engine:
     :ivar webSocketType: the class of WebSockets, likewise.
     :ivar counts: the counts since the start.
     :ivar webSockets: makes the WebSockets of connections that arrive over HTTP.
+    :ivar upgrades: the transports to which a client may move from polling.
     :ivar siblings: the other processes behind the same port; ``None`` without any.
     """
 
@@ -110,6 +111,8 @@ class Engine:
         tick = min(self.settings.pingInterval, self.settings.pingTimeout, 20) / 250
         self._timers = Timers(reactor, tick)
         self._admission = Admission(self.settings, self.sessions, allowRequest)
+        isUpgradable = self.settings.allowUpgrades and "websocket" in self.settings.transports
+        self.upgrades: Sequence[str] = ("websocket",) if isUpgradable else ()
         self.siblings: Siblings | None = None
         self.webSockets = self.webSocketFactory()
 
@@ -297,8 +300,7 @@ class Engine:
 
     def _start(self, session: Session) -> None:
         settings = self.settings
-        upgradable = settings.allowUpgrades and "websocket" in settings.transports
-        session.greet(["websocket"] if upgradable and session.transport.name == "polling" else [])
+        session.greet(self.upgrades if session.transport.name == "polling" else ())
         try:
             receiver = self._receiver(session)
         except Exception:

@@ -100,7 +100,11 @@ class Audience:
         :param packet: the event.
         :param messages: the same, encoded.
         """
-        self._deliver(messages, volatile)
+        recovery = self.namespace._recovery
+        if recovery is None:
+            self._deliver(messages, volatile)
+        else:
+            recovery.deliver(self, messages, volatile, packet)
         peers = self.namespace._peers
         if peers is not None:
             peers.emit(self, packet, messages, volatile)
@@ -211,6 +215,8 @@ class Audience:
         """
         for socket in self.here():
             socket.disconnect(close)
+        if self.namespace._recovery is not None:
+            self.namespace._recovery.dismiss(self)
         if self.namespace._peers is not None:
             self.namespace._peers.disconnect(self, close)
 

@@ -84,7 +84,11 @@ class Dialect(Protocol):
         """Return the topic that a server subscribes to while a room has members there, if there is one."""
 
     def pathOf(self, topic: str) -> str | None:
-        """Return the path of the namespace that a numbered topic is for; ``None`` if it may be any."""
+        """
+        Return the path of the namespace that a numbered topic is for.
+
+        :return: ``None`` if it may be any; an empty text if it is none.
+        """
 
     def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         """Return the servers that are going to reply to a question."""

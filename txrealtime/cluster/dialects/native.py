@@ -170,9 +170,8 @@ class NativeDialect:
         return f"{self._key},{path},{room}"
 
     def pathOf(self, topic: str) -> str | None:
-        """Return the path of a namespace's or a room's topic, and ``None`` for a topic of servers."""
-        prefix, comma, rest = topic.partition(",")
-        return rest.partition(",")[0] if comma and prefix == self._key else None
+        _, comma, rest = topic.removeprefix(self._key).partition(",")
+        return rest.partition(",")[0] if comma else "" if topic == self._key else None
 
     def _topicOf(self, target: Target) -> str:
         """Return the topic of the servers that may have members of an audience."""
