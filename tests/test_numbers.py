@@ -109,7 +109,7 @@ class NumbersTests(SynchronousTestCase):
         self.assertRaises(PacketError, self.receiver.heard, "s", {"t": "1"})
         self.assertRaises(PacketError, self.receiver.heard, "s", {"t": True})
 
-    @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60))
+    @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=25))
     def test_allAreCounted(self, story: list[tuple[str, bool]]) -> None:
         """From the first message on that has come, each one has come or is counted."""
         self.setUp()

@@ -29,12 +29,14 @@ from txrealtime.cluster.dialects.messages import (
     Target,
     Tell,
 )
-from txrealtime.errors import Disconnected, LimitExceeded, PacketError
+from txrealtime.engineio import packet as engineio
+from txrealtime.errors import Disconnected, LimitExceeded, PacketError, ProtocolError
 from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handler import Handler, run
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.namespaces import Namespaces
+from txrealtime.socketio.packet import Packet
 from txrealtime.socketio.sockets import Socket
 
 __all__ = ["Requests"]
@@ -91,9 +93,25 @@ class Requests:
                 messages = audience.namespace._encode(emit.packet)
         recovery = audience.namespace._recovery
         if recovery is None:
-            audience._deliver(messages, emit.volatile)
+            sockets = audience._deliver(messages, emit.volatile)
         else:
-            recovery.deliver(audience, messages, emit.volatile, emit.packet)
+            sockets = recovery.deliver(audience, messages, emit.volatile, emit.packet)
+        told = audience.namespace._hooks.eventSent
+        if told is not None:
+            data = self._dataOf(emit.packet, messages)
+            if data is not None:
+                told(sockets, data[0], data[1:])
+
+    def _dataOf(self, packet: Packet | None, messages: Sequence[engineio.Packet]) -> list[Any] | None:
+        """Return the data of an event, which the native dialect carries as clients get it."""
+        if packet is None:
+            decoder = self._namespaces.parser.decoder(len(messages))
+            try:
+                for message in messages:
+                    packet = decoder.feed(message.data)
+            except ProtocolError:
+                return None
+        return None if packet is None else packet.data
 
     def holeSeen(self, path: str | None) -> None:
         """

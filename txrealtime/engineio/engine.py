@@ -25,6 +25,7 @@ from txrealtime.engineio.admission import Admission, AllowRequest
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.drain import Drain, Slices
 from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHandshake, readQuery
+from txrealtime.engineio.hooks import SessionHooks
 from txrealtime.engineio.limits import Tally, Throttle
 from txrealtime.engineio.origins import Origins, preflightHeaders
 from txrealtime.engineio.packet import Codec, EngineIO4
@@ -72,6 +73,7 @@ class Engine:
     :param allowRequest: called with each opening request, before a session is made.  Returning ``False`` or
         raising :exc:`ConnectionRejected` refuses the request (403); the function may be ``async`` or return a
         Deferred.
+    :param hooks: the hooks of the sessions; by default some that nobody has set.
     :ivar sessions: the sessions by sid, including those that still deliver their last messages.
     :ivar reactor: the clock.
     :ivar trusts: tells whether an address is one of ``trustedProxies``.
@@ -90,6 +92,7 @@ class Engine:
         settings: Settings | None = None,
         reactor: IReactorTime | None = None,
         allowRequest: AllowRequest | None = None,
+        hooks: SessionHooks | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor as installed
@@ -101,6 +104,7 @@ class Engine:
         self.trusts = proxyFilter(self.settings.trustedProxies)
         self.makeSession: Callable[..., Session] = Session
         self.counts = Counts()
+        self._hooks = hooks or SessionHooks()
         self.pollingType = PollingTransport
         self.webSocketType = WebSocketTransport
         self._drains: list[Drain] = []
@@ -291,6 +295,7 @@ class Engine:
             self._timers,
             self._sessionEnded,
             self.counts,
+            self._hooks,
         )
         self.sessions[sid] = session
         self.counts.opened[transport.name, session.codec.version] += 1
@@ -310,6 +315,8 @@ class Engine:
         if settings.maxMessageRate or settings.maxByteRate:
             receiver = Throttle(session, receiver, settings, self._timers)
         session.receiver = receiver
+        if self._hooks.sessionOpened is not None:
+            self._hooks.sessionOpened(session)
         if session.closeReason is not None:  # the receiver closed the session while it was created
             receiver.sessionClosed(session.closeReason)
 
@@ -318,6 +325,8 @@ class Engine:
             self.counts.closed[session.closeReason or ""] += 1
             self.counts.sessions[session.transport.name] -= 1
             self._admission.tally.remove(session.handshake.address)
+            if self._hooks.sessionClosed is not None:
+                self._hooks.sessionClosed(session)
         for drain in list(self._drains):
             drain.sessions.discard(session)
             self._checkDrained(drain)

@@ -28,6 +28,7 @@ from twisted.logger import LogLevel
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
+from txrealtime.engineio.hooks import NO_HOOKS, SessionHooks
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody, Pauser
 from txrealtime.engineio.packet import (
     NOOP,
@@ -75,6 +76,7 @@ class Session:
     :ivar counts: the engine's.
     :ivar provenTime: a time.  The client has received everything that was sent before it.
     :ivar mayReturn: false once the client has violated the protocol.
+    :ivar hooks: the engine's.
     :ivar awaitsPong: ``True`` between the server's PING and the client's PONG.
     """
 
@@ -94,6 +96,7 @@ class Session:
         "codec",
         "counts",
         "handshake",
+        "hooks",
         "mayReturn",
         "pingTime",
         "provenTime",
@@ -114,6 +117,7 @@ class Session:
         timers: Timers,
         ended: Callable[[Session], object],
         counts: Counts,
+        hooks: SessionHooks = NO_HOOKS,
     ) -> None:
         self.sid = sid
         self.handshake = handshake
@@ -125,6 +129,7 @@ class Session:
         self._timers = timers
         self._ended = ended
         self.counts = counts
+        self.hooks = hooks
         # Most sessions never need a queue, which takes 0.7 kB even if empty.
         self._queue: deque[Packet] | tuple[()] = ()
         self._probe: _Probe | None = None
@@ -366,6 +371,8 @@ class Session:
         self.transport = new
         if self._paused:
             self.transport.pauseReading()
+        if self.hooks.sessionUpgraded is not None:
+            self.hooks.sessionUpgraded(self)
         self._flush()
 
     def _failUpgrade(self, why: str) -> None:

@@ -15,6 +15,9 @@ from twisted.web.resource import IResource, Resource
 from txrealtime import chat
 from txrealtime.engineio.http.site import Beside
 from txrealtime.files import Folder
+from txrealtime.monitor.admin.admin import Admin
+from txrealtime.monitor.admin.files import PLACE, Pages, findPages
+from txrealtime.monitor.admin.passwords import Passwords
 from txrealtime.monitor.health import Fleet, Health, Probes
 from txrealtime.server import IApplication, Server
 from txrealtime.service.options import Options, StartupError
@@ -24,7 +27,7 @@ from txrealtime.socketio.packet import IParser, JSONParser
 if TYPE_CHECKING:
     from txrealtime.monitor.metrics import Metrics
 
-__all__ = ["load", "metricsOf", "parserOf", "rootOf", "serverOf"]
+__all__ = ["adminOf", "load", "metricsOf", "parserOf", "rootOf", "serverOf"]
 
 
 def load(option: str, name: str) -> Any:
@@ -159,6 +162,12 @@ def rootOf(
     if health is not None:
         _checkPlace(f"--health {health}", health, server, "give a path such as /health")
         root = Beside(health, Health(server, fleet), root)
+    if options["adminUI"] is not None:
+        _checkPlace(f"--admin-ui: {PLACE}", PLACE, server, "give another --path")
+        try:
+            root = Beside(PLACE, Pages(findPages(options["adminUI"]), server), root)
+        except (OSError, ValueError) as error:
+            raise StartupError(f"--admin-ui: {error}") from None
     page = options["metricsPage"]
     if page is not None and options["metricsListen"] is None:
         path = options["metrics"]
@@ -198,6 +207,28 @@ def metricsOf(options: Options, server: Server) -> Metrics | None:
     metrics = Metrics(server)
     options["metricsPage"] = MetricsPage(metrics)
     return metrics
+
+
+def adminOf(options: Options, server: Server) -> Admin | None:
+    """
+    Make the server's side of the admin UI, if an option asks for it.
+
+    :raises StartupError: if the file of users cannot be read, or the application has the namespace.
+    """
+    if not options["admin"]:
+        return None
+    file = options["adminAuth"]
+    try:
+        passwords = None if file == "none" else Passwords.fromFile(file)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StartupError(f"--admin-auth {file}: {reason}") from None
+    try:
+        return Admin(
+            server, passwords, development=options["adminMode"] == "development", write=options["adminWrite"]
+        )
+    except ValueError as error:
+        raise StartupError(f"--admin: {error}") from None
 
 
 def _pagesOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:

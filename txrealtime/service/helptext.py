@@ -107,6 +107,13 @@ def groups() -> dict[str, list[tuple[str, str]]]:
             ("probes", "--probes"),
             ("metrics", "--metrics PATH"),
         ],
+        "The admin UI": [
+            ("admin", "--admin"),
+            ("admin-auth", "--admin-auth FILE"),
+            ("admin-mode", "--admin-mode MODE"),
+            ("admin-write", "--admin-write"),
+            ("admin-ui", "--admin-ui FOLDER"),
+        ],
         "Where": [("listen", "--listen ENDPOINT"), ("metrics-listen", "--metrics-listen ENDPOINT")],
         "On all cores": [
             ("workers", "--workers N"),

@@ -32,7 +32,7 @@ from txrealtime.errors import BusError
 from txrealtime.logs import Logger
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
-from txrealtime.service.application import rootOf, serverOf
+from txrealtime.service.application import adminOf, rootOf, serverOf
 from txrealtime.service.listener import Listener
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.service import RealtimeService
@@ -82,6 +82,7 @@ class _Worker:
         self.server = self._server(options)
         if options["tracedClients"]:
             Trace(options["tracedClients"], options["traceShown"]).install(self.server.engine)
+        admin = adminOf(options, self.server)
         root, self.rootName = rootOf(options, self.server, reactor, self._fleet)
         self._site: Any = self.server.site(root)
         self._shareLimits()
@@ -97,6 +98,7 @@ class _Worker:
             self._siblings,
             self._handoff,
             blockedAfter=options["blockedAfter"],
+            admin=admin,
         )
         self.supervision = Supervision(reactor, self)
 

@@ -26,6 +26,7 @@ from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.counts import EventsSent, TalkCounts
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
+from txrealtime.socketio.hooks import NO_HOOKS, Hooks
 from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.peers import Peers
 from txrealtime.socketio.recovery import Recovery
@@ -80,6 +81,9 @@ class Home(Protocol):
 
     @property
     def counts(self) -> TalkCounts: ...
+
+    @property
+    def hooks(self) -> Hooks: ...
 
     idPrefix: str
     parking: Parking | None
@@ -140,6 +144,7 @@ class Namespace(Decorators):
     _recovery: Recovery | None = None
     _home: Home
     # Replaced when the namespace is mounted.
+    _hooks: Hooks = NO_HOOKS
     _sent = EventsSent()
 
     def __init__(self, concurrency: int | None = 1) -> None:
@@ -225,6 +230,8 @@ class Namespace(Decorators):
 
         :return: the value to ack, or :data:`NO_ACK`; or a Deferred of it, which never fails.
         """
+        if self._hooks.eventReceived is not None:
+            self._hooks.eventReceived(socket, event, args)
         try:
             if self._handlers.middleware:
                 result: Any = self._proceed(0, Incoming(socket, event, args))
@@ -349,6 +356,8 @@ class Namespace(Decorators):
         """Called when a socket was admitted."""
         self.sockets[socket.id] = socket
         socket._admitted()
+        if self._hooks.socketConnected is not None:
+            self._hooks.socketConnected(socket)
 
     def _remove(self, socket: Socket, reason: CloseReason) -> None:
         """Remove a socket that leaves, admitted or not."""
@@ -362,6 +371,8 @@ class Namespace(Decorators):
         if self.sockets.get(socket.id) is socket:
             del self.sockets[socket.id]
         socket._left(reason)
+        if admitted and self._hooks.socketLeft is not None:
+            self._hooks.socketLeft(socket, reason)
         if admitted and not socket._waiting:
             self._tellDisconnected(socket)
 
@@ -389,6 +400,7 @@ class Namespace(Decorators):
     def _bind(self, path: str, home: Home) -> None:
         """Take a place on a server."""
         self.path, self._home = path, home
+        self._hooks = self.rooms.hooks = home.hooks
         if home.peers is not None:
             self._meet(home.peers)
         if home.parking is not None:

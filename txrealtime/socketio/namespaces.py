@@ -15,12 +15,14 @@ from txrealtime.engineio.admission import isRefusal
 from txrealtime.errors import ConnectionRejected
 from txrealtime.socketio.counts import OTHER, TalkCounts
 from txrealtime.socketio.handler import Handler
+from txrealtime.socketio.hooks import Hooks
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
 from txrealtime.socketio.packet import IParser
 from txrealtime.socketio.peers import Peers
 from txrealtime.socketio.recovery import Parking, Recovery
 from txrealtime.socketio.settings import Settings
+from txrealtime.socketio.sockets import Socket
 
 __all__ = ["Namespaces"]
 
@@ -36,6 +38,8 @@ class Namespaces:
     A namespace made for a pattern lives while a socket is in it.
 
     :ivar peers: the other servers, or ``None`` without a cluster; see :meth:`meet`.
+    :ivar hooks: the hooks of the server.
+    :ivar clientOf: describes a socket's client to the admin UI of Node's servers; ``None`` without an admin.
     :ivar counts: the counts of all namespaces.
     :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
     """
@@ -52,6 +56,8 @@ class Namespaces:
         self._made: set[str] = set()
         self.parking: Parking | None = None
         self.counts = TalkCounts()
+        self.hooks = Hooks()
+        self.clientOf: Callable[[Socket], dict[str, Any]] | None = None
         self.watch: Callable[[Namespace, bool], object] | None = None
 
     @cached_property

@@ -166,12 +166,13 @@ class Recovery:
         messages: Sequence[engineio.Packet],
         volatile: bool = False,
         packet: Packet | None = None,
-    ) -> None:
+    ) -> list[Socket]:
         """
         Send an event to the sockets on this server, and keep it for those whose clients are away.
 
         :param messages: the event, encoded.
         :param packet: the same, if it is at hand.
+        :return: the sockets.
         """
         sockets = audience.here()
         marked = messages
@@ -187,6 +188,7 @@ class Recovery:
                 socket.session.sendPackets(wanted, volatile)
             else:
                 socket._deliver(wanted, volatile)
+        return sockets
 
     def _concerns(self, rooms: tuple[str, ...] | None, sockets: Sequence[Socket]) -> bool:
         """Return true if a client that is here or away may come back for an event."""

@@ -128,6 +128,8 @@ class Socket:
             self._deliver(messages, volatile)
         else:
             self._ticket.recovery.emit(self, messages, volatile, packet)
+        if namespace._hooks.eventSent is not None and self._leftBecause is None:
+            namespace._hooks.eventSent((self,), event, args)
 
     def send(self, *args: Any, volatile: bool = False) -> None:
         """Send the unnamed event, ``message``."""
@@ -153,6 +155,8 @@ class Socket:
             return ack
         namespace._sent.count += 1
         self._deliver(messages)
+        if namespace._hooks.eventSent is not None:
+            namespace._hooks.eventSent((self,), event, args)
 
         def late(result: Any, seconds: float) -> Any:
             namespace._home.counts.ackTimeouts += 1
