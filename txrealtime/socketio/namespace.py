@@ -73,6 +73,9 @@ class Home(Protocol):
     def peers(self) -> Peers | None: ...
 
     @property
+    def joining(self) -> object: ...
+
+    @property
     def parser(self) -> IParser: ...
 
     ackTimeouts: int

@@ -34,10 +34,13 @@ class Namespaces:
 
     :ivar peers: the other servers, or ``None`` without a cluster; see :meth:`meet`.
     :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
+    :ivar joining: ``None`` as a rule; while other servers do not know of all joins, another object with each
+        join.
     """
 
     peers: Peers | None = None
     idPrefix = ""
+    joining: object = None
 
     def __init__(self, parser: IParser, reactor: IReactorTime | None = None) -> None:
         self.parser = parser

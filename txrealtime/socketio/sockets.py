@@ -224,6 +224,9 @@ class Socket:
                 if len(self._joined) >= most and room not in self._joined and room != self.id:
                     raise LimitExceeded(f"{self!r} is in {most} rooms, as many as maxRooms allows")
                 self.namespace.rooms.join(self, room)
+            home = self.namespace._home
+            if home.joining is not None and rooms and home.peers is not None:
+                home.peers.joined()
 
     def leave(self, *rooms: str) -> None:
         """
