@@ -17,8 +17,12 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from txrealtime.workers.handoff import Handed, Handoff, PeekingPort
+from txrealtime.workers import ports
+from txrealtime.workers.fleet import Fleet
+from txrealtime.workers.handoff import Handed, Handoff
+from txrealtime.workers.ledger import SESSIONS, Ledger
 from txrealtime.workers.marks import markOf
+from txrealtime.workers.ports import PeekingPort
 
 
 class Reactor(Clock):
@@ -93,11 +97,27 @@ class Worker:
         self.taken: list[tuple[int, bytes]] = []
         self.handoff = Handoff(self.reactor, folder, self.mark, self._adopt)
         self.handoff.start()
+        self.ledger = Ledger(folder, self.mark)
+        self.ledger.start()
+        self.fleet = Fleet(self.mark, self.ledger)
         self.listening = Listening()
         self.site = Site()
-        listening: Any = self.listening
-        self.port = PeekingPort(self.reactor, listening, 3, self.site, self.handoff, self.mark)
-        self.port.startListening()
+        self.port = self.makePort(PeekingPort)
+
+    def makePort(self, kind: Any) -> Any:
+        """Make and start a port that takes the connections of the test."""
+        port = kind(self.reactor, self.listening, 3, self.site, self.handoff, self.fleet)
+        port.startListening()
+        return port
+
+    def stop(self) -> None:
+        self.port.stopListening()
+        self.handoff.stop()
+        self.ledger.stop()
+
+    def count(self, sessions: int) -> None:
+        """Have so many sessions."""
+        self.ledger.column(SESSIONS).note(sessions)
 
     def _adopt(self, port: int, descriptor: int) -> None:
         with socket.socket(fileno=descriptor) as connection:
@@ -133,16 +153,26 @@ class HandoffTests(SynchronousTestCase):
         self.folder = self.mktemp()
         Path(self.folder).mkdir()
         self.one, self.two = Worker(self.folder, 0), Worker(self.folder, 1)
+        self.tell()
         self.clients: list[socket.socket] = []
         self.addCleanup(self.clear)
+
+    def tell(self, *states: str) -> None:
+        """Tell both workers of each other, as the supervisor does."""
+        workers = (self.one, self.two)
+        members = [
+            {"number": number, "mark": worker.mark, "pid": 1, "state": state, "status": "ready", "fit": True}
+            for number, (worker, state) in enumerate(zip(workers, states or ("ready",) * 2, strict=True))
+        ]
+        for worker in workers:
+            worker.fleet.update(members)
 
     def _logged(self, event: LogEvent) -> None:
         self.messages.append(formatEvent(event))
 
     def clear(self) -> None:
         for worker in (self.one, self.two):
-            worker.port.stopListening()
-            worker.handoff.stop()
+            worker.stop()
             self.assertEqual(worker.reactor.readers, [])
             self.assertEqual(worker.reactor.getDelayedCalls(), [])
         for client in self.clients:
@@ -214,7 +244,7 @@ class HandoffTests(SynchronousTestCase):
 
     def test_many(self) -> None:
         """Beyond a number of silent connections, each next one is the site's at once."""
-        self.patch(__import__("txrealtime.workers.handoff").workers.handoff, "_MOST_OPENERS", 20)
+        self.patch(ports, "_MOST_OPENERS", 20)
         self.one.site.reads = False
         for _ in range(50):
             self.accept(b"")
@@ -267,9 +297,10 @@ class HandoffTests(SynchronousTestCase):
         self.assertEqual(self.one.reactor.adopted, [head])
 
     def test_stops(self) -> None:
-        """A port that stops gives its silent connections to a newer worker, and without one serves them."""
+        """A port that stops gives its silent connections to another worker, and without one serves them."""
         head = line()
         client = self.accept()
+        self.tell("stopping", "ready")
         self.one.port.stopListening()
         self.assertTrue(self.one.listening.closed)
         self.assertEqual(self.one.site.starts, 0)
@@ -278,8 +309,88 @@ class HandoffTests(SynchronousTestCase):
         self.assertEqual(self.two.taken, [(3, head)])
         self.two.site.reads = False
         self.clients.append(self.two.accept())
+        self.tell("stopping", "stopping")
         self.two.port.stopListening()
         self.assertEqual(len(self.two.reactor.adopted), 1)
+
+    def test_placed(self) -> None:
+        """A new session goes to the worker with the fewest, when this one has more by over a tenth."""
+        for own, fewest, away in ((0, 0, 0), (1, 0, 0), (12, 10, 0), (13, 10, 1), (100, 92, 1), (103, 92, 2)):
+            self.one.count(own)
+            self.two.count(fewest)
+            self.accept(line())
+            self.two.turn()
+            self.assertEqual(len(self.two.taken), away, (own, fewest))
+        self.accept(line(path="/other/"))
+        self.accept(line("x" * 16 + self.one.mark))
+        self.two.turn()
+        self.assertEqual(len(self.two.taken), 2)
+
+    def test_placedOnlyAtReady(self) -> None:
+        """Nothing is placed with a worker that stops or does not live."""
+        self.one.count(100)
+        self.tell("ready", "stopping")
+        self.accept(line())
+        self.tell("ready", "ready")
+        self.two.handoff.stop()
+        self.accept(line())
+        self.two.handoff.start()
+        self.assertEqual(self.one.reactor.adopted, [line()] * 2)
+
+    def test_placedThoughBusy(self) -> None:
+        """A new session does not wait for a worker whose socket is full."""
+        self.one.count(100)
+        while self.one.handoff.give(self.two.mark, 3, 0) is Handed.TAKEN:
+            pass
+        self.accept(line())
+        self.assertEqual(self.one.reactor.adopted, [line()])
+
+    def affine(self, *addresses: str) -> tuple[list[str], list[str]]:
+        """Accept connections of TLS; return the addresses that stayed and those that were handed over."""
+        self.one.port.stopListening()
+        self.one.port = self.one.makePort(ports.AffinePort)
+        self.two.taken.clear()
+        stayed, left = [], []
+        for address in addresses:
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            self.clients.append(far)
+            far.sendall(b"\x16\x03\x01")
+            before = len(self.one.reactor.adopted)
+            self.one.port.accepted(near, (address, 1234))
+            (stayed if len(self.one.reactor.adopted) > before else left).append(address)
+            self.two.turn()
+        self.assertEqual(self.two.taken, [(3, b"\x16\x03\x01")] * len(left))
+        return stayed, left
+
+    def test_affine(self) -> None:
+        """A client's connections are together, and clients are on all workers."""
+        addresses = [f"192.0.2.{number}" for number in range(40)]
+        stayed, left = self.affine(*(addresses * 2))
+        self.assertEqual(set(stayed) & set(left), set())
+        self.assertTrue(10 <= len(set(stayed)) <= 30, stayed)
+        # The network of IPv6 counts as one client.
+        stayed, left = self.affine(*(f"2001:db8::{number}" for number in range(10)))
+        self.assertIn(10, (len(stayed), len(left)))
+
+    def test_affineAlone(self) -> None:
+        """Without another worker that takes clients, all stay."""
+        self.tell("ready", "stopping")
+        addresses = [f"192.0.2.{number}" for number in range(20)]
+        self.assertEqual(self.affine(*addresses), (addresses, []))
+
+    def test_affineOverload(self) -> None:
+        """Many clients behind one address spread over the workers."""
+        address = "192.0.2.1"
+        [first] = {*self.affine(address)[0]} or {None}
+        home, other = (self.one, self.two) if first else (self.two, self.one)
+        home.count(100)
+        other.count(60)
+        stayed, left = self.affine(address)
+        self.assertEqual(bool(stayed), bool(first))
+        other.count(40)
+        stayed, left = self.affine(address)
+        self.assertEqual(bool(left), bool(first))
 
     def test_shortage(self) -> None:
         """Without descriptors a port pauses for a second: its socket stays readable."""

@@ -21,6 +21,7 @@ from twisted.web.resource import Resource
 from tests.memory import Link, clientFrame
 from txrealtime import Server, Socket
 from txrealtime.engineio.websocket.autobahn import FrameFactory
+from txrealtime.monitor.metrics import Metrics
 from txrealtime.socketio.packet import JSONParser
 
 MESSAGE = b'["echo","' + b"x" * 64 + b'"]'
@@ -108,6 +109,26 @@ class HotPathTests(SynchronousTestCase):
         self.assertLessEqual(events["call"], 205)
         self.assertLessEqual(events["c_call"], 195)
 
+    def test_ackWithMetrics(self) -> None:
+        """Metrics add no call in Python, and five in C: two clocks, two sizes, a look at the text."""
+        Metrics(self.server)
+        link = self.connect()
+        events = self.repeat(link, self.frame(b"421" + MESSAGE))
+        self.assertLessEqual(events["call"], 33)
+        self.assertLessEqual(events["c_call"], 36)
+
+    def test_deliveryWithMetrics(self) -> None:
+        """A receiver costs one call in C more: the size of the message."""
+        Metrics(self.server)
+        sender = self.connect()
+        message = self.frame(b'42["broadcast","' + b"x" * 64 + b'"]')
+        alone = self.repeat(sender, message)
+        for _ in range(50):
+            self.connect()
+        together = self.repeat(sender, message)
+        self.assertLessEqual(together["call"] - alone["call"], 50 * 7.5)
+        self.assertLessEqual(together["c_call"] - alone["c_call"], 50 * 5.5)
+
     def test_delivery(self) -> None:
         """Another receiver of a broadcast costs a few calls."""
         sender = self.connect()
@@ -149,3 +170,30 @@ class HotPathTests(SynchronousTestCase):
             len(body),
             body,
         )
+
+    def test_life(self) -> None:
+        """A connection's life by WebSocket: opened, let into the namespace, and closed by the client."""
+        site = self.server.site(Resource())
+        site.reactor = self.server.reactor
+        opening = (
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Sec-WebSocket-Version: 13\r\n\r\n"
+        )
+        goodbye = self.frame(b"41") + clientFrame(8, b"\x03\xe8", True, 0, b"\0\0\0\0")
+        links: list[Link] = []
+
+        def live() -> None:
+            link = Link().connect(site)
+            for data in (opening, self.frame(b"40"), goodbye):
+                link.deliver(data)
+            link.lose()
+            links.append(link)
+
+        live()
+        events = counted(lambda: [live() for _ in range(ROUNDS)])
+        # The response with the open packet, the welcome, and the close frame.
+        self.assertEqual({len(link.writes) for link in links}, {3})
+        self.assertEqual(self.server.engine.sessions, {})
+        self.assertLessEqual(events["call"] / ROUNDS, 340)
+        self.assertLessEqual(events["c_call"] / ROUNDS, 212)

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parseOpenMetrics
 from prometheus_client.parser import text_string_to_metric_families as parseText
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -20,6 +21,7 @@ from tests.memory import Exchange, Link, Response, clientFrame
 from txrealtime import AckTimeout, Server, Socket
 from txrealtime.engineio.counts import Histogram
 from txrealtime.engineio.http.site import Beside, EngineSite
+from txrealtime.monitor.exposition import Writer
 from txrealtime.monitor.metrics import Metrics, MetricsPage
 from txrealtime.pool import Threads
 from txrealtime.socketio.namespace import Namespace
@@ -99,7 +101,7 @@ class MetricsTestCase(SynchronousTestCase):
         self.server = Server(reactor=self.clock, **options)
         self.server.startService()
         self.addCleanup(self.server.stopService)
-        self.metrics = Metrics(self.server)
+        self.metrics = Metrics(self.server, lambda: {"relay": 3})
         self.registry = CollectorRegistry()
         page = MetricsPage(self.metrics, self.registry, maybeDeferred)
         self.site = siteOf(self.server, Beside("/metrics", page, Resource()))
@@ -166,6 +168,7 @@ class NameTests(MetricsTestCase):
         self.ask(f"{POLLING}")
         self.ask("/socket.io/?EIO=9&transport=polling")
         self.webSocket().lose()
+        self.server._namespaces.counts.recoveries["ok"] += 1
         families = {family.name: family for family in parseText(self.page().body.decode())}
         self.assertEqual(
             {name: family.type for name, family in families.items()},
@@ -173,13 +176,14 @@ class NameTests(MetricsTestCase):
         )
         for name in (name for names in NAMES.values() for name in names):
             name, _, labels = name.rstrip("}").partition("{")
-            if name in ("recoveries", "handovers"):
-                continue  # Nothing can cause them yet.
             samples = families[f"txrealtime_{name}"].samples
             self.assertNotEqual(samples, [], name)
             for sample in samples:
                 wanted = set(labels.split(",")) - {""}
                 self.assertEqual(set(sample.labels) - {"le"}, wanted, name)
+
+    def test_handovers(self) -> None:
+        self.assertAll(('handovers_total{way="relay"}', 3))
 
     def test_flaskThreads(self) -> None:
         self.server.threads = Threads(2)
@@ -206,6 +210,41 @@ class PageTests(MetricsTestCase):
     def test_theApplicationsOwn(self) -> None:
         Gauge("shop_orders", "Orders", registry=self.registry).set(3)
         self.assertEqual(self.samples()["shop_orders"], 3)
+
+    def test_asPrometheusClientWrites(self) -> None:
+        """The writer's text is that of prometheus_client's encoder, in both forms."""
+        self.makeServer()
+        for event in ("ask", "100 %", 'a "quoted" one', "two\nlines\\"):
+            self.server.on(event)(lambda socket: None)
+            self.join().emit(event)
+        self.registry.register(self.metrics)
+        for accept in ("", OPENMETRICS):
+            encode, _ = choose_encoder(accept)
+            theirs = encode(self.registry).decode()
+            self.registry.unregister(self.metrics)
+            ours = self.page(accept).body.decode()
+            self.registry.register(self.metrics)
+            for page in (theirs, ours):
+                self.assertIn(r'event="two\nlines\\"', page)
+            parse: Any = parseOpenMetrics if accept else parseText
+            self.assertEqual(samplesOf(parse(ours)), samplesOf(parse(theirs)))
+            heads = [[line for line in page.splitlines() if line.startswith("# ")] for page in (ours, theirs)]
+            self.assertEqual(heads[0], heads[1])
+
+    def test_pieces(self) -> None:
+        """A large page takes turns of the reactor, and is whole."""
+        for number in range(300):
+            self.server.on(f"event {number}")(lambda socket: None)
+        client = self.join()
+        for number in range(300):
+            client.emit(f"event {number}")
+        self.assertGreater(len(list(Writer(False).write(self.metrics.read()))), 5)
+        exchange = self.ask("/metrics")
+        self.assertIsNone(exchange.response)
+        self.clock.advance(0)
+        samples = samplesOf(parseText(exchange.answer.body.decode()))
+        name = 'txrealtime_handler_seconds_count{event="event 299",namespace="/"}'
+        self.assertEqual(samples[name], 1)
 
     def test_readerGone(self) -> None:
         """A reader that goes while the page is made is no error."""
@@ -426,6 +465,72 @@ class EventTests(MetricsTestCase):
         self.assertEqual(samples['txrealtime_sockets{namespace="other"}'], 20)
         self.assertEqual(samples['txrealtime_events_received_total{event="other",namespace="other"}'], 20)
         self.assertFalse([name for name in samples if "/room-" in name])
+
+
+class SumTests(MetricsTestCase):
+    """
+    Sums that are kept where things happen are those of all sessions and sockets.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.makeServer(maxBuffered=3000)
+        self.sockets: set[Socket] = set()
+        self.server.on("wait")(lambda socket: Deferred())
+        self.server.on("ask")(lambda socket: socket.call("question").addErrback(lambda failure: None))
+
+    def check(self) -> None:
+        """Compare the sums with those of the sessions and sockets."""
+        sessions = list(self.server.engine.sessions.values())
+        # Events and handlers of sockets that have left still wait and run.
+        self.sockets |= {socket for space in self.server._namespaces for socket in space.sockets.values()}
+        sockets = self.sockets
+        samples = self.samples()
+        for name in ("polling", "websocket"):
+            count = len([session for session in sessions if session.transport.name == name])
+            self.assertEqual(samples[f'txrealtime_sessions{{transport="{name}"}}'], count)
+        for name, wanted in (
+            ("buffered_bytes", sum(session.buffered for session in sessions)),
+            ("events_waiting", sum(len(socket._waiting) for socket in sockets)),
+            ("acks_pending", sum(len(socket._acks) for socket in sockets)),
+            ("handlers_running", sum(socket._running for socket in sockets)),
+        ):
+            self.assertEqual(samples[f"txrealtime_{name}"], wanted, name)
+
+    def test_sums(self) -> None:
+        """Over upgrades, full and lost connections, dropped events, and what ends late."""
+        links = [self.webSocket() for _ in range(6)]
+        polling = [json.loads(self.ask(POLLING).answer.body[1:])["sid"] for _ in range(3)]
+        self.check()
+        upgraded = self.webSocket(f"&sid={polling[0]}", b"2probe", b"5", b"40")
+        self.check()
+        for link in (*links[:4], upgraded):
+            for event in (b'42["wait"]', b'42["wait"]', b'42["ask"]'):
+                link.deliver(textFrame(event))
+        self.check()
+        for link in links[3:]:
+            link.deliver(textFrame(b'42["ask"]'))
+        self.check()
+        links[0].lose()
+        self.check()
+        links[5].fill()
+        for _ in range(5):
+            self.server.emit("news", "x" * 500)
+            self.check()
+        links[5].drain()
+        self.check()
+        links[4].fill()
+        for _ in range(8):
+            self.server.emit("news", "x" * 500)
+        self.check()
+        self.server.namespace().everyone.disconnect(close=True)
+        self.check()
+        for _ in range(10):
+            self.clock.advance(30)
+            self.check()
+        counts = self.server._namespaces.counts
+        self.assertEqual((counts.eventsWaiting, counts.acksPending), (0, 0))
+        self.assertEqual((self.server.engine.counts.buffered, len(self.server.engine.sessions)), (0, 0))
 
 
 class BusTests(MetricsTestCase):

@@ -421,9 +421,11 @@ class ServerTests(ServiceTestCase):
 
     def test_workersAlone(self) -> None:
         """Options of one process are refused beside --workers."""
-        for option in (["--metrics", "/metrics"], ["--trace-packets", "all"], ["--log-format", "json"]):
+        for option in (["--metrics", "/metrics"], ["--metrics-listen", "tcp:1"]):
             refused = self.assertRefused(makeService, parse("--workers", "2", *option), Clock())
             self.assertIn(f"leave out {option[0]} or --workers", refused)
+        for option in (["--trace-packets", "all"], ["--log-format", "json"], ["--log-level", "warn"]):
+            makeService(parse("--workers", "2", *option), Clock())
 
     def test_busNotInstalled(self) -> None:
         # In the dictionary itself: the import system has its own reference to that.

@@ -21,7 +21,9 @@ from zope.interface import directlyProvides
 from tests.memory import Exchange, Link, WebSocket, WireTestCase
 from txrealtime.engineio.session import CloseReason
 from txrealtime.workers import relay
-from txrealtime.workers.marks import markOf, newerThan
+from txrealtime.workers.fleet import Fleet
+from txrealtime.workers.ledger import Ledger
+from txrealtime.workers.marks import markOf
 from txrealtime.workers.relay import RelayedRequest
 from txrealtime.workers.siblings import WorkerSiblings
 
@@ -107,9 +109,15 @@ class Worker(WireTestCase):
         self.fastPath = fastPath
         self.makeEngine(**settings)
         self.mark = markOf(number, number + 1)
-        self.siblings = WorkerSiblings(network, folder, self.mark, self.engine)
+        self.fleet = Fleet(self.mark, Ledger(folder, self.mark))
+        self.siblings = WorkerSiblings(network, folder, self.fleet, self.engine)
         self.siblings.startService()
         return self
+
+    def member(self, state: str) -> dict[str, Any]:
+        """The worker as the supervisor tells of it."""
+        number = int(state != "ready")
+        return {"number": number, "mark": self.mark, "pid": 1, "state": state, "status": "ready", "fit": True}
 
 
 class SiblingsTestCase(SynchronousTestCase):
@@ -126,6 +134,15 @@ class SiblingsTestCase(SynchronousTestCase):
             Worker().begin(self.network, self.folder, number, self.fastPath, **settings)
             for number in range(3)
         )
+        self.tell()
+
+    def tell(self, *stopping: Worker) -> None:
+        """Tell all workers of each other, as the supervisor does."""
+        workers = (self.one, self.two, self.three)
+        for worker in workers:
+            worker.fleet.update(
+                [other.member("stopping" if other in stopping else "ready") for other in workers]
+            )
 
     def settled(self, exchange: Exchange) -> Exchange:
         self.network.settle()
@@ -289,17 +306,45 @@ class RelayTests(SiblingsTestCase):
         self.assertTrue(all(exchange.response is not None for exchange in exchanges))
 
     def test_draining(self) -> None:
-        """A worker that drains opens no session, but passes the request to one that was started later."""
+        """A worker that drains opens no session, but passes the request to one that takes new ones."""
         sid = self.one.openPolling()
         waiting = self.settled(self.two.get(sid))
+        self.tell(self.one)
         self.one.engine.drain(5)
         self.network.settle()
         self.assertEqual(waiting.answer.status, 503)
         opened = json.loads(self.settled(self.one.get()).payload[0][1:])["sid"]
         self.assertIn(opened[-4:], (self.two.mark, self.three.mark))
         self.assertEqual(self.settled(self.one.post(opened, b"4a")).answer.body, b"ok")
+        self.tell(self.one, self.two, self.three)
         self.three.engine.drain(5)
-        self.assertEqual(self.settled(self.three.get()).answer.status, 503)
+        refused = self.settled(self.three.get()).answer
+        self.assertEqual((refused.status, refused.headers["retry-after"]), (503, "1"))
+
+    def test_staysForRequests(self) -> None:
+        """A worker that stops stays while responses of others are awaited through it."""
+        sid = self.one.openPolling()
+        self.assertFalse(self.two.siblings.mustStay)
+        waiting = self.settled(self.two.get(sid))
+        self.assertTrue(self.two.siblings.mustStay)
+        self.one.session.send("a")
+        self.assertEqual(self.settled(waiting).payload, [b"4a"])
+        self.assertFalse(self.two.siblings.mustStay)
+
+    def test_slices(self) -> None:
+        """An old worker serves its clients by way of the new ones until their slice."""
+        sids = [self.one.openPolling() for _ in range(10)]
+        self.tell(self.one)
+        slices = self.one.engine.drainSlowly(10, 5)
+        self.network.pump([0.1] * 50)
+        left = set(self.one.engine.sessions)
+        self.assertTrue(3 <= len(left) <= 7, left)
+        for sid in sids:
+            answer = self.settled(self.two.post(sid, b"4a")).answer
+            self.assertEqual(answer.status, 200 if sid in left else 400, answer)
+        self.network.pump([0.1] * 60)
+        self.successResultOf(slices.done)
+        self.assertEqual(self.one.engine.sessions, {})
 
     def test_stops(self) -> None:
         """A stopped worker leaves no socket, and asks nobody."""
@@ -375,6 +420,32 @@ class TunnelTests(SiblingsTestCase):
         client.link.lose()
         self.network.settle()
         self.assertEqual(self.one.owner.ends, [CloseReason.TRANSPORT_CLOSE])
+
+    def test_draining(self) -> None:
+        """A WebSocket that opens a session on a worker that drains is carried to one that takes new ones."""
+        self.tell(self.one)
+        self.one.engine.drain(5)
+        client = self.one.webSocket()
+        self.network.settle()
+        assert client.response is not None
+        self.assertEqual(client.response.status, 101)
+        [owner] = [worker for worker in (self.two, self.three) if worker.owners]
+        client.send("4hello")
+        self.network.settle()
+        self.assertEqual(owner.owner.heard, ["hello"])
+        self.assertTrue(self.one.siblings.mustStay)
+        client.link.lose()
+        self.network.settle()
+        self.assertFalse(self.one.siblings.mustStay)
+
+    def test_drainingAlone(self) -> None:
+        """The last worker refuses it, and tells when to try again."""
+        self.tell(self.one, self.two, self.three)
+        self.one.engine.drain(5)
+        client = self.one.webSocket()
+        self.network.settle()
+        assert client.response is not None
+        self.assertEqual((client.response.status, client.response.headers["retry-after"]), (503, "1"))
 
     def test_closed(self) -> None:
         """The end of a session ends the client's connection."""
@@ -466,19 +537,6 @@ class TunnelOnAnySiteTests(TunnelTests):
     fastPath = False
 
 
-class NewerTests(SynchronousTestCase):
-    def test_newer(self) -> None:
-        """Only a worker that was started later and lives is newer, also when the count begins again."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
-        marks = [markOf(1, generation) for generation in (5, 65535, 65537)]
-        for mark in marks:
-            (folder / f"{mark}.relay").touch()
-        (folder / "hub").touch()
-        self.assertEqual(newerThan(markOf(0, 4), str(folder), "relay"), marks[0])
-        self.assertIsNone(newerThan(markOf(0, 5), str(folder), "relay"))
-        self.assertIn(newerThan(markOf(0, 65534), str(folder), "relay"), marks)
-        self.assertIsNone(newerThan(markOf(0, 4), str(folder), "handoff"))
-
+class AddressTests(SynchronousTestCase):
     def test_address(self) -> None:
         self.assertEqual(Link("192.0.2.9").getPeer(), IPv4Address("TCP", "192.0.2.9", 40000))

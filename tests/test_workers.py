@@ -70,6 +70,7 @@ class Process:
         self.childFDs = childFDs
         self.signals: list[str] = []
         self.commands = b""
+        self.fleet: list[dict[str, Any]] = []
         self.ended = False
         self.held = False
         protocol.makeConnection(self)
@@ -82,7 +83,12 @@ class Process:
 
     def writeToChild(self, childFD: int, data: bytes) -> None:
         assert childFD == COMMANDS
-        self.commands += data
+        if self.ended:
+            raise KeyError(childFD)
+        if data.startswith(b"fleet "):
+            self.fleet = json.loads(data[6:])
+        else:
+            self.commands += data
 
     # -- for tests ---------------------------------------------------------------------
 
@@ -92,9 +98,17 @@ class Process:
         self.protocol.childDataReceived(REPORTS, data[:3])
         self.protocol.childDataReceived(REPORTS, data[3:])
 
+    def beat(self, status: str = "ready", fit: bool = True) -> None:
+        self.report(f"beat {json.dumps({'status': status, 'fit': fit})}")
+
     def ready(self) -> None:
-        self.report("beat 0")
-        self.report(f"ready {json.dumps({'path': '/socket.io', 'drainTimeout': 3.0})}")
+        self.beat("connecting", False)
+        facts = {"path": "/socket.io", "patience": 3.0, "status": "ready", "fit": True}
+        self.report(f"ready {json.dumps(facts)}")
+
+    def states(self) -> list[tuple[int, str, bool]]:
+        """The workers as the supervisor has told them last: number, state, fit."""
+        return [(each["number"], each["state"], each["fit"]) for each in self.fleet]
 
     def end(self, code: int = 0, number: int | None = None) -> None:
         self.ended = True
@@ -197,7 +211,7 @@ class SupervisorTestCase(SynchronousTestCase):
             self.reactor.advance(0.1)
             if beating:
                 for process in self.reactor.alive:
-                    process.report("beat 3")
+                    process.beat()
 
 
 class StartTests(SupervisorTestCase):
@@ -314,7 +328,7 @@ class CrashTests(SupervisorTestCase):
         one.end(1)
         self.pause(0.9)
         self.assertEqual(len(self.reactor.alive), 1)
-        one.report("beat 1")
+        one.beat()
         self.pause(0.5)
         self.assertEqual(len(self.reactor.alive), 2)
         one.protocol.processEnded(Failure(ProcessDone(0)))
@@ -343,7 +357,7 @@ class CrashTests(SupervisorTestCase):
         """The sockets of a killed worker are removed, as others would take them for a sign of life."""
         one, two = self.start()
         for process in (one, two):
-            for kind in ("relay", "tunnel", "handoff"):
+            for kind in ("relay", "tunnel", "handoff", "counts"):
                 (self.folder / f"{process.command[2]}.{kind}").touch()
         one.end(1, signal.SIGKILL)
         self.assertEqual({path.name[:4] for path in self.folder.iterdir()}, {two.command[2]})
@@ -365,11 +379,11 @@ class HangTests(SupervisorTestCase):
         one, two = self.start()
         for _ in range(29):
             self.pause(1, beating=False)
-            two.report("beat 1")
+            two.beat()
         self.assertEqual(one.signals, [])
         for _ in range(5):
             self.pause(1, beating=False)
-            two.report("beat 1")
+            two.beat()
         self.assertEqual((one.signals, two.signals), (["USR2", "KILL"], []))
         one.end(1, signal.SIGKILL)
         self.pause(0.5)
@@ -380,7 +394,7 @@ class HangTests(SupervisorTestCase):
         one, two = self.start()
         self.reactor.advance(1000)
         for process in (one, two):
-            process.report("beat 1")
+            process.beat()
         self.pause(5)
         self.assertEqual(one.signals + two.signals, [])
 
@@ -413,7 +427,7 @@ class HangTests(SupervisorTestCase):
         self.assertEqual(len(self.reactor.alive), 3)
         new = self.reactor.alive[-1]
         new.ready()
-        self.assertEqual((one.commands, two.commands, new.command[1]), (b"", b"stop\n", "1"))
+        self.assertEqual((one.commands, two.commands, new.command[1]), (b"", b"leave\n", "1"))
 
     def test_residentBytes(self) -> None:
         self.assertGreater(residentBytes(os.getpid()), 1_000_000)
@@ -429,7 +443,7 @@ class ReloadTests(SupervisorTestCase):
         three.ready()
         self.assertEqual([process.commands for process in old], [b"", b""])
         four.ready()
-        self.assertEqual([process.commands for process in old], [b"stop\n", b"stop\n"])
+        self.assertEqual([process.commands for process in old], [b"leave\n", b"leave\n"])
         for process in old:
             process.end()
         self.pause(5)
@@ -444,7 +458,7 @@ class ReloadTests(SupervisorTestCase):
         three.ready()
         four.report('failed "no module"')
         four.end(CANNOT_START)
-        self.assertEqual(three.commands, b"stop\n")
+        self.assertEqual(three.commands, b"leave\n")
         three.end()
         self.pause(60)
         self.assertEqual(self.reactor.alive, old)
@@ -525,8 +539,21 @@ class StopTests(SupervisorTestCase):
         self.assertTrue(self.ports[0].closed and self.ports[1].closed)
         self.assertEqual(one.signals + two.signals, [])
 
+    def test_notified(self) -> None:
+        """The service manager hears of the start and the stop, and for how long the stop may last."""
+        told: list[dict[str, Any]] = []
+        self.supervisor._notifier.tell = lambda **fields: told.append(fields)  # type: ignore[method-assign]
+        one, two = self.start()
+        self.assertIn({"READY": 1}, told)
+        self.assertIn({"STATUS": "2 of 2 workers serve"}, told)
+        told.clear()
+        self.supervisor.stopService()
+        self.assertEqual((told[0]["STOPPING"], told[0]["EXTEND_TIMEOUT_USEC"]), (1, 13_000_000))
+        for process in (one, two):
+            process.end()
+
     def test_late(self) -> None:
-        """A worker that does not end within its drainTimeout and 5 s is killed."""
+        """A worker that does not end within its times of draining and 5 s is killed."""
         one, two = self.start()
         stopping = self.supervisor.stopService()
         two.end()
@@ -565,6 +592,71 @@ class StopTests(SupervisorTestCase):
             process.end()
         self.successResultOf(stopping)
         self.assertEqual({process.protocol.state for process in self.reactor.processes}, {State.ENDED})
+
+
+class FleetTests(SupervisorTestCase):
+    """The workers as each worker is told of them."""
+
+    def test_life(self) -> None:
+        """Each start, readiness, stop and end is told to all."""
+        self.supervisor.startService()
+        self.addCleanup(self.clear)
+        one, two = self.reactor.processes
+        self.assertEqual(two.states(), [(0, "starting", False), (1, "starting", False)])
+        one.ready()
+        two.ready()
+        self.assertEqual(one.states(), [(0, "ready", True), (1, "ready", True)])
+        self.assertEqual(one.fleet, two.fleet)
+        self.assertEqual({each["mark"] for each in one.fleet}, {one.command[2], two.command[2]})
+        two.end(1)
+        self.assertEqual(one.states(), [(0, "ready", True)])
+        self.pause(0.3)
+        self.assertEqual(one.states(), [(0, "ready", True), (1, "starting", False)])
+
+    def test_status(self) -> None:
+        """A worker whose link is down is told once, and again when it is back."""
+        one, two = self.start()
+        two.beat("deaf", False)
+        self.assertEqual(one.states(), [(0, "ready", True), (1, "ready", False)])
+        one.fleet = []
+        two.beat("deaf", False)
+        self.assertEqual(one.fleet, [])
+        two.beat()
+        self.assertEqual(one.states(), [(0, "ready", True), (1, "ready", True)])
+
+    def test_reload(self) -> None:
+        """New and old workers know of each other until the old ones have ended."""
+        one, two = self.start()
+        self.supervisor.reload()
+        three, four = self.reactor.alive[2:]
+        three.ready()
+        four.ready()
+        states = [(number, state) for number, state, _ in three.states()]
+        self.assertEqual(states, [(0, "stopping"), (0, "ready"), (1, "stopping"), (1, "ready")])
+        self.assertEqual(one.fleet, three.fleet)
+        for process in (one, two):
+            process.end()
+        self.assertEqual(four.states(), [(0, "ready", True), (1, "ready", True)])
+
+    def test_stop(self) -> None:
+        """Nobody is fit any more from the first moment on, whichever worker answers a health check."""
+        one, two = self.start()
+        self.supervisor.stopService()
+        for process in (one, two):
+            self.assertEqual(process.states(), [(0, "stopping", False), (1, "stopping", False)])
+            process.beat()
+            self.assertEqual(process.states(), [(0, "stopping", False), (1, "stopping", False)])
+        for process in (one, two):
+            process.end()
+
+    def test_hangs(self) -> None:
+        """A worker that hangs gets no more clients from the others."""
+        one, two = self.start()
+        for _ in range(34):
+            self.pause(1, beating=False)
+            two.beat()
+        self.assertEqual(two.states(), [(0, "stopping", False), (1, "ready", True)])
+        one.end(1, signal.SIGKILL)
 
 
 class NotifierTests(SynchronousTestCase):

@@ -77,16 +77,25 @@ class HandshakeError(RealtimeError):
     :ivar reason: one word for counts: ``transport``, ``method``, ``version``, ``origin``, ``stopping``,
         ``full``, ``address``, ``application``, ``sid``, or ``request`` for anything else.
     :ivar advice: for the log: the setting to change, or the place to look.
+    :ivar retryAfter: seconds for the header Retry-After; 0 for no header.
     """
 
     def __init__(
-        self, code: int, message: str, status: int | None = None, *, reason: str = "request", advice: str = ""
+        self,
+        code: int,
+        message: str,
+        status: int | None = None,
+        *,
+        reason: str = "request",
+        advice: str = "",
+        retryAfter: int = 0,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.reason = reason
         self.advice = advice
+        self.retryAfter = retryAfter
         self.status = status if status is not None else (403 if code == 4 else 400)
 
 

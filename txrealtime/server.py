@@ -8,16 +8,18 @@ import re
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import Any, Final, Unpack
+from weakref import WeakKeyDictionary
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 from zope.interface import Attribute, Interface
 
 from txrealtime.cluster.bus.interfaces import IBus
 from txrealtime.cluster.cluster import Cluster
+from txrealtime.engineio.drain import Slices
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.http.site import EngineSite
@@ -114,6 +116,9 @@ class Server(Decorators, Service):
         self._allowRequest = None if allowRequest is None else Handler(allowRequest, atMost=1).function
         self.parser = JSONParser() if parser is None else _provider("parser", IParser, parser)
         self._namespaces = Namespaces(self.parser, reactor)
+        self._retirement: _Retirement | None = None
+        # Only with disconnectOnStop: nothing else goes from a session to its connection.
+        self._connections: WeakKeyDictionary[Session, Connection] = WeakKeyDictionary()
         self.cluster = Cluster(self._namespaces)
         if bus is not None:
             self.cluster.use(_checkedBus(bus))
@@ -208,7 +213,10 @@ class Server(Decorators, Service):
         return Engine(self._connection, self.settings, self._namespaces.reactor, asked)
 
     def _connection(self, session: Session) -> Connection:
-        return Connection(session, self._namespaces, self.settings)
+        connection = Connection(session, self._namespaces, self.settings)
+        if self.settings.disconnectOnStop:
+            self._connections[session] = connection
+        return connection
 
     def resource(self) -> IResource:
         """Get the resource to put at :attr:`path` of a ``twisted.web`` site."""
@@ -287,21 +295,110 @@ class Server(Decorators, Service):
     def startService(self) -> None:
         """Admit clients, and connect to the bus."""
         super().startService()  # type: ignore[no-untyped-call]
+        retirement, self._retirement = self._retirement, None
+        if retirement is not None:
+            retirement.end()
         self.cluster.start()
         self.engine.reopen()
 
+    @property
+    def isRetiring(self) -> bool:
+        """True from :meth:`retire` on, or the stop of the service: health checks fail."""
+        return self._retirement is not None
+
+    def retire(self, delay: float | None = None) -> Deferred[None]:
+        """
+        Let the clients go over some time, before the service stops and while everything else goes on.
+
+        Health checks fail at once.  After ``drainDelay`` new clients are refused (503, ``Retry-After``), and
+        the present ones go in slices over ``drain`` seconds, in random order; until its slice a client is
+        served as before.  :meth:`stopService` calls this first.
+
+        :param delay: another delay than ``drainDelay``.
+        :return: a Deferred that fires when the last slice has gone; at once if both times are 0.
+        """
+        if self._retirement is None:
+            self._retirement = _Retirement(self)
+            self._retirement.start(self.settings.drainDelay if delay is None else delay)
+        return self._retirement.whenDone()
+
+    def hasten(self) -> None:
+        """Give up the times of :meth:`retire`: it is done now, and :meth:`stopService` stops at once."""
+        if self._retirement is None:
+            self._retirement = _Retirement(self)
+        self._retirement.end()
+
+    def _dismiss(self, session: Session) -> None:
+        """Send DISCONNECT for each namespace that a client is in."""
+        connection = self._connections.get(session)
+        if connection is not None:
+            connection.dismiss(CloseReason.SHUTTING_DOWN)
+
     def stopService(self) -> Deferred[None]:
         """
-        Refuse new clients and close the present ones; then leave the cluster.
+        Let the clients go as :meth:`retire` does; then leave the cluster.
 
         :return: a Deferred that fires when the last client has taken its waiting messages, or after
             ``drainTimeout``.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        if self.settings.disconnectOnStop:
-            for namespace in self._namespaces:
-                namespace._dismiss(CloseReason.SHUTTING_DOWN)
-        return self.engine.drain(self.settings.drainTimeout).addCallback(lambda _: self.cluster.stop())
+        return self.retire().addCallback(lambda _: self._letGo())
+
+    def _letGo(self) -> Deferred[None]:
+        if self.running:
+            # It was started again during the slices.
+            return succeed(None)
+        drained = self.engine.drain(self.settings.drainTimeout, self._dismiss)
+        return drained.addCallback(lambda _: self.cluster.stop())
+
+
+class _Retirement:
+    """One :meth:`Server.retire`."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._timer: IDelayedCall | None = None
+        self._slices: Slices | None = None
+        self._isDone = False
+        self._waiting: list[Deferred[None]] = []
+
+    def start(self, delay: float) -> None:
+        if delay:
+            self._timer = self._server.reactor.callLater(delay, self._drain)
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
+        self._timer = None
+        settings = self._server.settings
+        if not settings.drain:
+            self._done()
+            return
+        slices = self._server.engine.drainSlowly(settings.drain, settings.drainTimeout, self._server._dismiss)
+        self._slices = slices
+        slices.done.addCallback(lambda _: self._done())
+
+    def end(self) -> None:
+        """Wait no longer."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        if self._slices is not None:
+            self._slices.end()
+        self._done()
+
+    def _done(self) -> None:
+        self._isDone = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def whenDone(self) -> Deferred[None]:
+        """Return a Deferred that fires when the last slice has gone."""
+        if self._isDone:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
 
 
 def _checkedPath(path: str) -> str:

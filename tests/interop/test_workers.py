@@ -176,7 +176,7 @@ class SessionTests(WorkersTestCase):
         self.assertGreater(self.counts(program)["relayed"], 100)
 
     async def test_tls(self) -> None:
-        """Over TLS nothing can be handed over: requests are relayed, and WebSockets carried."""
+        """Over TLS the address chooses the worker; of many clients behind one, requests are relayed."""
         makeCertificate(self.folder / "both.pem")
         place = "ssl:0:interface=127.0.0.1:privateKey=both.pem:certKey=both.pem"
         program, url = await self.serve(4, listen=place)
@@ -186,7 +186,7 @@ class SessionTests(WorkersTestCase):
         await self.stopped(program)
         self.assertNotIn("refused", program.output)
         counts = self.counts(program)
-        self.assertEqual(counts["handed"], 0)
+        self.assertGreater(counts["handed"], 20)
         self.assertGreater(counts["relayed"], 20)
         self.assertGreater(counts["carried"], 2)
 

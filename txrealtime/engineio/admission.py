@@ -55,6 +55,7 @@ class Admission:
     :param sessions: the engine's sessions by sid.
     :param allowRequest: the application's own check, see :class:`~txrealtime.engineio.engine.Engine`.
     :ivar isOpen: whether new sessions are taken.
+    :ivar retryAfter: seconds after which a client that is refused meanwhile may try again.
     :ivar tally: the sessions that there are.
     :ivar origins: the origins that may connect.
     """
@@ -63,6 +64,7 @@ class Admission:
         self, settings: Settings, sessions: Mapping[str, Session], allowRequest: AllowRequest | None
     ) -> None:
         self.isOpen = True
+        self.retryAfter = 1
         self.tally = Tally("sessions", settings.maxConnections, settings.maxConnectionsPerAddress)
         self.origins = Origins(settings.origins)
         self._settings = settings
@@ -151,7 +153,11 @@ class Admission:
     def _checkRoom(self, request: OpeningRequest) -> None:
         if not self.isOpen:
             raise HandshakeError(
-                3, "Bad request: the server is shutting down", SERVICE_UNAVAILABLE, reason="stopping"
+                3,
+                "Bad request: the server is shutting down",
+                SERVICE_UNAVAILABLE,
+                reason="stopping",
+                retryAfter=self.retryAfter,
             )
         if self.tally.isFull:
             raise HandshakeError(

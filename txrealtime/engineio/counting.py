@@ -39,9 +39,8 @@ def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
             if self._sharesFrames:
                 write = self.writeNow if self._cork is None else self.write
                 for packet in packets:
-                    frame = packet.frame or framed(packet)
-                    counts.sentByWebSocket += len(packet.wire)
-                    write(frame)
+                    write(packet.frame or framed(packet))
+                    counts.sentByWebSocket += len(packet.encoded)  # type: ignore[arg-type]
             else:
                 counts.sentByWebSocket += sum([len(packet.wire) for packet in packets])
                 super().send(packets)

@@ -48,6 +48,8 @@ class Counts:
     """
     The counts of one engine since its start.
 
+    :ivar sessions: sessions that are open, by the name of their transport.
+    :ivar buffered: bytes that wait for clients.
     :ivar opened: sessions opened, by the transport and the version of the protocol.
     :ivar closed: sessions closed, by the value of their :class:`~txrealtime.engineio.interfaces.CloseReason`.
     :ivar upgrades: upgrades from polling to WebSocket: ``completed`` and ``failed``.
@@ -61,6 +63,7 @@ class Counts:
     """
 
     __slots__ = (
+        "buffered",
         "closed",
         "opened",
         "paused",
@@ -70,10 +73,13 @@ class Counts:
         "refused",
         "sentByPolling",
         "sentByWebSocket",
+        "sessions",
         "upgrades",
     )
 
     def __init__(self) -> None:
+        self.sessions: Counter[str] = Counter()
+        self.buffered = 0
         self.opened: Counter[tuple[str, int]] = Counter()
         self.closed: Counter[str] = Counter()
         self.upgrades: Counter[str] = Counter()

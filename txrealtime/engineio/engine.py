@@ -9,20 +9,22 @@ The engine: it opens sessions, finds them by their sid, and closes them when the
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, REQUEST_ENTITY_TOO_LARGE
 
 from txrealtime.engineio.admission import Admission, AllowRequest
 from txrealtime.engineio.counts import Counts
+from txrealtime.engineio.drain import Drain, Slices
 from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHandshake, readQuery
-from txrealtime.engineio.limits import Throttle
+from txrealtime.engineio.limits import Tally, Throttle
 from txrealtime.engineio.origins import Origins, preflightHeaders
 from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
@@ -53,16 +55,6 @@ _SID_BYTES_BEFORE_MARK: Final = 12
 _AFTER_REFUSAL: Final = 0.5
 
 _OLDEST_TIME: Final = re.compile(r"\d{13}-\d+", re.ASCII)
-
-
-class _Drain:
-    """The sessions that one call of :meth:`Engine.drain` waits for."""
-
-    late: IDelayedCall
-
-    def __init__(self, sessions: set[Session]) -> None:
-        self.sessions = sessions
-        self.done: Deferred[None] = Deferred()
 
 
 class Engine:
@@ -109,7 +101,7 @@ class Engine:
         self.counts = Counts()
         self.pollingType = PollingTransport
         self.webSocketType = WebSocketTransport
-        self._drains: list[_Drain] = []
+        self._drains: list[Drain] = []
         self._closing: set[WebSocketTransport] = set()
         self._receiver = receiver
         # Too fine for anybody to notice: 80 ms with the defaults.  Never more, since these timers serve
@@ -193,6 +185,8 @@ class Engine:
         error = failure.value
         if isinstance(error, HandshakeError):
             logRefusal(self._read(request).address, error, self.counts)
+            if error.retryAfter:
+                request.extra[b"Retry-After"] = b"%d" % error.retryAfter
             request.respond(error.status, refusal(error), JSON)
             if error.status == REQUEST_ENTITY_TOO_LARGE:
                 self.bodyTooLarge(request.url)
@@ -209,7 +203,7 @@ class Engine:
         """Return the factory for a WebSocket with this URL: :attr:`webSockets`, or one to a sibling."""
         if self.siblings is not None:
             sid = readQuery(url).get("sid")
-            if sid is not None and sid not in self.sessions:
+            if not self._admission.isOpen if sid is None else sid not in self.sessions:
                 return self.siblings.webSockets(sid) or self.webSockets
         return self.webSockets
 
@@ -262,13 +256,16 @@ class Engine:
     def webSocketClosing(self, transport: WebSocketTransport) -> None:
         """Called when a WebSocket takes and sends no more messages, but is still connected."""
         self._closing.add(transport)
+        for drain in self._drains:
+            if transport.session in drain.sessions:
+                drain.closing.add(transport)
 
     def webSocketLost(self, transport: WebSocketTransport) -> None:
         """Called when the connection of a WebSocket is lost."""
         self._closing.discard(transport)
-        if self._drains and not self._closing:
-            for drain in list(self._drains):
-                self._checkDrained(drain)
+        for drain in list(self._drains):
+            drain.closing.discard(transport)
+            self._checkDrained(drain)
 
     def openSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         """Open a session on another kind of transport, for a request that :meth:`verify` accepted."""
@@ -295,6 +292,7 @@ class Engine:
         )
         self.sessions[sid] = session
         self.counts.opened[transport.name, session.codec.version] += 1
+        self.counts.sessions[transport.name] += 1
         self._admission.tally.add(handshake.address)
         return session
 
@@ -317,6 +315,7 @@ class Engine:
     def _sessionEnded(self, session: Session) -> None:
         if self.sessions.pop(session.sid, None) is not None:
             self.counts.closed[session.closeReason or ""] += 1
+            self.counts.sessions[session.transport.name] -= 1
             self._admission.tally.remove(session.handshake.address)
         for drain in list(self._drains):
             drain.sessions.discard(session)
@@ -328,6 +327,11 @@ class Engine:
         return self._admission.isOpen
 
     @property
+    def tally(self) -> Tally:
+        """The count of sessions, with its limits."""
+        return self._admission.tally
+
+    @property
     def isFull(self) -> bool:
         """True if there are as many sessions as ``maxConnections`` allows."""
         return self._admission.tally.atLimit
@@ -337,8 +341,9 @@ class Engine:
     def reopen(self) -> None:
         """Take new sessions again, after :meth:`drain`."""
         self._admission.isOpen = True
+        self._admission.retryAfter = 1
 
-    def drain(self, timeout: float) -> Deferred[None]:
+    def drain(self, timeout: float, dismiss: Callable[[Session], object] | None = None) -> Deferred[None]:
         """
         Take no new sessions, and close those that are open.
 
@@ -347,13 +352,49 @@ class Engine:
         answered by a reset, which destroys whatever the client has not read yet.
 
         :param timeout: seconds after which the remaining sessions are dropped.
+        :param dismiss: called with each open session before it is closed.
         :return: a Deferred that fires when no session is left.
         """
         self._admission.isOpen = False
-        drain = _Drain(set(self.sessions.values()))
+        # Also the WebSockets that were closing before.
+        return self._letGo(self.sessions.values(), self._closing, timeout, dismiss)
+
+    def drainSlowly(
+        self, seconds: float, timeout: float, dismiss: Callable[[Session], object] | None = None
+    ) -> Slices:
+        """
+        Take no new sessions, and close those that are open in slices, in random order.
+
+        Until its slice a session goes on as before, polling included.
+
+        :param seconds: the time from the first slice to the last.
+        :param timeout: seconds after which the sessions of a slice are dropped.
+        :param dismiss: see :meth:`drain`.
+        :return: the slices; :meth:`drain` waits for the sessions.
+        """
+        self._admission.isOpen = False
+        self._admission.retryAfter = math.ceil(seconds)
+
+        def letGo(sessions: list[Session]) -> None:
+            self._letGo(sessions, (), timeout, dismiss)
+
+        slices = Slices(self.reactor, self.sessions.values(), seconds, letGo)
+        slices.start()
+        return slices
+
+    def _letGo(
+        self,
+        sessions: Collection[Session],
+        closing: Collection[WebSocketTransport],
+        timeout: float,
+        dismiss: Callable[[Session], object] | None,
+    ) -> Deferred[None]:
+        drain = Drain(sessions, closing)
         drain.late = self.reactor.callLater(timeout, self._dropAll, drain)
         self._drains.append(drain)
         for session in list(drain.sessions):
+            if dismiss is not None and session.state is State.OPEN:
+                dismiss(session)
             session.close(CloseReason.SHUTTING_DOWN)
         self._checkDrained(drain)
         return drain.done
@@ -363,19 +404,19 @@ class Engine:
         for drain in list(self._drains):
             self._dropAll(drain)
 
-    def _dropAll(self, drain: _Drain) -> None:
-        late = len(drain.sessions) + len(self._closing)
+    def _dropAll(self, drain: Drain) -> None:
+        late = len(drain.sessions) + len(drain.closing)
         _log.info("{count} clients did not take their last messages in time", count=late)
         for session in list(drain.sessions):
             session.abort(CloseReason.SHUTTING_DOWN)
-        for transport in list(self._closing):
+        for transport in list(drain.closing):
             # Not a reset: what the kernel has may still arrive.
             transport.transport.loseConnection()
-        self._closing.clear()
+        drain.closing.clear()
         self._checkDrained(drain)
 
-    def _checkDrained(self, drain: _Drain) -> None:
-        if not drain.sessions and not self._closing and drain in self._drains:
+    def _checkDrained(self, drain: Drain) -> None:
+        if not drain.sessions and not drain.closing and drain in self._drains:
             self._drains.remove(drain)
             if drain.late.active():
                 drain.late.cancel()

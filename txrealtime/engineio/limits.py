@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Protocol
 
 from twisted.logger import LogLevel
 from zope.interface import implementer
@@ -17,7 +18,7 @@ from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timer, Timers
 from txrealtime.logs import Logger
 
-__all__ = ["Tally", "Throttle", "networkOf"]
+__all__ = ["Elsewhere", "Tally", "Throttle", "networkOf"]
 
 _log = Logger()
 
@@ -40,6 +41,22 @@ def networkOf(address: str) -> str:
     return str(IPv6Network((ip.packed[:8] + bytes(8), 64)))
 
 
+class Elsewhere(Protocol):
+    """The counts of other processes with which a :class:`Tally` shares its limits."""
+
+    def count(self) -> int:
+        """Return the count of the others in all."""
+
+    def countOf(self, network: str) -> int:
+        """Return the count of the others for one network."""
+
+    def note(self, count: int) -> None:
+        """Tell the others this process's count in all."""
+
+    def noteOf(self, network: str, count: int) -> None:
+        """Tell the others this process's count for one network."""
+
+
 class Tally:
     """
     A count of connections or sessions, in all and for each address, with limits.
@@ -47,6 +64,7 @@ class Tally:
     :param what: a name for the log, in the plural.
     :param inAll: the limit in all; 0 for none.
     :param perAddress: the limit for one address; 0 for none.
+    :ivar elsewhere: the counts of other processes, which the limits are for as well; ``None`` without any.
     """
 
     def __init__(self, what: str, inAll: int, perAddress: int) -> None:
@@ -56,6 +74,7 @@ class Tally:
         self._count = 0
         self._byNetwork: Counter[str] = Counter()
         self._told: set[str] = set()
+        self.elsewhere: Elsewhere | None = None
 
     @property
     def counts(self) -> bool:
@@ -65,20 +84,25 @@ class Tally:
     @property
     def atLimit(self) -> bool:
         """True if the limit in all is reached."""
-        return 0 < self._inAll <= self._count
+        return 0 < self._inAll <= self.total
+
+    @property
+    def total(self) -> int:
+        """The present count, with those of other processes."""
+        return self._count if self.elsewhere is None else self._count + self.elsewhere.count()
 
     @property
     def isFull(self) -> bool:
         """True if the limit in all is reached.  Reading this logs a warning, once."""
         full = self.atLimit
         if full:
-            self._tell("", f"{self._count} {self._what}, as many as maxConnections allows: no more are taken")
+            self._tell("", f"{self.total} {self._what}, as many as maxConnections allows: no more are taken")
         return full
 
     def isFullFor(self, address: str) -> bool:
         """Return whether the limit for an address is reached, and log a warning, once."""
         network = networkOf(address)
-        full = 0 < self._perAddress <= self._byNetwork[network]
+        full = 0 < self._perAddress <= self._countOf(network)
         if full:
             self._tell(
                 network,
@@ -86,6 +110,12 @@ class Tally:
                 "no more are taken",
             )
         return full
+
+    def _countOf(self, network: str) -> int:
+        count = self._byNetwork[network]
+        if self.elsewhere is None or count >= self._perAddress:
+            return count
+        return count + self.elsewhere.countOf(network)
 
     def _tell(self, network: str, text: str) -> None:
         """Log a warning, once until there is room again."""
@@ -102,6 +132,8 @@ class Tally:
         self._count += 1
         if self._perAddress and address is not None:
             self._byNetwork[networkOf(address)] += 1
+        if self.elsewhere is not None:
+            self._note(self.elsewhere, address)
 
     def remove(self, address: str | None) -> None:
         """Count one less, see :meth:`add`."""
@@ -113,6 +145,15 @@ class Tally:
             self._byNetwork[network] -= 1
             if not self._byNetwork[network]:
                 del self._byNetwork[network]
+        if self.elsewhere is not None:
+            self._note(self.elsewhere, address)
+
+    def _note(self, elsewhere: Elsewhere, address: str | None) -> None:
+        """Tell other processes the counts that have changed."""
+        elsewhere.note(self._count)
+        if self._perAddress and address is not None:
+            network = networkOf(address)
+            elsewhere.noteOf(network, self._byNetwork[network])
 
 
 @implementer(IReceiver)

@@ -47,16 +47,17 @@ class Packet:
 
     :ivar type: the packet's type.
     :ivar data: text, or bytes for a binary message.
+    :ivar encoded: the wire form, as soon as it was needed.
     :ivar frame: the finished WebSocket frame, kept here by the WebSocket transport.
     """
 
-    __slots__ = ("_wire", "data", "frame", "type")
+    __slots__ = ("data", "encoded", "frame", "type")
 
     def __init__(self, type: PacketType, data: str | bytes = "") -> None:
         self.type = type
         self.data = data
         self.frame: bytes | None = None
-        self._wire: bytes | None = None
+        self.encoded: bytes | None = None
 
     @property
     def isBinary(self) -> bool:
@@ -66,11 +67,11 @@ class Packet:
     @property
     def wire(self) -> bytes:
         """The type digit and the text in UTF-8, or the plain bytes of a binary message."""
-        wire = self._wire
+        wire = self.encoded
         if wire is None:
             data = self.data
             wire = data if isinstance(data, bytes) else (_DIGITS[self.type] + data).encode()
-            self._wire = wire
+            self.encoded = wire
         return wire
 
     def __eq__(self, other: object) -> bool:

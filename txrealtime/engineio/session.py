@@ -198,6 +198,7 @@ class Session:
             self._queue = deque()
         self._queue.extend(packets)
         self.buffered += size
+        self.counts.buffered += size
         if not more:
             self._flush()  # in batches
 
@@ -218,7 +219,9 @@ class Session:
             if not transport.writable:
                 return
             packets = [queue.popleft() for _ in range(min(len(queue), transport.batch))]
-            self.buffered -= sum([len(packet.wire) for packet in packets])
+            size = sum([len(packet.wire) for packet in packets])
+            self.buffered -= size
+            self.counts.buffered -= size
             transport.send(packets)
         closing = self.closeReason
         if closing is None or self.state is not State.CLOSING or self._probe is not None:
@@ -346,6 +349,8 @@ class Session:
             new.close(self.closeReason)
             return
         self.counts.upgrades["completed"] += 1
+        self.counts.sessions[self.transport.name] -= 1
+        self.counts.sessions[new.name] += 1
         self.transport = new
         if self._paused:
             self.transport.pauseReading()
@@ -435,6 +440,7 @@ class Session:
         if self._probe is not None:
             self._endProbe().close(CloseReason.TRANSPORT_ERROR)
         self._queue = ()
+        self.counts.buffered -= self.buffered
         self.buffered = 0
         if self._timer is not None:
             self._timer.cancel()

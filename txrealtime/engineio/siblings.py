@@ -40,9 +40,11 @@ class Siblings(Protocol):
         :return: ``False`` if no other process takes new ones either; nothing was done then.
         """
 
-    def webSockets(self, sid: str) -> Any:
+    def webSockets(self, sid: str | None) -> Any:
         """
         Return a factory of protocols that carry a WebSocket to the process that has its session.
 
-        :return: ``None`` if the sid is of this process, or of none that lives.
+        :param sid: ``None`` for a WebSocket that opens a session, while this process takes no new ones.
+        :return: ``None`` if the sid is of this process, or of none that lives; for a new session if no other
+            process takes new ones either.
         """

@@ -21,6 +21,7 @@ __all__ = [
     "currentProtocol",
     "directSend",
     "endAndDiscard",
+    "endConnection",
     "endOutput",
     "peerAddress",
     "replaceProtocol",
@@ -106,6 +107,13 @@ def endOutput(transport: Any) -> None:
         transport.loseConnection()
     else:
         transport.loseWriteConnection()
+
+
+def endConnection(transport: Any) -> None:
+    """Close a connection behind all written data, also if its producer is paused."""
+    # TLS waits for the producer, and TCP for one that is paused.
+    transport.unregisterProducer()
+    transport.loseConnection()
 
 
 class _Discard(Protocol):

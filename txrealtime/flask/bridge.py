@@ -434,6 +434,12 @@ class Bridge(Invoker):
             result = False if event == "connect" else NO_ACK
         self.server.callFromThread(finish, result)
 
+    def errorHandled(self, path: str, event: str) -> None:
+        space = self.spaces.get(path)
+        # As elsewhere, only handlers of events count: a callback has no event.
+        if space is not None and event not in ("", "connect", "disconnect"):
+            self.server.callFromThread(space._handlerErred, event)
+
     def _twice(self, path: str, call: Callable[[], Any]) -> Any:
         """Make a call, and once more after a TypeError.  After two, raise the first one."""
         try:

@@ -47,16 +47,21 @@ class Invoker:
         managed = self.configuration.manageSession
         with inContext(self.app, visit, managed, sid, path, route.message, shown):
             try:
-                return self._guard(path, lambda: _invoke(route, event, sid, shown))
+                return self._guard(path, event, lambda: _invoke(route, event, sid, shown))
             except ConnectionRejected:
                 raise
             except Exception as error:
                 last = getattr(route.namespace, "error", None)
                 if last is None:
                     raise
-                return last(error)
+                result = last(error)
+                self.errorHandled(path, event)
+                return result
 
-    def _guard(self, path: str, call: Callable[[], Any]) -> Any:
+    def errorHandled(self, path: str, event: str) -> None:
+        """Called when a handler has raised, and an error handler has returned."""
+
+    def _guard(self, path: str, event: str, call: Callable[[], Any]) -> Any:
         """Make a call; give an exception to the error handler of the namespace, if there is one."""
         handler = self.routes.errorHandler(path)
         if handler is None:
@@ -66,7 +71,9 @@ class Invoker:
         except ConnectionRejected:
             raise
         except Exception as error:
-            return handler(error)
+            result = handler(error)
+            self.errorHandled(path, event)
+            return result
 
     def inContextOf(self, request: Any, callback: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a callback so that it runs in the contexts of the current event."""

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txrealtime import Namespace
+from txrealtime.engineio import packet as engineio
 from txrealtime.errors import AckTimeout, BusError, Disconnected
 from txrealtime.flask.bridge import Bridge, BridgedNamespace
 from txrealtime.flask.copies import copied
@@ -126,13 +127,20 @@ class ServerSender:
             # The packet is encoded for other servers later.
             packet = packet._replace(data=copied(packet.data))
         if callback is None:
-            self._server.callFromThread(audience._transmit, packet, messages)
+            self._server.callFromThread(self._transmit, audience, packet, messages)
         else:
             self._server.callFromThread(self._ask, audience, copied(packet.data), callback)
+
+    @staticmethod
+    def _transmit(audience: Audience, packet: Packet, messages: Sequence[engineio.Packet]) -> None:
+        """Send an event that is encoded already."""
+        audience.namespace._sent.count += 1
+        audience._transmit(packet, messages)
 
     def _ask(self, audience: Audience, data: list[Any], callback: Callable[..., Any]) -> None:
         """Send an event, and have the callback called with each ack."""
         space = audience.namespace
+        space._sent.count += 1
         submit = partial(self._submitCallback, callback, f"the callback of {data[0][:100]!r}")
         sockets = audience.here()
         for socket, answer in zip(sockets, audience._ask(data, early=True), strict=True):
@@ -210,8 +218,10 @@ class ServerSender:
         if socket is None or socket.connected:
             return audience.call(*data, timeout=timeout)
         (answer,) = audience._ask(data, early=True)
+        space._sent.count += 1
 
         def late(result: object, seconds: float) -> NoReturn:
+            space._home.counts.ackTimeouts += 1
             raise AckTimeout(f"no ack of {data[0]!r} within {seconds} s")
 
         answer.addTimeout(timeout, space.reactor, onTimeoutCancel=late)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from twisted.web.http import OK, SERVICE_UNAVAILABLE
 from twisted.web.resource import IResource, Resource
@@ -18,7 +18,14 @@ from twisted.web.server import Request
 from txrealtime.engineio.http.site import Beside
 from txrealtime.server import Server
 
-__all__ = ["Check", "Health", "Live", "Probes", "Ready"]
+__all__ = ["Check", "Fleet", "Health", "Live", "Probes", "Ready"]
+
+
+class Fleet(Protocol):
+    """The workers of which this process is one; see :class:`~txrealtime.workers.fleet.Fleet`."""
+
+    def report(self) -> list[dict[str, Any]]:
+        """Describe the workers: each has ``fit``, ``clients`` and more."""
 
 
 class _Page(Resource):
@@ -27,9 +34,10 @@ class _Page(Resource):
     isLeaf = True
     contentType = b"text/plain; charset=utf-8"
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, fleet: Fleet | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._server = server
+        self._fleet = fleet
 
     def render_GET(self, request: Request) -> bytes:
         fit, body = self._answer(request)
@@ -55,18 +63,27 @@ class Health(_Page):
 
     The body is JSON: the ``status`` of the link, the number of ``clients``, and of the other ``servers``
     if the dialect tells.  None of this is a secret.  The access log leaves these requests out.
+
+    Among workers, any of them answers for all: with status 200 while at least one is ready, with the clients
+    of all, and with a list of ``workers``.
     """
 
     contentType = b"application/json"
 
     def _answer(self, request: Request) -> tuple[bool, bytes]:
         server, cluster = self._server, self._server.cluster
-        body = {
+        body: dict[str, Any] = {
             "status": cluster.status,
             "clients": len(server.engine.sessions),
             "servers": len(cluster.servers),
         }
-        return bool(server.running) and cluster.isReady, json.dumps(body).encode() + b"\n"
+        fit = bool(server.running) and not server.isRetiring and cluster.isReady
+        if self._fleet is not None:
+            body["workers"] = workers = self._fleet.report()
+            body["clients"] = sum(worker["clients"] for worker in workers)
+            # A worker that has just begun has not been told of any.
+            fit = any(worker["fit"] for worker in workers) if workers else fit
+        return fit, json.dumps(body).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,27 +146,35 @@ class Ready(_Probe):
     ``/readyz``: new clients may come.
 
     The page has status 503 before the server has started, while it stops, while its link to the other servers
-    is not ready, and while it has as many sessions as ``maxConnections`` allows.
+    is not ready, and while it has as many sessions as ``maxConnections`` allows.  Among workers, one that is
+    ready is enough.
     """
 
     name = "readyz"
 
     def checks(self) -> list[Check]:
         server, engine = self._server, self._server.engine
+        room = Check("room", not engine.isFull, self._room())
+        workers = self._fleet.report() if self._fleet is not None else []
+        if workers:
+            shown = [
+                f"{each['number']} {each['status'] if each['fit'] else each['state']}" for each in workers
+            ]
+            return [Check("workers", any(each["fit"] for each in workers), ", ".join(shown)), room]
+        return [self._service(), Check("bus", server.cluster.isReady, server.cluster.status), room]
+
+    def _service(self) -> Check:
+        server = self._server
+        if not server.engine.isOpen:
+            return Check("service", False, "stops: no new clients are taken")
+        if server.isRetiring:
+            return Check("service", False, "will stop: new clients should go elsewhere")
         if server.running:
-            service = Check("service", True, "runs")
-        elif engine.isOpen:
-            service = Check("service", False, "has not started")
-        else:
-            service = Check("service", False, "stops: no new clients are taken")
-        return [
-            service,
-            Check("bus", server.cluster.isReady, server.cluster.status),
-            Check("room", not engine.isFull, self._room()),
-        ]
+            return Check("service", True, "runs")
+        return Check("service", False, "has not started")
 
     def _room(self) -> str:
-        count, most = len(self._server.engine.sessions), self._server.settings.maxConnections
+        count, most = self._server.engine.tally.total, self._server.settings.maxConnections
         return (
             f"{count} of {most} sessions (maxConnections)" if most else f"{count} sessions, without a limit"
         )
@@ -164,11 +189,12 @@ class Probes(Beside):
         site = server.site(Probes(server, File("public")))
 
     :param root: the rest of the site.
+    :param fleet: the workers, if this process is one.
     :ivar reserved: connections that the site admits beyond ``maxConnections``: a supervisor would restart
         a full server whose liveness check gets no connection.
     """
 
     reserved: Final = 16
 
-    def __init__(self, server: Server, root: IResource) -> None:
-        super().__init__("/livez", Live(server), Beside("/readyz", Ready(server), root))
+    def __init__(self, server: Server, root: IResource, fleet: Fleet | None = None) -> None:
+        super().__init__("/livez", Live(server), Beside("/readyz", Ready(server, fleet), root))

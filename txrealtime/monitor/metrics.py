@@ -1,14 +1,13 @@
 """
-Metrics for Prometheus: a page with the counts of a server.
+Metrics for Prometheus: a page with the counts of a server, and the application's own metrics.
 
-The counts are copied in the reactor's thread, which takes milliseconds, and formatted in another thread.
+Nothing but the reactor's thread reads the counts.  It writes the page in pieces, and serves clients between
+them.  The application's own metrics are read in another thread, since nobody knows how long they take.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -17,24 +16,26 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from txrealtime._version import __version__
 from txrealtime.engineio.counts import Histogram
-from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.logs import Logger
-from txrealtime.monitor.counts import OTHER, Lag, ServerCounts
+from txrealtime.monitor.counts import Lag, ServerCounts
+from txrealtime.monitor.exposition import Writer
+from txrealtime.monitor.families import Family, Reader, Value
 from txrealtime.server import Server
 
-__all__ = ["Metrics", "MetricsPage"]
+__all__ = ["Metrics", "MetricsPage", "Pages"]
 
 _log = Logger()
 
-_Maker = Callable[[], Metric]
+InThread = Callable[..., Deferred[Any]]
+Families = Iterable[tuple[Family, Mapping[tuple[str, ...], Value]]]
 
 
 class Metrics:
@@ -43,12 +44,14 @@ class Metrics:
 
     This is a collector of prometheus_client: ``REGISTRY.register(Metrics(server))`` puts the metrics on any
     page of an application that is made in the reactor's thread.
+
+    :param handovers: returns the connections handed to other processes, by the way.
     """
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._events = ServerCounts(server)
+    def __init__(self, server: Server, handovers: Callable[[], Mapping[str, int]] = dict) -> None:
+        self.reactor: Any = server.reactor
         self._lag = Lag(server.reactor)
+        self._reader = Reader(server, ServerCounts(server), self._lag, handovers)
 
     def start(self) -> None:
         """Begin to measure the lag of the reactor."""
@@ -58,160 +61,64 @@ class Metrics:
         """End the measurement."""
         self._lag.stop()
 
-    def collect(self) -> list[Metric]:
-        """Make the metrics.  To be called in the reactor's thread."""
-        return [make() for make in self.copy()]
+    def read(self) -> Families:
+        """Return the metrics with their values.  To be called in the reactor's thread."""
+        return self._reader.read()
 
-    def copy(self) -> list[_Maker]:
-        """
-        Copy the counts.  To be called in the reactor's thread.
-
-        :return: functions that make the metrics of the copies, in any thread.
-        """
-        return [
-            _gauge("info", "1, with the version as a label", ["version"], {(__version__,): 1}),
-            *self._ofSessions(),
-            *self._ofEvents(),
-            *self._ofSockets(),
-            *self._ofTheBus(),
-            _histogram("reactor_lag_seconds", "lateness of a timer", [], {(): self._lag.seconds}),
-        ]
-
-    def _ofSessions(self) -> Iterator[_Maker]:
-        engine = self._server.engine
-        counts = engine.counts
-        sessions = dict.fromkeys(self._server.settings.transports, 0)
-        buffered = 0
-        for session in engine.sessions.values():
-            name = session.transport.name
-            sessions[name] = sessions.get(name, 0) + 1
-            buffered += session.buffered
-        yield _gauge("sessions", "Engine.IO sessions", ["transport"], _labelled(sessions))
-        yield _counter(
-            "sessions_opened",
-            "sessions opened",
-            ["transport", "protocol"],
-            {(name, str(version)): count for (name, version), count in counts.opened.items()},
-        )
-        yield _counter("sessions_closed", "sessions closed", ["reason"], _labelled(counts.closed))
-        upgrades = {"completed": 0, "failed": 0, **counts.upgrades}
-        yield _counter("upgrades", "upgrades from polling to WebSocket", ["result"], _labelled(upgrades))
-        yield _counter("handshakes_refused", "refused requests", ["reason"], _labelled(counts.refused))
-        received = {"polling": counts.receivedByPolling, "websocket": counts.receivedByWebSocket}
-        sent = {"polling": counts.sentByPolling, "websocket": counts.sentByWebSocket}
-        yield _counter("bytes_received", "bytes of messages that came", ["transport"], _labelled(received))
-        yield _counter("bytes_sent", "bytes of messages sent", ["transport"], _labelled(sent))
-        yield _gauge("buffered_bytes", "bytes that wait for slow clients", [], {(): buffered})
-        slow = counts.closed[CloseReason.SLOW_CONSUMER]
-        yield _counter("slow_consumers", "sessions closed as slow consumers", [], {(): slow})
-        paused = {"backpressure": 0, "rate": 0, **counts.paused}
-        yield _counter("reading_paused", "pauses of reading from a client", ["why"], _labelled(paused))
-        yield _histogram("ping_seconds", "from the server's PING to the PONG", [], {(): counts.pings})
-
-    def _ofEvents(self) -> Iterator[_Maker]:
-        events, names = self._events.events, ["namespace", "event"]
-        received = {key: counts.received for key, counts in events.items()}
-        errors = {key: counts.errors for key, counts in events.items()}
-        sent = {(label,): count for label, (count,) in self._events.sent.items()}
-        yield _counter("events_received", "events that came", names, received)
-        yield _counter("events_sent", "events sent, once for all receivers", ["namespace"], sent)
-        yield _counter("handler_errors", "exceptions of handlers", names, errors)
-        yield _histogram("handler_seconds", "time of handlers, with their waits", names, events)
-        timeouts = self._server._namespaces.ackTimeouts
-        yield _counter("ack_timeouts", "acks that did not come in time", [], {(): timeouts})
-
-    def _ofSockets(self) -> Iterator[_Maker]:
-        sockets: Counter[tuple[str]] = Counter()
-        rooms: Counter[tuple[str]] = Counter()
-        running = waiting = acks = 0
-        namespaces = self._server._namespaces
-        for namespace in namespaces:
-            label = OTHER if namespaces.isMade(namespace) else namespace.path
-            sockets[(label,)] += len(namespace.sockets)
-            rooms[(label,)] += namespace.rooms.count
-            for socket in namespace.sockets.values():
-                running += socket._running
-                waiting += len(socket._waiting)
-                acks += len(socket._acks)
-        yield _gauge("sockets", "sockets in a namespace", ["namespace"], sockets)
-        yield _gauge("rooms", "rooms, without the own ones of sockets", ["namespace"], rooms)
-        yield _gauge("handlers_running", "handlers that run or wait", [], {(): running})
-        yield _gauge("events_waiting", "events that wait for their handlers", [], {(): waiting})
-        yield _gauge("acks_pending", "acks that the server waits for", [], {(): acks})
-        threads = self._server.threads
-        states = {"busy": 0, "idle": 0, "waiting": 0} if threads is None else threads.states
-        yield _gauge("flask_threads", "threads of handlers, and jobs that wait", ["state"], _labelled(states))
-        # No server of this version recovers or hands over sessions.
-        yield _counter("recoveries", "sessions that came back", ["result"], {})
-        yield _counter("handovers", "connections handed to another process", ["way"], {})
-
-    def _ofTheBus(self) -> Iterator[_Maker]:
-        cluster = self._server.cluster
-        yield _gauge("bus_up", "1 while the link to peer servers is ready", [], {(): int(cluster.isReady)})
-        yield _gauge("servers", "servers that are known, with this one", [], {(): 1 + len(cluster.servers)})
-        link = cluster.link
-        counts = None if link is None else link.counts
-        published = (
-            {"published": 0, "dropped": 0}
-            if counts is None
-            else {"published": counts.published, "dropped": counts.dropped}
-        )
-        lost = dict.fromkeys(("dropped", "unconfirmed", "refused", "oversized"), 0)
-        if counts is not None:
-            lost = {why: getattr(counts, why) for why in lost}
-        yield _counter("bus_published", "messages for the peer servers", ["result"], _labelled(published))
-        yield _counter(
-            "bus_received", "messages of peer servers", [], {(): 0 if counts is None else counts.received}
-        )
-        yield _counter("bus_lost", "messages that were lost", ["why"], _labelled(lost))
-        yield _counter(
-            "bus_outages", "times that the link went down", [], {(): 0 if counts is None else counts.outages}
-        )
+    def collect(self) -> Iterator[Metric]:
+        """Make the metrics for prometheus_client.  To be called in the reactor's thread."""
+        for family, values in self.read():
+            yield _metric(family, values)
 
 
-def _labelled(counts: dict[Any, int]) -> dict[tuple[str, ...], float]:
-    return {(str(name),): count for name, count in counts.items()}
+_KINDS: dict[str, Any] = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
 
 
-def _gauge(name: str, text: str, labels: list[str], values: Any) -> _Maker:
-    return partial(_family, GaugeMetricFamily, name, text, labels, values)
-
-
-def _counter(name: str, text: str, labels: list[str], values: Any) -> _Maker:
-    return partial(_family, CounterMetricFamily, name, text, labels, values)
-
-
-def _family(kind: Any, name: str, text: str, labels: list[str], values: dict[Any, float]) -> Metric:
-    family: Metric = kind(f"txrealtime_{name}", text, labels=labels)
+def _metric(family: Family, values: Mapping[tuple[str, ...], Value]) -> Metric:
+    kind = _KINDS.get(family.kind, HistogramMetricFamily)
+    metric: Any = kind(f"txrealtime_{family.name}", family.text, labels=family.labels)
     for key, value in values.items():
-        family.add_metric(key, value)  # type: ignore[attr-defined]
-    return family
+        if isinstance(value, Histogram):
+            names = [*map(str, value.bounds), "+Inf"]
+            metric.add_metric(key, list(zip(names, accumulate(value.buckets), strict=True)), value.total)
+        else:
+            metric.add_metric(key, value)
+    return metric  # type: ignore[no-any-return]
 
 
-def _histogram(name: str, text: str, labels: list[str], values: Mapping[Any, Histogram]) -> _Maker:
-    copies = [(key, each.bounds, each.buckets.copy(), each.total) for key, each in values.items()]
-    return partial(_histogramFamily, name, text, labels, copies)
+class Pages:
+    """
+    The maker of pages in the text forms that readers ask for.
+
+    :param reactor: the clock, and the giver of turns.
+    :param inThread: calls a function in a thread, and returns a Deferred of its result.
+    """
+
+    def __init__(self, reactor: Any, inThread: InThread = deferToThread) -> None:
+        self._reactor = reactor
+        self._inThread = inThread
+        self._writers = {isOpen: Writer(isOpen) for isOpen in (False, True)}
+
+    async def make(self, accept: str, families: Families, registry: Any) -> tuple[str, bytes]:
+        """
+        Make a page.
+
+        :param accept: the reader's header Accept.
+        :param registry: an object with ``collect()``: the application's own metrics.
+        :return: its content type, and its body.
+        """
+        encode, contentType = choose_encoder(accept)
+        writer = self._writers[contentType.startswith("application/openmetrics-text")]
+        pieces: list[bytes] = []
+        for piece in writer.write(families):
+            if pieces:
+                await deferLater(self._reactor, 0)
+            pieces.append(piece.encode())
+        pieces.append(await self._inThread(encode, registry))
+        return contentType, b"".join(pieces)
 
 
-def _histogramFamily(name: str, text: str, labels: list[str], copies: list[Any]) -> Metric:
-    family = HistogramMetricFamily(f"txrealtime_{name}", text, labels=labels)
-    for key, bounds, buckets, total in copies:
-        names = [*map(str, bounds), "+Inf"]
-        family.add_metric(key, list(zip(names, accumulate(buckets), strict=True)), total)
-    return family
-
-
-class _Copy:
-    """Copied counts and the application's metrics: all that an encoder needs of a registry."""
-
-    def __init__(self, makers: list[_Maker], registry: Any) -> None:
-        self._makers = makers
-        self._registry = registry
-
-    def collect(self) -> Iterable[Metric]:
-        for make in self._makers:
-            yield make()
-        yield from self._registry.collect()
+Maker = Callable[[str], Awaitable[tuple[str, bytes]]]
 
 
 class MetricsPage(Resource):
@@ -222,6 +129,7 @@ class MetricsPage(Resource):
 
     :param registry: the application's metrics; prometheus_client's own by default.
     :param inThread: calls a function in a thread, and returns a Deferred of its result.
+    :param make: makes the page for a header Accept, in place of these metrics: with workers, of all of them.
     """
 
     isLeaf = True
@@ -230,23 +138,23 @@ class MetricsPage(Resource):
         self,
         metrics: Metrics,
         registry: Any = REGISTRY,
-        inThread: Callable[..., Deferred[Any]] = deferToThread,
+        inThread: InThread = deferToThread,
+        make: Maker | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._metrics = metrics
-        self._registry = registry
-        self._inThread = inThread
+        pages = Pages(metrics.reactor, inThread)
+        self._make = make or (lambda accept: pages.make(accept, metrics.read(), registry))
 
     def render_GET(self, request: Request) -> int:
         request.isQuiet = True  # type: ignore[attr-defined]
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
-        encode, contentType = choose_encoder((request.getHeader(b"accept") or b"").decode("latin-1"))
-        copy = _Copy(self._metrics.copy(), self._registry)
+        accept = (request.getHeader(b"accept") or b"").decode("latin-1")
 
-        def encoded(body: bytes) -> None:
+        def made(page: tuple[str, bytes]) -> None:
             if gone:
                 return
+            contentType, body = page
             request.setHeader(b"content-type", contentType.encode())
             request.setHeader(b"content-length", b"%d" % len(body))
             if request.method != b"HEAD":
@@ -260,7 +168,11 @@ class MetricsPage(Resource):
                 request.setHeader(b"content-length", b"0")
                 request.finish()
 
-        self._inThread(encode, copy).addCallback(encoded).addErrback(failed)
+        making: Deferred[tuple[str, bytes]] = Deferred.fromCoroutine(self._await(accept))
+        making.addCallback(made).addErrback(failed)
         return NOT_DONE_YET
+
+    async def _await(self, accept: str) -> tuple[str, bytes]:
+        return await self._make(accept)
 
     render_HEAD = render_GET

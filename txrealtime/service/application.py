@@ -15,7 +15,7 @@ from twisted.web.resource import IResource, Resource
 from txrealtime import chat
 from txrealtime.engineio.http.site import Beside
 from txrealtime.files import Folder
-from txrealtime.monitor.health import Health, Probes
+from txrealtime.monitor.health import Fleet, Health, Probes
 from txrealtime.server import IApplication, Server
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.wsgi import Views
@@ -139,10 +139,13 @@ def _isApplication(found: object) -> bool:
     return isinstance(found, Server) or IApplication.providedBy(found)
 
 
-def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:
+def rootOf(
+    options: Options, server: Server, reactor: Any, fleet: Fleet | None = None
+) -> tuple[IResource, str]:
     """
     Return the resource for /, and its name for the log.
 
+    :param fleet: the workers, if this process is one.
     :raises StartupError: if the pages or the health check cannot be had, or are at Socket.IO's path.
     """
     root, name = _pagesOf(options, server, reactor)
@@ -151,7 +154,7 @@ def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, s
     health = options["health"]
     if health is not None:
         _checkPlace(f"--health {health}", health, server, "give a path such as /health")
-        root = Beside(health, Health(server), root)
+        root = Beside(health, Health(server, fleet), root)
     page = options["metricsPage"]
     if page is not None and options["metricsListen"] is None:
         path = options["metrics"]
@@ -162,7 +165,7 @@ def rootOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, s
             _checkPlace(f"--probes: {path}", path, server, "give another --path")
             if health is not None and health.strip("/") == path.strip("/"):
                 raise StartupError(f"--health {health}: --probes has this path: give another one")
-        root = Probes(server, root)
+        root = Probes(server, root, fleet)
     return root, name
 
 

@@ -57,6 +57,8 @@ SUBJECTS: Final = {
         "handshakeTimeout",
         "requestTimeout",
         "closeTimeout",
+        "drainDelay",
+        "drain",
         "drainTimeout",
         "disconnectOnStop",
     ),

@@ -13,22 +13,35 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import FileLogObserver, LogEvent, eventAsText, globalLogBeginner
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+)
 
 from txrealtime.errors import BusError
 from txrealtime.logs import Logger
+from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
 from txrealtime.service.application import rootOf, serverOf
 from txrealtime.service.listener import Listener
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.service import RealtimeService
-from txrealtime.workers.handoff import Handoff, PeekingPort
+from txrealtime.workers.fleet import Fleet
+from txrealtime.workers.handoff import Handoff
+from txrealtime.workers.ledger import CONNECTIONS, SESSIONS, Ledger
 from txrealtime.workers.listening import Inherited, familyOf, withoutPlace
+from txrealtime.workers.loglines import toLine
+from txrealtime.workers.ports import AffinePort, PeekingPort, SharedPort
 from txrealtime.workers.siblings import WorkerSiblings
 from txrealtime.workers.worker import CANNOT_START, REPORTS, Supervision, reportFailure
 
@@ -45,28 +58,37 @@ _MOMENT: Final = 0.2
 class _PeekingEndpoint:
     """An endpoint of a port that the supervisor has opened, whose connections may go to other workers."""
 
-    def __init__(self, make: Any) -> None:
+    def __init__(self, make: Callable[[Any], IListeningPort]) -> None:
         self._make = make
 
     def listen(self, site: Any) -> Deferred[IListeningPort]:
-        port = self._make(site)
-        port.startListening()
-        return succeed(port)
+        return succeed(self._make(site))
 
 
 class _Worker:
-    """The parts of one worker."""
+    """
+    The parts of one worker.
+
+    It provides :class:`~txrealtime.workers.worker.Supervised`.
+    """
 
     def __init__(self, reactor: Any, terms: dict[str, Any], options: Options) -> None:
         self._reactor = reactor
         self._terms = terms
         self._stopping = False
-        self.server = self._server(options)
-        root, self.rootName = rootOf(options, self.server, reactor)
-        self._site = self.server.site(root)
         mark, folder = terms["mark"], terms["folder"]
-        self._siblings = WorkerSiblings(reactor, folder, mark, self.server.engine)
+        self._ledger = Ledger(folder, mark)
+        self._fleet = Fleet(mark, self._ledger)
+        self.server = self._server(options)
+        if options["tracedClients"]:
+            Trace(options["tracedClients"], options["traceShown"]).install(self.server.engine)
+        root, self.rootName = rootOf(options, self.server, reactor, self._fleet)
+        self._site: Any = self.server.site(root)
+        self._shareLimits()
+        self._siblings = WorkerSiblings(reactor, folder, self._fleet, self.server.engine)
         self._handoff = Handoff(reactor, folder, mark, self._adopt)
+        # By the number of the port: TLS is part of the factory.
+        self._factories: dict[int, Any] = {}
         self._listeners = [self._listener(place, text) for place, text in enumerate(terms["listen"])]
         self.service = RealtimeService(
             reactor,
@@ -76,7 +98,14 @@ class _Worker:
             self._handoff,
             blockedAfter=options["blockedAfter"],
         )
-        self.supervision = Supervision(reactor, self.stop, lambda: len(self.server.engine.sessions))
+        self.supervision = Supervision(reactor, self)
+
+    def _shareLimits(self) -> None:
+        """Count sessions and connections together with the other workers."""
+        self._ledger.start()
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._ledger.stop)
+        self.server.engine.tally.elsewhere = self._ledger.column(SESSIONS)
+        self._site.tally.elsewhere = self._ledger.column(CONNECTIONS)
 
     def _server(self, options: Options) -> Server:
         """Return the application's server, on the hub unless it has another bus."""
@@ -90,30 +119,38 @@ class _Worker:
         return server
 
     def _listener(self, place: int, description: str) -> Listener:
-        reactor, descriptor, server = self._reactor, _FIRST_PORT + place, self.server
+        descriptor = _FIRST_PORT + place
         os.set_inheritable(descriptor, False)
         kind = description.partition(":")[0]
         endpoint: Any = None
+        accept: Callable[[Any], IListeningPort] | None = None
         if kind in ("tcp", "tcp6", "unix", "systemd"):
-            listening = socket.socket(fileno=descriptor)
-            listening.setblocking(False)
-            endpoint = _PeekingEndpoint(
-                lambda site: PeekingPort(reactor, listening, place, site, self._handoff, self._terms["mark"])
-            )
+            endpoint = _PeekingEndpoint(partial(self._share, PeekingPort, place))
+        elif kind in ("ssl", "tls"):
+            accept = partial(self._share, AffinePort, place)
         return Listener(
-            Inherited(reactor, descriptor),
+            Inherited(self._reactor, descriptor, accept),
             withoutPlace(description),
             self._site,
-            server.path,
+            self.server.path,
             self.rootName,
             endpoint,
             announce=False,
         )
 
+    def _share(self, kind: type[SharedPort], place: int, factory: Any) -> IListeningPort:
+        """Start a port that all workers share."""
+        listening = socket.socket(fileno=_FIRST_PORT + place)
+        listening.setblocking(False)
+        self._factories[place] = factory
+        port = kind(self._reactor, listening, place, factory, self._handoff, self._fleet)
+        port.startListening()
+        return port
+
     def _adopt(self, port: int, descriptor: int) -> None:
         """Serve a connection that another worker has accepted."""
         try:
-            self._reactor.adoptStreamConnection(descriptor, familyOf(descriptor), self._site)
+            self._reactor.adoptStreamConnection(descriptor, familyOf(descriptor), self._factories[port])
         except OSError as error:
             _log.debug("a connection from another worker has ended: {error}", error=error)
         finally:
@@ -124,7 +161,7 @@ class _Worker:
     def takeSignals(self) -> None:
         """Let SIGTERM stop the worker as its supervisor does: the reactor's own handler would do it twice."""
         _ignoreSignals()
-        signal.signal(signal.SIGTERM, lambda number, frame: self._reactor.callFromThread(self.stop))
+        signal.signal(signal.SIGTERM, lambda number, frame: self._reactor.callFromThread(self.stop, True))
 
     def start(self) -> None:
         """Serve; the supervisor is told when the bus is ready too."""
@@ -144,29 +181,46 @@ class _Worker:
             root=self.rootName,
             bus=self._terms["broker"]
             or ("their own bus" if self._onHub else "a bus of the application or of --bus"),
-            drainTimeout=server.settings.drainTimeout,
+            patience=server.settings.drainDelay + server.settings.drain + server.settings.drainTimeout,
+            **self.status(),
         )
 
-    def stop(self) -> None:
-        """Accept no more connections, let the clients go, and end."""
+    # -- for the supervisor ----------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        server = self.server
+        return {
+            "status": server.cluster.status,
+            "fit": bool(server.running) and not server.isRetiring and server.cluster.isReady,
+        }
+
+    def fleetChanged(self, members: list[dict[str, Any]]) -> None:
+        self._fleet.update(members)
+
+    def stop(self, together: bool) -> None:
         if self._reactor.running and not self._stopping:
             self._stopping = True
-            if not self._handoff.hasSuccessor:
-                # All workers stop together, and clients fetch what waits for them by these ports.
-                self._end()
+            if together or not self._fleet.hasOthers:
+                # Clients fetch what waits for them by these ports.
+                self.service.leave()
                 return
             for listener in self._listeners:
                 listener.stopService()
-            # A connection that was accepted a moment ago has not told what it wants.
-            self._reactor.callLater(_MOMENT, self._end)
+            # A connection that was accepted a moment ago has not told what it wants.  No balancer has to
+            # notice: the other workers have the port.
+            self._reactor.callLater(_MOMENT, self.service.leave, 0.0)
 
-    def _end(self) -> None:
+    def orphaned(self) -> None:
+        self.server.hasten()
         if self._reactor.running:
             self._reactor.stop()
 
 
-def _line(event: LogEvent) -> str:
-    return eventAsText(event, includeTimestamp=False, includeSystem=False) + "\n"
+def _beginLog(level: str) -> None:
+    """Send events from this level on to the supervisor, who writes the log."""
+    observer = FileLogObserver(sys.stderr, toLine)
+    predicate = LogLevelFilterPredicate(LogLevel.levelWithName(level))
+    globalLogBeginner.beginLoggingTo([FilteringLogObserver(observer, [predicate])], redirectStandardIO=False)
 
 
 def _ignoreSignals() -> None:
@@ -183,11 +237,11 @@ def main(arguments: list[str]) -> None:
     importlib.import_module(terms["reactor"]).install()
     from twisted.internet import reactor
 
-    globalLogBeginner.beginLoggingTo([FileLogObserver(sys.stderr, _line)], redirectStandardIO=False)
     installed: Any = reactor
     try:
         options = Options()
         options.parseOptions(arguments[1:])
+        _beginLog(options["logLevel"] or "debug")
         worker = _Worker(installed, terms, options)
         installed.callWhenRunning(worker.takeSignals)
         worker.start()

@@ -40,13 +40,7 @@ __all__ = ["RealtimeService", "makeService"]
 
 _log = Logger()
 
-_ALONE: Final = {
-    "metrics": "metrics",
-    "metricsListen": "metrics-listen",
-    "tracedClients": "trace-packets",
-    "logLevel": "log-level",
-    "logFormat": "log-format",
-}
+_ALONE: Final = {"metrics": "metrics", "metricsListen": "metrics-listen"}
 """Options that a supervisor does not pass on to its workers."""
 
 # Seconds that polling clients have before the port closes.
@@ -103,8 +97,9 @@ class RealtimeService(MultiService):
     """
     The services ``server`` and ``listen-0``, ``listen-1`` ..., and ``hub`` if there is one.
 
-    On SIGTERM or SIGINT the service stops in order, and the process ends with code 0; a second signal ends it
-    at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens logs.
+    On SIGTERM or SIGINT the server retires, the service stops in order, and the process ends with code 0; a
+    second signal ends it at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens
+    logs.
 
     :param siblings: in a worker, the way to the other workers, open until the last client has gone.  A
         worker leaves signals to its supervisor.
@@ -131,6 +126,8 @@ class RealtimeService(MultiService):
         self._siblings = siblings
         self._handoff = handoff
         self._hub = hub
+        # The time at which the last client of a worker has gone, if it and its siblings stop.
+        self._end: float | None = None
         self._trimming = Trimming(reactor)
         self._metrics = metrics
         self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
@@ -160,16 +157,39 @@ class RealtimeService(MultiService):
         if self._metrics is not None:
             self._metrics.start()
         if self._siblings is None:
-            self._reactor.callWhenRunning(Signals(self._reactor, self._stopReactor, self.renew).take)
+            self._reactor.callWhenRunning(Signals(self._reactor, self.leave, self.renew).take)
 
     def renew(self) -> None:
         """Read TLS certificates again, for the connections to come."""
         for listener in self._listeners:
             listener.renew()
 
+    def retire(self, delay: float | None = None) -> Deferred[None]:
+        """
+        Let the clients go over some time, and tell the log: see :meth:`Server.retire`.
+
+        :return: a Deferred that fires behind the last slice.
+        """
+        server, settings = self._server, self._server.settings
+        delay = settings.drainDelay if delay is None else delay
+        if self._end is None:
+            self._end = self._reactor.seconds() + delay + settings.drain + settings.drainTimeout
+        if not server.isRetiring and (delay or settings.drain):
+            _log.info(
+                "draining: {count} clients go over {seconds:g} seconds, {delay:g} seconds from now",
+                count=len(server.engine.sessions),
+                seconds=settings.drain,
+                delay=delay,
+            )
+        return server.retire(delay)
+
+    def leave(self, delay: float | None = None) -> None:
+        """Retire, and then stop the reactor: pages, and the rest of the application, go on until then."""
+        self.retire(delay).addCallback(lambda _: self._stopReactor())
+
     def stopService(self) -> Deferred[None]:
         """
-        Listen no more, then let the clients go.
+        Retire, unless that is done; listen no more, and let the rest of the clients go.
 
         :return: a Deferred that fires when they have gone, or after ``drainTimeout``.
         """
@@ -180,16 +200,17 @@ class RealtimeService(MultiService):
             self._watch.stop()
         if self._metrics is not None:
             self._metrics.stop()
-        _log.info(
-            "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
-            count=len(self._server.engine.sessions),
-            seconds=self._server.settings.drainTimeout,
-        )
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        reactor = self._reactor
-        deadline = reactor.seconds() + self._server.settings.drainTimeout
+        await self.retire()
+        reactor, timeout = self._reactor, self._server.settings.drainTimeout
+        _log.info(
+            "stopping: {count} clients have {seconds:g} seconds to take what is left for them",
+            count=len(self._server.engine.sessions),
+            seconds=timeout,
+        )
+        deadline = reactor.seconds() + timeout
         await self._untilFetched(min(deadline, reactor.seconds() + _FETCH_TIME))
         for listener in self._listeners:
             try:
@@ -202,6 +223,7 @@ class RealtimeService(MultiService):
         if late.active():
             late.cancel()
         if self._siblings is not None and self._handoff is not None:
+            await self._untilPassedOn(self._siblings)
             _log.info(
                 "{handed} connections handed over, {relayed} requests relayed, {carried} WebSockets carried",
                 handed=self._handoff.sent,
@@ -215,6 +237,11 @@ class RealtimeService(MultiService):
             # After the server, whose last messages go by the hub.
             await self._hub.stopService()
         _log.info("stopped")
+
+    async def _untilPassedOn(self, siblings: WorkerSiblings) -> None:
+        """Wait for the clients of other workers that stop: their requests may come by this worker."""
+        while siblings.mustStay and self._reactor.seconds() < (self._end or 0.0):
+            await deferLater(self._reactor, 0.05)
 
     async def _untilFetched(self, deadline: float) -> None:
         """

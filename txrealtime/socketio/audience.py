@@ -87,8 +87,11 @@ class Audience:
         :raises ValueError: if the event's name is reserved, or JSON lacks a number.
         """
         checkName(event)
-        packet = Packet(PacketType.EVENT, self.namespace.path, [event, *args])
-        self._transmit(packet, self.namespace._encode(packet), volatile)
+        namespace = self.namespace
+        packet = Packet(PacketType.EVENT, namespace.path, [event, *args])
+        messages = namespace._encode(packet)
+        namespace._sent.count += 1
+        self._transmit(packet, messages, volatile)
 
     def _transmit(self, packet: Packet, messages: Sequence[engineio.Packet], volatile: bool = False) -> None:
         """
@@ -129,6 +132,7 @@ class Audience:
             acks.append(simplified(ack))
 
         waiting = self._ask(data)
+        namespace._sent.count += 1
         for ack in waiting:
             ack.addCallbacks(collect, lambda failure: failure.trap(Disconnected))
         question = None
@@ -144,7 +148,7 @@ class Audience:
                 raise
 
         def late(result: object, seconds: float) -> NoReturn:
-            namespace._home.ackTimeouts += 1
+            namespace._home.counts.ackTimeouts += 1
             raiseLate(event, len(waiting), acks, question, seconds)
 
         return gathered(waiting, acks, question, event).addTimeout(

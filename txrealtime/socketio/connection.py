@@ -276,6 +276,7 @@ class Connection:
             socket._waiting = deque()  # an empty one takes 0.7 kB, and most sockets never need it
         socket._waiting.append((packet, size))
         self._waiting += 1
+        self._namespaces.counts.eventsWaiting += 1
         self._waitingSize += size
         if self._tooMuchWaits:
             self._holdBack()
@@ -319,6 +320,7 @@ class Connection:
         while socket._waiting and socket._running < socket.namespace.concurrency:
             packet, size = socket._waiting.popleft()
             self._waiting -= 1
+            self._namespaces.counts.eventsWaiting -= 1
             self._waitingSize -= size
             self._handle(socket, packet.data, packet.id)
         if socket._goodbye is not None and not socket._waiting:
@@ -373,6 +375,12 @@ class Connection:
         if close:
             self.session.close(reason)
 
+    def dismiss(self, reason: CloseReason) -> None:
+        """Disconnect all sockets that have been admitted, for a server that stops."""
+        for socket in list(self._sockets.values()):
+            if socket.connected:
+                self._sendAway(socket, reason)
+
     def _sendAway(self, socket: Socket, reason: CloseReason) -> None:
         path = socket.namespace.path
         if self._sockets.get(path) is socket:
@@ -425,6 +433,7 @@ class Connection:
 
     def _forgetWaiting(self, socket: Socket) -> None:
         self._waiting -= len(socket._waiting)
+        self._namespaces.counts.eventsWaiting -= len(socket._waiting)
         self._waitingSize -= sum(size for _, size in socket._waiting)
         socket._waiting = ()
         if not self._tooMuchWaits:

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from txrealtime.engineio.admission import isRefusal
 from txrealtime.errors import ConnectionRejected
+from txrealtime.socketio.counts import OTHER, TalkCounts
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
@@ -33,6 +34,7 @@ class Namespaces:
     A namespace made for a pattern lives while a socket is in it.
 
     :ivar peers: the other servers, or ``None`` without a cluster; see :meth:`meet`.
+    :ivar counts: the counts of all namespaces.
     :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
     :ivar joining: ``None`` as a rule; while other servers do not know of all joins, another object with each
         join.
@@ -49,8 +51,7 @@ class Namespaces:
         self._namespaces: dict[str, Namespace] = {}
         self._patterns: list[tuple[re.Pattern[str] | Predicate, Factory]] = []
         self._made: set[str] = set()
-        # Acks that have not come in time, of all namespaces.
-        self.ackTimeouts = 0
+        self.counts = TalkCounts()
         self.watch: Callable[[Namespace, bool], object] | None = None
 
     @cached_property
@@ -136,6 +137,7 @@ class Namespaces:
             raise ValueError(f"this namespace is mounted at {namespace.path} already")
         checkClass(type(namespace))
         checkInstance(namespace)
+        namespace._sent = self.counts.sentIn(OTHER if made else path)
         namespace._bind(path, self)
         self._namespaces[path] = namespace
         if self.watch is not None:

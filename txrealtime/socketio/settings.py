@@ -26,7 +26,17 @@ class Settings(engineio.Settings):
     maxWaiting: int = setting(
         100, "events of one client that may wait for their handlers before reading from it pauses"
     )
-    drainTimeout: float = setting(5.0, "seconds that clients have to take what is left when the server stops")
+    drain: float = setting(
+        0.0,
+        "seconds over which a stopping server lets its clients go, in random order; 0 for all at once",
+    )
+    drainDelay: float = setting(
+        0.0,
+        "seconds before that in which only health checks fail, so that load balancers notice",
+    )
+    drainTimeout: float = setting(
+        5.0, "seconds that a client has to take what is left for it when it is let go"
+    )
     disconnectOnStop: bool = setting(
         False, "send DISCONNECT when the server stops, so that clients do not connect again by themselves"
     )
@@ -34,7 +44,7 @@ class Settings(engineio.Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._checkPositive("connectTimeout", "maxNamespaces", "maxWaiting", "drainTimeout")
-        self._checkNotNegative("maxAttachments", "maxRooms")
+        self._checkNotNegative("maxAttachments", "maxRooms", "drain", "drainDelay")
 
 
 class Options(TypedDict, total=False):
@@ -71,6 +81,8 @@ class Options(TypedDict, total=False):
     maxRooms: int
     maxAttachments: int
     maxWaiting: int
+    drain: float
+    drainDelay: float
     drainTimeout: float
     disconnectOnStop: bool
 

@@ -109,8 +109,10 @@ class Socket:
         :raises ValueError: if the event's name is reserved, or JSON lacks a number.
         """
         checkName(event)
-        packet = Packet(PacketType.EVENT, self.namespace.path, [event, *args])
-        self._deliver(self.namespace._encode(packet), volatile)
+        namespace = self.namespace
+        messages = namespace._encode(Packet(PacketType.EVENT, namespace.path, [event, *args]))
+        namespace._sent.count += 1
+        self._deliver(messages, volatile)
 
     def send(self, *args: Any, volatile: bool = False) -> None:
         """Send the unnamed event, ``message``."""
@@ -134,10 +136,11 @@ class Socket:
         ack = self._expectAck(id)
         if ack.called:
             return ack
+        namespace._sent.count += 1
         self._deliver(messages)
 
         def late(result: Any, seconds: float) -> Any:
-            namespace._home.ackTimeouts += 1
+            namespace._home.counts.ackTimeouts += 1
             raise AckTimeout(f"no ack of {event!r} within {seconds} s")
 
         if timeout is not None:
@@ -157,17 +160,20 @@ class Socket:
             return _failed(Disconnected("a client cannot ack before it is admitted: call it from an event"))
         ack: Deferred[Any] = Deferred(lambda _: self._forgetAck(id))
         self._acks[id] = ack
+        self.namespace._home.counts.acksPending += 1
         # Reading may be paused because many events wait for the very handler that waits for this ack.
         self.session.resume()
         return ack
 
     def _forgetAck(self, id: int) -> None:
-        self._acks.pop(id, None)
+        if self._acks.pop(id, None) is not None:
+            self.namespace._home.counts.acksPending -= 1
 
     def _ackReceived(self, id: int, args: Sequence[Any]) -> None:
         """Called with an ack of the client.  One that is not awaited is ignored."""
         ack = self._acks.pop(id, None)
         if ack is not None:
+            self.namespace._home.counts.acksPending -= 1
             ack.callback(ackValue(args))
 
     @property
@@ -295,6 +301,7 @@ class Socket:
         # A callback may cancel the others.
         while self._acks:
             ack = self._acks.pop(next(iter(self._acks)))
+            self.namespace._home.counts.acksPending -= 1
             ack.errback(Failure(Disconnected(f"the client has gone: {reason}")))
         while self._gone:
             self._gone.pop(0).callback(reason)

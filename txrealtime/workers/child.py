@@ -17,16 +17,17 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from txrealtime.logs import Logger
+from txrealtime.workers.loglines import logAgain
 from txrealtime.workers.worker import CANNOT_START, COMMANDS, REPORTS
 
 __all__ = ["Child", "Owner", "State"]
 
 _log = Logger()
 
-# The longest line of a log that is kept in one piece, in bytes.
-_MOST_LINE: Final = 65536
+# The longest line of a log that is kept in one piece, in bytes.  JSON takes 6 for a character, or 12.
+_MOST_LINE: Final = 2_000_000
 
-# Seconds beyond a worker's own drainTimeout until it is killed.
+# Seconds beyond a worker's own times of draining until it is killed.
 _BEYOND: Final = 5.0
 
 # Seconds from the exit of a process until its pipes count as read.
@@ -48,6 +49,9 @@ class Owner(Interface):
     def childReady(self, child: Child) -> None:
         """Called when a worker serves."""
 
+    def childChanged(self, child: Child) -> None:
+        """Called when a worker's status has changed."""
+
     def childEnded(self, child: Child) -> None:
         """Called when a worker's process has ended."""
 
@@ -63,7 +67,8 @@ class Child(ProcessProtocol):
     :ivar facts: the facts of its report that it is ready.
     :ivar failure: the reason why it cannot start, if it has told one.
     :ivar ending: a description of its end.
-    :ivar sessions: its number of sessions, at its last beat.
+    :ivar status: the status of its link to other servers, at its last beat.
+    :ivar fit: whether it is ready for clients, at its last beat.
     :ivar heard: the time of its last beat; ``None`` before the first.
     """
 
@@ -76,7 +81,8 @@ class Child(ProcessProtocol):
         self.facts: dict[str, Any] = {}
         self.failure = ""
         self.ending = ""
-        self.sessions = 0
+        self.status = ""
+        self.fit = False
         self.born = reactor.seconds()
         self.heard: float | None = None
         self._owner = owner
@@ -92,16 +98,45 @@ class Child(ProcessProtocol):
 
     # -- from the supervisor -------------------------------------------------------------
 
-    def stop(self) -> None:
-        """Ask the worker to let its clients go, and to end; kill it if it does not in time."""
+    def stop(self, together: bool = False) -> None:
+        """
+        Ask the worker to let its clients go, and to end; kill it if it does not in time.
+
+        :param together: ``True`` if all workers stop.
+        """
         if self.state in (State.STARTING, State.READY):
             # One that does not serve yet has nobody to let go, and may be stuck in its application.
             starting, self.state = self.state is State.STARTING, State.STOPPING
             if starting:
                 self.signal(signal.SIGTERM)
-            self.transport.writeToChild(COMMANDS, b"stop\n")
-            patience = self.facts.get("drainTimeout", 0.0) + _BEYOND
-            self._late = self._reactor.callLater(patience, self._kill)
+            self._write(b"stop\n" if together else b"leave\n")
+            self._late = self._reactor.callLater(self.patience + _BEYOND, self._kill)
+
+    @property
+    def patience(self) -> float:
+        """The seconds that the worker's clients may take to go."""
+        return float(self.facts.get("patience", 0.0))
+
+    def tell(self, fleet: bytes) -> None:
+        """Tell the worker the present workers, in JSON."""
+        if self.state is not State.ENDED:
+            self._write(b"fleet %s\n" % fleet)
+
+    def _write(self, line: bytes) -> None:
+        # A worker that is about to end has closed its pipe.
+        with contextlib.suppress(KeyError):
+            self.transport.writeToChild(COMMANDS, line)
+
+    def member(self) -> dict[str, Any]:
+        """Return the fields of a :class:`~txrealtime.workers.fleet.Member`."""
+        return {
+            "number": self.number,
+            "mark": self.mark,
+            "pid": self.pid,
+            "state": self.state.name.lower(),
+            "status": self.status,
+            "fit": self.fit and self.state is State.READY,
+        }
 
     def _kill(self) -> None:
         _log.warn("worker {number} did not end in time, and is killed", number=self.number)
@@ -124,7 +159,7 @@ class Child(ProcessProtocol):
             text = line.decode("utf-8", "replace")
             if childFD == REPORTS:
                 self._reported(text)
-            elif text.strip():
+            elif text.strip() and not logAgain(self.number, text):
                 _log.info("worker {number}: {line}", number=self.number, line=text)
 
     def _reported(self, line: str) -> None:
@@ -133,13 +168,20 @@ class Child(ProcessProtocol):
             return
         if kind == "beat":
             self.heard = self._reactor.seconds()
-            self.sessions = int(rest)
+            self._noteStatus(json.loads(rest))
         elif kind == "failed":
             self.failure = json.loads(rest)
         elif kind == "ready" and self.state is State.STARTING:
             self.state = State.READY
             self.facts = json.loads(rest)
+            self.status, self.fit = self.facts["status"], self.facts["fit"]
             self._owner.childReady(self)
+
+    def _noteStatus(self, status: dict[str, Any]) -> None:
+        known = (self.status, self.fit)
+        self.status, self.fit = status["status"], status["fit"]
+        if known != (self.status, self.fit):
+            self._owner.childChanged(self)
 
     def processExited(self, reason: Failure) -> None:
         # A process that the application has started may hold the pipes, and then processEnded() never comes.

@@ -81,17 +81,23 @@ class Inherited:
     A reactor for the endpoint of a port that the supervisor has opened.
 
     :param descriptor: the descriptor of the listening socket.
+    :param accept: makes and starts the port for a factory; by default the reactor does.
     """
 
-    def __init__(self, reactor: Any, descriptor: int) -> None:
+    def __init__(
+        self, reactor: Any, descriptor: int, accept: Callable[[Any], IListeningPort] | None = None
+    ) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
+        self._accept = accept
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
     def listenTCP(self, port: Any, factory: Any, *args: Any, **options: Any) -> Any:
         """Accept at the supervisor's port."""
+        if self._accept is not None:
+            return self._accept(factory)
         return self._reactor.adoptStreamPort(self._descriptor, familyOf(self._descriptor), factory)
 
     def listenSSL(self, port: Any, factory: Any, contextFactory: Any, **options: Any) -> Any:

@@ -7,12 +7,10 @@ A sid has 16 random characters, the mark, and with ``--name`` a dot and the serv
 from __future__ import annotations
 
 import base64
-import os
-import random
 import re
 from typing import Final
 
-__all__ = ["MOST_WORKERS", "markOf", "newerThan", "ownerOf"]
+__all__ = ["MOST_WORKERS", "markOf", "ownerOf"]
 
 MOST_WORKERS: Final = 256
 """The most workers of a supervisor: a mark has 8 bits for the number, and 16 for the generation."""
@@ -34,24 +32,3 @@ def ownerOf(sid: str) -> str | None:
     """Return the mark in a sid, or ``None`` if no worker has made this sid."""
     match = _SID.fullmatch(sid)
     return None if match is None else match[1]
-
-
-def _generationOf(mark: str) -> int:
-    return int.from_bytes(base64.urlsafe_b64decode(mark)[1:])
-
-
-def newerThan(mark: str, folder: str, kind: str) -> str | None:
-    """
-    Return the mark of a worker that was started later and lives, or ``None`` if there is none.
-
-    :param folder: the folder of the workers' sockets.
-    :param kind: the kind of socket that the worker must have.
-    """
-    mine = _generationOf(mark)
-    found = []
-    for name in os.listdir(folder):
-        other, _, end = name.partition(".")
-        # The count starts again after 65,535.
-        if end == kind and 0 < (_generationOf(other) - mine) & 0xFFFF < 0x8000:
-            found.append(other)
-    return random.choice(found) if found else None

@@ -127,6 +127,11 @@ class Relay(_Frames):
         self.transport.registerProducer(self, True)
         self.resumeProducing()
 
+    @property
+    def waits(self) -> bool:
+        """True while a response is awaited."""
+        return bool(self._requests)
+
     def serve(self, request: HTTPRequest) -> None:
         """Pass a request on, and send the response when it comes."""
         if self._dead:

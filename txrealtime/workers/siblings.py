@@ -12,11 +12,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.polling.request import HTTPRequest
-from txrealtime.workers.marks import newerThan, ownerOf
+from txrealtime.workers.fleet import Fleet
+from txrealtime.workers.marks import ownerOf
 from txrealtime.workers.relay import Relay, RelayFactory
 from txrealtime.workers.tunnel import CarriedFactory, Carriers
 
@@ -31,16 +32,20 @@ class WorkerSiblings(Service):
     killed, and a connection to such a socket fails at once.
 
     :param folder: the folder of all workers' sockets; only this user may enter it.
-    :param mark: this worker's mark.
+    :param fleet: the workers.
     :param engine: this worker's engine.
+    :ivar mark: this worker's mark.
     :ivar relayed: requests passed to other workers.
     :ivar carried: WebSockets passed to other workers, byte for byte.
+    :ivar carriers: those that are connected.
     """
 
-    def __init__(self, reactor: Any, folder: str, mark: str, engine: Engine) -> None:
-        self.mark = mark
+    def __init__(self, reactor: Any, folder: str, fleet: Fleet, engine: Engine) -> None:
+        self.mark = fleet.mark
+        self._fleet = fleet
         self.relayed = 0
         self.carried = 0
+        self.carriers: set[Protocol] = set()
         self.relays = RelayFactory(engine)
         self.tunnels = CarriedFactory(engine)
         self._reactor = reactor
@@ -95,20 +100,26 @@ class WorkerSiblings(Service):
 
     def open(self, request: HTTPRequest) -> bool:
         """See :class:`~txrealtime.engineio.siblings.Siblings`."""
-        newer = newerThan(self.mark, self._folder, "relay")
-        if newer is None:
+        another = self._fleet.another()
+        if another is None:
             return False
         self.relayed += 1
-        self._relayTo(newer).serve(request)
+        self._relayTo(another).serve(request)
         return True
 
-    def webSockets(self, sid: str) -> Carriers | None:
+    def webSockets(self, sid: str | None) -> Carriers | None:
         """See :class:`~txrealtime.engineio.siblings.Siblings`."""
-        owner = self._ownerOf(sid, "tunnel")
+        owner = self._fleet.another() if sid is None else self._ownerOf(sid, "tunnel")
         if owner is None:
             return None
         self.carried += 1
-        return Carriers(self._engine, partial(self._connect, owner, "tunnel"))
+        return Carriers(self._engine, partial(self._connect, owner, "tunnel"), self.carriers)
+
+    @property
+    def mustStay(self) -> bool:
+        """True while this worker passes something on, or may have to: another one that stops has sessions."""
+        passing = bool(self.carriers) or any(relay.waits for relay in self._open.values())
+        return passing or self._fleet.othersLetGo
 
     def _connect(self, owner: str, kind: str, factory: Factory) -> Deferred[Any]:
         factory.noisy = False

@@ -16,6 +16,7 @@ one stops only when all of the new one serves, and stays if any of the new one f
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -49,6 +50,9 @@ _FIRST_TRIES: Final = 4
 
 # Seconds from the dump of stacks to the kill.
 _DUMP: Final = 1.0
+
+# Seconds for the end of the processes, behind that of their clients.
+_LAST: Final = 10.0
 
 # Seconds between two looks at the memory.
 _LOOK: Final = 10.0
@@ -134,7 +138,8 @@ class Supervisor(Service):
         self._notifier = notifier or Notifier({})
         self._rss = rss or residentBytes
         self._slots = {number: _Slot(number) for number in range(count)}
-        self._children: set[Child] = set()
+        # A dictionary, as a set that keeps the order of the starts.
+        self._children: dict[Child, None] = {}
         self._generation = 0
         self._makeHub = hub
         self._hub: Service | None = None
@@ -179,7 +184,12 @@ class Supervisor(Service):
         :return: a Deferred that fires when all have ended; those that do not are killed.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        self._notifier.tell(STOPPING=1, STATUS="the workers let their clients go")
+        patience = max([child.patience for child in self._children], default=0.0)
+        self._notifier.tell(
+            STOPPING=1,
+            STATUS="the workers let their clients go",
+            EXTEND_TIMEOUT_USEC=int((patience + _LAST) * 1e6),
+        )
         for look in self._looks:
             if look.running:
                 look.stop()
@@ -187,7 +197,8 @@ class Supervisor(Service):
         for slot in self._slots.values():
             self._cancelRestart(slot)
         for child in tuple(self._children):
-            child.stop()
+            child.stop(together=True)
+        self._tellFleet()
         self._checkStopped()
         return stopped
 
@@ -236,6 +247,7 @@ class Supervisor(Service):
             for child in (slot.current, slot.coming):
                 if child is not None:
                     child.stop()
+            self._tellFleet()
             _log.info("one worker less: {count}", count=len(self._slots))
             self._checkReplaced()
 
@@ -249,12 +261,13 @@ class Supervisor(Service):
         descriptors: dict[int, Any] = {0: 0, 1: "r", 2: "r", COMMANDS: "w", REPORTS: "r"}
         for place, port in enumerate(self._ports, REPORTS + 1):
             descriptors[place] = port.fileno()
-        self._children.add(child)
+        self._children[child] = None
         with open(os.devnull, "rb") as nothing:
             descriptors[0] = nothing.fileno()
             self._reactor.spawnProcess(
                 child, command[0], command, env=withoutSystemd(os.environ), childFDs=descriptors
             )
+        self._tellFleet()
         return child
 
     def childReady(self, child: Child) -> None:
@@ -262,6 +275,7 @@ class Supervisor(Service):
         slot = self._slots.get(child.number)
         if slot is None:
             child.stop()
+            self._tellFleet()
             return
         if slot.coming is child:
             self._checkReplaced()
@@ -271,11 +285,23 @@ class Supervisor(Service):
             self._served = True
             self._serving(child.facts)
             self._notifier.tell(READY=1)
+        self._tellFleet()
         self._tellStatus()
+
+    def childChanged(self, child: Child) -> None:
+        """Called when a worker's status has changed."""
+        self._tellFleet()
+
+    def _tellFleet(self) -> None:
+        """Tell all workers the present ones."""
+        ordered = sorted(self._children, key=lambda child: child.number)
+        fleet = json.dumps([child.member() for child in ordered]).encode()
+        for child in ordered:
+            child.tell(fleet)
 
     def childEnded(self, child: Child) -> None:
         """Called when a worker's process has ended."""
-        self._children.discard(child)
+        self._children.pop(child, None)
         self._removeSockets(child.mark)
         slot = self._slots.get(child.number)
         if not self.running:
@@ -286,6 +312,7 @@ class Supervisor(Service):
         elif slot is not None and slot.current is child:
             slot.current = None
             self._lost(slot, child)
+        self._tellFleet()
         self._tellStatus()
 
     def _lost(self, slot: _Slot, child: Child) -> None:
@@ -323,7 +350,7 @@ class Supervisor(Service):
 
     def _removeSockets(self, mark: str) -> None:
         """Remove what a killed worker has left: its siblings take a socket for a sign of life."""
-        for kind in ("handoff", "relay", "tunnel"):
+        for kind in ("handoff", "relay", "tunnel", "counts"):
             for name in (f"{mark}.{kind}", f"{mark}.{kind}.lock"):
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(self._folder, name))
@@ -398,6 +425,7 @@ class Supervisor(Service):
             pid=child.pid,
         )
         child.state = State.STOPPING
+        self._tellFleet()
         child.signal(signal.SIGUSR2)
         self._reactor.callLater(_DUMP, child.signal, signal.SIGKILL)
 

@@ -32,15 +32,19 @@ class Carriers:
 
     :param engine: this worker's engine, which refuses them if the other worker is gone.
     :param connect: connects a factory to the other worker.
+    :param present: takes the protocols while they are connected.
     """
 
-    def __init__(self, engine: Engine, connect: Callable[[Factory], Deferred[Any]]) -> None:
+    def __init__(
+        self, engine: Engine, connect: Callable[[Factory], Deferred[Any]], present: set[Protocol]
+    ) -> None:
         self._engine = engine
         self._connect = connect
+        self._present = present
 
     def buildProtocol(self, address: object) -> Protocol:
         """Return the protocol for a client's connection."""
-        return _Carrier(self._engine, self._connect, address)
+        return _Carrier(self._engine, self._connect, address, self._present)
 
 
 class _Carrier(Protocol):
@@ -48,10 +52,17 @@ class _Carrier(Protocol):
 
     transport: Any
 
-    def __init__(self, engine: Engine, connect: Callable[[Factory], Deferred[Any]], address: object) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        connect: Callable[[Factory], Deferred[Any]],
+        address: object,
+        present: set[Protocol],
+    ) -> None:
         self._engine = engine
         self._connect = connect
         self._address = address
+        self._present = present
         self._waiting: list[bytes] = []
         self._owner: Any = None
         self._gone = False
@@ -59,6 +70,7 @@ class _Carrier(Protocol):
     def connectionMade(self) -> None:
         # Nothing more is read until the tunnel stands, or the bytes before would grow without limit.
         self.transport.pauseProducing()
+        self._present.add(self)
         self._connect(Factory.forProtocol(lambda: _Far(self))).addErrback(self._refuse)
 
     def dataReceived(self, data: bytes) -> None:
@@ -85,6 +97,7 @@ class _Carrier(Protocol):
         """Let this worker's own WebSocket refuse the client, with the protocol's error."""
         if self._gone:
             return
+        self._present.discard(self)
         protocol = self._engine.webSockets.buildProtocol(self._address)  # type: ignore[arg-type]
         replaceProtocol(self.transport, protocol)
         self.transport.resumeProducing()
@@ -92,6 +105,7 @@ class _Carrier(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._gone = True
+        self._present.discard(self)
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.unregisterProducer()

@@ -3,7 +3,7 @@ A fast path for the engine's own requests, before ``twisted.web``.
 
 Every connection to an :class:`~txrealtime.engineio.http.site.EngineSite` begins here.
 :class:`EngineChannel` reads a plain request for the engine and responds itself, at a third of
-``twisted.web``'s cost; the opening handshake of a WebSocket goes to Autobahn byte for byte.  With the first
+``twisted.web``'s cost; the plain opening handshake of a WebSocket needs no Autobahn either.  With the first
 request that is neither, the connection becomes ``twisted.web``'s for good.
 
 A plain request is a GET or POST of HTTP/1.1 with each header once, no transfer coding, no expectations, and
@@ -34,7 +34,8 @@ from zope.interface import implementer
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.polling.request import TEXT
-from txrealtime.engineio.tcp import peerAddress, replaceProtocol, writeNow
+from txrealtime.engineio.tcp import peerAddress, replaceProtocol, setProtocol, writeNow
+from txrealtime.engineio.websocket.opening import replyTo
 
 __all__ = ["ChannelSite", "EngineChannel"]
 
@@ -200,7 +201,7 @@ class EngineChannel(Protocol):
             self._giveWay()
             return
         if "upgrade" in fields:
-            self._upgrade(match[1], match[2], fields)
+            self._upgrade(match[1], match[2].decode(), fields, end)
             return
         size = self._bodySize(match[1], fields)
         if size is None:
@@ -258,14 +259,23 @@ class EngineChannel(Protocol):
 
     # -- giving way ----------------------------------------------------------------
 
-    def _upgrade(self, method: bytes, url: bytes, fields: dict[str, str]) -> None:
+    def _upgrade(self, method: bytes, url: str, fields: dict[str, str], end: int) -> None:
         if fields["upgrade"].lower() != "websocket" or method != b"GET" or "content-length" in fields:
             self._giveWay()
-        else:
-            self._ignoreTransport()
-            protocol = self._site.engine.webSocketsFor(url.decode()).buildProtocol(self._address)
+            return
+        self._ignoreTransport()
+        engine = self._site.engine
+        factory = engine.webSocketsFor(url)
+        protocol = factory.buildProtocol(self._address)
+        reply = replyTo(url, fields) if factory is engine.webSockets and factory.isPlain else None
+        if reply is None:
             replaceProtocol(self.transport, protocol)
             self._handOver(protocol)
+        else:
+            self._stopTimer()
+            self._stopWaiting()
+            setProtocol(self.transport, protocol)
+            protocol.open(self.transport, url, fields, reply, self._buffer[end:])
 
     def _giveWay(self) -> None:
         """Give the connection to ``twisted.web`` for good."""

@@ -254,6 +254,7 @@ class FrameFactory(ServerFactory):
     :param settings: limits and deadlines.
     :param reactor: the clock.
     :param protocol: creates a :class:`FrameProtocol`.
+    :ivar isPlain: ``True`` if plain opening handshakes take the fast path.
     """
 
     noisy = False
@@ -265,6 +266,8 @@ class FrameFactory(ServerFactory):
         self.settings = settings
         self.reactor = reactor
         self.counts = Counts()
+        # A plain handshake never leads to compression.
+        self.isPlain = settings.shortWays and not settings.perMessageDeflate
         self._protocol = protocol
         self._autobahn = autobahn = WebSocketServerFactory(server="", reactor=reactor)
         autobahn.setProtocolOptions(

@@ -3,32 +3,38 @@ A fast path for WebSocket frames.
 
 Nearly all messages are single, unfragmented, uncompressed data frames.
 :class:`FrameProtocol` reads these frames in one pass over the received bytes, and sends the
-replies to one read in one write.  Everything else belongs to a :class:`FullWebSocket`, which
-:mod:`~txrealtime.engineio.websocket.autobahn` implements: the opening handshake, extensions,
-fragments, control frames, the closing handshake, and violations of RFC 6455.  A frame goes to it
-with all bytes that follow, and reading returns here once it is between two messages; so the
-order on the wire is kept.
+replies to one read in one write.  Plain control frames and plain handshakes take a fast path as well,
+with :mod:`~txrealtime.engineio.websocket.opening`.  Everything else belongs to a
+:class:`FullWebSocket`, which :mod:`~txrealtime.engineio.websocket.autobahn` implements: extensions,
+fragments, unusual handshakes, and violations of RFC 6455.  A frame goes to it with all bytes that
+follow, and reading returns here once it is between two messages; so the order on the wire is kept.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from typing import Protocol as Interface
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.http import REQUEST_ENTITY_TOO_LARGE, RESPONSES
+from twisted.web.http import INTERNAL_SERVER_ERROR, REQUEST_ENTITY_TOO_LARGE, RESPONSES
 
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.refusals import logRefusal
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.tcp import directSend, endAndDiscard, endOutput, peerAddress
+from txrealtime.engineio.tcp import directSend, endAndDiscard, endConnection, endOutput, peerAddress
+from txrealtime.engineio.websocket.opening import Closing, closeFrame, isPlainClose
 from txrealtime.errors import HandshakeError
+from txrealtime.logs import Logger
 
 __all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "headTooLarge", "refusal"]
+
+_log = Logger()
 
 # Bytes.  The replies to one read leave in one write, up to this size.
 _CORK_LIMIT: Final = 65536
@@ -207,7 +213,10 @@ class FrameProtocol(Protocol):
 
     def pinged(self, payload: bytes) -> None:
         """Called when a PING has come, which requires a PONG at some time (RFC 6455, 5.5.3)."""
-        self._ensureAutobahn().answerPing(payload)
+        if self._autobahn is None:
+            self.write(bytes((0x8A, len(payload))) + payload)
+        else:
+            self._autobahn.answerPing(payload)
 
     # -- reading -----------------------------------------------------------------
 
@@ -255,8 +264,12 @@ class FrameProtocol(Protocol):
                 if size < (65536 if start - position == 14 else 126):
                     size = -1
             if not 0 <= size <= maxPayload or (first != 0x81 and first != 0x82):
-                self._readByAutobahn(data[position:])
-                return
+                read = self._readControl(data, position, size)
+                position += read
+                if not read or self._autobahnReads:
+                    self._readByAutobahn(data[position:])
+                    return
+                continue
             stop = start + size
             if stop > end:
                 break
@@ -276,6 +289,25 @@ class FrameProtocol(Protocol):
                 return
         if position < end:
             self._keep(data, position)
+
+    def _readControl(self, data: bytes, position: int, size: int) -> int:
+        """
+        Read a control frame (RFC 6455, 5.5).
+
+        :return: the length of the frame, or 0 if Autobahn must read it.
+        """
+        start = position + 6
+        if not 0 <= size <= 125 or start + size > len(data):
+            return 0
+        payload = self.factory.unmask(data[start : start + size], data[start - 4 : start])
+        first = data[position]
+        if first == 0x89:
+            self.pinged(payload)
+        elif first == 0x88 and isPlainClose(payload):
+            self._closedByPeer()
+        elif first != 0x8A:
+            return 0
+        return 6 + size
 
     def _keep(self, data: bytes, position: int) -> None:
         """Keep the beginning of a frame until its length, or all of it, has come."""
@@ -365,6 +397,50 @@ class FrameProtocol(Protocol):
 
     # -- opening and closing -----------------------------------------------------
 
+    def open(self, transport: Any, url: str, headers: Mapping[str, str], reply: bytes, rest: bytes) -> None:
+        """
+        Begin with a plain opening handshake that has been read already.
+
+        :param transport: the connection, in place of a call of ``makeConnection``.
+        :param headers: names in lower case.
+        :param reply: the response that accepts the WebSocket.
+        :param rest: the bytes behind the request.
+        """
+        self.transport = transport
+        self._autobahnReads = False
+        self._head = None
+        # Bytes that come during an asynchronous check are kept.
+        self._partial, self._wanted = bytearray(rest), sys.maxsize
+        opening = Deferred.fromCoroutine(self.handshakeReceived(headers, url, ()))
+        if not opening.called:
+            self._closeWithin(self.factory.settings.handshakeTimeout)
+        opening.addCallbacks(self._accept, self._decline, callbackArgs=(reply,))
+
+    def _accept(self, protocol: object, reply: bytes) -> None:
+        if self._autobahnReads:
+            return  # the connection was lost during an asynchronous check
+        self._cancelDeadline()
+        rest, self._partial = self._partial, None
+        # The response and the open packet leave in one write.
+        self._cork = [reply]
+        try:
+            self.opened()
+        finally:
+            self._uncork()
+        if rest:
+            self.dataReceived(bytes(rest))
+
+    def _decline(self, failure: Failure) -> None:
+        if self._autobahnReads:
+            return
+        error = failure.value
+        if not isinstance(error, HandshakeError):
+            _log.failure("an opening handshake failed", failure)
+            error = HandshakeError(3, "Internal error", INTERNAL_SERVER_ERROR)
+        self._closeWithin(self.factory.settings.handshakeTimeout)
+        self.refuse(error, {})
+        self.transport.loseConnection()
+
     def connectionMade(self) -> None:
         self._closeWithin(self.factory.settings.handshakeTimeout)
         self._autobahn = self.factory.makeAutobahn(self)
@@ -399,12 +475,28 @@ class FrameProtocol(Protocol):
             "Connection: close",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
+        if error.retryAfter:
+            lines.append(f"Retry-After: {error.retryAfter}")
         self.write("\r\n".join([*lines, "", ""]).encode() + body)
 
     def startClosing(self, code: int, reason: str) -> None:
         """Begin the closing handshake (RFC 6455, 7.1.2), unless it has begun."""
         self._autobahnReads = True
-        self._ensureAutobahn().startClosing(code, reason)
+        if self._autobahn is not None:
+            self._autobahn.startClosing(code, reason)
+            return
+        partial, self._partial = self._partial, None
+        self._autobahn = Closing(self.transport, bytes(partial or b""))
+        self.write(closeFrame(code, reason))
+        self.closing("")
+
+    def _closedByPeer(self) -> None:
+        """Answer the client's plain close frame, and end the connection (RFC 6455, 7.1.1)."""
+        self._autobahn = Closing(None)
+        self.write(closeFrame(1000))
+        self._uncork()
+        self.closing("")
+        endConnection(self.transport)
 
     def closing(self, violation: str) -> None:
         """Called when a close frame was sent."""

@@ -1,0 +1,160 @@
+"""
+The cost of metrics: servers with and without them, taking turns.
+
+``python -m benchmarks.metrics`` prints for an ack and for a broadcast the CPU time of a message without
+metrics and with them, and the median of the ratios with the quartiles.  By default both are processes behind
+sockets, as in use; ``--memory`` leaves the sockets out, so that the ratio is larger and varies less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from benchmarks.peers import ENVIRONMENTS, Peer, Running, twistd
+from benchmarks.workloads import WORKLOADS, Effort
+from tests.memory import Link, clientFrame
+from txrealtime import Server, Socket
+from txrealtime.monitor.metrics import Metrics
+
+UPGRADE = (
+    b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Quiet(Link):
+    """A connection that forgets what is written."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    writeSequence = write
+
+
+def frame(payload: bytes) -> bytes:
+    """Make a client's frame."""
+    return clientFrame(1, payload, True, 0, b"\0\0\0\0")
+
+
+@contextmanager
+def serving(counted: bool, clients: int) -> Iterator[Callable[[bytes], Any]]:
+    """Run a server with clients, and yield the function that receives the first one's bytes."""
+    server = Server(reactor=Clock())
+    metrics = Metrics(server) if counted else None
+
+    @server.on("echo")
+    def echo(socket: Socket, text: str) -> str:
+        return text
+
+    @server.on("broadcast")
+    def broadcast(socket: Socket, text: str) -> None:
+        server.emit("news", text)
+
+    server.startService()
+    links = [Quiet().connect(server.webSocketFactory()) for _ in range(clients)]
+    for link in links:
+        link.deliver(UPGRADE)
+        link.deliver(frame(b"40"))
+    yield links[0].protocol.dataReceived
+    if metrics is not None:
+        metrics.stop()
+    server.stopService()
+
+
+def spent(receive: Callable[[bytes], Any], data: bytes, times: int) -> float:
+    """Return the CPU seconds of receiving some data again and again."""
+    begun = time.process_time()
+    for _ in range(times):
+        receive(data)
+    return time.process_time() - begun
+
+
+def measure(name: str, payload: bytes, clients: int, times: int, rounds: int) -> None:
+    """Measure one kind of message, and print the result."""
+    data = frame(payload)
+    with serving(False, clients) as off, serving(True, clients) as on:
+        gc.collect()
+        gc.disable()
+        without, withThem = [], []
+        for number in range(rounds + 2):
+            # The order changes, since the first of a pair has the colder caches.
+            pair = [off, on] if number % 2 else [on, off]
+            seconds = {receive: spent(receive, data, times) for receive in pair}
+            if number >= 2:
+                without.append(seconds[off] / times * 1e6)
+                withThem.append(seconds[on] / times * 1e6)
+        gc.enable()
+    report(name, without, withThem)
+
+
+def report(name: str, without: Sequence[float], withThem: Sequence[float]) -> None:
+    """Print one line."""
+    ratios = [one / other for one, other in zip(withThem, without, strict=True)]
+    low, _, high = quantiles(ratios, n=4)
+    print(
+        f"{name:10} without {median(without):7.2f} us, with {median(withThem):7.2f} us, "
+        f"ratio {median(ratios):.3f} ({low:.3f} to {high:.3f})",
+        flush=True,
+    )
+
+
+def inMemory(rounds: int) -> None:
+    """Measure in this process."""
+    text = b"x" * 64
+    measure("ack", b'421["echo","' + text + b'"]', 1, 1000, rounds)
+    measure("broadcast", b'42["broadcast","' + text + b'"]', 100, 30, rounds)
+
+
+@dataclass(frozen=True)
+class Here(Peer):
+    """A server in the environment of this process."""
+
+    def program(self, secure: bool) -> list[str]:
+        name, *arguments = self.command
+        return [str(Path(sys.executable).with_name(name)), *arguments]
+
+
+def behindSockets(rounds: int, seconds: float) -> None:
+    """Measure two processes."""
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    off = Here("without-metrics", "without metrics", "", twistd("--reactor=quickepoll"), ())
+    on = replace(off, name="with-metrics", command=(*off.command, "--metrics", "/metrics"))
+    effort = Effort(rounds=rounds, seconds=seconds, warm=1.0)
+    with Running(off) as one, Running(on) as other:
+        running = {off.name: one, on.name: other}
+        for workload in (each for each in WORKLOADS if each.name in ("ack", "broadcast")):
+            costs: dict[str, list[float]] = {off.name: [], on.name: []}
+            for sample in workload.run([off, on], effort, running):
+                if sample.wrong:
+                    raise SystemExit(f"{workload.name}: {sample.wrong}")
+                costs[sample.peer].append(sample.values["cpu"])
+            report(workload.name, *costs.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__)
+    parser.add_argument("--memory", action="store_true", help="without sockets, in this process")
+    parser.add_argument("--rounds", type=int, default=40, metavar="N", help="turns of each server")
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, metavar="S", help="length of a turn with sockets"
+    )
+    given = parser.parse_args()
+    if given.memory:
+        inMemory(given.rounds)
+    else:
+        behindSockets(given.rounds, given.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""
+`twistd realtime` as processes: clients that go slowly, and workers that are one server to the outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import time
+from pathlib import Path
+from shutil import rmtree, which
+from subprocess import run
+from tempfile import mkdtemp
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from tests.interop.test_workers import ADDRESS, APPLICATION, HANDSHAKE, PLACE, WorkersTestCase, alive
+from tests.support import ROOT, TWISTD, Program, makeCertificate, requirePart, startProgram
+
+
+class DrainTestCase(WorkersTestCase):
+    """Tests with the statuses of requests."""
+
+    def ask(self, url: str, body: bytes | None = None) -> tuple[int, bytes, Any]:
+        """Return status, body and headers of a response; status 0 if there is none."""
+        try:
+            with urlopen(url, data=body, timeout=10) as response:
+                return response.status, response.read(), response.headers
+        except HTTPError as error:
+            return error.code, error.read(), error.headers
+        except OSError:
+            return 0, b"", {}
+
+    async def statuses(self, url: str, sids: list[str]) -> list[int]:
+        """Send for each session, and return the statuses."""
+
+        def send() -> list[int]:
+            return [self.ask(f"{url}{HANDSHAKE}&sid={sid}", b"3")[0] for sid in sids]
+
+        return await deferToThread(send)
+
+    async def health(self, url: str) -> tuple[int, dict[str, Any]]:
+        status, body, _ = await deferToThread(self.ask, f"{url}/health")
+        return status, json.loads(body or b"{}")
+
+
+class DrainTests(DrainTestCase):
+    async def play(self, program: Program, url: str) -> None:
+        """Stop a server of 20 clients by SIGTERM, and look at it in the delay and between the slices."""
+        sids = [self.open(url) for _ in range(20)]
+        self.assertEqual((await self.health(url))[0], 200)
+        begun = time.monotonic()
+        program.signal("TERM")
+        await program.whenPrinted("draining", 10)
+        status, _ = await self.health(url)
+        sids.append(await deferToThread(self.open, url))
+        before = await self.statuses(url, sids)
+        if time.monotonic() - begun < 1:  # else the machine was too busy for a judgement
+            self.assertEqual(status, 503)
+            self.assertEqual(before, [200] * 21)
+        left = sids
+        seen = []
+        refused = 0
+        while left:
+            statuses = await self.statuses(url, left)
+            left = [sid for sid, status in zip(left, statuses, strict=True) if status == 200]
+            seen.append(len(left))
+            if left and time.monotonic() - begun >= 1.5:
+                code, _, headers = await deferToThread(self.ask, url + HANDSHAKE)
+                if code:
+                    self.assertEqual((code, headers["Retry-After"]), (503, "3"))
+                    refused += 1
+            await deferLater(reactor, 0.2)
+        self.assertGreater(len({count for count in seen if 0 < count < 21}), 2, seen)
+        self.assertGreater(refused, 0)
+        self.assertGreater(time.monotonic() - begun, 3)
+        self.assertEqual(await program.whenEnded(30), 0, program.output)
+
+    options = ("--drain", "3", "--drain-delay", "1", "--health", "/health")
+
+    async def test_oneProcess(self) -> None:
+        program = self.start("--app", "shop:server", "--listen", PLACE, *self.options)
+        await program.whenPrinted("serving Socket.IO at", 60)
+        found = ADDRESS.search(program.output)
+        assert found is not None
+        await self.play(program, found[1])
+
+    async def test_workers(self) -> None:
+        program, url = await self.serve(3, *self.options)
+        await self.play(program, url)
+        self.assertEqual([pid for pid in self.pids(program) if alive(pid)], [])
+
+    async def test_reload(self) -> None:
+        """After SIGHUP the old workers serve their clients until the slices; new ones have new code."""
+        program, url = await self.serve(2, "--wsgi", "shop:wsgi", *self.options)
+        old = self.pids(program)
+        sids = [self.open(url) for _ in range(20)]
+        self.application(APPLICATION.replace('"first"', '"second"'))
+        program.signal("HUP")
+        await program.whenPrinted("new workers serve", 60)
+        marks = {sid[-4:] for sid in sids}
+        seen, left = [], sids
+        while left:
+            statuses = await self.statuses(url, left)
+            self.assertTrue({200, 400} >= set(statuses), statuses)
+            left = [sid for sid, status in zip(left, statuses, strict=True) if status == 200]
+            seen.append(len(left))
+            self.assertEqual((await self.health(url))[0], 200)
+            self.assertNotIn((await deferToThread(self.open, url))[-4:], marks)
+            _, body, _ = await deferToThread(self.ask, f"{url}/")
+            self.assertTrue(body.startswith(b"second"))
+            await deferLater(reactor, 0.2)
+        self.assertGreater(len({count for count in seen if 0 < count < 20}), 2, seen)
+        await self.until(lambda: not any(map(alive, old)))
+        _, body = await self.health(url)
+        self.assertEqual([worker["state"] for worker in body["workers"]], ["ready", "ready"])
+        program.signal("TERM")
+        self.assertEqual(await program.whenEnded(30), 0)
+
+
+class OneServerTests(DrainTestCase):
+    """Workers look like one server."""
+
+    async def test_limits(self) -> None:
+        """A limit on sessions holds for all workers; a worker that is killed gives its share back."""
+        program, url = await self.serve(4, "--max-connections", "30", "--health", "/health")
+        sids = [self.open(url) for _ in range(30)]
+        self.assertGreater(len({sid[-4:] for sid in sids}), 2)
+        for _ in range(8):
+            status, body, _ = await deferToThread(self.ask, url + HANDSHAKE)
+            self.assertEqual((status, json.loads(body)["code"]), (503, 3))
+        _, body = await self.health(url)
+        self.assertEqual(body["clients"], 30)
+        victim = body["workers"][0]
+        os.kill(victim["pid"], signal.SIGKILL)
+        await self.until(lambda: "was ended by SIGKILL" in program.output)
+        free = 0
+        while (await deferToThread(self.ask, url + HANDSHAKE))[0] == 200:
+            free += 1
+        self.assertEqual(free, victim["clients"])
+        await self.stopped(program)
+
+    async def test_limitOfAnAddress(self) -> None:
+        program, url = await self.serve(4, "--max-connections-per-address", "8")
+        statuses = [(await deferToThread(self.ask, url + HANDSHAKE))[0] for _ in range(16)]
+        self.assertEqual(statuses, [200] * 8 + [429] * 8)
+        await self.stopped(program)
+
+    async def test_shares(self) -> None:
+        """The shares are even, also with a worker that has just come."""
+        program, url = await self.serve(2, "--probes", "--health", "/health")
+        for _ in range(60):
+            self.open(url)
+        os.kill(program.transport.pid, signal.SIGTTIN)
+        await self.until(lambda: len(self.pids(program)) == 3)
+        for _ in range(40):
+            self.open(url)
+        status, body = await self.health(url)
+        counts = [worker["clients"] for worker in body["workers"]]
+        self.assertEqual((status, sum(counts), body["clients"]), (200, 100, 100))
+        self.assertLessEqual(max(counts), 1.1 * min(counts) + 2, counts)
+        _, page, _ = await deferToThread(self.ask, f"{url}/readyz?verbose")
+        self.assertIn(b"[+] workers: 0 ready, 1 ready, 2 ready\n[+] room: 100 sessions", page)
+        await self.stopped(program)
+
+    async def test_log(self) -> None:
+        """The options of the log are for all workers: each line is JSON, and bears the worker."""
+        program, url = await self.serve(
+            2, "--log-format", "json", "--log-level", "info", "--trace-packets", "all"
+        )
+        sids = [self.open(url) for _ in range(10)]
+        await self.until(lambda: program.output.count('"type": "OPEN"') >= 10)
+        await self.stopped(program)
+        lines = [json.loads(line) for line in program.output.splitlines() if line.startswith("{")]
+        opened = [line for line in lines if line["values"].get("type") == "OPEN"]
+        self.assertEqual({line["values"]["worker"] for line in opened}, {0, 1})
+        self.assertEqual({line["values"]["session"] for line in opened}, {sid[:6] for sid in sids})
+        self.assertTrue(all(line["system"] == "txrealtime.monitor.trace" for line in opened))
+        self.assertNotIn("debug", {line["level"] for line in lines})
+
+    async def test_notify(self) -> None:
+        """systemd hears that it serves, reloads and stops."""
+        folder = mkdtemp()  # the path of a socket is short
+        self.addCleanup(rmtree, folder)
+        manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(manager.close)
+        manager.bind(f"{folder}/notify")
+        manager.setblocking(False)
+        told: list[str] = []
+
+        def has(*fields: str) -> bool:
+            try:
+                while True:
+                    told.extend(manager.recv(4096).decode().splitlines())
+            except BlockingIOError:
+                return set(fields) <= set(told)
+
+        arguments = ("--app", "shop:server", "--workers", "2", "--listen", PLACE)
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            "NOTIFY_SOCKET": f"{folder}/notify",
+            "WATCHDOG_USEC": "1000000",
+        }
+        program = startProgram(
+            self,
+            [TWISTD, "-n", "--pidfile=", "realtime", *arguments],
+            cwd=str(self.folder),
+            environment=environment,
+        )
+        await self.until(lambda: has("READY=1", "STATUS=2 of 2 workers serve", "WATCHDOG=1"))
+        told.clear()
+        program.signal("HUP")
+        await self.until(lambda: has("RELOADING=1", "READY=1"))
+        self.assertTrue(any(re.fullmatch(r"MONOTONIC_USEC=\d+", field) for field in told))
+        program.signal("TERM")
+        self.assertEqual(await program.whenEnded(30), 0, program.output)
+        self.assertTrue(has("STOPPING=1", "EXTEND_TIMEOUT_USEC=15000000"), told)
+
+    async def test_affinity(self) -> None:
+        """Over TLS the connections of one client are together, so that nothing is relayed."""
+        makeCertificate(self.folder / "both.pem")
+        place = "ssl:0:interface=127.0.0.1:privateKey=both.pem:certKey=both.pem"
+        program, url = await self.serve(4, listen=place)
+
+        def play() -> list[int]:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            with urlopen(url + HANDSHAKE, timeout=10, context=context) as response:
+                sid = json.loads(response.read()[1:])["sid"]
+            statuses = []
+            for _ in range(20):
+                with urlopen(f"{url}{HANDSHAKE}&sid={sid}", b"3", timeout=10, context=context) as response:
+                    statuses.append(response.status)
+            return statuses
+
+        self.assertEqual(await deferToThread(play), [200] * 20)
+        await self.stopped(program)
+        counts = self.counts(program)
+        self.assertEqual(counts["relayed"], 0)
+
+
+class UnitTests(DrainTestCase):
+    def test_unit(self) -> None:
+        """systemd accepts the unit of the documentation."""
+        analyze = which("systemd-analyze")
+        requirePart(analyze, "no systemd-analyze")
+        assert analyze is not None
+        unit = self.folder / "chat.service"
+        text = Path(ROOT, "docs/examples/chat.service").read_text()
+        # The program need not be installed there.
+        unit.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={TWISTD}", text))
+        checked = run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60)
+        complaints = [line for line in checked.stderr.splitlines() if "chat.service" in line]
+        self.assertEqual((checked.returncode, complaints), (0, []), checked.stderr)
