@@ -182,7 +182,7 @@ class QueueTests(SiblingsTestCase):
         self.sid = self.one.openPolling()
 
     def test_bounded(self) -> None:
-        """What waits is bounded, requests beyond are refused at once, and sessions elsewhere go on."""
+        """The queue is bounded: requests beyond are refused at once, and sessions elsewhere go on."""
         near = self.stuck()
         body = b"4" + b"x" * 100_000
         tracemalloc.start()
