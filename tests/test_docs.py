@@ -233,6 +233,15 @@ class PageTestCase(TestCase):
         )
         return await self.finished(str(NODE), script)
 
+    async def command_npm(self, install: str, *packages: str) -> str:
+        """The packages must be those that the tests have."""
+        for package in packages:
+            requireJavaScriptClient(package)
+            place = self.folder / "node_modules" / package
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(ROOT / "tests" / "interop" / "node_modules" / package)
+        return ""
+
     async def command_openssl(self, *arguments: str) -> str:
         return await self.finished(str(shutil.which("openssl")), *arguments)
 

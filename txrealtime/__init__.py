@@ -36,6 +36,7 @@ from txrealtime.errors import (
 from txrealtime.server import Server, Settings
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.handshake import Handshake
+from txrealtime.socketio.hooks import Watcher
 from txrealtime.socketio.namespace import Incoming, Namespace, on
 from txrealtime.socketio.packet import IParser
 from txrealtime.socketio.sockets import Socket
@@ -65,6 +66,7 @@ __all__ = [
     "Settings",
     "Socket",
     "TransportError",
+    "Watcher",
     "__version__",
     "on",
 ]

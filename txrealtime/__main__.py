@@ -1,5 +1,5 @@
 """
-``python -m txrealtime``: ``emit`` an event on a bus; ``listen``, ``call`` and ``load`` as a client.
+``python -m txrealtime``: ``emit`` on a bus; ``listen``, ``call`` and ``load`` as a client; ``password``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from getpass import getpass
+from typing import Any, Final
 
 from txrealtime.client.commands import addCommands
 from txrealtime.cluster.emitter import Emitter
 from txrealtime.errors import BusError
+from txrealtime.monitor.admin.passwords import checkedName, hashed
 
 __all__ = ["main"]
 
@@ -50,7 +52,35 @@ def _parser() -> argparse.ArgumentParser:
     emit.add_argument("event", help="the name of the event")
     emit.add_argument("arguments", metavar="JSON", nargs="*", type=_json, help="the arguments of the event")
     addCommands(commands)
+    password = commands.add_parser(
+        "password", help="hash a password for the file of twistd realtime --admin-auth", description=_PASSWORD
+    )
+    password.add_argument("name", help="the user's name")
+    password.set_defaults(run=_hashPassword)
     return parser
+
+
+_PASSWORD: Final = (
+    "Print a line for the file of twistd realtime --admin-auth: the name and the hash of a password. On a "
+    "terminal the password is asked for twice; otherwise it is the first line of standard input."
+)
+
+
+def _hashPassword(options: argparse.Namespace) -> int:
+    """Print a name and the hash of a password that the user enters."""
+    try:
+        name = checkedName(options.name)
+        if sys.stdin.isatty():
+            password = getpass("Password: ")
+            if getpass("The same again: ") != password:
+                raise ValueError("the two passwords differ")
+        else:
+            password = sys.stdin.readline().rstrip("\r\n")
+        print(f"{name}:{hashed(password)}")
+    except (EOFError, KeyboardInterrupt, ValueError) as error:
+        print(f"python -m txrealtime password: {error or 'no password'}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -30,6 +30,7 @@ from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.connection import Connection
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.handshake import Handshake
+from txrealtime.socketio.hooks import Watcher, Watchers
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Factory, Namespaces, Where
 from txrealtime.socketio.packet import IParser, JSONParser
@@ -116,6 +117,7 @@ class Server(Decorators, Service):
         self._allowRequest = None if allowRequest is None else Handler(allowRequest, atMost=1).function
         self.parser = JSONParser() if parser is None else _provider("parser", IParser, parser)
         self._namespaces = Namespaces(self.parser, reactor)
+        self._watchers = Watchers(self._namespaces.hooks)
         self._retirement: _Retirement | None = None
         # Only with disconnectOnStop: nothing else goes from a session to its connection.
         self._connections: WeakKeyDictionary[Session, Connection] = WeakKeyDictionary()
@@ -210,7 +212,9 @@ class Server(Decorators, Service):
         """The Engine.IO server underneath."""
         allowRequest = self._allowRequest
         asked = None if allowRequest is None else lambda request: allowRequest(Handshake(request))
-        return Engine(self._connection, self.settings, self._namespaces.reactor, asked)
+        namespaces = self._namespaces
+        namespaces.recover(self.settings)
+        return Engine(self._connection, self.settings, namespaces.reactor, asked, namespaces.hooks)
 
     def _connection(self, session: Session) -> Connection:
         connection = Connection(session, self._namespaces, self.settings)
@@ -261,6 +265,25 @@ class Server(Decorators, Service):
         """The present namespaces."""
         return list(self._namespaces)
 
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """
+        Tell an object of sessions, sockets, rooms and events, in all namespaces, from now on.
+
+        ::
+
+            class Speech(Watcher):
+                def eventReceived(self, socket, event, args):
+                    print(socket.id, event)
+
+            stop = server.watch(Speech())
+
+        Only events of this server's own clients are told, also those that peer servers send them.
+
+        :return: a function that ends the watch.
+        :raises TypeError: if the object is no :class:`Watcher`, or defines none of its methods.
+        """
+        return self._watchers.add(watcher)
+
     # -- the default namespace ---------------------------------------------------------
 
     def _registry(self) -> Registry:
@@ -300,6 +323,8 @@ class Server(Decorators, Service):
             retirement.end()
         self.cluster.start()
         self.engine.reopen()
+        if self._namespaces.parking is not None:
+            self._namespaces.parking.reopen()
 
     @property
     def isRetiring(self) -> bool:
@@ -349,6 +374,7 @@ class Server(Decorators, Service):
             # It was started again during the slices.
             return succeed(None)
         drained = self.engine.drain(self.settings.drainTimeout, self._dismiss)
+        drained.addCallback(lambda _: self._namespaces.nobodyComesBack())
         return drained.addCallback(lambda _: self.cluster.stop())
 
 

@@ -125,6 +125,7 @@ class RealtimeServer:
     :param arguments: its options, but `--listen`.
     :param endpoint: the endpoint string, with `PORT` for the port.
     :ivar url: where it is, `http://127.0.0.1:PORT`.
+    :ivar environment: its environment variables, beside those of the tests.
     """
 
     def __init__(
@@ -135,10 +136,11 @@ class RealtimeServer:
         self._case = case
         listen = endpoint.replace("PORT", str(self.port))
         self._command = [TWISTD, "-n", "--pidfile=", "realtime", "--listen", listen, *arguments]
+        self.environment = {"PYTHONPATH": str(ROOT)}
 
     async def start(self) -> None:
         """Start it, and wait until it accepts connections."""
-        self.program = startProgram(self._case, self._command, environment={"PYTHONPATH": str(ROOT)})
+        self.program = startProgram(self._case, self._command, environment=self.environment)
         await untilListening(self.program, self.port)
 
     async def stop(self) -> None:

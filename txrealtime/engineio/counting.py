@@ -41,11 +41,14 @@ def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
                 for packet in packets:
                     write(packet.frame or framed(packet))
                     counts.sentByWebSocket += len(packet.encoded)  # type: ignore[arg-type]
+                    counts.packetsSent += 1
             else:
+                counts.packetsSent += len(packets)
                 counts.sentByWebSocket += sum([len(packet.wire) for packet in packets])
                 super().send(packets)
 
         def textReceived(self, text: str) -> None:
+            counts.packetsReceived += 1
             counts.receivedByWebSocket += len(text) if text.isascii() else len(text.encode())
             session = self.session
             if session is not None and text[:1] == "4" and session.transport is self:
@@ -54,6 +57,7 @@ def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
                 super().textReceived(text)
 
         def bytesReceived(self, data: bytes) -> None:
+            counts.packetsReceived += 1
             counts.receivedByWebSocket += len(data)
             super().bytesReceived(data)
 
@@ -68,12 +72,14 @@ def _countingPolling(counts: Counts) -> type[PollingTransport]:
         __slots__ = ()
 
         def send(self, packets: Sequence[Packet]) -> None:
+            counts.packetsSent += len(packets)
             counts.sentByPolling += sum([len(packet.wire) for packet in packets])
             super().send(packets)
 
         def bodyOf(self, request: HTTPRequest, most: int) -> bytes:
             body = super().bodyOf(request, most)
             counts.receivedByPolling += len(body)
+            counts.packetsReceived += 1
             return body
 
     return CountingPolling

@@ -60,12 +60,16 @@ class Counts:
     :ivar sentByPolling: bytes of packets sent in polling bodies, likewise.
     :ivar receivedByWebSocket: bytes of messages that came, likewise.
     :ivar sentByWebSocket: bytes of messages sent, likewise.
+    :ivar packetsReceived: messages that came by WebSocket and bodies that came by polling, likewise.
+    :ivar packetsSent: Engine.IO packets sent, likewise.
     """
 
     __slots__ = (
         "buffered",
         "closed",
         "opened",
+        "packetsReceived",
+        "packetsSent",
         "paused",
         "pings",
         "receivedByPolling",
@@ -90,3 +94,5 @@ class Counts:
         self.sentByPolling = 0
         self.receivedByWebSocket = 0
         self.sentByWebSocket = 0
+        self.packetsReceived = 0
+        self.packetsSent = 0

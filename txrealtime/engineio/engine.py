@@ -12,11 +12,12 @@ import contextlib
 import math
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, REQUEST_ENTITY_TOO_LARGE
 
@@ -24,6 +25,7 @@ from txrealtime.engineio.admission import Admission, AllowRequest
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.drain import Drain, Slices
 from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHandshake, readQuery
+from txrealtime.engineio.hooks import SessionHooks
 from txrealtime.engineio.limits import Tally, Throttle
 from txrealtime.engineio.origins import Origins, preflightHeaders
 from txrealtime.engineio.packet import Codec, EngineIO4
@@ -71,6 +73,7 @@ class Engine:
     :param allowRequest: called with each opening request, before a session is made.  Returning ``False`` or
         raising :exc:`ConnectionRejected` refuses the request (403); the function may be ``async`` or return a
         Deferred.
+    :param hooks: the hooks of the sessions; by default some that nobody has set.
     :ivar sessions: the sessions by sid, including those that still deliver their last messages.
     :ivar reactor: the clock.
     :ivar trusts: tells whether an address is one of ``trustedProxies``.
@@ -79,6 +82,7 @@ class Engine:
     :ivar webSocketType: the class of WebSockets, likewise.
     :ivar counts: the counts since the start.
     :ivar webSockets: makes the WebSockets of connections that arrive over HTTP.
+    :ivar upgrades: the transports to which a client may move from polling.
     :ivar siblings: the other processes behind the same port; ``None`` without any.
     """
 
@@ -88,6 +92,7 @@ class Engine:
         settings: Settings | None = None,
         reactor: IReactorTime | None = None,
         allowRequest: AllowRequest | None = None,
+        hooks: SessionHooks | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor as installed
@@ -99,6 +104,7 @@ class Engine:
         self.trusts = proxyFilter(self.settings.trustedProxies)
         self.makeSession: Callable[..., Session] = Session
         self.counts = Counts()
+        self._hooks = hooks or SessionHooks()
         self.pollingType = PollingTransport
         self.webSocketType = WebSocketTransport
         self._drains: list[Drain] = []
@@ -111,6 +117,8 @@ class Engine:
         # At the end, as logs show the beginning of a sid.  A dot is in no other part.
         self._sidEnd = f".{self.settings.name}" if self.settings.name else ""
         self._admission = Admission(self.settings, self.sessions, allowRequest)
+        isUpgradable = self.settings.allowUpgrades and "websocket" in self.settings.transports
+        self.upgrades: Sequence[str] = ("websocket",) if isUpgradable else ()
         self.siblings: Siblings | None = None
         self.webSockets = self.webSocketFactory()
 
@@ -289,6 +297,7 @@ class Engine:
             self._timers,
             self._sessionEnded,
             self.counts,
+            self._hooks,
         )
         self.sessions[sid] = session
         self.counts.opened[transport.name, session.codec.version] += 1
@@ -298,8 +307,7 @@ class Engine:
 
     def _start(self, session: Session) -> None:
         settings = self.settings
-        upgradable = settings.allowUpgrades and "websocket" in settings.transports
-        session.greet(["websocket"] if upgradable and session.transport.name == "polling" else [])
+        session.greet(self.upgrades if session.transport.name == "polling" else ())
         try:
             receiver = self._receiver(session)
         except Exception:
@@ -309,6 +317,8 @@ class Engine:
         if settings.maxMessageRate or settings.maxByteRate:
             receiver = Throttle(session, receiver, settings, self._timers)
         session.receiver = receiver
+        if self._hooks.sessionOpened is not None:
+            self._hooks.sessionOpened(session)
         if session.closeReason is not None:  # the receiver closed the session while it was created
             receiver.sessionClosed(session.closeReason)
 
@@ -317,6 +327,8 @@ class Engine:
             self.counts.closed[session.closeReason or ""] += 1
             self.counts.sessions[session.transport.name] -= 1
             self._admission.tally.remove(session.handshake.address)
+            if self._hooks.sessionClosed is not None:
+                self._hooks.sessionClosed(session)
         for drain in list(self._drains):
             drain.sessions.discard(session)
             self._checkDrained(drain)
@@ -406,7 +418,10 @@ class Engine:
 
     def _dropAll(self, drain: Drain) -> None:
         late = len(drain.sessions) + len(drain.closing)
-        _log.info("{count} clients did not take their last messages in time", count=late)
+        # Limited, since there may be ten slices in a second.
+        _log.limited(
+            "", LogLevel.info, "{count} clients did not take their last messages in time", count=late
+        )
         for session in list(drain.sessions):
             session.abort(CloseReason.SHUTTING_DOWN)
         for transport in list(drain.closing):

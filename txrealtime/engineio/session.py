@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from twisted.logger import LogLevel
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
+from txrealtime.engineio.hooks import NO_HOOKS, SessionHooks
 from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody, Pauser
 from txrealtime.engineio.packet import (
     NOOP,
@@ -72,6 +74,9 @@ class Session:
     :ivar closeReason: the reason of the end once the session has left OPEN, else ``None``.
     :ivar pingTime: the time of the server's last PING.
     :ivar counts: the engine's.
+    :ivar provenTime: a time.  The client has received everything that was sent before it.
+    :ivar mayReturn: false once the client has violated the protocol.
+    :ivar hooks: the engine's.
     :ivar awaitsPong: ``True`` between the server's PING and the client's PONG.
     """
 
@@ -91,7 +96,10 @@ class Session:
         "codec",
         "counts",
         "handshake",
+        "hooks",
+        "mayReturn",
         "pingTime",
+        "provenTime",
         "receiver",
         "settings",
         "sid",
@@ -109,6 +117,7 @@ class Session:
         timers: Timers,
         ended: Callable[[Session], object],
         counts: Counts,
+        hooks: SessionHooks = NO_HOOKS,
     ) -> None:
         self.sid = sid
         self.handshake = handshake
@@ -120,13 +129,15 @@ class Session:
         self._timers = timers
         self._ended = ended
         self.counts = counts
+        self.hooks = hooks
         # Most sessions never need a queue, which takes 0.7 kB even if empty.
         self._queue: deque[Packet] | tuple[()] = ()
         self._probe: _Probe | None = None
         self._timer: Timer | None = None
         self._alive = True
         self.awaitsPong = False
-        self.pingTime = 0.0
+        self.pingTime = self.provenTime = 0.0
+        self.mayReturn = True
         self._heartbeat: type[Heartbeat] = ClientAsks if codec.clientPings else ServerAsks
         # A plain int: the truth of an IntFlag takes a call of a Python function.
         self._paused = 0
@@ -177,6 +188,12 @@ class Session:
                 transport.send(packets)
             elif not volatile or self.writable:
                 self._buffer(packets)
+
+    def gathering(self) -> AbstractContextManager[None]:
+        """Have a client of long polling get all that is sent in a block by one GET, up to a batch."""
+        gathering: Callable[[], AbstractContextManager[None]]
+        gathering = getattr(self.transport, "gathering", nullcontext)
+        return gathering()
 
     def _buffer(self, packets: Sequence[Packet]) -> None:
         """Keep packets until the transport can take them."""
@@ -354,6 +371,8 @@ class Session:
         self.transport = new
         if self._paused:
             self.transport.pauseReading()
+        if self.hooks.sessionUpgraded is not None:
+            self.hooks.sessionUpgraded(self)
         self._flush()
 
     def _failUpgrade(self, why: str) -> None:

@@ -15,6 +15,9 @@ from twisted.web.resource import IResource, Resource
 from txrealtime import chat
 from txrealtime.engineio.http.site import Beside
 from txrealtime.files import Folder
+from txrealtime.monitor.admin.admin import Admin
+from txrealtime.monitor.admin.files import PLACE, Pages, findPages
+from txrealtime.monitor.admin.passwords import Passwords
 from txrealtime.monitor.health import Fleet, Health, Probes
 from txrealtime.server import IApplication, Server
 from txrealtime.service.options import Options, StartupError
@@ -24,7 +27,7 @@ from txrealtime.socketio.packet import IParser, JSONParser
 if TYPE_CHECKING:
     from txrealtime.monitor.metrics import Metrics
 
-__all__ = ["load", "metricsOf", "parserOf", "rootOf", "serverOf"]
+__all__ = ["adminOf", "load", "metricsOf", "parserOf", "rootOf", "serverOf"]
 
 
 def load(option: str, name: str) -> Any:
@@ -41,7 +44,9 @@ def load(option: str, name: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(moduleName)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         # A module that the application imports may be missing as well as the application.
         if missing and f"{moduleName}.".startswith(f"{missing}."):
@@ -56,7 +61,7 @@ def load(option: str, name: str) -> Any:
     return found
 
 
-def _howItEnded(error: Exception | SystemExit) -> str:
+def _howItEnded(error: BaseException) -> str:
     """Tell how code of the application failed: sys.exit() in one line, an error with its place."""
     if isinstance(error, SystemExit):
         reason = "" if error.code is None else repr(error.code)
@@ -64,7 +69,7 @@ def _howItEnded(error: Exception | SystemExit) -> str:
     return f"failed\n{_lastLines(error)}"
 
 
-def _lastLines(error: Exception) -> str:
+def _lastLines(error: BaseException) -> str:
     """Format the application's own frames of an error, without those that led there."""
     ours = (__file__, importlib.__file__)
     frames = [
@@ -118,7 +123,9 @@ def _applicationOf(options: Options, name: str, given: dict[str, Any]) -> Server
     if not _isApplication(found) and callable(found):
         try:
             found = found()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise StartupError(f"--app {name}: the call {_howItEnded(error)}") from None
     if not _isApplication(found):
         kind = type(found).__qualname__
@@ -155,6 +162,12 @@ def rootOf(
     if health is not None:
         _checkPlace(f"--health {health}", health, server, "give a path such as /health")
         root = Beside(health, Health(server, fleet), root)
+    if options["adminUI"] is not None:
+        _checkPlace(f"--admin-ui: {PLACE}", PLACE, server, "give another --path")
+        try:
+            root = Beside(PLACE, Pages(findPages(options["adminUI"]), server), root)
+        except (OSError, ValueError) as error:
+            raise StartupError(f"--admin-ui: {error}") from None
     page = options["metricsPage"]
     if page is not None and options["metricsListen"] is None:
         path = options["metrics"]
@@ -194,6 +207,28 @@ def metricsOf(options: Options, server: Server) -> Metrics | None:
     metrics = Metrics(server)
     options["metricsPage"] = MetricsPage(metrics)
     return metrics
+
+
+def adminOf(options: Options, server: Server) -> Admin | None:
+    """
+    Make the server's side of the admin UI, if an option asks for it.
+
+    :raises StartupError: if the file of users cannot be read, or the application has the namespace.
+    """
+    if not options["admin"]:
+        return None
+    file = options["adminAuth"]
+    try:
+        passwords = None if file == "none" else Passwords.fromFile(file)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StartupError(f"--admin-auth {file}: {reason}") from None
+    try:
+        return Admin(
+            server, passwords, development=options["adminMode"] == "development", write=options["adminWrite"]
+        )
+    except ValueError as error:
+        raise StartupError(f"--admin: {error}") from None
 
 
 def _pagesOf(options: Options, server: Server, reactor: Any) -> tuple[IResource, str]:

@@ -79,6 +79,16 @@ SUBJECTS: Final = {
         "maxNamespaces",
         "maxRooms",
     ),
+    "Clients that come back": (
+        "recoveryWindow",
+        "recovery",
+        "recoverySessions",
+        "recoveryEvents",
+        "recoveryBytes",
+        "recoveryAddress",
+        "recoveryUnasked",
+        "recoveryAway",
+    ),
     "Compression and speed": ("compressionThreshold", "perMessageDeflate", "shortWays"),
 }
 
@@ -97,6 +107,13 @@ def groups() -> dict[str, list[tuple[str, str]]]:
             ("health", "--health PATH"),
             ("probes", "--probes"),
             ("metrics", "--metrics PATH"),
+        ],
+        "The admin UI": [
+            ("admin", "--admin"),
+            ("admin-auth", "--admin-auth FILE"),
+            ("admin-mode", "--admin-mode MODE"),
+            ("admin-write", "--admin-write"),
+            ("admin-ui", "--admin-ui FOLDER"),
         ],
         "Where": [("listen", "--listen ENDPOINT"), ("metrics-listen", "--metrics-listen ENDPOINT")],
         "On all cores": [

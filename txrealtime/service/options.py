@@ -11,6 +11,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import Field, fields
@@ -75,6 +76,11 @@ class Options(usage.Options):
             probes=False,
             metrics=None,
             metricsListen=None,
+            admin=False,
+            adminMode="production",
+            adminWrite=False,
+            adminAuth=None,
+            adminUI=None,
             logLevel=None,
             logFormat=None,
             tracedClients=[],
@@ -167,6 +173,33 @@ class Options(usage.Options):
         """an endpoint string for the metrics alone, such as tcp:9090:interface=127.0.0.1, in place of
         --listen's (default: none)"""
         self["metricsListen"] = endpoint
+
+    def opt_admin(self) -> None:
+        """let Socket.IO's admin UI show this server and its peers, at the namespace /admin, to the users of
+        --admin-auth"""
+        self["admin"] = True
+
+    def opt_admin_mode(self, mode: str) -> None:
+        """production, or development to show each socket, room and event too, with the values in them
+        (default: production)"""
+        if mode not in ("production", "development"):
+            raise usage.UsageError(f"--admin-mode {printable(mode)}: expected production or development")
+        self["adminMode"] = mode
+
+    def opt_admin_write(self) -> None:
+        """let users of the admin UI put clients into rooms, disconnect them and emit events (default: they
+        may only look)"""
+        self["adminWrite"] = True
+
+    def opt_admin_auth(self, file: str) -> None:
+        """a file with the users of the admin UI, a line of python -m txrealtime password for each; or none,
+        to let everybody in"""
+        self["adminAuth"] = file if file == "none" else os.path.abspath(file)
+
+    def opt_admin_ui(self, folder: str) -> None:
+        """serve the admin UI at /admin/, from the folder of the npm package @socket.io/admin-ui; auto for the
+        nearest node_modules (default: not served)"""
+        self["adminUI"] = folder if folder == "auto" else os.path.abspath(folder)
 
     def opt_listen(self, endpoint: str) -> None:
         """an endpoint string of Twisted to listen at: tcp:, ssl:, unix:, systemd: and others; may be repeated
@@ -261,6 +294,7 @@ class Options(usage.Options):
             raise usage.UsageError("--static and --wsgi both serve /: give one of them")
         if self["workers"] is None and (self["maxRSS"] or self["hangTimeout"] != 30.0):
             raise usage.UsageError("--hang-timeout and --max-rss are for workers: give --workers too")
+        self._checkAdmin()
         self._chooseBus()
         self._chooseLog()
 
@@ -274,6 +308,23 @@ class Options(usage.Options):
             raise usage.UsageError(
                 f"--hub and --bus: only with --workers the hub stands before another bus, so leave --bus "
                 f"out, or give {self['hubURL']} with ?key= or ?dialect="
+            )
+
+    def _checkAdmin(self) -> None:
+        """Check that the options of the admin UI go together."""
+        others = {
+            "--admin-mode": self["adminMode"] != "production",
+            "--admin-write": self["adminWrite"],
+            "--admin-auth": self["adminAuth"] is not None,
+            "--admin-ui": self["adminUI"] is not None,
+        }
+        given = [option for option, isGiven in others.items() if isGiven]
+        if given and not self["admin"]:
+            raise usage.UsageError(f"{given[0]} is for --admin: give --admin too")
+        if self["admin"] and self["adminAuth"] is None:
+            raise usage.UsageError(
+                "--admin: give --admin-auth FILE, with lines of python -m txrealtime password, or "
+                "--admin-auth none to let everybody in"
             )
 
     def _chooseLog(self) -> None:
@@ -325,7 +376,10 @@ def _value(default: object, text: str) -> str | int | float:
 
 
 def _give(options: Options, field: Field[Any], value: Any) -> None:
-    Settings(**{field.name: value})  # raises ValueError
+    with warnings.catch_warnings():
+        # The server that gets the value warns.
+        warnings.simplefilter("ignore")
+        Settings(**{field.name: value})  # raises ValueError
     options["settings"][field.name] = value
 
 

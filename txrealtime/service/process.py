@@ -32,7 +32,7 @@ from txrealtime.errors import BusError
 from txrealtime.logs import Logger
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
-from txrealtime.service.application import rootOf, serverOf
+from txrealtime.service.application import adminOf, rootOf, serverOf
 from txrealtime.service.listener import Listener
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.service import RealtimeService
@@ -82,6 +82,7 @@ class _Worker:
         self.server = self._server(options)
         if options["tracedClients"]:
             Trace(options["tracedClients"], options["traceShown"]).install(self.server.engine)
+        admin = adminOf(options, self.server)
         root, self.rootName = rootOf(options, self.server, reactor, self._fleet)
         self._site: Any = self.server.site(root)
         self._shareLimits()
@@ -97,12 +98,13 @@ class _Worker:
             self._siblings,
             self._handoff,
             blockedAfter=options["blockedAfter"],
+            admin=admin,
         )
         self.supervision = Supervision(reactor, self)
 
     def _shareLimits(self) -> None:
         """Count sessions and connections together with the other workers."""
-        self._ledger.start()
+        self._ledger.start(self.server.settings.maxConnectionsPerAddress > 0)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._ledger.stop)
         self.server.engine.tally.elsewhere = self._ledger.column(SESSIONS)
         self._site.tally.elsewhere = self._ledger.column(CONNECTIONS)
@@ -200,12 +202,13 @@ class _Worker:
     def stop(self, together: bool) -> None:
         if self._reactor.running and not self._stopping:
             self._stopping = True
-            if together or not self._fleet.hasOthers:
+            if together:
                 # Clients fetch what waits for them by these ports.
                 self.service.leave()
                 return
             for listener in self._listeners:
                 listener.stopService()
+            self._site.endsConnections = True
             # A connection that was accepted a moment ago has not told what it wants.  No balancer has to
             # notice: the other workers have the port.
             self._reactor.callLater(_MOMENT, self.service.leave, 0.0)

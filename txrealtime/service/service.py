@@ -19,10 +19,11 @@ from twisted.web.server import Site
 from txrealtime.clock import keepSteady
 from txrealtime.engineio.http.site import Beside
 from txrealtime.logs import Logger
+from txrealtime.monitor.admin.admin import Admin
 from txrealtime.monitor.blocked import Watch
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
-from txrealtime.service.application import metricsOf, rootOf, serverOf
+from txrealtime.service.application import adminOf, metricsOf, rootOf, serverOf
 from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.options import Options, StartupError
@@ -63,6 +64,7 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         return SupervisedService(reactor, options)
     server = serverOf(options)
     metrics = metricsOf(options, server)
+    admin = adminOf(options, server)
     root, rootName = rootOf(options, server, reactor)
     site = server.site(root)
     listeners = [
@@ -78,7 +80,13 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
     hub = Hub(options["hub"], reactor) if options["hub"] else None
     return RealtimeService(
-        reactor, server, listeners, hub=hub, blockedAfter=options["blockedAfter"], metrics=metrics
+        reactor,
+        server,
+        listeners,
+        hub=hub,
+        blockedAfter=options["blockedAfter"],
+        metrics=metrics,
+        admin=admin,
     )
 
 
@@ -106,6 +114,7 @@ class RealtimeService(MultiService):
     :param handoff: in a worker, the socket for connections from other workers.
     :param blockedAfter: seconds after which a blocked reactor is logged, 0 for never.
     :param metrics: the metrics, started and stopped with the service.
+    :param admin: the server's side of the admin UI, likewise.
     """
 
     def __init__(
@@ -118,6 +127,7 @@ class RealtimeService(MultiService):
         hub: Hub | None = None,
         blockedAfter: float = 0,
         metrics: Metrics | None = None,
+        admin: Admin | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -130,6 +140,7 @@ class RealtimeService(MultiService):
         self._end: float | None = None
         self._trimming = Trimming(reactor)
         self._metrics = metrics
+        self._admin = admin
         self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
         # The server connects to the hub.
         children: dict[str, Service] = {"hub": hub} if hub is not None else {}
@@ -156,6 +167,8 @@ class RealtimeService(MultiService):
             self._watch.start()
         if self._metrics is not None:
             self._metrics.start()
+        if self._admin is not None:
+            self._admin.start()
         if self._siblings is None:
             self._reactor.callWhenRunning(Signals(self._reactor, self.leave, self.renew).take)
 
@@ -200,6 +213,8 @@ class RealtimeService(MultiService):
             self._watch.stop()
         if self._metrics is not None:
             self._metrics.stop()
+        if self._admin is not None:
+            self._admin.stop()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

@@ -6,8 +6,8 @@ An :class:`Audience` acts on this server and, in a cluster, on the other servers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -35,12 +35,14 @@ class Person:
     :ivar rooms: the rooms that it is in, its own included.
     :ivar data: a copy of its ``data``; from another server, of the values that events can carry.
     :ivar server: the name of the socket's server; empty for this server, and in dialects without names.
+    :ivar admin: the rest that a server of Node tells of its socket, unchecked, for the admin UI.
     """
 
     id: str
     rooms: frozenset[str]
     data: dict[str, Any]
     server: str = ""
+    admin: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,15 @@ class Audience:
         :param packet: the event.
         :param messages: the same, encoded.
         """
-        self._deliver(messages, volatile)
-        peers = self.namespace._peers
+        namespace = self.namespace
+        recovery = namespace._recovery
+        if recovery is None:
+            sockets = self._deliver(messages, volatile)
+        else:
+            sockets = recovery.deliver(self, messages, volatile, packet)
+        if namespace._hooks.eventSent is not None:
+            namespace._hooks.eventSent(sockets, packet.data[0], packet.data[1:])
+        peers = namespace._peers
         if peers is not None:
             peers.emit(self, packet, messages, volatile)
 
@@ -211,6 +220,8 @@ class Audience:
         """
         for socket in self.here():
             socket.disconnect(close)
+        if self.namespace._recovery is not None:
+            self.namespace._recovery.dismiss(self)
         if self.namespace._peers is not None:
             self.namespace._peers.disconnect(self, close)
 
@@ -246,7 +257,10 @@ class Audience:
         namespace = self.namespace
         id = next(namespace._ids)
         messages = namespace._encode(Packet(PacketType.EVENT, namespace.path, data, id))
-        return [socket._expectAck(id, early) for socket in self._deliver(messages)]
+        sockets = self._deliver(messages)
+        if namespace._hooks.eventSent is not None:
+            namespace._hooks.eventSent(sockets, data[0], data[1:])
+        return [socket._expectAck(id, early) for socket in sockets]
 
     def _people(self) -> list[Person]:
         """List the remote sockets of the sockets on this server."""

@@ -26,12 +26,15 @@ from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.counts import EventsSent, TalkCounts
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
+from txrealtime.socketio.hooks import NO_HOOKS, Hooks
 from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.peers import Peers
+from txrealtime.socketio.recovery import Recovery
 from txrealtime.socketio.registry import DECORATORS, Decorators, Registry, eventsOf, on
 from txrealtime.socketio.rooms import Rooms
 
 if TYPE_CHECKING:
+    from txrealtime.socketio.recovery import Parking
     from txrealtime.socketio.sockets import Socket
 
 __all__ = ["NO_ACK", "Incoming", "Namespace", "on"]
@@ -81,6 +84,14 @@ class Home(Protocol):
 
     @property
     def counts(self) -> TalkCounts: ...
+
+    @property
+    def hooks(self) -> Hooks: ...
+
+    idPrefix: str
+    parking: Parking | None
+
+    def socketGone(self, namespace: Namespace) -> None: ...
 
 
 _SET: Final = frozenset(["concurrency", "sockets", "rooms", "_ids", "_handlers", "_made"])
@@ -133,8 +144,10 @@ class Namespace(Decorators):
 
     path: str = ""
     _peers: Peers | None = None
+    _recovery: Recovery | None = None
     _home: Home
     # Replaced when the namespace is mounted.
+    _hooks: Hooks = NO_HOOKS
     _sent = EventsSent()
 
     def __init__(self, concurrency: int | None = 1) -> None:
@@ -206,7 +219,12 @@ class Namespace(Decorators):
 
     def _admit(self, socket: Socket) -> Any:
         """Ask the application to admit a socket.  ``False``, or a Deferred of it, is a refusal."""
-        self.rooms.add(socket)
+        if socket.recovered and socket._ticket is not None:
+            socket._ticket.recovery.restore(socket._ticket)
+            if socket._ticket.recovery.parking.settings.recoveryUnasked:
+                return None
+        else:
+            self.rooms.add(socket)
         return self._handlers.connected.callWith(socket, socket.handshake.auth)
 
     def _dispatch(self, socket: Socket, event: str, args: list[Any]) -> Any:
@@ -215,6 +233,8 @@ class Namespace(Decorators):
 
         :return: the value to ack, or :data:`NO_ACK`; or a Deferred of it, which never fails.
         """
+        if self._hooks.eventReceived is not None:
+            self._hooks.eventReceived(socket, event, args)
         try:
             if self._handlers.middleware:
                 result: Any = self._proceed(0, Incoming(socket, event, args))
@@ -339,17 +359,23 @@ class Namespace(Decorators):
         """Called when a socket was admitted."""
         self.sockets[socket.id] = socket
         socket._admitted()
+        if self._hooks.socketConnected is not None:
+            self._hooks.socketConnected(socket)
 
     def _remove(self, socket: Socket, reason: CloseReason) -> None:
         """Remove a socket that leaves, admitted or not."""
-        admitted = socket.connected
+        admitted = socket.connected or socket.away
         socket.connected = False
         if admitted:
             self._tell(self._handlers.disconnecting, socket, reason)
+        if socket._ticket is not None and not socket._ticket.isParked:
+            socket._ticket.recovery.forget(socket._ticket)
         self.rooms.remove(socket)
         if self.sockets.get(socket.id) is socket:
             del self.sockets[socket.id]
         socket._left(reason)
+        if admitted and self._hooks.socketLeft is not None:
+            self._hooks.socketLeft(socket, reason)
         if admitted and not socket._waiting:
             self._tellDisconnected(socket)
 
@@ -357,6 +383,8 @@ class Namespace(Decorators):
         """Call :meth:`disconnected`.  No handler of the socket's events begins after this."""
         assert socket._leftBecause is not None
         self._tell(self._handlers.disconnected, socket, socket._leftBecause)
+        if socket._ticket is not None:
+            socket._ticket.recovery.told(socket._ticket)
 
     def _tell(self, handler: Handler, socket: Socket, reason: CloseReason) -> None:
         def failed(failure: Failure) -> None:
@@ -375,8 +403,11 @@ class Namespace(Decorators):
     def _bind(self, path: str, home: Home) -> None:
         """Take a place on a server."""
         self.path, self._home = path, home
+        self._hooks = self.rooms.hooks = home.hooks
         if home.peers is not None:
             self._meet(home.peers)
+        if home.parking is not None:
+            self._recovery = Recovery(self, home.parking)
 
     def _meet(self, peers: Peers) -> None:
         """Tell other servers, from now on, of this namespace and its rooms."""

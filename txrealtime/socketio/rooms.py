@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from txrealtime.socketio.hooks import NO_HOOKS, Hooks
+
 if TYPE_CHECKING:
     from txrealtime.socketio.sockets import Socket
 
@@ -19,11 +21,14 @@ class Rooms:
 
     A room exists while it has a member.  Each socket is also alone in a room of its own, named by its id;
     own rooms are not stored.
+
+    :ivar hooks: the server's.
     """
 
-    __slots__ = ("_members", "_sockets", "watch")
+    __slots__ = ("_members", "_sockets", "hooks", "watch")
 
     def __init__(self) -> None:
+        self.hooks: Hooks = NO_HOOKS
         self.watch: Callable[[str, bool], object] | None = None
         """Called with ``(room, exists)`` when a room gets its first member or loses its last."""
         self._sockets: dict[str, Socket] = {}
@@ -85,7 +90,10 @@ class Rooms:
             if self.watch is not None:
                 self.watch(room, True)
         members[socket] = None
+        isNew = room not in socket._joined
         socket._joined.add(room)
+        if isNew and self.hooks.roomJoined is not None:
+            self.hooks.roomJoined(socket, room)
 
     def leave(self, socket: Socket, room: str) -> None:
         """Take a socket out of a room.  If it is not there, do nothing."""
@@ -96,7 +104,10 @@ class Rooms:
                 del self._members[room]
                 if self.watch is not None:
                     self.watch(room, False)
-        socket._joined.discard(room)
+        if room in socket._joined:
+            socket._joined.discard(room)
+            if self.hooks.roomLeft is not None:
+                self.hooks.roomLeft(socket, room)
 
     def find(self, id: str) -> Socket | None:
         """Find the socket with an id."""

@@ -95,6 +95,7 @@ class NodeDialect:
     name: Final = "node"
     announces: Final = False
     pageSize: Final = 1 << 62
+    numbers: Final = None
     idPrefix: Final = ""
 
     def __init__(self, uid: str, key: str = "socket.io", namespaces: Namespaces | None = None) -> None:
@@ -140,6 +141,9 @@ class NodeDialect:
 
     def topicOf(self, path: str, room: str) -> Topic | None:
         return None
+
+    def pathOf(self, topic: str) -> str | None:
+        return None  # nothing is numbered
 
     def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         path = "/" if isinstance(question, Tell) else question.target.path
@@ -218,11 +222,14 @@ class NodeDialect:
         """Describe a socket as a RemoteSocket of Node."""
         namespace = None if self._namespaces is None else self._namespaces.find(path)
         socket = None if namespace is None else namespace.sockets.get(person.id)
+        data = shownIfPossible(person.data)
+        if socket is not None and self._namespaces is not None and self._namespaces.clientOf is not None:
+            data = {**data, "_admin": self._namespaces.clientOf(socket)}
         return {
             "id": person.id,
             "handshake": {} if socket is None else handshakeOf(socket.handshake),
             "rooms": sorted(person.rooms),
-            "data": shownIfPossible(person.data),
+            "data": data,
         }
 
     def _plain(self, message: dict[str, Any]) -> bytes:

@@ -168,6 +168,7 @@ def readMoved(message: dict[str, Any]) -> tuple[str, ...]:
 def readPerson(fields: dict[str, Any]) -> Person:
     """Return a remote socket that a server of Node has described."""
     data = fields.get("data")
-    return Person(
-        readText(fields["id"]), frozenset(readRooms(fields["rooms"])), data if isinstance(data, dict) else {}
-    )
+    data = dict(data) if isinstance(data, dict) else {}
+    # Node's admin UI keeps it among the application's data.
+    admin = {"handshake": fields.get("handshake"), "_admin": data.pop("_admin", None)}
+    return Person(readText(fields["id"]), frozenset(readRooms(fields["rooms"])), data, admin=admin)

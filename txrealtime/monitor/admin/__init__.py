@@ -1,0 +1,3 @@
+"""
+The server's side of Socket.IO's admin UI.
+"""

@@ -1,0 +1,69 @@
+"""
+The statistics of a server for the admin UI: the event ``server_stats``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from txrealtime.engineio.counting import countBytes
+from txrealtime.server import Server
+
+__all__ = ["Stats"]
+
+
+class Stats:
+    """
+    The statistics of a server, from its counts.
+
+    The bytes and packets of sessions that open from now on are counted.
+
+    :param time: the time of day, in seconds since 1970.
+    """
+
+    def __init__(self, server: Server, time: Callable[[], float]) -> None:
+        self._server = server
+        self._time = time
+        self._begun = time()
+        self._told: dict[tuple[str, str | None], int] = {}
+        countBytes(server.engine)
+
+    def take(self) -> dict[str, Any]:
+        """Return the statistics; events are counted since the last call."""
+        engine = self._server.engine
+        return {
+            "serverId": self._server.cluster.name,
+            "hostname": socket.gethostname(),
+            "pid": os.getpid(),
+            "uptime": self._time() - self._begun,
+            "clientsCount": len(engine.sessions),
+            "pollingClientsCount": engine.counts.sessions["polling"],
+            "aggregatedEvents": list(self._events()),
+            "namespaces": [
+                {"name": namespace.path, "socketsCount": len(namespace.sockets)}
+                for namespace in self._server.namespaces
+            ],
+        }
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        now = int(self._time()) * 1000
+        for (kind, subKind), count in self._counts():
+            more = count - self._told.get((kind, subKind), 0)
+            if more:
+                self._told[kind, subKind] = count
+                event = {"timestamp": now, "type": kind, "count": more}
+                yield event if subKind is None else {**event, "subType": subKind}
+
+    def _counts(self) -> Iterator[tuple[tuple[str, str | None], int]]:
+        """Yield the counts since the start, by the UI's type and subtype."""
+        counts = self._server.engine.counts
+        yield ("rawConnection", None), counts.opened.total()
+        for reason, count in counts.closed.items():
+            yield ("rawDisconnection", str(reason)), count
+        yield ("packetsIn", None), counts.packetsReceived
+        yield ("packetsOut", None), counts.packetsSent
+        yield ("bytesIn", None), counts.receivedByPolling + counts.receivedByWebSocket
+        yield ("bytesOut", None), counts.sentByPolling + counts.sentByWebSocket
