@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Target
 from txrealtime.cluster.handover import Handover
+from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.questions import Question
 from txrealtime.cluster.rosters import Rosters
 from txrealtime.engineio import packet as engineio
@@ -37,8 +38,9 @@ _log = Logger()
 class RemotePeers:
     """The peer servers, as this server's namespaces and audiences see them."""
 
-    def __init__(self, conversation: Conversation, handover: Handover) -> None:
+    def __init__(self, conversation: Conversation, joins: Joins, handover: Handover) -> None:
         self._conversation = conversation
+        self._joins = joins
         self._rosters = Rosters(conversation)
         self._handover = handover
 
@@ -109,9 +111,22 @@ class RemotePeers:
         self._rosters.unmounted(namespace)
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
-        topic = self._conversation.dialect.topicOf(namespace.path, room)
-        if topic is not None:
-            (self._conversation.subscribe if exists else self._conversation.unsubscribe)(topic)
+        conversation = self._conversation
+        topic = conversation.dialect.topicOf(namespace.path, room)
+        if topic is None:
+            return
+        if not exists:
+            conversation.unsubscribe(topic)
+            return
+        conversation.subscribe(topic)
+        if conversation.link is not None:
+            self._joins.subscribed(conversation.link, topic.name)
+
+    def joined(self) -> None:
+        self._joins.joined()
+
+    def whenInForce(self) -> Deferred[None]:
+        return self._joins.whenInForce()
 
     # -- presence --------------------------------------------------------------------
 

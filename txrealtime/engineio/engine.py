@@ -113,6 +113,8 @@ class Engine:
         # other purposes than the heartbeat, too.
         tick = min(self.settings.pingInterval, self.settings.pingTimeout, 20) / 250
         self._timers = Timers(reactor, tick)
+        # At the end, as logs show the beginning of a sid.  A dot is in no other part.
+        self._sidEnd = f".{self.settings.name}" if self.settings.name else ""
         self._admission = Admission(self.settings, self.sessions, allowRequest)
         isUpgradable = self.settings.allowUpgrades and "websocket" in self.settings.transports
         self.upgrades: Sequence[str] = ("websocket",) if isUpgradable else ()
@@ -282,9 +284,9 @@ class Engine:
 
     def _newSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         if self.siblings is None:
-            sid = secrets.token_urlsafe(_SID_BYTES)
+            sid = secrets.token_urlsafe(_SID_BYTES) + self._sidEnd
         else:
-            sid = secrets.token_urlsafe(_SID_BYTES_BEFORE_MARK) + self.siblings.mark
+            sid = secrets.token_urlsafe(_SID_BYTES_BEFORE_MARK) + self.siblings.mark + self._sidEnd
         session = self.makeSession(
             sid,
             handshake,
