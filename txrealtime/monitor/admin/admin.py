@@ -167,8 +167,9 @@ class Admin:
 
     def _endWatch(self) -> None:
         unwatch, self._unwatch = self._unwatch, None
-        if unwatch is not None:
+        if self._verbose is not None and unwatch is not None:
             unwatch()
+            self._verbose.end()
 
     # -- clients of the UI -----------------------------------------------------------------
 
