@@ -312,6 +312,32 @@ class AheadTests(ChannelTestCase):
         self.assertNothingLeft()
 
 
+class LastResponseTests(ChannelTestCase):
+    """A site that ends each connection, because another process has the port."""
+
+    def test_ends(self) -> None:
+        """Each response is the last of its connection, of the engine and of pages; a waiting GET's too."""
+        sid = self.openPolling()
+        waiting = Link().connect(self.site)
+        waiting.deliver(self.requestBytes("GET", f"{URL.decode()}&sid={sid}"))
+        kept = Link().connect(self.site)
+        self.deliver(kept, self.requestBytes("POST", f"{URL.decode()}&sid={sid}", {}, b"4a"))
+        self.assertFalse(kept.disconnecting)
+        self.site.endsConnections = True
+        self.session.send("answer")
+        page = Link().connect(self.site)
+        self.deliver(page, b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.deliver(kept, self.requestBytes("POST", f"{URL.decode()}&sid={sid}", {}, b"4b"))
+        for link in (waiting, kept, page):
+            self.assertTrue(link.disconnecting)
+            data = link.take()
+            while data:
+                answer, data = readResponse(data)
+            assert answer is not None
+            self.assertEqual((answer.status, answer.headers["connection"]), (200, "close"))
+        self.assertEqual(self.owner.heard, ["a", "b"])
+
+
 class TimeTests(ChannelTestCase):
     """The timeout of idle connections, on the fast path as in twisted.web."""
 

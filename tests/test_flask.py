@@ -31,6 +31,7 @@ from txrealtime.flask import (
     join_room,
     leave_room,
     rooms,
+    routes,
     send,
 )
 from txrealtime.flask.client import Stage
@@ -462,6 +463,35 @@ class ComingAndGoingTests(FlaskTestCase):
         self.socketio.on_namespace(Mine("/n"))
         self.join("/n").disconnect("/n")
         self.assertEqual(told, ["ann", ("ann", "client disconnect")])
+
+    def test_namesAlike(self) -> None:
+        """The log names methods that are never called, unless the right one is there."""
+        warned: list[Any] = []
+        self.patch(routes._log, "warn", lambda format, **values: warned.append(format.format(**values)))
+
+        class Mine(Namespace):
+            def onConnect(self) -> bool:
+                return False
+
+            def connection_lost(self) -> None: ...
+
+            def on_open(self) -> None: ...
+
+        class Right(Namespace):
+            def on_connect(self) -> None:
+                self.connect()
+
+            def connect(self) -> None: ...
+
+        self.socketio.on_namespace(Mine("/n"))
+        self.socketio.on_namespace(Right("/m"))
+        self.assertEqual(
+            [
+                (line.split()[0].rpartition("Mine.")[2], line.split("name it ")[1].split(",")[0])
+                for line in warned
+            ],
+            [("onConnect()", "on_connect()"), ("connection_lost()", "on_disconnect()")],
+        )
 
     def test_decoratedIsCalledOnce(self) -> None:
         """A wrapped handler runs once, also if it raises TypeError or calls itself wrongly."""

@@ -184,15 +184,6 @@ class OptionTests(FlaskTestCase):
         client = socketio.test_client(app, namespace="/n")
         self.assertEqual(client.emit("ask", callback=True, namespace="/n"), "answer")
 
-    def test_otherServers(self) -> None:
-        """Another WSGI server serves pages, and clients of Socket.IO get a 501 with the reason."""
-        self.app.get("/")(lambda: "page")
-        browser = self.app.test_client()
-        self.assertEqual(browser.get("/").text, "page")
-        answer = browser.get("/socket.io/?EIO=4&transport=polling")
-        self.assertEqual(answer.status_code, 501)
-        self.assertIn("twistd -n realtime", answer.text)
-
     def test_running(self) -> None:
         """A running server refuses test clients."""
         self.socketio.bridge.server.running = True

@@ -98,7 +98,7 @@ class Worker:
         self.handoff = Handoff(self.reactor, folder, self.mark, self._adopt)
         self.handoff.start()
         self.ledger = Ledger(folder, self.mark)
-        self.ledger.start()
+        self.ledger.start(False)
         self.fleet = Fleet(self.mark, self.ledger)
         self.listening = Listening()
         self.site = Site()

@@ -28,7 +28,7 @@ class LedgerTestCase(SynchronousTestCase):
         self.marks = [markOf(number, number + 1) for number in range(3)]
         self.ledgers = [Ledger(self.folder, mark) for mark in self.marks]
         for each in self.ledgers:
-            each.start()
+            each.start(True)
             self.addCleanup(each.stop)
         for each in self.ledgers:
             each.follow(self.marks)
@@ -104,7 +104,7 @@ class TableTests(LedgerTestCase):
             one, two = (Ledger(self.mktemp(), "same") for _ in range(2))
             os.mkdir(one._folder)
             two._folder, two._key, two._mark = one._folder, one._key, "other"
-            one.start()
+            one.start(True)
             two.follow(["same"])
             writing, reading = one.column(CONNECTIONS), two.column(CONNECTIONS)
             true: dict[str, int] = {}
@@ -138,13 +138,29 @@ class TableTests(LedgerTestCase):
         self.assertEqual((two.column(SESSIONS).countOf("x"), two.column(CONNECTIONS).countOf("x")), (0, 7))
 
     def test_files(self) -> None:
-        """Only the user may read a file; it takes no room on the disk, and goes with the worker."""
+        """Only the user may read a file; it takes its room at once, and goes with the worker."""
         path = Path(self.folder, f"{self.marks[0]}.counts")
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
-        self.assertLess(path.stat().st_blocks * 512, 100_000)
+        self.assertGreater(path.stat().st_blocks * 512, 1_000_000)
         self.ledgers[0].stop()
         self.assertFalse(path.exists())
         self.ledgers[0].stop()
+
+    def test_withoutAddresses(self) -> None:
+        """A worker without a limit for addresses has a small file, and others read it none the less."""
+        mark = markOf(8, 8)
+        small = Ledger(self.folder, mark)
+        small.start(False)
+        self.addCleanup(small.stop)
+        self.assertEqual(Path(self.folder, f"{mark}.counts").stat().st_size, 64)
+        small.follow(self.marks)
+        one = self.ledgers[0]
+        one.follow([mark])
+        small.column(SESSIONS).note(3)
+        small.column(SESSIONS).noteOf("x", 2)
+        self.assertEqual((one.column(SESSIONS).count(), one.column(SESSIONS).countOf("x")), (3, 0))
+        one.column(SESSIONS).noteOf("x", 4)
+        self.assertEqual(small.column(SESSIONS).countOf("x"), 4)
 
     def test_others(self) -> None:
         """A worker that does not live, or has not begun, counts for nothing."""
@@ -188,7 +204,6 @@ class FleetTests(LedgerTestCase):
         )
         self.tell("ready", "stopping", "starting")
         self.assertEqual([fleet.another() for fleet in self.fleets], [None, self.marks[0], self.marks[0]])
-        self.assertEqual([fleet.hasOthers for fleet in self.fleets], [False, True, True])
 
     def test_place(self) -> None:
         self.count(50, 45, 40)
@@ -229,6 +244,17 @@ class FleetTests(LedgerTestCase):
         after = choices()
         moved = {old for old, new in zip(before, after, strict=True) if old != new}
         self.assertEqual(moved, {self.marks[2]})
+
+    def test_affineOfOneAddress(self) -> None:
+        """Clients of one address spread: their worker has a quarter more, and the others share the rest."""
+        counts = [0, 0, 0]
+        for turn in range(600):
+            self.count(*counts)
+            fleet = self.fleets[turn % 3]
+            counts[self.marks.index(fleet.affine("192.0.2.1") or fleet.mark)] += 1
+        low, middle, high = sorted(counts)
+        self.assertLessEqual(high, 1.25 * 200 + 5)
+        self.assertLessEqual(middle - low, 1)
 
     def test_othersLetGo(self) -> None:
         self.count(4, 0, 0)

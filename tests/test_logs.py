@@ -120,6 +120,38 @@ class RepeatsTests(LogsTestCase):
             self.log.failure("elsewhere")
         self.assertEqual((self.tracebacks, len(self.events)), (3, 3))
 
+    def test_recursion(self) -> None:
+        """A recursion is one failure, however deep it goes, and wherever Python ends it."""
+
+        def deep(number: int, leaf: int) -> None:
+            if number:
+                deep(number - 1, leaf)
+            elif leaf == 1:
+                raise RecursionError
+            else:
+                [][number]
+
+        def fail(number: int, leaf: int) -> None:
+            try:
+                deep(number, leaf)
+            except (RecursionError, IndexError):
+                self.log.failure("it failed")
+
+        for number in range(2, 50):
+            fail(number, 1)
+        self.assertEqual(self.tracebacks, 1)
+
+        def far(left: int) -> None:
+            far(left - 1) if left else fail(20, 1)
+
+        for left in range(2, 20):
+            far(left)
+        self.assertEqual(self.tracebacks, 1)
+        # Another end of the same recursion is another failure.
+        for number in range(2, 50):
+            fail(number, 2)
+        self.assertEqual(self.tracebacks, 2)
+
     def test_nextMinute(self) -> None:
         self.fail(5)
         self.clock.advance(59)

@@ -997,6 +997,29 @@ class ComingAndGoingTests(TalkTestCase):
                     client.close()
         self.assertEqual({call[0] for call in self.lobby.take()}, {"disconnecting", "disconnected"})
 
+    def test_falseOfNumpy(self) -> None:
+        """
+        The comparisons of numpy give values of its own, whose `False` refuses.
+        """
+
+        def valueOf(name: str, module: str, truth: bool) -> Any:
+            return type(name, (), {"__module__": module, "__bool__": lambda self: truth})()
+
+        for name, module, truth, admits in (
+            ("bool_", "numpy", False, False),
+            ("bool", "numpy", False, False),
+            ("bool", "numpy", True, True),
+            ("int64", "numpy", False, True),
+            ("bool", "shop", False, True),
+        ):
+            value = valueOf(name, module, truth)
+            self.lobby.onConnect(lambda socket, auth, value=value: value, replace=True)
+            joined = self.makeClient(self.server).connect("/lobby")
+            if admits:
+                self.successResultOf(joined)
+            else:
+                self.failureResultOf(joined, ConnectionRejected)
+
     def test_unfinishedAnswerRefuses(self) -> None:
         """
         A coroutine without `await`, a future or a generator is true, and must not let anybody in.

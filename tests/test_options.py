@@ -98,7 +98,7 @@ class UnknownTests(SynchronousTestCase):
             "serializer json": "parser",
             "socketio_path resource": "path",
             "allow_request": "allowRequest",
-            "connectionStateRecovery connection_state_recovery": "new socket",
+            "connectionStateRecovery connection_state_recovery": "recoveryWindow",
             "async_mode": "reactor",
             "async_handlers": "concurrency",
             "always_connect": "connected()",
@@ -214,6 +214,8 @@ class ValueTests(SynchronousTestCase):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             server.configure(pingInterval=25_000)
+            # The present value has been warned of.
+            server.configure(pingTimeout=5)
         self.assertEqual([warning.filename.rpartition("/")[2] for warning in caught], ["test_options.py"])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

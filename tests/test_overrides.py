@@ -375,10 +375,10 @@ class AlikeTests(OverrideTestCase):
 
     ALIKE = {
         "connected": "connect onConnected on_connect on_connected connection onConnection on_connection "
-        "Connected connected_ handle_connect handleConnection",
+        "Connected connected_ handle_connect handleConnection connection_made connectionMade onOpen on_open",
         "disconnecting": "on_disconnecting Disconnecting",
         "disconnected": "disconnect on_disconnect on_disconnected onDisconnected disconnection "
-        "handleDisconnect Disconnected",
+        "handleDisconnect Disconnected connectionLost on_close onClose",
     }
 
     def test_methods(self) -> None:

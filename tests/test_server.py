@@ -5,6 +5,7 @@ The server as a service, and as its own default namespace.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.memory import Link
 from tests.talk import Recorder, Steps, TalkTestCase, textOf
 from txrealtime import CloseReason, Handshake, HandshakeError, IParser, PacketError, Server, Settings, Socket
 from txrealtime.engineio.http.resource import EngineResource
@@ -111,6 +113,28 @@ class ServiceTests(TalkTestCase):
         self.assertEqual(set(self.wireOf(client)), {"1", "1/lobby,"})
         self.assertEqual(client.transport.closed, CloseReason.SHUTTING_DOWN)
         self.assertEqual({call[2] for call in lobby.take()}, {CloseReason.SHUTTING_DOWN})
+
+    def test_disconnectOnStopOfAPollingClient(self) -> None:
+        """
+        The GET that waits takes the DISCONNECT of each namespace, since the port closes meanwhile.
+        """
+        server = self.makeServer(disconnectOnStop=True)
+        for path in ("/lobby", "/bar"):
+            server.mount(path, Recorder())
+        link = Link().connect(server.site(Resource()))
+        head = b"%s /socket.io/?EIO=4&transport=polling%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s"
+        link.deliver(head % (b"GET", b"", 0, b""))
+        opened = re.search(rb'"sid":"([^"]+)"', link.take())
+        assert opened is not None
+        sid = b"&sid=" + opened[1]
+        body = b"40\x1e40/lobby,\x1e40/bar,"
+        for request in (head % (b"POST", sid, len(body), body), head % (b"GET", sid, 0, b"")):
+            link.deliver(request)
+        link.take()
+        link.deliver(head % (b"GET", sid, 0, b""))
+        self.assertEqual(link.take(), b"")
+        server.stopService()
+        self.assertEqual(link.take().partition(b"\r\n\r\n")[2], b"41\x1e41/lobby,\x1e41/bar,")
 
     def test_startAgain(self) -> None:
         self.join(self.server, "/lobby")

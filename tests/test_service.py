@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from dataclasses import fields
 from io import StringIO
 from pathlib import Path
@@ -166,7 +167,8 @@ class OptionsTests(ServiceTestCase):
                 text = {"origins": "https://a.example", "transports": "polling"}.get(words, "10.0.0.0/8")
                 given, value = [f"--{singular[words]}", text], (text,)
             else:
-                value = "https://a.example" if field.name == "publicURL" else type(field.default)(7)
+                texts = {"publicURL": "https://a.example", "recovery": "all"}
+                value = texts.get(field.name, type(field.default)(7))
                 given = [f"--{words}", str(value) if isinstance(value, str) else "7"]
             settings = parse(*given)["settings"]
             self.assertEqual(settings, {field.name: value})
@@ -359,6 +361,29 @@ class LoadTests(ServiceTestCase):
                 f"--app {name}: shop{number} called sys.exit({shown}): keep code for the command line below"
             )
             self.assertOneLine(wanted, load, "--app", name)
+
+    def test_theApplicationRaisesAnything(self) -> None:
+        """An exception beside Exception, as asyncio's for a cancelled task, is an error; Ctrl-C is not."""
+        self.write("shop.py", "import asyncio\nraise asyncio.CancelledError()")
+        lines = self.assertRefused(load, "--app", "shop:app").splitlines()
+        self.assertEqual(lines[0], "--app shop:app: shop failed")
+        self.assertEqual(lines[-1], "asyncio.exceptions.CancelledError")
+        self.write("called.py", "def make():\n    raise GeneratorExit('early')")
+        lines = self.assertRefused(serverOf, parse("--app", "called:make")).splitlines()
+        self.assertEqual(lines[0], "--app called:make: the call failed")
+        self.assertEqual(lines[-1], "GeneratorExit: early")
+        self.write("stopped.py", "raise KeyboardInterrupt\ndef make(): raise KeyboardInterrupt")
+        self.assertRaises(KeyboardInterrupt, load, "--app", "stopped:app")
+        self.write("stopped2.py", "def make():\n    raise KeyboardInterrupt")
+        self.assertRaises(KeyboardInterrupt, serverOf, parse("--app", "stopped2:make"))
+
+    def test_milliseconds(self) -> None:
+        """A time that was meant in milliseconds is warned of once."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            serverOf(parse("--ping-interval", "25000"))
+        (warning,) = caught
+        self.assertEqual(str(warning.message), "pingInterval is 25000.0: times are in seconds")
 
     def test_theApplicationIsNoPython(self) -> None:
         lines = self.failingModule("def price(:")

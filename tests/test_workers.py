@@ -25,7 +25,7 @@ from txrealtime.workers.listening import withoutPlace
 from txrealtime.workers.marks import MOST_WORKERS, markOf, ownerOf
 from txrealtime.workers.notify import Notifier, withoutSystemd
 from txrealtime.workers.supervisor import Limits, Supervisor, Task, residentBytes
-from txrealtime.workers.worker import CANNOT_START, COMMANDS, REPORTS
+from txrealtime.workers.worker import CANNOT_START, COMMANDS, REPORTS, Supervision
 
 
 class MarkTests(SynchronousTestCase):
@@ -64,6 +64,8 @@ class Process:
         self.signals: list[str] = []
         self.commands = b""
         self.fleet: list[dict[str, Any]] = []
+        self.fleets = 0
+        self.known: list[tuple[int, str, bool]] = []
         self.ended = False
         self.held = False
         protocol.makeConnection(self)
@@ -80,7 +82,9 @@ class Process:
             raise KeyError(childFD)
         if data.startswith(b"fleet "):
             self.fleet = json.loads(data[6:])
+            self.fleets += 1
         else:
+            self.known = self.states()
             self.commands += data
 
     # -- for tests ---------------------------------------------------------------------
@@ -606,6 +610,13 @@ class FleetTests(SupervisorTestCase):
         self.pause(0.3)
         self.assertEqual(one.states(), [(0, "ready", True), (1, "starting", False)])
 
+    def test_few(self) -> None:
+        """Starts that come together are one line."""
+        self.make(20)
+        self.supervisor.startService()
+        self.addCleanup(self.clear)
+        self.assertEqual({process.fleets for process in self.reactor.processes}, {1})
+
     def test_status(self) -> None:
         """A worker whose link is down is told once, and again when it is back."""
         one, two = self.start()
@@ -627,6 +638,8 @@ class FleetTests(SupervisorTestCase):
         states = [(number, state) for number, state, _ in three.states()]
         self.assertEqual(states, [(0, "stopping"), (0, "ready"), (1, "stopping"), (1, "ready")])
         self.assertEqual(one.fleet, three.fleet)
+        # When it was told to leave, it knew who takes new clients.
+        self.assertEqual([state for _, state, _ in one.known].count("ready"), 4)
         for process in (one, two):
             process.end()
         self.assertEqual(four.states(), [(0, "ready", True), (1, "ready", True)])
@@ -650,6 +663,48 @@ class FleetTests(SupervisorTestCase):
             two.beat()
         self.assertEqual(two.states(), [(0, "stopping", False), (1, "ready", True)])
         one.end(1, signal.SIGKILL)
+
+
+class SupervisionTests(SynchronousTestCase):
+    """A worker's side: the lines that it writes, and what it does when it is told something."""
+
+    def setUp(self) -> None:
+        self.calls: list[Any] = []
+        self.read, write = os.pipe()
+        self.addCleanup(os.close, self.read)
+        self.addCleanup(os.close, write)
+        self.clock = Clock()
+        self.supervision = Supervision(self.clock, self, reports=write)
+
+    def status(self) -> dict[str, Any]:
+        return {"status": "deaf", "fit": False}
+
+    def stop(self, together: bool) -> None:
+        self.calls.append(("stop", together))
+
+    def fleetChanged(self, members: list[dict[str, Any]]) -> None:
+        self.calls.append(members)
+
+    def orphaned(self) -> None:
+        self.calls.append("orphaned")
+
+    def test_commands(self) -> None:
+        members = [{"number": 0}, {"number": 1}]
+        self.supervision._told("fleet", json.dumps(members))
+        self.supervision._told("leave", "")
+        self.supervision._told("stop", "")
+        self.supervision._orphaned()
+        self.assertEqual(self.calls, [members, ("stop", False), ("stop", True), "orphaned"])
+
+    def test_reports(self) -> None:
+        """A child understands what a worker reports."""
+        self.supervision._tellBeat()
+        self.supervision.ready(patience=4.0, status="ready", fit=True)
+        lines = os.read(self.read, 1000).decode().splitlines()
+        self.assertEqual(
+            [(line.partition(" ")[0], json.loads(line.partition(" ")[2])) for line in lines],
+            [("beat", self.status()), ("ready", {"patience": 4.0, "status": "ready", "fit": True})],
+        )
 
 
 class NotifierTests(SynchronousTestCase):

@@ -85,12 +85,23 @@ class Repeats:
 
 
 def _wayOf(failure: Failure) -> tuple[tuple[CodeType, int], ...]:
-    """Return the places in the code that a failure has come through."""
-    way, traceback = [], failure.value.__traceback__ if failure.value else None
+    """
+    Return the places in the code that a failure has come through, and the last one.
+
+    A recursion counts once, because clients may choose its depth and its end.
+    """
+    # A dictionary keeps the order.
+    way: dict[tuple[CodeType, int], None] = {}
+    place, isRecursion = None, False
+    traceback = failure.value.__traceback__ if failure.value else None
     while traceback is not None:
-        way.append((traceback.tb_frame.f_code, traceback.tb_lineno))
+        place = (traceback.tb_frame.f_code, traceback.tb_lineno)
+        isRecursion = isRecursion or place in way
+        if not isRecursion:
+            way[place] = None
         traceback = traceback.tb_next
-    return tuple(way)
+    # Python may notice that a recursion is too deep anywhere.
+    return (*way, place) if place and not failure.check(RecursionError) else tuple(way)
 
 
 repeats: Final = Repeats()

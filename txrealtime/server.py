@@ -213,6 +213,7 @@ class Server(Decorators, Service):
         allowRequest = self._allowRequest
         asked = None if allowRequest is None else lambda request: allowRequest(Handshake(request))
         namespaces = self._namespaces
+        namespaces.recover(self.settings)
         return Engine(self._connection, self.settings, namespaces.reactor, asked, namespaces.hooks)
 
     def _connection(self, session: Session) -> Connection:
@@ -322,6 +323,8 @@ class Server(Decorators, Service):
             retirement.end()
         self.cluster.start()
         self.engine.reopen()
+        if self._namespaces.parking is not None:
+            self._namespaces.parking.reopen()
 
     @property
     def isRetiring(self) -> bool:
@@ -371,6 +374,7 @@ class Server(Decorators, Service):
             # It was started again during the slices.
             return succeed(None)
         drained = self.engine.drain(self.settings.drainTimeout, self._dismiss)
+        drained.addCallback(lambda _: self._namespaces.nobodyComesBack())
         return drained.addCallback(lambda _: self.cluster.stop())
 
 

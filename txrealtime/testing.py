@@ -28,13 +28,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, Unpack
 from urllib.parse import urlencode
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txrealtime.client.handlers import NO_ACK, Handlers, Turns
+from txrealtime.client.recovery import Recovery
 from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
 from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, message
 from txrealtime.engineio.packet3 import EngineIO3
@@ -146,6 +147,7 @@ class Client:
     :param transport: the name of the transport that the client pretends to use.
     :param protocol: the Engine.IO protocol: 4, or 3 for a client of Socket.IO 1 or 2, for a server with
         ``allowEIO3``.
+    :param recovers: ask a server with ``recoveryWindow`` to be offered recovery: see :meth:`comeBack`.
     :raises HandshakeError: if the server's engine refuses the client at once.
     :ivar whenOpen: a Deferred that fires when the engine has opened the session, and fails with
         :exc:`~txrealtime.errors.HandshakeError` if ``allowRequest`` refuses the client later.
@@ -161,10 +163,13 @@ class Client:
         transport: Literal["polling", "websocket"] = "websocket",
         parser: socketio.IParser | None = None,
         protocol: Literal[3, 4] = 4,
+        recovers: bool = True,
     ) -> None:
         self._server = server
         self._parser = server.parser if parser is None else parser
-        self._decoder = self._parser.decoder(maxAttachments=1 << 20)
+        self._recoveries: dict[str, Recovery] = {}
+        self._recovered: set[str] = set()
+        self._joined: dict[str, Mapping[str, Any] | None] = {}
         self._ids: dict[str, str] = {}
         self._received: dict[str, list[tuple[Any, ...]]] = {}
         self._connecting: dict[str, Deferred[str]] = {}
@@ -172,16 +177,26 @@ class Client:
         self._handlers: dict[tuple[str, str], Any] = {}
         self._decorated: dict[str, tuple[Handlers, Turns]] = {}
         self._lastCall = -1
+        self._early: list[socketio.Packet] = []
         self._refused: dict[str, ConnectionRejected] = {}
         self._isOld = protocol == 3
-        self._answersHeartbeats = True
         self._heartbeat: IDelayedCall | None = None
-        self.transport = FakeTransport(transport, EngineIO3() if self._isOld else EngineIO4())
         self.disconnections: list[str] = []
-        fields = {"EIO": str(protocol), "transport": transport, **(query or {})}
-        url = f"{server.path}/?{urlencode(fields)}"
-        engine = server.engine
-        handshake = engine.readHandshake({"host": "localhost", **(headers or {})}, url, address, False)
+        asking = {"recover": "1"} if recovers and server.settings.recoveryWindow and not self._isOld else {}
+        fields = {"EIO": str(protocol), "transport": transport, **asking, **(query or {})}
+        self._url = f"{server.path}/?{urlencode(fields)}"
+        self._headers = {"host": "localhost", **(headers or {})}
+        self._open(transport, address)
+
+    def _open(self, transport: Literal["polling", "websocket"], address: str) -> None:
+        """Open a session."""
+        self._transportName, self._address = transport, address
+        self._decoder = self._parser.decoder(maxAttachments=1 << 20)
+        self._answersHeartbeats = True
+        self._read = 0
+        self.transport = FakeTransport(transport, EngineIO3() if self._isOld else EngineIO4())
+        engine = self._server.engine
+        handshake = engine.readHandshake(self._headers, self._url, address, False)
         self.session: Session | None = None
         self.whenOpen = Deferred.fromCoroutine(engine.verify(handshake, transport, "GET"))
         self.whenOpen.addCallback(lambda _: self._opened(engine.openSession(handshake, self.transport)))
@@ -200,6 +215,8 @@ class Client:
 
     def _pinged(self) -> None:
         if self._answersHeartbeats:
+            # The client has read everything before the PING, whenever the test asks for it.
+            self._read = len(self.transport.sent)
             self._deliver(Packet(PacketType.PONG))
 
     def _startPinging(self) -> None:
@@ -226,8 +243,11 @@ class Client:
         """
         joined: Deferred[str] = Deferred()
         self._connecting[namespace] = joined
+        self._joined[namespace] = auth
         if not self._isOld:
-            self._sendPacket(socketio.Packet(socketio.PacketType.CONNECT, namespace, auth))
+            recovery = self._recoveries.setdefault(namespace, Recovery())
+            fields = recovery.auth(None if auth is None else dict(auth))
+            self._sendPacket(socketio.Packet(socketio.PacketType.CONNECT, namespace, fields))
         elif namespace != "/":
             asked = f"{namespace}?{urlencode(auth)}" if auth else namespace
             self._sendPacket(socketio.Packet(socketio.PacketType.CONNECT, asked))
@@ -249,6 +269,7 @@ class Client:
     def disconnect(self, namespace: str = "/") -> None:
         """Leave a namespace."""
         self._ids.pop(namespace, None)
+        self._joined.pop(namespace, None)
         self._sendPacket(socketio.Packet(socketio.PacketType.DISCONNECT, namespace))
 
     def close(self) -> None:
@@ -256,6 +277,48 @@ class Client:
         if self.session is not None:
             self.session.transportLost(self.transport, CloseReason.TRANSPORT_CLOSE)
         self.flush()
+
+    def lose(self, noticed: bool = True) -> None:
+        """
+        Lose the connection, as when a network is cut: what the client has not read is lost.
+
+        The client reads by :meth:`flush`, :meth:`received` and everything that it sends; and when it answers
+        a heartbeat.
+
+        :param noticed: false if the server does not notice before its heartbeat fails.
+        """
+        del self.transport.sent[self._read :]
+        self.flush()
+        self.ignoreHeartbeats()
+        session, transport, self.session = self.session, self.transport, None
+        self.transport.writable = True
+        self._ids.clear()
+        if noticed and session is not None:
+            session.transportLost(transport, CloseReason.TRANSPORT_ERROR)
+
+    def comeBack(
+        self, address: str | None = None, transport: Literal["polling", "websocket"] | None = None
+    ) -> Deferred[list[str]]:
+        """
+        Connect again after :meth:`lose` or :meth:`close`, and join the namespaces that the client was in.
+
+        A server with ``recoveryWindow`` restores the sockets: see :meth:`recovered`.
+
+        :param address: another address than before.
+        :param transport: another transport than before.
+        :return: a Deferred of the ids of the sockets, in the order in which the client joined.
+        """
+        self.lose()
+        self._open(transport or self._transportName, address or self._address)
+        joined = list(self._joined.items())
+        return gatherResults(
+            [self.connect(namespace, auth) for namespace, auth in joined], consumeErrors=True
+        )
+
+    def recovered(self, namespace: str = "/") -> bool:
+        """Tell if the client's last :meth:`comeBack` has restored its socket in a namespace."""
+        self.flush()
+        return namespace in self._recovered
 
     def stopReading(self) -> None:
         """Take no more packets, like a client whose connection is full."""
@@ -352,6 +415,7 @@ class Client:
 
     def flush(self) -> None:
         """Take the packets that the server has sent."""
+        self._read = 0
         for packet in self.transport.take():
             if packet.type is PacketType.MESSAGE:
                 decoded = self._decoder.feed(packet.data)
@@ -367,11 +431,14 @@ class Client:
         match packet.type:
             case socketio.PacketType.CONNECT:
                 self._ids[namespace] = self._oldId(namespace) if self._isOld else data["sid"]
+                if not self._isOld:
+                    self._admitted(namespace, data)
                 self._connected(namespace)
             case socketio.PacketType.CONNECT_ERROR:
                 self._connected(namespace, _rejection(data, self._isOld))
             case socketio.PacketType.DISCONNECT:
                 self._ids.pop(namespace, None)
+                self._joined.pop(namespace, None)
                 self.disconnections.append(namespace)
             case socketio.PacketType.ACK:
                 args = tuple(data)
@@ -380,13 +447,28 @@ class Client:
             case socketio.PacketType.EVENT:
                 self._eventReceived(packet)
 
+    def _admitted(self, namespace: str, data: dict[str, Any]) -> None:
+        """Called when the server has admitted the client, after the events that a recovery brings."""
+        recovery = self._recoveries.setdefault(namespace, Recovery())
+        self._recovered.discard(namespace)
+        if recovery.admitted(data.get("pid"), data.get("offset")):
+            self._recovered.add(namespace)
+        early, self._early = self._early, []
+        for packet in early:
+            self._eventReceived(packet)
+
     def _oldId(self, namespace: str) -> str:
         """Derive the id as a client of Socket.IO 2 does."""
         sid: str = self.opened["sid"]
         return sid if namespace == "/" else f"{namespace}#{sid}"
 
     def _eventReceived(self, packet: socketio.Packet) -> None:
+        if packet.namespace not in self._ids:
+            self._early.append(packet)
+            return
         event, *args = packet.data
+        if packet.id is None and not self._isOld:
+            args = self._recoveries[packet.namespace].stripped(args)
         self._received.setdefault(packet.namespace, []).append((event, *args))
         answer = self._handlers.get((packet.namespace, event))
         if answer is not None and packet.id is not None:

@@ -28,7 +28,7 @@ class Published:
     :ivar visit: visits the application at a URL, in a thread.
     :ivar later: packages to install last, against what the application asks for.
     :ivar tools: other programs that the application needs.
-    :ivar files: files for the folder, by name, with the same fields.
+    :ivar files: files for the folder, by name, with the same fields; a script becomes executable.
     :ivar environment: variables, with the same fields.
     """
 
@@ -136,6 +136,25 @@ def administrator(url: str) -> dict[str, Any]:
     return said
 
 
+def karaoke(url: str) -> dict[str, Any]:
+    """Visit PiKaraoke, which brings gevent's server: pages, and two screens that find their roles."""
+    pages = [requests.get(f"{url}/{page}", timeout=60).status_code for page in ("", "splash", "queue")]
+    said: list[Any] = [pages]
+    first = Visitor().connect(url, transport="polling")
+    first.emit("register_splash")
+    said.append(first.next())
+    second = Visitor().connect(url, transport="polling")
+    second.emit("register_splash")
+    said.append(second.next())
+    first.emit("playback_position", 1.5)
+    said.append(second.next())
+    first.close()
+    # The first screen's disconnect handler hands its role over.
+    said.append(second.next())
+    second.close()
+    return {"said": said}
+
+
 SHORT = [
     Published(
         "pyxtermjs",
@@ -156,6 +175,15 @@ SHORT = [
 """The applications that install in less than a minute."""
 
 LONG = [
+    Published(
+        "pikaraoke",
+        ("pikaraoke==1.23.0",),
+        ("pikaraoke", "-p", "{port}", "--headless", "--skip-youtubedl-upgrade", "-d", "{folder}"),
+        karaoke,
+        # It looks for ffmpeg when it starts, and runs it for songs only.
+        files=(("ffmpeg", "#!/bin/sh\necho ffmpeg version 6.1\n"),),
+        environment=(("PATH", "{folder}:/usr/bin:/bin"),),
+    ),
     Published(
         "changedetection",
         ("changedetection.io==0.60.10",),

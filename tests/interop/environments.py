@@ -7,9 +7,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from tests.interop.clients import FETCHED
 from tests.support import ROOT, requirePart, run
+
+OTHERS: Final = ("others", "eventlet>=0.40", "gevent>=24", "waitress>=3")
+"""The environment with other servers, as the arguments of :func:`environmentOf`."""
 
 
 def environmentOf(name: str, *requirements: str, later: Sequence[str] = ()) -> str:

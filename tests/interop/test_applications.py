@@ -39,6 +39,7 @@ class ApplicationTests(TestCase):
         folder.mkdir()
         for name, text in application.files:
             (folder / name).write_text(text.format(port=port, folder=folder))
+            (folder / name).chmod(0o755 if text.startswith("#!") else 0o644)
         environment = {"PYTHONPATH": os.pathsep.join([*front, str(folder)]), "HOME": str(folder)}
         environment |= {
             name: value.format(port=port, folder=folder) for name, value in application.environment

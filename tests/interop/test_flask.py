@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.interop.brokers import Redis
 from tests.interop.clients import FOLDER, RealtimeServer, python, untilListening
-from tests.interop.environments import environmentOf
+from tests.interop.environments import OTHERS, environmentOf
 from tests.support import ROOT, Program, freePort, startProgram
 
 APP = FOLDER / "py" / "flask_app.py"
@@ -105,7 +105,7 @@ class FlaskTests(TestCase):
 
     async def test_eventlet(self) -> None:
         """In a process that eventlet has patched, Ctrl-C and SIGTERM let views end and tell clients."""
-        executable = environmentOf("eventlet", "eventlet>=0.40")
+        executable = environmentOf(*OTHERS)
         for name in ("INT", "TERM"):
             port = freePort()
             command = [executable, str(FOLDER / "py" / "flask_eventlet.py"), str(port)]

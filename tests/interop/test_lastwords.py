@@ -140,10 +140,11 @@ class LastWordsTests(TestCase):
     def start(self, client: str, url: str, slow: bool, name: str, rows: Sequence[Row]) -> Program:
         """Start a client's driver for some rows of the table."""
         cells = [f"{row.end}:{row.transport}" for row in rows]
+        arguments = [url, "slow" if slow else "reading", *cells]
         if client == "python-socketio":
-            command = python("lastwords.py", url, *cells)
+            command = python("lastwords.py", *arguments)
         else:
-            command = javaScript("lastwords.cjs", client, url, "slow" if slow else "reading", *cells)
+            command = javaScript("lastwords.cjs", client, *arguments)
         return startProgram(self, command, environment={"NAME": name})
 
     async def heardBy(self, driver: Program) -> dict[str, str]:
@@ -195,10 +196,9 @@ class LastWordsTests(TestCase):
     async def play(self, server: Program, url: str, rows: Sequence[Row], slow: bool, onNode: bool) -> None:
         """Play the rows with all clients."""
         route = f"{url.rpartition(':')[2]}-{slow}"
-        clients = CLIENTS[: 2 if slow else 3]  # python-socketio's client reads in a thread of its own
-        drivers = [self.start(client, url, slow, f"{client}-{route}", rows) for client in clients]
+        drivers = [self.start(client, url, slow, f"{client}-{route}", rows) for client in CLIENTS]
         heard = await gatherResults([Deferred.fromCoroutine(self.heardBy(driver)) for driver in drivers])
-        for client, each in zip(clients, heard, strict=True):
+        for client, each in zip(CLIENTS, heard, strict=True):
             told = self.heardByServer(server, f"{client}-{route}", rows)
             self.assertTable(rows, client, each, told, onNode)
 
@@ -228,13 +228,12 @@ class LastWordsTests(TestCase):
     async def playStop(self, server: Program, url: str, slow: bool, onNode: bool) -> None:
         """Stop a server while clients of all kinds are connected."""
         rows = [row for row in STOP if not onNode or row.onNode != "other"]
-        clients = CLIENTS[: 2 if slow else 3]
-        drivers = [self.start(client, url, slow, f"{client}-{slow}", rows) for client in clients]
+        drivers = [self.start(client, url, slow, f"{client}-{slow}", rows) for client in CLIENTS]
         for driver in drivers:
             await driver.whenPrinted("READY")
         stopper = startProgram(self, javaScript("lastwords-stop.cjs", url))
         heard = await gatherResults([Deferred.fromCoroutine(self.heardBy(driver)) for driver in drivers])
-        for client, each in zip(clients, heard, strict=True):
+        for client, each in zip(CLIENTS, heard, strict=True):
             told = self.heardByServer(server, f"{client}-{slow}", rows)
             self.assertTable(rows, client, each, told, onNode)
         await stopper.whenEnded()

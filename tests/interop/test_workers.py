@@ -296,8 +296,8 @@ class LifeTests(WorkersTestCase):
         await self.stopped(program)
 
     async def test_supervisorKilled(self) -> None:
-        """The workers of a supervisor that was killed end, and the port is free."""
-        program, url = await self.serve(2)
+        """The workers of a supervisor that was killed end, however slow their drain, and the port is free."""
+        program, url = await self.serve(2, "--drain", "60", "--drain-delay", "60")
         self.open(url)
         pids = self.pids(program)
         program.signal("KILL")

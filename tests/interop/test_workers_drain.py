@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import time
+from collections import Counter
 from pathlib import Path
 from shutil import rmtree, which
 from subprocess import run
@@ -23,8 +24,9 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from tests.interop.proxies import Nginx
 from tests.interop.test_workers import ADDRESS, APPLICATION, HANDSHAKE, PLACE, WorkersTestCase, alive
-from tests.support import ROOT, TWISTD, Program, makeCertificate, requirePart, startProgram
+from tests.support import ROOT, TWISTD, Program, freePort, makeCertificate, requirePart, startProgram
 
 
 class DrainTestCase(WorkersTestCase):
@@ -126,6 +128,44 @@ class DrainTests(DrainTestCase):
         program.signal("TERM")
         self.assertEqual(await program.whenEnded(30), 0)
 
+    async def test_reloadBehindAProxy(self) -> None:
+        """A proxy that keeps connections for the requests of many clients has no error in two reloads."""
+        proxy = Nginx(self)
+        port = freePort()
+        program, _ = await self.serve(
+            2, "--drain", "2", "--trusted-proxy", "127.0.0.1", listen=f"tcp:{port}:interface=127.0.0.1"
+        )
+        await proxy.start(port)
+        seen: Counter[tuple[str, int]] = Counter()
+        ends: list[bool] = []
+
+        def visit() -> None:
+            while not ends:
+                status, body, _ = self.ask(proxy.url + HANDSHAKE)
+                seen["open", status] += 1
+                if status == 200:
+                    sid = json.loads(body[1:])["sid"]
+                    for _ in range(5):
+                        status, _, _ = self.ask(f"{proxy.url}{HANDSHAKE}&sid={sid}", b"3")
+                        seen["post", status] += 1
+
+        visiting = [deferToThread(visit) for _ in range(4)]
+        try:
+            for generation in range(2):
+                old = self.pids(program)
+                program.signal("HUP")
+                await self.until(lambda g=generation: program.output.count("new workers serve") > g, 60)
+                await self.until(lambda pids=old: not any(map(alive, pids)))
+        finally:
+            ends.append(True)
+            for each in visiting:
+                await each
+        # A session that was let go is unknown; everything else is served.
+        self.assertEqual(seen.keys() - {("open", 200), ("post", 200), ("post", 400)}, set(), seen)
+        self.assertGreater(seen["post", 200], 50)
+        await self.stopped(program)
+        self.assertGreater(self.counts(program)["relayed"], 20)
+
 
 class OneServerTests(DrainTestCase):
     """Workers look like one server."""
@@ -216,10 +256,10 @@ class OneServerTests(DrainTestCase):
             cwd=str(self.folder),
             environment=environment,
         )
-        await self.until(lambda: has("READY=1", "STATUS=2 of 2 workers serve", "WATCHDOG=1"))
+        await self.until(lambda: has("READY=1", "STATUS=2 of 2 workers serve", "WATCHDOG=1"), 60)
         told.clear()
         program.signal("HUP")
-        await self.until(lambda: has("RELOADING=1", "READY=1"))
+        await self.until(lambda: has("RELOADING=1", "READY=1"), 60)
         self.assertTrue(any(re.fullmatch(r"MONOTONIC_USEC=\d+", field) for field in told))
         program.signal("TERM")
         self.assertEqual(await program.whenEnded(30), 0, program.output)

@@ -299,7 +299,7 @@ class Namespace(Decorators):
             )
             return
         self.id = id
-        self.recovered = self._recovery.admitted(data.get("pid"))
+        self.recovered = self._recovery.admitted(data.get("pid"), data.get("offset"))
         self._era += 1
         for packet, size in early:
             self._eventReceived(packet, size)

@@ -2,9 +2,10 @@
 Connection state recovery: the offset that a server appends to its events.
 
 A server with recovery gives each client a ``pid``, and adds one more argument to the events that it may
-replay: the event's offset.  The protocol does not mark the offset.  All known servers build it from the time
-of the event, so a text is taken for an offset only if it has one of their forms and its time is near.  Other
-texts at the end of an event reach its handler.
+replay: the event's offset.  The protocol does not mark the offset.  The servers of txrealtime name the
+beginning of their offsets when they admit a client.  All other known servers build an offset from the time of
+the event, so a text is taken for one only if it has one of their forms and its time is near.  Other texts at
+the end of an event reach its handler.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Recovery:
         self._now = now
         self._pid: str | None = None
         self._offset: str | None = None
+        self._epoch: str | None = None
 
     def auth(self, auth: Any) -> Any:
         """Add the state to the auth value of a CONNECT; fields of the application replace it."""
@@ -71,13 +73,15 @@ class Recovery:
             state["offset"] = self._offset
         return {**state, **(auth or {})}
 
-    def admitted(self, pid: Any) -> bool:
+    def admitted(self, pid: Any, offset: Any = None) -> bool:
         """
         Called with the ``pid`` of the server's answer, if it has one.
 
+        :param offset: that of the newest event, from servers of txrealtime.
         :return: ``True`` if the server has restored the state.
         """
         pid = pid if isinstance(pid, str) else None
+        self._epoch = offset.rpartition("-")[0] if isinstance(offset, str) else None
         recovered = pid is not None and pid == self._pid
         if not recovered:
             # An offset of another pid would make the next recovery fail.
@@ -91,6 +95,12 @@ class Recovery:
         last = args[-1]
         if last.__class__ is not str or not _SHORTEST <= len(last) <= _LONGEST:
             return args
+        if self._epoch is not None:
+            epoch, _, number = last.rpartition("-")
+            if epoch != self._epoch or not number.isdecimal():
+                return args
+            self._offset = last
+            return args[:-1]
         seconds = offsetTime(last)
         if seconds is None or abs(seconds - self._now()) > _NEAR:
             return args

@@ -154,6 +154,16 @@ class Cluster:
         """The number of messages that came and that no server would have sent."""
         return self._conversation.ignored
 
+    @property
+    def missed(self) -> int:
+        """
+        The number of messages of peer servers that were lost on the way, as the native dialect counts them.
+
+        The count is exact from the first message on that this server hears on a topic.  Messages behind the
+        last one of a topic are counted with their sender's next announcement, a third of its lease later.
+        """
+        return self._conversation.missed
+
     def whenReady(self) -> Deferred[None]:
         """
         Wait until the link is ready.

@@ -35,7 +35,10 @@ _SETTLE: Final = 1.0
 """Seconds that peer servers have to announce themselves after the link became ready."""
 
 _COMPLAINT: Final = 60.0
-"""Seconds between two log lines about ignored messages."""
+"""Seconds between two log lines about ignored messages, or about missed ones."""
+
+_GATHER: Final = 1.0
+"""Seconds in which the holes of one outage are counted together."""
 
 
 class Conversation:
@@ -48,6 +51,9 @@ class Conversation:
     :ivar servers: the peer servers that are there.
     :ivar questions: the questions that wait for replies.
     :ivar ignored: the number of messages that no server would have sent.
+    :ivar missed: the number of messages that peer servers sent and that were lost on the way.
+    :ivar holeSeen: called with the path of a namespace some of whose messages were missed; ``None`` if these
+        may belong to any namespace.
     """
 
     _clock: IReactorTime  # from start() on
@@ -60,6 +66,11 @@ class Conversation:
         self.questions = Questions(uid)
         self.servers = PeerServers(self.say, self.questions.gone)
         self.ignored = 0
+        self.missed = 0
+        self.holeSeen: Callable[[str | None], object] = lambda path: None
+        self._untold = 0
+        self._telling: IDelayedCall | None = None
+        self._toldAt = float("-inf")
         self._isListening = False
         self._subscribers: dict[Topic, int] = {}
         # Set until the peer servers have had the time to announce themselves.  Questions wait till then.
@@ -80,6 +91,8 @@ class Conversation:
         :param me: this server's announcement.
         """
         self.link, self._clock, self._me = link, clock, me
+        if self.dialect.numbers is not None:
+            self.dialect.numbers.missed = self._hasMissed
         for topic in self.dialect.topics:
             self.subscribe(topic)
         link.watch(self._linkChanged)
@@ -95,6 +108,9 @@ class Conversation:
             return succeed(None)
         self.servers.stop()
         self._cancelSettling()
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tellMissed()
         self.link = None
         self._isListening = False
         self._subscribers.clear()
@@ -234,6 +250,8 @@ class Conversation:
             self._subscribers[topic] = count
         elif self._subscribers.pop(topic, None) is not None and self.link is not None:
             self.link.unsubscribe(topic.name)
+            if self.dialect.numbers is not None:
+                self.dialect.numbers.forget(topic.name)
 
     def _received(self, topic: str, data: bytes) -> None:
         try:
@@ -255,3 +273,22 @@ class Conversation:
                 why=why,
                 count=self.ignored,
             )
+
+    def _hasMissed(self, topic: str, count: int) -> None:
+        """Count a hole in the messages on a topic, and log those of one outage together."""
+        self.missed += count
+        self._untold += count
+        if self._telling is None:
+            wait = max(_GATHER, self._toldAt + _COMPLAINT - self._clock.seconds())
+            self._telling = self._clock.callLater(wait, self._tellMissed)
+        self.holeSeen(self.dialect.pathOf(topic))
+
+    def _tellMissed(self) -> None:
+        self._telling = None
+        self._toldAt = self._clock.seconds()
+        count, self._untold = self._untold, 0
+        _log.warn(
+            "missed {count} messages of the other servers, and so did this server's clients: a link was "
+            "down, or a queue was full",
+            count=count,
+        )

@@ -68,6 +68,7 @@ class Requests:
         self._json = JSONText()
         self.refused = 0
         self.handlers: dict[str, Handler] = {}
+        conversation.holeSeen = self.holeSeen
         conversation.receive(Emit, self.emit)
         conversation.receive(Join, self.join)
         conversation.receive(Leave, self.leave)
@@ -90,7 +91,11 @@ class Requests:
             assert emit.packet is not None
             with _forClients():
                 messages = audience.namespace._encode(emit.packet)
-        sockets = audience._deliver(messages, emit.volatile)
+        recovery = audience.namespace._recovery
+        if recovery is None:
+            sockets = audience._deliver(messages, emit.volatile)
+        else:
+            sockets = recovery.deliver(audience, messages, emit.volatile, emit.packet)
         told = audience.namespace._hooks.eventSent
         if told is not None:
             data = self._dataOf(emit.packet, messages)
@@ -107,6 +112,16 @@ class Requests:
             except ProtocolError:
                 return None
         return None if packet is None else packet.data
+
+    def holeSeen(self, path: str | None) -> None:
+        """
+        Called when messages for a namespace were lost: clients that are away do not get all that they missed.
+
+        :param path: ``None`` if any namespace may be concerned.
+        """
+        for namespace in self._namespaces:
+            if namespace._recovery is not None and path in (None, namespace.path):
+                namespace._recovery.log.addHole()
 
     def join(self, join: Join) -> None:
         """Put the members of an audience who are here into rooms."""
@@ -127,6 +142,9 @@ class Requests:
         """Disconnect the members of an audience who are here."""
         for socket in self._here(disconnect.target):
             socket.disconnect(disconnect.close)
+        audience = self._audience(disconnect.target)
+        if audience is not None and audience.namespace._recovery is not None:
+            audience.namespace._recovery.dismiss(audience)
 
     def _here(self, target: Target) -> list[Socket]:
         audience = self._audience(target)

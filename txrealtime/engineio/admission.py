@@ -30,7 +30,7 @@ from txrealtime.engineio.settings import Settings
 from txrealtime.errors import ConnectionRejected, HandshakeError
 from txrealtime.logs import Logger
 
-__all__ = ["UNKNOWN", "Admission", "AllowRequest", "isRefusal"]
+__all__ = ["UNKNOWN", "Admission", "AllowRequest", "isForeignFalse", "isRefusal"]
 
 _log = Logger()
 
@@ -198,7 +198,9 @@ class Admission:
 
 def isRefusal(answer: object) -> bool:
     """
-    Tell if an application's answer to a client's wish is ``False``.
+    Tell if an application's answer to a client's wish is ``False``, or numpy's.
+
+    ``None``, 0 and all other values admit.
 
     :raises TypeError: if the answer is not known yet, as of a coroutine without ``await``.  Each such object
         is true, and would admit everybody.
@@ -208,4 +210,10 @@ def isRefusal(answer: object) -> bool:
             f"the answer is a {type(answer).__name__} that nothing waits for: await it, "
             "or return a Deferred, such as Deferred.fromFuture(future)"
         )
-    return answer is False
+    return answer is False or isForeignFalse(answer)
+
+
+def isForeignFalse(answer: object) -> bool:
+    """Tell if a value is the ``False`` of numpy, whose comparisons give no ``bool``."""
+    kind = type(answer)
+    return kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_") and not answer

@@ -12,11 +12,12 @@ import contextlib
 import math
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, REQUEST_ENTITY_TOO_LARGE
 
@@ -81,6 +82,7 @@ class Engine:
     :ivar webSocketType: the class of WebSockets, likewise.
     :ivar counts: the counts since the start.
     :ivar webSockets: makes the WebSockets of connections that arrive over HTTP.
+    :ivar upgrades: the transports to which a client may move from polling.
     :ivar siblings: the other processes behind the same port; ``None`` without any.
     """
 
@@ -113,6 +115,8 @@ class Engine:
         tick = min(self.settings.pingInterval, self.settings.pingTimeout, 20) / 250
         self._timers = Timers(reactor, tick)
         self._admission = Admission(self.settings, self.sessions, allowRequest)
+        isUpgradable = self.settings.allowUpgrades and "websocket" in self.settings.transports
+        self.upgrades: Sequence[str] = ("websocket",) if isUpgradable else ()
         self.siblings: Siblings | None = None
         self.webSockets = self.webSocketFactory()
 
@@ -301,8 +305,7 @@ class Engine:
 
     def _start(self, session: Session) -> None:
         settings = self.settings
-        upgradable = settings.allowUpgrades and "websocket" in settings.transports
-        session.greet(["websocket"] if upgradable and session.transport.name == "polling" else [])
+        session.greet(self.upgrades if session.transport.name == "polling" else ())
         try:
             receiver = self._receiver(session)
         except Exception:
@@ -413,7 +416,10 @@ class Engine:
 
     def _dropAll(self, drain: Drain) -> None:
         late = len(drain.sessions) + len(drain.closing)
-        _log.info("{count} clients did not take their last messages in time", count=late)
+        # Limited, since there may be ten slices in a second.
+        _log.limited(
+            "", LogLevel.info, "{count} clients did not take their last messages in time", count=late
+        )
         for session in list(drain.sessions):
             session.abort(CloseReason.SHUTTING_DOWN)
         for transport in list(drain.closing):

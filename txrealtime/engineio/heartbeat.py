@@ -47,10 +47,12 @@ class ServerAsks:
     @staticmethod
     def received(session: Session, packet: Packet) -> None:
         if packet.type is PacketType.PING:
+            session.mayReturn = False
             why = "a PING from a client of Engine.IO 4, which only answers PINGs"
             session.transportLost(session.transport, CloseReason.TRANSPORT_ERROR, why)
         elif session.awaitsPong:  # any other PONG changes nothing
             session.awaitsPong = False
+            session.provenTime = session.pingTime
             session.counts.pings.add(session.now() - session.pingTime)
             ServerAsks.start(session)
 

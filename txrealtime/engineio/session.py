@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from typing import Any, Final
 
@@ -73,6 +74,8 @@ class Session:
     :ivar closeReason: the reason of the end once the session has left OPEN, else ``None``.
     :ivar pingTime: the time of the server's last PING.
     :ivar counts: the engine's.
+    :ivar provenTime: a time.  The client has received everything that was sent before it.
+    :ivar mayReturn: false once the client has violated the protocol.
     :ivar hooks: the engine's.
     :ivar awaitsPong: ``True`` between the server's PING and the client's PONG.
     """
@@ -94,7 +97,9 @@ class Session:
         "counts",
         "handshake",
         "hooks",
+        "mayReturn",
         "pingTime",
+        "provenTime",
         "receiver",
         "settings",
         "sid",
@@ -131,7 +136,8 @@ class Session:
         self._timer: Timer | None = None
         self._alive = True
         self.awaitsPong = False
-        self.pingTime = 0.0
+        self.pingTime = self.provenTime = 0.0
+        self.mayReturn = True
         self._heartbeat: type[Heartbeat] = ClientAsks if codec.clientPings else ServerAsks
         # A plain int: the truth of an IntFlag takes a call of a Python function.
         self._paused = 0
@@ -182,6 +188,12 @@ class Session:
                 transport.send(packets)
             elif not volatile or self.writable:
                 self._buffer(packets)
+
+    def gathering(self) -> AbstractContextManager[None]:
+        """Have a client of long polling get all that is sent in a block by one GET, up to a batch."""
+        gathering: Callable[[], AbstractContextManager[None]]
+        gathering = getattr(self.transport, "gathering", nullcontext)
+        return gathering()
 
     def _buffer(self, packets: Sequence[Packet]) -> None:
         """Keep packets until the transport can take them."""

@@ -148,7 +148,12 @@ class Settings:
         for each in fields(self):
             value = _converted(each.name, str(each.type), getattr(self, each.name))
             object.__setattr__(self, each.name, value)
-            if each.type == "float" and _LONG < value < math.inf:
+
+    def warnOfTimes(self, names: Iterable[str]) -> None:
+        """Warn of long times, at the line of the application."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in names and each.type == "float" and value > _LONG:
                 warnings.warn(f"{each.name} is {value!r}: times are in seconds", stacklevel=_callersLevel())
 
     def _checkPositive(self, *names: str) -> None:
@@ -189,6 +194,8 @@ def _converted(name: str, type: str, value: Any) -> Any:
         return _texts(name, value)
     if type in ("int", "float"):
         return _number(name, type, value)
+    if type.startswith("str |") and callable(value):
+        return value
     if not isinstance(value, bool if type == "bool" else str):
         raise TypeError(f"{name} is {value!r}, expected {'True or False' if type == 'bool' else 'a str'}")
     return value

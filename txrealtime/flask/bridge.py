@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from txrealtime import Namespace, Server, Socket
 from txrealtime.engineio import packet as engineio
+from txrealtime.engineio.admission import isForeignFalse
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.origins import Origins
 from txrealtime.engineio.session import CloseReason, Session
@@ -135,6 +136,8 @@ class BridgedNamespace(Namespace):
         self.memberships: dict[Socket, Membership] = {}
         self.connecting: dict[str, Membership] = {}
         self.parting: dict[str, frozenset[str]] = {}
+        # Clients that have come back, and wait for the disconnect handler of their cut.
+        self._returning: dict[str, Deferred[None]] = {}
         self.onAny(self._received)
 
     def _bind(self, path: str, home: Any) -> None:
@@ -161,7 +164,12 @@ class BridgedNamespace(Namespace):
         if bridge.visitOf(socket).jobs > bridge.mostJobs:
             # Handlers of sockets that the client has left are counted nowhere else.
             raise ConnectionRejected("Too many events wait")
+        if socket.recovered and socket.id in self.parting:
+            # One client's handlers run in order: that of the cut first.
+            parted = self._returning[socket.id] = Deferred(lambda _: None)
+            return parted.addCallback(lambda _: self.connected(socket, auth))
         self._log("connecting: %s [%s]", socket.label, self.path)
+        bridge.keepVisit(socket)
         route = bridge.routes.find(self.path, "connect")
         if route is None:
             return None
@@ -275,15 +283,22 @@ class BridgedNamespace(Namespace):
         membership = self.memberships.pop(socket)
         route = self._bridge.routes.find(self.path, "disconnect")
         if route is None or membership.isRefused:
-            self.parting.pop(socket.id, None)
+            self._parted(socket.id)
             return
 
         def done(result: Any) -> None:
-            self.parting.pop(socket.id, None)
+            self._parted(socket.id)
             if isinstance(result, Failure):
                 _log.failure("{namespace}: the disconnect handler failed", result, namespace=self.path)
 
         self._bridge.schedule(route, socket, membership, "disconnect", (membership.reason,)).addBoth(done)
+
+    def _parted(self, sid: str) -> None:
+        """Called when a client has left and its disconnect handler has returned."""
+        self.parting.pop(sid, None)
+        returning = self._returning.pop(sid, None)
+        if returning is not None and not returning.called:
+            returning.callback(None)
 
     def roomsOf(self, sid: str) -> list[str]:
         """Return the rooms of a client; in its disconnect handler, those that it was in."""
@@ -292,7 +307,7 @@ class BridgedNamespace(Namespace):
 
 
 def _admit(result: Any) -> Any:
-    if result is False:
+    if result is False or isForeignFalse(result):
         raise ConnectionRejected()
     return result
 
@@ -325,6 +340,8 @@ class Bridge(Invoker):
         self.concurrency = max(1, configuration.threads // 2) if configuration.asyncHandlers else 1
         self.spaces: WeakValueDictionary[str, BridgedNamespace] = WeakValueDictionary()
         self.visits: WeakKeyDictionary[Session, Visit] = WeakKeyDictionary()
+        # Those of clients that may come back, by a session of another request.
+        self._kept: WeakKeyDictionary[Socket, Visit] = WeakKeyDictionary()
         self._local = threading.local()
         settings = server.settings
         self.mostJobs = self.concurrency + settings.maxWaiting + settings.maxNamespaces
@@ -348,8 +365,15 @@ class Bridge(Invoker):
         """Return a client's opening request."""
         visit = self.visits.get(socket.session)
         if visit is None:
-            visit = self.visits[socket.session] = Visit(environOf(self.app, socket.handshake.request))
+            visit = self._kept.get(socket) or Visit(environOf(self.app, socket.handshake.request))
+            self.visits[socket.session] = visit
         return visit
+
+    def keepVisit(self, socket: Socket) -> None:
+        """Keep a client's opening request and session, in case the client comes back."""
+        if socket._ticket is not None:
+            visit = self._kept[socket] = self.visitOf(socket)
+            visit.noteReturn(socket.namespace.path, socket.recovered)
 
     def schedule(
         self, route: Route, socket: Socket, membership: Membership, event: str, args: Sequence[Any]

@@ -49,16 +49,23 @@ class Visit:
     :ivar environ: the WSGI environment.
     :ivar session: the fork of the user's session, empty until :meth:`openSession`.
     :ivar jobs: how many handlers run or wait, also those of sockets that are gone.
+    :ivar recovered: the namespaces to which the client has come back.
     """
 
-    __slots__ = ("__weakref__", "_isOpen", "_lock", "environ", "jobs", "session")
+    __slots__ = ("__weakref__", "_isOpen", "_lock", "environ", "jobs", "recovered", "session")
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
         self._lock = Lock()
         self._isOpen = False
         self.jobs = 0
+        # Replaced and never changed: handlers' threads read it.
+        self.recovered: frozenset[str] = frozenset()
         self.session = ManagedSession()
+
+    def noteReturn(self, namespace: str, recovered: bool) -> None:
+        """Note whether a client has come to a namespace, or has come back to it."""
+        self.recovered = self.recovered | {namespace} if recovered else self.recovered - {namespace}
 
     def openSession(self, app: Flask, request: flask.Request) -> None:
         """Copy the user's session into the fork, before the client's first handler."""
@@ -125,6 +132,7 @@ def inContext(
         if manageSession:
             visit.openSession(app, request)
         request.sid, request.namespace, request.visit = sid, namespace, visit
+        request.recovered = namespace in visit.recovered
         request.event = {"message": message, "args": args}
         yield
         if not manageSession:

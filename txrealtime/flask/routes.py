@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from txrealtime.flask.namespace import Namespace, handles
 from txrealtime.logs import Logger
+from txrealtime.socketio.overrides import hookLike
 
-__all__ = ["ANY", "Route", "Routes", "methodsOf"]
+__all__ = ["ANY", "Route", "Routes", "methodsOf", "warnOfAlike"]
 
 _log = Logger()
 
@@ -195,6 +196,23 @@ def methodsOf(namespace: Namespace) -> dict[str, Callable[..., Any]]:
                 event = name.removeprefix("on_")
                 methods[event] = _fitted(method) if event in _OWN else method
     return methods
+
+
+def warnOfAlike(namespace: Namespace) -> None:
+    """Log the methods of a class-based namespace that look like handlers of connect or disconnect."""
+    kind = type(namespace)
+    for owner in kind.__mro__[: kind.__mro__.index(Namespace)]:
+        for name, value in vars(owner).items():
+            hook = None if name.startswith("on_") or not callable(value) else hookLike(name)
+            instead = "on_connect" if hook == "connected" else "on_disconnect"
+            if hook is not None and not hasattr(kind, instead):
+                _log.warn(
+                    "{owner}.{name}() is never called by the server, though it resembles a handler: "
+                    "name it {instead}(), or choose another name",
+                    owner=owner.__qualname__,
+                    name=name,
+                    instead=instead,
+                )
 
 
 def _signature(function: Callable[..., Any], **options: Any) -> inspect.Signature | None:

@@ -31,40 +31,16 @@ from txrealtime.server import Server
 from txrealtime.service import Listener, RealtimeService
 from txrealtime.service.wsgi import Views
 
-__all__ = ["Signpost", "rootOf", "run", "runService", "stop"]
+__all__ = ["hasRun", "rootOf", "run", "runService", "startLogging", "stop"]
 
 
 _ran: list[str] = []
 """The application that run() has served: the reactor runs once in a process."""
 
 
-class Signpost:
-    """
-    A WSGI middleware for a Flask application that another WSGI server serves.
-
-    Socket.IO does not pass through WSGI.  Its clients get a 501 that says how to serve the application, and
-    the log gets the same once.
-    """
-
-    def __init__(self, app: Flask, path: str) -> None:
-        self._app: Any = app.wsgi_app
-        self._path = path
-        self._message = (
-            "Socket.IO does not pass through this WSGI server. Serve the application by socketio.run(app), "
-            "by: twistd -n realtime --app MODULE:socketio, "
-            "or by: gunicorn -k txrealtime.gunicorn.Worker -w 1 MODULE:app"
-        )
-        self._hasWarned = False
-
-    def __call__(self, environ: Any, respond: Any) -> Any:
-        path: str = environ.get("PATH_INFO", "")
-        if path != self._path and not path.startswith(f"{self._path}/"):
-            return self._app(environ, respond)
-        if not self._hasWarned:
-            self._hasWarned = True
-            environ["wsgi.errors"].write(self._message + "\n")
-        respond("501 Not Implemented", [("Content-Type", "text/plain; charset=utf-8")])
-        return [self._message.encode()]
+def hasRun() -> bool:
+    """Tell if :func:`run` serves in this process, or has served."""
+    return bool(_ran)
 
 
 def rootOf(bridge: Bridge, reactor: Any, application: Any = None, threads: int | None = None) -> IResource:
@@ -154,7 +130,7 @@ def _reloading(serve: Callable[[], None], options: dict[str, Any]) -> None:
 
 def _serve(bridge: Bridge, app: Flask, reactor: Any, address: ListeningAddress, logOutput: bool) -> None:
     """Serve until the reactor stops."""
-    _startLogging(logOutput)
+    startLogging(logOutput)
     _ran.append(app.name)
     server = bridge.server
     site = server.site(rootOf(bridge, reactor))
@@ -200,7 +176,7 @@ def stop() -> None:
     reactor.callFromThread(stopReactor)
 
 
-def _startLogging(all: bool) -> None:
+def startLogging(all: bool) -> None:
     """Log to standard error: everything, or only warnings and errors."""
     if not globalLogBeginner._temporaryObserver:
         return  # the application has begun logging already

@@ -24,14 +24,15 @@ from txrealtime.flask.contexts import environOf
 from txrealtime.flask.errors import OutsideOfHandler
 from txrealtime.flask.facade import QueueFacade, ServerFacade
 from txrealtime.flask.flaskrun import refuseFlaskRun, takeOverRun
+from txrealtime.flask.hosted import SocketIOPath
 from txrealtime.flask.interfaces import Sender
 from txrealtime.flask.names import roomNames
 from txrealtime.flask.namespace import Namespace, attach
 from txrealtime.flask.options import configured, warning, warningOfOrigins
 from txrealtime.flask.queuesender import QueueSender
-from txrealtime.flask.routes import Routes, methodsOf
+from txrealtime.flask.routes import Routes, methodsOf, warnOfAlike
 from txrealtime.flask.sender import ServerSender
-from txrealtime.flask.serving import Signpost, rootOf, run, stop
+from txrealtime.flask.serving import rootOf, run, stop
 from txrealtime.pool import Threads
 from txrealtime.server import IApplication
 
@@ -121,7 +122,7 @@ class SocketIO:
         self._bridge = Bridge(app, self._routes, configuration, server, threads)
         self._serverSender = ServerSender(self._bridge)
         takeOverRun(app, self)
-        app.wsgi_app = Signpost(app, configuration.path)  # type: ignore[method-assign, assignment]
+        app.wsgi_app = SocketIOPath(app.wsgi_app, self._bridge)  # type: ignore[method-assign, assignment]
 
     @property
     def bridge(self) -> Bridge:
@@ -211,6 +212,7 @@ class SocketIO:
             raise ValueError(
                 f"on_namespace() takes an instance of a subclass of Namespace, not {namespace_handler!r}"
             )
+        warnOfAlike(namespace_handler)
         attach(namespace_handler, self, methodsOf(namespace_handler))
         self._routes.mount(namespace_handler)
         self._opened(namespace_handler.namespace)

@@ -44,7 +44,9 @@ def load(option: str, name: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(moduleName)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         # A module that the application imports may be missing as well as the application.
         if missing and f"{moduleName}.".startswith(f"{missing}."):
@@ -59,7 +61,7 @@ def load(option: str, name: str) -> Any:
     return found
 
 
-def _howItEnded(error: Exception | SystemExit) -> str:
+def _howItEnded(error: BaseException) -> str:
     """Tell how code of the application failed: sys.exit() in one line, an error with its place."""
     if isinstance(error, SystemExit):
         reason = "" if error.code is None else repr(error.code)
@@ -67,7 +69,7 @@ def _howItEnded(error: Exception | SystemExit) -> str:
     return f"failed\n{_lastLines(error)}"
 
 
-def _lastLines(error: Exception) -> str:
+def _lastLines(error: BaseException) -> str:
     """Format the application's own frames of an error, without those that led there."""
     ours = (__file__, importlib.__file__)
     frames = [
@@ -121,7 +123,9 @@ def _applicationOf(options: Options, name: str, given: dict[str, Any]) -> Server
     if not _isApplication(found) and callable(found):
         try:
             found = found()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise StartupError(f"--app {name}: the call {_howItEnded(error)}") from None
     if not _isApplication(found):
         kind = type(found).__qualname__

@@ -78,6 +78,16 @@ SUBJECTS: Final = {
         "maxNamespaces",
         "maxRooms",
     ),
+    "Clients that come back": (
+        "recoveryWindow",
+        "recovery",
+        "recoverySessions",
+        "recoveryEvents",
+        "recoveryBytes",
+        "recoveryAddress",
+        "recoveryUnasked",
+        "recoveryAway",
+    ),
     "Compression and speed": ("compressionThreshold", "perMessageDeflate", "shortWays"),
 }
 

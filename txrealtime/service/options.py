@@ -11,6 +11,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import Field, fields
@@ -375,7 +376,10 @@ def _value(default: object, text: str) -> str | int | float:
 
 
 def _give(options: Options, field: Field[Any], value: Any) -> None:
-    Settings(**{field.name: value})  # raises ValueError
+    with warnings.catch_warnings():
+        # The server that gets the value warns.
+        warnings.simplefilter("ignore")
+        Settings(**{field.name: value})  # raises ValueError
     options["settings"][field.name] = value
 
 

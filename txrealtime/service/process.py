@@ -104,7 +104,7 @@ class _Worker:
 
     def _shareLimits(self) -> None:
         """Count sessions and connections together with the other workers."""
-        self._ledger.start()
+        self._ledger.start(self.server.settings.maxConnectionsPerAddress > 0)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._ledger.stop)
         self.server.engine.tally.elsewhere = self._ledger.column(SESSIONS)
         self._site.tally.elsewhere = self._ledger.column(CONNECTIONS)
@@ -202,12 +202,13 @@ class _Worker:
     def stop(self, together: bool) -> None:
         if self._reactor.running and not self._stopping:
             self._stopping = True
-            if together or not self._fleet.hasOthers:
+            if together:
                 # Clients fetch what waits for them by these ports.
                 self.service.leave()
                 return
             for listener in self._listeners:
                 listener.stopService()
+            self._site.endsConnections = True
             # A connection that was accepted a moment ago has not told what it wants.  No balancer has to
             # notice: the other workers have the port.
             self._reactor.callLater(_MOMENT, self.service.leave, 0.0)

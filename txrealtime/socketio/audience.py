@@ -103,7 +103,11 @@ class Audience:
         :param messages: the same, encoded.
         """
         namespace = self.namespace
-        sockets = self._deliver(messages, volatile)
+        recovery = namespace._recovery
+        if recovery is None:
+            sockets = self._deliver(messages, volatile)
+        else:
+            sockets = recovery.deliver(self, messages, volatile, packet)
         if namespace._hooks.eventSent is not None:
             namespace._hooks.eventSent(sockets, packet.data[0], packet.data[1:])
         peers = namespace._peers
@@ -216,6 +220,8 @@ class Audience:
         """
         for socket in self.here():
             socket.disconnect(close)
+        if self.namespace._recovery is not None:
+            self.namespace._recovery.dismiss(self)
         if self.namespace._peers is not None:
             self.namespace._peers.disconnect(self, close)
 

@@ -15,6 +15,7 @@ A packet that the protocol does not allow closes the connection.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -27,6 +28,7 @@ from txrealtime.engineio.admission import isRefusal
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
 from txrealtime.logs import Logger
+from txrealtime.socketio.clients import Claim, readClaim
 from txrealtime.socketio.handler import PLAIN
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import NO_ACK
@@ -53,10 +55,12 @@ _PATIENCE: Final = 10
 class _Admission:
     """A CONNECT that is not decided yet."""
 
-    __slots__ = ("asked",)
+    __slots__ = ("asked", "returning")
 
     def __init__(self) -> None:
         self.asked: Deferred[None] | None = None
+        # The socket of a client that comes back.
+        self.returning: Socket | None = None
 
 
 @implementer(IReceiver)
@@ -156,6 +160,7 @@ class Connection:
             reason=reason.value,
             why=why,
         )
+        self.session.mayReturn = False
         self.session.close(reason)
 
     def _withoutSocket(self, packet: Packet) -> None:
@@ -187,20 +192,41 @@ class Connection:
             )
             self._refuse(path, ConnectionRejected("Too many namespaces"))
             return
+        claim, wanted = None, False
+        if self._namespaces.parking is not None and not self._revision.joinsUnasked:
+            auth, claim, wanted = readClaim(auth)
         self._admissions[path] = admission = _Admission()
-        admission.asked = Deferred.fromCoroutine(self._admit(admission, path, auth))
+        admission.asked = Deferred.fromCoroutine(self._admit(admission, path, auth, claim, wanted))
         if self._admissions.get(path) is not admission:
             # Decided already; or the client left while the coroutine ran its first step.
             admission.asked.cancel()
 
-    async def _admit(self, admission: _Admission, path: str, auth: Any) -> None:
-        """Find the namespace, ask it, and admit or refuse the client."""
+    async def _admit(
+        self, admission: _Admission, path: str, auth: Any, claim: Claim | None, wanted: bool
+    ) -> None:
+        """
+        Find the namespace, ask it, and admit or refuse the client.
+
+        :param claim: the words of a client that comes back.
+        :param wanted: true if the client asks to be offered recovery.
+        """
         socket: Socket | None = None
+        missed: Sequence[engineio.Packet] = ()
         rejection: ConnectionRejected | None = None
         try:
             namespace = await self._namespaces.open(path, auth)
-            id = self._revision.socketId(self.session, path, self._namespaces.idPrefix)
-            socket = Socket(namespace, self, Handshake(self.session.handshake, auth), id)
+            handshake = Handshake(self.session.handshake, auth)
+            if claim is not None and namespace._recovery is not None:
+                returned = await namespace._recovery.claim(claim, handshake)
+                if returned is not None:
+                    socket, missed = returned.ticket.socket, returned.missed
+                    socket._cameBack(self, handshake)
+                    admission.returning = socket
+            if socket is None:
+                id = self._revision.socketId(self.session, path, self._namespaces.idPrefix)
+                socket = Socket(namespace, self, handshake, id)
+                if namespace._recovery is not None and (wanted or self._isOffered(handshake)):
+                    namespace._recovery.offer(socket)
             admitted = namespace._admit(socket)
             if isinstance(admitted, Deferred):
                 admitted = await admitted
@@ -216,22 +242,33 @@ class Connection:
         stillWanted = self._admissions.get(path) is admission
         if stillWanted:
             del self._admissions[path]
+        elif admission.returning is not None:
+            return  # parked again
         if socket is not None:
             if rejection is None and stillWanted:
-                self._letIn(socket)
+                self._letIn(socket, missed)
                 return
             socket.namespace._remove(socket, CloseReason.FORCED_CLOSE)
             self._namespaces.socketGone(socket.namespace)
         if rejection is not None and stillWanted:
             self._refuse(path, rejection)
 
-    def _letIn(self, socket: Socket) -> None:
+    def _isOffered(self, handshake: Handshake) -> bool:
+        """Return true if the client is offered recovery, by its handshake."""
+        parking = self._namespaces.parking
+        return parking is not None and parking.isOffered(handshake)
+
+    def _letIn(self, socket: Socket, missed: Sequence[engineio.Packet] = ()) -> None:
         self._cancelTimer()
-        namespace = socket.namespace
+        namespace, ticket = socket.namespace, socket._ticket
         self._sockets[namespace.path] = socket
-        welcome = namespace._encode(self._revision.welcome(namespace.path, socket.id))
+        fields = None
+        if ticket is not None:
+            fields = ticket.recovery.welcome(ticket)
+            ticket.recovery.admitted(ticket)
+        welcome = namespace._encode(self._revision.welcome(namespace.path, socket.id, fields))
         # One message after the other in one payload: with polling, each payload takes a request.
-        self.session.sendPackets(welcome + socket._takeHeld())
+        self.session.sendPackets([*missed, *welcome, *socket._takeHeld()])
         # The packets may have exceeded a slow client's buffer.
         if socket._leftBecause is None:
             namespace._letIn(socket)
@@ -247,7 +284,13 @@ class Connection:
 
     def _cancelAdmission(self, path: str) -> None:
         admission = self._admissions.pop(path, None)
-        if admission is not None and admission.asked is not None:
+        if admission is None:
+            return
+        if admission.returning is not None:
+            ticket = admission.returning._ticket
+            if ticket is not None:
+                ticket.recovery.parkAgain(admission.returning)
+        if admission.asked is not None:
             admission.asked.cancel()
 
     def _nobodyCame(self) -> None:
@@ -299,7 +342,8 @@ class Connection:
             # An event handled at once comes back here: the loop goes on, without recursion.
             socket._draining = True
             try:
-                self._drain(socket)
+                # A client that has come back has another connection.
+                socket._connection._drain(socket)
             finally:
                 socket._draining = False
 
@@ -350,11 +394,22 @@ class Connection:
             if socket.connected:
                 self.session.sendPackets(messages)
 
+    def takeWaiting(self, other: Connection, socket: Socket) -> None:
+        """Take over from another connection the events of a socket that wait for their handlers."""
+        size = sum(size for _, size in socket._waiting)
+        for connection, sign in ((other, -1), (self, 1)):
+            connection._waiting += sign * len(socket._waiting)
+            connection._waitingSize += sign * size
+
     # -- leaving -----------------------------------------------------------------------
 
     def disconnect(self, socket: Socket, reason: CloseReason, close: bool) -> None:
         """Disconnect one of the sockets, for the application."""
-        if self._sockets.get(socket.namespace.path) is not socket and socket._leftBecause is None:
+        ticket = socket._ticket
+        if ticket is not None and ticket.isParked:
+            ticket.reason = reason
+            ticket.recovery.end(ticket)
+        elif self._sockets.get(socket.namespace.path) is not socket and socket._leftBecause is None:
             # In admission: this refuses it.
             socket._leftBecause = reason
         # After a lost connection, a client joins again each namespace that has not sent DISCONNECT.
@@ -365,9 +420,11 @@ class Connection:
 
     def dismiss(self, reason: CloseReason) -> None:
         """Disconnect all sockets that have been admitted, for a server that stops."""
-        for socket in list(self._sockets.values()):
-            if socket.connected:
-                self._sendAway(socket, reason)
+        # The port closes meanwhile, and a client of long polling may need it for another GET.
+        with self.session.gathering():
+            for socket in list(self._sockets.values()):
+                if socket.connected:
+                    self._sendAway(socket, reason)
 
     def _sendAway(self, socket: Socket, reason: CloseReason) -> None:
         path = socket.namespace.path
@@ -376,6 +433,9 @@ class Connection:
         # The DISCONNECT may have exceeded a slow client's buffer, which has ended all its sockets.
         if self._sockets.get(path) is socket:
             self._forgetWaiting(socket)
+            if socket._ticket is not None:
+                # The client stays away after a DISCONNECT.
+                socket._ticket.recovery.forget(socket._ticket)
             if len(self._parted) >= self.settings.maxNamespaces:
                 # A packet to the forgotten path that is still on its way will close the connection.
                 self._parted.pop()
@@ -389,8 +449,13 @@ class Connection:
         Its waiting events are still handled, for ``closeTimeout`` seconds, unless the server has disconnected
         it.
         """
-        admitted, namespace = socket.connected, socket.namespace
-        del self._sockets[namespace.path]
+        del self._sockets[socket.namespace.path]
+        if socket._ticket is None or not socket._ticket.recovery.park(socket, reason):
+            self.gone(socket, reason)
+
+    def gone(self, socket: Socket, reason: CloseReason) -> None:
+        """Called when a socket leaves its namespace."""
+        admitted, namespace = socket.connected or socket.away, socket.namespace
         namespace._remove(socket, reason)
         if admitted and socket._waiting:
             # Without a limit, a handler that waits for disconnected() would wait for ever.

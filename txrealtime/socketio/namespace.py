@@ -29,10 +29,12 @@ from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.hooks import NO_HOOKS, Hooks
 from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.peers import Peers
+from txrealtime.socketio.recovery import Recovery
 from txrealtime.socketio.registry import DECORATORS, Decorators, Registry, eventsOf, on
 from txrealtime.socketio.rooms import Rooms
 
 if TYPE_CHECKING:
+    from txrealtime.socketio.recovery import Parking
     from txrealtime.socketio.sockets import Socket
 
 __all__ = ["NO_ACK", "Incoming", "Namespace", "on"]
@@ -82,6 +84,11 @@ class Home(Protocol):
 
     @property
     def hooks(self) -> Hooks: ...
+
+    idPrefix: str
+    parking: Parking | None
+
+    def socketGone(self, namespace: Namespace) -> None: ...
 
 
 _SET: Final = frozenset(["concurrency", "sockets", "rooms", "_ids", "_handlers", "_made"])
@@ -134,6 +141,7 @@ class Namespace(Decorators):
 
     path: str = ""
     _peers: Peers | None = None
+    _recovery: Recovery | None = None
     _home: Home
     # Replaced when the namespace is mounted.
     _hooks: Hooks = NO_HOOKS
@@ -208,7 +216,12 @@ class Namespace(Decorators):
 
     def _admit(self, socket: Socket) -> Any:
         """Ask the application to admit a socket.  ``False``, or a Deferred of it, is a refusal."""
-        self.rooms.add(socket)
+        if socket.recovered and socket._ticket is not None:
+            socket._ticket.recovery.restore(socket._ticket)
+            if socket._ticket.recovery.parking.settings.recoveryUnasked:
+                return None
+        else:
+            self.rooms.add(socket)
         return self._handlers.connected.callWith(socket, socket.handshake.auth)
 
     def _dispatch(self, socket: Socket, event: str, args: list[Any]) -> Any:
@@ -348,10 +361,12 @@ class Namespace(Decorators):
 
     def _remove(self, socket: Socket, reason: CloseReason) -> None:
         """Remove a socket that leaves, admitted or not."""
-        admitted = socket.connected
+        admitted = socket.connected or socket.away
         socket.connected = False
         if admitted:
             self._tell(self._handlers.disconnecting, socket, reason)
+        if socket._ticket is not None and not socket._ticket.isParked:
+            socket._ticket.recovery.forget(socket._ticket)
         self.rooms.remove(socket)
         if self.sockets.get(socket.id) is socket:
             del self.sockets[socket.id]
@@ -365,6 +380,8 @@ class Namespace(Decorators):
         """Call :meth:`disconnected`.  No handler of the socket's events begins after this."""
         assert socket._leftBecause is not None
         self._tell(self._handlers.disconnected, socket, socket._leftBecause)
+        if socket._ticket is not None:
+            socket._ticket.recovery.told(socket._ticket)
 
     def _tell(self, handler: Handler, socket: Socket, reason: CloseReason) -> None:
         def failed(failure: Failure) -> None:
@@ -386,6 +403,8 @@ class Namespace(Decorators):
         self._hooks = self.rooms.hooks = home.hooks
         if home.peers is not None:
             self._meet(home.peers)
+        if home.parking is not None:
+            self._recovery = Recovery(self, home.parking)
 
     def _meet(self, peers: Peers) -> None:
         """Tell other servers, from now on, of this namespace and its rooms."""

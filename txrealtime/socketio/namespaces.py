@@ -20,6 +20,8 @@ from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
 from txrealtime.socketio.packet import IParser
 from txrealtime.socketio.peers import Peers
+from txrealtime.socketio.recovery import Parking, Recovery
+from txrealtime.socketio.settings import Settings
 from txrealtime.socketio.sockets import Socket
 
 __all__ = ["Namespaces"]
@@ -52,6 +54,7 @@ class Namespaces:
         self._namespaces: dict[str, Namespace] = {}
         self._patterns: list[tuple[re.Pattern[str] | Predicate, Factory]] = []
         self._made: set[str] = set()
+        self.parking: Parking | None = None
         self.counts = TalkCounts()
         self.hooks = Hooks()
         self.clientOf: Callable[[Socket], dict[str, Any]] | None = None
@@ -76,6 +79,18 @@ class Namespaces:
         self.peers, self.idPrefix = peers, idPrefix
         for namespace in self:
             namespace._meet(peers)
+
+    def recover(self, settings: Settings) -> None:
+        """Let clients come back from now on, if the settings say so."""
+        if settings.recoveryWindow:
+            self.parking = Parking(settings, self.reactor, self.parser, self.counts.recoveries)
+            for namespace in self:
+                namespace._recovery = Recovery(namespace, self.parking)
+
+    def nobodyComesBack(self) -> None:
+        """Called when the server has stopped."""
+        if self.parking is not None:
+            self.parking.close()
 
     def find(self, path: str) -> Namespace | None:
         """Find the namespace at a path, or ``None``."""
@@ -169,7 +184,9 @@ class Namespaces:
 
     def socketGone(self, namespace: Namespace) -> None:
         """Called when a socket has left a namespace, or was refused."""
-        if namespace.path in self._made and namespace.rooms.isEmpty:
+        recovery = namespace._recovery
+        mayComeBack = recovery is not None and not recovery.isEmpty
+        if namespace.path in self._made and namespace.rooms.isEmpty and not mayComeBack:
             self._made.discard(namespace.path)
             del self._namespaces[namespace.path]
             if self.peers is not None:

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 from txrealtime.socketio.namespace import Namespace, checkConcurrency
 from txrealtime.socketio.registry import eventsOf, marksIn, place
 
-__all__ = ["checkClass", "checkInstance"]
+__all__ = ["checkClass", "checkInstance", "hookLike"]
 
 _HOOKS: Final = {
     "connected": "onConnect",
@@ -37,6 +37,8 @@ _ALIKE: Final = {
     "handleconnect": "connected",
     "handleconnection": "connected",
     "connected": "connected",
+    "connectionmade": "connected",
+    "onopen": "connected",
     "disconnect": "disconnected",
     "disconnection": "disconnected",
     "ondisconnect": "disconnected",
@@ -44,6 +46,8 @@ _ALIKE: Final = {
     "ondisconnection": "disconnected",
     "handledisconnect": "disconnected",
     "disconnected": "disconnected",
+    "connectionlost": "disconnected",
+    "onclose": "disconnected",
     "ondisconnecting": "disconnecting",
     "disconnecting": "disconnecting",
 }
@@ -174,7 +178,7 @@ def _checkAlike(kind: type, registered: list[object], attributes: Mapping[str, o
     marked = {name for owner in owners for name, value in vars(owner).items() if eventsOf(value)}
     for where, members in [("self", attributes), *((owner.__qualname__, vars(owner)) for owner in owners)]:
         for name, value in members.items():
-            hook = None if name.startswith("_") else _ALIKE.get(name.replace("_", "").lower())
+            hook = hookLike(name)
             if hook is None or name in _HOOKS or name in marked or not _isFunction(value):
                 continue
             if _plain(value) not in registered:
@@ -184,6 +188,11 @@ def _checkAlike(kind: type, registered: list[object], attributes: Mapping[str, o
                     f"or register it by self.{_HOOKS[hook]}(self.{name}) in __init__(), "
                     "or choose another name if it is meant for something else"
                 )
+
+
+def hookLike(name: str) -> str | None:
+    """Return the hook that a method's name resembles, if there is one."""
+    return None if name.startswith("_") else _ALIKE.get(name.replace("_", "").lower())
 
 
 def _isFunction(value: object) -> bool:

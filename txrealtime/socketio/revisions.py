@@ -46,8 +46,12 @@ class Revision(Protocol):
     def socketId(self, session: Session, path: str, prefix: str) -> str:
         """Make the id of a new socket.  Revision 5 begins it with the prefix; revision 4 cannot."""
 
-    def welcome(self, path: str, id: str) -> Packet:
-        """Make the packet that admits the client."""
+    def welcome(self, path: str, id: str, ticket: dict[str, str] | None = None) -> Packet:
+        """
+        Make the packet that admits the client.
+
+        :param ticket: the fields for a client that may come back.
+        """
 
     def refusal(self, path: str, rejection: ConnectionRejected) -> Packet:
         """Make the packet that refuses the client."""
@@ -65,8 +69,8 @@ class _SocketIO5:
         return prefix + secrets.token_urlsafe(_ID_BYTES)
 
     @staticmethod
-    def welcome(path: str, id: str) -> Packet:
-        return Packet(PacketType.CONNECT, path, {"sid": id})
+    def welcome(path: str, id: str, ticket: dict[str, str] | None = None) -> Packet:
+        return Packet(PacketType.CONNECT, path, ticket or {"sid": id})
 
     @staticmethod
     def refusal(path: str, rejection: ConnectionRejected) -> Packet:
@@ -90,7 +94,7 @@ class _SocketIO4:
         return session.sid if path == "/" else f"{path}#{session.sid}"
 
     @staticmethod
-    def welcome(path: str, id: str) -> Packet:
+    def welcome(path: str, id: str, ticket: dict[str, str] | None = None) -> Packet:
         return Packet(PacketType.CONNECT, path)
 
     @staticmethod

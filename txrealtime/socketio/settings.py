@@ -4,13 +4,14 @@ The settings of a server, and their names as keyword arguments.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Final, TypedDict
 
 from txrealtime.engineio import settings as engineio
 from txrealtime.engineio.settings import setting
+from txrealtime.socketio.handshake import Handshake
 
 __all__ = ["Options", "Settings", "makeSettings"]
 
@@ -32,7 +33,7 @@ class Settings(engineio.Settings):
     )
     drainDelay: float = setting(
         0.0,
-        "seconds before that in which only health checks fail, so that load balancers notice",
+        "seconds in which a stopping server only fails its health checks, before it lets clients go",
     )
     drainTimeout: float = setting(
         5.0, "seconds that a client has to take what is left for it when it is let go"
@@ -41,10 +42,33 @@ class Settings(engineio.Settings):
         False, "send DISCONNECT when the server stops, so that clients do not connect again by themselves"
     )
 
+    recoveryWindow: float = setting(
+        0.0,
+        "seconds in which a client that lost its connection may come back and get what it missed; 0 for off",
+    )
+    recovery: str | Callable[[Handshake], bool] = field(
+        default="auto",
+        metadata={
+            "help": "the clients that may: auto for those known to bear it and those that ask for it, all "
+            "for every client of protocol 5"
+        },
+    )
+    recoverySessions: int = setting(10_000, "the most clients that may be away at a time")
+    recoveryEvents: int = setting(100_000, "the most events that are kept for clients that come back")
+    recoveryBytes: int = setting(32_000_000, "bytes of memory for the events that are kept")
+    recoveryAddress: bool = setting(False, "let a client come back only from the address that it had")
+    recoveryUnasked: bool = setting(False, "let clients come back without asking the application again")
+    recoveryAway: bool = setting(
+        False, "tell the application that a client has gone only when it can no longer come back"
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._checkPositive("connectTimeout", "maxNamespaces", "maxWaiting", "drainTimeout")
-        self._checkNotNegative("maxAttachments", "maxRooms", "drain", "drainDelay")
+        self._checkPositive("recoverySessions", "recoveryEvents", "recoveryBytes")
+        self._checkNotNegative("maxAttachments", "maxRooms", "recoveryWindow", "drain", "drainDelay")
+        if not callable(self.recovery) and self.recovery not in ("auto", "all"):
+            raise ValueError(f"recovery is {self.recovery!r}, expected 'auto', 'all' or a function")
 
 
 class Options(TypedDict, total=False):
@@ -84,6 +108,14 @@ class Options(TypedDict, total=False):
     drainDelay: float
     drainTimeout: float
     disconnectOnStop: bool
+    recoveryWindow: float
+    recovery: str | Callable[[Handshake], bool]
+    recoverySessions: int
+    recoveryEvents: int
+    recoveryBytes: int
+    recoveryAddress: bool
+    recoveryUnasked: bool
+    recoveryAway: bool
 
 
 _FOREIGN: Final = {
@@ -95,7 +127,7 @@ _FOREIGN: Final = {
     "maxbuffersize": "pass maxPayload (in bytes)",
     "httpcompression": "pass compressionThreshold (in bytes), 0 to compress nothing",
     "websocketcompression": "pass perMessageDeflate",
-    "connectionstaterecovery": "leave it out: a client that comes back gets a new socket, with no rooms",
+    "connectionstaterecovery": "pass recoveryWindow (in seconds)",
     "adapter": "pass bus, such as bus='redis://localhost'",
     "clientmanager": "pass bus, such as bus='redis://localhost'",
     "messagequeue": "pass bus, such as bus='redis://localhost'",
@@ -136,7 +168,10 @@ def makeSettings(present: Settings | None, options: Options, others: Collection[
         if name not in known:
             raise TypeError(f"unknown option {name!r}: {_advice(name, [*known, *others])}")
     values: Any = options
-    return Settings(**values) if present is None else replace(present, **values)
+    settings = Settings(**values) if present is None else replace(present, **values)
+    # Not of a present value, which has been warned of.
+    settings.warnOfTimes(options)
+    return settings
 
 
 def _advice(name: str, known: Collection[str]) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from txrealtime.socketio.connection import Connection
     from txrealtime.socketio.namespace import Namespace
+    from txrealtime.socketio.recovery import Ticket
 
 __all__ = ["Socket"]
 
@@ -43,7 +44,10 @@ class Socket:
     :ivar handshake: the opening request and ``auth``, a :class:`~txrealtime.Handshake`.
     :ivar data: a dictionary for the application.
     :ivar session: the Engine.IO session, shared by the client's namespaces.
-    :ivar connected: true from its admission until it leaves.
+    :ivar connected: true from its admission until it leaves, but not while :attr:`away`.
+    :ivar recovered: true if the client has come back after a cut, with its rooms and ``data``; already true
+        when :meth:`Namespace.connected` is called.  See :doc:`/howto/recovery`.
+    :ivar away: true while the client has lost its connection and may come back, with ``recoveryAway``.
     """
 
     __slots__ = (
@@ -58,12 +62,15 @@ class Socket:
         "_joined",
         "_leftBecause",
         "_running",
+        "_ticket",
         "_waiting",
+        "away",
         "connected",
         "data",
         "handshake",
         "id",
         "namespace",
+        "recovered",
         "session",
     )
 
@@ -73,7 +80,11 @@ class Socket:
         self.handshake = handshake
         self.data: dict[str, Any] = {}
         self.connected = False
+        self.recovered = False
+        self.away = False
         self._leftBecause: CloseReason | None = None
+        # The right to come back, if the client has one.
+        self._ticket: Ticket | None = None
         # Rooms keeps the rooms here, and Connection the events that wait for their handlers.
         self._joined: set[str] = set()
         self._waiting: deque[tuple[Packet, int]] | tuple[()] = ()
@@ -101,7 +112,7 @@ class Socket:
 
     def emit(self, event: str, *args: Any, volatile: bool = False) -> None:
         """
-        Send an event to this client.  Once the client has gone, do nothing.
+        Send an event to this client.  Once the client has gone, do nothing, unless it may come back.
 
         :param args: JSON values, bytes-like ones anywhere among them.
         :param volatile: drop the event if it cannot leave at once.
@@ -110,9 +121,13 @@ class Socket:
         """
         checkName(event)
         namespace = self.namespace
-        messages = namespace._encode(Packet(PacketType.EVENT, namespace.path, [event, *args]))
+        packet = Packet(PacketType.EVENT, namespace.path, [event, *args])
+        messages = namespace._encode(packet)
         namespace._sent.count += 1
-        self._deliver(messages, volatile)
+        if self._ticket is None:
+            self._deliver(messages, volatile)
+        else:
+            self._ticket.recovery.emit(self, messages, volatile, packet)
         if namespace._hooks.eventSent is not None and self._leftBecause is None:
             namespace._hooks.eventSent((self,), event, args)
 
@@ -158,6 +173,8 @@ class Socket:
         :param early: allow a socket that is not admitted yet.  The ack comes after the admission, so an
             admission that waits for the ack waits for ever.
         """
+        if self.away:
+            return _failed(Disconnected("the client is away: acks are not recovered"))
         if self._leftBecause is not None:
             return _failed(Disconnected(f"the client has gone: {self._leftBecause}"))
         if self._held is not None and not early:
@@ -233,7 +250,11 @@ class Socket:
             for room in rooms:
                 if len(self._joined) >= most and room not in self._joined and room != self.id:
                     raise LimitExceeded(f"{self!r} is in {most} rooms, as many as maxRooms allows")
-                self.namespace.rooms.join(self, room)
+                if self._ticket is not None and room not in self._joined and room != self.id:
+                    self.namespace.rooms.join(self, room)
+                    self._ticket.moved(room, True)
+                else:
+                    self.namespace.rooms.join(self, room)
 
     def leave(self, *rooms: str) -> None:
         """
@@ -243,6 +264,8 @@ class Socket:
         """
         checkRooms(rooms)
         for room in rooms:
+            if self._ticket is not None and room in self._joined:
+                self._ticket.moved(room, False)
             self.namespace.rooms.leave(self, room)
 
     def to(self, *rooms: str | Socket) -> Audience:
@@ -262,11 +285,7 @@ class Socket:
 
         :param close: close its connection too, and so leave all its namespaces.
         """
-        self._dismiss(CloseReason.SERVER_DISCONNECT, close)
-
-    def _dismiss(self, reason: CloseReason, close: bool = False) -> None:
-        """Disconnect the client, and give the application this reason."""
-        self._connection.disconnect(self, reason, close)
+        self._connection.disconnect(self, CloseReason.SERVER_DISCONNECT, close)
 
     def whenDisconnected(self) -> Deferred[CloseReason]:
         """Make a Deferred that fires with the reason when the socket has left its namespace."""
@@ -291,19 +310,33 @@ class Socket:
     def _admitted(self) -> None:
         """Called when the namespace has admitted the socket, and all that was held has been sent."""
         self._held = None
+        self.away = False
         self.connected = True
 
-    def _left(self, reason: CloseReason) -> None:
-        """Called when the socket has left.  All Deferreds of acks fail."""
+    def _cameBack(self, connection: Connection, handshake: Handshake) -> None:
+        """Called when the client has come back, before the application is asked."""
+        connection.takeWaiting(self._connection, self)
+        self._connection, self.session, self.handshake = connection, connection.session, handshake
+        self.recovered = True
+        self._leftBecause = None
+        self._held = []
+
+    def _cut(self) -> None:
+        """Called when the client has lost its connection and may come back.  All Deferreds of acks fail."""
         self.connected = False
-        self._leftBecause = reason
         self._held = None
         self._heldBytes = 0
         # A callback may cancel the others.
         while self._acks:
             ack = self._acks.pop(next(iter(self._acks)))
             self.namespace._home.counts.acksPending -= 1
-            ack.errback(Failure(Disconnected(f"the client has gone: {reason}")))
+            ack.errback(Failure(Disconnected(f"the client has gone: {self._leftBecause or 'it is away'}")))
+
+    def _left(self, reason: CloseReason) -> None:
+        """Called when the socket has left.  All Deferreds of acks fail."""
+        self._leftBecause = reason
+        self.away = False
+        self._cut()
         while self._gone:
             self._gone.pop(0).callback(reason)
 

@@ -73,11 +73,6 @@ class Fleet:
         return self._ledger.countOf(member.mark, SESSIONS)
 
     @property
-    def hasOthers(self) -> bool:
-        """True if another worker takes new clients."""
-        return any(member.mark != self.mark for member in self._ready)
-
-    @property
     def othersLetGo(self) -> bool:
         """True while another worker that stops has sessions, whose requests may come to this one."""
         return any(
@@ -110,8 +105,8 @@ class Fleet:
         """
         Choose the worker for a connection by the client's address alone.
 
-        All connections of a client go to one worker, unless this worker would have a quarter more sessions
-        than the mean: many clients behind one address spread over all workers.
+        All connections of a client go to one worker, unless this worker has a quarter more sessions than the
+        mean: then the worker with the fewest gets them, so that many clients behind one address spread.
 
         :return: the mark of another worker; ``None`` for this one.
         """
@@ -119,12 +114,11 @@ class Fleet:
         if len(ready) < 2:
             return None
         counts = {member.number: self.sessionsOf(member) for member in ready}
-        most = (1 + _EXCESS) * sum(counts.values()) / len(ready) + _FEW
         marks = {member.number: member.mark for member in ready}
-        for number in _order(networkOf(address), tuple(sorted(marks))):
-            if counts[number] <= most:
-                return None if marks[number] == self.mark else marks[number]
-        return None
+        number = _home(networkOf(address), tuple(sorted(marks)))
+        if counts[number] > (1 + _EXCESS) * sum(counts.values()) / len(counts) + _FEW:
+            number = min(counts, key=counts.__getitem__)
+        return None if marks[number] == self.mark else marks[number]
 
     def report(self) -> list[dict[str, Any]]:
         """Describe the workers, for a health check."""
@@ -137,10 +131,10 @@ class Fleet:
 
 
 @lru_cache(maxsize=4096)
-def _order(network: str, numbers: tuple[int, ...]) -> list[int]:
+def _home(network: str, numbers: tuple[int, ...]) -> int:
     """
-    Order the workers for an address.
+    Choose a worker for an address.
 
     By rendezvous hashing: one worker less moves the clients of this worker, and nobody else.
     """
-    return sorted(numbers, key=lambda number: blake2b(f"{number} {network}".encode(), digest_size=8).digest())
+    return max(numbers, key=lambda number: blake2b(f"{number} {network}".encode(), digest_size=8).digest())

@@ -85,23 +85,32 @@ class _Table:
 
 class _Book:
     """
-    One worker's file.
+    One worker's file, mapped.
 
-    :param write: create it, and unlink it at the end.
+    :param owned: unlink the file at the end.
+    :ivar tables: the counts of addresses; empty if the worker does not count any.
     """
 
-    def __init__(self, path: str, write: bool = False) -> None:
-        self._path = path if write else ""
-        descriptor = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if write else 0), 0o600)
-        try:
-            if write:
-                os.ftruncate(descriptor, _HEAD + 2 * _TABLE)  # a file with holes
-            self._map = mmap.mmap(descriptor, _HEAD + 2 * _TABLE)
-        finally:
-            os.close(descriptor)
+    def __init__(self, path: str, owned: bool) -> None:
+        self._path = path if owned else ""
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 0)
         self._data = memoryview(self._map)
         self.counts = self._data[:_HEAD].cast("Q")
-        self.tables = [_Table(self._data[_HEAD + place * _TABLE :]) for place in (SESSIONS, CONNECTIONS)]
+        kinds = (SESSIONS, CONNECTIONS) if len(self._data) > _HEAD else ()
+        self.tables = [_Table(self._data[_HEAD + place * _TABLE :]) for place in kinds]
+
+    @classmethod
+    def create(cls, path: str, addresses: bool) -> _Book:
+        """
+        Create a worker's file.
+
+        :raises OSError: if the disk is full.  A hole in the file would end the process later, by SIGBUS.
+        """
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(bytes(_HEAD + 2 * _TABLE * addresses))
+        return cls(path, True)
 
     def close(self) -> None:
         for table in self.tables:
@@ -129,9 +138,14 @@ class Ledger:
         self._own: _Book | None = None
         self._others: dict[str, _Book] = {}
 
-    def start(self) -> None:
-        """Open this worker's file."""
-        self._own = _Book(self._pathOf(self._mark), write=True)
+    def start(self, addresses: bool) -> None:
+        """
+        Create this worker's file.
+
+        :param addresses: count addresses too, which takes 1.5 MB.
+        :raises OSError: if the disk is full.
+        """
+        self._own = _Book.create(self._pathOf(self._mark), addresses)
 
     def stop(self) -> None:
         """Close all files, and remove this worker's."""
@@ -151,7 +165,7 @@ class Ledger:
         for mark in wanted - self._others.keys():
             # One that does not serve yet, or does not live any more.
             with contextlib.suppress(OSError, ValueError):
-                self._others[mark] = _Book(self._pathOf(mark))
+                self._others[mark] = _Book(self._pathOf(mark), False)
 
     def countOf(self, mark: str, what: int = SESSIONS) -> int:
         """Return a worker's count; 0 if the worker does not live."""
@@ -182,12 +196,14 @@ class Column:
 
     def countOf(self, network: str) -> int:
         key = self._ledger._keyOf(network)
-        return sum([book.tables[self._what].get(key) for book in self._ledger._others.values()])
+        return sum(
+            [book.tables[self._what].get(key) for book in self._ledger._others.values() if book.tables]
+        )
 
     def note(self, count: int) -> None:
         if self._ledger._own is not None:
             self._ledger._own.counts[self._what] = count
 
     def noteOf(self, network: str, count: int) -> None:
-        if self._ledger._own is not None:
+        if self._ledger._own is not None and self._ledger._own.tables:
             self._ledger._own.tables[self._what].set(self._ledger._keyOf(network), count)

@@ -173,6 +173,7 @@ class Supervisor(Service):
         self._notifier.startWatchdog(self._reactor)
         for slot in self._slots.values():
             slot.current = self._spawn(slot)
+        self._tellFleet()
         for look, seconds in zip(self._looks, (1.0, _LOOK), strict=True):
             looking = look.start(seconds, now=False)
             looking.addErrback(lambda failure: _log.failure("the workers are watched no more", failure))
@@ -229,7 +230,8 @@ class Supervisor(Service):
         _log.info("reloading: {count} new workers start", count=len(self._slots))
         self._notifier.reloading()
         for slot in self._slots.values():
-            self._replace(slot)
+            slot.coming = self._spawn(slot)
+        self._tellFleet()
 
     def more(self) -> None:
         """Start one more worker."""
@@ -237,6 +239,7 @@ class Supervisor(Service):
         if self.running and number is not None:
             slot = self._slots[number] = _Slot(number)
             slot.current = self._spawn(slot)
+            self._tellFleet()
             _log.info("one more worker: {count}", count=len(self._slots))
 
     def less(self) -> None:
@@ -267,7 +270,6 @@ class Supervisor(Service):
             self._reactor.spawnProcess(
                 child, command[0], command, env=withoutSystemd(os.environ), childFDs=descriptors
             )
-        self._tellFleet()
         return child
 
     def childReady(self, child: Child) -> None:
@@ -278,6 +280,8 @@ class Supervisor(Service):
             self._tellFleet()
             return
         if slot.coming is child:
+            # The old worker has to know its successor before it leaves.
+            self._tellFleet()
             self._checkReplaced()
         elif slot.current is child:
             _log.info("worker {number} serves, as process {pid}", number=child.number, pid=child.pid)
@@ -337,6 +341,7 @@ class Supervisor(Service):
     def _restart(self, slot: _Slot) -> None:
         slot.restart = None
         slot.current = self._spawn(slot)
+        self._tellFleet()
 
     def _cancelRestart(self, slot: _Slot) -> None:
         restart, slot.restart = slot.restart, None
@@ -363,9 +368,6 @@ class Supervisor(Service):
     @property
     def _isReplacing(self) -> bool:
         return any(slot.coming for slot in self._slots.values())
-
-    def _replace(self, slot: _Slot) -> None:
-        slot.coming = self._spawn(slot)
 
     def _checkReplaced(self) -> None:
         """Let the new workers take the places of the old ones, if all of the new ones serve."""
@@ -444,7 +446,8 @@ class Supervisor(Service):
                     number=slot.number,
                     size=size >> 20,
                 )
-                self._replace(slot)
+                slot.coming = self._spawn(slot)
+                self._tellFleet()
                 return  # one at a time
 
 

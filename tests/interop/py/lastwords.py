@@ -1,13 +1,17 @@
 """
 Clients of python-socketio whose connections end in many ways, as js/lastwords.cjs::
 
-    python lastwords.py URL CELL...
+    python lastwords.py URL SLOW CELL...
+
+If SLOW is "slow", the process stops for a second, right after the connections have begun to end.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +23,7 @@ import socketio
 LARGE = "x" * 150_000
 SETTLED = 2.0
 
-url, *cells = sys.argv[1:]
+url, slow, *cells = sys.argv[1:]
 heard: dict[str, list[str]] = {cell: [] for cell in cells}
 last = time.monotonic()
 
@@ -78,6 +82,10 @@ begins = [client(cell) for cell in cells]
 threads = [threading.Thread(target=begin) for begin in begins]
 for thread in threads:
     thread.start()
+if slow == "slow":
+    time.sleep(0.02)
+    subprocess.Popen(["sh", "-c", f"sleep 1; kill -CONT {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
 last = time.monotonic()
 if any(cell.startswith("stop:") for cell in cells):
     print("READY", flush=True)

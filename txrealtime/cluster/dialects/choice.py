@@ -100,7 +100,7 @@ class DialectChoice:
         :raises ValueError: if a library that the dialect needs is not installed.
         """
         if self.dialect == "native":
-            return NativeDialect(uid, self.key, known, seconds)
+            return NativeDialect(uid, self.key, known, seconds, numbered=namespaces is not None)
         if self.dialect == "python-socketio":
             return PythonSocketIODialect(uid, self.key)
         try:

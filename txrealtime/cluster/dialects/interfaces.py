@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from txrealtime.cluster.dialects.messages import Ask, Fetch, Message, Tell
+from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.errors import BusError
 
 __all__ = ["Dialect", "Respondents", "Topic", "Unsupported"]
@@ -72,11 +73,22 @@ class Dialect(Protocol):
     def announces(self) -> bool:
         """True if servers announce themselves."""
 
+    @property
+    def numbers(self) -> Numbers | None:
+        """The numbers of the messages; ``None`` in a dialect without."""
+
     def topicsOf(self, path: str) -> Sequence[Topic]:
         """Return the topics that a server subscribes to for a namespace."""
 
     def topicOf(self, path: str, room: str) -> Topic | None:
         """Return the topic that a server subscribes to while a room has members there, if there is one."""
+
+    def pathOf(self, topic: str) -> str | None:
+        """
+        Return the path of the namespace that a numbered topic is for.
+
+        :return: ``None`` if it may be any; an empty text if it is none.
+        """
 
     def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         """Return the servers that are going to reply to a question."""

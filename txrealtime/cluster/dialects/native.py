@@ -9,7 +9,11 @@ A message is one line of text, and then the packet that it carries, if there is 
 array: the kind of message, its fields, and at last a list with the size of each part of the packet, in bytes.
 The size of a binary part of n bytes is written as ``-n - 1``::
 
-    txr1 q8Zk3x9a ["emit","/chat",["red"],[],false,[18]]\n2/chat,["hi",1,{}]
+    txr1 q8Zk3x9a ["emit","/chat",["red"],[],false,7,[18]]\n2/chat,["hi",1,{}]
+
+Each message that is neither a question, a reply nor an announcement has its number among the sender's
+messages on the topic, before the sizes: see :mod:`~txrealtime.cluster.dialects.numbers`.  A message without
+a number, such as an emitter's, is read too.
 
 An event for clients is carried in the form that clients get.  So it is encoded once for all servers, and a
 server that forwards it does not decode it.  A packet for a server itself is in the form of Socket.IO's
@@ -56,6 +60,7 @@ from txrealtime.cluster.dialects.messages import (
     Target,
     Tell,
 )
+from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import PacketError, ProtocolError
 from txrealtime.socketio.acks import ackValue
@@ -94,6 +99,7 @@ class NativeDialect:
     :param key: the beginning of the topics.
     :param known: the peer servers: name by uid.
     :param seconds: returns the time.
+    :param numbered: ``False`` for an emitter: after a fork, two processes would use one row of numbers.
     """
 
     name: Final = "native"
@@ -106,6 +112,7 @@ class NativeDialect:
         key: str = "txrealtime",
         known: Mapping[str, str] | None = None,
         seconds: Callable[[], float] = monotonic,
+        numbered: bool = True,
     ) -> None:
         self.uid = self.idPrefix = uid
         self._key = key
@@ -116,6 +123,8 @@ class NativeDialect:
         self._seconds = seconds
         # Rooms that others were asked to let sockets join, with the times, the latest last.
         self._joined: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self.numbers = Numbers()
+        self._numbered: Mapping[str, int] = _NUMBERED if numbered else {}
         self._json = JSONText()
         self._parser = JSONParser()
         self._writers: dict[type, Callable[[Any], tuple[str, list[Any], Wire]]] = {
@@ -128,7 +137,7 @@ class NativeDialect:
             Tell: self._writeTell,
             Reply: self._writeReply,
             Alive: self._writeAlive,
-            Gone: lambda m: (self._key, ["gone"], ()),
+            Gone: lambda m: (self._key, ["gone", self.numbers.announced()], ()),
         }
         self._readers: dict[str, Callable[[str, list[Any], list[engineio.Packet]], Message]] = {
             "emit": self._readEmit,
@@ -140,7 +149,7 @@ class NativeDialect:
             "tell": self._readTell,
             "reply": self._readReply,
             "alive": self._readAlive,
-            "gone": lambda uid, f, parts: Gone(uid),
+            "gone": self._readGone,
         }
 
     # -- topics ----------------------------------------------------------------------
@@ -159,6 +168,10 @@ class NativeDialect:
             # The limit of RabbitMQ's routing keys is 255 bytes.
             room = sha256(room.encode("utf-8", "replace")).hexdigest()
         return f"{self._key},{path},{room}"
+
+    def pathOf(self, topic: str) -> str | None:
+        _, comma, rest = topic.removeprefix(self._key).partition(",")
+        return rest.partition(",")[0] if comma else "" if topic == self._key else None
 
     def _topicOf(self, target: Target) -> str:
         """Return the topic of the servers that may have members of an audience."""
@@ -201,6 +214,8 @@ class NativeDialect:
 
     def write(self, message: Message) -> Sequence[tuple[str, bytes]]:
         topic, head, packet = self._writers[type(message)](message)
+        if head[0] in self._numbered and (head[0] != "tell" or head[1] is None):
+            head.append(self.numbers.next(topic))
         parts = []
         sizes = []
         for part in packet:
@@ -255,7 +270,8 @@ class NativeDialect:
 
     def _writeAlive(self, alive: Alive) -> tuple[str, list[Any], Wire]:
         topic = f"{self._key}@{alive.recipient}" if alive.recipient else self._key
-        return topic, ["alive", alive.name, alive.lease, alive.parser, alive.asks], ()
+        head = ["alive", alive.name, alive.lease, alive.parser, alive.asks]
+        return topic, head if alive.recipient else [*head, self.numbers.announced()], ()
 
     # -- reading ---------------------------------------------------------------------
 
@@ -272,7 +288,13 @@ class NativeDialect:
             reader = self._readers.get(kind)
             if reader is None:
                 raise PacketError(f"a message of an unknown kind, {str(kind)[:20]!r}")
-            return reader(uid, head[1:-1], _parts(data, end + 1, sizes))
+            number = None
+            if len(head) == _NUMBERED.get(kind):
+                number = _number(head.pop(-2))
+            message = reader(uid, head[1:-1], _parts(data, end + 1, sizes))
+            if number is not None:
+                self.numbers.received(topic, uid, number)
+            return message
         except PacketError:
             raise
         except ProtocolError as error:
@@ -306,11 +328,19 @@ class NativeDialect:
         return Reply(None, _name(request), uid, total, values, _number(lapsed))
 
     def _readAlive(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        if len(fields) == 5:
+            self.numbers.heard(uid, fields.pop())
         name, lease, parser, asks = _last(fields, 4)
         lease = float(_typed(lease, (int, float)))
         if not 0 < lease <= 86400:
             raise PacketError("a lease that is not above 0 and at most 86400 seconds")
         return Alive(uid, _name(name), lease, _name(parser), _typed(asks, bool))
+
+    def _readGone(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
+        if fields:
+            self.numbers.heard(uid, _last(fields, 1)[0])
+        self.numbers.gone(uid)
+        return Gone(uid)
 
     def _packetOf(self, parts: list[engineio.Packet], type: PacketType) -> Packet:
         decoder = self._parser.decoder(_MAX_ATTACHMENTS)
@@ -323,6 +353,9 @@ class NativeDialect:
             raise PacketError("a packet that is incomplete, or of the wrong type")
         return packet
 
+
+# The length of a head with a number, by the kind of message.
+_NUMBERED: Final = {"emit": 7, "join": 7, "leave": 7, "disconnect": 7, "tell": 4}
 
 # The values of a reply: for each class of question the name of their form, and how to write one.
 _FORMS: Final[dict[type, tuple[str, Callable[[Any], Any]]]] = {

@@ -95,6 +95,7 @@ class NodeDialect:
     name: Final = "node"
     announces: Final = False
     pageSize: Final = 1 << 62
+    numbers: Final = None
     idPrefix: Final = ""
 
     def __init__(self, uid: str, key: str = "socket.io", namespaces: Namespaces | None = None) -> None:
@@ -140,6 +141,9 @@ class NodeDialect:
 
     def topicOf(self, path: str, room: str) -> Topic | None:
         return None
+
+    def pathOf(self, topic: str) -> str | None:
+        return None  # nothing is numbered
 
     def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         path = "/" if isinstance(question, Tell) else question.target.path

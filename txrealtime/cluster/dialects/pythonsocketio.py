@@ -61,6 +61,7 @@ class PythonSocketIODialect:
     name: Final = "python-socketio"
     announces: Final = False
     pageSize: Final = 1 << 62
+    numbers: Final = None
     idPrefix: Final = ""
 
     def __init__(self, uid: str, channel: str = "socketio") -> None:
@@ -96,6 +97,9 @@ class PythonSocketIODialect:
 
     def topicOf(self, path: str, room: str) -> Topic | None:
         return None
+
+    def pathOf(self, topic: str) -> str | None:
+        return None  # nothing is numbered
 
     def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
         # One: the server of the socket that is asked.

@@ -58,6 +58,7 @@ class ChannelSite(Interface):
 
     :ivar timeOut: seconds that a connection may be idle; ``None`` for any time.
     :ivar firstTimeOut: the same, until the first request.
+    :ivar endsConnections: whether each connection ends with the next response.
     :ivar heedsTransport: whether another producer is registered already, and stops reading when the transport
         is full.
     """
@@ -65,6 +66,7 @@ class ChannelSite(Interface):
     engine: Engine
     reactor: IReactorTime
     timeOut: float | None
+    endsConnections: bool
     heedsTransport: bool
 
     @property
@@ -125,7 +127,9 @@ class _ChannelRequest:
         )
         for name, value in self.extra.items():
             head += b"%s: %s\r\n" % (name, value)
-        persistent = "close" not in self._fields.get("connection", "").lower()
+        persistent = (
+            not channel._site.endsConnections and "close" not in self._fields.get("connection", "").lower()
+        )
         channel.answered(head + (b"\r\n" if persistent else b"Connection: close\r\n\r\n") + body, persistent)
 
     def whenLost(self, call: Callable[[], object]) -> None:

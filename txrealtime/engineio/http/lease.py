@@ -55,6 +55,7 @@ def _borrow(channel: Any, path: bytes, engine: Engine) -> None:
 class _ForeignSite:
     """The :class:`~txrealtime.engineio.http.fastpath.ChannelSite` of one borrowed connection."""
 
+    endsConnections = False
     # The channel of twisted.web is still registered as the connection's producer.
     heedsTransport = True
 

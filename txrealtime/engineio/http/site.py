@@ -114,6 +114,12 @@ class _GuardedChannel(HTTPChannel):
         if not getattr(self.requests[-1], "isRefused", False):
             super()._send100Continue()  # type: ignore[no-untyped-call]
 
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        if self.site.endsConnections:
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+            return False
+        return bool(super().checkPersistence(request, version))  # type: ignore[no-untyped-call]
+
     def requestDone(self, request: Request) -> None:
         if self._guards and self._waitingForTransport:
             self._networkProducer.pauseProducing()
@@ -188,10 +194,13 @@ class EngineSite(Site):
     :param path: the engine's path, such as ``/socket.io``.
     :param engine: the engine.
     :param options: further arguments of ``twisted.web.server.Site``.
+    :ivar endsConnections: end each connection with the next response, because another process has the port
+        and this one will end; the pools of proxies go there.
     """
 
     noisy = False
     heedsTransport = False
+    endsConnections = False
 
     def __init__(self, root: IResource, path: str, engine: Engine, **options: Any) -> None:
         options.setdefault("logFormatter", _accessLine)

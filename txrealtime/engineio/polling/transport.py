@@ -8,7 +8,8 @@ One :class:`PollingTransport` serves the requests of one session ("Transports", 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from twisted.web.http import OK, REQUEST_ENTITY_TOO_LARGE, SERVICE_UNAVAILABLE
@@ -86,6 +87,16 @@ class PollingTransport:
         self.writable = False
         self.session.transportLost(self, CloseReason.TRANSPORT_ERROR, "the client dropped its GET")
 
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Keep the packets that the session sends meanwhile, and send them together."""
+        self.writable = False
+        try:
+            yield
+        finally:
+            self.writable = self._get is not None
+            self.session.transportWritable(self)
+
     def send(self, packets: Sequence[Packet]) -> None:
         codec = self.session.codec
         body = codec.encodePayload(packets)
@@ -115,6 +126,7 @@ class PollingTransport:
             raise HandshakeError(3, "Bad request: another POST of this session is being handled")
         octets = request.header("content-type").startswith("application/octet-stream")
         if octets and not session.codec.takesOctets:
+            session.mayReturn = False
             session.transportLost(self, CloseReason.TRANSPORT_ERROR, "a binary body, which protocol 4 lacks")
             raise HandshakeError(3, "Bad request: a binary body, expected text")
         limit = session.settings.maxPayload

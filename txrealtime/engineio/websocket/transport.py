@@ -234,6 +234,7 @@ class WebSocketTransport(FrameProtocol):
         session, self.session = self.session, None
         if session is not None:
             if violation:
+                session.mayReturn = False
                 session.transportLost(self, CloseReason.TRANSPORT_ERROR, violation)
             else:
                 session.transportLost(self, CloseReason.TRANSPORT_CLOSE)
