@@ -253,6 +253,22 @@ class FeatureTests(AdminTestCase):
         self.assertEqual(self.told(ui), [])
         self.assertIsNone(server._namespaces.hooks.eventReceived)
 
+    def test_noRecovery(self) -> None:
+        """Nothing is kept for a UI that has lost its connection, where other clients recover."""
+        server = self.administered(recoveryWindow=60)
+        self.join(server)
+        ui = self.ui(server)
+        self.told(ui)
+        ui.lose()
+        self.clock.advance(10)
+        self.successResultOf(ui.comeBack())
+        self.assertFalse(ui.recovered("/admin"))
+        self.assertEqual([each[0] for each in self.told(ui)], ["config"])
+        self.assertIsNone(server.namespace("/admin")._recovery)
+        self.assertIsNotNone(server.namespace()._recovery)
+        ui.close()
+        server.stopService()
+
 
 class StatsTests(AdminTestCase):
     def test_stats(self) -> None:
