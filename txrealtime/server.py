@@ -34,6 +34,7 @@ from txrealtime.socketio.hooks import Watcher, Watchers
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Factory, Namespaces, Where
 from txrealtime.socketio.packet import IParser, JSONParser
+from txrealtime.socketio.presence import Presence
 from txrealtime.socketio.registry import DECORATORS, Decorators, Registry
 from txrealtime.socketio.settings import Options, Settings, makeSettings
 from txrealtime.socketio.sockets import Socket
@@ -292,6 +293,15 @@ class Server(Decorators, Service):
     def to(self, *rooms: str | Socket) -> Audience:
         """Choose the sockets in any of these rooms: see :meth:`Audience.to`."""
         return self.namespace().to(*rooms)
+
+    @property
+    def local(self) -> Audience:
+        """The audience of everybody on this server: see :attr:`Audience.local`."""
+        return self.namespace().local
+
+    def presence(self, room: str | None = None) -> Presence:
+        """Get the presence of a room: see :meth:`Namespace.presence`."""
+        return self.namespace().presence(room)
 
     def excluding(self, *rooms: str | Socket) -> Audience:
         """Choose everybody but the sockets in any of these rooms: see :meth:`Audience.excluding`."""

@@ -23,9 +23,11 @@ from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.cluster.dialects.interfaces import Dialect
 from txrealtime.cluster.dialects.messages import Alive, Tell
 from txrealtime.cluster.dialects.native import UID_LENGTH
+from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.remote import RemotePeers
 from txrealtime.cluster.requests import Requests
+from txrealtime.cluster.rosters import cannotCarry
 from txrealtime.errors import BusError
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.namespaces import Namespaces
@@ -58,7 +60,8 @@ class Cluster:
         self._namespaces = namespaces
         self._conversation = Conversation(self.uid)
         self._requests = Requests(self._conversation, namespaces)
-        self._remote = RemotePeers(self._conversation, self._requests.handover)
+        self._joins = Joins(namespaces)
+        self._remote = RemotePeers(self._conversation, self._joins, self._requests.handover)
 
     # -- life ----------------------------------------------------------------------------
 
@@ -88,8 +91,11 @@ class Cluster:
 
         :meth:`use` does not, because txredisapi and pika's adapter import the reactor.
 
-        :raises ValueError: if the library is not installed.
+        :raises ValueError: if the library is not installed, or if a namespace uses presence and the dialect
+            cannot carry it.
         """
+        if not self.dialect.hasPresence and any(each._roster.isUsed for each in self._namespaces):
+            raise ValueError(cannotCarry(self.dialect))
         if isinstance(self._bus, str):
             self._bus = busFromURL(self._bus, fanout=self._choice.fanout)
 
@@ -104,6 +110,7 @@ class Cluster:
         me = Alive(self.uid, self.name, self.lease, f"{parser.__module__}.{parser.__qualname__}")
         link = Link(bus, clock)
         self._conversation.start(link, clock, me)
+        self._joins.watch(link)
         self._namespaces.meet(self._remote, self.dialect.idPrefix)
         link.start()
 

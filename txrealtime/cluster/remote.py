@@ -16,7 +16,9 @@ from twisted.python.failure import Failure
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Target
 from txrealtime.cluster.handover import Handover
+from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.questions import Question
+from txrealtime.cluster.rosters import Rosters
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import BusError
 from txrealtime.logs import Logger
@@ -25,6 +27,7 @@ from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.eventlog import Mark
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.packet import Packet
+from txrealtime.socketio.presence import Entry
 from txrealtime.socketio.recovery import Ticket
 
 __all__ = ["RemotePeers"]
@@ -35,8 +38,10 @@ _log = Logger()
 class RemotePeers:
     """The peer servers, as this server's namespaces and audiences see them."""
 
-    def __init__(self, conversation: Conversation, handover: Handover) -> None:
+    def __init__(self, conversation: Conversation, joins: Joins, handover: Handover) -> None:
         self._conversation = conversation
+        self._joins = joins
+        self._rosters = Rosters(conversation)
         self._handover = handover
 
     # -- audiences -------------------------------------------------------------------
@@ -103,11 +108,39 @@ class RemotePeers:
     def unmounted(self, namespace: Namespace) -> None:
         for topic in self._conversation.dialect.topicsOf(namespace.path):
             self._conversation.unsubscribe(topic)
+        self._rosters.unmounted(namespace)
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
-        topic = self._conversation.dialect.topicOf(namespace.path, room)
-        if topic is not None:
-            (self._conversation.subscribe if exists else self._conversation.unsubscribe)(topic)
+        conversation = self._conversation
+        topic = conversation.dialect.topicOf(namespace.path, room)
+        if topic is None:
+            return
+        if not exists:
+            conversation.unsubscribe(topic)
+            return
+        conversation.subscribe(topic)
+        if conversation.link is not None:
+            self._joins.subscribed(conversation.link, topic.name)
+
+    def joined(self) -> None:
+        self._joins.joined()
+
+    def whenInForce(self) -> Deferred[None]:
+        return self._joins.whenInForce()
+
+    # -- presence --------------------------------------------------------------------
+
+    def presenceUsed(self, namespace: Namespace) -> None:
+        self._rosters.used(namespace)
+
+    def tracked(self, namespace: Namespace, entry: Entry) -> None:
+        self._rosters.changed(namespace, entry, True)
+
+    def untracked(self, namespace: Namespace, entry: Entry) -> None:
+        self._rosters.changed(namespace, entry, False)
+
+    def whenPresenceKnown(self, namespace: Namespace) -> Deferred[None]:
+        return self._rosters.whenKnown(namespace)
 
 
 def _notFetched(failure: Failure) -> None:

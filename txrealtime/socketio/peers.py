@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from txrealtime.socketio.clients import Claim
     from txrealtime.socketio.eventlog import Mark
     from txrealtime.socketio.namespace import Namespace
+    from txrealtime.socketio.presence import Entry
     from txrealtime.socketio.recovery import Ticket
 
 __all__ = ["Peers", "Question"]
@@ -102,9 +103,40 @@ class Peers(Protocol):
     def unmounted(self, namespace: Namespace) -> None:
         """Called when a namespace was taken off this server."""
 
+    def presenceUsed(self, namespace: Namespace) -> None:
+        """
+        Called once when a namespace begins to use presence, or was using it when this server got peers.
+
+        :raises BusError: if the other servers cannot be told.
+        """
+
+    def tracked(self, namespace: Namespace, entry: Entry) -> None:
+        """Called when a socket of this server is present, or has other data."""
+
+    def untracked(self, namespace: Namespace, entry: Entry) -> None:
+        """Called when a socket of this server is present no longer."""
+
+    def whenPresenceKnown(self, namespace: Namespace) -> Deferred[None]:
+        """
+        Wait until the namespace's roster has the entries of the other servers.
+
+        :return: a Deferred that does not fail.  It can be cancelled; then the servers that have not told
+            theirs are not waited for again.
+        """
+
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
         """
         Called when a room gets its first member on this server, or loses its last.
 
         A socket's own room counts as well.
+        """
+
+    def joined(self) -> None:
+        """Called when a socket has joined a room, while :attr:`Namespaces.joining` is set."""
+
+    def whenInForce(self) -> Deferred[None]:
+        """
+        Wait until the other servers know of the joins so far.
+
+        :return: a Deferred that never fails.
         """

@@ -74,6 +74,10 @@ class Dialect(Protocol):
         """True if servers announce themselves."""
 
     @property
+    def hasPresence(self) -> bool:
+        """True if servers tell each other who is present in rooms."""
+
+    @property
     def numbers(self) -> Numbers | None:
         """The numbers of the messages; ``None`` in a dialect without."""
 

@@ -95,6 +95,7 @@ class NodeDialect:
 
     name: Final = "node"
     announces: Final = False
+    hasPresence: Final = False
     pageSize: Final = 1 << 62
     numbers: Final = None
     idPrefix: Final = ""
