@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 
+import aiohttp
 import socketio
 
 URL, COUNT = sys.argv[1], int(sys.argv[2])
@@ -35,7 +36,10 @@ class Client:
         self.transports = transports
         self.expected = None
         self.gone = asyncio.Event()
-        self.socket = socketio.AsyncClient(reconnection=False)
+        # aiohttp would send a GET again by itself whose response was lost: the messages in it would be missing.
+        self.http = aiohttp.ClientSession()
+        self.http._retry_connection = False
+        self.socket = socketio.AsyncClient(reconnection=False, http_session=self.http)
         # Each handler takes the arguments that the server gave, and not one more.
         self.socket.on("begin", self.begin)
         self.socket.on("all", lambda number, server: self.got("all", number))
@@ -45,6 +49,10 @@ class Client:
         self.socket.on("disconnect", lambda reason: self.gone.set())
 
     async def live(self):
+        async with self.http:
+            await self.liveOn()
+
+    async def liveOn(self):
         try:
             await self.socket.connect(URL, transports=self.transports, wait_timeout=8)
         except (socketio.exceptions.ConnectionError, OSError, TimeoutError):
