@@ -36,7 +36,7 @@ class Client:
         self.transports = transports
         self.expected = None
         self.gone = asyncio.Event()
-        # aiohttp would send a GET again by itself whose response was lost: the messages in it would be missing.
+        # aiohttp would send a GET again by itself whose response was lost, and its messages would be missing.
         self.http = aiohttp.ClientSession()
         self.http._retry_connection = False
         self.socket = socketio.AsyncClient(reconnection=False, http_session=self.http)
