@@ -92,7 +92,7 @@ class RecoveryTests(TestCase):
         requireJavaScriptClient("socket.io-client-4")
         redis = await Redis(self).start()
         options = [*OPTIONS, "--bus", redis.url, "--trusted-proxy", "127.0.0.1"]
-        servers = [RealtimeServer(self, *options) for _ in range(3)]
+        servers = [RealtimeServer(self, *options) for _ in range(2)]
         for server in servers:
             await server.start()
         nginx = proxies.NginxOfCluster(self, [server.port for server in servers])
