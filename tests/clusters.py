@@ -4,6 +4,7 @@ Servers on one clock and one hub, for the tests of several servers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,6 +17,40 @@ from txrealtime.testing import Client
 
 SETTLED = 1.5
 "Seconds after which servers know each other."
+
+
+class FaultyHub(MemoryHub):
+    """
+    A broker that can lose messages between servers without a word to them.
+
+    Heartbeats pass, so the links stay ready.
+
+    :ivar loses: called with the uids of a message's sender and of its receiver; returns true to lose it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loses: Callable[[str, str], bool] = lambda sender, receiver: False
+
+    def split(self, *servers: Server) -> None:
+        """Let these servers and the others no longer hear each other."""
+        apart = {server.cluster.uid for server in servers}
+        self.loses = lambda sender, receiver: (sender in apart) != (receiver in apart)
+
+    def heal(self) -> None:
+        """Lose nothing any more."""
+        self.loses = lambda sender, receiver: False
+
+    def deliver(self, topic: str, payload: bytes) -> None:
+        for subscriber in list(self.subscribers):
+            if not payload.startswith(b"txr1 ") or not self.loses(payload[5:13].decode(), uidOf(subscriber)):
+                subscriber.received(topic, payload)
+
+
+def uidOf(subscriber: Any) -> str:
+    """Return the uid of the server that a subscriber of the hub belongs to, by its own topic."""
+    topics = [subscription.topic for subscription in subscriber._subscriptions]
+    return next((topic.partition("@")[2] for topic in topics if "@" in topic), "")
 
 
 class ClusterTestCase(TalkTestCase):
@@ -31,7 +66,7 @@ class ClusterTestCase(TalkTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.hub = MemoryHub()
+        self.hub = FaultyHub()
         for name in self.NAMES:
             setattr(self, name, self.member(name))
         self.advance(SETTLED)

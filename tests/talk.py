@@ -38,6 +38,7 @@ class TalkTestCase(SynchronousTestCase):
                 self.assertEqual(namespace.sockets, {}, namespace)
                 self.assertEqual(list(namespace.rooms), [], namespace)
                 self.assertTrue(namespace.rooms.isEmpty, namespace)
+                self.assertEqual(namespace._roster.own, [], namespace)
         # A handler that a test has not ended holds up its client's disconnected(), for closeTimeout seconds.
         left = [call for call in self.clock.getDelayedCalls() if call.func.__name__ != "_giveUp"]
         self.assertEqual(left, [])

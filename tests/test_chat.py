@@ -19,7 +19,7 @@ from twisted.web.test.requesthelper import DummyRequest
 from tests.examples import given, settings, st
 from tests.support import ROOT
 from txrealtime import ConnectionRejected, Server, Settings
-from txrealtime.chat import chat, pages
+from txrealtime.chat import chat, checks, pages, room
 from txrealtime.testing import Client, makeServer
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
@@ -29,8 +29,8 @@ class ChatTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
-        self.chat = chat.Chat(now=self.clock.seconds)
         self.server = makeServer(reactor=self.clock)
+        self.chat = chat.Chat(self.server.cluster, now=self.clock.seconds)
         self.server.mount("/", self.chat)
 
     def come(self, nick: str, key: str = "", room: str | None = None) -> Client:
@@ -98,7 +98,7 @@ class EntryTests(ChatTestCase):
                 "you": "Ada",
                 "people": ["Grace", "Ada"],
                 "said": [],
-                "maxPicture": chat.MAX_PICTURE,
+                "maxPicture": checks.MAX_PICTURE,
             },
         )
 
@@ -132,7 +132,7 @@ class EntryTests(ChatTestCase):
         grace = self.come("Grace", room="hut")
         self.assertEqual(self.events(ada, "rooms"), [[["lobby", 0], ["hut", 1]]])
         self.ask(grace, "join", "lobby")
-        self.assertEqual(self.events(ada, "rooms"), [[["lobby", 1]]])
+        self.assertEqual(self.events(ada, "rooms"), [[["lobby", 0]], [["lobby", 1]]])
         self.assertEqual(list(self.chat.open), ["lobby"])
 
     def test_tooManyRooms(self) -> None:
@@ -146,6 +146,15 @@ class EntryTests(ChatTestCase):
         self.assertEqual(len(self.chat.open), chat.MAX_ROOMS)
         self.ask(grace, "say", "1", "still here")
         self.ask(grace, "join", "room 2")
+
+    def test_sameRoomAgain(self) -> None:
+        """
+        A client that asks for its own room again stays, and so does the history.
+        """
+        ada = self.come("Ada", room="hut")
+        self.ask(ada, "say", "1", "Hello")
+        self.assertEqual(len(self.ask(ada, "join", "hut")["said"]), 1)
+        self.assertEqual(ada.received(), [])
 
     def test_comeBackBeforeTheLossIsNoticed(self) -> None:
         """
@@ -200,19 +209,19 @@ class MessageTests(ChatTestCase):
         Nobody can keep a message of another from being sent by using its id first.
         """
         self.ask(self.grace, "say", "1", "mine")
-        self.assertEqual(self.ask(self.ada, "say", "1", "Hello"), 1000)
+        self.assertEqual(self.ask(self.ada, "say", "1", "Hello"), 1000.001)
         self.assertEqual(self.events(self.grace, "said")[0]["text"], "Hello")
 
     def test_newcomerGetsTheNewest(self) -> None:
         """
         A room keeps so many messages and no more; those of the newcomer's key are marked.
         """
-        for n in range(chat.KEPT_MESSAGES + 5):
+        for n in range(room.KEPT_MESSAGES + 5):
             self.ask(self.ada, "say", str(n), f"text {n}")
         self.ask(self.grace, "say", "last", "the last")
         self.grace.close()
         said = self.ask(self.come("Grace", key="grace's"), "join", "lobby")["said"]
-        self.assertEqual(len(said), chat.KEPT_MESSAGES)
+        self.assertEqual(len(said), room.KEPT_MESSAGES)
         self.assertEqual([said[0]["text"], said[0]["mine"]], ["text 6", False])
         self.assertEqual([said[-1]["text"], said[-1]["mine"]], ["the last", True])
         self.assertNotIn("ada's", repr(said))
@@ -236,7 +245,7 @@ class MessageTests(ChatTestCase):
         self.assertIn("no longer kept", self.assertRefused(self.elsewhere, "fetch", "1"))
 
     def test_oldPicturesAreForgotten(self) -> None:
-        for n in range(chat.KEPT_PICTURES + 1):
+        for n in range(room.KEPT_PICTURES + 1):
             self.ask(self.ada, "picture", str(n), PNG)
         self.assertRefused(self.grace, "fetch", "0")
         self.assertEqual(self.ask(self.grace, "fetch", "1"), PNG)
@@ -252,7 +261,7 @@ class MessageTests(ChatTestCase):
             (b"GIF89a", "image/gif"),
             (b"RIFF\x10\0\0\0WEBPVP8 ", "image/webp"),
         ):
-            self.assertEqual(chat.pictureType(begin), kind)
+            self.assertEqual(checks.pictureType(begin), kind)
         for data in b"", b"<svg xmlns=", b"RIFF\x10\0\0\0WAVE", b"\x89PNG", b"<!doctype html>":
             self.assertRefused(self.ada, "picture", "1", data)
         self.assertEqual(self.events(self.grace, "said"), [])
@@ -261,10 +270,10 @@ class MessageTests(ChatTestCase):
         """
         The limit on pictures holds, and one at the limit passes maxPayload on long polling too.
         """
-        largest = PNG.ljust(chat.MAX_PICTURE, b"\0")
+        largest = PNG.ljust(checks.MAX_PICTURE, b"\0")
         self.assertEqual(self.ask(self.ada, "picture", "1", largest), 1000)
         self.assertRefused(self.ada, "picture", "2", largest + b"\0")
-        self.assertLess(chat.MAX_PICTURE * 4 / 3 + 1000, Settings().maxPayload)
+        self.assertLess(checks.MAX_PICTURE * 4 / 3 + 1000, Settings().maxPayload)
 
     def test_typing(self) -> None:
         self.ada.emit("typing", True)
@@ -281,7 +290,7 @@ class MessageTests(ChatTestCase):
             self.assertIn("no room", self.assertRefused(nobody, event, *args))
 
     def test_wrongArguments(self) -> None:
-        for wrong in None, 5, [], {}, "", "x" * (chat.MAX_TEXT + 1), b"bytes":
+        for wrong in None, 5, [], {}, "", "x" * (checks.MAX_TEXT + 1), b"bytes":
             self.assertRefused(self.ada, "join", wrong)
             self.assertRefused(self.ada, "say", "1", wrong)
             self.assertRefused(self.ada, "say", wrong, "text")

@@ -199,8 +199,8 @@ class PageTestCase(TestCase):
                 ports.append(listening.getsockname()[1])
                 self.server = self.start(*ACTIVATE, *command, childFDs={3: listening.fileno()})
         else:
-            if not ports:
-                ports.append(freePort())
+            if not ports or ("realtime" in arguments and "--listen" not in arguments):
+                ports.insert(0, freePort())
                 command += ["--listen", f"tcp:{ports[0]}"]
             self.server = self.start(*command)
         for port in ports:

@@ -34,6 +34,7 @@ LIBRARIES = {
     "click": "txrealtime.flask",
     "gunicorn": "txrealtime.gunicorn",
     "prometheus_client": "txrealtime.monitor.metrics",
+    "rich": "txrealtime.monitor.top",
 }
 """
 Each third-party library has one module, or one package, that knows it; Twisted and zope.interface are free.

@@ -83,7 +83,11 @@ class TallyTests(SynchronousTestCase):
                 tally.isFullFor("192.0.2.7")
         self.assertEqual(
             warned(events),
-            ["1 things of 192.0.2.7, as many as maxConnectionsPerAddress allows: no more are taken"],
+            [
+                "1 things of 192.0.2.7, as many as maxConnectionsPerAddress allows: no more are taken; "
+                "raise it (--max-connections-per-address); if the address is a proxy's, set "
+                "trustedProxies (--trusted-proxy)"
+            ],
         )
         tally.add("192.0.2.8")
         with capturedLogs() as events:
@@ -159,8 +163,13 @@ class SiteTests(WireTestCase):
             late = [Link().connect(self.site) for _ in range(5)]
         self.assertEqual({link.disconnecting for link in late}, {True})
         self.assertEqual(
-            warned(events), ["3 connections, as many as maxConnections allows: no more are taken"]
+            warned(events),
+            [
+                "3 connections, as many as maxConnections allows: no more are taken; raise maxConnections "
+                "(--max-connections), or add servers"
+            ],
         )
+        self.assertEqual(self.engine.counts.refused, {"full": 5})
         self.assertEqual({link.disconnecting for link in links}, {False})
         for link in late:
             link.lose()
@@ -173,6 +182,7 @@ class SiteTests(WireTestCase):
         for _ in range(2):
             self.assertFalse(Link("192.0.2.7").connect(self.site).disconnecting)
         self.assertTrue(Link("192.0.2.7").connect(self.site).disconnecting)
+        self.assertEqual(self.engine.counts.refused, {"address": 1})
         self.assertFalse(Link("192.0.2.8").connect(self.site).disconnecting)
         for _ in range(10):
             self.assertFalse(Link("10.0.0.1").connect(self.site).disconnecting)

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
 from tests.memory import Exchange, Link, Response, clientFrame
-from txrealtime import AckTimeout, Server, Socket
+from txrealtime import AckTimeout, Server, Socket, Watcher
 from txrealtime.engineio.counts import Histogram
 from txrealtime.engineio.http.site import Beside, EngineSite
 from txrealtime.monitor.exposition import Writer
@@ -391,6 +391,25 @@ class EventTests(MetricsTestCase):
         self.server.on("ask")(lambda socket: "yes")
         client.emit("ask")
         self.assertAll(('events_received_total{event="ask",namespace="/"}', 1))
+
+    def test_watchers(self) -> None:
+        """Hooks and middleware are called with metrics as without."""
+        calls: list[str] = []
+
+        class Seeing(Watcher):
+            def eventReceived(self, socket: Socket, event: str, args: list[Any]) -> None:
+                calls.append(f"hook {event}")
+
+        @self.server.use
+        def middleware(incoming: Any, proceed: Any) -> Any:
+            calls.append(f"middleware {incoming.event}")
+            return proceed(incoming)
+
+        self.server.on("ask")(lambda socket: calls.append("handler"))
+        self.server.watch(Seeing())
+        self.join().emit("ask")
+        self.assertEqual(calls, ["hook ask", "middleware ask", "handler"])
+        self.assertAll(('handler_seconds_count{event="ask",namespace="/"}', 1))
 
     def test_errors(self) -> None:
         self.server.on("fail")(lambda socket: 1 / 0)

@@ -21,14 +21,19 @@ from txrealtime.cluster.dialects.messages import (
     Leave,
     Message,
     Reply,
+    Roll,
+    RosterNumbers,
+    RosterPage,
     Target,
     Tell,
+    Track,
 )
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.engineio.packet import message
 from txrealtime.errors import PacketError
 from txrealtime.socketio.audience import Person
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
+from txrealtime.socketio.presence import MAX_DATA, MAX_NAME, Entry
 
 SENDER, READER = NativeDialect("abcdefgh"), NativeDialect("ABCDEFGH")
 
@@ -38,6 +43,8 @@ PERSON = Person("id", frozenset(["id", "red"]), {"name": "x", "photo": b"1"})
 ASK = Ask(TARGET, EVENT, "abcdefgh", "r1", 2.5)
 FETCH = Fetch(Target("/"), "abcdefgh", "r2")
 TELL = Tell(["reload", b"\x00", 1], "abcdefgh", "r3")
+
+ENTRY = Entry("red", "id", "é\n", '{"nick":"Ann","list":[1,null]}', 7)
 
 MESSAGES: list[Message] = [
     Emit(
@@ -52,6 +59,24 @@ MESSAGES: list[Message] = [
     Tell(["reload"], "abcdefgh"),
     Alive("abcdefgh", "host:1", 15.0, "parser", True),
     Gone("abcdefgh"),
+    Track("/chat", "abcdefgh", 3, 4, ENTRY, True),
+    Track("/", "abcdefgh", 0, 1, ENTRY, False),
+    Roll(("/", "/chat"), "abcdefgh"),
+    RosterPage("/chat", "abcdefgh", "ABCDEFGH", 4, 1, True, [ENTRY, ENTRY._replace(id="x")]),
+    RosterPage("/", "abcdefgh", "ABCDEFGH", 0, 0, False, []),
+    RosterNumbers("abcdefgh", {"/": 0, "/chat": 4}),
+]
+
+WRONG_ENTRIES = [
+    ENTRY._replace(room="r" * (MAX_NAME + 1)),
+    ENTRY._replace(id=None),  # type: ignore[arg-type]
+    ENTRY._replace(key=7),  # type: ignore[arg-type]
+    ENTRY._replace(text="[1]"),
+    ENTRY._replace(text="{"),
+    ENTRY._replace(text='{"a":"' + "x" * MAX_DATA + '"}'),
+    ENTRY._replace(order=-1),
+    ENTRY._replace(order=1 << 53),
+    ENTRY[:4],
 ]
 
 REPLIES = [
@@ -71,6 +96,15 @@ class FormTests(SynchronousTestCase):
     def test_roundTrip(self) -> None:
         for each in MESSAGES:
             self.assertEqual(self.read(SENDER.write(each)), each)
+
+    def test_wrongEntries(self) -> None:
+        """Entries of presence that no server would send are refused."""
+        for wrong in WRONG_ENTRIES:
+            for each in (
+                Track("/", "abcdefgh", 0, 1, wrong, True),  # type: ignore[arg-type]
+                RosterPage("/", "abcdefgh", "ABCDEFGH", 1, 0, False, [wrong]),  # type: ignore[list-item]
+            ):
+                self.assertRaises(PacketError, self.read, SENDER.write(each))
 
     def test_replies(self) -> None:
         for each in REPLIES:

@@ -42,7 +42,8 @@ from txrealtime.cluster.bus.address import Address
 from txrealtime.files import Folder
 from txrealtime.monitor.health import Health, Live, Ready
 from txrealtime.service import Options, RealtimeService, StartupError, certificates, makeService, signals
-from txrealtime.service.application import load, metricsOf, rootOf, serverOf
+from txrealtime.service.application import load, rootOf, serverOf
+from txrealtime.service.metrics import metricsOf
 from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.msgpack import MsgpackParser
@@ -444,12 +445,25 @@ class ServerTests(ServiceTestCase):
             self.assertNotIn("secret", message)
             self.assertEqual(len(message.splitlines()), 1, message)
 
-    def test_workersAlone(self) -> None:
-        """Options of one process are refused beside --workers."""
-        for option in (["--metrics", "/metrics"], ["--metrics-listen", "tcp:1"]):
-            refused = self.assertRefused(makeService, parse("--workers", "2", *option), Clock())
-            self.assertIn(f"leave out {option[0]} or --workers", refused)
-        for option in (["--trace-packets", "all"], ["--log-format", "json"], ["--log-level", "warn"]):
+    def test_workersMetricsNotInstalled(self) -> None:
+        with patch.dict(sys.modules, {"txrealtime.monitor.metrics": None}):
+            options = parse("--workers", "2", "--metrics", "/metrics")
+            self.assertOneLine("pip install txrealtime[metrics]", makeService, options, Clock())
+
+    def test_workersMetricsListen(self) -> None:
+        """A string that makes no endpoint is refused before any worker starts."""
+        options = parse("--workers", "2", "--metrics-listen", "nothing:x")
+        self.assertOneLine("nothing:x", makeService, options, Clock())
+
+    def test_workersOptions(self) -> None:
+        """The options of logs and metrics go to the workers."""
+        for option in (
+            ["--trace-packets", "all"],
+            ["--log-format", "json"],
+            ["--log-level", "warn"],
+            ["--metrics", "/metrics"],
+            ["--metrics-listen", "tcp:1"],
+        ):
             makeService(parse("--workers", "2", *option), Clock())
 
     def test_busNotInstalled(self) -> None:

@@ -22,9 +22,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txrealtime.workers.child import Child, State
 from txrealtime.workers.listening import withoutPlace
+from txrealtime.workers.looks import Limits, residentBytes
 from txrealtime.workers.marks import MOST_WORKERS, markOf, ownerOf
 from txrealtime.workers.notify import Notifier, withoutSystemd
-from txrealtime.workers.supervisor import Limits, Supervisor, Task, residentBytes
+from txrealtime.workers.supervisor import Supervisor, Task
 from txrealtime.workers.worker import CANNOT_START, COMMANDS, REPORTS, Supervision
 
 

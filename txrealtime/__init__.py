@@ -39,6 +39,7 @@ from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.hooks import Watcher
 from txrealtime.socketio.namespace import Incoming, Namespace, on
 from txrealtime.socketio.packet import IParser
+from txrealtime.socketio.presence import Presence, Present
 from txrealtime.socketio.sockets import Socket
 
 __all__ = [
@@ -60,6 +61,8 @@ __all__ = [
     "PacketError",
     "PayloadTooLarge",
     "Person",
+    "Presence",
+    "Present",
     "ProtocolError",
     "RealtimeError",
     "Server",

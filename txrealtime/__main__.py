@@ -1,5 +1,5 @@
 """
-``python -m txrealtime``: ``emit`` on a bus; ``listen``, ``call`` and ``load`` as a client; ``password``.
+``python -m txrealtime``: ``emit``; as a client ``listen``, ``call`` and ``load``; ``top``; ``password``.
 """
 
 from __future__ import annotations
@@ -52,6 +52,18 @@ def _parser() -> argparse.ArgumentParser:
     emit.add_argument("event", help="the name of the event")
     emit.add_argument("arguments", metavar="JSON", nargs="*", type=_json, help="the arguments of the event")
     addCommands(commands)
+    top = commands.add_parser(
+        "top",
+        help="show running servers in the terminal",
+        description="Show running servers in the terminal, from their pages of metrics (twistd realtime "
+        "--metrics): sessions, events, slow handlers, the lag of the reactor, and the links between servers.",
+    )
+    top.add_argument(
+        "urls", metavar="URL", nargs="+", help="the page of a server, such as http://localhost:8000/metrics"
+    )
+    top.add_argument("--interval", metavar="S", type=_seconds, default=2.0, help="seconds (default: 2)")
+    top.add_argument("--once", action="store_true", help="print one view, and end")
+    top.set_defaults(run=_top)
     password = commands.add_parser(
         "password", help="hash a password for the file of twistd realtime --admin-auth", description=_PASSWORD
     )
@@ -81,6 +93,25 @@ def _hashPassword(options: argparse.Namespace) -> int:
         print(f"python -m txrealtime password: {error or 'no password'}", file=sys.stderr)
         return 1
     return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 86400:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, not {text!r}")
+    return seconds
+
+
+def _top(options: argparse.Namespace) -> int:
+    try:
+        from txrealtime.monitor.top import run
+    except ModuleNotFoundError as error:
+        print(f"python -m txrealtime top: {error}; pip install txrealtime[top]", file=sys.stderr)
+        return 1
+    return run(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,6 +34,7 @@ from txrealtime.socketio.hooks import Watcher, Watchers
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Factory, Namespaces, Where
 from txrealtime.socketio.packet import IParser, JSONParser
+from txrealtime.socketio.presence import Presence
 from txrealtime.socketio.registry import DECORATORS, Decorators, Registry
 from txrealtime.socketio.settings import Options, Settings, makeSettings
 from txrealtime.socketio.sockets import Socket
@@ -293,6 +294,15 @@ class Server(Decorators, Service):
         """Choose the sockets in any of these rooms: see :meth:`Audience.to`."""
         return self.namespace().to(*rooms)
 
+    @property
+    def local(self) -> Audience:
+        """The audience of everybody on this server: see :attr:`Audience.local`."""
+        return self.namespace().local
+
+    def presence(self, room: str | None = None) -> Presence:
+        """Get the presence of a room: see :meth:`Namespace.presence`."""
+        return self.namespace().presence(room)
+
     def excluding(self, *rooms: str | Socket) -> Audience:
         """Choose everybody but the sockets in any of these rooms: see :meth:`Audience.excluding`."""
         return self.namespace().excluding(*rooms)
@@ -374,7 +384,9 @@ class Server(Decorators, Service):
             # It was started again during the slices.
             return succeed(None)
         drained = self.engine.drain(self.settings.drainTimeout, self._dismiss)
-        drained.addCallback(lambda _: self._namespaces.nobodyComesBack())
+        if self._namespaces.parking is not None:
+            drained.addCallback(lambda _: self.cluster.handOver())
+            drained.addCallback(lambda _: self._namespaces.nobodyComesBack())
         return drained.addCallback(lambda _: self.cluster.stop())
 
 

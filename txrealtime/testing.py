@@ -13,12 +13,19 @@ A testing kit: clients without sockets, on a clock of the test.
 A :class:`Client` speaks real Engine.IO and Socket.IO: packets between it and the server are encoded and
 decoded by the codecs of production.
 
+A :class:`MemoryClient` is a :class:`txrealtime.client.Client` in all, for tests of what is written for one::
+
+    bob = MemoryClient(server, "/chat")
+    bob.startService()
+    self.assertEqual(self.successResultOf(bob.call("say", "hello")), "delivered")
+
 Servers that share a hub and a clock are a cluster::
 
     hub, clock = MemoryHub(), Clock()
     one, two = (makeServer(reactor=clock, bus=MemoryBus(hub)) for _ in range(2))
 
-Messages between the servers arrive while the clock advances: call ``clock.advance(0)`` some times.
+Messages between the servers arrive while the clock advances: call ``clock.advance(0)`` some times.  Servers
+know each other, and so each other's presence, a second after their links are ready.
 """
 
 from __future__ import annotations
@@ -35,6 +42,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txrealtime.client.handlers import NO_ACK, Handlers, Turns
+from txrealtime.client.memory import MemoryClient
 from txrealtime.client.recovery import Recovery
 from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
 from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, message
@@ -45,7 +53,7 @@ from txrealtime.logs import repeats
 from txrealtime.server import Server, ServerOptions
 from txrealtime.socketio import packet as socketio
 
-__all__ = ["Client", "FakeTransport", "MemoryBus", "MemoryHub", "makeServer"]
+__all__ = ["Client", "FakeTransport", "MemoryBus", "MemoryClient", "MemoryHub", "makeServer"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -291,13 +299,19 @@ class Client:
         self.flush()
         self.ignoreHeartbeats()
         session, transport, self.session = self.session, self.transport, None
+        # Whatever the server sends to the old transport from now on, nobody gets.
         self.transport.writable = True
+        self.transport = FakeTransport(self._transportName)
+        self.transport.close(CloseReason.TRANSPORT_ERROR)
         self._ids.clear()
         if noticed and session is not None:
             session.transportLost(transport, CloseReason.TRANSPORT_ERROR)
 
     def comeBack(
-        self, address: str | None = None, transport: Literal["polling", "websocket"] | None = None
+        self,
+        address: str | None = None,
+        transport: Literal["polling", "websocket"] | None = None,
+        server: Server | None = None,
     ) -> Deferred[list[str]]:
         """
         Connect again after :meth:`lose` or :meth:`close`, and join the namespaces that the client was in.
@@ -306,9 +320,11 @@ class Client:
 
         :param address: another address than before.
         :param transport: another transport than before.
+        :param server: another server than before, of the same cluster.
         :return: a Deferred of the ids of the sockets, in the order in which the client joined.
         """
         self.lose()
+        self._server = server or self._server
         self._open(transport or self._transportName, address or self._address)
         joined = list(self._joined.items())
         return gatherResults(

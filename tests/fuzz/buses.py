@@ -22,8 +22,12 @@ from txrealtime.cluster.dialects.messages import (
     Leave,
     Message,
     Reply,
+    Roll,
+    RosterNumbers,
+    RosterPage,
     Target,
     Tell,
+    Track,
 )
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.cluster.dialects.nodejs import NodeDialect
@@ -31,6 +35,7 @@ from txrealtime.cluster.dialects.pythonsocketio import PythonSocketIODialect
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import PacketError
 from txrealtime.socketio.packet import Packet, PacketType
+from txrealtime.socketio.presence import Entry
 
 __all__ = ["TOPICS", "bus", "seeds"]
 
@@ -40,6 +45,9 @@ _OURS, _THEIRS = "a" * 20, "b" * 20
 def _dialects(uid: str) -> list[Dialect]:
     return [NativeDialect(uid), PythonSocketIODialect(uid), NodeDialect(uid)]
 
+
+_OURS_ALONE: Final = (Alive, Gone, Track, Roll, RosterPage, RosterNumbers)
+"The messages that the native dialect alone can carry."
 
 TOPICS: Final = [
     (dialect, topic.name)
@@ -62,6 +70,7 @@ def seeds() -> Iterator[bytes]:
     """Yield messages that another server may send."""
     target = Target("/", ("red",), frozenset(["muted"]))
     event = Packet(PacketType.EVENT, "/", ["say", "hello", b"\0\xff"])
+    entry = Entry("red", "id", "key", '{"nick":"Ann"}', 7)
     question = Ask(target, event, _OURS, "1", 2.0)
     messages: list[Message] = [
         Emit(
@@ -80,11 +89,15 @@ def seeds() -> Iterator[bytes]:
         Reply(Fetch(target, _OURS, "5"), "5", _THEIRS, 0),
         Alive(_THEIRS, "somebody", 10.0, "json", True),
         Gone(_THEIRS),
+        Track("/", _THEIRS, 1, 2, entry, True),
+        Roll(["/"], _THEIRS, _OURS),
+        RosterPage("/", _THEIRS, _OURS, 2, 0, False, [entry]),
+        RosterNumbers(_THEIRS, {"/": 2}),
     ]
     topics = [topic for _, topic in TOPICS]
     for dialect in _dialects(_THEIRS):
         for message in messages:
-            if isinstance(message, Alive | Gone) and not dialect.announces:
+            if isinstance(message, _OURS_ALONE) and not dialect.announces:
                 continue
             with contextlib.suppress(Unsupported, ValueError, TypeError):
                 for topic, data in dialect.write(message):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import signal
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,15 +26,19 @@ from tests.interop.browser import (
     webdriver,
 )
 from tests.support import ROOT, requirePart
-from txrealtime.chat import chat, pages
+from txrealtime.chat import checks, pages
 
 
-class ChatPageTests(SynchronousTestCase):
+class PageTestCase(SynchronousTestCase):
+    """Tests of a server of the chat, with browsers."""
+
+    ARGUMENTS: tuple[str, ...] = ()
+
     def setUp(self) -> None:
         requirePart(webdriver, "selenium is not installed")
         requirePart(CHROMIUM and CHROMEDRIVER, "no chromium, or no chromedriver (Debian: chromium-driver)")
         requirePart((ROOT / pages.CLIENT).exists(), "no socket.io-client in node_modules")
-        self.server = ChatServer(Path(self.mktemp()).resolve())
+        self.server = ChatServer(Path(self.mktemp()).resolve(), *self.ARGUMENTS)
         self.addCleanup(lambda: self.assertNotIn("Traceback", self.server.stop()))
         self.server.start()
 
@@ -55,6 +60,8 @@ class ChatPageTests(SynchronousTestCase):
         path.write_bytes(content)
         return path
 
+
+class ChatPageTests(PageTestCase):
     def test_twoPeopleChat(self) -> None:
         """
         Two people see one another come, type, and write, and their own ticks; both are upgraded to WebSocket.
@@ -127,14 +134,14 @@ class ChatPageTests(SynchronousTestCase):
         """
         noise = random.Random(1).randbytes
         file = self.file("noise.png", png(700, 700, lambda x, y: tuple(noise(3))))  # type: ignore[arg-type, return-value]
-        self.assertGreater(file.stat().st_size, chat.MAX_PICTURE)
+        self.assertGreater(file.stat().st_size, checks.MAX_PICTURE)
         ada, grace = self.window(), self.window()
         ada.enter("Ada")
         grace.enter("Grace")
         ada.pick(file)
         received = grace.save()
-        self.assertEqual(chat.pictureType(received), "image/jpeg")
-        self.assertLessEqual(len(received), chat.MAX_PICTURE)
+        self.assertEqual(checks.pictureType(received), "image/jpeg")
+        self.assertLessEqual(len(received), checks.MAX_PICTURE)
         ada.pick(self.file("notes.txt", b"no picture"))
         ada.sees("#notice:not([hidden])", "A picture can be PNG, JPEG, GIF or WebP.")
         ada.pick(self.file("fake.png", b"no picture either"))
@@ -263,3 +270,53 @@ class ChatPageTests(SynchronousTestCase):
         ada.seesAmong("#rooms .grow", room)
         self.assertEqual(ada.texts("#chat :is(b, i:not(.dots i), .said *)"), [])
         self.assertEqual(ada.complaints(), [])
+
+
+class WorkersPageTests(PageTestCase):
+    """The page on four workers."""
+
+    ARGUMENTS = ("--workers", "4")
+
+    def setUp(self) -> None:
+        super().setUp()
+        log = self.server.log
+        until = time.monotonic() + 60
+        while "serving Socket.IO at" not in log.read_text():
+            self.assertLess(time.monotonic(), until, log.read_text())
+            time.sleep(0.1)
+
+    def workerOf(self, window: Window) -> str:
+        """Return the mark of the worker that has the page's session: the end of the sid."""
+        return str(window.driver.execute_script("return socket.io.engine.id"))[-4:]
+
+    def test_twoWorkers(self) -> None:
+        """People on two workers see one another come, type, write, send pictures, and go."""
+        ada, grace = self.window(), self.window()
+        ada.enter("Ada")
+        grace.enter("Grace")
+        while self.workerOf(grace) == self.workerOf(ada):
+            grace.driver.refresh()
+            grace.sees("#link[data-state=connected] #link-text", "WebSocket")
+        ada.sees("#people .grow", "Ada", "Grace")
+        grace.sees("#people .grow", "Grace", "Ada")
+        ada["#text"].send_keys("Good eve")
+        grace.sees(".typing.on #typing-text", "Ada is typing")
+        ada.say("ning!")
+        grace.sees("#log .said", "Good evening!")
+        grace.say("It is.")
+        ada.sees("#log .said", "Good evening!", "It is.")
+        ada.pick(self.file("dusk.png", png(60, 40, dusk)))
+        self.assertEqual(grace.save(), png(60, 40, dusk))
+        # Namesakes get numbers, and somebody who comes later the history.
+        alan = self.window(PHONE)
+        alan.enter("ada")
+        alan.sees("#me-name", "ada 2")
+        alan.sees("#log .said", "Good evening!", "It is.")
+        self.assertEqual(alan.save(), png(60, 40, dusk))
+        for window in ada, grace, alan:
+            window.sees("#room-count", "3 people here")
+            window.sees("#rooms .count", "3")
+        alan.driver.quit()
+        ada.seesAmong("#log .event", "ada 2 left")
+        for window in ada, grace:
+            self.assertEqual(window.complaints(), [])

@@ -2,26 +2,42 @@
 The chat that ``twistd -n realtime`` serves: an example to read, and a page to try the server with.
 
 `Chat` is the whole server side: a namespace whose handlers keep the people of each room and its newest
-messages. Messages travel by the rooms of Socket.IO. `page` serves the browser's side, the files in
-``static``.
+messages. `page` serves the browser's side, the files in ``static``.
 
-Everything is kept in the memory of this process within bounds: the constants below, and a room is
-forgotten when the last person leaves.
+The chat is one chat on any number of servers, with ``--workers`` or ``--bus``, and on a server alone:
+
+- `presence` tells each server who is in which room, whichever server they are connected to.
+- A message goes to all servers by `cluster.emit`. Each keeps it, and shows it to its own clients.
+- A server that does not know the past of a room asks the others by `cluster.call`.
+
+Everything is kept in the memory of the servers within bounds: the constants below, and a room is forgotten
+when the last person leaves.
 """
 
 from __future__ import annotations
 
 import time
-import unicodedata
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import asdict
 from typing import Any, Unpack
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from txrealtime import ConnectionRejected, Namespace, Server, Socket, on
+from txrealtime import (
+    AckTimeout,
+    Audience,
+    BusError,
+    ConnectionRejected,
+    Namespace,
+    Present,
+    Server,
+    Socket,
+    on,
+)
+from txrealtime.chat.checks import MAX_PICTURE, Refusal, line, pictureType, prose
+from txrealtime.chat.room import Message, Room
+from txrealtime.cluster.cluster import Cluster
 from txrealtime.server import ServerOptions
 
 __all__ = ["Chat", "makeServer"]
@@ -31,96 +47,43 @@ LOBBY = "lobby"
 
 MAX_NICK = 24
 MAX_ROOM = 32
-MAX_TEXT = 2000
 "Characters."
 
 MAX_ID = 64
 "Characters of what a client makes up: the ids of its messages, and its key."
 
-MAX_PICTURE = 700_000
-"Bytes. Long polling carries it in base64, a third longer, and that has to pass the default maxPayload."
-
 MAX_ROOMS = 50
-KEPT_MESSAGES = 100
-KEPT_PICTURES = 5
-"The messages and pictures that a newcomer to a room sees."
 
-SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF87a": "image/gif",
-    b"GIF89a": "image/gif",
-}
-"The first bytes of pictures that a browser shows and that hold no scripts; WebP is RIFF, a size, WEBP."
-
-
-class Refusal(ValueError):
-    """A client's request is refused; the text is for the person at the page."""
-
-
-@dataclass
-class Message:
-    """A message. `key` identifies its author, and stays on the server."""
-
-    id: str
-    key: str
-    nick: str
-    time: float
-    text: str = ""
-    type: str = ""
-
-    def seenBy(self, key: str) -> dict[str, Any]:
-        """Return the message as the page gets it, with `mine` true for its author."""
-        seen = {"id": self.id, "nick": self.nick, "time": self.time, "mine": self.key == key}
-        return seen | ({"type": self.type} if self.type else {"text": self.text})
-
-
-@dataclass
-class Room:
-    """A room: its people by nick, the newest messages, and the newest pictures by id."""
-
-    name: str
-    people: dict[str, Socket] = field(default_factory=dict)
-    said: deque[Message] = field(default_factory=lambda: deque(maxlen=KEPT_MESSAGES))
-    pictures: dict[str, bytes] = field(default_factory=dict)
-
-    def nickOf(self, key: str) -> str | None:
-        """Return the nick of the person with this key, or ``None``."""
-        return next((nick for nick, socket in self.people.items() if socket.data["key"] == key), None)
-
-    def freeNick(self, nick: str) -> str:
-        """Return the nick, with a number if somebody here has it already."""
-        taken = {other.casefold() for other in self.people}
-        numbered = (nick if n == 1 else f"{nick} {n}" for n in count(1))
-        return next(candidate for candidate in numbered if candidate.casefold() not in taken)
-
-    def keep(self, message: Message, picture: bytes | None) -> None:
-        """Remember a message, and forget the oldest."""
-        self.said.append(message)
-        if picture is not None:
-            self.pictures[message.id] = picture
-            while len(self.pictures) > KEPT_PICTURES:
-                del self.pictures[next(iter(self.pictures))]
+WITHIN = 2.0
+"Seconds that other servers have to tell what they know."
 
 
 class Chat(Namespace):
     """
     Rooms in which people with a nick send one another text and pictures.
 
+    :param cluster: the server's part in the cluster.
     :param now: the time of day, in seconds since 1970.
     """
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, cluster: Cluster, now: Callable[[], float] = time.time) -> None:
         super().__init__()
+        self.cluster = cluster
         self.now = now
         self.open = {LOBBY: Room(LOBBY)}
         self.onError(Refusal)(self.refused)
+        self.presence().watch(joined=self.came, left=self.went, changed=self.came)
+        cluster.on("chat said")(self.heard)
+        cluster.on("chat history")(self.exchange)
+        cluster.on("chat picture")(self.pictureOf)
+
+    # -- coming and going ------------------------------------------------------------------
 
     def connected(self, socket: Socket, auth: Any) -> None:
         """
         Let in a client that brings a nick.
 
-        The `key` is a secret of the page, by which the server knows a client that comes back.
+        The `key` is a secret of the page, by which the servers know a client that comes back.
         """
         auth = auth if isinstance(auth, dict) else {}
         try:
@@ -130,44 +93,92 @@ class Chat(Namespace):
             raise ConnectionRejected(str(refusal)) from None
         socket.emit("rooms", self.counts())
 
-    def disconnected(self, socket: Socket, reason: object) -> None:
-        self.vacate(socket)
-        self.emit("rooms", self.counts())
-
     def refused(self, socket: Socket, refusal: Refusal) -> dict[str, str]:
         """Acknowledge an event with the reason of its refusal."""
         return {"error": str(refusal)}
 
     @on("join")
-    def enter(self, socket: Socket, name: Any) -> dict[str, Any]:
+    async def enter(self, socket: Socket, name: Any) -> dict[str, Any]:
         """Go to a room, out of the one before, and acknowledge with all that the page shows there."""
         name = line(name, "The name of a room", MAX_ROOM)
+        await self.presence(name).here(timeout=WITHIN)
+        if not socket.connected:
+            raise Refusal("You have left.")
         if name not in self.open and len(self.open) >= MAX_ROOMS:
             raise Refusal("There are too many rooms already: choose one of them.")
-        self.vacate(socket)
-        room = self.open.setdefault(name, Room(name))
-        key = socket.data["key"]
-        nick = room.nickOf(key)
-        if nick is None:
-            nick = room.freeNick(socket.data["nick"])
-            self.to(name).emit("joined", nick)
-        else:
-            # A lost connection that comes back before the server noticed: the others need not know.
-            previous = room.people[nick]
-            del previous.data["room"]
-            previous.emit("replaced")
-            previous.disconnect()
-        room.people[nick] = socket
-        socket.data.update(room=name, seat=nick)
-        socket.join(name)
-        self.emit("rooms", self.counts())
+        if socket.data.get("room") != name:
+            self.vacate(socket)
+        room, key = self.roomNamed(name), socket.data["key"]
+        # A key that is there is a lost connection that comes back before its server has noticed.
+        self.seat(socket, name, room.people.get(key) or room.freeNick(socket.data["nick"]))
+        await self.recall(room)
         return {
             "room": name,
-            "you": nick,
-            "people": list(room.people),
+            "you": socket.data["seat"],
+            "people": list(dict.fromkeys(each.data["nick"] for each in self.presence(name).known)),
             "said": [message.seenBy(key) for message in room.said],
             "maxPicture": MAX_PICTURE,
         }
+
+    def seat(self, socket: Socket, name: str, nick: str) -> None:
+        """Let all servers know that a client is in a room, and by which nick."""
+        socket.data.update(room=name, seat=nick)
+        self.presence(name).track(socket, {"nick": nick}, key=socket.data["key"])
+
+    def vacate(self, socket: Socket) -> None:
+        """Take a client out of its room, if it is in one, and so end its presence there."""
+        name = socket.data.pop("room", None)
+        if name is not None:
+            socket.leave(name)
+
+    async def came(self, present: Present) -> None:
+        """Called when somebody has come to a room, on this server or another, or has another nick."""
+        room, nick = self.roomNamed(present.room), present.data["nick"]
+        before = list(room.people.values())
+        room.people[present.key] = nick
+        self.tellPeople(room, before, present)
+        # The latest connection of a key takes the place of the others.
+        for former in present.entries[:-1]:
+            if (socket := self.sockets.get(former.id)) is not None:
+                socket.emit("replaced")
+                socket.disconnect()
+        self.separate(room, nick)
+        await self.recall(room)
+
+    def went(self, present: Present) -> None:
+        """Called when somebody has left a room; with the last of them the room is forgotten."""
+        room = self.roomNamed(present.room)
+        before = list(room.people.values())
+        room.people.pop(present.key, None)
+        if not room.people and room.name != LOBBY:
+            del self.open[room.name]
+        self.tellPeople(room, before, present)
+
+    def tellPeople(self, room: Room, before: list[str], present: Present) -> None:
+        """Tell this server's clients the nicks that have come or gone, and the number of people."""
+        others = self.to(room.name).excluding(*(entry.id for entry in present.entries)).local
+        for nick in set(before).difference(room.people.values()):
+            others.emit("left", nick)
+        for nick in set(room.people.values()).difference(before):
+            others.emit("joined", nick)
+        self.local.emit("rooms", self.counts())
+
+    def separate(self, room: Room, nick: str) -> None:
+        """
+        Separate namesakes who came to two servers at the same moment.
+
+        All servers list them in the same order. The first keeps the nick, and the servers of the others
+        choose new ones.
+        """
+        namesakes = room.keysOf(nick)
+        if len(namesakes) > 1:
+            listed = [present for present in self.presence(room.name).known if present.key in namesakes]
+            for present in listed[1:]:
+                if (socket := self.sockets.get(present.entries[-1].id)) is not None:
+                    self.seat(socket, room.name, room.freeNick(socket.data["nick"]))
+                    socket.emit("renamed", socket.data["seat"])
+
+    # -- messages --------------------------------------------------------------------------
 
     @on("say")
     def say(self, socket: Socket, id: Any, text: Any) -> float:
@@ -175,14 +186,17 @@ class Chat(Namespace):
         return self.publish(socket, id, text=prose(text))
 
     @on("picture")
-    def show(self, socket: Socket, id: Any, picture: Any) -> float:
+    def sendPicture(self, socket: Socket, id: Any, picture: Any) -> float:
         """Send a picture to the others in the room, as bytes."""
         return self.publish(socket, id, type=pictureType(picture), picture=picture)
 
     @on("fetch")
-    def fetchPicture(self, socket: Socket, id: Any) -> bytes:
+    async def fetchPicture(self, socket: Socket, id: Any) -> bytes:
         """Acknowledge with a picture that was sent before the client came."""
         room = self.roomOf(socket)
+        if id in room.newestPictures() and id not in room.pictures:
+            for picture in await self.ask("chat picture", room.name, id):
+                room.keepPicture(id, picture)
         if not isinstance(id, str) or id not in room.pictures:
             raise Refusal("This picture is no longer kept.")
         return room.pictures[id]
@@ -194,17 +208,77 @@ class Chat(Namespace):
         socket.to(room.name).emit("typing", socket.data["seat"], busy is True, volatile=True)
 
     def publish(self, socket: Socket, id: Any, *, picture: bytes | None = None, **content: str) -> float:
-        """Keep and send a message, unless the server has it: a client without an ack sends it again."""
+        """Keep and send a message, unless a server has it: a client without an ack sends it again."""
         room = self.roomOf(socket)
         id, key = line(id, "An id", MAX_ID), socket.data["key"]
-        for known in room.said:
-            if (known.id, known.key) == (id, key):
-                return known.time
-        message = Message(id, key, socket.data["seat"], self.now(), **content)
-        room.keep(message, picture)
-        seen = message.seenBy("")
-        socket.to(room.name).emit("said", seen if picture is None else seen | {"picture": picture})
+        known = room.find(id, key)
+        if known is not None:
+            return known.time
+        message = Message(id, key, socket.data["seat"], room.timeOfNext(self.now()), **content)
+        self.show(socket.to(room.name), room, message, picture)
+        self.cluster.emit("chat said", room.name, asdict(message), picture)
         return message.time
+
+    def show(self, audience: Audience, room: Room, message: Message, picture: bytes | None = None) -> None:
+        """Keep a message, and send it to this server's part of an audience, unless it is known."""
+        if room.keep(message, picture):
+            seen = message.seenBy("")
+            audience.local.emit("said", seen if picture is None else seen | {"picture": picture})
+
+    # -- other servers ---------------------------------------------------------------------
+
+    def heard(self, name: str, message: dict[str, Any], picture: bytes | None) -> None:
+        """Called when something was said on another server."""
+        if name in self.open:
+            self.show(self.to(name), self.open[name], Message(**message), picture)
+
+    def recall(self, room: Room) -> Deferred[None]:
+        """
+        Exchange the history of a room with the other servers: once, and again after an outage.
+
+        :return: fires when the history is here.
+        """
+        link = self.cluster.link
+        outages = 0 if link is None else link.counts.outages
+        if room.recalledAt != outages and self.cluster.isReady:
+            room.recalledAt = outages
+            room.recalled = Deferred.fromCoroutine(self.askForHistory(room))
+        return room.recalled
+
+    async def askForHistory(self, room: Room) -> None:
+        """Ask the other servers for the history of a room, and tell them this server's."""
+        mine = [asdict(message) for message in room.said]
+        for said in await self.ask("chat history", room.name, mine):
+            self.learn(room, said)
+
+    def exchange(self, name: str, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Called when another server tells the history of a room as it knows it, and asks for the same."""
+        room = self.open.get(name)
+        if room is None:
+            return []
+        mine = [asdict(message) for message in room.said]
+        self.learn(room, said)
+        return mine
+
+    def learn(self, room: Room, said: list[dict[str, Any]]) -> None:
+        """Add what another server has heard; people here who have missed it see it now."""
+        for message in said:
+            self.show(self.to(room.name), room, Message(**message))
+
+    def pictureOf(self, name: str, id: str) -> bytes | None:
+        """Called when another server asks for a picture."""
+        return self.open[name].pictures.get(id) if name in self.open else None
+
+    async def ask(self, event: str, *args: Any) -> list[Any]:
+        """Ask the other servers, and return the replies of those that can be reached."""
+        try:
+            return await self.cluster.call(event, *args, timeout=WITHIN)
+        except AckTimeout as late:
+            return late.answers
+        except BusError:
+            return []
+
+    # -- rooms -----------------------------------------------------------------------------
 
     def roomOf(self, socket: Socket) -> Room:
         """Return the client's room."""
@@ -213,53 +287,14 @@ class Chat(Namespace):
             raise Refusal("You are in no room.")
         return self.open[name]
 
-    def vacate(self, socket: Socket) -> None:
-        """Take the client out of its room, if it is in one, and forget the room with the last of them."""
-        name = socket.data.pop("room", None)
-        if name is None:
-            return
-        socket.leave(name)
-        room, nick = self.open[name], socket.data["seat"]
-        del room.people[nick]
-        self.to(name).emit("left", nick)
-        if not room.people and name != LOBBY:
-            del self.open[name]
+    def roomNamed(self, name: str) -> Room:
+        """Return the room of a name, which may be new."""
+        return self.open.setdefault(name, Room(name))
 
     def counts(self) -> list[tuple[str, int]]:
         """Return the rooms with the number of people in each; the lobby first."""
-        return [(room.name, len(room.people)) for room in self.open.values()]
-
-
-def line(value: Any, what: str, most: int) -> str:
-    """Return one line of text without invisible characters; `what` names the text in a refusal."""
-    if not isinstance(value, str):
-        raise Refusal(f"{what} must be text.")
-    visible = "".join(
-        c for c in unicodedata.normalize("NFKC", value[: most * 4]) if c.isprintable() or c.isspace()
-    )
-    tidy = " ".join(visible.split())
-    if not 0 < len(tidy) <= most:
-        raise Refusal(f"{what} must have 1 to {most} characters.")
-    return tidy
-
-
-def prose(value: Any) -> str:
-    """Return text of several lines without control characters."""
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
-        raise Refusal(f"A message must have 1 to {MAX_TEXT} characters.")
-    return "".join(c for c in value if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
-
-
-def pictureType(data: Any) -> str:
-    """Return the MIME type of a picture by its first bytes, whatever the client calls it."""
-    if not isinstance(data, bytes) or len(data) > MAX_PICTURE:
-        raise Refusal(f"A picture must be bytes, {MAX_PICTURE} at most.")
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    for signature, kind in SIGNATURES.items():
-        if data.startswith(signature):
-            return kind
-    raise Refusal("A picture can be PNG, JPEG, GIF or WebP.")
+        rooms = sorted(self.open.values(), key=lambda room: (room.name != LOBBY, room.name.casefold()))
+        return [(room.name, len(room.people)) for room in rooms]
 
 
 def makeServer(reactor: IReactorTime | None = None, **settings: Unpack[ServerOptions]) -> Server:
@@ -269,5 +304,5 @@ def makeServer(reactor: IReactorTime | None = None, **settings: Unpack[ServerOpt
     :param settings: as for :class:`txrealtime.Server`.
     """
     server = Server(reactor=reactor, **settings)
-    server.mount("/", Chat())
+    server.mount("/", Chat(server.cluster))
     return server

@@ -27,6 +27,7 @@ from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.remote import RemotePeers
 from txrealtime.cluster.requests import Requests
+from txrealtime.cluster.rosters import cannotCarry
 from txrealtime.errors import BusError
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.namespaces import Namespaces
@@ -59,8 +60,8 @@ class Cluster:
         self._namespaces = namespaces
         self._conversation = Conversation(self.uid)
         self._joins = Joins(namespaces)
-        self._remote = RemotePeers(self._conversation, self._joins)
         self._requests = Requests(self._conversation, namespaces)
+        self._remote = RemotePeers(self._conversation, self._requests.handover, self._joins)
 
     # -- life ----------------------------------------------------------------------------
 
@@ -90,8 +91,11 @@ class Cluster:
 
         :meth:`use` does not, because txredisapi and pika's adapter import the reactor.
 
-        :raises ValueError: if the library is not installed.
+        :raises ValueError: if the library is not installed, or if a namespace uses presence and the dialect
+            cannot carry it.
         """
+        if not self.dialect.hasPresence and any(each._roster.isUsed for each in self._namespaces):
+            raise ValueError(cannotCarry(self.dialect))
         if isinstance(self._bus, str):
             self._bus = busFromURL(self._bus, fanout=self._choice.fanout)
 
@@ -109,6 +113,14 @@ class Cluster:
         self._joins.watch(link)
         self._namespaces.meet(self._remote, self.dialect.idPrefix)
         link.start()
+
+    def handOver(self) -> Deferred[None]:
+        """
+        Hand the clients that may come back to peer servers, before this server stops.
+
+        :return: fires when the peer servers have them.
+        """
+        return Deferred.fromCoroutine(self._requests.handover.handAll())
 
     def stop(self) -> Deferred[None]:
         """

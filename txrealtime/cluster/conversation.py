@@ -11,13 +11,13 @@ namespace or a handler.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txrealtime.cluster.dialects.interfaces import Dialect, Topic
-from txrealtime.cluster.dialects.messages import Alive, Ask, Fetch, Gone, Message, Reply, Tell
+from txrealtime.cluster.dialects.messages import Alive, Ask, Fetch, Gone, Message, Reply, Tell, Transfer
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.questions import Question, Questions
@@ -39,6 +39,25 @@ _COMPLAINT: Final = 60.0
 
 _GATHER: Final = 1.0
 """Seconds in which the holes of one outage are counted together."""
+
+
+class PeerWatcher(Protocol):
+    """A part of this server that has to know which peer servers are there, and if the link is ready."""
+
+    def met(self, uid: str) -> object:
+        """Called when a peer server has announced itself for the first time."""
+
+    def lost(self, uid: str) -> object:
+        """Called when a peer server has gone, and for all of them when this one stops."""
+
+    def linkChanged(self, isReady: bool) -> object:
+        """Called when the link is ready, or is so no longer."""
+
+    def settled(self) -> object:
+        """Called when the peer servers have had the time to announce themselves."""
+
+    def announced(self) -> object:
+        """Called when this server has announced itself, from time to time."""
 
 
 class Conversation:
@@ -64,7 +83,7 @@ class Conversation:
         self.dialect: Dialect = NativeDialect(uid)
         self.link: Link | None = None
         self.questions = Questions(uid)
-        self.servers = PeerServers(self.say, self.questions.gone)
+        self.servers = PeerServers(self.say, self._met, self._lost, self._announced)
         self.ignored = 0
         self.missed = 0
         self.holeSeen: Callable[[str | None], object] = lambda path: None
@@ -75,9 +94,10 @@ class Conversation:
         self._subscribers: dict[Topic, int] = {}
         # Set until the peer servers have had the time to announce themselves.  Questions wait till then.
         self._settling: IDelayedCall | None = None
-        self._whenSettled: list[tuple[Question, Ask | Fetch | Tell]] = []
+        self._whenSettled: list[tuple[Question, Ask | Fetch | Tell | Transfer]] = []
         self._complained = float("-inf")
         self._receivers: dict[type[Any], Callable[[Any], object]] = {}
+        self._watchers: list[PeerWatcher] = []
         self.receive(Reply, self.questions.received)
         self.receive(Alive, self.servers.heard)
         self.receive(Gone, self.servers.left)
@@ -106,6 +126,7 @@ class Conversation:
         link = self.link
         if link is None:
             return succeed(None)
+        known = list(self.servers)
         self.servers.stop()
         self._cancelSettling()
         if self._telling is not None:
@@ -115,6 +136,9 @@ class Conversation:
         self._isListening = False
         self._subscribers.clear()
         self.questions.failAll(BusError("the server has stopped"))
+        for uid in known:
+            self._lost(uid)
+        self._tellLink(False)
         return link.stop()
 
     def _linkChanged(self, status: LinkStatus) -> None:
@@ -126,6 +150,7 @@ class Conversation:
                 self.servers.listening(self._clock, self._me)
                 self._settling = self._clock.callLater(_SETTLE, self._settled)
             self._isListening = True
+            self._tellLink(True)
         elif self._isListening:
             self._isListening = False
             self.servers.deaf()
@@ -133,6 +158,7 @@ class Conversation:
             self.questions.failAll(
                 BusError(f"the link to the other servers is {status.value}: {link.reason}")
             )
+            self._tellLink(False)
 
     def _cancelSettling(self) -> None:
         settling, self._settling = self._settling, None
@@ -148,6 +174,41 @@ class Conversation:
                 self._put(question, message)
             except Exception as error:  # the application may have changed the arguments since it asked
                 question.fail(error)
+        for watcher in self._watchers:
+            watcher.settled()
+
+    @property
+    def isReady(self) -> bool:
+        """True while the link is ready."""
+        return self._isListening
+
+    @property
+    def isSettling(self) -> bool:
+        """True while the peer servers have yet to announce themselves."""
+        return self._settling is not None
+
+    # -- for watchers ----------------------------------------------------------------------
+
+    def watch(self, watcher: PeerWatcher) -> None:
+        """Tell a part of this server of the peer servers and of the link, from now on."""
+        self._watchers.append(watcher)
+
+    def _met(self, uid: str) -> None:
+        for watcher in self._watchers:
+            watcher.met(uid)
+
+    def _lost(self, uid: str) -> None:
+        self.questions.gone(uid)
+        for watcher in self._watchers:
+            watcher.lost(uid)
+
+    def _announced(self) -> None:
+        for watcher in self._watchers:
+            watcher.announced()
+
+    def _tellLink(self, isReady: bool) -> None:
+        for watcher in self._watchers:
+            watcher.linkChanged(isReady)
 
     # -- to the peer servers ---------------------------------------------------------------
 
@@ -162,7 +223,9 @@ class Conversation:
             for topic, data in self.dialect.write(message):
                 link.publish(topic, data)
 
-    def ask(self, make: Callable[[str], Ask | Fetch | Tell], collect: Callable[[Any], object]) -> Question:
+    def ask(
+        self, make: Callable[[str], Ask | Fetch | Tell | Transfer], collect: Callable[[Any], object]
+    ) -> Question:
         """
         Ask the peer servers that may have something to reply.
 
@@ -196,7 +259,7 @@ class Conversation:
             raise
         return question
 
-    def _put(self, question: Question, message: Ask | Fetch | Tell) -> None:
+    def _put(self, question: Question, message: Ask | Fetch | Tell | Transfer) -> None:
         """Publish a question, now that the peer servers are known."""
         servers, unnamed, topic = self.dialect.respondents(message)
         link = self.link

@@ -10,37 +10,58 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Target
+from txrealtime.cluster.handover import Handover
 from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.questions import Question
+from txrealtime.cluster.rosters import Rosters
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import BusError
+from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
+from txrealtime.socketio.clients import Claim
+from txrealtime.socketio.eventlog import Mark
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.packet import Packet
+from txrealtime.socketio.presence import Entry
+from txrealtime.socketio.recovery import Ticket
 
 __all__ = ["RemotePeers"]
+
+_log = Logger()
 
 
 class RemotePeers:
     """The peer servers, as this server's namespaces and audiences see them."""
 
-    def __init__(self, conversation: Conversation, joins: Joins) -> None:
+    def __init__(self, conversation: Conversation, handover: Handover, joins: Joins) -> None:
         self._conversation = conversation
         self._joins = joins
+        self._rosters = Rosters(conversation)
+        self._handover = handover
 
     # -- audiences -------------------------------------------------------------------
 
     def emit(
         self, audience: Audience, packet: Packet, messages: Sequence[engineio.Packet], volatile: bool
-    ) -> None:
+    ) -> Mark:
         target = _targetOf(audience)
-        if target is not None:
-            self._conversation.say(Emit(target, packet, messages, volatile))
+        if target is None:
+            return False
+        conversation = self._conversation
+        conversation.say(Emit(target, packet, messages, volatile))
+        numbers = conversation.dialect.numbers
+        if numbers is None or numbers.latestSent is None or conversation.link is None:
+            return False
+        return [conversation.uid, *numbers.latestSent]
+
+    def fetchClient(self, namespace: Namespace, claim: Claim, address: str) -> Deferred[Ticket | None]:
+        fetched = Deferred.fromCoroutine(self._handover.fetch(namespace, claim, address))
+        return fetched.addErrback(_notFetched)
 
     def call(
         self, audience: Audience, packet: Packet, answered: Callable[[Any], object], timeout: float
@@ -87,6 +108,7 @@ class RemotePeers:
     def unmounted(self, namespace: Namespace) -> None:
         for topic in self._conversation.dialect.topicsOf(namespace.path):
             self._conversation.unsubscribe(topic)
+        self._rosters.unmounted(namespace)
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
         conversation = self._conversation
@@ -106,10 +128,32 @@ class RemotePeers:
     def whenInForce(self) -> Deferred[None]:
         return self._joins.whenInForce()
 
+    # -- presence --------------------------------------------------------------------
+
+    def presenceUsed(self, namespace: Namespace) -> None:
+        self._rosters.used(namespace)
+
+    def tracked(self, namespace: Namespace, entry: Entry) -> None:
+        self._rosters.changed(namespace, entry, True)
+
+    def untracked(self, namespace: Namespace, entry: Entry) -> None:
+        self._rosters.changed(namespace, entry, False)
+
+    def whenPresenceKnown(self, namespace: Namespace) -> Deferred[None]:
+        return self._rosters.whenKnown(namespace)
+
+
+def _notFetched(failure: Failure) -> None:
+    """Called when a peer server's reply makes no sense, or the client has gone meanwhile."""
+    if not failure.check(CancelledError):
+        _log.failure("a client that came back could not be fetched from a peer server", failure)
+
 
 def _targetOf(audience: Audience) -> Target | None:
-    """Name an audience for peer servers.  ``None`` if the audience is one socket of this server."""
+    """Name an audience for peer servers.  ``None`` if the audience is one client of this server."""
     namespace, rooms = audience.namespace, audience.rooms
-    if rooms is not None and len(rooms) == 1 and rooms[0] in namespace.sockets:
-        return None
+    if rooms is not None and len(rooms) == 1:
+        recovery = namespace._recovery
+        if namespace.rooms.find(rooms[0]) is not None or (recovery is not None and recovery.holds(rooms[0])):
+            return None
     return Target(namespace.path, rooms, audience.excluded)

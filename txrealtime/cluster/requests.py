@@ -29,6 +29,7 @@ from txrealtime.cluster.dialects.messages import (
     Target,
     Tell,
 )
+from txrealtime.cluster.handover import Handover
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import Disconnected, LimitExceeded, PacketError, ProtocolError
 from txrealtime.logs import Logger
@@ -68,6 +69,7 @@ class Requests:
         self._json = JSONText()
         self.refused = 0
         self.handlers: dict[str, Handler] = {}
+        self.handover = Handover(conversation, namespaces)
         conversation.holeSeen = self.holeSeen
         conversation.receive(Emit, self.emit)
         conversation.receive(Join, self.join)
@@ -94,8 +96,12 @@ class Requests:
         recovery = audience.namespace._recovery
         if recovery is None:
             sockets = audience._deliver(messages, emit.volatile)
+        elif self._passOn(emit):
+            return
         else:
-            sockets = recovery.deliver(audience, messages, emit.volatile, emit.packet)
+            numbers = self._conversation.dialect.numbers
+            mark = None if numbers is None else numbers.latest
+            sockets, _ = recovery.deliver(audience, messages, emit.volatile, emit.packet, mark)
         told = audience.namespace._hooks.eventSent
         if told is not None:
             data = self._dataOf(emit.packet, messages)
@@ -123,8 +129,25 @@ class Requests:
             if namespace._recovery is not None and path in (None, namespace.path):
                 namespace._recovery.log.addHole()
 
+    def _passOn(self, message: Emit | Join | Leave | Disconnect) -> bool:
+        """Pass on a message for one client that has moved to another server."""
+        rooms, numbers = message.target.rooms, self._conversation.dialect.numbers
+        if not self.handover.moved or rooms is None or len(rooms) != 1 or rooms[0] not in self.handover.moved:
+            return False
+        if numbers is None or numbers.latest is None or "@" not in numbers.latest[1].partition(",")[0]:
+            return False  # the new server hears the topics of namespaces and rooms itself
+        namespace = self._namespaces.find(message.target.path)
+        if namespace is None or namespace.rooms.find(rooms[0]) is not None:
+            return False
+        if namespace._recovery is not None and namespace._recovery.holds(rooms[0]):
+            return False
+        self._conversation.say(message)
+        return True
+
     def join(self, join: Join) -> None:
         """Put the members of an audience who are here into rooms."""
+        if self._passOn(join):
+            return
         for socket in self._here(join.target):
             try:
                 socket.join(*join.rooms)
@@ -135,11 +158,15 @@ class Requests:
 
     def leave(self, leave: Leave) -> None:
         """Take the members of an audience who are here out of rooms."""
+        if self._passOn(leave):
+            return
         for socket in self._here(leave.target):
             socket.leave(*leave.rooms)
 
     def disconnect(self, disconnect: Disconnect) -> None:
         """Disconnect the members of an audience who are here."""
+        if self._passOn(disconnect):
+            return
         for socket in self._here(disconnect.target):
             socket.disconnect(disconnect.close)
         audience = self._audience(disconnect.target)

@@ -46,13 +46,23 @@ class PeerServers(Mapping[str, str]):
     counts as one beat; announcements that have arrived meanwhile are read before the next.
 
     :param publish: publishes an announcement or a goodbye.
+    :param met: called with the uid of a server that has announced itself for the first time.
     :param lost: called with the uid of a server that has gone.
+    :param announced: called when this server has announced itself because it was time.
     """
 
-    def __init__(self, publish: Callable[[Alive | Gone], object], lost: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        publish: Callable[[Alive | Gone], object],
+        met: Callable[[str], object],
+        lost: Callable[[str], object],
+        announced: Callable[[], object],
+    ) -> None:
         self._me = Alive("", "", 1.0, "")
         self._publish = publish
+        self._met = met
         self._lost = lost
+        self._announced = announced
         self._servers: dict[str, _Server] = {}
         self._clock: IReactorTime | None = None
         self._timer: IDelayedCall | None = None
@@ -91,6 +101,8 @@ class PeerServers(Mapping[str, str]):
         self._servers[alive.sender] = _Server(alive.name, alive.lease, self._beatsOf(alive.lease))
         if alive.asks:
             self._publish(self._me._replace(recipient=alive.sender))
+        if server is None:
+            self._met(alive.sender)
 
     def _beatsOf(self, lease: float) -> int:
         """Return a lease's length in beats of this server: one more, as the first may come at once."""
@@ -142,6 +154,7 @@ class PeerServers(Mapping[str, str]):
         self._timer = None
         self._startTimer(clock)
         self._publish(self._me)
+        self._announced()
         for uid, server in list(self._servers.items()):
             server.beats -= 1
             if server.beats <= 0:

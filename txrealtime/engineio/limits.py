@@ -96,7 +96,11 @@ class Tally:
         """True if the limit in all is reached.  Reading this logs a warning, once."""
         full = self.atLimit
         if full:
-            self._tell("", f"{self.total} {self._what}, as many as maxConnections allows: no more are taken")
+            self._tell(
+                "",
+                f"{self.total} {self._what}, as many as maxConnections allows: no more are taken; raise "
+                "maxConnections (--max-connections), or add servers",
+            )
         return full
 
     def isFullFor(self, address: str) -> bool:
@@ -107,7 +111,8 @@ class Tally:
             self._tell(
                 network,
                 f"{self._perAddress} {self._what} of {network}, as many as maxConnectionsPerAddress allows: "
-                "no more are taken",
+                "no more are taken; raise it (--max-connections-per-address); if the address is a proxy's, "
+                "set trustedProxies (--trusted-proxy)",
             )
         return full
 

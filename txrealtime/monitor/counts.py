@@ -99,10 +99,12 @@ def _timing(
 
     The function repeats the lines of ``Namespace._dispatch``: with a call more, it would cost twice as much.
     """
-    middleware, handle = namespace._handlers.middleware, namespace._handle
+    middleware, handle, hooks = namespace._handlers.middleware, namespace._handle, namespace._hooks
 
     def dispatch(socket: Any, event: str, args: list[Any]) -> Any:
         counts = known.get(event) or find(event)
+        if hooks.eventReceived is not None:
+            hooks.eventReceived(socket, event, args)
         begun = seconds()
         try:
             if middleware:

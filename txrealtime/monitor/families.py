@@ -1,5 +1,5 @@
 """
-The metrics of a server by name, read from its counts; and those of several processes as one.
+The metrics of a server by name, and their values, read from its counts.
 
 Reading costs nothing for each session: all sums are kept where things happen.
 """
@@ -7,7 +7,7 @@ Reading costs nothing for each session: all sums are kept where things happen.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,10 +25,7 @@ __all__ = [
     "HISTOGRAM",
     "Family",
     "Reader",
-    "Snapshot",
     "Value",
-    "merged",
-    "snapshot",
 ]
 
 COUNTER: Final = "counter"
@@ -37,9 +34,6 @@ HISTOGRAM: Final = "histogram"
 
 Value = float | Histogram
 Values = Mapping[Any, Any]
-
-Snapshot = dict[str, list[Any]]
-"""Values for JSON, by name: lists of the labels and a number, or of the labels, the buckets and the total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +168,7 @@ class Reader:
             "sockets": sockets,
             "rooms": rooms,
             "flask_threads": _labelled(states),
-            "handovers": _labelled(self._handovers()),
+            "handovers": _labelled({"handoff": 0, "relay": 0, "tunnel": 0, **self._handovers()}),
         }
 
     def _ofTheBus(self) -> dict[str, Values]:
@@ -193,61 +187,3 @@ class Reader:
 
 def _labelled(counts: Mapping[str, int]) -> dict[tuple[str, ...], Value]:
     return {(str(name),): count for name, count in counts.items()}
-
-
-# -- several processes as one --------------------------------------------------------------
-
-
-def snapshot(families: Iterable[tuple[Family, Values]]) -> Snapshot:
-    """Copy the values, in the form of JSON."""
-    return {
-        family.name: [
-            [key, value.buckets, value.total] if isinstance(value, Histogram) else [key, value]
-            for key, value in values.items()
-        ]
-        for family, values in families
-    }
-
-
-def merged(living: Mapping[str, Snapshot], ended: Iterable[Snapshot] = ()) -> Iterator[tuple[Family, Values]]:
-    """
-    Make one page of several processes.
-
-    Counters and histograms are sums, and so are gauges whose sum has a meaning.  Where a sum would be wrong
-    each process has a label ``worker``.
-
-    :param living: the values of each process, by its label.
-    :param ended: the last values of processes that have ended: without them sums would fall, and Prometheus
-        would take this for a restart of all.
-    """
-    for family in FAMILIES.values():
-        values: dict[tuple[str, ...], Value] = {}
-        for worker, taken in living.items():
-            more = (worker,) if family.isApart else ()
-            for key, *value in taken.get(family.name, ()):
-                _add(values, (*key, *more), value)
-        if family.isApart:
-            yield Family(family.name, family.kind, family.text, (*family.labels, "worker")), values
-            continue
-        if family.kind != GAUGE:
-            for taken in ended:
-                for key, *value in taken.get(family.name, ()):
-                    _add(values, tuple(key), value)
-        if family.name == "info":
-            values = dict.fromkeys(values, 1)
-        yield family, values
-
-
-def _add(values: dict[tuple[str, ...], Value], key: tuple[str, ...], value: list[Any]) -> None:
-    found = values.get(key)
-    if len(value) == 1:
-        values[key] = value[0] if found is None else found + value[0]
-        return
-    buckets, total = value
-    if found is None:
-        found = values[key] = Histogram()
-        found.buckets, found.total = list(buckets), total
-    else:
-        assert isinstance(found, Histogram)
-        found.buckets = [one + other for one, other in zip(found.buckets, buckets, strict=True)]
-        found.total += total

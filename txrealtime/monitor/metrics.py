@@ -30,7 +30,7 @@ from txrealtime.monitor.exposition import Writer
 from txrealtime.monitor.families import Family, Reader, Value
 from txrealtime.server import Server
 
-__all__ = ["Metrics", "MetricsPage", "Pages"]
+__all__ = ["REGISTRY", "Metrics", "MetricsPage", "Page", "Pages", "Together", "copied"]
 
 _log = Logger()
 
@@ -86,6 +86,12 @@ def _metric(family: Family, values: Mapping[tuple[str, ...], Value]) -> Metric:
     return metric  # type: ignore[no-any-return]
 
 
+Page = tuple[str, bytes]
+"""A content type, and a body."""
+
+Maker = Callable[[str], Awaitable[Page]]
+
+
 class Pages:
     """
     The maker of pages in the text forms that readers ask for.
@@ -99,13 +105,12 @@ class Pages:
         self._inThread = inThread
         self._writers = {isOpen: Writer(isOpen) for isOpen in (False, True)}
 
-    async def make(self, accept: str, families: Families, registry: Any) -> tuple[str, bytes]:
+    async def make(self, accept: str, families: Families, registry: Any) -> Page:
         """
         Make a page.
 
         :param accept: the reader's header Accept.
         :param registry: an object with ``collect()``: the application's own metrics.
-        :return: its content type, and its body.
         """
         encode, contentType = choose_encoder(accept)
         writer = self._writers[contentType.startswith("application/openmetrics-text")]
@@ -118,9 +123,6 @@ class Pages:
         return contentType, b"".join(pieces)
 
 
-Maker = Callable[[str], Awaitable[tuple[str, bytes]]]
-
-
 class MetricsPage(Resource):
     """
     A page with the metrics of a server and the application's own, in the text form that the reader asks for.
@@ -129,21 +131,24 @@ class MetricsPage(Resource):
 
     :param registry: the application's metrics; prometheus_client's own by default.
     :param inThread: calls a function in a thread, and returns a Deferred of its result.
-    :param make: makes the page for a header Accept, in place of these metrics: with workers, of all of them.
+    :param make: with workers, makes the page of all workers for a header Accept, in place of `metrics`.
     """
 
     isLeaf = True
 
     def __init__(
         self,
-        metrics: Metrics,
+        metrics: Metrics | None,
         registry: Any = REGISTRY,
         inThread: InThread = deferToThread,
         make: Maker | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        pages = Pages(metrics.reactor, inThread)
-        self._make = make or (lambda accept: pages.make(accept, metrics.read(), registry))
+        if make is None:
+            assert metrics is not None
+            read, pages = metrics.read, Pages(metrics.reactor, inThread)
+            make = lambda accept: pages.make(accept, read(), registry)  # noqa: E731
+        self._make = make
 
     def render_GET(self, request: Request) -> int:
         request.isQuiet = True  # type: ignore[attr-defined]
@@ -151,7 +156,7 @@ class MetricsPage(Resource):
         request.notifyFinish().addErrback(gone.append)
         accept = (request.getHeader(b"accept") or b"").decode("latin-1")
 
-        def made(page: tuple[str, bytes]) -> None:
+        def made(page: Page) -> None:
             if gone:
                 return
             contentType, body = page
@@ -168,11 +173,70 @@ class MetricsPage(Resource):
                 request.setHeader(b"content-length", b"0")
                 request.finish()
 
-        making: Deferred[tuple[str, bytes]] = Deferred.fromCoroutine(self._await(accept))
+        making: Deferred[Page] = Deferred.fromCoroutine(self._await(accept))
         making.addCallback(made).addErrback(failed)
         return NOT_DONE_YET
 
-    async def _await(self, accept: str) -> tuple[str, bytes]:
+    async def _await(self, accept: str) -> Page:
         return await self._make(accept)
 
     render_HEAD = render_GET
+
+
+# -- the application's own metrics, of several processes -----------------------------------------
+
+_SUMMED = frozenset(["counter", "histogram", "summary"])
+
+
+def copied(registry: Any) -> list[Any]:
+    """Copy the metrics of a registry, for JSON."""
+    return [
+        [
+            metric.name,
+            metric.documentation,
+            metric.type,
+            [
+                [sample.name, sample.labels, sample.value]
+                for sample in metric.samples
+                # The time of the first count: no sum.
+                if sample.name.rpartition("_")[2] != "created"
+            ],
+        ]
+        for metric in registry.collect()
+    ]
+
+
+class Together:
+    """
+    The metrics of several registries, as one.
+
+    Counters, histograms and summaries are sums.  Of all others nobody knows if a sum has a meaning: they get
+    a label ``worker``.
+
+    :param living: copies, each with its label.
+    :param ended: copies of registries whose processes have ended.
+    """
+
+    def __init__(self, living: Iterable[tuple[str, list[Any]]], *ended: list[Any]) -> None:
+        self._living = list(living)
+        self._ended = ended
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metrics for prometheus_client."""
+        metrics: dict[str, Metric] = {}
+        values: dict[str, dict[Any, float]] = {}
+        for worker, copy in [*self._living, *((None, copy) for copy in self._ended)]:
+            for name, text, kind, samples in copy:
+                if worker is None and kind not in _SUMMED:
+                    continue
+                metrics.setdefault(name, Metric(name, text, kind))
+                sums = values.setdefault(name, {})
+                for sample, labels, value in samples:
+                    if kind not in _SUMMED and worker is not None:
+                        labels = {"worker": worker, **labels}
+                    key = sample, tuple(labels.items())
+                    sums[key] = sums.get(key, 0.0) + value
+        for name, metric in metrics.items():
+            for (sample, labels), value in values[name].items():
+                metric.add_sample(sample, dict(labels), value)
+            yield metric

@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.web.resource import IResource, Resource
 
@@ -24,10 +24,7 @@ from txrealtime.service.options import Options, StartupError
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.packet import IParser, JSONParser
 
-if TYPE_CHECKING:
-    from txrealtime.monitor.metrics import Metrics
-
-__all__ = ["adminOf", "load", "metricsOf", "parserOf", "rootOf", "serverOf"]
+__all__ = ["adminOf", "load", "parserOf", "rootOf", "serverOf"]
 
 
 def load(option: str, name: str) -> Any:
@@ -190,23 +187,6 @@ def _checkPlace(what: str, path: str, server: Server, advice: str) -> None:
     """
     if f"/{path.strip('/')}/".startswith(f"{server.path.rstrip('/')}/"):
         raise StartupError(f"{what}: Socket.IO answers at {server.path} and below: {advice}")
-
-
-def metricsOf(options: Options, server: Server) -> Metrics | None:
-    """
-    Make the metrics, if an option asks for them, and their page: ``options["metricsPage"]``.
-
-    :raises StartupError: if prometheus_client is not installed.
-    """
-    if options["metrics"] is None and options["metricsListen"] is None:
-        return None
-    try:
-        from txrealtime.monitor.metrics import Metrics, MetricsPage
-    except ModuleNotFoundError as error:
-        raise StartupError(f"--metrics: {error}; pip install txrealtime[metrics]") from None
-    metrics = Metrics(server)
-    options["metricsPage"] = MetricsPage(metrics)
-    return metrics
 
 
 def adminOf(options: Options, server: Server) -> Admin | None:

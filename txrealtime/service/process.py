@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, succeed
@@ -34,6 +34,7 @@ from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
 from txrealtime.service.application import adminOf, rootOf, serverOf
 from txrealtime.service.listener import Listener
+from txrealtime.service.metrics import metricsOf
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.service import RealtimeService
 from txrealtime.workers.fleet import Fleet
@@ -44,6 +45,10 @@ from txrealtime.workers.loglines import toLine
 from txrealtime.workers.ports import AffinePort, PeekingPort, SharedPort
 from txrealtime.workers.siblings import WorkerSiblings
 from txrealtime.workers.worker import CANNOT_START, REPORTS, Supervision, reportFailure
+
+if TYPE_CHECKING:
+    from txrealtime.monitor.metrics import Page
+    from txrealtime.workers.metrics import Reporter
 
 __all__ = ["main"]
 
@@ -82,6 +87,7 @@ class _Worker:
         self.server = self._server(options)
         if options["tracedClients"]:
             Trace(options["tracedClients"], options["traceShown"]).install(self.server.engine)
+        self._reporter = self._reporterOf(options)
         admin = adminOf(options, self.server)
         root, self.rootName = rootOf(options, self.server, reactor, self._fleet)
         self._site: Any = self.server.site(root)
@@ -98,6 +104,7 @@ class _Worker:
             self._siblings,
             self._handoff,
             blockedAfter=options["blockedAfter"],
+            metrics=self._metrics,
             admin=admin,
         )
         self.supervision = Supervision(reactor, self)
@@ -119,6 +126,27 @@ class _Worker:
             server.configure(bus=f"unix:{quote(self._terms['folder'])}/hub")
             server.cluster.open()
         return server
+
+    def _reporterOf(self, options: Options) -> Reporter | None:
+        """Make the metrics, if an option asks for them; the supervisor makes the page of all workers."""
+        terms = self._terms
+
+        def page(accept: str) -> Deferred[Page]:
+            return reporter.page(accept)
+
+        self._metrics = metricsOf(options, self.server, self._handovers, page)
+        if self._metrics is None:
+            return None
+        from txrealtime.monitor.metrics import REGISTRY
+        from txrealtime.workers.metrics import Reporter
+
+        reporter = Reporter(self._reactor, terms["folder"], terms["number"], self._metrics, REGISTRY)
+        return reporter
+
+    def _handovers(self) -> dict[str, int]:
+        """Return the connections, requests and WebSockets that went to other workers."""
+        siblings = self._siblings
+        return {"handoff": self._handoff.sent, "relay": siblings.relayed, "tunnel": siblings.carried}
 
     def _listener(self, place: int, description: str) -> Listener:
         descriptor = _FIRST_PORT + place
@@ -171,6 +199,10 @@ class _Worker:
         self.service.privilegedStartService()  # type: ignore[no-untyped-call]
         self.service.startService()
         self._reactor.addSystemEventTrigger("before", "shutdown", self.service.stopService)
+        if self._reporter is not None:
+            self._reporter.start()
+            # Behind the last client.
+            self._reactor.addSystemEventTrigger("during", "shutdown", self._reporter.stop)
         ready = self.server.cluster.whenReady()
         ready.addCallback(lambda _: self._tellReady())
         # A worker that is stopped first; the link goes on for as long as the bus is away.

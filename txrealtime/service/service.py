@@ -13,20 +13,18 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.task import deferLater
-from twisted.web.resource import Resource
-from twisted.web.server import Site
 
 from txrealtime.clock import keepSteady
-from txrealtime.engineio.http.site import Beside
 from txrealtime.logs import Logger
 from txrealtime.monitor.admin.admin import Admin
 from txrealtime.monitor.blocked import Watch
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
-from txrealtime.service.application import adminOf, metricsOf, rootOf, serverOf
+from txrealtime.service.application import adminOf, rootOf, serverOf
 from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
-from txrealtime.service.options import Options, StartupError
+from txrealtime.service.metrics import listenerOf, metricsOf
+from txrealtime.service.options import Options
 from txrealtime.service.signals import Signals
 from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import untilWritten
@@ -40,9 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["RealtimeService", "makeService"]
 
 _log = Logger()
-
-_ALONE: Final = {"metrics": "metrics", "metricsListen": "metrics-listen"}
-"""Options that a supervisor does not pass on to its workers."""
 
 # Seconds that polling clients have before the port closes.
 _FETCH_TIME: Final = 1.5
@@ -60,7 +55,6 @@ def makeService(options: Options, reactor: Any = None) -> Service:
 
         reactor = installed
     if options["workers"] is not None:
-        _checkAlone(options)
         return SupervisedService(reactor, options)
     server = serverOf(options)
     metrics = metricsOf(options, server)
@@ -71,11 +65,9 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         Listener(reactor, description, site, server.path, rootName)
         for description in options["listen"] or ["tcp:8000"]
     ]
-    if options["metricsListen"] is not None:
-        path = options["metrics"] or "/metrics"
-        alone = Site(Beside(path, options["metricsPage"], Resource()))
-        alone.noisy = False
-        listeners.append(Listener(reactor, options["metricsListen"], alone, path, serves="metrics"))
+    ofMetrics = listenerOf(options, reactor, options["metricsPage"])
+    if ofMetrics is not None:
+        listeners.append(ofMetrics)
     if options["tracedClients"]:
         Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
     hub = Hub(options["hub"], reactor) if options["hub"] else None
@@ -88,17 +80,6 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         metrics=metrics,
         admin=admin,
     )
-
-
-def _checkAlone(options: Options) -> None:
-    """
-    Check that the options are ones that workers have.
-
-    :raises StartupError: if one of them is for a single process.
-    """
-    for name, option in _ALONE.items():
-        if options[name]:
-            raise StartupError(f"--{option} is for one process: leave out --{option} or --workers")
 
 
 class RealtimeService(MultiService):

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from twisted.application.service import MultiService
@@ -25,12 +25,17 @@ from txrealtime.cluster.bus.url import busFromURL
 from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import Logger
 from txrealtime.service.listener import announce, cannotListen, whyNoEndpoint
+from txrealtime.service.metrics import listenerOf, pageOf
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.signals import Signals
 from txrealtime.workers.hub import Hub
 from txrealtime.workers.listening import openPorts
 from txrealtime.workers.notify import Notifier
 from txrealtime.workers.supervisor import Limits, Supervisor, Task
+
+if TYPE_CHECKING:
+    from txrealtime.monitor.metrics import Page
+    from txrealtime.workers.metrics import Collection
 
 __all__ = ["SupervisedService"]
 
@@ -55,6 +60,28 @@ class SupervisedService(MultiService):
         self._choice: DialectChoice | None = None
         self._broker = self._brokerOf(options["bus"])
         self.supervisor: Supervisor | None = None
+        self._collection: Collection | None = None
+        self._withMetrics = options["metrics"] is not None or options["metricsListen"] is not None
+        if self._withMetrics:
+            self._serveMetrics()
+
+    def _serveMetrics(self) -> None:
+        """
+        Prepare the endpoint of the metrics, if they have one.
+
+        :raises StartupError: if prometheus_client is not installed, or the string makes no endpoint.
+        """
+        page = pageOf(lambda accept: self._collected(accept))
+        listener = listenerOf(self._options, self._reactor, page)
+        if listener is not None:
+            listener.setName("metrics")  # type: ignore[no-untyped-call]
+            listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    async def _collected(self, accept: str) -> Page:
+        """Make the page of all workers."""
+        if self._collection is None:
+            raise ConnectionError("no worker has started yet")
+        return await self._collection.page(accept)
 
     def _brokerOf(self, url: str | None) -> IBus | None:
         """
@@ -78,6 +105,7 @@ class SupervisedService(MultiService):
         """
         for description in self._descriptions:
             self._places += [(description, port) for port in self._open(description)]
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
 
     def _open(self, description: str) -> list[Any]:
         failures: list[Failure] = []
@@ -106,7 +134,7 @@ class SupervisedService(MultiService):
             serving=self._serving,
             failed=self._failed,
             notifier=Notifier(),
-            hub=self._makeHub if options["hub"] or self._broker or not options["bus"] else None,
+            hub=self._makeServices if self._withHub or self._withMetrics else None,
         )
         supervisor.setName("supervisor")  # type: ignore[no-untyped-call]
         supervisor.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -116,9 +144,27 @@ class SupervisedService(MultiService):
             raise cannotListen(f"unix:{error.port}", error) from None
         self._reactor.callWhenRunning(self._takeSignals)
 
-    def _makeHub(self, path: str) -> Hub:
-        """Make the bus of the workers, at the path that ``--hub`` gives for others to speak to it too."""
-        return Hub(self._options["hub"] or path, self._reactor, bus=self._broker)
+    @property
+    def _withHub(self) -> bool:
+        """True if the supervisor is the hub: the workers have no other bus, or others speak to it too."""
+        return bool(self._options["hub"] or self._broker or not self._options["bus"])
+
+    def _makeServices(self, path: str) -> MultiService:
+        """
+        Make what the workers find in the supervisor: their bus, and the collection of their metrics.
+
+        :param path: the path of the bus, unless ``--hub`` gives another.
+        """
+        services = MultiService()
+        if self._withHub:
+            hub = Hub(self._options["hub"] or path, self._reactor, bus=self._broker)
+            hub.setServiceParent(services)  # type: ignore[no-untyped-call]
+        if self._withMetrics:
+            from txrealtime.workers.metrics import Collection
+
+            self._collection = Collection(self._reactor, os.path.dirname(path))
+            self._collection.setServiceParent(services)  # type: ignore[no-untyped-call]
+        return services
 
     def _hubURL(self, folder: str) -> str | None:
         """Return the URL by which workers reach the broker, if the hub stands before one."""

@@ -17,6 +17,7 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.errors import AckTimeout, BusError, Disconnected, LimitExceeded
 from txrealtime.socketio.acks import gathered, raiseLate, simplified
 from txrealtime.socketio.packet import Packet, PacketType, checkName
+from txrealtime.socketio.peers import Peers
 from txrealtime.socketio.rooms import checkRooms
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Audience:
     namespace: Namespace
     rooms: tuple[str, ...] | None = None
     excluded: frozenset[str] = frozenset()
+    _isLocal: bool = False
 
     # -- choosing --------------------------------------------------------------
 
@@ -66,7 +68,8 @@ class Audience:
         :param rooms: names; a socket, or its id, for that socket alone.
         :raises ValueError: if there is no room, which would otherwise mean everybody.
         """
-        return Audience(self.namespace, (self.rooms or ()) + _names(rooms, "to"), self.excluded)
+        chosen = (self.rooms or ()) + _names(rooms, "to")
+        return Audience(self.namespace, chosen, self.excluded, self._isLocal)
 
     def excluding(self, *rooms: str | Socket) -> Audience:
         """
@@ -75,7 +78,18 @@ class Audience:
         :param rooms: names; a socket, or its id, to leave out that socket.
         :raises ValueError: if there is no room.
         """
-        return Audience(self.namespace, self.rooms, self.excluded.union(_names(rooms, "excluding")))
+        excluded = self.excluded.union(_names(rooms, "excluding"))
+        return Audience(self.namespace, self.rooms, excluded, self._isLocal)
+
+    @property
+    def local(self) -> Audience:
+        """The part of this audience on this server.  Peer servers do not hear of what is done to it."""
+        return Audience(self.namespace, self.rooms, self.excluded, True)
+
+    @property
+    def _peers(self) -> Peers | None:
+        """The peer servers, if they may have members of this audience."""
+        return None if self._isLocal else self.namespace._peers
 
     # -- doing, on all servers ---------------------------------------------------
 
@@ -103,16 +117,18 @@ class Audience:
         :param messages: the same, encoded.
         """
         namespace = self.namespace
-        recovery = namespace._recovery
+        recovery, logged = namespace._recovery, 0
         if recovery is None:
             sockets = self._deliver(messages, volatile)
         else:
-            sockets = recovery.deliver(self, messages, volatile, packet)
+            sockets, logged = recovery.deliver(self, messages, volatile, packet)
         if namespace._hooks.eventSent is not None:
             namespace._hooks.eventSent(sockets, packet.data[0], packet.data[1:])
-        peers = namespace._peers
+        peers = None if self._isLocal else namespace._peers
         if peers is not None:
-            peers.emit(self, packet, messages, volatile)
+            mark = peers.emit(self, packet, messages, volatile)
+            if recovery is not None and logged:
+                recovery.log.mark(logged, mark)
 
     def send(self, *args: Any, volatile: bool = False) -> None:
         """Send the unnamed event, ``message``."""
@@ -145,10 +161,10 @@ class Audience:
         for ack in waiting:
             ack.addCallbacks(collect, lambda failure: failure.trap(Disconnected))
         question = None
-        if namespace._peers is not None:
+        if self._peers is not None:
             packet = Packet(PacketType.EVENT, namespace.path, data)
             try:
-                question = namespace._peers.call(self, packet, collect, timeout)
+                question = self._peers.call(self, packet, collect, timeout)
             except Exception as error:
                 for ack in waiting:
                     ack.addErrback(lambda cancelled: None).cancel()
@@ -174,7 +190,7 @@ class Audience:
             with :exc:`~txrealtime.errors.BusError` if other servers cannot be asked now.
         """
         people = self._people()
-        peers = self.namespace._peers
+        peers = self._peers
         if peers is None:
             return succeed(people)
 
@@ -199,8 +215,8 @@ class Audience:
                 socket.join(*rooms)
             except LimitExceeded as error:
                 full = error
-        if self.namespace._peers is not None:
-            self.namespace._peers.join(self, rooms)
+        if self._peers is not None:
+            self._peers.join(self, rooms)
         if full is not None:
             raise full
 
@@ -209,8 +225,8 @@ class Audience:
         checkRooms(rooms)
         for socket in self.here():
             socket.leave(*rooms)
-        if self.namespace._peers is not None:
-            self.namespace._peers.leave(self, rooms)
+        if self._peers is not None:
+            self._peers.leave(self, rooms)
 
     def disconnect(self, close: bool = False) -> None:
         """
@@ -222,8 +238,8 @@ class Audience:
             socket.disconnect(close)
         if self.namespace._recovery is not None:
             self.namespace._recovery.dismiss(self)
-        if self.namespace._peers is not None:
-            self.namespace._peers.disconnect(self, close)
+        if self._peers is not None:
+            self._peers.disconnect(self, close)
 
     # -- doing, on this server -----------------------------------------------------
 

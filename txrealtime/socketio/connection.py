@@ -31,7 +31,7 @@ from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim, readClaim
 from txrealtime.socketio.handler import PLAIN
 from txrealtime.socketio.handshake import Handshake
-from txrealtime.socketio.namespace import NO_ACK
+from txrealtime.socketio.namespace import NO_ACK, Namespace
 from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import Packet, PacketType
 from txrealtime.socketio.revisions import revisionOf
@@ -219,8 +219,8 @@ class Connection:
             if claim is not None and namespace._recovery is not None:
                 returned = await namespace._recovery.claim(claim, handshake)
                 if returned is not None:
-                    socket, missed = returned.ticket.socket, returned.missed
-                    socket._cameBack(self, handshake)
+                    missed = returned.missed
+                    socket = namespace._recovery.revive(returned.ticket, self, handshake)
                     admission.returning = socket
             if socket is None:
                 id = self._revision.socketId(self.session, path, self._namespaces.idPrefix)
@@ -252,6 +252,10 @@ class Connection:
             self._namespaces.socketGone(socket.namespace)
         if rejection is not None and stillWanted:
             self._refuse(path, rejection)
+
+    def newSocket(self, namespace: Namespace, handshake: Handshake, id: str) -> Socket:
+        """Make a socket of this client."""
+        return Socket(namespace, self, handshake, id)
 
     def _isOffered(self, handshake: Handshake) -> bool:
         """Return true if the client is offered recovery, by its handshake."""

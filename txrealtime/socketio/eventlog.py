@@ -43,6 +43,12 @@ _EPOCH_BYTES: Final = 6
 
 _MOST_ATTACHMENTS: Final = 1 << 20
 
+Mark = list[Any] | bool | None
+"""
+The sender, topic and number of an event on the bus.  ``None`` if it came without a number, ``False`` if no
+other server has it.
+"""
+
 Rooms = tuple[str, ...] | None
 """The rooms of an audience; ``None`` for everybody."""
 
@@ -57,9 +63,10 @@ class Entry:
     :ivar time: the time of the emit.
     :ivar size: the bytes that the entry takes.
     :ivar previous: the number of the entry before it in each of its rooms.
+    :ivar mark: the event's place on the bus.
     """
 
-    __slots__ = ("excluded", "messages", "previous", "rooms", "size", "time")
+    __slots__ = ("excluded", "mark", "messages", "previous", "rooms", "size", "time")
 
     def __init__(
         self,
@@ -69,6 +76,7 @@ class Entry:
         time: float,
         size: int,
         previous: tuple[int, ...],
+        mark: Mark,
     ) -> None:
         self.rooms = rooms
         self.excluded = excluded
@@ -76,6 +84,7 @@ class Entry:
         self.time = time
         self.size = size
         self.previous = previous
+        self.mark = mark
 
 
 class Store:
@@ -194,12 +203,14 @@ class EventLog:
         excluded: frozenset[str],
         messages: Sequence[engineio.Packet],
         packet: Packet | None = None,
+        mark: Mark = False,
     ) -> Sequence[engineio.Packet]:
         """
         Add an event.
 
         :param messages: the event as clients get it that do not recover.
         :param packet: the same, if it is at hand.
+        :param mark: its place on the bus.
         :return: the event with its offset.
         """
         number = self.top + 1
@@ -212,12 +223,18 @@ class EventLog:
             previous = tuple([last.get(room, 0) for room in rooms])
             for room in rooms:
                 last[room] = number
-        self._add(rooms, excluded, marked, previous)
+        self._add(rooms, excluded, marked, previous, mark)
         return marked
+
+    def mark(self, number: int, mark: Mark) -> None:
+        """Called when an event has gone to other servers."""
+        entry = self._entries.get(number)
+        if entry is not None:
+            entry.mark = mark
 
     def addHole(self) -> None:
         """Add an entry for events that other servers sent and that were lost on the way."""
-        self._add((), frozenset(), (), ())
+        self._add((), frozenset(), (), (), False)
         self.hole = self.top
 
     def _add(
@@ -226,11 +243,12 @@ class EventLog:
         excluded: frozenset[str],
         messages: Sequence[engineio.Packet],
         previous: tuple[int, ...],
+        mark: Mark,
     ) -> None:
         size = _OVERHEAD + _FORMS * sum([len(message.data) for message in messages])
         now = self._store.reactor.seconds()
         self.top += 1
-        self._entries[self.top] = Entry(rooms, excluded, messages, now, size, previous)
+        self._entries[self.top] = Entry(rooms, excluded, messages, now, size, previous, mark)
         self._store.added(self, size, now)
 
     def volatile(
@@ -284,6 +302,20 @@ class EventLog:
         return entry.size
 
     # -- reading -------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> str:
+        """The beginning of the log's offsets."""
+        return self._store.epoch
+
+    def plain(self, number: int, entry: Entry) -> list[str | bytes]:
+        """Return the messages of an entry without its offset."""
+        first, *attachments = [message.data for message in entry.messages]
+        ending = f',"{self._store.epoch}-{number}"]'
+        if self._splices and isinstance(first, str) and first.endswith(ending):
+            return [f"{first[: -len(ending)]}]", *attachments]
+        packet = self._read(entry.messages)
+        return list(self._store.parser.encode(packet._replace(data=packet.data[:-1])))
 
     def numberOf(self, offset: str) -> int | None:
         """Return the number in an offset, or ``None`` if this process has not made it."""

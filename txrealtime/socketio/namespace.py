@@ -29,6 +29,7 @@ from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.hooks import NO_HOOKS, Hooks
 from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.peers import Peers
+from txrealtime.socketio.presence import Presence, Roster
 from txrealtime.socketio.recovery import Recovery
 from txrealtime.socketio.registry import DECORATORS, Decorators, Registry, eventsOf, on
 from txrealtime.socketio.rooms import Rooms
@@ -94,7 +95,7 @@ class Home(Protocol):
     def socketGone(self, namespace: Namespace) -> None: ...
 
 
-_SET: Final = frozenset(["concurrency", "sockets", "rooms", "_ids", "_handlers", "_made"])
+_SET: Final = frozenset(["concurrency", "sockets", "rooms", "_ids", "_handlers", "_made", "_roster"])
 """The attributes that ``Namespace.__init__`` sets."""
 
 
@@ -161,6 +162,7 @@ class Namespace(Decorators):
         checkConcurrency(self.concurrency)
         self.sockets: dict[str, Socket] = {}
         self.rooms = Rooms()
+        self._roster = Roster(self)
         # The numbers of acks, unique in the namespace.
         self._ids = count()
         hooks = (self.connected, self.disconnecting, self.disconnected)
@@ -414,6 +416,8 @@ class Namespace(Decorators):
         self._peers = peers
         peers.mounted(self)
         self.rooms.watchedBy(partial(peers.roomChanged, self))
+        if self._roster.isUsed:
+            peers.presenceUsed(self)
 
     @property
     def reactor(self) -> IReactorTime:
@@ -437,6 +441,23 @@ class Namespace(Decorators):
     def to(self, *rooms: str | Socket) -> Audience:
         """Choose the sockets in any of these rooms; see :meth:`Audience.to`."""
         return Audience(self).to(*rooms)
+
+    @property
+    def local(self) -> Audience:
+        """The audience of everybody in the namespace who is on this server; see :attr:`Audience.local`."""
+        return Audience(self).local
+
+    def presence(self, room: str | None = None) -> Presence:
+        """
+        Get the presence of a room: who is there on all servers, with data of the application.
+
+        See :doc:`/howto/presence`.
+
+        :param room: ``None`` for all rooms, to watch or list them.
+        :raises BusError: if the dialect of the cluster cannot carry presence: only the native one can.
+        """
+        self._roster.use()
+        return Presence(self._roster, room)
 
     def excluding(self, *rooms: str | Socket) -> Audience:
         """Choose everybody but the sockets in any of these rooms; see :meth:`Audience.excluding`."""

@@ -17,7 +17,11 @@ from txrealtime.socketio.packet import Packet
 
 if TYPE_CHECKING:
     from txrealtime.socketio.audience import Audience, Person
+    from txrealtime.socketio.clients import Claim
+    from txrealtime.socketio.eventlog import Mark
     from txrealtime.socketio.namespace import Namespace
+    from txrealtime.socketio.presence import Entry
+    from txrealtime.socketio.recovery import Ticket
 
 __all__ = ["Peers", "Question"]
 
@@ -48,13 +52,21 @@ class Peers(Protocol):
 
     def emit(
         self, audience: Audience, packet: Packet, messages: Sequence[engineio.Packet], volatile: bool
-    ) -> None:
+    ) -> Mark:
         """
         Send an event to an audience's clients on other servers.
 
         :param packet: the event.
         :param messages: the same, encoded.
+        :return: the mark by which another server knows the event again; ``False`` if none gets it.
         :raises ValueError: if it is too large for the bus.
+        """
+
+    def fetchClient(self, namespace: Namespace, claim: Claim, address: str) -> Deferred[Ticket | None]:
+        """
+        Fetch a client that comes back from the server that it left.
+
+        :return: a Deferred of its ticket, which is parked on this server now; ``None`` if no server has it.
         """
 
     def call(
@@ -90,6 +102,27 @@ class Peers(Protocol):
 
     def unmounted(self, namespace: Namespace) -> None:
         """Called when a namespace was taken off this server."""
+
+    def presenceUsed(self, namespace: Namespace) -> None:
+        """
+        Called once when a namespace begins to use presence, or was using it when this server got peers.
+
+        :raises BusError: if the other servers cannot be told.
+        """
+
+    def tracked(self, namespace: Namespace, entry: Entry) -> None:
+        """Called when a socket of this server is present, or has other data."""
+
+    def untracked(self, namespace: Namespace, entry: Entry) -> None:
+        """Called when a socket of this server is present no longer."""
+
+    def whenPresenceKnown(self, namespace: Namespace) -> Deferred[None]:
+        """
+        Wait until the namespace's roster has the entries of the other servers.
+
+        :return: a Deferred that does not fail.  It can be cancelled; then the servers that have not told
+            theirs are not waited for again.
+        """
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
         """

@@ -20,7 +20,8 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -30,19 +31,23 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim, asks, isKnownToRecover
-from txrealtime.socketio.eventlog import EventLog, Store, sizeOf
+from txrealtime.socketio.eventlog import Entry, EventLog, Mark, Store, sizeOf
 from txrealtime.socketio.handshake import Handshake
+from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.settings import Settings
 
 if TYPE_CHECKING:
     from txrealtime.socketio.audience import Audience
+    from txrealtime.socketio.connection import Connection
     from txrealtime.socketio.namespace import Namespace
     from txrealtime.socketio.sockets import Socket
 
 __all__ = ["Parking", "Recovery", "Return", "Ticket"]
 
 _log = Logger()
+
+_json: Final = JSONText()
 
 _PID_BYTES: Final = 18
 
@@ -66,7 +71,9 @@ class Ticket:
     The right of one client to come back to one namespace.
 
     :ivar pid: the client's private id, a bearer secret.
-    :ivar socket: the client's socket.
+    :ivar id: the public id of the client's socket.
+    :ivar data: the socket's ``data``.
+    :ivar socket: the client's socket; ``None`` while a client of another server has not come to this one.
     :ivar address: the client's address.
     :ivar start: the number of the log's newest entry when the ticket was made.
     :ivar floor: the number of an entry up to which the client has surely received all.
@@ -78,14 +85,22 @@ class Ticket:
     :ivar rooms: while parked, the rooms that the socket was in, its own included; empty if it still is.
     :ivar reason: the reason of the last cut.
     :ivar deadline: the time until which the ticket is parked.
+    :ivar isArriving: true until the events of a client from another server are here.
+    :ivar isElsewhere: true when the client has moved to another server.
+    :ivar carried: these events.
     :ivar waiting: fire when the application has been told of the cut.
     """
 
     __slots__ = (
         "address",
         "admitted",
+        "carried",
+        "data",
         "deadline",
         "floor",
+        "id",
+        "isArriving",
+        "isElsewhere",
         "isParked",
         "known",
         "moves",
@@ -98,11 +113,16 @@ class Ticket:
         "waiting",
     )
 
-    def __init__(self, recovery: Recovery, pid: str, socket: Socket, start: int) -> None:
+    def __init__(self, recovery: Recovery, pid: str, id: str, data: dict[str, Any], address: str) -> None:
+        start = recovery.log.top
         self.recovery = recovery
         self.pid = pid
-        self.socket = socket
-        self.address = socket.handshake.address
+        self.id = id
+        self.data = data
+        self.socket: Socket | None = None
+        self.address = address
+        self.isArriving = self.isElsewhere = False
+        self.carried: Carried | None = None
         self.start = self.floor = self.known = start
         self.moves: dict[tuple[int, str], bool] = {}
         self.admitted = float("inf")
@@ -123,6 +143,24 @@ class Ticket:
             for old in list(moves)[: _MOST_MOVES // 2]:
                 del moves[old]
                 self.known = max(self.known, old[0])
+
+
+class Carried(NamedTuple):
+    """
+    Events from another server's log.
+
+    :ivar epoch: that of the log.
+    :ivar events: the number there, the mark and the messages of each event.
+    """
+
+    epoch: str
+    events: list[Any]
+
+    def after(self, offset: str | None) -> list[Any]:
+        """Return the events that come after a client's last one."""
+        epoch, _, number = (offset or "").rpartition("-")
+        last = int(number) if epoch == self.epoch and number.isascii() and number.isdecimal() else 0
+        return [event for event in self.events if event[0] > last]
 
 
 class Return(NamedTuple):
@@ -148,10 +186,12 @@ class Recovery:
         self.log = EventLog(parking.store)
         self.tickets: dict[str, Ticket] = {}
         self.parking = parking
-        self._namespace = namespace
+        self.namespace = namespace
         self._parked = 0
         # The number of parked tickets by room, for those whose sockets have left.
         self._absent: Counter[str] = Counter()
+        # The ids of the sockets of parked tickets.
+        self._ids: set[str] = set()
 
     @property
     def isEmpty(self) -> bool:
@@ -166,29 +206,32 @@ class Recovery:
         messages: Sequence[engineio.Packet],
         volatile: bool = False,
         packet: Packet | None = None,
-    ) -> list[Socket]:
+        mark: Mark = False,
+    ) -> tuple[list[Socket], int]:
         """
         Send an event to the sockets on this server, and keep it for those whose clients are away.
 
         :param messages: the event, encoded.
         :param packet: the same, if it is at hand.
-        :return: the sockets.
+        :param mark: the event's place on the bus.
+        :return: the sockets, and the event's number in the log, 0 if it is not kept.
         """
         sockets = audience.here()
-        marked = messages
+        marked, number = messages, 0
         if self.tickets:
             if volatile:
                 if any(socket._ticket is not None for socket in sockets):
                     marked = self.log.volatile(messages, packet)
             elif self._concerns(audience.rooms, sockets):
-                marked = self.log.append(audience.rooms, audience.excluded, messages, packet)
+                marked = self.log.append(audience.rooms, audience.excluded, messages, packet, mark)
+                number = self.log.top
         for socket in sockets:
             wanted = messages if socket._ticket is None else marked
             if socket.connected:
                 socket.session.sendPackets(wanted, volatile)
             else:
                 socket._deliver(wanted, volatile)
-        return sockets
+        return sockets, number
 
     def _concerns(self, rooms: tuple[str, ...] | None, sockets: Sequence[Socket]) -> bool:
         """Return true if a client that is here or away may come back for an event."""
@@ -200,7 +243,11 @@ class Recovery:
         self, socket: Socket, messages: Sequence[engineio.Packet], volatile: bool, packet: Packet
     ) -> None:
         """Send an event to one client, or keep it until the client is back."""
-        if volatile:
+        ticket, peers = socket._ticket, self.namespace._peers
+        if ticket is not None and ticket.isElsewhere:
+            if peers is not None:
+                peers.emit(self.namespace.to(socket), packet, messages, volatile)
+        elif volatile:
             socket._deliver(self.log.volatile(messages, packet), True)
         else:
             socket._deliver(self.log.append((socket.id,), frozenset(), messages, packet))
@@ -209,8 +256,10 @@ class Recovery:
 
     def offer(self, socket: Socket) -> None:
         """Give a new socket a ticket."""
-        pid = self._namespace._home.idPrefix + secrets.token_urlsafe(_PID_BYTES)
-        socket._ticket = self.tickets[pid] = Ticket(self, pid, socket, self.log.top)
+        pid = self.namespace._home.idPrefix + secrets.token_urlsafe(_PID_BYTES)
+        ticket = Ticket(self, pid, socket.id, socket.data, socket.handshake.address)
+        ticket.socket = socket
+        socket._ticket = self.tickets[pid] = ticket
 
     def admitted(self, ticket: Ticket) -> None:
         """Called when the client was admitted, for the first time or again."""
@@ -218,14 +267,15 @@ class Recovery:
 
     def welcome(self, ticket: Ticket) -> dict[str, str]:
         """Return the fields of the packet that admits the client: its pid, and where its events begin."""
-        return {"sid": ticket.socket.id, "pid": ticket.pid, "offset": self.log.offset()}
+        return {"sid": ticket.id, "pid": ticket.pid, "offset": self.log.offset()}
 
     def forget(self, ticket: Ticket) -> None:
         """Forget a ticket: its client cannot come back."""
         if self.tickets.get(ticket.pid) is ticket:
             del self.tickets[ticket.pid]
         self._unpark(ticket)
-        ticket.socket._ticket = None
+        if ticket.socket is not None and not ticket.isElsewhere:
+            ticket.socket._ticket = None
         self.told(ticket)
 
     # -- a client goes ---------------------------------------------------------------
@@ -257,14 +307,17 @@ class Recovery:
             return
         self._park(ticket)
         if not socket.away:
-            self._namespace.rooms.remove(socket)
+            self.namespace.rooms.remove(socket)
             socket._leftBecause = ticket.reason
         socket._cut()
 
     def _park(self, ticket: Ticket) -> None:
         socket = ticket.socket
+        assert socket is not None
+        ticket.data = socket.data
         ticket.isParked = True
         self._parked += 1
+        self._ids.add(ticket.id)
         if self.parking.settings.recoveryAway:
             socket.away = True
             socket._cut()
@@ -277,25 +330,26 @@ class Recovery:
         if ticket.isParked:
             ticket.isParked = False
             self._parked -= 1
+            self._ids.discard(ticket.id)
             rooms, ticket.rooms = ticket.rooms, frozenset()
             self._hold(rooms, False)
             self.parking.remove(ticket)
 
     def _hold(self, rooms: frozenset[str], holds: bool) -> None:
         """Go on hearing of rooms from other servers, or stop."""
-        absent, peers = self._absent, self._namespace._peers
+        absent, peers = self._absent, self.namespace._peers
         for room in rooms:
             absent[room] += 1 if holds else -1
             if not absent[room]:
                 del absent[room]
             if peers is not None:
-                peers.roomChanged(self._namespace, room, holds)
+                peers.roomChanged(self.namespace, room, holds)
 
     def end(self, ticket: Ticket) -> None:
         """End a ticket: its client does not come back.  Tell the application, unless it knows of the cut."""
-        namespace, socket = self._namespace, ticket.socket
+        namespace, socket = self.namespace, ticket.socket
         self.forget(ticket)
-        if socket.away:
+        if socket is not None and socket.away:
             socket._connection.gone(socket, ticket.reason)
         else:
             namespace._home.socketGone(namespace)
@@ -323,56 +377,103 @@ class Recovery:
 
         :return: ``None`` if that is refused.
         """
-        result, found = await self._claimed(claim, handshake)
+        result, found = await self._claimed(claim, handshake.address)
         self.parking.results[result] += 1
         if found is None and result != "unknown":
             _log.limited(
                 result,
                 LogLevel.info,
                 "{namespace}: a client came back and gets a fresh session: {why}",
-                namespace=self._namespace.path,
+                namespace=self.namespace.path,
                 why=_WHY[result],
             )
         return found
 
-    async def _claimed(self, claim: Claim, handshake: Handshake) -> tuple[str, Return | None]:
+    async def _found(self, claim: Claim, address: str) -> tuple[str, Ticket | None]:
+        """Find the ticket of a client that comes back, and see that it is parked."""
         result = "ok"
         while True:
             ticket = self.tickets.get(claim.pid)
             if ticket is None:
                 return "unknown", None
-            if self.parking.settings.recoveryAddress and ticket.address != handshake.address:
+            if self.parking.settings.recoveryAddress and ticket.address != address:
                 return "address", None
             number = self._numberOf(claim, ticket)
             if number is None:
                 return "offset", None
             if not ticket.isParked:
                 result = "takeover"
+                assert ticket.socket is not None
                 ticket.socket.session.abort(
                     CloseReason.TRANSPORT_CLOSE, "the client has come back by another connection"
                 )
                 if not ticket.isParked:
                     return "unknown", None
-            elif ticket.socket._goodbye is None:
-                break
-            else:
+            elif ticket.isArriving or (ticket.socket is not None and ticket.socket._goodbye is not None):
                 # Events from before the cut wait for their handlers.  The application hears that the client
-                # has left before it hears that the client is back.
+                # has left before it hears that the client is back.  Or they come from another server.
                 told: Deferred[None] = Deferred()
                 ticket.waiting.append(told)
                 await told
-        after = max(number, ticket.floor)
-        if after < self.log.hole:
+            else:
+                return result, ticket
+
+    async def _claimed(self, claim: Claim, address: str) -> tuple[str, Return | None]:
+        result, ticket = await self._found(claim, address)
+        peers = self.namespace._peers
+        if (
+            result == "unknown"
+            and peers is not None
+            and await peers.fetchClient(self.namespace, claim, address)
+        ):
+            result, ticket = await self._found(claim, address)
+            result = "moved" if ticket is not None else result
+        if ticket is None:
+            return result, None
+        entries = self._entries(ticket, claim)
+        if isinstance(entries, str):
             self.end(ticket)
-            return "hole", None
-        if after < max(self.log.dropped, ticket.known):
-            self.end(ticket)
-            return "dropped", None
-        missed = self._missed(ticket, after)
+            return entries, None
+        missed = [message for _, entry in entries for message in entry.messages]
         if sizeOf(missed) > self.parking.settings.maxBuffered:
             self.end(ticket)
             return "size", None
         return result, Return(ticket, missed)
+
+    def _entries(self, ticket: Ticket, claim: Claim | None) -> list[tuple[int, Entry]] | str:
+        """
+        List the events that a client has missed.
+
+        :param claim: ``None`` if the client's last event is not known.
+        :return: the reason, if they are not all in the log.
+        """
+        if ticket.carried is not None:
+            self._merge(ticket, claim)
+        number = ticket.start if claim is None else self._numberOf(claim, ticket)
+        assert number is not None
+        after = max(number, ticket.floor)
+        if after < self.log.hole:
+            return "hole"
+        if after < max(self.log.dropped, ticket.known):
+            return "dropped"
+        return self._missed(ticket, after)
+
+    def _merge(self, ticket: Ticket, claim: Claim | None) -> None:
+        """Append the events of another server's log to this one, and behind them those of this one."""
+        carried, ticket.carried = ticket.carried, None
+        assert carried is not None
+        if ticket.start < max(self.log.dropped, self.log.hole):
+            return  # the next look at the log finds that it does not reach back
+        own = self._missed(ticket, ticket.start)
+        events = carried.after(None if claim is None else claim.offset)
+        plain = [messages for _, _, messages in events]
+        plain += [self.log.plain(number, entry) for number, entry in unseen(self.log, carried.events, own)]
+        start = self.log.top
+        for messages in plain:
+            packets = [engineio.message(message) for message in messages]
+            self.log.append((ticket.id,), frozenset(), packets)
+        ticket.start = ticket.floor = ticket.known = start
+        ticket.moves.clear()
 
     def _numberOf(self, claim: Claim, ticket: Ticket) -> int | None:
         """
@@ -388,10 +489,11 @@ class Recovery:
             return ticket.start
         return None if number > self.log.top else max(number, ticket.start)
 
-    def _missed(self, ticket: Ticket, after: int) -> list[engineio.Packet]:
+    def _missed(self, ticket: Ticket, after: int) -> list[tuple[int, Entry]]:
         """List the events after an entry for which the client was in the audience."""
-        socket = ticket.socket
-        rooms = set(ticket.rooms) or {socket.id, *socket._joined}
+        rooms = set(ticket.rooms)
+        if ticket.socket is not None and not rooms:
+            rooms = {ticket.id, *ticket.socket._joined}
         moves = list(ticket.moves.items())
         names = rooms.union([room for (at, room), _ in moves if at >= after])
         found = []
@@ -402,18 +504,118 @@ class Recovery:
             if (entry.rooms is None or not rooms.isdisjoint(entry.rooms)) and rooms.isdisjoint(
                 entry.excluded
             ):
-                found.append(entry.messages)
-        return [message for messages in reversed(found) for message in messages]
+                found.append((number, entry))
+        return found[::-1]
 
     def restore(self, ticket: Ticket) -> None:
         """Put the socket of a client that comes back into its rooms, before the application is asked."""
-        socket, rooms = ticket.socket, self._namespace.rooms
+        socket, rooms = ticket.socket, self.namespace.rooms
+        assert socket is not None
         rooms.add(socket)
         for room in ticket.rooms:
             # Meanwhile a socket may have come whose id is the room's name: revision 4 has ids of sessions.
             if rooms.find(room) is None:
                 rooms.join(socket, room)
         self._unpark(ticket)
+
+    # -- from and to other servers -----------------------------------------------------
+
+    def holds(self, id: str) -> bool:
+        """Return true if a client is away whose socket has an id."""
+        return id in self._ids
+
+    async def findFor(self, claim: Claim, address: str) -> Ticket | None:
+        """Find the ticket of a client that comes back to another server, and see that it is parked."""
+        return (await self._found(claim, address))[1]
+
+    def described(self, ticket: Ticket) -> dict[str, Any]:
+        """Describe a parked ticket for another server, without ``data`` that cannot be sent."""
+        socket = ticket.socket
+        rooms = ticket.rooms or ({ticket.id} if socket is None else {ticket.id, *socket._joined})
+        data = {}
+        for key, value in ticket.data.items():
+            with suppress(TypeError, ValueError):
+                _json.encode({key: [value, b""]})
+                data[key] = value
+        return {"id": ticket.id, "rooms": sorted(rooms), "data": data, "address": ticket.address}
+
+    def carry(self, ticket: Ticket, claim: Claim | None) -> dict[str, Any] | None:
+        """Return the events of a parked ticket for another server; ``None`` if they are not all here."""
+        entries = self._entries(ticket, claim)
+        if isinstance(entries, str):
+            return None
+        events = [[number, entry.mark, self.log.plain(number, entry)] for number, entry in entries]
+        return {"epoch": self.log.epoch, "events": events}
+
+    def adopt(self, pid: str, session: dict[str, Any]) -> Ticket:
+        """Take a client from another server, whose events come next: see :meth:`arrived`."""
+        ticket = Ticket(self, pid, session["id"], session["data"], session["address"])
+        self.tickets[pid] = ticket
+        ticket.isParked = ticket.isArriving = True
+        ticket.rooms = frozenset(session["rooms"])
+        self._parked += 1
+        self._ids.add(ticket.id)
+        self._hold(ticket.rooms, True)
+        self.parking.add(ticket)
+        return ticket
+
+    def arrived(self, ticket: Ticket, carried: dict[str, Any] | None) -> None:
+        """Called when the events of a client from another server are here, or cannot come."""
+        if self.tickets.get(ticket.pid) is not ticket or not ticket.isArriving:
+            return
+        ticket.isArriving = False
+        if carried is None:
+            self.end(ticket)
+        else:
+            ticket.carried = Carried(carried["epoch"], carried["events"])
+            self.told(ticket)
+
+    def release(self, ticket: Ticket) -> None:
+        """Let a client go to another server."""
+        ticket.isElsewhere = True
+        self.end(ticket)
+
+    def revive(self, ticket: Ticket, connection: Connection, handshake: Handshake) -> Socket:
+        """Give a client that has come back its socket, or a socket like the one on another server."""
+        socket = ticket.socket
+        if socket is None:
+            socket = ticket.socket = connection.newSocket(self.namespace, handshake, ticket.id)
+            socket.data, socket._ticket, socket.recovered = ticket.data, ticket, True
+        else:
+            socket._cameBack(connection, handshake)
+        return socket
+
+
+def unseen(
+    log: EventLog, theirs: Sequence[Any], ours: Sequence[tuple[int, Entry]]
+) -> list[tuple[int, Entry]]:
+    """
+    Leave out the events of this server's log that are in another server's, too.
+
+    An event without a number is known again by its text, where the end of the other log is the beginning of
+    this one.
+    """
+    seen = {tuple(mark) for _, mark, _ in theirs if isinstance(mark, list)}
+    unnumbered = [list(messages) for _, mark, messages in theirs if mark is None]
+    texts = [log.plain(number, entry) for number, entry in ours if entry.mark is None]
+    overlap = next(
+        (
+            count
+            for count in range(min(len(texts), len(unnumbered)), 0, -1)
+            if unnumbered[-count:] == texts[:count]
+        ),
+        0,
+    )
+    left = []
+    for number, entry in ours:
+        if entry.mark is None:
+            overlap -= 1
+            if overlap >= 0:
+                continue
+        elif isinstance(entry.mark, list) and tuple(entry.mark) in seen:
+            continue
+        left.append((number, entry))
+    return left
 
 
 _WHY: Final = {

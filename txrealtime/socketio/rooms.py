@@ -25,12 +25,14 @@ class Rooms:
     :ivar hooks: the server's.
     """
 
-    __slots__ = ("_members", "_sockets", "hooks", "watch")
+    __slots__ = ("_members", "_sockets", "hooks", "left", "watch")
 
     def __init__(self) -> None:
         self.hooks: Hooks = NO_HOOKS
         self.watch: Callable[[str, bool], object] | None = None
         """Called with ``(room, exists)`` when a room gets its first member or loses its last."""
+        self.left: Callable[[Socket, str], object] | None = None
+        """Called when a socket has left a room; for presence."""
         self._sockets: dict[str, Socket] = {}
         # Dictionaries serve as sets that keep their order.
         self._members: dict[str, dict[Socket, None]] = {}
@@ -106,6 +108,8 @@ class Rooms:
                     self.watch(room, False)
         if room in socket._joined:
             socket._joined.discard(room)
+            if self.left is not None:
+                self.left(socket, room)
             if self.hooks.roomLeft is not None:
                 self.hooks.roomLeft(socket, room)
 

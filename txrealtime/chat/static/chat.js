@@ -121,6 +121,7 @@ function start() {
   socket.on("rooms", showRooms);
   socket.on("joined", (nick) => { here.people.add(nick); showPeople(); remark(`${nick} joined`); });
   socket.on("left", (nick) => { here.people.delete(nick); stopped(nick); showPeople(); remark(`${nick} left`); });
+  socket.on("renamed", (nick) => { here.people.add(here.you = nick); showMe(); showPeople(); });
   socket.on("typing", (nick, busy) => (busy ? typing(nick) : stopped(nick)));
   socket.on("said", (message) => { stopped(message.nick); show(message); unread(); });
 }
@@ -166,11 +167,15 @@ function arrive({ room, you, people, said, maxPicture }) {
   }
   if (roomInAddress() !== room) history.replaceState(null, "", address(room));
   $("room-name").textContent = room;
-  $("me-name").textContent = you;
-  dress($("me-avatar"), you);
+  showMe();
   document.title = `#${room} · ${PAGE_TITLE}`;
   showPeople();
   markRoom();
+}
+
+function showMe() {
+  $("me-name").textContent = here.you;
+  dress($("me-avatar"), here.you);
 }
 
 function showPeople() {
@@ -216,18 +221,32 @@ function forget(message) {
   message.node = message.url = undefined;
 }
 
+// A remark has no message; it stands behind all that was said.
 function append(node) {
-  // What I have not got rid of yet stays at the end, behind what others said meanwhile.
   const log = $("log");
-  const waiting = [...shown.values()].find((message) => message.state === "sending" && message.node?.parentNode === log);
-  log.insertBefore(node, waiting?.node ?? null);
-  group(node);
-  group(node.nextElementSibling);
+  const message = messageOf.get(node);
+  let behind = null;
+  for (let other = log.lastChild; other; other = other.previousElementSibling) {
+    const theirs = messageOf.get(other);
+    if (other === node || !theirs) continue;
+    if (!comesBefore(message, theirs)) break;
+    behind = other;
+  }
+  const next = node.nextElementSibling;
+  if (node.parentNode !== log || next !== behind) log.insertBefore(node, behind);
+  [next, node, node.nextElementSibling].forEach(group);
   while (log.childElementCount > MAX_SHOWN) {
     const oldest = messageOf.get(log.firstChild);
     log.firstChild.remove();
     if (oldest) forget(oldest);
   }
+}
+
+// The order of the servers' history. What the server has not acknowledged stays at the end.
+function comesBefore(message, other) {
+  if (!message || message.state === "sending") return !message && other.state === "sending";
+  if (other.state === "sending") return true;
+  return message.time < other.time || (message.time === other.time && message.id < other.id);
 }
 
 function group(node) {
@@ -243,7 +262,7 @@ const remark = (text) => append(make("li", "event", text));
 function show(message) {
   const known = shown.get(message.id);
   if (known) {                         // said before the line was lost, or come back in the history
-    if (known.state && known !== message) delivered(known);
+    if (known.state && known !== message) delivered(known, message.time);
     return;
   }
   const mine = Boolean(message.mine);
@@ -306,14 +325,16 @@ function deliver(message) {
     if (error && !socket.connected && message.tries < MAX_TRIES) return;
     if (error) return mark(message, "failed", "The server did not answer.");
     if (answer?.error) return mark(message, "failed", answer.error);
-    delivered(message);
+    delivered(message, answer);
   });
 }
 
-function delivered(message) {
+function delivered(message, time) {
   outbox.delete(message.id);
   message.body = undefined;
+  message.time = time;                 // the server's, by which the messages stand in order
   mark(message, "delivered");
+  if (message.node) append(message.node);
 }
 
 $("composer").addEventListener("submit", (submit) => {

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from txrealtime.cluster.dialects.messages import Ask, Fetch, Message, Tell
+from txrealtime.cluster.dialects.messages import Ask, Fetch, Message, Tell, Transfer
 from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.errors import BusError
 
@@ -74,6 +74,10 @@ class Dialect(Protocol):
         """True if servers announce themselves."""
 
     @property
+    def hasPresence(self) -> bool:
+        """True if servers tell each other who is present in rooms."""
+
+    @property
     def numbers(self) -> Numbers | None:
         """The numbers of the messages; ``None`` in a dialect without."""
 
@@ -90,7 +94,7 @@ class Dialect(Protocol):
         :return: ``None`` if it may be any; an empty text if it is none.
         """
 
-    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
+    def respondents(self, question: Ask | Fetch | Tell | Transfer) -> Respondents:
         """Return the servers that are going to reply to a question."""
 
     def write(self, message: Message) -> Sequence[tuple[str, bytes]]:

@@ -8,11 +8,12 @@ question.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.socketio.packet import Packet
+from txrealtime.socketio.presence import Entry
 
 __all__ = [
     "Alive",
@@ -25,8 +26,13 @@ __all__ = [
     "Leave",
     "Message",
     "Reply",
+    "Roll",
+    "RosterNumbers",
+    "RosterPage",
     "Target",
     "Tell",
+    "Track",
+    "Transfer",
 ]
 
 
@@ -128,6 +134,20 @@ class Tell(NamedTuple):
     request: str | None = None
 
 
+class Transfer(NamedTuple):
+    """
+    A question about a client that comes back to another server.
+
+    :ivar data: its name and its arguments, all of them values of JSON or bytes.
+    :ivar recipient: the uid of the only server that is asked; empty for all.
+    """
+
+    data: list[Any]
+    sender: str
+    request: str
+    recipient: str = ""
+
+
 class Reply(NamedTuple):
     """
     A server's reply to a question, or a part of it.
@@ -143,7 +163,7 @@ class Reply(NamedTuple):
     :ivar lapsed: the number of values that will not come.
     """
 
-    question: Ask | Fetch | Tell | None
+    question: Ask | Fetch | Tell | Transfer | None
     request: str
     sender: str
     total: int | None
@@ -176,4 +196,72 @@ class Gone(NamedTuple):
     sender: str
 
 
-Message = Emit | Join | Leave | Disconnect | Ask | Fetch | Tell | Reply | Alive | Gone
+class Track(NamedTuple):
+    """
+    A change of one server's entries of presence.
+
+    :ivar path: the path of the namespace.
+    :ivar before: the number of the sender's change before this one in the namespace; 0 for none.
+    :ivar number: the number of this change.
+    :ivar entry: the entry that has come, has changed, or has gone.
+    :ivar isPresent: false if the entry has gone.
+    """
+
+    path: str
+    sender: str
+    before: int
+    number: int
+    entry: Entry
+    isPresent: bool
+
+
+class Roll(NamedTuple):
+    """A request for all entries of one server, in some namespaces."""
+
+    paths: Sequence[str]
+    sender: str
+    recipient: str = ""
+
+
+class RosterPage(NamedTuple):
+    """
+    Entries of one server in a namespace, all or some of them, for the server that has asked.
+
+    :ivar number: the number of the sender's last change in the namespace.
+    :ivar page: the number of this message among those that have the entries, from 0.
+    :ivar more: true if more messages follow.
+    """
+
+    path: str
+    sender: str
+    recipient: str
+    number: int
+    page: int
+    more: bool
+    entries: Sequence[Entry]
+
+
+class RosterNumbers(NamedTuple):
+    """The numbers of a server's last changes of presence, by the path of the namespace."""
+
+    sender: str
+    numbers: Mapping[str, int]
+
+
+Message = (
+    Emit
+    | Join
+    | Leave
+    | Disconnect
+    | Ask
+    | Fetch
+    | Tell
+    | Transfer
+    | Reply
+    | Alive
+    | Gone
+    | Track
+    | Roll
+    | RosterPage
+    | RosterNumbers
+)

@@ -37,6 +37,7 @@ from txrealtime.cluster.dialects.messages import (
     Reply,
     Target,
     Tell,
+    Transfer,
 )
 from txrealtime.cluster.dialects.nodevalues import (
     eventOf,
@@ -94,6 +95,7 @@ class NodeDialect:
 
     name: Final = "node"
     announces: Final = False
+    hasPresence: Final = False
     pageSize: Final = 1 << 62
     numbers: Final = None
     idPrefix: Final = ""
@@ -145,8 +147,8 @@ class NodeDialect:
     def pathOf(self, topic: str) -> str | None:
         return None  # nothing is numbered
 
-    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
-        path = "/" if isinstance(question, Tell) else question.target.path
+    def respondents(self, question: Ask | Fetch | Tell | Transfer) -> Respondents:
+        path = "/" if isinstance(question, Tell | Transfer) else question.target.path
         return Respondents({}, topic=f"{self._key}-request#{path}#")
 
     # -- writing ---------------------------------------------------------------------

@@ -32,11 +32,15 @@ class Numbers:
     """
     The numbers of one server's messages, and of those that it has received.
 
+    :ivar latest: the sender, topic and number of the message read last; ``None`` if it had no number.
+    :ivar latestSent: the topic and number of the message written last.
     :ivar missed: called with the topic and the number of messages of a hole.
     """
 
     def __init__(self) -> None:
         self.missed: Callable[[str, int], object] = lambda topic, count: None
+        self.latest: list[Any] | None = None
+        self.latestSent: tuple[str, int] | None = None
         self._sent: OrderedDict[str, int] = OrderedDict()
         self._used: OrderedDict[str, int] = OrderedDict()
         # By topic, the last number of each sender.
@@ -51,6 +55,7 @@ class Numbers:
         sent.move_to_end(topic)
         if len(sent) > _MOST_TOPICS:
             sent.popitem(last=False)
+        self.latestSent = topic, number
         used = self._used
         used[topic] = number
         used.move_to_end(topic)

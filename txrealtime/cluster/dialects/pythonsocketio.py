@@ -35,6 +35,7 @@ from txrealtime.cluster.dialects.messages import (
     Reply,
     Target,
     Tell,
+    Transfer,
 )
 from txrealtime.errors import PacketError
 from txrealtime.socketio.acks import ackValue
@@ -60,6 +61,7 @@ class PythonSocketIODialect:
 
     name: Final = "python-socketio"
     announces: Final = False
+    hasPresence: Final = False
     pageSize: Final = 1 << 62
     numbers: Final = None
     idPrefix: Final = ""
@@ -101,7 +103,7 @@ class PythonSocketIODialect:
     def pathOf(self, topic: str) -> str | None:
         return None  # nothing is numbered
 
-    def respondents(self, question: Ask | Fetch | Tell) -> Respondents:
+    def respondents(self, question: Ask | Fetch | Tell | Transfer) -> Respondents:
         # One: the server of the socket that is asked.
         return Respondents({}, unnamed=1)
 

@@ -143,7 +143,9 @@ class _Doorman(Protocol):
         # A client behind a trusted proxy is counted when its session opens.
         counted = not self._site.engine.trusts(address)
         tally = self._site.tally
-        if tally.isFull or (counted and tally.isFullFor(address)):
+        full = tally.isFull
+        if full or (counted and tally.isFullFor(address)):
+            self._site.engine.counts.refused["full" if full else "address"] += 1
             transport.abortConnection()
             return
         tally.add(address if counted else None)
