@@ -59,9 +59,9 @@ class Cluster:
         self._choice = DialectChoice()
         self._namespaces = namespaces
         self._conversation = Conversation(self.uid)
-        self._joins = Joins(namespaces)
         self._requests = Requests(self._conversation, namespaces)
-        self._remote = RemotePeers(self._conversation, self._requests.handover, self._joins)
+        self._joins = Joins(namespaces)
+        self._remote = RemotePeers(self._conversation, self._joins, self._requests.handover)
 
     # -- life ----------------------------------------------------------------------------
 

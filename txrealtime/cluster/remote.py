@@ -38,7 +38,7 @@ _log = Logger()
 class RemotePeers:
     """The peer servers, as this server's namespaces and audiences see them."""
 
-    def __init__(self, conversation: Conversation, handover: Handover, joins: Joins) -> None:
+    def __init__(self, conversation: Conversation, joins: Joins, handover: Handover) -> None:
         self._conversation = conversation
         self._joins = joins
         self._rosters = Rosters(conversation)

@@ -33,12 +33,11 @@ from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
 from txrealtime.engineio.polling.request import JSON, HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
-from txrealtime.engineio.refusals import logRefusal
+from txrealtime.engineio.refusals import logRefusal, refusal
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.siblings import Siblings
 from txrealtime.engineio.timers import Timers
-from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.engineio.websocket.transport import WebSocketFactory, WebSocketTransport
 from txrealtime.errors import HandshakeError
 from txrealtime.logs import Logger
