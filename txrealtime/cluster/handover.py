@@ -32,7 +32,8 @@ from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Namespaces
-from txrealtime.socketio.recovery import Recovery, Ticket
+from txrealtime.socketio.recovery import Recovery
+from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["Handover"]
 

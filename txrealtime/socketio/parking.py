@@ -19,7 +19,7 @@ from txrealtime.socketio.packet import IParser
 from txrealtime.socketio.settings import Settings
 
 if TYPE_CHECKING:
-    from txrealtime.socketio.recovery import Ticket
+    from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["Parking"]
 
