@@ -51,6 +51,12 @@ _json: Final = JSONText()
 
 _PID_BYTES: Final = 18
 
+_LATEST: Final = 10.0
+"""Seconds after which an event that is in another server's log has arrived from the bus."""
+
+_MOST_EARLY: Final = 1000
+"""Events of one client that may still arrive from the bus: the last of another server's log."""
+
 _MOST_MOVES: Final = 256
 """Changes of rooms that one ticket remembers."""
 
@@ -147,20 +153,24 @@ class Ticket:
 
 class Carried(NamedTuple):
     """
-    Events from another server's log.
+    Events from the logs of other servers.
 
-    :ivar epoch: that of the log.
-    :ivar events: the number there, the mark and the messages of each event.
+    :ivar events: the offset, the mark and the messages of each event, in order.
     """
 
-    epoch: str
     events: list[Any]
 
     def after(self, offset: str | None) -> list[Any]:
-        """Return the events that come after a client's last one."""
+        """Return the events that come after a client's last one; all, if that is of another log."""
         epoch, _, number = (offset or "").rpartition("-")
-        last = int(number) if epoch == self.epoch and number.isascii() and number.isdecimal() else 0
-        return [event for event in self.events if event[0] > last]
+        if not (number.isascii() and number.isdecimal()):
+            return self.events
+        first = 0
+        for index, (its, _, _) in enumerate(self.events):
+            own, _, count = its.rpartition("-")
+            if own == epoch and int(count) <= int(number):
+                first = index + 1
+        return self.events[first:]
 
 
 class Return(NamedTuple):
@@ -190,6 +200,10 @@ class Recovery:
         self._parked = 0
         # The number of parked tickets by room, for those whose sockets have left.
         self._absent: Counter[str] = Counter()
+        # The ids of the sockets that have got an event from another server's log, by the event's mark.  The
+        # event itself may come later from the bus.
+        self._early: dict[tuple[Any, ...], set[str]] = {}
+        self._earlyUntil = 0.0
         # The ids of the sockets of parked tickets.
         self._ids: set[str] = set()
 
@@ -216,6 +230,8 @@ class Recovery:
         :param mark: the event's place on the bus.
         :return: the sockets, and the event's number in the log, 0 if it is not kept.
         """
+        if self._early and isinstance(mark, list):
+            audience = self._withoutEarly(audience, mark)
         sockets = audience.here()
         marked, number = messages, 0
         if self.tickets:
@@ -232,6 +248,22 @@ class Recovery:
             else:
                 socket._deliver(wanted, volatile)
         return sockets, number
+
+    def _withoutEarly(self, audience: Audience, mark: list[Any]) -> Audience:
+        """Leave out the clients that have got an event already, from the log of the server that they left."""
+        if self.parking.reactor.seconds() > self._earlyUntil:
+            self._early.clear()
+        ids = self._early.pop(tuple(mark), None)
+        return audience.excluding(*ids) if ids else audience
+
+    def _noteEarly(self, events: list[Any], id: str) -> None:
+        early = self._early
+        self._earlyUntil = self.parking.reactor.seconds() + _LATEST
+        for _, mark, _ in events[-_MOST_EARLY:]:
+            if isinstance(mark, list):
+                early.setdefault(tuple(mark), set()).add(id)
+        while len(early) > 100 * _MOST_EARLY:
+            del early[next(iter(early))]
 
     def _concerns(self, rooms: tuple[str, ...] | None, sockets: Sequence[Socket]) -> bool:
         """Return true if a client that is here or away may come back for an event."""
@@ -468,6 +500,7 @@ class Recovery:
         events = carried.after(None if claim is None else claim.offset)
         plain = [messages for _, _, messages in events]
         plain += [self.log.plain(number, entry) for number, entry in unseen(self.log, carried.events, own)]
+        self._noteEarly(carried.events, ticket.id)
         start = self.log.top
         for messages in plain:
             packets = [engineio.message(message) for message in messages]
@@ -541,11 +574,22 @@ class Recovery:
 
     def carry(self, ticket: Ticket, claim: Claim | None) -> dict[str, Any] | None:
         """Return the events of a parked ticket for another server; ``None`` if they are not all here."""
-        entries = self._entries(ticket, claim)
+        before: list[Any] = []
+        if ticket.carried is not None and claim is None:
+            # The client's last event is not known: each event keeps the offset that the client may have.
+            if ticket.start < max(self.log.dropped, self.log.hole):
+                return None
+            before = ticket.carried.events
+            entries: Any = unseen(self.log, before, self._missed(ticket, ticket.start))
+        else:
+            entries = self._entries(ticket, claim)
         if isinstance(entries, str):
             return None
-        events = [[number, entry.mark, self.log.plain(number, entry)] for number, entry in entries]
-        return {"epoch": self.log.epoch, "events": events}
+        epoch = self.log.epoch
+        events = [
+            [f"{epoch}-{number}", entry.mark, self.log.plain(number, entry)] for number, entry in entries
+        ]
+        return {"events": before + events}
 
     def adopt(self, pid: str, session: dict[str, Any]) -> Ticket:
         """Take a client from another server, whose events come next: see :meth:`arrived`."""
@@ -567,7 +611,7 @@ class Recovery:
         if carried is None:
             self.end(ticket)
         else:
-            ticket.carried = Carried(carried["epoch"], carried["events"])
+            ticket.carried = Carried(carried["events"])
             self.told(ticket)
 
     def release(self, ticket: Ticket) -> None:
@@ -636,6 +680,7 @@ class Parking:
     :ivar store: the bounds of the logs.
     :ivar results: the number of clients that came back, by result.
     :ivar isOpen: false once the server does not expect clients back.
+    :ivar isStaying: false once the server is about to stop, and takes no clients of other servers.
     """
 
     def __init__(
@@ -644,7 +689,7 @@ class Parking:
         self.settings = settings
         self.reactor = reactor
         self.results = results
-        self.isOpen = True
+        self.isOpen = self.isStaying = True
         # An event is wanted for as long as a client may be away, and before, for as long as the server may
         # not have noticed that the connection is dead.
         unnoticed = settings.pingInterval + 2 * settings.pingTimeout
@@ -723,4 +768,4 @@ class Parking:
 
     def reopen(self) -> None:
         """Called when the server starts again."""
-        self.isOpen = True
+        self.isOpen = self.isStaying = True
