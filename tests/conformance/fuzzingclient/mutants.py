@@ -88,14 +88,6 @@ def looksAtUTF8Late() -> FrameFactory:
     return changed(utf8validateIncoming=False, onMessage=received)
 
 
-def answersPingsWrong() -> FrameFactory:
-    return changed(onPing=lambda self, payload: self.sendPong(bytes(byte ^ 1 for byte in payload)))
-
-
-def ignoresPings() -> FrameFactory:
-    return changed(onPing=lambda self, payload: None)
-
-
 def ignoresCloseFrames() -> FrameFactory:
     """An echo that answers every close frame with 1000, whatever the frame's code."""
     protocol = echoFactory()._autobahnProtocol
@@ -139,6 +131,18 @@ class Flipping(EchoFrames):
         super().bytesReceived(data[:-1] + bytes(byte ^ 1 for byte in data[-1:]))
 
 
+class AnsweringPingsWrong(EchoFrames):
+    """An echo that flips one bit of each byte of a PING's payload."""
+
+    def pinged(self, payload: bytes) -> None:
+        super().pinged(bytes(byte ^ 1 for byte in payload))
+
+
+class IgnoringPings(EchoFrames):
+    def pinged(self, payload: bytes) -> None:
+        pass
+
+
 class Confusing(EchoFrames):
     """An echo that answers text with binary."""
 
@@ -179,8 +183,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("6.3.1", "6.4.2", "6.12.1"),
     ),
     Mutant("looksAtUTF8Late", looksAtUTF8Late, ("6.3.*", "6.4.1", "6.4.2"), ("6.4.1", "6.4.2"), NON_STRICT),
-    Mutant("answersPingsWrong", answersPingsWrong, ("2.1", "2.2", "2.3", "2.4"), ("2.2", "2.3", "2.4")),
-    Mutant("ignoresPings", ignoresPings, ("2.1", "2.5", "2.7", "2.10"), ("2.1", "2.10")),
+    Mutant(
+        "answersPingsWrong",
+        echoing(AnsweringPingsWrong),
+        ("2.1", "2.2", "2.3", "2.4"),
+        ("2.2", "2.3", "2.4"),
+    ),
+    Mutant("ignoresPings", echoing(IgnoringPings), ("2.1", "2.5", "2.7", "2.10"), ("2.1", "2.10")),
     Mutant("acceptsReservedBits", lambda: forgiving("RSV"), ("1.1.1", "3.*"), ("3.*",)),
     Mutant(
         "acceptsReservedOpcodes",
