@@ -144,6 +144,12 @@ class WorkersTestCase(TestCase):
             sid: str = json.loads(response.read()[1:])["sid"]
             return sid
 
+    def post(self, url: str, sid: str, body: bytes = b"3") -> bytes:
+        """Send packets to a session."""
+        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=10) as response:
+            answer: bytes = response.read()
+            return answer
+
 
 class LifeTests(WorkersTestCase):
     """Processes that start, fail and end."""
@@ -200,11 +206,6 @@ class LifeTests(WorkersTestCase):
             pass
         with self.assertRaises(TimeoutError), urlopen(url + HANDSHAKE, timeout=1):
             pass
-
-    def post(self, url: str, sid: str, body: bytes = b"3") -> bytes:
-        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=10) as response:
-            answer: bytes = response.read()
-            return answer
 
     async def test_hub(self) -> None:
         """Programs beside the workers emit by the hub, if it has a path."""

@@ -119,8 +119,14 @@ class Client {
 }
 
 async function main() {
-  const clients = Array.from({ length: count }, (_, place) => new Client(first + place));
-  await Promise.all(clients.map(({ socket }) => socket.connected || new Promise((done) => socket.once("connect", done))));
+  const clients = [];
+  // Not all at once: the workers choose by the number of sessions, which those on their way do not count for.
+  while (clients.length < count) {
+    const some = Array.from({ length: Math.min(10, count - clients.length) }, (_, place) =>
+      new Client(first + clients.length + place));
+    await Promise.all(some.map(({ socket }) => socket.connected || new Promise((done) => socket.once("connect", done))));
+    clients.push(...some);
+  }
   console.log(JSON.stringify({ entered: await Promise.all(clients.map((client) => client.ask("enter", client.room))) }));
   await once(process.stdin, "data");
   await Promise.all(clients.map((client) => client.post()));
