@@ -114,7 +114,7 @@ class ClientsTestCase(WorkersTestCase):
         """
         await self.stopped(program)
         self.assertNotIn("refused", program.output)
-        self.assertNotIn("dropped", program.output)
+        self.assertNotIn("unknown", program.output)
         counts = self.counts(program)
         if FULL:
             shown = ", ".join(f"{count} {name}" for name, count in counts.items())

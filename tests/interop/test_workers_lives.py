@@ -227,11 +227,12 @@ class GrowthTests(LivesTestCase):
         for body in (b"40", b'42["grow"]'):
             await deferToThread(self.post, url, sid, body)
         await self.until(lambda: "new workers serve" in program.output, 60)
-        after = await stayers.untilAll()
+        await self.until(lambda: not all(map(alive, old)))
         gone = [pid for pid in old if not alive(pid)]
+        after = await stayers.untilAll()
         self.assertEqual(len(gone), 1, program.output)
         self.assertEqual(after["refused"], [])
         self.assertEqual({pid for _, pid, _ in after["cut"]}, set(gone))
         self.assertEqual(len(after["cut"]), before["at"].get(gone[0], 0))
-        self.assertRegex(program.output, r"worker \d+ .*(MB|bytes|memory)")
+        self.assertRegex(program.output, r"worker \d has \d+ MB of memory, more than --max-rss")
         await self.stopped(program)
