@@ -15,10 +15,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.talk import TalkTestCase
 from txrealtime import ConnectionRejected, Namespace, Server
+from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.engineio.packet import Packet, PacketType
 from txrealtime.monitor.admin.admin import Admin
 from txrealtime.monitor.admin.logins import LIFETIME, Attempts, Sessions
 from txrealtime.monitor.admin.passwords import Passwords, hashed
+from txrealtime.monitor.admin.view import clientId, describePerson
+from txrealtime.socketio.audience import Person
 from txrealtime.testing import Client, FakeTransport, MemoryBus, MemoryHub
 
 NOW = 1_800_000_000.25
@@ -249,6 +252,22 @@ class FeatureTests(AdminTestCase):
         server.emit("y")
         self.assertEqual(self.told(ui), [])
         self.assertIsNone(server._namespaces.hooks.eventReceived)
+
+    def test_noRecovery(self) -> None:
+        """Nothing is kept for a UI that has lost its connection, where other clients recover."""
+        server = self.administered(recoveryWindow=60)
+        self.join(server)
+        ui = self.ui(server)
+        self.told(ui)
+        ui.lose()
+        self.clock.advance(10)
+        self.successResultOf(ui.comeBack())
+        self.assertFalse(ui.recovered("/admin"))
+        self.assertEqual([each[0] for each in self.told(ui)], ["config"])
+        self.assertIsNone(server.namespace("/admin")._recovery)
+        self.assertIsNotNone(server.namespace()._recovery)
+        ui.close()
+        server.stopService()
 
 
 class StatsTests(AdminTestCase):
@@ -734,6 +753,98 @@ class ClusterTests(AdminTestCase):
         self.assertEqual(len(link._outgoing._waiting), waiting)
         self.hub.start()
         self.clock.pump([0.5] * 20)
+
+
+class OtherDialectTests(AdminTestCase):
+    """Servers whose dialect is that of another make."""
+
+    def pair(self, dialect: str, key: str) -> tuple[Server, Server]:
+        hub, servers = MemoryHub(), []
+        for name in ("one", "two"):
+            server = self.administered(PASSWORDS, development=True, start=False)
+            server.cluster.use(MemoryBus(hub), DialectChoice(dialect, key))
+            server.cluster.name = name
+            server.startService()
+            server.namespace()
+            servers.append(server)
+        self.clock.pump([0.1] * 20)
+        return servers[0], servers[1]
+
+    def settle(self) -> None:
+        self.clock.pump([0.1] * 15)
+
+    def logIn(self, server: Server) -> Client:
+        client = self.join(server, "/admin", ANN)
+        self.settle()
+        return client
+
+    def test_node(self) -> None:
+        """Sockets are asked for as Node asks, so that servers of Node reply; secrets are hidden here."""
+        one, two = self.pair("node", "socket.io")
+        headers = {"cookie": "SECRET", "host": "localhost"}
+        client = self.join(two, headers=headers, query={"token": "SECRET"}, auth={"token": "SECRET"})
+        self.socketOf(two, client).data["name"] = "Ada"
+        seen = self.logIn(one)
+        self.settle()
+        told = seen.received("/admin")
+        self.assertNotIn("SECRET", json.dumps(told))
+        [sockets] = [rest[0] for name, *rest in told if name == "all_sockets"]
+        [shown] = [each for each in sockets if each["nsp"] == "/"]
+        [near] = [each for each in sockets if each["nsp"] == "/admin"]
+        self.assertEqual(sorted(shown), sorted(near))
+        self.assertEqual(sorted(shown["handshake"]), sorted(near["handshake"]))
+        self.assertEqual((shown["id"], shown["transport"]), (client.id(), "websocket"))
+        self.assertEqual(shown["data"], {"name": "Ada"})
+        self.assertEqual(shown["clientId"], clientId(client.session))
+        self.assertIn("token=(hidden)", shown["handshake"]["url"])
+        client.emit("x")
+        self.settle()
+        self.assertIn(("event_received", "/", client.id(), ["x"], STAMP), seen.received("/admin"))
+
+    def test_applicationsSeeNothingOfIt(self) -> None:
+        """Node's admin keeps its client among the data of sockets; here the data are the application's."""
+        one, two = self.pair("node", "socket.io")
+        client = self.join(two)
+        fetched = one.fetch()
+        self.settle()
+        [person] = self.successResultOf(fetched)
+        self.assertEqual((person.id, person.data), (client.id(), {}))
+
+    def test_socketsWithoutAnAdmin(self) -> None:
+        """A socket of a server without the admin has no client that the UI could show."""
+        self.assertIsNone(describePerson("/", Person("x", frozenset("x"), {})))
+        nonsense = {"handshake": 5, "_admin": {"clientId": 1}}
+        shown = describePerson("/", Person("x", frozenset("x"), {}, admin=nonsense))
+        assert shown is not None
+        self.assertEqual(shown["handshake"]["headers"], {})
+
+    def test_watchedAlways(self) -> None:
+        """Servers of other makes do not tell when somebody looks, so events are always told."""
+        one, _ = self.pair("node", "socket.io")
+        self.assertIsNotNone(one._namespaces.hooks.eventReceived)
+
+    def test_pythonSocketIO(self) -> None:
+        """Others cannot be asked: the UI sees the present sockets of its own server, and what happens."""
+        one, two = self.pair("python-socketio", "socketio")
+        far, near = self.join(two), self.join(one)
+        seen = self.logIn(one)
+        told = seen.received("/admin")
+        [sockets] = [rest[0] for name, *rest in told if name == "all_sockets"]
+        self.assertEqual({each["id"] for each in sockets}, {near.id(), seen.id("/admin")})
+        far.emit("x")
+        self.settle()
+        told = seen.received("/admin")
+        self.assertIn(("event_received", "/", far.id(), ["x"], STAMP), told)
+        self.clock.advance(2)
+        self.settle()
+        names = {
+            rest[0]["serverId"] for name, *rest in told + seen.received("/admin") if name == "server_stats"
+        }
+        self.assertEqual(names, {"one", "two"})
+        unknown = self.makeClient(one).connect("/admin", {"sessionId": "x"})
+        self.settle()
+        self.advance(1)
+        self.failureResultOf(unknown, ConnectionRejected)
 
 
 class PasswordTests(SynchronousTestCase):

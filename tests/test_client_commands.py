@@ -125,6 +125,15 @@ class CommandTests(World):
         self.assertEqual(self.successResultOf(code), FAILED)
         self.assertIn("disconnected", self.warnings[0])
 
+    def test_callAsJSON(self) -> None:
+        """An ack is one line, also without values."""
+        self.server.on("values")(lambda socket, *args: args)
+        for arguments, expected in ((("1", '"b"'), '[1, "b"]'), (("1",), "[1]"), ((), "[]")):
+            self.output.clear()
+            code = self.start("call", "--json", "values", *arguments)
+            self.settle()
+            self.assertEqual((self.successResultOf(code), self.output), (0, [expected]))
+
     def test_namespace(self) -> None:
         self.server.namespace("/chat").on("where")(lambda socket: "chat")
         self.assertEqual(self.successResultOf(self.start("call", "--namespace", "/chat", "where")), 0)
@@ -153,10 +162,38 @@ class CommandTests(World):
     def test_noChart(self) -> None:
         """Without matplotlib a mistake is told before the test begins."""
         self.patch(chart, "import_module", lambda name: import_module("no such module"))
-        code = self.start("load", "--chart", "x.png")
+        code = self.start("load", "--chart", self.mktemp())
         self.assertEqual(self.successResultOf(code), FAILED)
         self.assertIn("txrealtime[chart]", self.warnings[0])
         self.assertEqual(self.endpoint.attempts, 0)
+
+    def test_chartThatCannotBeWritten(self) -> None:
+        """Told before the test begins; if the disk fails after it, the summary is not lost."""
+        code = self.start("load", "--chart", "/no such folder/x.png")
+        self.assertEqual(self.successResultOf(code), FAILED)
+        self.assertEqual(self.warnings, ["--chart /no such folder/x.png: No such file or directory"])
+        self.assertEqual(self.endpoint.attempts, 0)
+        requirePart(find_spec("matplotlib"), "no matplotlib: pip install '.[test]'")
+
+        def full(*args: Any) -> None:
+            raise OSError("the disk is full")
+
+        self.patch(chart.Chart, "draw", full)
+        code = self.start("load", "--clients", "1", "--duration", "1", "--chart", self.mktemp())
+        self.wait(5, 0.01)
+        self.assertEqual(self.successResultOf(code), FAILED)
+        self.assertIn("1 of 1 connected", self.output[0])
+        self.assertEqual(self.output[-1], "error       no chart: the disk is full")
+
+    def test_acksThatDoNotCome(self) -> None:
+        """The wait for them is neither sending nor a sign of a busy process."""
+        self.server.on("never")(lambda socket: Deferred(lambda _: None))
+        code = self.start("load", "--clients", "2", "--duration", "1", "--event", "never")
+        self.wait(15, 0.01)
+        self.assertEqual(self.successResultOf(code), FAILED)
+        text = "\n".join(self.output)
+        self.assertIn("2 sent in 1.0 s", text)
+        self.assertNotIn("doubt", text)
 
     def test_loadOfAServerThatFails(self) -> None:
         """Some clients are refused, some acks do not come, and some clients are lost: each is told."""

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from tests.clientmemory import World
 from txrealtime import CloseReason, ConnectionRejected, Server
 from txrealtime.client import Client, websocket
-from txrealtime.errors import Disconnected, LimitExceeded, PayloadTooLarge, TransportError
+from txrealtime.engineio.packet import Packet, PacketType
+from txrealtime.errors import AckTimeout, Disconnected, LimitExceeded, PayloadTooLarge, TransportError
 
 WAYS = {"polling": ("polling",), "websocket": ("websocket",), "upgrade": ("polling", "websocket")}
 
@@ -143,6 +144,25 @@ class TransportTests(World):
         self.assertGreater(client.buffered, 0)
         self.wait(3)
         self.assertEqual(got, [("after the sleep",)])
+
+    def test_aPINGThatComesTooLate(self) -> None:
+        """An event that waits because a PING was missing is not overtaken by later ones."""
+        for name, transports in WAYS.items():
+            fake = self.useFake()
+            fake.handshake["upgrades"] = ["websocket"]
+            client = self.connect(transports=transports)
+            self.clock.rightNow += 46
+            client.emit("back", 1)
+            session: Any = client._connection.session
+            session.packetReceived(session._transport, Packet(PacketType.PING))
+            client.emit("back", 2)
+            self.wait(3)
+            client.emit("back", 3)
+            self.settle()
+            events = [packet for packet in fake.messages if str(packet).startswith("42")]
+            self.assertEqual(events, [f'42["back",{number}]' for number in (1, 2, 3)], name)
+            client.stopService()
+            self.settle()
 
     def test_stopService(self) -> None:
         """Events emitted before arrive, the server hears a DISCONNECT, and no connection is left."""
@@ -404,11 +424,30 @@ class NamespaceTests(World):
             self.assertTrue(client.connected)
 
     def test_authOfTheWrongKind(self) -> None:
-        for auth in (lambda: "text", lambda: {"x": object()}, "text"):
+        for wrong in ("text", b"x", 5):
+            self.assertRaises(TypeError, self.makeClient, auth=wrong)
+            self.assertRaises(TypeError, self.connect().namespace, "/x", auth=wrong)
+        for auth in (lambda: "text", lambda: {"x": object()}):
             client = self.makeClient(auth=auth)
             self.settle()
             self.failureResultOf(client.whenConnected(), TypeError)
         self.assertTrue(self.flushLoggedErrors(TypeError))
+
+    def test_pathsThatCannotBeSent(self) -> None:
+        """A comma ends a path on the wire: the server would close the connection of all namespaces."""
+        client = self.connect()
+        self.assertRaises(ValueError, client.namespace, "/a,b")
+        self.assertRaises(ValueError, self.makeClient, "http://example.org/a,b")
+        self.settle()
+        self.assertTrue(client.connected)
+
+    def test_timeoutsThatAreNone(self) -> None:
+        client = self.connect()
+        for timeout in (-5, -0.1, float("nan")):
+            self.assertRaises(ValueError, client.call, "echo", timeout=timeout)
+        late = client.call("nothing", timeout=0)
+        self.settle()
+        self.failureResultOf(late, AckTimeout)
 
     def test_authIsAskedAtEachConnect(self) -> None:
         asked: list[int] = []

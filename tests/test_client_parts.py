@@ -18,10 +18,11 @@ from txrealtime.client import Client, ClientSettings
 from txrealtime.client.address import Address
 from txrealtime.client.buffer import Buffer
 from txrealtime.client.cookies import Cookies
+from txrealtime.client.deadlines import Deadlines
+from txrealtime.client.frames import maskedFrame
 from txrealtime.client.polling import explained
 from txrealtime.client.session import encodedSize
 from txrealtime.client.tunnel import TunnelEndpoint
-from txrealtime.client.websocket import maskedFrame
 from txrealtime.engineio.packet import EngineIO4, message
 from txrealtime.errors import TransportError
 
@@ -311,3 +312,61 @@ class LogTests(World):
             client.stopService()
             self.settle()
         self.assertNotIn("secret", "\n".join(lines))
+
+
+class DeadlineTests(SynchronousTestCase):
+    """The timeouts of acks, which share a delayed call."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.late: list[tuple[float, int]] = []
+        self.waiting: set[int] = set()
+        self.deadlines = Deadlines(self.clock, self.waiting.__contains__, self.waiting.__len__, self.isLate)
+
+    def isLate(self, key: int) -> None:
+        self.waiting.discard(key)
+        self.late.append((self.clock.seconds(), key))
+
+    def add(self, key: int, delay: float) -> None:
+        self.waiting.add(key)
+        self.deadlines.add(key, delay)
+
+    def test_eachAtItsTime(self) -> None:
+        for key, delay in enumerate((5.0, 1.0, 3.0, 3.0, 0.5)):
+            self.add(key, delay)
+        self.waiting.discard(2)
+        self.clock.pump([0.25] * 24)
+        self.assertEqual(self.late, [(0.5, 4), (1.0, 1), (3.0, 3), (5.0, 0)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_addedByALateOne(self) -> None:
+        """A later deadline does not hide an earlier one."""
+
+        def isLate(key: int) -> None:
+            self.isLate(key)
+            if key == 0:
+                self.add(2, 60)
+
+        self.deadlines._late = isLate
+        self.add(0, 1)
+        self.add(1, 2)
+        self.clock.advance(1)
+        self.clock.advance(1)
+        self.assertEqual(self.late, [(1.0, 0), (2.0, 1)])
+
+    def test_oneDelayedCallAndBoundedMemory(self) -> None:
+        for key in range(10_000):
+            self.add(key, 60)
+            if key % 100:
+                self.waiting.discard(key)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.assertLess(len(self.deadlines._heap), 3 * 100 + 64)
+        self.clock.advance(60)
+        self.assertEqual([key for _, key in self.late], list(range(0, 10_000, 100)))
+
+    def test_stop(self) -> None:
+        self.add(1, 5)
+        self.deadlines.stop()
+        self.deadlines.stop()
+        self.clock.advance(10)
+        self.assertEqual(self.late, [])

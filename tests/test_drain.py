@@ -64,13 +64,17 @@ class SlicesTests(WireTestCase):
         """A client is served until its slice: it sends, polls and moves to WebSocket."""
         sids = self.open(20)
         self.engine.drainSlowly(2, 5)
-        remaining = next(sid for sid in sids if sid in self.left())
+        remaining, other = [sid for sid in sids if sid in self.left()][:2]
         owner = self.owners[sids.index(remaining)]
         self.assertEqual(self.post(remaining, b"4hello").answer.body, b"ok")
         self.assertEqual(owner.heard, ["hello"])
         poll = self.get(remaining)
         self.assertIsNone(poll.response)
+        client = self.upgrade(other)
+        client.send("4moved")
+        self.assertEqual(self.owners[sids.index(other)].heard, ["moved"])
         self.clock.pump([0.1] * 20)
+        self.assertEqual([frame.payload[:2] for frame in client.frames()], [(1001).to_bytes(2, "big")])
         self.assertEqual(poll.answer.status, 503)
         self.assertEqual(self.engine.sessions.get(remaining), None)
 

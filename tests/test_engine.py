@@ -195,6 +195,15 @@ class OpeningTests(WireTestCase):
         self.assertLess(max(characters.values()), 100)
         self.assertRegex("".join(sids), r"^[A-Za-z0-9_-]+$")
 
+    def test_name(self) -> None:
+        """The server's name is the end of each sid, after a dot, and a log has the random beginning only."""
+        self.makeEngine(name="shop-1")
+        sids = {self.openPolling() for _ in range(20)}
+        for sid in sids:
+            self.assertRegex(sid, r"\A[A-Za-z0-9_-]{20}\.shop-1\Z")
+            self.assertEqual(self.engine.sessions[sid].label, sid[:6])
+        self.assertEqual(len({sid[:20] for sid in sids}), 20)
+
     def test_sessions(self) -> None:
         sid = self.openPolling()
         self.assertEqual(self.engine.sessions, {sid: self.session})

@@ -59,6 +59,12 @@ TABLE = [
         "Each write waits for the reactor's next turn, 3.5 us more.",
     ),
     Use(
+        "twisted.internet.tcp:Client",
+        "dataBuffer _tempDataBuffer socket",
+        "engineio.tcp",
+        "Each write of a client waits for the reactor's next turn, 3.5 us more.",
+    ),
+    Use(
         "twisted.internet.tcp:Server",
         "protocol connectionLost",
         "engineio.tcp",
@@ -204,10 +210,10 @@ TABLE = [
     ),
     Use(
         CLIENT,
-        "failedByMe sendCloseFrame onCloseFrame sendFrame message_data_total_length wasNotCleanReason "
-        "remoteCloseReason",
+        "failedByMe sendCloseFrame onCloseFrame dropConnection sendData sendFrame message_data_total_length "
+        "wasNotCleanReason remoteCloseReason CONFIG_ATTRS",
         "client.websocket",
-        "Needed: failures, closing and compressed output.",
+        "Needed: failures, closing and output.",
     ),
     Use(
         "autobahn.websocket.xormasker",
@@ -428,7 +434,7 @@ class OrdinaryPathTests(WireTestCase):
             self.patch(module, "stands", lambda owner, *names, without: False)
         self.patch(site, "_Wrapper", None)
         # A Link has none of the attributes that directSend() reads.
-        self.patch(tcp, "Server", Link)
+        self.patch(tcp, "_PLAIN", frozenset([Link]))
         super().setUp()
 
     def play(self) -> None:

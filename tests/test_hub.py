@@ -422,6 +422,40 @@ class LinkTests(SynchronousTestCase):
         for stopped in stopping:
             self.successResultOf(stopped)
 
+    def test_joins(self) -> None:
+        """An ack of a join leaves after the hub's confirmation: another server's next emit arrives."""
+        reactor = HubReactor()
+        startHub(reactor)
+        one, two = (makeServer(reactor=reactor, bus=localBus()) for _ in range(2))
+
+        @one.on("enter")
+        def enter(socket: Any, room: str) -> bool:
+            socket.join(room)
+            return True
+
+        alice = Client(one)
+        alice.connect()
+        for _ in range(60):
+            reactor.advance(0.05)
+        turns = []
+        for place in range(20):
+            acked = alice.call("enter", f"room {place}")
+            turn = 0
+            while not acked.called:
+                self.assertLess(turn, 10)
+                turn += 1
+                reactor.advance(0)
+                alice.flush()
+            turns.append(turn)
+            two.to(f"room {place}").emit("news", place)
+            for _ in range(10):
+                reactor.advance(0)
+                alice.flush()
+        self.assertEqual(alice.received(), [("news", place) for place in range(20)])
+        self.assertEqual(set(turns), {1}, "to the hub and back")
+        self.assertTrue(alice.call("enter", "room 1").called)
+        alice.close()
+
     def fetched(self, server: Any, settle: Callable[[float], None]) -> list[Any]:
         fetching = server.fetch()
         settle(1)

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.clusters import ClusterTestCase
+from tests.examples import given, st
 from txrealtime import Server
 from txrealtime.cluster.cluster import LEASE
 from txrealtime.cluster.dialects import numbers

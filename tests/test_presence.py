@@ -267,6 +267,36 @@ class OneServerTests(TalkTestCase):
         meeting.presence("red").track(self.socketOf(self.server, client, "/meeting"), {"n": 1}, key="ann")
         self.assertEqual(meeting.diary.take(), [("joined", "ann", 1)])
 
+    def test_recovery(self) -> None:
+        """
+        A client that comes back is present when it is tracked in connected().
+
+        With `recoveryAway` it has not left meanwhile, as it has stayed in its rooms.
+        """
+        for away, expected in (False, ["joined", "left", "joined"]), (True, ["joined"]):
+            server = self.makeServer(recoveryWindow=60, recoveryAway=away)
+            red = server.presence("red")
+            diary = Diary(red)
+            server.onConnect(self.trackedIn(red))
+            client = self.join(server)
+            client.lose()
+            self.assertEqual(len(red.known), int(away))
+            client.comeBack()
+            self.advance(0.1)
+            self.assertEqual([kind for kind, *_ in diary.take()], expected)
+            self.assertEqual(len(red.known), 1)
+            client.close()
+            self.advance(60)
+            self.assertEqual(diary.take(), [("left", "ann", None)])
+
+    def trackedIn(self, presence: Presence) -> Any:
+        """Return a handler of connections that tracks each client."""
+
+        def connected(socket: Any) -> None:
+            presence.track(socket, key="ann")
+
+        return connected
+
     def test_patternNamespace(self) -> None:
         """A namespace that was made for a pattern takes its presence with it."""
         self.server.mount(re.compile("/room/[0-9]+"), Namespace)

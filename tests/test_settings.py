@@ -47,6 +47,12 @@ class SettingsTests(SynchronousTestCase):
     def test_lists(self) -> None:
         self.assertEqual(Settings(transports=["websocket"]).transports, ("websocket",))
 
+    def test_name(self) -> None:
+        for name in ("a", "shop-1", "0123456789abcdef"):
+            self.assertEqual(Settings(name=name).name, name)
+        for name in ("A", "a.b", "a b", "ä", "a\n", "a" * 17, "a/b", "a_b"):
+            self.assertIn("expected 1 to 16 characters of a-z, 0-9 and -", self.refused(name=name))
+
     def test_transports(self) -> None:
         for transports in ((), ("websockets",), ("polling", "webtransport")):
             self.assertIn("expected 'polling', 'websocket' or both", self.refused(transports=transports))

@@ -159,6 +159,16 @@ class RelayTests(SiblingsTestCase):
             self.assertEqual(len({sid[:6] for sid in opened}), 50)
         self.assertNotIn(self.one.mark, self.one.session.label)
 
+    def test_names(self) -> None:
+        """With a server's name the sids are equally long too, and lead to the worker before the name."""
+        self.makeWorkers(name="shop")
+        sids = {worker: worker.openPolling() for worker in (self.one, self.two)}
+        for worker, sid in sids.items():
+            self.assertEqual((len(sid), sid[16:]), (25, f"{worker.mark}.shop"))
+        waiting = self.settled(self.two.get(sids[self.one]))
+        self.one.session.send("hello")
+        self.assertEqual(self.settled(waiting).response.body, b"4hello")
+
     def test_poll(self) -> None:
         """A GET on another worker waits there, and has the messages of its session."""
         sid = self.one.openPolling()

@@ -151,6 +151,28 @@ class RoomTests(WatchTestCase):
         self.assertEqual(client.received(), [])
 
 
+class RecoveryTests(WatchTestCase):
+    def test_comesBack(self) -> None:
+        """A client that comes back is told as one that connects, in the rooms that it had left."""
+        server, diary = self.watched(recoveryWindow=60)
+        client = self.makeClient(server)
+        self.successResultOf(client.connect("/"))
+        id = client.id()
+        self.socketOf(server, client).join("red")
+        client.lose()
+        diary.take()
+        server.to("red").emit("missed", 1)
+        self.assertEqual(diary.take(), [("sent", set(), "missed", [1])])
+        self.successResultOf(client.comeBack())
+        self.assertEqual(client.id(), id)
+        told = diary.take()
+        self.assertEqual([entry[0] for entry in told], ["opened", "joined room", "connected"])
+        self.assertEqual(told[1:], [("joined room", id, "red"), ("connected", "/", id, True)])
+        self.assertEqual(client.received(), [("missed", 1)])
+        client.close()
+        server.stopService()
+
+
 class EventTests(WatchTestCase):
     def test_received(self) -> None:
         """An event is told once, whether it has a handler, an ack, middleware, or none."""

@@ -22,9 +22,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txrealtime.workers.child import Child, State
 from txrealtime.workers.listening import withoutPlace
+from txrealtime.workers.looks import Limits, residentBytes
 from txrealtime.workers.marks import MOST_WORKERS, markOf, ownerOf
 from txrealtime.workers.notify import Notifier, withoutSystemd
-from txrealtime.workers.supervisor import Limits, Supervisor, Task, residentBytes
+from txrealtime.workers.supervisor import Supervisor, Task
 from txrealtime.workers.worker import CANNOT_START, COMMANDS, REPORTS, Supervision
 
 
@@ -36,6 +37,7 @@ class MarkTests(SynchronousTestCase):
         for mark in marks:
             self.assertRegex(mark, r"\A[A-Za-z0-9_-]{4}\Z")
             self.assertEqual(ownerOf("x" * 16 + mark), mark)
+            self.assertEqual(ownerOf("x" * 16 + mark + ".shop-1"), mark)
         self.assertEqual(markOf(1, 1), markOf(1, 65537))
         self.assertLessEqual(len(markOf(MOST_WORKERS - 1, 1)), 4)
 
@@ -48,6 +50,12 @@ class MarkTests(SynchronousTestCase):
             "x" * 16 + "/../",
             "x" * 16 + "a\0bc",
             "x" * 16 + "abc\n",
+            "x" * 20 + ".",
+            "x" * 20 + ".A",
+            "x" * 20 + ".a.b",
+            "x" * 20 + "./..",
+            "x" * 20 + "." + "a" * 17,
+            "x" * 20 + ".a\n",
             "é" * 20,
         ):
             self.assertIsNone(ownerOf(sid), sid)

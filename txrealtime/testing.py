@@ -13,6 +13,12 @@ A testing kit: clients without sockets, on a clock of the test.
 A :class:`Client` speaks real Engine.IO and Socket.IO: packets between it and the server are encoded and
 decoded by the codecs of production.
 
+A :class:`MemoryClient` is a :class:`txrealtime.client.Client` in all, for tests of what is written for one::
+
+    bob = MemoryClient(server, "/chat")
+    bob.startService()
+    self.assertEqual(self.successResultOf(bob.call("say", "hello")), "delivered")
+
 Servers that share a hub and a clock are a cluster::
 
     hub, clock = MemoryHub(), Clock()
@@ -36,6 +42,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txrealtime.client.handlers import NO_ACK, Handlers, Turns
+from txrealtime.client.memory import MemoryClient
 from txrealtime.client.recovery import Recovery
 from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
 from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, message
@@ -46,7 +53,7 @@ from txrealtime.logs import repeats
 from txrealtime.server import Server, ServerOptions
 from txrealtime.socketio import packet as socketio
 
-__all__ = ["Client", "FakeTransport", "MemoryBus", "MemoryHub", "makeServer"]
+__all__ = ["Client", "FakeTransport", "MemoryBus", "MemoryClient", "MemoryHub", "makeServer"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

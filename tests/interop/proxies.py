@@ -128,6 +128,36 @@ class HAProxy(Proxy):
         return ["-f", str(self.file)]
 
 
+def _placed(backends: list[int]) -> dict[str, str]:
+    return {f"800{number}": str(port) for number, port in enumerate(backends, 1)}
+
+
+class NginxOfNames(Nginx):
+    """
+    Nginx in front of servers with names.
+
+    :param backends: the ports of the servers a, b and c.
+    """
+
+    example = "nginx-names.conf"
+
+    def __init__(self, case: TestCase, backends: list[int], edits: dict[str, str] | None = None) -> None:
+        super().__init__(case, edits={**_placed(backends), **(edits or {})})
+
+
+class HAProxyOfNames(HAProxy):
+    """
+    HAProxy in front of servers with names.
+
+    :param backends: the ports of the servers a, b and c.
+    """
+
+    example = "haproxy-names.cfg"
+
+    def __init__(self, case: TestCase, backends: list[int], edits: dict[str, str] | None = None) -> None:
+        super().__init__(case, edits={**_placed(backends), **(edits or {})})
+
+
 class HAProxyOfTCP(HAProxy):
     example = "haproxy-tcp.cfg"
 

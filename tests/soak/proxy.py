@@ -92,6 +92,8 @@ class _Connection:
         self._network = network
         self._choices = random.Random(network.choices.random())
         self.fault = self._choices.choices(list(FAULTS), list(FAULTS.values()))[0]
+        if network.calm:
+            self.fault = "none"
         network.faults[self.fault] += 1
         self._calls: set[IDelayedCall] = set()
         self._hasSetIn = False
@@ -99,6 +101,8 @@ class _Connection:
         self.client = _Side(self)
         if self.fault not in ("none", "slow"):
             self.later(self._choices.uniform(EARLIEST, LATEST), self._setIn)
+        elif network.life is not None and not network.calm:
+            self.later(self._choices.uniform(EARLIEST, network.life), self._breakLate)
 
     def later(self, delay: float, call: Any, *args: Any) -> None:
         """A call to come, unless the connection ends before."""
@@ -116,6 +120,13 @@ class _Connection:
     def swallows(self, side: _Side) -> bool:
         """True if the bytes of a side get lost, its end included."""
         return self._hasSetIn and (self.fault == "hole" or (self.fault == "deaf" and side is self.client))
+
+    def _breakLate(self) -> None:
+        """A connection that was well has lived long enough."""
+        faults = [fault for fault in FAULTS if fault not in ("none", "slow")]
+        self.fault = self._choices.choices(faults, [FAULTS[fault] for fault in faults])[0]
+        self._network.faults[f"{self.fault} later"] += 1
+        self._setIn()
 
     def _setIn(self) -> None:
         self._hasSetIn = True
@@ -158,13 +169,17 @@ class Network(Factory):
 
     :param port: the server's, on 127.0.0.1.
     :param seed: makes the choices.
+    :param life: seconds after which a connection meets a fault, if it has none; None for no limit.
     :ivar connections: those there are.
     :ivar faults: how many there were of each fault.
+    :ivar calm: true to make no more faulty connections.
     """
 
     noisy = False
 
-    def __init__(self, port: int, seed: int) -> None:
+    def __init__(self, port: int, seed: int, life: float | None = None) -> None:
+        self.life = life
+        self.calm = False
         self.choices = random.Random(seed)
         self.connections: set[_Connection] = set()
         self.faults: Counter[str] = Counter()

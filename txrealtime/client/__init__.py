@@ -32,18 +32,20 @@ Objects, from the application down to the wire; each owns the next one:
     packets, the heartbeat.  A session ends once and is never opened again.
 
 :class:`~txrealtime.client.polling.Polling`, :class:`~txrealtime.client.websocket.WebSocket`
-    the transports.  Both connect through one endpoint of Twisted, which
+    the transports.  :class:`~txrealtime.client.frames.Frames` is a WebSocket's fast path.
+    Both connect through one endpoint of Twisted, which
     :class:`~txrealtime.client.address.Address` makes of the URL and its options (TLS, proxy, Unix socket).
 
-In: transport, ``Session.packetReceived``, ``Connection.messageReceived``, ``Namespace.packetReceived``,
-handler. Out: ``Namespace.emit``, ``Session.send``, ``Transport.send``.
+In: transport, ``Session.messageReceived``, ``Connection.messageReceived``, ``Namespace.packetReceived``,
+handler.  Out: ``Namespace.emit``, ``Session.sendNow`` or ``send``, ``Transport.send``.
 """
 
 from __future__ import annotations
 
 from txrealtime.client.client import Client
+from txrealtime.client.faces import AnyClient, AnyNamespace
 from txrealtime.client.handlers import Incoming
 from txrealtime.client.namespace import Namespace
 from txrealtime.client.settings import ClientSettings
 
-__all__ = ["Client", "ClientSettings", "Incoming", "Namespace"]
+__all__ = ["AnyClient", "AnyNamespace", "Client", "ClientSettings", "Incoming", "Namespace"]

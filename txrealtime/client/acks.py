@@ -8,29 +8,38 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from txrealtime.client.deadlines import Deadlines
 from txrealtime.errors import AckTimeout
-from txrealtime.socketio.acks import ackValue, simplified
+from txrealtime.socketio.acks import ackValue
 
 __all__ = ["Acks"]
+
+
+class _Ack(Deferred[Any]):
+    """The Deferred of an ack, with the ack's number: a function of its own for each would cost more."""
+
+    id: int
+    event: str
+    timeout: float | None
 
 
 class Acks:
     """
     Deferreds by the number of their ack.
 
-    A Deferred has no callbacks here, and its timeout is a plain delayed call: ``addTimeout`` would take twice
-    the time.
+    The Deferreds have no callbacks here, and their timeouts share a delayed call: ``addTimeout`` would take
+    five times the time.
 
     :param forget: called with the number of an ack that is not awaited any longer.
     """
 
     def __init__(self, reactor: IReactorTime, forget: Callable[[int], object]) -> None:
-        self._reactor = reactor
         self._forget = forget
-        self._awaited: dict[int, tuple[Deferred[Any], IDelayedCall | None]] = {}
+        self._awaited: dict[int, _Ack] = {}
+        self._deadlines = Deadlines(reactor, self._awaited.__contains__, self._awaited.__len__, self._late)
 
     def __len__(self) -> int:
         return len(self._awaited)
@@ -41,36 +50,30 @@ class Acks:
 
         :param timeout: seconds, or ``None`` for no limit.
         """
-        ack: Deferred[Any] = Deferred(lambda _: self._giveUp(id))
-        timer = None
+        ack = self._awaited[id] = _Ack(self._giveUp)
+        ack.id, ack.event, ack.timeout = id, event, timeout
         if timeout is not None:
-            timer = self._reactor.callLater(timeout, self._late, id, event, timeout)
-        self._awaited[id] = ack, timer
+            self._deadlines.add(id, timeout)
         return ack
 
-    def _late(self, id: int, event: str, timeout: float) -> None:
+    def _late(self, id: int) -> None:
+        ack = self._awaited[id]
         self._forget(id)
-        self.fail(id, AckTimeout(f"no ack of {event!r} within {timeout:g} s"))
+        self.fail(id, AckTimeout(f"no ack of {ack.event!r} within {ack.timeout:g} s"))
 
-    def _giveUp(self, id: int) -> None:
-        self._forget(id)
-        self._take(id)
-
-    def _take(self, id: int) -> Deferred[Any] | None:
-        ack, timer = self._awaited.pop(id, (None, None))
-        if timer is not None and timer.active():
-            timer.cancel()
-        return ack
+    def _giveUp(self, ack: Any) -> None:
+        self._forget(ack.id)
+        self._awaited.pop(ack.id, None)
 
     def received(self, id: int | None, data: list[Any]) -> None:
         """Called with an ack of the server; one that nobody awaits is ignored."""
-        ack = None if id is None else self._take(id)
+        ack = self._awaited.pop(id, None)  # type: ignore[arg-type]
         if ack is not None:
-            ack.callback(simplified(ackValue(data)))
+            ack.callback(data[0] if len(data) == 1 else ackValue(data))
 
     def fail(self, id: int, error: Exception) -> bool:
         """Fail an ack, if it is awaited; return ``True`` then."""
-        ack = self._take(id)
+        ack = self._awaited.pop(id, None)
         if ack is None:
             return False
         ack.errback(Failure(error))
@@ -81,7 +84,9 @@ class Acks:
         for id in [id for id in self._awaited if isLost(id)]:
             # The application may cancel others meanwhile.
             self.fail(id, error)
+        if not self._awaited:
+            self._deadlines.stop()
 
     def drop(self, id: int) -> None:
         """Forget an ack whose event was not sent; nobody has its Deferred."""
-        self._take(id)
+        self._awaited.pop(id, None)

@@ -42,22 +42,29 @@ class Chart:
         figure = self._figure(figsize=(9, 6), layout="constrained")
         times, counts = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         bySecond: dict[int, list[float]] = defaultdict(list)
+        # Counted from the first event, so that no second but the last is a part of one.
+        first = min([when for when, _ in acks], default=0.0)
         for when, took in acks:
-            bySecond[int(when)].append(took * 1000)
+            bySecond[int(when - first)].append(took * 1000)
         seconds = sorted(bySecond)
+        middles = [first + second + 0.5 for second in seconds]
         for percent, colour in ((50, "#1b6ca8"), (90, "#5a9e4b"), (99, "#e0a030"), (100, "#b5533c")):
             label = f"{percent} %" if percent < 100 else "most"
             values = [percentile(sorted(bySecond[second]), percent) for second in seconds]
-            times.plot([second + 0.5 for second in seconds], values, marker=".", color=colour, label=label)
+            times.plot(middles, values, marker=".", color=colour, label=label)
         times.set_ylabel("ms until the ack")
         times.set_ylim(bottom=0)
         times.legend()
         times.set_title(title)
+        end = max([*connected, *[when for when, _ in acks]], default=0.0)
         counts.plot(
-            sorted(connected), range(1, len(connected) + 1), color="#0b3c61", label="clients connected"
+            [*sorted(connected), end],
+            [*range(1, len(connected) + 1), len(connected)],
+            color="#0b3c61",
+            label="clients connected",
         )
         counts.plot(
-            [second + 0.5 for second in seconds],
+            middles,
             [len(bySecond[second]) for second in seconds],
             color="#7fb2d9",
             label="acks per second",
@@ -68,12 +75,17 @@ class Chart:
         figure.savefig(file, format="png")
 
 
-def drawer() -> Chart:
+def drawer(file: str) -> Chart:
     """
-    Make what draws charts.
+    Create the artist of a chart.
 
-    :raises ValueError: if matplotlib is not installed.
+    :raises ValueError: if matplotlib is not installed, or the file cannot be written.
     """
+    try:
+        with open(file, "ab"):
+            pass
+    except OSError as error:
+        raise ValueError(f"--chart {file}: {error.strerror}") from None
     try:
         figure = import_module("matplotlib.figure").Figure
     except ImportError:

@@ -54,6 +54,7 @@ def addCommands(commands: Any) -> None:
     parser.add_argument("event", help="its name")
     parser.add_argument("arguments", metavar="JSON", nargs="*", type=_json, help="its arguments")
     parser.add_argument("--no-ack", action="store_true", help="do not wait for an ack")
+    parser.add_argument("--json", action="store_true", help="print the ack as one array of JSON")
     parser.set_defaults(run=_run(call))
 
     parser = commands.add_parser(
@@ -202,8 +203,9 @@ async def call(options: argparse.Namespace, client: Client, reactor: Any, write:
         client.emit(options.event, *options.arguments)
         return 0
     ack = await client.call(options.event, *options.arguments, timeout=timeout)
-    for value in ack if isinstance(ack, tuple) else () if ack is None else (ack,):
-        write(shown(value))
+    values = list(ack) if isinstance(ack, tuple) else [] if ack is None else [ack]
+    for line in [values] if options.json else values:
+        write(shown(line))
     return 0
 
 

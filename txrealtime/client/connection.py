@@ -4,7 +4,7 @@ A client's connection: its namespaces on one session at a time, and the next ses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -65,7 +65,16 @@ class Connection:
         self._closing: list[Deferred[None]] = []
 
     def namespace(self, path: str, auth: Any) -> Namespace:
-        """Return the namespace at a path; make it if there is none."""
+        """
+        Return the namespace at a path; make it if there is none.
+
+        :raises ValueError: if the path has a comma, which ends it on the wire: servers close the connection.
+        :raises TypeError: if the auth value is none.
+        """
+        if "," in path:
+            raise ValueError(f"a namespace's path has no comma; {path!r} has one")
+        if auth is not None and not isinstance(auth, Mapping) and not callable(auth):
+            raise TypeError(f"auth is {type(auth).__name__}, expected a dict or None, or a function of one")
         namespace = self.namespaces.get(path)
         if namespace is None:
             namespace = self.namespaces[path] = Namespace(self, path, auth)
@@ -202,6 +211,10 @@ class Connection:
     def encode(self, packet: Packet) -> list[Message]:
         """Encode a packet as messages."""
         return [message(part) for part in self._parser.encode(packet)]
+
+    def sendNow(self, message: Message) -> bool:
+        """Send a message at once and return ``True``, unless anything is in its way."""
+        return self.session is not None and self.session.sendNow(message)
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send the messages of one packet, if there is a session."""

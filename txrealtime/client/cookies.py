@@ -17,6 +17,10 @@ __all__ = ["Cookies"]
 _NEXT: Final = re.compile(r",\s*(?=[^;,=\s]+=)")
 
 
+# Cookies of a server beside those that were there before.  Browsers keep 180 of a site.
+_MOST: Final = 200
+
+
 class Cookies:
     """
     A jar, for both transports.
@@ -27,6 +31,7 @@ class Cookies:
 
     def __init__(self, jar: CookieJar | None = None, fixed: str = "") -> None:
         self.jar = CookieJar() if jar is None else jar
+        self._most = _MOST + len(self.jar)
         self._fixed = fixed
 
     def header(self, url: str) -> str | None:
@@ -37,7 +42,7 @@ class Cookies:
 
     def received(self, url: str, values: Sequence[str]) -> None:
         """
-        Keep the cookies of a response.
+        Keep the cookies of a response.  In a full jar, only those that are there change.
 
         :param values: the values of ``Set-Cookie``.
         """
@@ -47,7 +52,12 @@ class Cookies:
         for value in values:
             for cookie in _NEXT.split(value):
                 headers["Set-Cookie"] = cookie
-        self.jar.extract_cookies(_Response(headers), Request(_plain(url)))  # type: ignore[arg-type]
+        request = Request(_plain(url))
+        known = {(cookie.domain, cookie.path, cookie.name) for cookie in self.jar}
+        for cookie in self.jar.make_cookies(_Response(headers), request):  # type: ignore[arg-type]
+            isKnown = (cookie.domain, cookie.path, cookie.name) in known
+            if isKnown or len(self.jar) < self._most:
+                self.jar.set_cookie_if_ok(cookie, request)
 
 
 class _Response:

@@ -228,11 +228,19 @@ class Turns:
             self.size += size
             self._changed()
         else:
-            self._run(call, args)
+            self._isRunning = True
+            result = call(*args)
+            if result.__class__ in PLAIN and not self._waiting:
+                # Nearly always: the rest of _run() and _done() would do no more.
+                self._isRunning = False
+            else:
+                self._ran(result)
 
     def _run(self, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._isRunning = True
-        result = call(*args)
+        self._ran(call(*args))
+
+    def _ran(self, result: Any) -> None:
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
             result.addCallback(self._done)
         else:

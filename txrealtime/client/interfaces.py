@@ -65,6 +65,9 @@ class TransportOwner(Protocol):
     def packetReceived(self, transport: Transport, packet: Packet) -> None:
         """Called for each packet, in order."""
 
+    def messageReceived(self, transport: Transport, data: str | bytes) -> None:
+        """Called instead of :meth:`packetReceived` with the data of a MESSAGE, the most frequent packet."""
+
     def transportWritable(self, transport: Transport) -> None:
         """Called when the transport takes packets again."""
 

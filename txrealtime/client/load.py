@@ -84,14 +84,12 @@ class Load:
         # For the chart, counted from the start: the time of each event acked, of each client connected.
         self._acks: list[tuple[float, float]] = []
         self._connects: list[float] = []
-        self._chart = drawer() if options.chart else None
+        self._sending = 0.0
+        self.succeeded = False
+        self._chart = drawer(options.chart) if options.chart else None
         self._started = reactor.seconds()
         self._lags: list[float] = []
         self._isStopping = False
-
-    @property
-    def succeeded(self) -> bool:
-        return not self._refused and not self._lost and not self._failed
 
     async def run(self, progress: Callable[[str], object] | None) -> list[str]:
         """
@@ -109,19 +107,22 @@ class Load:
         self._started = started
         await self._connectAll()
         ramp = self._reactor.seconds() - started
-        began = self._reactor.seconds()
         await self._sendAll()
-        seconds = self._reactor.seconds() - began
         busy = (time.process_time() - busy) / max(self._reactor.seconds() - started, 1e-9)
         self._isStopping = True
         lag.stop()
         if progress is not None:
             progress("\r\x1b[K")
         await DeferredList([client.stopService() for client in self._clients])
+        summary = self._summary(ramp, busy)
         if self._chart is not None:
             title = f"{options.clients} clients, {options.events:g} events per second each"
-            self._chart.draw(options.chart, title, self._acks, self._connects)
-        return self._summary(ramp, seconds, busy)
+            try:
+                self._chart.draw(options.chart, title, self._acks, self._connects)
+            except OSError as error:
+                self.succeeded = False
+                summary.append(f"error       no chart: {error}")
+        return summary
 
     # -- connecting ------------------------------------------------------------------
 
@@ -172,6 +173,7 @@ class Load:
             while self._sent < due:
                 self._send(clients[self._sent % len(clients)], waiting)
             await deferLater(self._reactor, max(0.0, start + self._sent * distance - self._reactor.seconds()))
+        self._sending = self._reactor.seconds() - start
         if waiting:
             await DeferredList(list(waiting))
 
@@ -217,8 +219,9 @@ class Load:
 
     # -- the summary -----------------------------------------------------------------
 
-    def _summary(self, ramp: float, seconds: float, busy: float) -> list[str]:
-        options = self._options
+    def _summary(self, ramp: float, busy: float) -> list[str]:
+        options, seconds = self._options, self._sending
+        self.succeeded = not self._refused and not self._lost and not self._failed
         lines = [
             f"clients     {self._connected} of {options.clients} connected in {ramp:.1f} s, "
             f"{self._lost} lost",

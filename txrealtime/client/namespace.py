@@ -41,6 +41,11 @@ ACK_TIMEOUT: Final = -1.0
 """The default of ``timeout``, which stands for the setting ``ackTimeout``."""
 
 
+# Members of an enumeration cost a call to look up.
+_EVENT: Final = PacketType.EVENT
+_ACK: Final = PacketType.ACK
+
+
 class Namespace(Decorators):
     """
     One namespace of a :class:`~txrealtime.client.Client`; made by :meth:`Client.namespace`.
@@ -128,11 +133,13 @@ class Namespace(Decorators):
             :exc:`~txrealtime.errors.AckTimeout`, or at once with :exc:`~txrealtime.errors.Disconnected` if
             the connection is lost after the event was sent.
         :raises TypeError: if a value cannot be sent, as for :meth:`emit`.
-        :raises ValueError: if the name is reserved, as for :meth:`emit`.
+        :raises ValueError: if the name is reserved, as for :meth:`emit`, or the timeout is below 0.
         """
         checkName(event)
         if timeout == ACK_TIMEOUT:
             timeout = self._settings.ackTimeout
+        elif timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout is {timeout!r}, expected seconds, or None for no limit")
         if self._retries is None:
             return self._ask(event, args, timeout)
         return self._retry(event, args, timeout)
@@ -158,7 +165,7 @@ class Namespace(Decorators):
 
     def _retry(self, event: str, args: tuple[Any, ...], timeout: float | None) -> Deferred[Any]:
         assert self._retries is not None
-        size = _size(self._encode(Packet(PacketType.EVENT, self.path, [event, *args])))
+        size = _size(self._encode(Packet(_EVENT, self.path, [event, *args])))
         self._connection.checkRoom(size)
         return self._retries.add(event, args, timeout, size)
 
@@ -173,8 +180,10 @@ class Namespace(Decorators):
     def _send(
         self, event: str, args: tuple[Any, ...], id: int | None, volatile: bool, reserved: bool = False
     ) -> None:
-        messages = self._encode(Packet(PacketType.EVENT, self.path, [event, *args], id))
+        messages = self._encode(Packet(_EVENT, self.path, [event, *args], id))
         connection = self._connection
+        if self.id is not None and len(messages) == 1 and connection.sendNow(messages[0]):
+            return
         isConnected = self.connected and not connection.isOverdue
         if isConnected:
             connection.checkSize(messages)
@@ -274,9 +283,9 @@ class Namespace(Decorators):
     def packetReceived(self, packet: Packet, size: int) -> None:
         """Called with each packet of this namespace, in order."""
         type = packet.type
-        if type is PacketType.EVENT:
+        if type is _EVENT:
             self._eventReceived(packet, size)
-        elif type is PacketType.ACK:
+        elif type is _ACK:
             self._acks.received(packet.id, packet.data)
         elif type is PacketType.CONNECT:
             if self._admission is not None:
@@ -423,7 +432,7 @@ class Namespace(Decorators):
             return
         data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
         try:
-            messages = self._encode(Packet(PacketType.ACK, self.path, data, id))
+            messages = self._encode(Packet(_ACK, self.path, data, id))
             self._connection.checkSize(messages)
             self._connection.checkRoom(_size(messages))
         except (TypeError, ValueError, LimitExceeded, PayloadTooLarge):

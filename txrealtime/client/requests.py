@@ -4,11 +4,12 @@ The HTTP requests of long polling, by Twisted's agent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
@@ -21,7 +22,13 @@ from txrealtime._version import __version__
 from txrealtime.client.cookies import Cookies
 from txrealtime.errors import PayloadTooLarge, TransportError
 
-__all__ = ["Reply", "Requests"]
+__all__ = ["MAX_HEAD", "USER_AGENT", "Reply", "Requests"]
+
+# Bytes of the head of a response, with all informational ones before it.  Twisted limits a line alone.
+MAX_HEAD: Final = 65536
+
+# The end of a head; Twisted takes lines that end without a carriage return.
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
 
 # Seconds.  Node's servers close a connection that was idle for 5 seconds: a request sent on it at that
 # moment would fail, and with it the session.
@@ -125,8 +132,73 @@ class _One:
     def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
         # Otherwise two lines in the log tell of each connection.
         protocolFactory.noisy = False
-        connected: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
+        connected: Deferred[IProtocol] = self._endpoint.connect(_Bounded(protocolFactory))
         return connected
+
+
+@implementer(IProtocolFactory)
+class _Bounded:
+    """The factory of Twisted's HTTP clients, each with a :class:`_HeadLimit`."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        self._factory = factory
+        self.doStart = factory.doStart
+        self.doStop = factory.doStop
+
+    def buildProtocol(self, addr: Any) -> Any:
+        protocol: Any = self._factory.buildProtocol(addr)
+        if protocol is not None:
+            _HeadLimit(protocol)
+        return protocol
+
+
+class _HeadLimit:
+    """
+    A limit of the heads of responses, before one of Twisted's HTTP clients.
+
+    :param protocol: the HTTP client, whose methods this object wraps.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._request = protocol.request
+        self._data = protocol.dataReceived
+        self._lost = protocol.connectionLost
+        self._head: bytearray | None = None
+        self._size = 0
+        self._error: Exception | None = None
+        protocol.request = self.request
+        protocol.dataReceived = self.dataReceived
+        protocol.connectionLost = self.connectionLost
+
+    def request(self, request: Any) -> Any:
+        self._head, self._size = bytearray(), 0
+        return self._request(request)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._head is not None:
+            self._measure(self._head, data)
+        if self._error is None:
+            self._data(data)
+
+    def _measure(self, head: bytearray, data: bytes) -> None:
+        head += data
+        self._size += len(data)
+        while (end := _HEAD_END.search(head)) is not None:
+            if head[9:10] != b"1":
+                self._head = None
+                return
+            # An informational response; another one follows.
+            del head[: end.end()]
+        if self._size > MAX_HEAD:
+            self._head = None
+            self._error = PayloadTooLarge(f"a response with a head of more than {MAX_HEAD} bytes")
+            self._protocol.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost(reason if self._error is None else Failure(self._error))
 
 
 @implementer(IBodyProducer)

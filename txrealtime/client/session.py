@@ -12,7 +12,6 @@ wait: nothing is lost, and the order is kept.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -21,6 +20,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from txrealtime.client.handshake import readHandshake
 from txrealtime.client.interfaces import Receiver, Transport
 from txrealtime.client.settings import ClientSettings
 from txrealtime.engineio.interfaces import CloseReason
@@ -42,9 +42,6 @@ _BATCH: Final = 16
 
 _MANY: Final = 1 << 62
 
-# The longest heartbeat that a server may ask for, in milliseconds: a day.
-_MAX_INTERVAL: Final = 86_400_000
-
 
 class State(Enum):
     """The stages of a session's life."""
@@ -53,6 +50,9 @@ class State(Enum):
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
+
+
+_OPEN: Final = State.OPEN
 
 
 def encodedSize(packet: Packet) -> int:
@@ -99,7 +99,10 @@ class Session:
         self._timer: IDelayedCall | None = None
         self._probeTimer: IDelayedCall | None = None
         self._upgrades: list[Any] = []
+        self._pongWaits = False
+        self._easySize = 0
         self._patience = 0.0
+        self._hasExpired = False
         self._lastPing = 0.0
         self.isReading = True
         self._closed: list[Deferred[None]] = []
@@ -136,10 +139,12 @@ class Session:
 
     def _opened(self, transport: Transport, packet: Packet) -> None:
         try:
-            self._readHandshake(packet.data)
+            self.sid, self._upgrades, self._patience, self.maxPayload = readHandshake(packet.data)
         except ProtocolError as error:
             self._fail(error)
             return
+        # Base64, of binary packets in long polling, takes a third more.
+        self._easySize = min((self.maxPayload or _MANY) * 3 // 4, self._settings.maxBuffered)
         self._stopTimer()
         self.state = State.OPEN
         transport.joined(self.sid)
@@ -155,23 +160,6 @@ class Session:
         ):
             self._startProbe()
 
-    def _readHandshake(self, data: str | bytes) -> None:
-        try:
-            fields = json.loads(data)
-            sid, upgrades = fields["sid"], fields["upgrades"]
-            interval, timeout = fields["pingInterval"], fields["pingTimeout"]
-            limit = fields.get("maxPayload")
-            good = isinstance(sid, str) and 0 < len(sid) <= 1024 and isinstance(upgrades, list)
-            good = good and 0 < interval <= _MAX_INTERVAL and 0 < timeout <= _MAX_INTERVAL
-            good = good and (limit is None or (isinstance(limit, int) and limit > 0))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            good = False
-        if not good:
-            raise ProtocolError("the server's handshake is not that of Engine.IO 4")
-        self.sid, self.maxPayload = sid, limit
-        self._upgrades = upgrades
-        self._patience = (interval + timeout) / 1000
-
     # -- the heartbeat -----------------------------------------------------------
 
     def _checkHeartbeat(self) -> None:
@@ -180,7 +168,7 @@ class Session:
         if not self.isReading:
             # The PING may wait among what is not read.
             rest = self._patience
-        if rest > 0:
+        if rest > 0 and not self._hasExpired:
             self._timer = self._reactor.callLater(rest, self._checkHeartbeat)
             return
         self._timer = None
@@ -188,14 +176,20 @@ class Session:
 
     @property
     def isOverdue(self) -> bool:
-        """True if a PING is missing whose timer has not fired yet, as after a computer was asleep."""
-        if self.state is not State.OPEN or not self.isReading:
+        """
+        True if a PING is missing whose timer has not fired yet, as after a computer was asleep.
+
+        The session ends then, even if the PING comes first: what was not sent now must not be sent later.
+        """
+        if self._hasExpired:
+            return True
+        if self.state is not _OPEN or not self.isReading:
             return False
         if self._reactor.seconds() < self._lastPing + self._patience:
             return False
-        timer = self._timer
-        if timer is not None and timer.active():
-            timer.reset(0)
+        self._hasExpired = True
+        if self._timer is not None:
+            self._timer.reset(0)
         return True
 
     def _stopTimer(self) -> None:
@@ -224,10 +218,20 @@ class Session:
             if self.state is State.OPEN:
                 self._receiver.messageReceived(packet.data)
         elif type is PacketType.PING:
-            self._lastPing = self._reactor.seconds()
-            self._enqueue((_PONG,))
+            if not self._hasExpired:
+                self._lastPing = self._reactor.seconds()
+            if not self._pongWaits:
+                # A server that sends PINGs and does not read would fill the queue.
+                self._pongWaits = not self.writable
+                self._enqueue((_PONG,))
         elif type is PacketType.CLOSE:
             self._end(CloseReason.TRANSPORT_CLOSE)
+
+    def messageReceived(self, transport: Transport, data: str | bytes) -> None:
+        if transport is self._transport and self.state is _OPEN:
+            self._receiver.messageReceived(data)
+        else:
+            self.packetReceived(transport, Packet(_MESSAGE, data))
 
     def transportWritable(self, transport: Transport) -> None:
         if transport is self._transport:
@@ -264,6 +268,26 @@ class Session:
             and not self._queue
         )
 
+    def sendNow(self, packet: Packet) -> bool:
+        """
+        Send one packet on a fast path, if nothing at all is in its way.
+
+        :return: ``False`` if the packet was not sent: it would wait, or may be too large.
+        """
+        transport = self._transport
+        if (
+            transport is None
+            or not transport.writable
+            or self._queue
+            or self._switching
+            or self.state is not _OPEN
+            or len(packet.wire) > self._easySize
+            or self._reactor.seconds() >= self._lastPing + self._patience
+        ):
+            return False
+        transport.send((packet,))
+        return True
+
     def send(self, packets: Sequence[Packet]) -> None:
         """Send packets in order, with no other packet between them; once the session closes, do nothing."""
         if self.state is State.OPEN:
@@ -298,6 +322,8 @@ class Session:
                     break
             batch.append(self._queue.popleft())
             self.buffered -= len(packet.wire)
+            if packet is _PONG:
+                self._pongWaits = False
         return batch
 
     # -- reading -------------------------------------------------------------------

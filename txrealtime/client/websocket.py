@@ -1,14 +1,12 @@
 """
-The WebSocket transport, by Autobahn's client, with a fast path for plain frames.
+The WebSocket transport, by Autobahn's client, with the fast path of :mod:`~txrealtime.client.frames`.
 
-Nearly all messages are single, unfragmented, uncompressed data frames.  :class:`_Protocol` reads and writes
-those itself.  Everything else is Autobahn's: the handshakes, extensions, fragments, control frames, and
-violations of RFC 6455.  No other module of the client imports autobahn.
+Everything that the fast path leaves out is Autobahn's: the handshakes, extensions, fragments, control frames,
+and violations of RFC 6455.  No other module of the client imports autobahn.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -26,11 +24,12 @@ from twisted.python.failure import Failure
 
 from txrealtime.client.address import Address
 from txrealtime.client.cookies import Cookies
+from txrealtime.client.frames import Frames, maskedFrame
 from txrealtime.client.interfaces import TransportOwner
 from txrealtime.client.polling import explained
-from txrealtime.client.requests import USER_AGENT
+from txrealtime.client.requests import MAX_HEAD, USER_AGENT
 from txrealtime.engineio.packet import EngineIO4, Packet
-from txrealtime.engineio.websocket.autobahn import Autobahn, unmask
+from txrealtime.engineio.websocket.autobahn import Autobahn
 from txrealtime.errors import PacketError, ProtocolError, TransportError
 from txrealtime.foreign import stands
 
@@ -65,20 +64,6 @@ if stands(WebSocketClientProtocol, "_dataReceived", without="reading an unusual 
     _read = WebSocketClientProtocol._dataReceived
 
 
-def maskedFrame(payload: bytes, isBinary: bool) -> bytes:
-    """Build a masked, unfragmented data frame (RFC 6455, 5.2 and 5.3)."""
-    size = len(payload)
-    first = 0x82 if isBinary else 0x81
-    mask = os.urandom(4)
-    if size < 126:
-        head = bytes((first, 0x80 | size))
-    elif size < 65536:
-        head = bytes((first, 0xFE)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((first, 0xFF)) + size.to_bytes(8, "big")
-    return head + mask + unmask(payload, mask) if size else head + mask
-
-
 class WebSocket:
     """
     A transport over a WebSocket.
@@ -104,6 +89,7 @@ class WebSocket:
         deflate: bool,
     ) -> None:
         self.writable = False
+        self.isFull = False
         self.cookies = cookies
         self.url = ""
         self._owner: TransportOwner | None = owner
@@ -131,7 +117,7 @@ class WebSocket:
         factory = WebSocketClientFactory(
             self.url, headers=headers, useragent=None if own else USER_AGENT, reactor=self._reactor
         )
-        factory.protocol = self._buildProtocol  # type: ignore[assignment]
+        factory.protocol = lambda: self._buildProtocol(factory)  # type: ignore[assignment]
         factory.noisy = False
         factory.setProtocolOptions(
             maxMessagePayloadSize=self.maxPayload,
@@ -153,9 +139,12 @@ class WebSocket:
             return PerMessageDeflateResponseAccept(response, max_message_size=self.maxPayload)
         return None
 
-    def _buildProtocol(self) -> _Protocol:
+    def _buildProtocol(self, factory: WebSocketClientFactory) -> _Protocol:
         protocol = _Protocol()
+        for name in WebSocketClientProtocol.CONFIG_ATTRS:
+            setattr(protocol, name, getattr(factory, name))
         protocol.owner = self
+        protocol.maxPayload = self.maxPayload
         return protocol
 
     def _connected(self, protocol: Any) -> None:
@@ -184,17 +173,25 @@ class WebSocket:
             protocol.transport.registerProducer(_Pauses(self), True)
             owner.transportOpened(self)
 
-    def messageReceived(self, payload: bytes, isBinary: bool) -> None:
-        """Called with each message; text has been checked."""
+    def textReceived(self, text: str) -> None:
+        """Called with each text message."""
         owner = self._owner
         if owner is None:
             return
+        if text[:1] == "4":
+            owner.messageReceived(self, text[1:])
+            return
         try:
-            packet = _CODEC.decodeBytes(payload) if isBinary else _CODEC.decodeText(payload.decode())
+            packet = _CODEC.decodeText(text)
         except PacketError as error:
             self._lost(error)
         else:
             owner.packetReceived(self, packet)
+
+    def bytesReceived(self, data: bytes) -> None:
+        """Called with each binary message."""
+        if self._owner is not None:
+            self._owner.messageReceived(self, data)
 
     def closedByServer(self, code: int | None, reason: str) -> None:
         """Called when the server has begun or completed the closing handshake."""
@@ -227,16 +224,19 @@ class WebSocket:
             for packet in packets:
                 protocol.sendCompressed(packet.wire, packet.isBinary)
         else:
-            protocol.transport.write(
-                b"".join([maskedFrame(packet.wire, packet.isBinary) for packet in packets])
-            )
+            for packet in packets:
+                protocol.write(maskedFrame(packet.wire, packet.isBinary))
 
     def pauseWriting(self) -> None:
         """Called when the connection is full."""
         self.writable = False
+        self.isFull = True
 
     def resumeWriting(self) -> None:
         """Called when the connection is not full any longer."""
+        self.isFull = False
+        if self._protocol is not None:
+            self._protocol.sendLatePong()
         if self._owner is not None and self._protocol is not None:
             self.writable = True
             self._owner.transportWritable(self)
@@ -291,16 +291,19 @@ class _Pauses:
         """Called when the connection is lost, which the protocol hears too."""
 
 
-class _Protocol(WebSocketClientProtocol):
+class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
     """Autobahn's client of one :class:`WebSocket`, with the fast path."""
 
     log = Autobahn.log
+
+    # Autobahn would copy these settings from the factory, and make a text of them for a debug log: 0.3 ms.
+    CONFIG_ATTRS = []
 
     owner: WebSocket
     transport: Any
 
     _fragments = 0
-    _isFast = False
+    _latePong: bytes | None = None
     _hangingUp: IDelayedCall | None = None
     _lostBecause: BaseException | None = None
 
@@ -314,7 +317,7 @@ class _Protocol(WebSocketClientProtocol):
             self.owner.cookies.received(self.owner.url, [cookie])
 
     def onOpen(self) -> None:
-        self._isFast = not self.compresses and stands(
+        self.isFast = not self.compresses and stands(
             self, *_READING, without="Autobahn reads all frames of each WebSocket of a client"
         )
         self.owner.opened()
@@ -326,55 +329,36 @@ class _Protocol(WebSocketClientProtocol):
 
     # -- reading -----------------------------------------------------------------
 
-    def dataReceived(self, data: bytes) -> None:
-        if self._isFast and self._isBetweenMessages:
-            data = self._readPlain(data)
-        if data:
-            _read(self, data)
-
     @property
-    def _isBetweenMessages(self) -> bool:
+    def isBetweenMessages(self) -> bool:
         return (
             self.state == _OPEN and self.current_frame is None and not self.inside_message and not self.data
         )
 
-    def _readPlain(self, data: bytes) -> bytes:
-        """
-        Read the plain frames at the start of the data.
+    def readFully(self, data: bytes) -> None:
+        if self.state != WebSocketClientProtocol.STATE_CONNECTING:
+            _read(self, data)
+            return
+        try:
+            _read(self, data)
+        except ValueError:
+            self.owner.violated("the response to the opening handshake cannot be read")
+        if self.state == WebSocketClientProtocol.STATE_CONNECTING and len(self.data) > MAX_HEAD:
+            self.owner.violated(
+                f"the response to the opening handshake has a head of more than {MAX_HEAD} bytes"
+            )
 
-        :return: the rest, which begins with an unusual frame, or with one that is not complete.
-        """
-        start, end, limit = 0, len(data), self.owner.maxPayload
-        receive = self.owner.messageReceived
-        while end - start >= 2 and data[start] in (0x81, 0x82):
-            size, first = data[start + 1], start + 2
-            if size == 126:
-                first += 2
-                size = int.from_bytes(data[start + 2 : first], "big")
-                isPlain = size > 125
-            elif size == 127:
-                first += 8
-                size = int.from_bytes(data[start + 2 : first], "big")
-                isPlain = size > 65535
-            else:
-                isPlain = size < 126
-            # Autobahn fails masked frames, lengths in a longer form than needed, and what is too large.
-            if not isPlain or size > limit or first + size > end:
-                break
-            payload = data[first : first + size]
-            if data[start] == 0x81 and not payload.isascii():
-                try:
-                    payload.decode()
-                except UnicodeDecodeError:
-                    break
-            receive(payload, data[start] == 0x82)
-            start = first + size
-            if self.state != _OPEN:
-                break
-        return data[start:]
+    def textReceived(self, text: str) -> None:
+        self.owner.textReceived(text)
+
+    def bytesReceived(self, data: bytes) -> None:
+        self.owner.bytesReceived(data)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self.owner.messageReceived(payload, isBinary)
+        if isBinary:
+            self.owner.bytesReceived(payload)
+        else:
+            self.owner.textReceived(payload.decode())
 
     def onMessageBegin(self, isBinary: bool) -> None:
         self._fragments = 0
@@ -388,6 +372,26 @@ class _Protocol(WebSocketClientProtocol):
 
     # -- writing -----------------------------------------------------------------
 
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        self.write(data)
+
+    def onPing(self, payload: bytes) -> None:
+        # RFC 6455, 5.5.3: one PONG for the last of several PINGs is enough.
+        if self.owner.isFull:
+            self._latePong = payload
+        else:
+            super().onPing(payload)
+
+    def sendLatePong(self) -> None:
+        """Answer the last PING that came while the connection was full."""
+        payload, self._latePong = self._latePong, None
+        if payload is not None:
+            super().onPing(payload)
+
+    def dropConnection(self, abort: bool = False) -> None:
+        self.uncork()
+        super().dropConnection(abort)
+
     def sendCompressed(self, payload: bytes, isBinary: bool) -> None:
         """Send a message compressed (RFC 7692); ``sendMessage`` would refuse more than ``maxPayload``."""
         deflate = self.websocket_extensions_in_use[0]
@@ -399,6 +403,7 @@ class _Protocol(WebSocketClientProtocol):
 
     def _hangUp(self) -> None:
         """End the connection, at the latest after a second: TLS may wait for the server without end."""
+        self.uncork()
         self.transport.loseConnection()
         self._hangingUp = self.factory.reactor.callLater(_HANG_UP, self.transport.abortConnection)
 
@@ -420,6 +425,7 @@ class _Protocol(WebSocketClientProtocol):
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
     ) -> None:
+        self.isFast = False
         super().sendCloseFrame(code, reasonUtf8, isReply)
         if self.failedByMe:
             words = (reasonUtf8 or b"").decode("utf-8", "replace")

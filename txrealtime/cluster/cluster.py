@@ -23,6 +23,7 @@ from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.cluster.dialects.interfaces import Dialect
 from txrealtime.cluster.dialects.messages import Alive, Tell
 from txrealtime.cluster.dialects.native import UID_LENGTH
+from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.remote import RemotePeers
 from txrealtime.cluster.requests import Requests
@@ -59,7 +60,8 @@ class Cluster:
         self._namespaces = namespaces
         self._conversation = Conversation(self.uid)
         self._requests = Requests(self._conversation, namespaces)
-        self._remote = RemotePeers(self._conversation, self._requests.handover)
+        self._joins = Joins(namespaces)
+        self._remote = RemotePeers(self._conversation, self._joins, self._requests.handover)
 
     # -- life ----------------------------------------------------------------------------
 
@@ -108,6 +110,7 @@ class Cluster:
         me = Alive(self.uid, self.name, self.lease, f"{parser.__module__}.{parser.__qualname__}")
         link = Link(bus, clock)
         self._conversation.start(link, clock, me)
+        self._joins.watch(link)
         self._namespaces.meet(self._remote, self.dialect.idPrefix)
         link.start()
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Target
 from txrealtime.cluster.handover import Handover
+from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.questions import Question
 from txrealtime.cluster.rosters import Rosters
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import BusError
+from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.eventlog import Mark
@@ -30,12 +32,15 @@ from txrealtime.socketio.recovery import Ticket
 
 __all__ = ["RemotePeers"]
 
+_log = Logger()
+
 
 class RemotePeers:
     """The peer servers, as this server's namespaces and audiences see them."""
 
-    def __init__(self, conversation: Conversation, handover: Handover) -> None:
+    def __init__(self, conversation: Conversation, joins: Joins, handover: Handover) -> None:
         self._conversation = conversation
+        self._joins = joins
         self._rosters = Rosters(conversation)
         self._handover = handover
 
@@ -55,7 +60,8 @@ class RemotePeers:
         return [conversation.uid, *numbers.latestSent]
 
     def fetchClient(self, namespace: Namespace, claim: Claim, address: str) -> Deferred[Ticket | None]:
-        return Deferred.fromCoroutine(self._handover.fetch(namespace, claim, address))
+        fetched = Deferred.fromCoroutine(self._handover.fetch(namespace, claim, address))
+        return fetched.addErrback(_notFetched)
 
     def call(
         self, audience: Audience, packet: Packet, answered: Callable[[Any], object], timeout: float
@@ -105,9 +111,22 @@ class RemotePeers:
         self._rosters.unmounted(namespace)
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
-        topic = self._conversation.dialect.topicOf(namespace.path, room)
-        if topic is not None:
-            (self._conversation.subscribe if exists else self._conversation.unsubscribe)(topic)
+        conversation = self._conversation
+        topic = conversation.dialect.topicOf(namespace.path, room)
+        if topic is None:
+            return
+        if not exists:
+            conversation.unsubscribe(topic)
+            return
+        conversation.subscribe(topic)
+        if conversation.link is not None:
+            self._joins.subscribed(conversation.link, topic.name)
+
+    def joined(self) -> None:
+        self._joins.joined()
+
+    def whenInForce(self) -> Deferred[None]:
+        return self._joins.whenInForce()
 
     # -- presence --------------------------------------------------------------------
 
@@ -122,6 +141,12 @@ class RemotePeers:
 
     def whenPresenceKnown(self, namespace: Namespace) -> Deferred[None]:
         return self._rosters.whenKnown(namespace)
+
+
+def _notFetched(failure: Failure) -> None:
+    """Called when a peer server's reply makes no sense, or the client has gone meanwhile."""
+    if not failure.check(CancelledError):
+        _log.failure("a client that came back could not be fetched from a peer server", failure)
 
 
 def _targetOf(audience: Audience) -> Target | None:

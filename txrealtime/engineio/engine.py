@@ -33,12 +33,11 @@ from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
 from txrealtime.engineio.polling.request import JSON, HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
-from txrealtime.engineio.refusals import logRefusal
+from txrealtime.engineio.refusals import logRefusal, refusal
 from txrealtime.engineio.session import CloseReason, IReceiver, ITransport, Session, State
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.siblings import Siblings
 from txrealtime.engineio.timers import Timers
-from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.engineio.websocket.transport import WebSocketFactory, WebSocketTransport
 from txrealtime.errors import HandshakeError
 from txrealtime.logs import Logger
@@ -114,6 +113,8 @@ class Engine:
         # other purposes than the heartbeat, too.
         tick = min(self.settings.pingInterval, self.settings.pingTimeout, 20) / 250
         self._timers = Timers(reactor, tick)
+        # At the end, as logs show the beginning of a sid.  A dot is in no other part.
+        self._sidEnd = f".{self.settings.name}" if self.settings.name else ""
         self._admission = Admission(self.settings, self.sessions, allowRequest)
         isUpgradable = self.settings.allowUpgrades and "websocket" in self.settings.transports
         self.upgrades: Sequence[str] = ("websocket",) if isUpgradable else ()
@@ -283,9 +284,9 @@ class Engine:
 
     def _newSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         if self.siblings is None:
-            sid = secrets.token_urlsafe(_SID_BYTES)
+            sid = secrets.token_urlsafe(_SID_BYTES) + self._sidEnd
         else:
-            sid = secrets.token_urlsafe(_SID_BYTES_BEFORE_MARK) + self.siblings.mark
+            sid = secrets.token_urlsafe(_SID_BYTES_BEFORE_MARK) + self.siblings.mark + self._sidEnd
         session = self.makeSession(
             sid,
             handshake,

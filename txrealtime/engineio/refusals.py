@@ -1,18 +1,25 @@
 """
-Refused requests: one line of the log each, with the setting to change.
+Refused requests: the body of the response, and a line of the log with the setting to change.
 """
 
 from __future__ import annotations
 
+import json
+from typing import Final
+
 from twisted.logger import LogLevel
+from twisted.web.http import REQUEST_ENTITY_TOO_LARGE
 
 from txrealtime.engineio.counts import Counts
 from txrealtime.errors import HandshakeError
 from txrealtime.logs import Logger
 
-__all__ = ["logRefusal"]
+__all__ = ["headTooLarge", "logRefusal", "refusal"]
 
 _log = Logger()
+
+# RFC 6585, 5; absent from twisted.web.
+HEAD_TOO_LARGE: Final = 431
 
 
 def logRefusal(address: str, error: HandshakeError, counts: Counts) -> None:
@@ -32,4 +39,22 @@ def logRefusal(address: str, error: HandshakeError, counts: Counts) -> None:
         status=error.status,
         why=why,
         refused=error.reason,
+    )
+
+
+def refusal(error: HandshakeError) -> bytes:
+    """Build the body of a refused request in the form that Socket.IO clients expect."""
+    if error.status == REQUEST_ENTITY_TOO_LARGE:
+        return b""
+    return json.dumps({"code": error.code, "message": error.message}, separators=(",", ":")).encode()
+
+
+def headTooLarge(limit: int) -> HandshakeError:
+    """
+    Create the error that refuses the head of a request (RFC 6585, 5).
+
+    :param limit: ``maxHeaderSize``.
+    """
+    return HandshakeError(
+        3, f"the head of the request is larger than maxHeaderSize, {limit} bytes", HEAD_TOO_LARGE
     )

@@ -25,6 +25,8 @@ TRANSPORTS: Final = ("polling", "websocket")
 # RFC 6265, 4.1.1: the name of a cookie is a token of HTTP.
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
+_NAME: Final = re.compile(r"[a-z0-9-]{1,16}")
+
 
 def setting(default: Any, help: str) -> Any:
     """Return a dataclass field with a help text."""
@@ -90,6 +92,11 @@ class Settings:
     cookie: str = setting(
         "", "name of a cookie with the session id, for load balancers; no cookie by default"
     )
+    name: str = setting(
+        "",
+        "name of this server at the end of each session id, after a dot, for proxies that route by it: up to "
+        "16 of a-z, 0-9 and -; no name by default",
+    )
     compressionThreshold: int = setting(
         1024,
         "the smallest polling response that is compressed, and with perMessageDeflate the smallest message, "
@@ -113,6 +120,8 @@ class Settings:
             raise ValueError(
                 f"cookie is {self.cookie!r}, expected a name of letters, digits and !#$%&'*+-.^_`|~"
             )
+        if self.name and not _NAME.fullmatch(self.name):
+            raise ValueError(f"name is {self.name!r}, expected 1 to 16 characters of a-z, 0-9 and -")
         if self.publicURL:
             object.__setattr__(self, "publicURL", _checkedURL(self.publicURL))
         if not self.transports or not set(self.transports) <= set(TRANSPORTS):

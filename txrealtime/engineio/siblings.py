@@ -3,8 +3,8 @@ The seam to other processes behind the same port.
 
 A client that polls sends each request over any of its connections, and each connection may reach another
 process.  An engine with :class:`Siblings` passes such a request to the process that has the session, and
-ends its own sids with the mark by which the others find this process.  The mark stands at the end, since
-logs show the beginning of a sid.
+puts into its own sids the mark by which the others find this process.  The mark stands behind the random
+part, since logs show the beginning of a sid.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Siblings(Protocol):
     """
     The other processes behind the same port, as an engine sees them.
 
-    :ivar mark: the last 4 characters of each sid that this process makes; they name the process, and are no
-        secret.
+    :ivar mark: the 4 characters behind the random part of each sid that this process makes; they name the
+        process, and are no secret.
     """
 
     mark: str

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol
-from twisted.internet.tcp import Server
+from twisted.internet.tcp import Client, Server
+from twisted.internet.unix import Client as UNIXClient
 from twisted.internet.unix import Server as UNIXServer
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
@@ -29,6 +30,9 @@ __all__ = [
     "whenLost",
     "writeNow",
 ]
+
+
+_PLAIN: Final[frozenset[Any]] = frozenset([Server, UNIXServer, Client, UNIXClient])
 
 
 def peerAddress(transport: Any) -> str:
@@ -64,7 +68,7 @@ def directSend(transport: Any) -> Callable[[bytes], int] | None:
     The transport's own ``write`` fills a buffer, which the reactor sends in its next turn: 3.5 us more.
     TLS and other wrapped sockets have only this ``write``, for which the result is ``None``.
     """
-    if transport.__class__ is not Server and transport.__class__ is not UNIXServer:
+    if transport.__class__ not in _PLAIN:
         return None
     try:
         if transport.dataBuffer or transport._tempDataBuffer:

@@ -189,7 +189,7 @@ _SUMMED = frozenset(["counter", "histogram", "summary"])
 
 
 def copied(registry: Any) -> list[Any]:
-    """Copy the metrics of a registry, for JSON."""
+    """Copy the metrics of a registry, as plain lists."""
     return [
         [
             metric.name,

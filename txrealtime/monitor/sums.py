@@ -17,7 +17,7 @@ from txrealtime.monitor.families import FAMILIES, GAUGE, Family, Value, Values
 __all__ = ["Snapshot", "Sums", "snapshot"]
 
 Snapshot = dict[str, list[Any]]
-"""Values for JSON, by name: lists of the labels and a number, or of the labels, the buckets and the total."""
+"""Values by name: lists of the labels and a number, or of the labels, the buckets and the total."""
 
 _CHUNK: Final = 200
 """Values that are added in one piece: some 0.5 ms."""

@@ -47,6 +47,7 @@ SUBJECTS: Final = {
         "allowUpgrades",
         "allowEIO3",
         "cookie",
+        "name",
     ),
     "Times": (
         "pingInterval",

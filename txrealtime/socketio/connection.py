@@ -330,15 +330,27 @@ class Connection:
 
     def _handle(self, socket: Socket, data: list[Any], id: int | None) -> None:
         socket._running += 1
+        joining = self._namespaces.joining
         result = socket.namespace._dispatch(socket, data[0], data[1:])
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
-            result.addCallback(self._handledLater, socket, data[0], id)
+            result.addCallback(self._handledLater, socket, data[0], id, joining)
+            return
+        if self._namespaces.joining is not joining:
+            self._handledLater(result, socket, data[0], id, joining)
             return
         socket._running -= 1
         if id is not None and result is not NO_ACK:
             self._acknowledge(socket, data[0], id, result)
 
-    def _handledLater(self, result: Any, socket: Socket, event: str, id: int | None) -> None:
+    def _handledLater(self, result: Any, socket: Socket, event: str, id: int | None, joining: object) -> None:
+        home = self._namespaces
+        if id is not None and home.joining is not joining and home.peers is not None:
+            # A client that has its ack must miss nothing that other servers emit to the room.
+            home.peers.whenInForce().addCallback(lambda _: self._handled(result, socket, event, id))
+        else:
+            self._handled(result, socket, event, id)
+
+    def _handled(self, result: Any, socket: Socket, event: str, id: int | None) -> None:
         socket._running -= 1
         if id is not None and result is not NO_ACK:
             self._acknowledge(socket, event, id, result)

@@ -78,6 +78,9 @@ class Home(Protocol):
     def peers(self) -> Peers | None: ...
 
     @property
+    def joining(self) -> object: ...
+
+    @property
     def parser(self) -> IParser: ...
 
     @property

@@ -42,10 +42,13 @@ class Namespaces:
     :ivar clientOf: describes a socket's client to the admin UI of Node's servers; ``None`` without an admin.
     :ivar counts: the counts of all namespaces.
     :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
+    :ivar joining: ``None`` as a rule; while other servers do not know of all joins, another object with each
+        join.
     """
 
     peers: Peers | None = None
     idPrefix = ""
+    joining: object = None
 
     def __init__(self, parser: IParser, reactor: IReactorTime | None = None) -> None:
         self.parser = parser

@@ -130,3 +130,13 @@ class Peers(Protocol):
 
         A socket's own room counts as well.
         """
+
+    def joined(self) -> None:
+        """Called when a socket has joined a room, while :attr:`Namespaces.joining` is set."""
+
+    def whenInForce(self) -> Deferred[None]:
+        """
+        Wait until the other servers know of the joins so far.
+
+        :return: a Deferred that never fails.
+        """

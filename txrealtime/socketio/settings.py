@@ -96,6 +96,7 @@ class Options(TypedDict, total=False):
     trustedProxies: str | Iterable[str]
     publicURL: str
     cookie: str
+    name: str
     compressionThreshold: int
     perMessageDeflate: bool
     shortWays: bool

@@ -255,6 +255,9 @@ class Socket:
                     self._ticket.moved(room, True)
                 else:
                     self.namespace.rooms.join(self, room)
+            home = self.namespace._home
+            if home.joining is not None and rooms and home.peers is not None:
+                home.peers.joined()
 
     def leave(self, *rooms: str) -> None:
         """

@@ -65,6 +65,7 @@ class HubConnection(FrameProtocol):
         self.patterns: set[bytes] = set()
         self._hub = hub
         self._unconfirmed = 0
+        self._lately: dict[HubConnection, None] | None = None
         self._paused = False
         self._waiting: deque[bytes] = deque()
         self._queued = 0
@@ -102,7 +103,10 @@ class HubConnection(FrameProtocol):
             whole = data[start:end]
             for connection in receivers:
                 connection.outbox.append(whole)
-            hub.touched |= receivers
+            if receivers is not self._lately:
+                # Many messages in a row go to the same connections.
+                self._lately = receivers
+                hub.touched |= receivers
 
     def _reply(self, kind: int, topic: bytes) -> None:
         """Act on a frame that is rarer than a message."""
@@ -157,6 +161,7 @@ class HubConnection(FrameProtocol):
         self._hub.touched[self] = None
 
     def framesRead(self) -> None:
+        self._lately = None
         if not self.ended:
             self.confirm()
         self._hub.flush()

@@ -1,5 +1,7 @@
 """
-The mark of a worker: the end of the sids that it makes, and the name of its sockets.
+The mark of a worker: a part of the sids that it makes, and the name of its sockets.
+
+A sid has 16 random characters, the mark, and with ``--name`` a dot and the server's name.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ __all__ = ["MOST_WORKERS", "markOf", "ownerOf"]
 MOST_WORKERS: Final = 256
 """The most workers of a supervisor: a mark has 8 bits for the number, and 16 for the generation."""
 
-_SID: Final = re.compile(r"[A-Za-z0-9_-]{16}([A-Za-z0-9_-]{4})", re.ASCII)
+_SID: Final = re.compile(r"[A-Za-z0-9_-]{16}([A-Za-z0-9_-]{4})(?:\.[a-z0-9-]{1,16})?", re.ASCII)
 
 
 def markOf(number: int, generation: int) -> str:
@@ -27,6 +29,6 @@ def markOf(number: int, generation: int) -> str:
 
 
 def ownerOf(sid: str) -> str | None:
-    """Return the mark at the end of a sid, or ``None`` if no worker has made this sid."""
+    """Return the mark in a sid, or ``None`` if no worker has made this sid."""
     match = _SID.fullmatch(sid)
     return None if match is None else match[1]

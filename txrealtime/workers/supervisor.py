@@ -22,7 +22,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -31,6 +31,7 @@ from twisted.internet.task import LoopingCall
 
 from txrealtime.logs import Logger
 from txrealtime.workers.child import Child, State
+from txrealtime.workers.looks import HangLook, Limits, residentBytes
 from txrealtime.workers.marks import MOST_WORKERS, markOf
 from txrealtime.workers.notify import Notifier, withoutSystemd
 from txrealtime.workers.worker import COMMANDS, REPORTS
@@ -73,21 +74,6 @@ class Task:
     folder: str
 
 
-@dataclass(frozen=True)
-class Limits:
-    """
-    The limits of a worker.
-
-    :ivar hangTimeout: seconds without a beat, after which a worker is killed; 0 for never.
-    :ivar startTimeout: seconds that a worker has until it serves; 0 for any time.
-    :ivar maxRSS: bytes of memory, beyond which a worker is replaced; 0 for any.
-    """
-
-    hangTimeout: float = 30.0
-    startTimeout: float = 120.0
-    maxRSS: int = 0
-
-
 @dataclass(eq=False)
 class _Slot:
     """The place of one worker, in which processes succeed each other."""
@@ -97,7 +83,6 @@ class _Slot:
     coming: Child | None = None
     pause: float = _FIRST_PAUSE
     restart: Any = None
-    suspects: set[Child] = field(default_factory=set)
 
 
 class Supervisor(Service):
@@ -149,7 +134,8 @@ class Supervisor(Service):
         self._tries = 0
         self._reloadAgain = False
         self._stopped: Deferred[None] | None = None
-        self._looks = [LoopingCall(self._lookForHangs), LoopingCall(self._lookAtMemory)]
+        hangs = HangLook(reactor, self._limits, self._watched, self._kill)
+        self._looks = [LoopingCall(hangs.look), LoopingCall(self._lookAtMemory)]
         for look in self._looks:
             look.clock = reactor
 
@@ -404,21 +390,9 @@ class Supervisor(Service):
 
     # -- looks at the workers ------------------------------------------------------------
 
-    def _lookForHangs(self) -> None:
-        now = self._reactor.seconds()
-        for slot in self._slots.values():
-            children = {child for child in (slot.current, slot.coming) if child is not None}
-            # Twice, since a supervisor that was suspended itself has not read the beats yet.
-            silent = {child for child in children if self._isSilent(child, now)}
-            for child in silent & slot.suspects:
-                self._kill(child)
-            slot.suspects = silent
-
-    def _isSilent(self, child: Child, now: float) -> bool:
-        limits = self._limits
-        if child.state is State.STARTING and child.heard is None:
-            return 0 < limits.startTimeout < now - child.born
-        return child.state is State.READY and 0 < limits.hangTimeout < now - (child.heard or child.born)
+    def _watched(self) -> list[Child]:
+        slots = self._slots.values()
+        return [child for slot in slots for child in (slot.current, slot.coming) if child is not None]
 
     def _kill(self, child: Child) -> None:
         _log.error(
@@ -449,12 +423,3 @@ class Supervisor(Service):
                 slot.coming = self._spawn(slot)
                 self._tellFleet()
                 return  # one at a time
-
-
-def residentBytes(pid: int) -> int:
-    """Return the bytes of memory that a process occupies; 0 if the system does not tell."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0

@@ -45,6 +45,7 @@ from hashlib import sha256
 from time import monotonic
 from typing import Any, Final
 
+from txrealtime.cluster.dialects import checks
 from txrealtime.cluster.dialects.interfaces import Respondents, Topic
 from txrealtime.cluster.dialects.messages import (
     Alive,
@@ -68,8 +69,6 @@ from txrealtime.cluster.dialects.messages import (
 from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import PacketError, ProtocolError
-from txrealtime.socketio.acks import ackValue
-from txrealtime.socketio.audience import Person
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.packet import JSONParser, Packet, PacketType
 from txrealtime.socketio.presence import MAX_DATA, MAX_NAME, Entry
@@ -155,18 +154,20 @@ class NativeDialect:
         }
         self._readers: dict[str, Callable[[str, list[Any], list[engineio.Packet]], Message]] = {
             "emit": self._readEmit,
-            "join": lambda uid, f, parts: Join(_target(f), _rooms(_last(f, 4)[3])),
-            "leave": lambda uid, f, parts: Leave(_target(f), _rooms(_last(f, 4)[3])),
-            "disconnect": lambda uid, f, parts: Disconnect(_target(f), _typed(_last(f, 4)[3], bool)),
+            "join": lambda uid, f, parts: Join(checks.target(f), checks.rooms(checks.last(f, 4)[3])),
+            "leave": lambda uid, f, parts: Leave(checks.target(f), checks.rooms(checks.last(f, 4)[3])),
+            "disconnect": lambda uid, f, parts: Disconnect(
+                checks.target(f), checks.typed(checks.last(f, 4)[3], bool)
+            ),
             "ask": self._readAsk,
-            "fetch": lambda uid, f, parts: Fetch(_target(f), uid, _name(_last(f, 4)[3])),
+            "fetch": lambda uid, f, parts: Fetch(checks.target(f), uid, checks.name(checks.last(f, 4)[3])),
             "tell": self._readTell,
             "transfer": self._readTransfer,
             "reply": self._readReply,
             "alive": self._readAlive,
             "gone": self._readGone,
             "track": self._readTrack,
-            "roll": lambda uid, f, parts: Roll(_rooms(self._listed(parts)), uid),
+            "roll": lambda uid, f, parts: Roll(checks.rooms(self._listed(parts)), uid),
             "page": self._readPage,
             "rosters": self._readRosterNumbers,
         }
@@ -328,9 +329,9 @@ class NativeDialect:
                 raise PacketError(f"a message of an unknown kind, {str(kind)[:20]!r}")
             number = None
             if len(head) == _NUMBERED.get(kind):
-                number = _number(head.pop(-2))
+                number = checks.number(head.pop(-2))
             self.numbers.latest = None if number is None else [uid, topic, number]
-            message = reader(uid, head[1:-1], _parts(data, end + 1, sizes))
+            message = reader(uid, head[1:-1], checks.parts(data, end + 1, sizes))
             if number is not None:
                 self.numbers.received(topic, uid, number)
             return message
@@ -345,81 +346,91 @@ class NativeDialect:
     def _readEmit(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
         if not parts:
             raise PacketError("an event without its packet")
-        return Emit(_target(fields), None, parts, _typed(_last(fields, 4)[3], bool))
+        return Emit(checks.target(fields), None, parts, checks.typed(checks.last(fields, 4)[3], bool))
 
     def _readAsk(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
         packet = self._packetOf(parts, PacketType.EVENT)
-        timeout = _typed(_last(fields, 5)[4], (int, float))
-        return Ask(_target(fields), packet, uid, _name(fields[3]), float(timeout))
+        timeout = checks.typed(checks.last(fields, 5)[4], (int, float))
+        return Ask(checks.target(fields), packet, uid, checks.name(fields[3]), float(timeout))
 
     def _readTell(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
-        request = _last(fields, 1)[0]
+        request = checks.last(fields, 1)[0]
         return Tell(
-            self._packetOf(parts, PacketType.EVENT).data, uid, None if request is None else _name(request)
+            self._packetOf(parts, PacketType.EVENT).data,
+            uid,
+            None if request is None else checks.name(request),
         )
 
     def _readTransfer(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
-        return Transfer(self._packetOf(parts, PacketType.EVENT).data, uid, _name(_last(fields, 1)[0]))
+        return Transfer(
+            self._packetOf(parts, PacketType.EVENT).data, uid, checks.name(checks.last(fields, 1)[0])
+        )
 
     def _readReply(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
-        request, total, lapsed, form = _last(fields, 4)
+        request, total, lapsed, form = checks.last(fields, 4)
         read = _READERS[form]
         values = [read(value) for value in self._packetOf(parts, PacketType.ACK).data] if parts else []
         if total is not None:
-            _number(total)
-        return Reply(None, _name(request), uid, total, values, _number(lapsed))
+            checks.number(total)
+        return Reply(None, checks.name(request), uid, total, values, checks.number(lapsed))
 
     def _readAlive(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
         if len(fields) == 5:
             self.numbers.heard(uid, fields.pop())
-        name, lease, parser, asks = _last(fields, 4)
-        lease = float(_typed(lease, (int, float)))
+        name, lease, parser, asks = checks.last(fields, 4)
+        lease = float(checks.typed(lease, (int, float)))
         if not 0 < lease <= 86400:
             raise PacketError("a lease that is not above 0 and at most 86400 seconds")
-        return Alive(uid, _name(name), lease, _name(parser), _typed(asks, bool))
+        return Alive(uid, checks.name(name), lease, checks.name(parser), checks.typed(asks, bool))
 
     def _readGone(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
         if fields:
-            self.numbers.heard(uid, _last(fields, 1)[0])
+            self.numbers.heard(uid, checks.last(fields, 1)[0])
         self.numbers.gone(uid)
         return Gone(uid)
 
     def _readTrack(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
-        path, before, number, isPresent = _last(fields, 4)
+        path, before, number, isPresent = checks.last(fields, 4)
         return Track(
-            _typed(path, str),
+            checks.typed(path, str),
             uid,
-            _number(before),
-            _number(number),
+            checks.number(before),
+            checks.number(number),
             self._entry(self._listed(parts)),
-            _typed(isPresent, bool),
+            checks.typed(isPresent, bool),
         )
 
     def _readPage(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
-        path, number, page, more = _last(fields, 4)
+        path, number, page, more = checks.last(fields, 4)
         entries = [self._entry(entry) for entry in self._listed(parts)]
         return RosterPage(
-            _typed(path, str), uid, self.uid, _number(number), _number(page), _typed(more, bool), entries
+            checks.typed(path, str),
+            uid,
+            self.uid,
+            checks.number(number),
+            checks.number(page),
+            checks.typed(more, bool),
+            entries,
         )
 
     def _readRosterNumbers(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
         return RosterNumbers(
-            uid, {_typed(path, str): _number(number) for path, number in self._listed(parts)}
+            uid, {checks.typed(path, str): checks.number(number) for path, number in self._listed(parts)}
         )
 
     def _listed(self, parts: list[engineio.Packet]) -> list[Any]:
         (part,) = parts
-        listed: list[Any] = _typed(self._json.decode(_typed(part.data, str)), list)
+        listed: list[Any] = checks.typed(self._json.decode(checks.typed(part.data, str)), list)
         return listed
 
     def _entry(self, fields: list[Any]) -> Entry:
         room, id, key, text, order = fields
         for name in (room, id, key):
-            if len(_typed(name, str)) > MAX_NAME:
+            if len(checks.typed(name, str)) > MAX_NAME:
                 raise PacketError("an entry of presence with a name that is too long")
-        if len(_typed(text, str)) > MAX_DATA or _number(order) >= _MAX_ORDER:
+        if len(checks.typed(text, str)) > MAX_DATA or checks.number(order) >= _MAX_ORDER:
             raise PacketError("an entry of presence that is too large")
-        _typed(self._json.decode(text), dict)
+        checks.typed(self._json.decode(text), dict)
         return Entry(room, id, key, text, order)
 
     def _packetOf(self, parts: list[engineio.Packet], type: PacketType) -> Packet:
@@ -454,79 +465,8 @@ def _listed(target: Target) -> list[Any]:
     return [target.path, rooms, list(target.excluded)]
 
 
-# -- checks of decoded values: each returns its argument, or raises PacketError -------------
-
-
-def _parts(data: bytes, start: int, sizes: Any) -> list[engineio.Packet]:
-    """Return the parts of a packet, as clients get them."""
-    parts = []
-    for size in sizes:
-        if size.__class__ is not int:
-            raise PacketError("a size that is not a number")
-        end = start + (size if size >= 0 else -size - 1)
-        if end > len(data):
-            break
-        part = data[start:end]
-        parts.append(engineio.Packet(_MESSAGE, part.decode() if size >= 0 else part))
-        start = end
-    if start != len(data) or len(parts) != len(sizes):
-        raise PacketError("a message whose parts do not have the sizes of its head")
-    return parts
-
-
-def _target(fields: list[Any]) -> Target:
-    path, rooms, excluded = fields[:3]
-    if path.__class__ is not str:
-        raise PacketError("a namespace that is not text")
-    return Target(path, None if rooms is None else _rooms(rooms), frozenset(_rooms(excluded)))
-
-
-def _rooms(rooms: Any) -> tuple[str, ...]:
-    if rooms.__class__ is not list:
-        raise PacketError("rooms that are not a list")
-    for room in rooms:
-        if room.__class__ is not str:
-            raise PacketError("a room that is not text")
-    return tuple(rooms)
-
-
-def _last(fields: list[Any], count: int) -> list[Any]:
-    if len(fields) != count:
-        raise PacketError(f"a head with {len(fields)} fields, expected {count}")
-    return fields
-
-
-def _typed(value: Any, kind: Any) -> Any:
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise PacketError("a field of the wrong type")
-    return value
-
-
-def _number(value: Any) -> int:
-    number: int = _typed(value, int)
-    if number < 0:
-        raise PacketError("a negative number")
-    return number
-
-
-def _name(value: Any) -> str:
-    name: str = _typed(value, str)
-    if len(name) > 300:
-        raise PacketError("a name that is too long")
-    return name
-
-
-def _ack(value: Any) -> Any:
-    return ackValue(_typed(value, list))
-
-
-def _person(value: Any) -> Person:
-    id, rooms, data = value["id"], value["rooms"], value["data"]
-    return Person(_typed(id, str), frozenset(_rooms(rooms)), _typed(data, dict))
-
-
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "acks": _ack,
-    "people": _person,
+    "acks": checks.ack,
+    "people": checks.person,
     "answers": lambda value: value,
 }

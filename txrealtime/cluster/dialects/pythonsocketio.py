@@ -45,7 +45,7 @@ from txrealtime.socketio.packet import Packet, PacketType, checkedData, filled
 __all__ = ["PythonSocketIODialect"]
 
 # The id of a socket at python-socketio's servers and at this one, old clients included.
-_ID: Final = re.compile(r"(/[^#]*#)?[A-Za-z0-9_-]{20}")
+_ID: Final = re.compile(r"(/[^#]*#)?[A-Za-z0-9_-]{20}(\.[a-z0-9-]{1,16})?")
 
 _TIMEOUT: Final = 600.0
 """Seconds to wait for an ack that another server wants.  Its question does not say how long it waits."""

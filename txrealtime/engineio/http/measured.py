@@ -24,8 +24,8 @@ from twisted.web.http import (
 from twisted.web.server import Request
 
 from txrealtime.engineio.polling.transport import bodyTooLarge
+from txrealtime.engineio.refusals import refusal
 from txrealtime.engineio.tcp import peerAddress
-from txrealtime.engineio.websocket.frames import refusal
 from txrealtime.errors import HandshakeError
 from txrealtime.foreign import stands
 from txrealtime.logs import Logger

@@ -27,8 +27,8 @@ from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.http.measured import Bodies, MeasuredRequest
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.limits import Tally
+from txrealtime.engineio.refusals import headTooLarge, refusal
 from txrealtime.engineio.tcp import endAndDiscard, peerAddress, replaceProtocol, whenLost
-from txrealtime.engineio.websocket.frames import headTooLarge, refusal
 from txrealtime.foreign import stands
 from txrealtime.logs import Logger
 

@@ -18,9 +18,10 @@ from twisted.internet.protocol import ServerFactory
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txrealtime.engineio.counts import Counts
+from txrealtime.engineio.refusals import refusal
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import replaceProtocol
-from txrealtime.engineio.websocket.frames import FrameProtocol, refusal
+from txrealtime.engineio.websocket.frames import FrameProtocol
 from txrealtime.errors import HandshakeError
 from txrealtime.foreign import stands
 

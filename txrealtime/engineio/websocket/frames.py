@@ -3,44 +3,27 @@ A fast path for WebSocket frames.
 
 Nearly all messages are single, unfragmented, uncompressed data frames.
 :class:`FrameProtocol` reads these frames in one pass over the received bytes, and sends the
-replies to one read in one write.  Plain control frames and plain handshakes take a fast path as well,
-with :mod:`~txrealtime.engineio.websocket.opening`.  Everything else belongs to a
-:class:`FullWebSocket`, which :mod:`~txrealtime.engineio.websocket.autobahn` implements: extensions,
-fragments, unusual handshakes, and violations of RFC 6455.  A frame goes to it with all bytes that
+replies to one read in one write.  Plain control frames are read here as well.  Everything else belongs to a
+:class:`~txrealtime.engineio.websocket.handshakes.FullWebSocket`, which
+:mod:`~txrealtime.engineio.websocket.autobahn` implements: extensions, fragments, unusual handshakes, and
+violations of RFC 6455.  A frame goes to it with all bytes that
 follow, and reading returns here once it is between two messages; so the order on the wire is kept.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
-from typing import Protocol as Interface
+from collections.abc import Callable
+from typing import Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import Protocol
-from twisted.python.failure import Failure
-from twisted.web.http import INTERNAL_SERVER_ERROR, REQUEST_ENTITY_TOO_LARGE, RESPONSES
+from txrealtime.engineio.refusals import headTooLarge
+from txrealtime.engineio.tcp import directSend, endAndDiscard
+from txrealtime.engineio.websocket.handshakes import FullWebSocket, Handshakes
+from txrealtime.engineio.websocket.opening import isPlainClose
 
-from txrealtime.engineio.counts import Counts
-from txrealtime.engineio.refusals import logRefusal
-from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.tcp import directSend, endAndDiscard, endConnection, endOutput, peerAddress
-from txrealtime.engineio.websocket.opening import Closing, closeFrame, isPlainClose
-from txrealtime.errors import HandshakeError
-from txrealtime.logs import Logger
-
-__all__ = ["FrameMaker", "FrameProtocol", "FullWebSocket", "frame", "headTooLarge", "refusal"]
-
-_log = Logger()
+__all__ = ["FrameProtocol", "frame"]
 
 # Bytes.  The replies to one read leave in one write, up to this size.
 _CORK_LIMIT: Final = 65536
-
-# RFC 6585, 5; absent from twisted.web.
-HEAD_TOO_LARGE: Final = 431
 
 _HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for first in (0x81, 0x82))
 
@@ -56,88 +39,7 @@ def frame(payload: bytes, isBinary: bool) -> bytes:
     return bytes((first, 127)) + size.to_bytes(8, "big") + payload
 
 
-def refusal(error: HandshakeError) -> bytes:
-    """Build the body of a refused request in the form that Socket.IO clients expect."""
-    if error.status == REQUEST_ENTITY_TOO_LARGE:
-        return b""
-    return json.dumps({"code": error.code, "message": error.message}, separators=(",", ":")).encode()
-
-
-def headTooLarge(limit: int) -> HandshakeError:
-    """
-    Create the error that refuses the head of a request (RFC 6585, 5).
-
-    :param limit: ``maxHeaderSize``.
-    """
-    return HandshakeError(
-        3, f"the head of the request is larger than maxHeaderSize, {limit} bytes", HEAD_TOO_LARGE
-    )
-
-
-class FullWebSocket(Interface):
-    """
-    The complete WebSocket protocol of one connection, for everything that the fast path leaves out.
-
-    It reports to its :class:`FrameProtocol`: ``handshakeReceived``, ``handshakeDone``, ``refuse``,
-    ``textReceived``, ``bytesReceived``, ``pinged``, ``closing``, and ``write`` for its output.
-    """
-
-    @property
-    def compresses(self) -> bool:
-        """``True`` if the handshake agreed on compression."""
-
-    @property
-    def isBetweenMessages(self) -> bool:
-        """``True`` if the next byte begins a message, so that the fast path may read it."""
-
-    def feed(self, data: bytes, /) -> None:
-        """Read some bytes."""
-
-    def takeRest(self) -> bytes | None:
-        """
-        Give up the bytes behind the opening handshake, in order to be dropped.
-
-        :return: the bytes, or ``None`` to read the whole connection to its end.
-        """
-
-    def resume(self) -> None:
-        """Take the state that follows an opening handshake without extensions."""
-
-    def startClosing(self, code: int, reason: str, /) -> None:
-        """Begin the closing handshake, unless it has begun."""
-
-    def answerPing(self, payload: bytes, /) -> None:
-        """Send a PONG."""
-
-    def sendCompressed(self, payload: bytes, isBinary: bool, /) -> None:
-        """Send a message compressed (RFC 7692)."""
-
-    def connectionLost(self, reason: Failure, /) -> None:
-        """Called when the connection is lost."""
-
-
-class FrameMaker(Interface):
-    """
-    The factory of a :class:`FrameProtocol`.
-
-    :ivar settings: limits and deadlines.
-    :ivar reactor: the clock of the deadlines.
-    :ivar unmask: applies a mask of 4 bytes to a payload (RFC 6455, 5.3).
-    :ivar counts: the counts of the engine.
-    """
-
-    settings: Settings
-    reactor: IReactorTime
-    counts: Counts
-
-    @property
-    def unmask(self) -> Callable[[bytes, bytes], bytes]: ...
-
-    def makeAutobahn(self, owner: FrameProtocol, /) -> FullWebSocket:
-        """Create the :class:`FullWebSocket` of a protocol, before or after its opening handshake."""
-
-
-class FrameProtocol(Protocol):
+class FrameProtocol(Handshakes):
     """
     A server's WebSocket that sends and receives whole messages.
 
@@ -146,70 +48,21 @@ class FrameProtocol(Protocol):
     WebSocket server with the same limits.
     """
 
-    # In a broadcast to a thousand clients, each part of an object is a cache miss: a slot lies inside
-    # the object, an entry of its dictionary elsewhere.
-    __slots__ = (
-        "_autobahn",
-        "_autobahnReads",
-        "_cork",
-        "_corked",
-        "_deadline",
-        "_head",
-        "_partial",
-        "_send",
-        "_wanted",
-        "factory",
-        "transport",
-    )
-
-    factory: FrameMaker
-    transport: Any
+    # Slots, as those of Handshakes.
+    __slots__ = ("_corked", "_send")
 
     def __init__(self) -> None:
-        self._autobahn: FullWebSocket | None = None
-        self._autobahnReads = True
-        self._head: int | None = 0
-        self._partial: bytearray | None = None
-        self._wanted = 0
-        self._cork: list[bytes] | None = None
+        super().__init__()
         self._corked = 0
         self._send: Callable[[bytes], int] | None = None
-        self._deadline: IDelayedCall | None = None
 
     # -- for subclasses ----------------------------------------------------------
-
-    async def handshakeReceived(
-        self, headers: Mapping[str, str], url: str, protocols: Sequence[str]
-    ) -> str | None:
-        """
-        Called when a client asks for a WebSocket.
-
-        :param headers: names in lower case.
-        :return: one of the offered subprotocols, or ``None``.
-        :raises HandshakeError: if the client is refused.
-        """
-        return None
-
-    def opened(self) -> None:
-        """Called when the WebSocket is open."""
-
-    @property
-    def peer(self) -> str:
-        """The client's address in the log."""
-        return peerAddress(self.transport)
 
     def textReceived(self, text: str) -> None:
         """Called when a text message is complete."""
 
     def bytesReceived(self, data: bytes) -> None:
         """Called when a binary message is complete."""
-
-    def ended(self, violation: str) -> None:
-        """
-        Called when the connection is closing or lost and takes no more messages; possibly several times.
-
-        :param violation: the peer's violation of the WebSocket protocol or a limit, for the log; else empty.
-        """
 
     def pinged(self, payload: bytes) -> None:
         """Called when a PING has come, which requires a PONG at some time (RFC 6455, 5.5.3)."""
@@ -394,148 +247,3 @@ class FrameProtocol(Protocol):
         if sent != len(data):
             self._send = None
             self.transport.write(data[sent:])
-
-    # -- opening and closing -----------------------------------------------------
-
-    def open(self, transport: Any, url: str, headers: Mapping[str, str], reply: bytes, rest: bytes) -> None:
-        """
-        Begin with a plain opening handshake that has been read already.
-
-        :param transport: the connection, in place of a call of ``makeConnection``.
-        :param headers: names in lower case.
-        :param reply: the response that accepts the WebSocket.
-        :param rest: the bytes behind the request.
-        """
-        self.transport = transport
-        self._autobahnReads = False
-        self._head = None
-        # Bytes that come during an asynchronous check are kept.
-        self._partial, self._wanted = bytearray(rest), sys.maxsize
-        opening = Deferred.fromCoroutine(self.handshakeReceived(headers, url, ()))
-        if not opening.called:
-            self._closeWithin(self.factory.settings.handshakeTimeout)
-        opening.addCallbacks(self._accept, self._decline, callbackArgs=(reply,))
-
-    def _accept(self, protocol: object, reply: bytes) -> None:
-        if self._autobahnReads:
-            return  # the connection was lost during an asynchronous check
-        self._cancelDeadline()
-        rest, self._partial = self._partial, None
-        # The response and the open packet leave in one write.
-        self._cork = [reply]
-        try:
-            self.opened()
-        finally:
-            self._uncork()
-        if rest:
-            self.dataReceived(bytes(rest))
-
-    def _decline(self, failure: Failure) -> None:
-        if self._autobahnReads:
-            return
-        error = failure.value
-        if not isinstance(error, HandshakeError):
-            _log.failure("an opening handshake failed", failure)
-            error = HandshakeError(3, "Internal error", INTERNAL_SERVER_ERROR)
-        self._closeWithin(self.factory.settings.handshakeTimeout)
-        self.refuse(error, {})
-        self.transport.loseConnection()
-
-    def connectionMade(self) -> None:
-        self._closeWithin(self.factory.settings.handshakeTimeout)
-        self._autobahn = self.factory.makeAutobahn(self)
-
-    def handshakeDone(self) -> None:
-        """Called when the opening handshake is complete."""
-        self._cancelDeadline()
-        self._head = None
-        autobahn = self._autobahn
-        if autobahn is None:
-            return  # the connection was lost during an asynchronous check
-        if self.factory.settings.shortWays and not autobahn.compresses:
-            rest = autobahn.takeRest()
-            if rest is not None:
-                # It holds 8 kB.  An unusual frame will need another.
-                self._autobahn = None
-                self._autobahnReads = False
-                self.opened()
-                if rest:
-                    self.dataReceived(rest)
-                return
-        self.opened()
-
-    def refuse(self, error: HandshakeError, headers: Mapping[str, str]) -> None:
-        """Refuse the opening handshake with an Engine.IO error as the body."""
-        logRefusal(self.peer, error, self.factory.counts)
-        body = refusal(error)
-        lines = [
-            f"HTTP/1.1 {error.status} {RESPONSES.get(error.status, b'Refused').decode()}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
-            *(f"{name}: {value}" for name, value in headers.items()),
-        ]
-        if error.retryAfter:
-            lines.append(f"Retry-After: {error.retryAfter}")
-        self.write("\r\n".join([*lines, "", ""]).encode() + body)
-
-    def startClosing(self, code: int, reason: str) -> None:
-        """Begin the closing handshake (RFC 6455, 7.1.2), unless it has begun."""
-        self._autobahnReads = True
-        if self._autobahn is not None:
-            self._autobahn.startClosing(code, reason)
-            return
-        partial, self._partial = self._partial, None
-        self._autobahn = Closing(self.transport, bytes(partial or b""))
-        self.write(closeFrame(code, reason))
-        self.closing("")
-
-    def _closedByPeer(self) -> None:
-        """Answer the client's plain close frame, and end the connection (RFC 6455, 7.1.1)."""
-        self._autobahn = Closing(None)
-        self.write(closeFrame(1000))
-        self._uncork()
-        self.closing("")
-        endConnection(self.transport)
-
-    def closing(self, violation: str) -> None:
-        """Called when a close frame was sent."""
-        self._autobahnReads = True
-        self._closeWithin(self.factory.settings.handshakeTimeout)
-        self.ended(violation)
-
-    def closeWithoutFrame(self) -> None:
-        """End the output behind all written frames, then drop what is read until the peer ends its own."""
-        self._closeWithin(self.factory.settings.handshakeTimeout)
-        endOutput(self.transport)
-        self.ended("")
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
-        self.transport.abortConnection()
-
-    def _closeWithin(self, seconds: float) -> None:
-        """
-        Drop the connection after some time.
-
-        A peer may ignore a closing handshake, and over TLS keep even ``loseConnection`` waiting for ever.
-        """
-        if self._deadline is None:
-            self._deadline = self.factory.reactor.callLater(seconds, self._late)
-
-    def _late(self) -> None:
-        self._deadline = None
-        self.transport.abortConnection()
-
-    def _cancelDeadline(self) -> None:
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None:
-            deadline.cancel()
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self._cancelDeadline()
-        self._autobahnReads = True
-        if self._autobahn is not None:
-            self._autobahn.connectionLost(reason)
-            self._autobahn = None
-        self.ended("")

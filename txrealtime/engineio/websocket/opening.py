@@ -103,7 +103,7 @@ class Closing:
     """
     A WebSocket behind the server's close frame: messages are dropped until the client's close frame comes.
 
-    It provides :class:`~txrealtime.engineio.websocket.frames.FullWebSocket`.
+    It provides :class:`~txrealtime.engineio.websocket.handshakes.FullWebSocket`.
 
     :param transport: closed at the client's close frame; ``None`` if that frame has come already.
     :param partial: the beginning of a frame that has arrived.

@@ -91,6 +91,8 @@ class Admin:
         self._verbose: Verbose | None = None
         self._unwatch: Callable[[], None] | None = None
         self._watchedUntil = 0.0
+        if passwords is None:
+            _log.warn("the admin namespace {path} lets in everybody who can reach the server", path=path)
         server.cluster.on(_SESSION)(lambda digest: self._logins.sessions.left(str(digest)))
         if development:
             self._verbose = Verbose(server, self._namespace, self._publish, now)
@@ -165,8 +167,9 @@ class Admin:
 
     def _endWatch(self) -> None:
         unwatch, self._unwatch = self._unwatch, None
-        if unwatch is not None:
+        if self._verbose is not None and unwatch is not None:
             unwatch()
+            self._verbose.end()
 
     # -- clients of the UI -----------------------------------------------------------------
 

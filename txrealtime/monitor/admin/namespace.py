@@ -49,6 +49,15 @@ class AdminNamespace(Namespace):
             self.on("leave")(self._leave)
             self.on("_disconnect")(self._disconnect)
 
+    @property
+    def _recovery(self) -> None:
+        """None: a UI that comes back is shown everything anew, so nothing is kept for it."""
+        return None
+
+    @_recovery.setter
+    def _recovery(self, recovery: object) -> None:
+        """Leave out the recovery that a server with ``recoveryWindow`` offers."""
+
     # -- coming and going ------------------------------------------------------------
 
     async def connected(self, socket: Socket, auth: Any) -> None:

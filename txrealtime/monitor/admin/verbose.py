@@ -75,10 +75,15 @@ class Verbose(Watcher):
 
     def begin(self) -> None:
         """Take the present sockets for known."""
-        self._sockets.clear()
-        self._data.clear()
         for socket in self._all():
             self._know(socket)
+
+    def end(self) -> None:
+        """Forget them."""
+        self._sockets.clear()
+        self._data.clear()
+        self._touched.clear()
+        self._next = iter(())
 
     def _all(self) -> list[Socket]:
         return [socket for namespace in self._server.namespaces for socket in namespace.sockets.values()]

@@ -1,0 +1,3 @@
+"""
+The benchmark of the client: see :mod:`benchmarks.clients.__main__`.
+"""
