@@ -12,7 +12,8 @@
 //     PATH    fresh connections to a UNIX socket
 //
 // Each client joins a room and, at a line of standard input, posts numbers to it. Everybody in a room must get every
-// number once and in order. Prints {"entered": [worker, ...]} and then {"got", "wrong": [...], "lost": [...]}.
+// number once and in order. Prints {"entered": [worker, ...]} and then {"got", "wrong": [...], "lost": [...]}; at another
+// line all say goodbye.
 const http = require("node:http");
 const http2 = require("node:http2");
 const https = require("node:https");
@@ -32,7 +33,7 @@ class UnixAgent extends http.Agent {
 
 function agent() {
   if (by.includes("/") || by.includes(".")) return new UnixAgent({ keepAlive: false });
-  const options = by === "pool" ? { keepAlive: true, maxSockets: 64 } : { keepAlive: false };
+  const options = by === "pool" ? { keepAlive: true } : { keepAlive: false };
   return new (url.startsWith("https") ? https : http).Agent({ ...options, rejectUnauthorized: false });
 }
 
@@ -137,6 +138,7 @@ async function main() {
   await new Promise((resolve) => setTimeout(resolve, 300));
   const got = clients.reduce((sum, { total }) => sum + total, 0);
   console.log(JSON.stringify({ got, wrong: clients.flatMap((client) => client.check()), lost }));
+  await once(process.stdin, "data");
   clients.forEach(({ socket }) => socket.disconnect());
   setTimeout(() => process.exit(0), 300);
 }

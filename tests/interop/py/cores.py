@@ -98,6 +98,7 @@ async def main():
         json.dumps({"got": sum(client.total for client in clients), "wrong": complaints, "lost": lost}),
         flush=True,
     )
+    await asyncio.to_thread(sys.stdin.readline)
     for client in clients:
         await client.socket.disconnect()
         await client.http.close()
