@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.clusters import ClusterTestCase
 from txrealtime import CloseReason, ConnectionRejected, Server, Socket
+from txrealtime.socketio.packet import Packet, PacketType
 from txrealtime.testing import Client
 
 WINDOW = 60.0
@@ -281,6 +282,72 @@ class StopTests(HandoverTestCase):
                     self.assertEqual(number, numbers[index])
                     numbers[index] += 1
         self.assertEqual(numbers, [count] * len(clients))
+
+    def test_eventsMeanwhile(self) -> None:
+        """Events from all servers, in each step of the stop."""
+        clients = [self.join(self.one) for _ in range(4)]
+        for client in clients:
+            self.socketOf(self.one, client).join("red")
+        stopped = self.one.stopService()
+        counts = {server.cluster.name: 0 for server in self.servers}
+        for _ in range(40):
+            for server in self.servers:
+                if server.running:
+                    name = server.cluster.name
+                    server.emit("all", name, counts[name])
+                    server.to("red").emit("red", name, counts[name])
+                    counts[name] += 1
+            self.clock.advance(0.01)
+        self.settle()
+        self.successResultOf(stopped)
+        for client in clients:
+            self.back(client, self.three)
+            self.assertTrue(client.recovered())
+            got = client.received()
+            for name, count in counts.items():
+                for event in ("all", "red"):
+                    numbers = [number for what, sender, number in got if (what, sender) == (event, name)]
+                    self.assertEqual(numbers, list(range(count)))
+
+    def test_lateOnTheBus(self) -> None:
+        """An event that was in the old server's log comes from the bus only after the return: not twice."""
+        alice, bob = self.join(self.one), self.join(self.two)
+        alice.lose()
+        self.three.emit("number", 0)
+        self.settle()
+        self.back(alice, self.two)
+        recovery = self.two.namespace()._recovery
+        topic = f"txrealtime,{self.two.namespace().path}"
+        mark = [self.three.cluster.uid, topic, 1]
+        messages = self.two.namespace()._encode(Packet(PacketType.EVENT, "/", ["number", 0]))
+        recovery.deliver(self.two.namespace().everyone, messages, mark=mark)
+        self.assertEqual(alice.received(), [("number", 0)])
+        self.assertEqual(bob.received(), [("number", 0)] * 2)
+        alice.lose()
+        self.back(alice, self.two)
+        self.assertEqual((alice.recovered(), alice.received()), (True, []))
+
+    def test_handedOnTwice(self) -> None:
+        """The client's last offset is that of the first server, and stays valid."""
+        alice = self.join(self.one)
+        for number in range(3):
+            self.three.emit("number", number)
+            self.settle()
+        self.assertEqual(len(alice.received()), 3)
+        alice.lose()
+        self.three.emit("number", 3)
+        self.advance(1)
+        self.two._namespaces.parking.isStaying, self.three._namespaces.parking.isStaying = True, False
+        self.stop(self.one)
+        self.assertEqual(len(self.two._namespaces.parking), 1)
+        self.three.emit("number", 4)
+        self.settle()
+        self.three._namespaces.parking.isStaying = True
+        self.stop(self.two)
+        self.three.emit("number", 5)
+        self.back(alice, self.three)
+        self.assertTrue(alice.recovered())
+        self.assertEqual(alice.received(), [("number", 3), ("number", 4), ("number", 5)])
 
     def test_alone(self) -> None:
         """The last server has nobody to hand its clients to."""

@@ -21,6 +21,7 @@ from twisted.web.resource import Resource
 from tests.memory import Link, clientFrame
 from txrealtime import Server, Socket
 from txrealtime.engineio.websocket.autobahn import FrameFactory
+from txrealtime.monitor.admin.admin import Admin
 from txrealtime.monitor.metrics import Metrics
 from txrealtime.socketio.packet import JSONParser
 
@@ -126,6 +127,25 @@ class HotPathTests(SynchronousTestCase):
         for _ in range(50):
             self.connect()
         together = self.repeat(sender, message)
+        self.assertLessEqual(together["call"] - alone["call"], 50 * 7.5)
+        self.assertLessEqual(together["c_call"] - alone["c_call"], 50 * 5.5)
+
+    def test_adminUI(self) -> None:
+        """While the admin UI looks, in production mode, a message costs the look at its size alone."""
+        admin = Admin(self.server, None)
+        admin.start()
+        self.addCleanup(admin.stop)
+        self.connect().deliver(self.frame(b"40/admin,"))
+        self.assertEqual(len(self.server.namespace("/admin").sockets), 1)
+        link = self.connect()
+        events = self.repeat(link, self.frame(b"421" + MESSAGE))
+        self.assertLessEqual(events["call"], 33)
+        self.assertLessEqual(events["c_call"], 34)
+        message = self.frame(b'42["broadcast","' + b"x" * 64 + b'"]')
+        alone = self.repeat(link, message)
+        for _ in range(50):
+            self.connect()
+        together = self.repeat(link, message)
         self.assertLessEqual(together["call"] - alone["call"], 50 * 7.5)
         self.assertLessEqual(together["c_call"] - alone["c_call"], 50 * 5.5)
 

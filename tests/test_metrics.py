@@ -571,7 +571,7 @@ class BusTests(MetricsTestCase):
         self.assertGreaterEqual(self.samples()['txrealtime_bus_published_total{result="published"}'], 1)
         hub.stop()
         self.clock.advance(0)
-        self.assertAll(("bus_up", 0), ('bus_lost_total{why="dropped"}', 0), ("bus_outages_total", 1))
+        self.assertAll(("bus_up", 0), ('bus_lost_total{why="missed"}', 0), ("bus_outages_total", 1))
 
 
 class OffTests(SynchronousTestCase):

@@ -121,7 +121,9 @@ class ServiceTests(TalkTestCase):
         server = self.makeServer(disconnectOnStop=True)
         for path in ("/lobby", "/bar"):
             server.mount(path, Recorder())
-        link = Link().connect(server.site(Resource()))
+        site: Any = server.site(Resource())
+        site.reactor = server.reactor  # a timer of the real one would be found by another test
+        link = Link().connect(site)
         head = b"%s /socket.io/?EIO=4&transport=polling%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s"
         link.deliver(head % (b"GET", b"", 0, b""))
         opened = re.search(rb'"sid":"([^"]+)"', link.take())
@@ -135,6 +137,7 @@ class ServiceTests(TalkTestCase):
         self.assertEqual(link.take(), b"")
         server.stopService()
         self.assertEqual(link.take().partition(b"\r\n\r\n")[2], b"41\x1e41/lobby,\x1e41/bar,")
+        link.lose()
 
     def test_startAgain(self) -> None:
         self.join(self.server, "/lobby")

@@ -206,7 +206,7 @@ class SessionMachine(RuleBasedStateMachine):
             candidate.writable = writable
             self.transport, self.candidate = candidate, None
             self.session.packetReceived(candidate, UPGRADE)
-            assert self.session.transport is candidate
+            assert self.session.transport is candidate or self.session.state is State.CLOSED
 
     @precondition(lambda self: self.candidate is not None)
     @rule(packet=st.sampled_from([None, PONG, NOOP, CLOSE, message("x"), message(b"x"), PROBE]))

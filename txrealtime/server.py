@@ -353,6 +353,8 @@ class Server(Decorators, Service):
         :return: a Deferred that fires when the last slice has gone; at once if both times are 0.
         """
         if self._retirement is None:
+            if self._namespaces.parking is not None:
+                self._namespaces.parking.isStaying = False
             self._retirement = _Retirement(self)
             self._retirement.start(self.settings.drainDelay if delay is None else delay)
         return self._retirement.whenDone()

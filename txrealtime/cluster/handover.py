@@ -32,7 +32,8 @@ from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Namespaces
-from txrealtime.socketio.recovery import Recovery, Ticket
+from txrealtime.socketio.recovery import Recovery
+from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["Handover"]
 
@@ -78,11 +79,21 @@ class Handover:
     async def fetch(self, namespace: Namespace, claim: Claim, address: str) -> Ticket | None:
         """Fetch a client from its owner.  ``None`` if no server has it."""
         recovery = namespace._recovery
-        owner, known = claim.pid[:UID_LENGTH], self._conversation.servers
+        owner = claim.pid[:UID_LENGTH]
         if recovery is None or not self._isNative:
             return None
         owner = self.moved.get(claim.pid, owner)
         words = [namespace.path, claim.pid, claim.offset, claim.isSound, address]
+        for _ in range(_MOST_STEPS):
+            # An owner that stops may hand the client to another server meanwhile.
+            if await self._fetch(recovery, owner, words):
+                break
+            owner = ""
+        return recovery.tickets.get(claim.pid)
+
+    async def _fetch(self, recovery: Recovery, owner: str, words: list[Any]) -> bool:
+        """Fetch a client.  ``False`` if another attempt may be better."""
+        known, pid = self._conversation.servers, words[1]
         answer = None
         for _ in range(_MOST_STEPS):
             if owner not in known:
@@ -94,9 +105,9 @@ class Handover:
         if answer is None or "moved" in answer:
             # The owner has gone, or knows only a server where the client was once.
             answer = await self._ask("", "claim", *words)
-        if answer is None or claim.pid in recovery.tickets:
-            return None
-        ticket = self._adopt(recovery, claim.pid, answer)
+        if answer is None or pid in recovery.tickets:
+            return True
+        ticket = self._adopt(recovery, pid, answer)
         taking = self._take(recovery, ticket, answer["owner"], words)
         # The client may go meanwhile: then it finds its ticket here the next time.
         waiter: Deferred[None] = Deferred()
@@ -107,7 +118,7 @@ class Handover:
 
         taking.addCallback(taken)
         await waiter
-        return recovery.tickets.get(claim.pid)
+        return recovery.tickets.get(pid) is ticket
 
     def _adopt(self, recovery: Recovery, pid: str, session: dict[str, Any]) -> Ticket:
         for key in (pid, session["id"]):
@@ -213,7 +224,7 @@ class Handover:
     ) -> dict[str, Any] | None:
         recovery = self._recoveryOf(path)
         ticket = None if recovery is None else recovery.tickets.get(pid)
-        if recovery is None or ticket is None or not ticket.isParked:
+        if recovery is None or ticket is None or not ticket.isParked or ticket.isArriving:
             return None
         carried = recovery.carry(ticket, Claim(pid, offset, isSound))
         if carried is not None:
@@ -229,7 +240,7 @@ class Handover:
 
     async def _adopted(self, sender: str, path: Any, tickets: Any) -> dict[str, Any] | None:
         recovery = self._recoveryOf(path)
-        if recovery is None or not recovery.parking.isOpen:
+        if recovery is None or not recovery.parking.isStaying:
             return None
         adopted = [
             self._adopt(recovery, pid, session) for pid, session in tickets if pid not in recovery.tickets
@@ -262,20 +273,33 @@ class Handover:
                 batches += [(recovery, parked[at : at + _BATCH]) for at in range(0, len(parked), _BATCH)]
         await gatherResults(
             [
-                Deferred.fromCoroutine(self._hand(recovery, tickets, peers[number % len(peers)]))
+                Deferred.fromCoroutine(
+                    self._hand(
+                        recovery, tickets, [*peers[number % len(peers) :], *peers[: number % len(peers)]]
+                    )
+                )
                 for number, (recovery, tickets) in enumerate(batches)
             ]
         )
 
-    async def _hand(self, recovery: Recovery, tickets: Sequence[Ticket], peer: str) -> None:
+    async def _hand(self, recovery: Recovery, tickets: Sequence[Ticket], peers: Sequence[str]) -> None:
+        """Hand clients to the first peer server that takes them."""
         path = recovery.namespace.path
+        for ticket in tickets:
+            if ticket.isArriving:
+                arrived: Deferred[None] = Deferred()
+                ticket.waiting.append(arrived)
+                await arrived.addTimeout(_PATIENCE, self._namespaces.reactor).addErrback(lambda late: None)
         sessions = [[ticket.pid, recovery.described(ticket)] for ticket in tickets]
-        if await self._ask(peer, "adopt", path, sessions) is None:
+        for peer in peers:
+            if await self._ask(peer, "adopt", path, sessions) is not None:
+                break
+        else:
             return
         page: list[list[Any]] = []
         size = 0
         for ticket in tickets:
-            here = recovery.tickets.get(ticket.pid) is ticket and ticket.isParked
+            here = recovery.tickets.get(ticket.pid) is ticket and ticket.isParked and not ticket.isArriving
             carried = recovery.carry(ticket, None) if here else None
             if here:
                 self._release(recovery, ticket, peer)

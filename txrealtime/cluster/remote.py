@@ -28,7 +28,7 @@ from txrealtime.socketio.eventlog import Mark
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.packet import Packet
 from txrealtime.socketio.presence import Entry
-from txrealtime.socketio.recovery import Ticket
+from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["RemotePeers"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from txrealtime.engineio.counts import Counts
+from txrealtime.engineio.counts import Counts, tallied
 from txrealtime.engineio.packet import Packet
 from txrealtime.engineio.polling.request import HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
@@ -39,12 +39,17 @@ def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
             if self._sharesFrames:
                 write = self.writeNow if self._cork is None else self.write
                 for packet in packets:
-                    write(packet.frame or framed(packet))
-                    counts.sentByWebSocket += len(packet.encoded)  # type: ignore[arg-type]
-                    counts.packetsSent += 1
+                    frame = packet.frame
+                    if frame is None:
+                        write(framed(packet))
+                        counts.framedBytes += len(packet.encoded)  # type: ignore[arg-type]
+                        counts.framed += 1
+                    else:
+                        counts.repeated += packet.tally or tallied(packet)
+                        write(frame)
             else:
-                counts.packetsSent += len(packets)
-                counts.sentByWebSocket += sum([len(packet.wire) for packet in packets])
+                counts.framedBytes += sum([len(packet.wire) for packet in packets])
+                counts.framed += len(packets)
                 super().send(packets)
 
         def textReceived(self, text: str) -> None:
@@ -72,7 +77,7 @@ def _countingPolling(counts: Counts) -> type[PollingTransport]:
         __slots__ = ()
 
         def send(self, packets: Sequence[Packet]) -> None:
-            counts.packetsSent += len(packets)
+            counts.packetsByPolling += len(packets)
             counts.sentByPolling += sum([len(packet.wire) for packet in packets])
             super().send(packets)
 

@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["BOUNDS", "Counts", "Histogram"]
+from txrealtime.engineio.packet import Packet
+
+__all__ = ["BOUNDS", "Counts", "Histogram", "tallied"]
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0)
 
@@ -59,24 +61,29 @@ class Counts:
     :ivar receivedByPolling: bytes of polling bodies that came, if they are counted.
     :ivar sentByPolling: bytes of packets sent in polling bodies, likewise.
     :ivar receivedByWebSocket: bytes of messages that came, likewise.
-    :ivar sentByWebSocket: bytes of messages sent, likewise.
+    :ivar framedBytes: bytes of messages sent by WebSocket, likewise, each for its first receiver.
+    :ivar framed: the number of these messages.
+    :ivar repeated: bytes of messages sent to more receivers, and above the 64 lowest bits their number: one
+        addition counts both.
     :ivar packetsReceived: messages that came by WebSocket and bodies that came by polling, likewise.
-    :ivar packetsSent: Engine.IO packets sent, likewise.
+    :ivar packetsByPolling: Engine.IO packets sent in polling bodies, likewise.
     """
 
     __slots__ = (
         "buffered",
         "closed",
+        "framed",
+        "framedBytes",
         "opened",
+        "packetsByPolling",
         "packetsReceived",
-        "packetsSent",
         "paused",
         "pings",
         "receivedByPolling",
         "receivedByWebSocket",
         "refused",
+        "repeated",
         "sentByPolling",
-        "sentByWebSocket",
         "sessions",
         "upgrades",
     )
@@ -93,6 +100,28 @@ class Counts:
         self.receivedByPolling = 0
         self.sentByPolling = 0
         self.receivedByWebSocket = 0
-        self.sentByWebSocket = 0
+        self.framedBytes = 0
+        self.framed = 0
+        self.repeated = 0
         self.packetsReceived = 0
-        self.packetsSent = 0
+        self.packetsByPolling = 0
+
+    @property
+    def sentByWebSocket(self) -> int:
+        """The bytes of messages sent by WebSocket, if they are counted."""
+        return self.framedBytes + (self.repeated & (_ONE - 1))
+
+    @property
+    def packetsSent(self) -> int:
+        """The Engine.IO packets sent, likewise."""
+        return self.framed + (self.repeated >> _SHIFT) + self.packetsByPolling
+
+
+_SHIFT: Final = 64
+_ONE: Final = 1 << _SHIFT
+
+
+def tallied(packet: Packet) -> int:
+    """Return the amount of ``repeated`` for a packet, and keep it for other clients."""
+    packet.tally = made = _ONE + len(packet.wire)
+    return made

@@ -24,6 +24,7 @@ from enum import Enum
 from typing import Any, Final
 
 from twisted.logger import LogLevel
+from zope.interface import implementer
 
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
@@ -465,12 +466,46 @@ class Session:
             self._timer.cancel()
         self._timer = None
         self._ended(self)
+        # An application may keep the session, which must not keep a WebSocket's 8 kB.
+        self.transport = _Ended(self.transport.name)
 
     def startTimer(self, delay: float, call: Callable[[], Any]) -> None:
         """Start the session's only timer, of the heartbeat or of closing, in place of a running one."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timers.callLater(delay, call)
+
+
+@implementer(ITransport)
+class _Ended:
+    """
+    The transport of a session that has ended.
+
+    :ivar name: that of the last transport.
+    """
+
+    __slots__ = ("name",)
+
+    writable: Final = False
+    batch: Final = 1
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def send(self, packets: Sequence[Packet]) -> None:
+        pass
+
+    def farewell(self, reason: CloseReason) -> Sequence[Packet]:
+        return ()
+
+    def close(self, reason: CloseReason) -> None:
+        pass
+
+    def pauseReading(self) -> None:
+        pass
+
+    def resumeReading(self) -> None:
+        pass
 
 
 class _Probe:

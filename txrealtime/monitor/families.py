@@ -180,7 +180,7 @@ class Reader:
             "servers": {(): 1 + len(cluster.servers)},
             "bus_published": {(name,): getattr(counts, name, 0) for name in ("published", "dropped")},
             "bus_received": {(): getattr(counts, "received", 0)},
-            "bus_lost": {(name,): getattr(counts, name, 0) for name in lost},
+            "bus_lost": {(name,): getattr(counts, name, 0) for name in lost} | {("missed",): cluster.missed},
             "bus_outages": {(): getattr(counts, "outages", 0)},
         }
 

@@ -271,8 +271,10 @@ class Connection:
             fields = ticket.recovery.welcome(ticket)
             ticket.recovery.admitted(ticket)
         welcome = namespace._encode(self._revision.welcome(namespace.path, socket.id, fields))
-        # One message after the other in one payload: with polling, each payload takes a request.
-        self.session.sendPackets([*missed, *welcome, *socket._takeHeld()])
+        # One message after the other in one payload: with polling, each payload takes a request.  CONNECT
+        # goes first: a JavaScript client keeps events that come before it, also over the end of the
+        # connection, and would handle them twice if the connection were cut between the two.
+        self.session.sendPackets([*welcome, *missed, *socket._takeHeld()])
         # The packets may have exceeded a slow client's buffer.
         if socket._leftBecause is None:
             namespace._letIn(socket)

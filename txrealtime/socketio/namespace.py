@@ -35,7 +35,7 @@ from txrealtime.socketio.registry import DECORATORS, Decorators, Registry, event
 from txrealtime.socketio.rooms import Rooms
 
 if TYPE_CHECKING:
-    from txrealtime.socketio.recovery import Parking
+    from txrealtime.socketio.parking import Parking
     from txrealtime.socketio.sockets import Socket
 
 __all__ = ["NO_ACK", "Incoming", "Namespace", "on"]

@@ -19,8 +19,9 @@ from txrealtime.socketio.hooks import Hooks
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
 from txrealtime.socketio.packet import IParser
+from txrealtime.socketio.parking import Parking
 from txrealtime.socketio.peers import Peers
-from txrealtime.socketio.recovery import Parking, Recovery
+from txrealtime.socketio.recovery import Recovery
 from txrealtime.socketio.settings import Settings
 from txrealtime.socketio.sockets import Socket
 

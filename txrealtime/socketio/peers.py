@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from txrealtime.socketio.eventlog import Mark
     from txrealtime.socketio.namespace import Namespace
     from txrealtime.socketio.presence import Entry
-    from txrealtime.socketio.recovery import Ticket
+    from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["Peers", "Question"]
 

@@ -19,23 +19,23 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import LogLevel
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.logs import Logger
-from txrealtime.socketio.clients import Claim, asks, isKnownToRecover
-from txrealtime.socketio.eventlog import Entry, EventLog, Mark, Store, sizeOf
+from txrealtime.socketio.clients import Claim
+from txrealtime.socketio.eventlog import Entry, EventLog, Mark, sizeOf
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.jsontext import JSONText
-from txrealtime.socketio.packet import IParser, Packet
-from txrealtime.socketio.settings import Settings
+from txrealtime.socketio.packet import Packet
+from txrealtime.socketio.parking import Parking
+from txrealtime.socketio.tickets import Carried, Ticket, unseen
 
 if TYPE_CHECKING:
     from txrealtime.socketio.audience import Audience
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from txrealtime.socketio.namespace import Namespace
     from txrealtime.socketio.sockets import Socket
 
-__all__ = ["Parking", "Recovery", "Return", "Ticket"]
+__all__ = ["Recovery", "Return"]
 
 _log = Logger()
 
@@ -51,8 +51,11 @@ _json: Final = JSONText()
 
 _PID_BYTES: Final = 18
 
-_MOST_MOVES: Final = 256
-"""Changes of rooms that one ticket remembers."""
+_LATEST: Final = 10.0
+"""Seconds after which an event that is in another server's log has arrived from the bus."""
+
+_MOST_EARLY: Final = 1000
+"""Events of one client that may still arrive from the bus: the last of another server's log."""
 
 _RECOVERABLE: Final = frozenset(
     [
@@ -64,103 +67,6 @@ _RECOVERABLE: Final = frozenset(
     ]
 )
 """The reasons after which a client may come back."""
-
-
-class Ticket:
-    """
-    The right of one client to come back to one namespace.
-
-    :ivar pid: the client's private id, a bearer secret.
-    :ivar id: the public id of the client's socket.
-    :ivar data: the socket's ``data``.
-    :ivar socket: the client's socket; ``None`` while a client of another server has not come to this one.
-    :ivar address: the client's address.
-    :ivar start: the number of the log's newest entry when the ticket was made.
-    :ivar floor: the number of an entry up to which the client has surely received all.
-    :ivar known: the number of an entry from which on all changes of rooms are known.
-    :ivar moves: the changes of rooms: ``True`` for a join, by the number of the log's newest entry and the
-        room.
-    :ivar admitted: the time of the last admission.
-    :ivar isParked: true while the client is away.
-    :ivar rooms: while parked, the rooms that the socket was in, its own included; empty if it still is.
-    :ivar reason: the reason of the last cut.
-    :ivar deadline: the time until which the ticket is parked.
-    :ivar isArriving: true until the events of a client from another server are here.
-    :ivar isElsewhere: true when the client has moved to another server.
-    :ivar carried: these events.
-    :ivar waiting: fire when the application has been told of the cut.
-    """
-
-    __slots__ = (
-        "address",
-        "admitted",
-        "carried",
-        "data",
-        "deadline",
-        "floor",
-        "id",
-        "isArriving",
-        "isElsewhere",
-        "isParked",
-        "known",
-        "moves",
-        "pid",
-        "reason",
-        "recovery",
-        "rooms",
-        "socket",
-        "start",
-        "waiting",
-    )
-
-    def __init__(self, recovery: Recovery, pid: str, id: str, data: dict[str, Any], address: str) -> None:
-        start = recovery.log.top
-        self.recovery = recovery
-        self.pid = pid
-        self.id = id
-        self.data = data
-        self.socket: Socket | None = None
-        self.address = address
-        self.isArriving = self.isElsewhere = False
-        self.carried: Carried | None = None
-        self.start = self.floor = self.known = start
-        self.moves: dict[tuple[int, str], bool] = {}
-        self.admitted = float("inf")
-        self.isParked = False
-        self.rooms: frozenset[str] = frozenset()
-        self.reason = CloseReason.TRANSPORT_CLOSE
-        self.deadline = 0.0
-        self.waiting: list[Deferred[None]] = []
-
-    def moved(self, room: str, joined: bool) -> None:
-        """Called when the socket has joined or left a room."""
-        moves, key = self.moves, (self.recovery.log.top, room)
-        if key in moves:
-            del moves[key]  # there and back again, without an event between
-            return
-        moves[key] = joined
-        if len(moves) > _MOST_MOVES:
-            for old in list(moves)[: _MOST_MOVES // 2]:
-                del moves[old]
-                self.known = max(self.known, old[0])
-
-
-class Carried(NamedTuple):
-    """
-    Events from another server's log.
-
-    :ivar epoch: that of the log.
-    :ivar events: the number there, the mark and the messages of each event.
-    """
-
-    epoch: str
-    events: list[Any]
-
-    def after(self, offset: str | None) -> list[Any]:
-        """Return the events that come after a client's last one."""
-        epoch, _, number = (offset or "").rpartition("-")
-        last = int(number) if epoch == self.epoch and number.isascii() and number.isdecimal() else 0
-        return [event for event in self.events if event[0] > last]
 
 
 class Return(NamedTuple):
@@ -190,6 +96,10 @@ class Recovery:
         self._parked = 0
         # The number of parked tickets by room, for those whose sockets have left.
         self._absent: Counter[str] = Counter()
+        # The ids of the sockets that have got an event from another server's log, by the event's mark.  The
+        # event itself may come later from the bus.
+        self._early: dict[tuple[Any, ...], set[str]] = {}
+        self._earlyUntil = 0.0
         # The ids of the sockets of parked tickets.
         self._ids: set[str] = set()
 
@@ -216,6 +126,8 @@ class Recovery:
         :param mark: the event's place on the bus.
         :return: the sockets, and the event's number in the log, 0 if it is not kept.
         """
+        if self._early and isinstance(mark, list):
+            audience = self._withoutEarly(audience, mark)
         sockets = audience.here()
         marked, number = messages, 0
         if self.tickets:
@@ -232,6 +144,22 @@ class Recovery:
             else:
                 socket._deliver(wanted, volatile)
         return sockets, number
+
+    def _withoutEarly(self, audience: Audience, mark: list[Any]) -> Audience:
+        """Leave out the clients that have got an event already, from the log of the server that they left."""
+        if self.parking.reactor.seconds() > self._earlyUntil:
+            self._early.clear()
+        ids = self._early.pop(tuple(mark), None)
+        return audience.excluding(*ids) if ids else audience
+
+    def _noteEarly(self, events: list[Any], id: str) -> None:
+        early = self._early
+        self._earlyUntil = self.parking.reactor.seconds() + _LATEST
+        for _, mark, _ in events[-_MOST_EARLY:]:
+            if isinstance(mark, list):
+                early.setdefault(tuple(mark), set()).add(id)
+        while len(early) > 100 * _MOST_EARLY:
+            del early[next(iter(early))]
 
     def _concerns(self, rooms: tuple[str, ...] | None, sockets: Sequence[Socket]) -> bool:
         """Return true if a client that is here or away may come back for an event."""
@@ -468,6 +396,7 @@ class Recovery:
         events = carried.after(None if claim is None else claim.offset)
         plain = [messages for _, _, messages in events]
         plain += [self.log.plain(number, entry) for number, entry in unseen(self.log, carried.events, own)]
+        self._noteEarly(carried.events, ticket.id)
         start = self.log.top
         for messages in plain:
             packets = [engineio.message(message) for message in messages]
@@ -541,11 +470,22 @@ class Recovery:
 
     def carry(self, ticket: Ticket, claim: Claim | None) -> dict[str, Any] | None:
         """Return the events of a parked ticket for another server; ``None`` if they are not all here."""
-        entries = self._entries(ticket, claim)
+        before: list[Any] = []
+        if ticket.carried is not None and claim is None:
+            # The client's last event is not known: each event keeps the offset that the client may have.
+            if ticket.start < max(self.log.dropped, self.log.hole):
+                return None
+            before = ticket.carried.events
+            entries: Any = unseen(self.log, before, self._missed(ticket, ticket.start))
+        else:
+            entries = self._entries(ticket, claim)
         if isinstance(entries, str):
             return None
-        events = [[number, entry.mark, self.log.plain(number, entry)] for number, entry in entries]
-        return {"epoch": self.log.epoch, "events": events}
+        epoch = self.log.epoch
+        events = [
+            [f"{epoch}-{number}", entry.mark, self.log.plain(number, entry)] for number, entry in entries
+        ]
+        return {"events": before + events}
 
     def adopt(self, pid: str, session: dict[str, Any]) -> Ticket:
         """Take a client from another server, whose events come next: see :meth:`arrived`."""
@@ -567,7 +507,7 @@ class Recovery:
         if carried is None:
             self.end(ticket)
         else:
-            ticket.carried = Carried(carried["epoch"], carried["events"])
+            ticket.carried = Carried(carried["events"])
             self.told(ticket)
 
     def release(self, ticket: Ticket) -> None:
@@ -586,38 +526,6 @@ class Recovery:
         return socket
 
 
-def unseen(
-    log: EventLog, theirs: Sequence[Any], ours: Sequence[tuple[int, Entry]]
-) -> list[tuple[int, Entry]]:
-    """
-    Leave out the events of this server's log that are in another server's, too.
-
-    An event without a number is known again by its text, where the end of the other log is the beginning of
-    this one.
-    """
-    seen = {tuple(mark) for _, mark, _ in theirs if isinstance(mark, list)}
-    unnumbered = [list(messages) for _, mark, messages in theirs if mark is None]
-    texts = [log.plain(number, entry) for number, entry in ours if entry.mark is None]
-    overlap = next(
-        (
-            count
-            for count in range(min(len(texts), len(unnumbered)), 0, -1)
-            if unnumbered[-count:] == texts[:count]
-        ),
-        0,
-    )
-    left = []
-    for number, entry in ours:
-        if entry.mark is None:
-            overlap -= 1
-            if overlap >= 0:
-                continue
-        elif isinstance(entry.mark, list) and tuple(entry.mark) in seen:
-            continue
-        left.append((number, entry))
-    return left
-
-
 _WHY: Final = {
     "address": "its address is another one (recoveryAddress)",
     "offset": "its offset is none that this server has sent",
@@ -627,100 +535,3 @@ _WHY: Final = {
     "size": "it missed more than maxBuffered (--max-buffered) allows",
 }
 """The reasons of refusals, for the log."""
-
-
-class Parking:
-    """
-    The tickets of a server whose clients are away, and their bounds.
-
-    :ivar store: the bounds of the logs.
-    :ivar results: the number of clients that came back, by result.
-    :ivar isOpen: false once the server does not expect clients back.
-    """
-
-    def __init__(
-        self, settings: Settings, reactor: IReactorTime, parser: IParser, results: Counter[str]
-    ) -> None:
-        self.settings = settings
-        self.reactor = reactor
-        self.results = results
-        self.isOpen = True
-        # An event is wanted for as long as a client may be away, and before, for as long as the server may
-        # not have noticed that the connection is dead.
-        unnoticed = settings.pingInterval + 2 * settings.pingTimeout
-        self.store = Store(
-            reactor,
-            parser,
-            settings.recoveryWindow + unnoticed,
-            settings.recoveryEvents,
-            settings.recoveryBytes,
-        )
-        # Both in the order of parking, which is that of the deadlines.
-        self._parked: dict[Ticket, None] = {}
-        self._byAddress: dict[str, dict[Ticket, None]] = {}
-        self._timer: IDelayedCall | None = None
-
-    def __len__(self) -> int:
-        return len(self._parked)
-
-    def isOffered(self, handshake: Handshake) -> bool:
-        """Return true if a client is offered recovery."""
-        wanted: str | Callable[[Handshake], bool] = self.settings.recovery
-        if handshake.protocol != 4:
-            return False
-        if callable(wanted):
-            return bool(wanted(handshake))
-        return wanted == "all" or asks(handshake) or isKnownToRecover(handshake)
-
-    def add(self, ticket: Ticket) -> None:
-        """Park a ticket; if there are too many, end the oldest."""
-        ticket.deadline = self.reactor.seconds() + self.settings.recoveryWindow
-        self._parked[ticket] = None
-        own = self._byAddress.setdefault(ticket.address, {})
-        own[ticket] = None
-        if len(self._parked) > self.settings.recoverySessions:
-            # An address with more than its share makes room for itself, not at the cost of others.
-            share = max(1, self.settings.recoverySessions / len(self._byAddress))
-            oldest = next(iter(own if len(own) > share else self._parked))
-            _log.limited(
-                "",
-                LogLevel.warn,
-                "more than {most} clients are away: the oldest of them cannot come back; raise "
-                "recoverySessions (--recovery-sessions)",
-                most=self.settings.recoverySessions,
-            )
-            oldest.recovery.end(oldest)
-        if self._timer is None:
-            self._timer = self.reactor.callLater(self.settings.recoveryWindow, self._tick)
-
-    def remove(self, ticket: Ticket) -> None:
-        """Called when a ticket is not parked any longer."""
-        del self._parked[ticket]
-        own = self._byAddress[ticket.address]
-        del own[ticket]
-        if not own:
-            del self._byAddress[ticket.address]
-
-    def _tick(self) -> None:
-        self._timer = None
-        now = self.reactor.seconds()
-        while self._parked and (oldest := next(iter(self._parked))).deadline <= now:
-            self.results["expired"] += 1
-            oldest.recovery.end(oldest)
-        if self._parked:
-            due = next(iter(self._parked)).deadline - now
-            self._timer = self.reactor.callLater(max(due, 0.0), self._tick)
-
-    def close(self) -> None:
-        """Called when the server has stopped: nobody comes back."""
-        self.isOpen = False
-        for ticket in list(self._parked):
-            ticket.recovery.end(ticket)
-        self.store.clear()
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-
-    def reopen(self) -> None:
-        """Called when the server starts again."""
-        self.isOpen = True

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from txrealtime.socketio.connection import Connection
     from txrealtime.socketio.namespace import Namespace
-    from txrealtime.socketio.recovery import Ticket
+    from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["Socket"]
 

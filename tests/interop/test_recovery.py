@@ -1,0 +1,129 @@
+"""
+Real clients over a faulty network: those that recover miss nothing, and all others are as ever.
+
+`scripts/recovery` runs it for longer; RECOVERY_MINUTES and RECOVERY_CLIENTS in the environment change it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.interop import proxies
+from tests.interop.brokers import Redis
+from tests.interop.clients import (
+    RealtimeServer,
+    javaScript,
+    python,
+    requireJavaScriptClient,
+    requirePythonClient,
+)
+from tests.soak.proxy import Network
+from tests.support import Program, startProgram
+
+MINUTES = float(os.environ.get("RECOVERY_MINUTES", "0.25"))
+ROUNDS = 1 if MINUTES < 1 else 6
+"Restarts of the workers."
+
+CLIENTS = int(os.environ.get("RECOVERY_CLIENTS", "30"))
+
+CROWDS = {
+    "socket.io-client-4": (0.5, True),
+    "socket.io-client-4.6": (0.2, True),
+    "socket.io-client-2.5": (0.15, False),
+    "python-socketio": (0.15, False),
+}
+"Client -> its share of all clients, and whether it recovers."
+
+OPTIONS = (
+    *("--app", "tests.interop.recovery:server", "--allow-eio3", "--recovery-window", "60"),
+    *("--ping-interval", "3", "--ping-timeout", "3", "--upgrade-timeout", "5", "--connect-timeout", "8"),
+)
+
+
+class RecoveryTests(TestCase):
+    timeout = MINUTES * 60 + 120
+
+    async def test_clients(self) -> None:
+        """Nothing missing, nothing twice, nothing out of order, and every return is recovered."""
+        for name in CROWDS:
+            if name == "python-socketio":
+                requirePythonClient("socketio", "aiohttp")
+            else:
+                requireJavaScriptClient(name)
+        server = RealtimeServer(self, *OPTIONS)
+        await server.start()
+        network = Network(server.port, seed=14)
+        port = reactor.listenTCP(0, network, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.addCleanup(network.stop)
+        url = f"http://127.0.0.1:{port.getHost().port}"
+        crowds = {name: self.crowd(name, url) for name in CROWDS}
+        await deferLater(reactor, MINUTES * 60)
+        for name, program in crowds.items():
+            await self.leave(name, program)
+        network.stop()
+        await server.stop()
+
+    async def test_workers(self) -> None:
+        """New generations of workers under traffic: the old ones hand their clients over."""
+        requireJavaScriptClient("socket.io-client-4")
+        server = RealtimeServer(self, *OPTIONS, "--workers", "2")
+        await server.start()
+        await server.program.whenPrinted("serving Socket.IO")
+        clients = self.crowd("socket.io-client-4", server.url)
+        await deferLater(reactor, 3)
+        for round in range(1, ROUNDS + 1):
+            server.program.signal("HUP")
+            while server.program.output.count("new workers serve") < round:
+                await deferLater(reactor, 0.2)
+            await deferLater(reactor, 4)
+        await self.leave("socket.io-client-4", clients)
+        await server.stop()
+
+    async def test_servers(self) -> None:
+        """A rolling restart of servers with one Redis behind nginx, under traffic."""
+        requireJavaScriptClient("socket.io-client-4")
+        redis = await Redis(self).start()
+        options = [*OPTIONS, "--bus", redis.url, "--trusted-proxy", "127.0.0.1"]
+        servers = [RealtimeServer(self, *options) for _ in range(2)]
+        for server in servers:
+            await server.start()
+        nginx = proxies.NginxOfCluster(self, [server.port for server in servers])
+        await nginx.start()
+        clients = self.crowd("socket.io-client-4", nginx.url, "apart")
+        await deferLater(reactor, 4)
+        for server in servers * max(1, ROUNDS // 2):
+            await server.restart()
+            await deferLater(reactor, 2)
+        await self.leave("socket.io-client-4", clients)
+        for server in servers:
+            await server.stop()
+
+    async def leave(self, name: str, program: Program) -> None:
+        self.assertFalse(program.ended, program.output[-3000:])
+        program.signal("TERM")
+        await program.whenEnded(timeout=60)
+        self.check(name, program)
+
+    def crowd(self, name: str, url: str, *more: str) -> Program:
+        share, able = CROWDS[name]
+        count = str(max(1, round(CLIENTS * share)))
+        if name == "python-socketio":
+            return startProgram(self, python("recovery.py", url, count))
+        return startProgram(self, javaScript("recovery.cjs", name, url, count, "1" if able else "0", *more))
+
+    def check(self, name: str, program: Program) -> None:
+        lines = [json.loads(line) for line in program.output.splitlines() if line.startswith("{")]
+        complaints = [line["violation"] for line in lines if "violation" in line]
+        totals = Counter(lines[-1]["totals"])
+        print(f"\n{name}: {dict(totals)}", file=sys.stderr, flush=True)
+        self.assertEqual(complaints[:10], [])
+        self.assertGreater(totals["events"], 100)
+        self.assertEqual(totals["recovered"] > 0, CROWDS[name][1])

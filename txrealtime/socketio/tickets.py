@@ -1,0 +1,155 @@
+"""
+Tickets: the rights of clients to come back, and the events that come with them from other servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from txrealtime.engineio.session import CloseReason
+from txrealtime.socketio.eventlog import Entry, EventLog
+
+if TYPE_CHECKING:
+    from txrealtime.socketio.recovery import Recovery
+    from txrealtime.socketio.sockets import Socket
+
+__all__ = ["Carried", "Ticket", "unseen"]
+
+_MOST_MOVES: Final = 256
+"""Changes of rooms that one ticket remembers."""
+
+
+class Ticket:
+    """
+    The right of one client to come back to one namespace.
+
+    :ivar pid: the client's private id, a bearer secret.
+    :ivar id: the public id of the client's socket.
+    :ivar data: the socket's ``data``.
+    :ivar socket: the client's socket; ``None`` while a client of another server has not come to this one.
+    :ivar address: the client's address.
+    :ivar start: the number of the log's newest entry when the ticket was made.
+    :ivar floor: the number of an entry up to which the client has surely received all.
+    :ivar known: the number of an entry from which on all changes of rooms are known.
+    :ivar moves: the changes of rooms: ``True`` for a join, by the number of the log's newest entry and the
+        room.
+    :ivar admitted: the time of the last admission.
+    :ivar isParked: true while the client is away.
+    :ivar rooms: while parked, the rooms that the socket was in, its own included; empty if it still is.
+    :ivar reason: the reason of the last cut.
+    :ivar deadline: the time until which the ticket is parked.
+    :ivar isArriving: true until the events of a client from another server are here.
+    :ivar isElsewhere: true when the client has moved to another server.
+    :ivar carried: these events.
+    :ivar waiting: fire when the application has been told of the cut.
+    """
+
+    __slots__ = (
+        "address",
+        "admitted",
+        "carried",
+        "data",
+        "deadline",
+        "floor",
+        "id",
+        "isArriving",
+        "isElsewhere",
+        "isParked",
+        "known",
+        "moves",
+        "pid",
+        "reason",
+        "recovery",
+        "rooms",
+        "socket",
+        "start",
+        "waiting",
+    )
+
+    def __init__(self, recovery: Recovery, pid: str, id: str, data: dict[str, Any], address: str) -> None:
+        start = recovery.log.top
+        self.recovery = recovery
+        self.pid = pid
+        self.id = id
+        self.data = data
+        self.socket: Socket | None = None
+        self.address = address
+        self.isArriving = self.isElsewhere = False
+        self.carried: Carried | None = None
+        self.start = self.floor = self.known = start
+        self.moves: dict[tuple[int, str], bool] = {}
+        self.admitted = float("inf")
+        self.isParked = False
+        self.rooms: frozenset[str] = frozenset()
+        self.reason = CloseReason.TRANSPORT_CLOSE
+        self.deadline = 0.0
+        self.waiting: list[Deferred[None]] = []
+
+    def moved(self, room: str, joined: bool) -> None:
+        """Called when the socket has joined or left a room."""
+        moves, key = self.moves, (self.recovery.log.top, room)
+        if key in moves:
+            del moves[key]  # there and back again, without an event between
+            return
+        moves[key] = joined
+        if len(moves) > _MOST_MOVES:
+            for old in list(moves)[: _MOST_MOVES // 2]:
+                del moves[old]
+                self.known = max(self.known, old[0])
+
+
+class Carried(NamedTuple):
+    """
+    Events from the logs of other servers.
+
+    :ivar events: the offset, the mark and the messages of each event, in order.
+    """
+
+    events: list[Any]
+
+    def after(self, offset: str | None) -> list[Any]:
+        """Return the events that come after a client's last one; all, if that is of another log."""
+        epoch, _, number = (offset or "").rpartition("-")
+        if not (number.isascii() and number.isdecimal()):
+            return self.events
+        first = 0
+        for index, (its, _, _) in enumerate(self.events):
+            own, _, count = its.rpartition("-")
+            if own == epoch and int(count) <= int(number):
+                first = index + 1
+        return self.events[first:]
+
+
+def unseen(
+    log: EventLog, theirs: Sequence[Any], ours: Sequence[tuple[int, Entry]]
+) -> list[tuple[int, Entry]]:
+    """
+    Leave out the events of this server's log that are in another server's, too.
+
+    An event without a number is known again by its text, where the end of the other log is the beginning of
+    this one.
+    """
+    seen = {tuple(mark) for _, mark, _ in theirs if isinstance(mark, list)}
+    unnumbered = [list(messages) for _, mark, messages in theirs if mark is None]
+    texts = [log.plain(number, entry) for number, entry in ours if entry.mark is None]
+    overlap = next(
+        (
+            count
+            for count in range(min(len(texts), len(unnumbered)), 0, -1)
+            if unnumbered[-count:] == texts[:count]
+        ),
+        0,
+    )
+    left = []
+    for number, entry in ours:
+        if entry.mark is None:
+            overlap -= 1
+            if overlap >= 0:
+                continue
+        elif isinstance(entry.mark, list) and tuple(entry.mark) in seen:
+            continue
+        left.append((number, entry))
+    return left
