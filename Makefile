@@ -4,6 +4,7 @@ chat:    ; scripts/chat
 test:    ; scripts/test
 fuzz:    ; scripts/fuzz
 soak:    ; scripts/soak
+workers: ; scripts/workers
 differential: ; scripts/differential
 conformance: ; scripts/conformance
 lint:    ; scripts/test tests.test_checks.LintTests
@@ -11,4 +12,4 @@ types:   ; scripts/test tests.test_checks.TypeTests
 docs:    ; scripts/test tests.test_checks.DocumentationTests
 format:  ; .venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
-.PHONY: chat test fuzz soak differential conformance lint types docs format
+.PHONY: chat test fuzz soak workers differential conformance lint types docs format

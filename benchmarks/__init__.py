@@ -10,6 +10,7 @@ txrealtime side by side with its peers: ``scripts/benchmark``.
 `websocket`    its WebSocket clients: those that ask, those that listen
 `polling`      its long polling clients
 `workloads`    what is asked of every server, and what is measured
+`workers`      all cores: ``python -m benchmarks.workers``
 `report`       medians and ratios, as tables; `chart` draws them
 =============  ===============================================================
 

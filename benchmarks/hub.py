@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -83,7 +84,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hub")
     parser.add_argument("--subscribers", type=int, default=4)
-    count = parser.parse_args().subscribers
+    for shown, cost in measureHub(parser.parse_args().subscribers):
+        print(f"{shown:40} {cost:6.2f} us of the hub's CPU for a publish")
+
+
+def measureHub(count: int) -> list[tuple[str, float]]:
+    """Return the CPU time of a hub for a publish to some subscribers in microseconds, for several loads."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/hub"
         hub = subprocess.Popen(
@@ -94,14 +100,14 @@ def main() -> None:
         try:
             assert hub.stdout is not None and hub.stdout.readline() == b"up\n"
             machine.toLoadCore()
-            measure(path, hub.pid, count)
+            return list(measure(path, hub.pid, count))
         finally:
             hub.kill()
             hub.wait()
 
 
-def measure(path: str, process: int, count: int) -> None:
-    """Print the CPU time of the hub for a publish to `count` subscribers."""
+def measure(path: str, process: int, count: int) -> Iterator[tuple[str, float]]:
+    """Yield the CPU time of the hub for a publish to `count` subscribers, load by load."""
     subscribers = [connect(path) for _ in range(count)]
     for subscriber in subscribers:
         subscriber.sendall(frame(hubframes.SUBSCRIBE, TOPIC))
@@ -117,7 +123,7 @@ def measure(path: str, process: int, count: int) -> None:
             before = cpuOf(process)
             publish(publisher, subscribers, total, at, window)
             costs.append((cpuOf(process) - before) / total / 1000)
-        print(f"{count} subscribers, {shown:20} {median(costs):6.2f} us of the hub's CPU for a publish")
+        yield f"{count} subscribers, {shown}", median(costs)
 
 
 def cpuOf(process: int) -> int:

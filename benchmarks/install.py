@@ -37,6 +37,13 @@ PYTHON = {
 NODE = {
     "node": ["socket.io@4.8.4", "ws@8", "bufferutil@4", "@socket.io/redis-adapter@8.3.0", "redis@5.8.2"],
     "bun": ["bun@1.4.5", "socket.io@4.8.4", "@socket.io/bun-engine@0.1.2"],
+    "node-cluster": [
+        "socket.io@4.8.4",
+        "ws@8",
+        "bufferutil@4",
+        "@socket.io/cluster-adapter@0.3.0",
+        "@socket.io/sticky@2.0.1",
+    ],
     # Later ones do not run on Node 20.
     "eiows": ["socket.io@4.8.4", "eiows@9.2.0"],
 }
@@ -45,17 +52,20 @@ OPTIONAL = {"eiows"}
 "Built from Node's own sources, which its installation fetches: it fails in many places."
 
 
-def install(again: bool = False) -> list[str]:
+def install(again: bool = False, only: Sequence[str] = ()) -> list[str]:
     """
     Make what is missing.
 
     :param again: make all of it, also what could not be made before.
+    :param only: the names of the environments; all if there is none.
     :return: what could not be made, and why, of what is optional.
     :raises SystemExit: if an environment that is needed could not be made.
     """
     ENVIRONMENTS.mkdir(exist_ok=True)
     missing = []
     for name, packages in {**PYTHON, **NODE}.items():
+        if only and name not in only:
+            continue
         folder = ENVIRONMENTS / name
         recipe = _recipe(packages)
         done, failed = folder / ".installed", folder / ".failed"

@@ -108,7 +108,11 @@ class PollingClient:
     A client that emits an event by POST and gets its acknowledgement by GET, over and over.
 
     A GET always waits, as with the clients in browsers. A round trip is done when both have been answered.
+
+    :cvar connection: makes its connections.
     """
+
+    connection: type[HTTPConnection] = HTTPConnection
 
     def __init__(
         self, loop: Loop, address: Address, opened: Callable[[], None], exchange: Exchange, number: int
@@ -120,7 +124,7 @@ class PollingClient:
         self._outgoing: list[bytes] = []
         self._posting = self._acknowledged = False
         self._startedAt = 0.0
-        self._down, self._up = HTTPConnection(loop, address), HTTPConnection(loop, address)
+        self._down, self._up = self.connection(loop, address), self.connection(loop, address)
         self._path = b"/socket.io/?EIO=4&transport=polling"
         self._down.request(self._get(), self._handshaken)
 

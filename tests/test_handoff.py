@@ -201,6 +201,7 @@ class HandoffTests(SynchronousTestCase):
         self.assertEqual(self.two.taken[0][1], line("x" * 16 + self.two.mark))
         self.assertEqual(self.one.reactor.adopted, [])
         self.assertEqual((self.one.handoff.sent, self.two.handoff.received), (2, 2))
+        self.assertEqual((self.one.handoff.kept, self.two.handoff.kept), (0, 0))
         # The owner alone holds the connection, so its end is the connection's.
         self.assertTrue(all(map(self.gone, self.clients)))
 
@@ -213,6 +214,7 @@ class HandoffTests(SynchronousTestCase):
         for head in heads:
             self.accept(head)
         self.assertEqual(self.one.reactor.adopted, heads)
+        self.assertEqual((self.one.handoff.kept, self.one.handoff.sent), (len(heads), 0))
         self.two.turn()
         self.assertEqual(self.two.taken, [])
 

@@ -1,5 +1,5 @@
 """
-`twistd realtime --workers` as processes: sessions found on every worker, crashes, reloads, and the end.
+`twistd realtime --workers` as processes: starts, crashes, reloads, and the end.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.interop.clients import javaScript, requireJavaScriptClient
-from tests.support import ROOT, TWISTD, Program, makeCertificate, requirePart, startProgram
+from tests.support import ROOT, TWISTD, Program, requirePart, startProgram
 
 APPLICATION = """
 import os, time
@@ -44,6 +43,10 @@ def post(socket, room, sender, value, padding):
 @server.on("echo")
 def echo(socket, *args):
     return args
+
+@server.on("where")
+def where(socket, value):
+    return [value, VERSION, os.getpid()]
 
 @server.onConnect
 def connected(socket, auth):
@@ -129,9 +132,10 @@ class WorkersTestCase(TestCase):
     def counts(self, program: Program) -> dict[str, int]:
         """The sums of what the workers told when they stopped."""
         found = re.findall(
-            r"(\d+) connections handed over, (\d+) requests relayed, (\d+) WebSockets", program.output
+            r"(\d+) connections handed over, (\d+) requests relayed, (\d+) WebSockets carried, (\d+) connect",
+            program.output,
         )
-        names = ("handed", "relayed", "carried")
+        names = ("handed", "relayed", "carried", "kept")
         return {name: sum(int(line[place]) for line in found) for place, name in enumerate(names)}
 
     def open(self, url: str) -> str:
@@ -140,55 +144,11 @@ class WorkersTestCase(TestCase):
             sid: str = json.loads(response.read()[1:])["sid"]
             return sid
 
-
-class SessionTests(WorkersTestCase):
-    """Sessions of official clients: each request may reach any worker."""
-
-    def setUp(self) -> None:
-        requireJavaScriptClient("socket.io-client-4")
-        super().setUp()
-
-    async def play(self, url: str, transports: str, agent: str, count: int = 40) -> dict[str, Any]:
-        client = startProgram(self, javaScript("cores.cjs", url, str(count), "20", transports, agent))
-        await client.whenEnded(120)
-        result: dict[str, Any] = json.loads(client.output.strip().splitlines()[-1])
-        self.assertEqual(result, {**result, "wrong": [], "lost": []}, client.output)
-        return result
-
-    async def test_fresh(self) -> None:
-        """Connections that were made for one request are handed over."""
-        program, url = await self.serve(4)
-        for transports in ("polling", "websocket", "polling,websocket"):
-            result = await self.play(url, transports, "fresh")
-            self.assertGreater(len(result["workers"]), 1)
-        await self.stopped(program)
-        self.assertNotIn("refused", program.output)
-        counts = self.counts(program)
-        self.assertGreater(counts["handed"], 100)
-
-    async def test_pool(self) -> None:
-        """Connections that carry the requests of many clients are relayed."""
-        program, url = await self.serve(4)
-        for transports in ("polling", "polling,websocket"):
-            await self.play(url, transports, "pool")
-        await self.stopped(program)
-        self.assertNotIn("refused", program.output)
-        self.assertGreater(self.counts(program)["relayed"], 100)
-
-    async def test_tls(self) -> None:
-        """Over TLS the address chooses the worker; of many clients behind one, requests are relayed."""
-        makeCertificate(self.folder / "both.pem")
-        place = "ssl:0:interface=127.0.0.1:privateKey=both.pem:certKey=both.pem"
-        program, url = await self.serve(4, listen=place)
-        self.assertTrue(url.startswith("https://"))
-        for transports in ("polling", "websocket", "polling,websocket"):
-            await self.play(url, transports, "fresh", 20)
-        await self.stopped(program)
-        self.assertNotIn("refused", program.output)
-        counts = self.counts(program)
-        self.assertGreater(counts["handed"], 20)
-        self.assertGreater(counts["relayed"], 20)
-        self.assertGreater(counts["carried"], 2)
+    def post(self, url: str, sid: str, body: bytes = b"3") -> bytes:
+        """Send packets to a session."""
+        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=10) as response:
+            answer: bytes = response.read()
+            return answer
 
 
 class LifeTests(WorkersTestCase):
@@ -246,11 +206,6 @@ class LifeTests(WorkersTestCase):
             pass
         with self.assertRaises(TimeoutError), urlopen(url + HANDSHAKE, timeout=1):
             pass
-
-    def post(self, url: str, sid: str, body: bytes = b"3") -> bytes:
-        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=10) as response:
-            answer: bytes = response.read()
-            return answer
 
     async def test_hub(self) -> None:
         """Programs beside the workers emit by the hub, if it has a path."""

@@ -221,10 +221,12 @@ class RealtimeService(MultiService):
         if self._siblings is not None and self._handoff is not None:
             await self._untilPassedOn(self._siblings)
             _log.info(
-                "{handed} connections handed over, {relayed} requests relayed, {carried} WebSockets carried",
+                "{handed} connections handed over, {relayed} requests relayed, {carried} WebSockets carried, "
+                "{kept} connections kept",
                 handed=self._handoff.sent,
                 relayed=self._siblings.relayed,
                 carried=self._siblings.carried,
+                kept=self._handoff.kept,
             )
             self._handoff.stop()
             await self._siblings.stopService()

@@ -59,11 +59,13 @@ class Handoff:
     :param adopt: called with the number of a port and a descriptor, which it closes.
     :ivar sent: connections handed over to others.
     :ivar received: connections taken from others.
+    :ivar kept: connections that this worker accepted and serves itself.
     """
 
     def __init__(self, reactor: Any, folder: str, mark: str, adopt: Callable[[int, int], None]) -> None:
         self.sent = 0
         self.received = 0
+        self.kept = 0
         self._reactor = reactor
         self._folder = folder
         self._mark = mark

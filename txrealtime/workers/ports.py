@@ -162,6 +162,7 @@ class SharedPort:
 
     def adopt(self, accepted: socket.socket) -> None:
         """Serve a connection here; its own transport has another descriptor for it."""
+        self._handoff.kept += 1
         try:
             self._reactor.adoptStreamConnection(accepted.fileno(), accepted.family, self._factory)
         except OSError as error:  # the client has gone already, or no descriptor is left
