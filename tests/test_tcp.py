@@ -1,9 +1,10 @@
 """
-Writes to the socket itself: in order, complete, and only for plain sockets.
+Writes to the socket itself: in order, complete, and only for plain sockets; and the queue of a port.
 """
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.tcp import Server
@@ -11,7 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.internet.unix import Server as UNIXServer
 from twisted.trial.unittest import SynchronousTestCase
 
-from txrealtime.engineio.tcp import peerAddress, writeNow
+from txrealtime.engineio.tcp import lengthenQueue, peerAddress, writeNow
 
 
 class Socket:
@@ -103,3 +104,24 @@ class PeerAddressTests(SynchronousTestCase):
 
     def test_ip(self) -> None:
         self.assertEqual(peerAddress(StringTransport()), "192.168.1.1")
+
+
+class QueueTests(SynchronousTestCase):
+    """The connections that wait to be accepted."""
+
+    def lengthened(self, description: str) -> list[int]:
+        lengths: list[int] = []
+        lengthenQueue(SimpleNamespace(socket=SimpleNamespace(listen=lengths.append)), description)
+        return lengths
+
+    def test_longer(self) -> None:
+        for description in ("tcp:8000", "unix:/run/chat", "haproxy:tcp:8000", "ssl:443:privateKey=key.pem"):
+            self.assertEqual(self.lengthened(description), [1024], description)
+
+    def test_asAsked(self) -> None:
+        """The user's number stays, and systemd's."""
+        for description in ("tcp:8000:backlog=5", "systemd:domain=INET:index=0"):
+            self.assertEqual(self.lengthened(description), [], description)
+
+    def test_noSocket(self) -> None:
+        lengthenQueue(object(), "tcp:8000")

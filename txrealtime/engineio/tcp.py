@@ -24,6 +24,7 @@ __all__ = [
     "endAndDiscard",
     "endConnection",
     "endOutput",
+    "lengthenQueue",
     "peerAddress",
     "replaceProtocol",
     "setProtocol",
@@ -33,6 +34,9 @@ __all__ = [
 
 
 _PLAIN: Final[frozenset[Any]] = frozenset([Server, UNIXServer, Client, UNIXClient])
+
+_QUEUE: Final = 1024
+"""Connections that may wait to be accepted."""
 
 
 def peerAddress(transport: Any) -> str:
@@ -139,6 +143,20 @@ def endAndDiscard(transport: Any) -> None:
     former = currentProtocol(transport)
     endOutput(transport)
     replaceProtocol(transport, _Discard(former))
+
+
+def lengthenQueue(port: Any, description: str) -> None:
+    """
+    Let 1,024 connections wait for a port to accept them, unless its endpoint string has a number.
+
+    By itself, Twisted lets 50 wait.  When all clients come back at once, TCP makes the others try again a
+    second later, and a UNIX socket refuses them.  The kernel's ``somaxconn`` is the upper bound.
+
+    :param description: the endpoint string.
+    """
+    listening = getattr(port, "socket", None)
+    if listening is not None and "backlog=" not in description and "systemd:" not in description:
+        listening.listen(_QUEUE)
 
 
 def whenLost(transport: Any, call: Callable[[], object]) -> None:

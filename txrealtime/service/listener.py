@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from txrealtime.engineio.tcp import lengthenQueue
 from txrealtime.foreign import report
 from txrealtime.logs import Logger
 from txrealtime.service.certificates import Renewable
@@ -123,6 +124,7 @@ class Listener(Service):
             _log.info("{where}: the certificates have been read again", where=self._description)
 
     def _opened(self, port: IListeningPort) -> IListeningPort:
+        lengthenQueue(port, self._description)
         logger = getattr(port, "_logger", None)
         if isinstance(logger, twisted.logger.Logger):
             shortage = _Shortage(self._reactor, self._description, logger.observer)

@@ -20,6 +20,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from txrealtime.engineio.tcp import lengthenQueue
+
 __all__ = ["Inherited", "familyOf", "openPorts", "withoutPlace"]
 
 
@@ -73,6 +75,8 @@ def openPorts(reactor: Any, description: str, failed: Callable[[Any], object]) -
     endpoint: Any = serverFromString(held, description)
     listening: Deferred[IListeningPort] = maybeDeferred(endpoint.listen, _Nobody())
     listening.addErrback(failed)
+    for port in held.ports:
+        lengthenQueue(port, description)
     return held.ports
 
 
