@@ -40,8 +40,13 @@ class RenamedTests(TestCase):
 
     async def test_webSocket(self) -> None:
         log = await self.scenario("websocket")
-        self.assertTold(log, "_tempDataBuffer", "current_frame", "_dataReceived", "_poller", "_logger")
+        self.assertTold(log, "_tempDataBuffer", "_dataReceived", "_poller", "_logger")
         self.assertTold(log, "c_make_encoder", "scan_once", "_GenericHTTPChannelProtocol")
+
+    async def test_webSocketByAutobahn(self) -> None:
+        """With compression switched on, Autobahn reads all opening handshakes."""
+        log = await self.scenario("websocket", "--per-message-deflate")
+        self.assertTold(log, "current_frame")
 
     async def test_polling(self) -> None:
         log = await self.scenario("polling")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -51,18 +50,28 @@ class NamesTests(WorkersTestCase):
             ports.append(int(found[1].rpartition(":")[2]))
         return ports
 
-    async def play(self, url: str, transports: str, agent: str) -> None:
-        client = startProgram(self, javaScript("cores.cjs", url, "24", "10", transports, agent))
-        await client.whenEnded(120)
-        result: dict[str, Any] = json.loads(client.output.strip().splitlines()[-1])
-        self.assertEqual(result, {**result, "wrong": [], "lost": []}, client.output)
-        self.assertGreaterEqual(len(result["workers"]), 3)
+    async def play(self, url: str, transports: list[str], by: str) -> None:
+        """Let clients post to one another."""
+        options = {"url": url, "package": "socket.io-client-4", "first": 0, "count": 24, "all": 24}
+        options |= {"rooms": 4, "messages": 10, "transports": [transports], "by": by}
+        client = startProgram(self, javaScript("cores.cjs", json.dumps(options)), cwd=str(self.folder))
+        workers = set(json.loads(await client.whenPrinted('{"entered"', 60))["entered"])
+        client.transport.write(b"go\n")
+        line = json.loads(await client.whenPrinted('"wrong"', 120))
+        self.assertEqual((line["got"], line["wrong"], line["lost"]), (4 * 6 * 6 * 10, [], []), client.output)
+        client.transport.write(b"bye\n")
+        await client.whenEnded()
+        self.assertGreaterEqual(len(workers), 3)
 
     async def played(self, proxy: proxies.Proxy) -> None:
         """Have clients come through a proxy by each transport: each request finds its session."""
         await proxy.start()
-        for transports, agent in (("polling", "fresh"), ("polling", "pool"), ("polling,websocket", "fresh")):
-            await self.play(proxy.url, transports, agent)
+        for by, transports in (
+            ("fresh", ["polling"]),
+            ("pool", ["polling"]),
+            ("fresh", ["polling", "websocket"]),
+        ):
+            await self.play(proxy.url, transports, by)
         with urlopen(proxy.url + HANDSHAKE, timeout=10) as response:
             self.assertIsNone(response.headers["Set-Cookie"])
             sid = json.loads(response.read()[1:])["sid"]
