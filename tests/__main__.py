@@ -28,6 +28,8 @@ HUNG = 15 * 60
 
 COUNT = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 
+FAILURE = re.compile(r"^\[(?:FAIL|ERROR)\]\n.*?(?=^=====|^-----)", re.MULTILINE | re.DOTALL)
+
 LONG = (
     "tests.soak",
     "tests.conformance",
@@ -105,14 +107,21 @@ def runApart(name: str) -> tuple[str, str, float]:
 
 
 def runAll() -> Iterator[tuple[str, Count]]:
-    """Run every module, print what each has printed, and tell its count; one that gave none has failed."""
+    """
+    Run every module, print what each has printed, and tell its count; one that gave none has failed.
+
+    The reports of failures come again at the end, where they are found.
+    """
+    failures = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for future in as_completed([pool.submit(runApart, name) for name in modules()]):
             name, output, seconds = future.result()
             counts = COUNT.findall(output)
             count = Count(*map(int, counts[-1])) if counts else Count(failed=1)
             print(f"{COUNT.sub('', output).rstrip()}\n-- {name}: {count}, {seconds:.0f} s\n", flush=True)
+            failures += FAILURE.findall(output)
             yield name, count
+    print("\n".join(failures))
 
 
 def main(arguments: list[str]) -> bool:

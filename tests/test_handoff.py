@@ -298,6 +298,30 @@ class HandoffTests(SynchronousTestCase):
         self.accept(head)
         self.assertEqual(self.one.reactor.adopted, [head])
 
+    def test_fails(self) -> None:
+        """A connection that cannot be served is closed, and the next ones are served."""
+
+        def fail(port: int, descriptor: int) -> None:
+            os.close(descriptor)
+            raise TypeError
+
+        head = line("x" * 16 + self.two.mark)
+        failing = patch.object(self.two.handoff, "_adopt", fail)
+        with failing:
+            client = self.accept(head)
+            self.two.turn()
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertTrue(self.gone(client))
+        with patch.object(self.one.fleet, "place", lambda: 1 // 0):
+            client = self.accept(line())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(self.gone(client))
+        self.accept(head)
+        self.accept(line())
+        self.two.turn()
+        self.assertEqual(self.two.taken, [(3, head)])
+        self.assertEqual(self.one.reactor.adopted, [line()])
+
     def test_stops(self) -> None:
         """A port that stops gives its silent connections to another worker, and without one serves them."""
         head = line()

@@ -34,6 +34,28 @@ class LedgerTestCase(SynchronousTestCase):
             each.follow(self.marks)
 
 
+class FileTests(LedgerTestCase):
+    def test_whole(self) -> None:
+        """A file that is being written is not read by others: they would have a part of it for good."""
+        [reader, *_] = self.ledgers
+        mark = markOf(3, 4)
+        late = Ledger(self.folder, mark)
+        self.addCleanup(late.stop)
+        seen = []
+
+        def rename(former: str, path: str) -> None:
+            reader.follow([*self.marks, mark])
+            seen.append(reader._others.keys() - {*self.marks})
+            os.replace(former, path)
+
+        with patch.object(os, "rename", rename):
+            late.start(True)
+        self.assertEqual(seen, [set()])
+        reader.follow([*self.marks, mark])
+        late.column(SESSIONS).noteOf("192.0.2.1", 2)
+        self.assertEqual(reader.column(SESSIONS).countOf("192.0.2.1"), 2)
+
+
 class TallyTests(LedgerTestCase):
     """Limits that hold for all workers together."""
 

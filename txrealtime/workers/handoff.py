@@ -138,7 +138,10 @@ class Handoff:
                 _log.warn("a connection from another worker is lost: no file descriptor is left for it")
                 continue
             self.received += 1
-            self._adopt(data[0], _INT.unpack(ancillary[0][2])[0])
+            try:
+                self._adopt(data[0], _INT.unpack(ancillary[0][2])[0])
+            except Exception:  # an error that left here would close the socket
+                _log.failure("a connection from another worker failed")
 
     def connectionLost(self, reason: Failure) -> None:
         self.stop()

@@ -103,13 +103,15 @@ class _Book:
     @classmethod
     def create(cls, path: str, addresses: bool) -> _Book:
         """
-        Create a worker's file.
+        Create a worker's file.  It gets its name when it is whole, as others may map it at once.
 
         :raises OSError: if the disk is full.  A hole in the file would end the process later, by SIGBUS.
         """
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        unnamed = f"{path}.new"
+        descriptor = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
             file.write(bytes(_HEAD + 2 * _TABLE * addresses))
+        os.rename(unnamed, path)
         return cls(path, True)
 
     def close(self) -> None:

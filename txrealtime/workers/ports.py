@@ -128,7 +128,11 @@ class SharedPort:
                 self._pause(error)
                 return
             accepted.setblocking(False)
-            self.accepted(accepted, address)
+            try:
+                self.accepted(accepted, address)
+            except Exception:  # an error that left here would close the port
+                _log.failure("a connection failed")
+                accepted.close()
             if not self._listens:
                 return
 
