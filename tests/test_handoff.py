@@ -99,7 +99,7 @@ class Worker:
         self.handoff.start()
         self.ledger = Ledger(folder, self.mark)
         self.ledger.start(False)
-        self.fleet = Fleet(self.mark, self.ledger)
+        self.fleet = Fleet(self.mark, self.ledger, self.reactor.seconds)
         self.listening = Listening()
         self.site = Site()
         self.port = self.makePort(PeekingPort)
@@ -444,7 +444,7 @@ class HandoffTests(SynchronousTestCase):
             self.clients.append(far)
             self.one.listening.waiting.append(near)
         self.one.port.doRead()
-        self.assertEqual(len(self.one.reactor.adopted), 4)
+        self.assertEqual(len(self.one.reactor.adopted) + self.one.handoff.sent, 4)
         for near in self.one.listening.waiting:
             near.close()
         self.one.listening.waiting.clear()

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txrealtime.engineio.limits import Tally
@@ -197,7 +199,10 @@ class TableTests(LedgerTestCase):
 class FleetTests(LedgerTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.fleets = [Fleet(mark, each) for mark, each in zip(self.marks, self.ledgers, strict=True)]
+        self.clock = Clock()
+        self.fleets = [
+            Fleet(mark, each, self.clock.seconds) for mark, each in zip(self.marks, self.ledgers, strict=True)
+        ]
         self.tell("ready", "ready", "ready")
 
     def tell(self, *states: str) -> None:
@@ -245,6 +250,18 @@ class FleetTests(LedgerTestCase):
             chosen = self.fleets[accepts].place()
             counts[accepts if chosen is None else self.marks.index(chosen)] += 1
         self.assertLessEqual(max(counts), 1.1 * min(counts) + 2)
+
+    def test_burst(self) -> None:
+        """The shares are even, although none of the sessions is counted while they are placed."""
+        for accepts in (0, 1, 2):
+            placed = Counter(self.fleets[accepts].place() or self.marks[accepts] for _ in range(40))
+            self.assertEqual(len(placed), 3)
+            self.assertLessEqual(max(placed.values()), 1.1 * min(placed.values()) + 2)
+        # Those that have not come are forgotten.
+        self.count(9, 9, 2)
+        self.clock.advance(0.2)
+        self.assertEqual(self.fleets[0].place(), self.marks[2])
+        self.assertEqual(self.fleets[0].another(), self.marks[2])
 
     def test_affine(self) -> None:
         """All workers choose the same one for an address, and one worker less moves only its clients."""

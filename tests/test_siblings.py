@@ -109,7 +109,7 @@ class Worker(WireTestCase):
         self.fastPath = fastPath
         self.makeEngine(**settings)
         self.mark = markOf(number, number + 1)
-        self.fleet = Fleet(self.mark, Ledger(folder, self.mark))
+        self.fleet = Fleet(self.mark, Ledger(folder, self.mark), network.seconds)
         self.siblings = WorkerSiblings(network, folder, self.fleet, self.engine)
         self.siblings.startService()
         return self

@@ -83,7 +83,7 @@ class _Worker:
         self._stopping = False
         mark, folder = terms["mark"], terms["folder"]
         self._ledger = Ledger(folder, mark)
-        self._fleet = Fleet(mark, self._ledger)
+        self._fleet = Fleet(mark, self._ledger, reactor.seconds)
         self.server = self._server(options)
         if options["tracedClients"]:
             Trace(options["tracedClients"], options["traceShown"]).install(self.server.engine)

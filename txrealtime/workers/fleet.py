@@ -7,7 +7,7 @@ counts of sessions come from the ledger, and so are never old.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -23,6 +23,9 @@ _EXCESS: Final = 0.25
 
 # Sessions by which a worker may always differ.
 _FEW: Final = 4
+
+# Seconds in which a placed session has been opened, and is counted.
+_MOMENT: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +55,20 @@ class Fleet:
 
     :param mark: the mark of this worker.
     :param ledger: the counts of all workers.
+    :param seconds: the clock.
     :ivar mark: the mark of this worker.
     :ivar members: the workers, this one included.
     """
 
-    def __init__(self, mark: str, ledger: Ledger) -> None:
+    def __init__(self, mark: str, ledger: Ledger, seconds: Callable[[], float]) -> None:
         self.members: list[Member] = []
         self.mark = mark
         self._ledger = ledger
+        self._seconds = seconds
         self._ready: list[Member] = []
+        # By mark: the sessions that the worker has with those placed in this moment.
+        self._placed: dict[str, int] = {}
+        self._since = 0.0
 
     def update(self, members: Iterable[dict[str, Any]]) -> None:
         """Called when the supervisor has told the present workers."""
@@ -83,8 +91,12 @@ class Fleet:
 
     def another(self) -> str | None:
         """Return the mark of the other worker with the fewest sessions that takes new clients."""
-        others = [member for member in self._ready if member.mark != self.mark]
-        return min(others, key=self.sessionsOf).mark if others else None
+        now = self._seconds()
+        if now - self._since >= _MOMENT:
+            self._since = now
+            self._placed.clear()
+        others = [member.mark for member in self._ready if member.mark != self.mark]
+        return min(others, key=self._loadOf) if others else None
 
     def place(self) -> str | None:
         """
@@ -98,8 +110,14 @@ class Fleet:
         least = self.another()
         if least is None:
             return None
-        own, fewest = self._ledger.countOf(self.mark), self._ledger.countOf(least)
-        return least if own > 1.1 * fewest + 1 else None
+        own, fewest = self._loadOf(self.mark), self._loadOf(least)
+        away = own > 1.1 * fewest + 1
+        self._placed[least if away else self.mark] = 1 + (fewest if away else own)
+        return least if away else None
+
+    def _loadOf(self, mark: str) -> int:
+        """Return the sessions of a worker, with those placed a moment ago: a burst comes before its count."""
+        return max(self._ledger.countOf(mark), self._placed.get(mark, 0))
 
     def affine(self, address: str) -> str | None:
         """
