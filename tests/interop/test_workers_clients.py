@@ -32,6 +32,9 @@ CLIENTS = int(os.environ.get("WORKERS_CLIENTS", "40"))
 
 FULL = CLIENTS > 100
 
+LONGEST = 900 if FULL else 180
+"Seconds for a program of clients, which ends by itself when its clients hear nothing for a minute."
+
 MESSAGES = 10
 "Numbers that each client posts."
 
@@ -50,7 +53,7 @@ class ClientsTestCase(WorkersTestCase):
     :ivar direct: the URL of workers that place all clients themselves, in tests that have one.
     """
 
-    timeout = 900
+    timeout = 3600 if FULL else 900
     direct = ""
 
     def setUp(self) -> None:
@@ -93,12 +96,12 @@ class ClientsTestCase(WorkersTestCase):
             first += count
         workers: set[int] = set()
         for program in programs:
-            workers.update(json.loads(await program.whenPrinted('{"entered"', 90))["entered"])
+            workers.update(json.loads(await program.whenPrinted('{"entered"', LONGEST))["entered"])
         for program in programs:
             program.transport.write(b"go\n")
         got = 0
         for program in programs:
-            line = json.loads(await program.whenPrinted('"wrong"', 180))
+            line = json.loads(await program.whenPrinted('"wrong"', LONGEST))
             self.assertEqual((line["wrong"], line["lost"]), ([], []))
             got += line["got"]
         # A poll that meets the client's own goodbye may be refused.
@@ -138,13 +141,22 @@ class ClientsTestCase(WorkersTestCase):
 class PathTests(ClientsTestCase):
     """Every way to the workers, with clients of all kinds."""
 
+    def assertHardlyRelayed(self, counts: dict[str, int]) -> None:
+        """
+        Check that connections for one request were handed over.
+
+        A client that connects and sends its request line more than a second later, as on a busy machine, is
+        served where it came; so is one whose owner is busy for a second.
+        """
+        self.assertLessEqual(counts["relayed"] + counts["carried"], counts["handed"] / 20)
+
     async def test_fresh(self) -> None:
-        """Connections that were made for one request are handed over, and nothing is relayed."""
+        """Connections that were made for one request are handed over, and hardly anything is relayed."""
         program, self.direct = await self.serveAll()
         counts = await self.served(program, "TCP, fresh", await self.playAll(program, self.direct, "fresh"))
         self.assertGreater(counts["handed"], 100)
         self.assertGreater(counts["kept"], 20)
-        self.assertEqual((counts["relayed"], counts["carried"]), (0, 0))
+        self.assertHardlyRelayed(counts)
 
     async def test_pool(self) -> None:
         """Connections that carry the requests of many clients are relayed."""
@@ -201,7 +213,7 @@ class PathTests(ClientsTestCase):
         await self.until(lambda: (self.folder / "shop.socket").exists())
         counts = await self.served(program, "UNIX socket", await self.playAll(program, url, "shop.socket"))
         self.assertGreater(counts["handed"], 100)
-        self.assertEqual(counts["relayed"], 0)
+        self.assertHardlyRelayed(counts)
 
 
 PAGE = """<!doctype html>
