@@ -211,12 +211,10 @@ class ReloadTests(LivesTestCase):
     def uses(self, pid: int) -> tuple[int, int, int]:
         """Return the descriptors of a supervisor, the names in its folder, and its memory in bytes."""
         [worker] = self.children(pid)
-        arguments = Path(f"/proc/{worker}/cmdline").read_bytes().split(b"\0")
-        [terms] = [json.loads(argument) for argument in arguments if argument.startswith(b'{"number"')]
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return (
             len(os.listdir(f"/proc/{pid}/fd")),
-            len(os.listdir(terms["folder"])),
+            len(os.listdir(self.folderOf(worker))),
             pages * os.sysconf("SC_PAGESIZE"),
         )
 
