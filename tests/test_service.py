@@ -43,6 +43,7 @@ from txrealtime.files import Folder
 from txrealtime.monitor.health import Health, Live, Ready
 from txrealtime.service import Options, RealtimeService, StartupError, certificates, makeService, signals
 from txrealtime.service.application import load, rootOf, serverOf
+from txrealtime.service.front import Front
 from txrealtime.service.metrics import metricsOf
 from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import Views
@@ -517,7 +518,7 @@ class RootTests(ServiceTestCase):
     def test_nothing(self) -> None:
         self.module(server=Server())
         root, name = self.rootOf("--app", "served:server")
-        self.assertEqual((type(root), name), (Resource, ""))
+        self.assertEqual((type(root), name), (Front, ""))
 
     def test_theChat(self) -> None:
         root, name = self.rootOf("--path", "/talk")

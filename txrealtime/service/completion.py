@@ -10,8 +10,7 @@ from typing import Any, Final
 import shtab
 
 from txrealtime.monitor.output import FORMATS, LEVELS
-from txrealtime.service.helptext import SERVE
-from txrealtime.service.options import ServeOptions, StartupError
+from txrealtime.service.options import ServeOptions
 
 __all__ = ["SHELLS", "script"]
 
@@ -42,7 +41,6 @@ def script(parser: argparse.ArgumentParser, serve: argparse.ArgumentParser, shel
 
 def _addOptions(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of ``txrealtime serve``, for which ``twistd`` has a parser of its own."""
-    StartupError.program = SERVE
     options = ServeOptions()
     for entry in sorted(options.longOpt):
         name = entry.rstrip("=")
