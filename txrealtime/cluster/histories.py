@@ -23,7 +23,7 @@ from txrealtime.errors import AckTimeout, BusError
 from txrealtime.logs import Logger
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Namespaces
-from txrealtime.socketio.past import Recalled
+from txrealtime.socketio.past import Recalled, Told
 
 __all__ = ["Histories", "cannotTellHistory"]
 
@@ -33,8 +33,6 @@ _PATIENCE: Final = 3.0
 """Seconds in which a peer server has to reply."""
 
 _QUESTION: Final = "history"
-
-Reply = tuple[list[Recalled], bool]
 
 
 class Histories:
@@ -58,22 +56,28 @@ class Histories:
 
     # -- asking --------------------------------------------------------------------------
 
-    def recall(self, namespace: Namespace, room: str) -> Deferred[Reply]:
+    def recall(self, namespace: Namespace, room: str) -> Deferred[Told]:
         """See :meth:`txrealtime.socketio.peers.Peers.recall`."""
         if not self._conversation.isReady:
-            return succeed(([], False))
+            return succeed(Told())
         listening = self._handover.listening(namespace, frozenset([room]))
         return listening.addCallback(lambda _: self._ask(namespace, room))
 
-    def _ask(self, namespace: Namespace, room: str) -> Deferred[Reply]:
-        uid, pages = self._conversation.uid, list[Any]()
+    def _ask(self, namespace: Namespace, room: str) -> Deferred[Told]:
+        uid, clock = self._conversation.uid, self._namespaces.reactor
+        # With the time of the arrival: some servers may take their time.
+        pages: list[tuple[float, Any]] = []
+
+        def collect(page: Any) -> None:
+            pages.append((clock.seconds(), page))
+
         try:
             question = self._conversation.ask(
-                lambda request: Transfer([_QUESTION, namespace.path, room], uid, request), pages.append
+                lambda request: Transfer([_QUESTION, namespace.path, room], uid, request), collect
             )
         except (BusError, ValueError):
             _log.failure("{namespace}: no server can be asked for history", namespace=namespace.path)
-            return succeed(([], False))
+            return succeed(Told())
 
         def failed(failure: Failure) -> bool:
             failure.trap(AckTimeout, BusError)
@@ -86,17 +90,24 @@ class Histories:
             )
             return False
 
-        asked = question.finished("history()", pages, _PATIENCE, self._namespaces.reactor)
+        asked = question.finished("history()", pages, _PATIENCE, clock)
         answered: Deferred[bool] = asked.addCallbacks(lambda _: True, failed)
-        return answered.addCallback(lambda isAll: (self._read(namespace, pages), isAll))
+        return answered.addCallback(lambda isAll: self._read(namespace, pages, isAll))
 
-    def _read(self, namespace: Namespace, pages: list[Any]) -> list[Recalled]:
+    def _read(self, namespace: Namespace, pages: list[tuple[float, Any]], isAll: bool) -> Told:
         """Read the replies.  An event in a form that no server would send is left out."""
-        recalled: list[Recalled] = []
-        for page in pages:
-            for event in page["events"] if isinstance(page, dict) else ():
+        chains: list[list[Recalled]] = []
+        floors = []
+        now = self._namespaces.reactor.seconds()
+        for time, page in pages:
+            if not isinstance(page, dict):
+                continue
+            if isinstance(page.get("floor"), float | int):
+                floors.append(now - time + page["floor"])
+            chains.append([])
+            for event in page.get("events", ()):
                 try:
-                    recalled.append(_recalled(event))
+                    chains[-1].append(_recalled(event, now - time))
                 except (TypeError, ValueError, AttributeError):
                     _log.limited(
                         namespace.path,
@@ -104,7 +115,7 @@ class Histories:
                         "{namespace}: an event of a peer server's history is none",
                         namespace=namespace.path,
                     )
-        return recalled
+        return Told(chains, min(floors, default=None), isAll)
 
     # -- replying ------------------------------------------------------------------------
 
@@ -113,7 +124,9 @@ class Histories:
         history = None if namespace is None else namespace._history
         if history is None or not isinstance(room, str):
             return None
-        return {"events": [_written(event) for event in history.told(room)]}
+        told = history.told(room)
+        events = [_written(event) for chain in told.chains for event in chain]
+        return {"events": events, "floor": told.floor}
 
     # -- for the conversation --------------------------------------------------------------
 
@@ -156,7 +169,7 @@ def _written(event: Recalled) -> list[Any]:
     return [list(event.key), event.age, encoded, isText, list(event.rooms), sorted(event.excluded)]
 
 
-def _recalled(event: Any) -> Recalled:
+def _recalled(event: Any, ago: float) -> Recalled:
     key, age, parts, isText, rooms, excluded = event
     if not parts or not all(isinstance(part, bytes) for part in parts):
         raise TypeError("an event without bytes")
@@ -166,4 +179,4 @@ def _recalled(event: Any) -> Recalled:
     messages = [
         engineio.message(part.decode() if isText and not index else part) for index, part in enumerate(parts)
     ]
-    return Recalled(tuple(key), float(age), messages, tuple(rooms), frozenset(excluded))
+    return Recalled(tuple(key), ago + float(age), messages, tuple(rooms), frozenset(excluded))

@@ -29,7 +29,7 @@ from txrealtime.socketio.eventlog import Mark
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import Packet
-from txrealtime.socketio.past import Recalled
+from txrealtime.socketio.past import Told
 from txrealtime.socketio.presence import Entry
 from txrealtime.socketio.tickets import Ticket
 
@@ -139,7 +139,7 @@ class RemotePeers:
     def historyKept(self, namespace: Namespace) -> None:
         self._histories.kept(namespace)
 
-    def recall(self, namespace: Namespace, room: str) -> Deferred[tuple[list[Recalled], bool]]:
+    def recall(self, namespace: Namespace, room: str) -> Deferred[Told]:
         return self._histories.recall(namespace, room)
 
     # -- presence --------------------------------------------------------------------

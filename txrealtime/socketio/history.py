@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.socketio.eventlog import Mark
-from txrealtime.socketio.past import Key, Limit, PastEvent, PastRoom, Recalled, Said, merged, ordered
+from txrealtime.socketio.past import Key, Limit, PastEvent, PastRoom, Recalled, Said, Told, merged, ordered
 
 if TYPE_CHECKING:
     from txrealtime.socketio.audience import Audience
@@ -38,6 +38,9 @@ _LATEST: Final = 10.0
 
 _SWEEP: Final = 60.0
 """Seconds between two looks for rooms that nobody needs, at most."""
+
+_MOST_TOLD: Final = 1_000_000
+"""Bytes of events that a reply to another server has, roughly: the link's queue has 4 MB for all messages."""
 
 _ONE_ROOM: Final = 1
 _MOST_ATTACHMENTS: Final = 1 << 20
@@ -147,6 +150,7 @@ class History:
     def _dropOldest(self, room: PastRoom) -> None:
         entry = room.entries.popleft()
         entry.held.remove(room)
+        room.dropped = max(room.dropped, entry.time)
         if not entry.held:
             del self._order[entry]
             del self._known[entry.key]
@@ -315,11 +319,10 @@ class History:
             room.isFollowed = True
             peers.roomChanged(self._namespace, name, True)
 
-        def recalled(result: tuple[list[Recalled], bool]) -> None:
-            events, isAll = result
+        def recalled(told: Told) -> None:
             if self._rooms.get(name) is room:
-                self._learn(room, events)
-                room.isComplete = isAll and doubts == self._doubts
+                self._learn(room, told)
+                room.isComplete = told.isAll and doubts == self._doubts
             waits, room.waiting = room.waiting or [], None
             for each in waits:
                 each.callback(None)
@@ -327,33 +330,46 @@ class History:
         peers.recall(self._namespace, name).addCallback(recalled)
         return waiting
 
-    def _learn(self, room: PastRoom, events: Sequence[Recalled]) -> None:
+    def _learn(self, room: PastRoom, told: Told) -> None:
         """Put the events that other servers have told of among those of a room."""
         now = self._namespace.reactor.seconds()
-        entries: list[Said] = []
-        for event in events:
-            entry = self._known.get(event.key)
-            if entry is None:
-                time = now - max(event.age, 0.0)
-                entry = Said(event.key, event.rooms, event.excluded, event.messages, time, 0)
-                entry.given, entry.due = set(), now + _LATEST
-            if room not in entry.held:
-                self._hold(entry, room)
-                entries.append(entry)
-        room.entries = deque(ordered([*entries, *room.entries]))
-        while len(room.entries) > self.most:
+        own = list(room.entries)
+        chains = [[self._recalled(event, room, now) for event in chain] for chain in told.chains]
+        room.entries = deque(ordered([*chains, own]))
+        if told.floor is not None:
+            room.dropped = max(room.dropped, now - told.floor)
+        # An older event of one server would stand before a hole in the events of another.
+        while room.entries and (len(room.entries) > self.most or room.entries[0].time <= room.dropped):
             self._dropOldest(room)
         self._trim()
 
-    def told(self, name: str) -> list[Recalled]:
-        """List the events of a room for another server."""
+    def _recalled(self, event: Recalled, room: PastRoom, now: float) -> Said:
+        entry = self._known.get(event.key)
+        if entry is None:
+            time = now - max(event.age, 0.0)
+            entry = Said(event.key, event.rooms, event.excluded, event.messages, time, 0)
+            entry.given, entry.due = set(), now + _LATEST
+        if room not in entry.held:
+            self._hold(entry, room)
+        return entry
+
+    def told(self, name: str) -> Told:
+        """List the events of a room for another server: the newest that fit in some messages."""
         now = self._namespace.reactor.seconds()
         room = self._rooms.get(name)
-        return [
-            Recalled(entry.key, now - entry.time, list(entry.messages), entry.rooms, entry.excluded)
-            for entry in (() if room is None else room.entries)
-            if entry.time > now - self.age
-        ]
+        if room is None:
+            return Told()
+        dropped, size = room.dropped, 0
+        events: list[Recalled] = []
+        for entry in reversed(room.entries):
+            size += sum([len(message.data) for message in entry.messages])
+            if size > _MOST_TOLD:
+                dropped = entry.time
+                break
+            messages = list(entry.messages)
+            events.append(Recalled(entry.key, now - entry.time, messages, entry.rooms, entry.excluded))
+        floor = now - dropped
+        return Told([events[::-1]], floor if floor < self.age else None)
 
     # -- the end -------------------------------------------------------------------
 
@@ -368,7 +384,8 @@ class History:
         for name, room in list(self._rooms.items()):
             while room.entries and room.entries[0].time <= limit:
                 self._dropOldest(room)
-            if not room.entries and room.waiting is None and name not in self._namespace.rooms:
+            isEmpty = not room.entries and room.dropped <= limit
+            if isEmpty and room.waiting is None and name not in self._namespace.rooms:
                 self._forget(name)
         if self._rooms:
             self._startTimer()

@@ -6,17 +6,29 @@ The entries of a history: events said to rooms, and their order.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from heapq import merge
+from heapq import heapify, heappop, heappush, merge
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 
 from txrealtime.engineio import packet as engineio
 
-__all__ = ["Key", "Limit", "PastEvent", "PastRoom", "Recalled", "Said", "checkLimit", "merged", "ordered"]
+__all__ = [
+    "Key",
+    "Limit",
+    "PastEvent",
+    "PastRoom",
+    "Recalled",
+    "Said",
+    "Told",
+    "checkLimit",
+    "merged",
+    "ordered",
+]
 
 _OVERHEAD: Final = 700
 """Bytes of an entry beside its text, as in the log of recovery."""
@@ -43,6 +55,20 @@ class PastEvent(NamedTuple):
     event: str
     args: list[Any]
     age: float
+
+
+class Told(NamedTuple):
+    """
+    The events of a room that other servers have told of.
+
+    :ivar chains: the events of each, in its order.
+    :ivar floor: the age of the newest event that one of them has dropped; ``None`` if none has.
+    :ivar isAll: true if all servers have replied.
+    """
+
+    chains: Sequence[Sequence[Recalled]] = ()
+    floor: float | None = None
+    isAll: bool = False
 
 
 class Recalled(NamedTuple):
@@ -102,15 +128,17 @@ class PastRoom:
     The history of one room.
 
     :ivar entries: the events, in order.
+    :ivar dropped: the time of the newest event that was dropped.
     :ivar isFollowed: true while this server hears the room's events, with or without members here.
     :ivar isComplete: true if the entries are all that the servers have.
     :ivar waiting: those who wait for the other servers; ``None`` if none is asked.
     """
 
-    __slots__ = ("entries", "isComplete", "isFollowed", "waiting")
+    __slots__ = ("dropped", "entries", "isComplete", "isFollowed", "waiting")
 
     def __init__(self) -> None:
         self.entries: deque[Said] = deque()
+        self.dropped = float("-inf")
         self.isFollowed = self.isComplete = False
         self.waiting: list[Deferred[None]] | None = None
 
@@ -137,24 +165,52 @@ def merged(rooms: Sequence[Iterable[Said]]) -> Iterable[Said]:
     return dict.fromkeys(merge(*rooms, key=lambda entry: entry.time))
 
 
-def ordered(entries: list[Said]) -> list[Said]:
+def ordered(chains: Sequence[Sequence[Said]]) -> list[Said]:
     """
-    Put entries in order: by time, and those of one sender and topic by their numbers.
+    Put the events of several servers in order: by time, and those of one sender as they left.
 
-    The times of different servers differ by the delay of a message.  The numbers do not.
+    The times of different servers differ by the delay of a message.  Each server, however, has heard the
+    events of one sender in their order, and the sender has numbered them on each topic.
+
+    :param chains: the events of each server in its order.
     """
+    entries = list(dict.fromkeys(entry for chain in chains for entry in chain))
     entries.sort(key=lambda entry: entry.time)
-    places: dict[Key, list[int]] = {}
-    for place, entry in enumerate(entries):
-        if isinstance(entry.key[-1], int):
-            places.setdefault(entry.key[:-1], []).append(place)
-    ordered = list(entries)
-    for group in places.values():
-        if len(group) > 1:
-            numbered = sorted([entries[place] for place in group], key=lambda entry: entry.key[-1])
-            for place, entry in zip(group, numbered, strict=True):
-                ordered[place] = entry
+    senders: dict[Any, list[Said]] = {}
+    for entry in entries:
+        senders.setdefault(entry.key[0], []).append(entry)
+    rows = {sender: iter(_inOrder(said, chains)) for sender, said in senders.items()}
+    result = [next(rows[entry.key[0]]) for entry in entries]
     latest = float("-inf")
-    for entry in ordered:
+    for entry in result:
         latest = entry.time = max(entry.time, latest)
-    return ordered
+    return result
+
+
+def _inOrder(entries: Sequence[Said], chains: Sequence[Sequence[Said]]) -> list[Said]:
+    """Put the events of one sender in an order that agrees with all chains and with the numbers."""
+    place = {entry: at for at, entry in enumerate(entries)}
+    topics: dict[Any, list[Said]] = {}
+    for entry in entries:
+        if isinstance(entry.key[-1], int):
+            topics.setdefault(entry.key[1], []).append(entry)
+    numbered = [sorted(topic, key=lambda entry: entry.key[-1]) for topic in topics.values()]
+    after: dict[Said, list[Said]] = {entry: [] for entry in entries}
+    before = Counter[Said]()
+    for chain in (*chains, *numbered):
+        own = [entry for entry in chain if entry in place]
+        for earlier, later in pairwise(own):
+            after[earlier].append(later)
+            before[later] += 1
+    free = [place[entry] for entry in entries if not before[entry]]
+    heapify(free)
+    result: dict[Said, None] = {}
+    while free:
+        entry = entries[heappop(free)]
+        result[entry] = None
+        for later in after[entry]:
+            before[later] -= 1
+            if not before[later]:
+                heappush(free, place[later])
+    # Only nonsense makes a circle.
+    return [*result, *(entry for entry in entries if entry not in result)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from txrealtime.socketio.clients import Claim
     from txrealtime.socketio.eventlog import Mark
     from txrealtime.socketio.namespace import Namespace
-    from txrealtime.socketio.past import Recalled
+    from txrealtime.socketio.past import Told
     from txrealtime.socketio.presence import Entry
     from txrealtime.socketio.tickets import Ticket
 
@@ -132,11 +132,11 @@ class Peers(Protocol):
         :raises BusError: if the other servers cannot be asked for theirs.
         """
 
-    def recall(self, namespace: Namespace, room: str) -> Deferred[tuple[list[Recalled], bool]]:
+    def recall(self, namespace: Namespace, room: str) -> Deferred[Told]:
         """
         Ask the other servers for a room's history, once this server hears the room's events.
 
-        :return: a Deferred, which does not fail, of the events and of ``True`` if all servers have replied.
+        :return: a Deferred that does not fail.
         """
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:
