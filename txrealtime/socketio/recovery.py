@@ -394,13 +394,17 @@ class Recovery:
             return  # the next look at the log finds that it does not reach back
         own = self._missed(ticket, ticket.start)
         events = carried.after(None if claim is None else claim.offset)
-        plain = [messages for _, _, messages in events]
-        plain += [self.log.plain(number, entry) for number, entry in unseen(self.log, carried.events, own)]
+        plain = [(mark, messages) for _, mark, messages in events]
+        plain += [
+            (entry.mark, self.log.plain(number, entry))
+            for number, entry in unseen(self.log, carried.events, own)
+        ]
         self._noteEarly(carried.events, ticket.id)
         start = self.log.top
-        for messages in plain:
+        for mark, messages in plain:
             packets = [engineio.message(message) for message in messages]
-            self.log.append((ticket.id,), frozenset(), packets)
+            # With its mark, a third server knows the event again.
+            self.log.append((ticket.id,), frozenset(), packets, mark=mark)
         ticket.start = ticket.floor = ticket.known = start
         ticket.moves.clear()
 
