@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults, succee
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.conversation import Conversation
-from txrealtime.cluster.dialects.messages import Reply, Transfer
+from txrealtime.cluster.dialects.messages import Reply, Target, Transfer
 from txrealtime.cluster.dialects.native import UID_LENGTH
 from txrealtime.errors import BusError
 from txrealtime.logs import Logger
@@ -73,6 +73,22 @@ class Handover:
             "carry": self._carried,
         }
         conversation.receive(Transfer, self.received)
+
+    def movedTo(self, target: Target) -> str:
+        """
+        Find the server to which an audience's only client has moved from this one.
+
+        :return: its uid; an empty text if this server knows of none.
+        """
+        moved, rooms = self.moved, target.rooms
+        if not moved or rooms is None or len(rooms) != 1 or rooms[0] not in moved:
+            return ""
+        namespace = self._namespaces.find(target.path)
+        if namespace is None or namespace.rooms.find(rooms[0]) is not None:
+            return ""
+        if namespace._recovery is not None and namespace._recovery.holds(rooms[0]):
+            return ""
+        return moved[rooms[0]]
 
     # -- asking --------------------------------------------------------------------------
 
