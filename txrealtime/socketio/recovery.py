@@ -102,6 +102,9 @@ class Recovery:
         self._earlyUntil = 0.0
         # The ids of the sockets of parked tickets.
         self._ids: set[str] = set()
+        # The sockets without a ticket.  While there is none, an emit need not look at each ticket, which took
+        # 8 % of the cost of a receiver.
+        self._plain: set[Socket] = set()
 
     @property
     def isEmpty(self) -> bool:
@@ -137,6 +140,8 @@ class Recovery:
             elif self._concerns(audience.rooms, sockets):
                 marked = self.log.append(audience.rooms, audience.excluded, messages, packet, mark)
                 number = self.log.top
+        if marked is messages or not self._plain:
+            return audience._deliver(marked, volatile, sockets), number
         for socket in sockets:
             wanted = messages if socket._ticket is None else marked
             if socket.connected:
@@ -203,8 +208,22 @@ class Recovery:
             del self.tickets[ticket.pid]
         self._unpark(ticket)
         if ticket.socket is not None and not ticket.isElsewhere:
-            ticket.socket._ticket = None
+            self._setPlain(ticket.socket)
         self.told(ticket)
+
+    def came(self, socket: Socket) -> None:
+        """Called when a socket joins the namespace, before the application is asked."""
+        if socket._ticket is None:
+            self._plain.add(socket)
+
+    def left(self, socket: Socket) -> None:
+        """Called when a socket has left the namespace."""
+        self._plain.discard(socket)
+
+    def _setPlain(self, socket: Socket) -> None:
+        socket._ticket = None
+        if self.namespace.rooms.find(socket.id) is socket:
+            self._plain.add(socket)
 
     # -- a client goes ---------------------------------------------------------------
 
