@@ -30,6 +30,7 @@ from txrealtime.cluster.dialects.native import UID_LENGTH
 from txrealtime.errors import BusError
 from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim
+from txrealtime.socketio.missed import carry
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.recovery import Recovery
@@ -242,7 +243,7 @@ class Handover:
         ticket = None if recovery is None else recovery.tickets.get(pid)
         if recovery is None or ticket is None or not ticket.isParked or ticket.isArriving:
             return None
-        carried = recovery.carry(ticket, Claim(pid, offset, isSound))
+        carried = carry(recovery.log, ticket, Claim(pid, offset, isSound))
         if carried is not None:
             self._release(recovery, ticket, sender)
         return carried
@@ -316,7 +317,7 @@ class Handover:
         size = 0
         for ticket in tickets:
             here = recovery.tickets.get(ticket.pid) is ticket and ticket.isParked and not ticket.isArriving
-            carried = recovery.carry(ticket, None) if here else None
+            carried = carry(recovery.log, ticket, None) if here else None
             if here:
                 self._release(recovery, ticket, peer)
             page.append([ticket.pid, carried])
