@@ -24,10 +24,11 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
 from twisted.python.failure import Failure
 
+from txrealtime.cluster import transfers
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Reply, Target, Transfer
 from txrealtime.cluster.dialects.native import UID_LENGTH
-from txrealtime.errors import BusError
+from txrealtime.errors import BusError, PacketError
 from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.missed import carry
@@ -122,7 +123,7 @@ class Handover:
         if answer is None or "moved" in answer:
             # The owner has gone, or knows only a server where the client was once.
             answer = await self._ask("", "claim", *words)
-        if answer is None or pid in recovery.tickets:
+        if answer is None or "id" not in answer or not recovery.isFree(pid, answer):
             return True
         ticket = self._adopt(recovery, pid, answer)
         taking = self._take(recovery, ticket, answer["owner"], words)
@@ -172,10 +173,17 @@ class Handover:
         parts: list[Any] = []
 
         def collect(value: Any) -> None:
-            if value is not None and not done.called and (recipient or "moved" not in value):
-                parts.append(value)
-                if len(parts) == parts[0]["parts"]:
-                    parts[0]["events"] = [event for part in parts for event in part.get("events", ())]
+            if value is None or done.called:
+                return
+            try:
+                part = transfers.reply(value)
+            except PacketError:
+                done.callback(None)
+                raise
+            if recipient or "moved" not in part:
+                parts.append(part)
+                if len(parts) == parts[0].get("parts"):
+                    parts[0]["events"] = [event for part in parts for event in part["events"]]
                     done.callback(parts[0])
 
         def ended(_: object) -> None:
@@ -202,11 +210,11 @@ class Handover:
     def received(self, transfer: Transfer) -> None:
         """Called with a question of a peer server."""
         what, *words = transfer.data
-        handler = self._handlers.get(what) if isinstance(what, str) else None
-        if handler is None:
+        arguments = transfers.question(what, words)
+        if arguments is None:
             self._reply(transfer, None)
             return
-        asked = Deferred.fromCoroutine(handler(transfer.sender, *words))
+        asked = Deferred.fromCoroutine(self._handlers[what](transfer.sender, *arguments))
         asked.addErrback(self._failed).addCallback(lambda answer: self._reply(transfer, answer))
 
     @staticmethod
@@ -220,30 +228,26 @@ class Handover:
             self._conversation.say(Reply(transfer, transfer.request, self._conversation.uid, total, [page]))
             total = None
 
-    def _recoveryOf(self, path: Any) -> Recovery | None:
-        namespace = self._namespaces.find(path) if isinstance(path, str) else None
+    def _recoveryOf(self, path: str) -> Recovery | None:
+        namespace = self._namespaces.find(path)
         return None if namespace is None else namespace._recovery
 
-    async def _claimed(
-        self, sender: str, path: Any, pid: Any, offset: Any, isSound: Any, address: Any
-    ) -> dict[str, Any] | None:
+    async def _claimed(self, sender: str, path: str, claim: Claim, address: str) -> dict[str, Any] | None:
         recovery = self._recoveryOf(path)
         if recovery is None:
             return None
-        ticket = await recovery.findFor(Claim(pid, offset, isSound), address)
+        ticket = await recovery.findFor(claim, address)
         if ticket is not None:
             return {**recovery.described(ticket), "owner": self._conversation.uid}
-        moved = self.moved.get(pid)
+        moved = self.moved.get(claim.pid)
         return None if moved is None else {"moved": moved}
 
-    async def _taken(
-        self, sender: str, path: Any, pid: Any, offset: Any, isSound: Any, address: Any
-    ) -> dict[str, Any] | None:
+    async def _taken(self, sender: str, path: str, claim: Claim, address: str) -> dict[str, Any] | None:
         recovery = self._recoveryOf(path)
-        ticket = None if recovery is None else recovery.tickets.get(pid)
+        ticket = None if recovery is None else recovery.tickets.get(claim.pid)
         if recovery is None or ticket is None or not ticket.isParked or ticket.isArriving:
             return None
-        carried = carry(recovery.log, ticket, Claim(pid, offset, isSound))
+        carried = carry(recovery.log, ticket, claim)
         if carried is not None:
             self._release(recovery, ticket, sender)
         return carried
@@ -255,17 +259,21 @@ class Handover:
             self.moved.popitem(last=False)
         recovery.release(ticket)
 
-    async def _adopted(self, sender: str, path: Any, tickets: Any) -> dict[str, Any] | None:
+    async def _adopted(
+        self, sender: str, path: str, tickets: list[tuple[str, dict[str, Any]]]
+    ) -> dict[str, Any] | None:
         recovery = self._recoveryOf(path)
         if recovery is None or not recovery.parking.isStaying:
             return None
         adopted = [
-            self._adopt(recovery, pid, session) for pid, session in tickets if pid not in recovery.tickets
+            self._adopt(recovery, pid, session) for pid, session in tickets if recovery.isFree(pid, session)
         ]
         await gatherResults([self._listening(recovery.namespace, ticket.rooms) for ticket in adopted])
         return {"adopted": len(adopted)}
 
-    async def _carried(self, sender: str, path: Any, carried: Any) -> dict[str, Any] | None:
+    async def _carried(
+        self, sender: str, path: str, carried: list[tuple[str, dict[str, Any] | None]]
+    ) -> dict[str, Any] | None:
         recovery = self._recoveryOf(path)
         if recovery is None:
             return None

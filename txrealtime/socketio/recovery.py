@@ -396,6 +396,11 @@ class Recovery:
                 data[key] = value
         return {"id": ticket.id, "rooms": sorted(rooms), "data": data, "address": ticket.address}
 
+    def isFree(self, pid: str, session: dict[str, Any]) -> bool:
+        """Return true if a client may come from another server: neither its pid nor its id is in use."""
+        id = session["id"]
+        return pid not in self.tickets and self.namespace.rooms.find(id) is None and not self.holds(id)
+
     def adopt(self, pid: str, session: dict[str, Any]) -> Ticket:
         """Take a client from another server, whose events come next: see :meth:`arrived`."""
         ticket = Ticket(self, pid, session["id"], session["data"], session["address"])
@@ -413,7 +418,7 @@ class Recovery:
         if self.tickets.get(ticket.pid) is not ticket or not ticket.isArriving:
             return
         ticket.isArriving = False
-        if carried is None:
+        if carried is None or not all(self.log.isEvent(messages) for _, _, messages in carried["events"]):
             self.end(ticket)
         else:
             ticket.carried = Carried(carried["events"])
