@@ -231,6 +231,32 @@ class FetchTests(HandoverTestCase):
             self.assertTrue(thief.isConnected())
             self.assertTrue(self.alice.isConnected())
 
+    def test_serverThatHasJustStarted(self) -> None:
+        """The client comes before the server has a link to the others."""
+        self.alice.lose()
+        self.one.emit("missed")
+        self.hub.pause()
+        four = self.member("four")
+        coming = self.alice.comeBack(server=four)
+        self.advance(2)
+        self.assertNoResult(coming)
+        self.hub.resume()
+        self.advance(2)
+        self.successResultOf(coming)
+        self.assertEqual((self.alice.recovered(), self.alice.received()), (True, [("missed",)]))
+
+    def test_serverWithoutALink(self) -> None:
+        """A server that finds no broker gives the client a fresh session, and tells why in a line."""
+        self.alice.lose()
+        self.hub.stop()
+        coming = self.alice.comeBack(server=self.two)
+        self.advance(3)
+        self.successResultOf(coming)
+        self.assertFalse(self.alice.recovered())
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.hub.start()
+        self.advance(20)
+
     def test_ownerGone(self) -> None:
         """A client of a server that died gets a fresh session."""
         self.alice.lose()

@@ -69,7 +69,7 @@ class RecoveryTests(TestCase):
         crowds = {name: self.crowd(name, url) for name in CROWDS}
         await deferLater(reactor, MINUTES * 60)
         for name, program in crowds.items():
-            await self.leave(name, program)
+            await self.leave(name, program, server)
         network.stop()
         await server.stop()
 
@@ -86,7 +86,7 @@ class RecoveryTests(TestCase):
             while server.program.output.count("new workers serve") < round:
                 await deferLater(reactor, 0.2)
             await deferLater(reactor, 4)
-        await self.leave("socket.io-client-4", clients)
+        await self.leave("socket.io-client-4", clients, server)
         await server.stop()
 
     async def test_servers(self) -> None:
@@ -111,15 +111,24 @@ class RecoveryTests(TestCase):
         for server in servers[: 2 if ROUNDS == 1 else 3] * ROUNDS:
             await server.restart()
             await deferLater(reactor, 2)
-        await self.leave("socket.io-client-4", clients)
+        await self.leave("socket.io-client-4", clients, *servers)
         for server in servers:
             await server.stop()
 
-    async def leave(self, name: str, program: Program) -> None:
+    async def leave(self, name: str, program: Program, *servers: RealtimeServer) -> None:
         self.assertFalse(program.ended, program.output[-3000:])
         program.signal("TERM")
         await program.whenEnded(timeout=60)
-        self.check(name, program)
+        self.check(
+            name,
+            program,
+            [
+                line
+                for server in servers
+                for line in server.program.output.splitlines()
+                if "totals" in line or "fresh session" in line
+            ],
+        )
 
     def crowd(self, name: str, url: str, *more: str) -> Program:
         share, able = CROWDS[name]
@@ -128,12 +137,12 @@ class RecoveryTests(TestCase):
             return startProgram(self, python("recovery.py", url, count))
         return startProgram(self, javaScript("recovery.cjs", name, url, count, "1" if able else "0", *more))
 
-    def check(self, name: str, program: Program) -> None:
+    def check(self, name: str, program: Program, told: list[str]) -> None:
         lines = [json.loads(line) for line in program.output.splitlines() if line.startswith("{")]
         complaints = [line["violation"] for line in lines if "violation" in line]
         totals = Counter(lines[-1]["totals"])
         print(f"\n{name}: {dict(totals)}", file=sys.stderr, flush=True)
-        self.assertEqual(complaints[:3], [], f"{len(complaints)} violations")
+        self.assertEqual(complaints[:3], [], "\n".join([f"{len(complaints)} violations", *told]))
         self.assertEqual([totals[wrong] for wrong in ("missing", "double", "disordered")], [0, 0, 0])
         self.assertGreater(totals["events"], 100)
         self.assertEqual(totals["recovered"] > 0, CROWDS[name][1])

@@ -22,12 +22,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from txrealtime.cluster import transfers
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Reply, Target, Transfer
 from txrealtime.cluster.dialects.native import UID_LENGTH
+from txrealtime.cluster.link.link import LinkStatus
 from txrealtime.errors import BusError, PacketError
 from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim
@@ -98,7 +100,7 @@ class Handover:
         """Fetch a client from its owner.  ``None`` if no server has it."""
         recovery = namespace._recovery
         owner = claim.pid[:UID_LENGTH]
-        if recovery is None or not self._isNative:
+        if recovery is None or not self._isNative or not await self._isReady():
             return None
         owner = self.moved.get(claim.pid, owner)
         words = [namespace.path, claim.pid, claim.offset, claim.isSound, address]
@@ -108,6 +110,24 @@ class Handover:
                 break
             owner = ""
         return recovery.tickets.get(claim.pid)
+
+    async def _isReady(self) -> bool:
+        """Wait for the link, for a limited time: clients come to a server that has just started."""
+        link = self._conversation.link
+        if link is None:
+            return False
+        ready = link.whenReady().addTimeout(_PATIENCE, self._namespaces.reactor)
+        await ready.addErrback(lambda failure: None)
+        if link.status is not LinkStatus.READY:
+            _log.limited(
+                "",
+                LogLevel.warn,
+                "a client that came back gets a fresh session: no server can be asked for it, the link is "
+                "{status}: {why}",
+                status=link.status.value,
+                why=link.reason,
+            )
+        return link.status is LinkStatus.READY
 
     async def _fetch(self, recovery: Recovery, owner: str, words: list[Any]) -> bool:
         """Fetch a client.  ``False`` if another attempt may be better."""
