@@ -29,6 +29,7 @@ QUESTIONS: list[list[Any]] = [
     ["adopt", "/", [["bbbbbbbb0", SESSION], ["bbbbbbbb1", {**SESSION, "id": ID[::-1]}]]],
     ["carry", "/", [["bbbbbbbb0", {"events": EVENTS}], ["bbbbbbbb1", None]]],
 ]
+HISTORY = ["history", "/", "red"]
 REPLIES: list[Any] = [
     {**SESSION, "owner": "bbbbbbbb", "parts": 1, "events": []},
     {"moved": "bbbbbbbb", "parts": 1, "events": []},
@@ -65,6 +66,7 @@ class WordsTests(SynchronousTestCase):
             self.assertEqual(
                 len(transfers.question(what, words)), len(words) - 2 * (what in ("claim", "take"))
             )
+        self.assertEqual(transfers.question("history", HISTORY[1:]), HISTORY[1:])
         for reply in REPLIES:
             self.assertEqual(
                 {key: value for key, value in transfers.reply(reply).items() if key in reply},
@@ -102,6 +104,8 @@ class WordsTests(SynchronousTestCase):
             ["adopt", "/", [["p", {**SESSION, "data": []}]]],
             ["adopt", "/", many],
             ["carry", "/", [["p", {}]]],
+            ["history", "/"],
+            ["history", "/", 1],
             ["carry", "/", [["p", {"events": [["x", None, ["2[]"]]]}]]],
             ["carry", "/", [["p", {"events": [["x-1", ["a", "b", -1], ["2[]"]]]}]]],
             ["carry", "/", [["p", {"events": [["x-1", None, []]]}]]],
@@ -124,7 +128,7 @@ class HarmTests(SynchronousTestCase):
         self.story.turn(20)
 
     def test_questions(self) -> None:
-        for index, question in enumerate(QUESTIONS):
+        for index, question in enumerate([*QUESTIONS, HISTORY]):
             for number, changed in enumerate(variants(question)):
                 self.story.hear(b"q", changed)
                 if (index + number) % 50 == 0:

@@ -50,7 +50,7 @@ OPTIONS = (
 
 
 class RecoveryTests(TestCase):
-    timeout = MINUTES * 60 + 120
+    timeout = MINUTES * 60 + 240
 
     async def test_clients(self) -> None:
         """Nothing missing, nothing twice, nothing out of order, and every return is recovered."""
@@ -78,7 +78,7 @@ class RecoveryTests(TestCase):
         requireJavaScriptClient("socket.io-client-4")
         server = RealtimeServer(self, *OPTIONS, "--workers", "2" if ROUNDS == 1 else "4")
         await server.start()
-        await server.program.whenPrinted("serving Socket.IO")
+        await server.program.whenPrinted("serving Socket.IO", timeout=120)
         clients = self.crowd("socket.io-client-4", server.url)
         await deferLater(reactor, 3)
         for round in range(1, ROUNDS + 1):

@@ -94,6 +94,10 @@ class Handover:
             return ""
         return moved[rooms[0]]
 
+    def answer(self, what: str, handler: Callable[..., Any]) -> None:
+        """Answer questions of one name by a coroutine function: ``handler(sender, *words)``."""
+        self._handlers[what] = handler
+
     # -- asking --------------------------------------------------------------------------
 
     async def fetch(self, namespace: Namespace, claim: Claim, address: str) -> Ticket | None:
@@ -171,11 +175,11 @@ class Handover:
             _log.failure("a client could not be fetched from its server", failure)
             recovery.arrived(ticket, None)
 
-        listening = self._listening(recovery.namespace, ticket.rooms)
+        listening = self.listening(recovery.namespace, ticket.rooms)
         taking = listening.addCallback(lambda _: self._ask(owner, "take", *words))
         return taking.addCallback(arrived).addErrback(failed)
 
-    def _listening(self, namespace: Namespace, rooms: frozenset[str]) -> Deferred[None]:
+    def listening(self, namespace: Namespace, rooms: frozenset[str]) -> Deferred[None]:
         """Wait until the subscriptions to rooms are confirmed, for a limited time."""
         link, dialect = self._conversation.link, self._conversation.dialect
         if link is None:
@@ -230,11 +234,11 @@ class Handover:
     def received(self, transfer: Transfer) -> None:
         """Called with a question of a peer server."""
         what, *words = transfer.data
-        arguments = transfers.question(what, words)
-        if arguments is None:
+        arguments, handler = transfers.question(what, words), self._handlers.get(what)
+        if arguments is None or handler is None:
             self._reply(transfer, None)
             return
-        asked = Deferred.fromCoroutine(self._handlers[what](transfer.sender, *arguments))
+        asked = Deferred.fromCoroutine(handler(transfer.sender, *arguments))
         asked.addErrback(self._failed).addCallback(lambda answer: self._reply(transfer, answer))
 
     @staticmethod
@@ -288,7 +292,7 @@ class Handover:
         adopted = [
             self._adopt(recovery, pid, session) for pid, session in tickets if recovery.isFree(pid, session)
         ]
-        await gatherResults([self._listening(recovery.namespace, ticket.rooms) for ticket in adopted])
+        await gatherResults([self.listening(recovery.namespace, ticket.rooms) for ticket in adopted])
         return {"adopted": len(adopted)}
 
     async def _carried(

@@ -1,5 +1,5 @@
 """
-The words of servers about clients that come back, checked.
+The words of servers about clients that come back, and about the history of rooms, checked.
 
 :class:`~txrealtime.cluster.dialects.messages.Transfer` and its replies carry any values; the functions here
 return those that a server sends, and raise :exc:`~txrealtime.errors.PacketError` for all others.
@@ -75,11 +75,16 @@ def _carry(path: Any, carried: Any) -> list[Any]:
     ]
 
 
+def _history(path: Any, room: Any) -> list[Any]:
+    return [typed(path, str), typed(room, str)]
+
+
 _QUESTIONS: Final[dict[str, Callable[..., list[Any]]]] = {
     "claim": _claim,
     "take": _claim,
     "adopt": _adopt,
     "carry": _carry,
+    "history": _history,
 }
 
 
