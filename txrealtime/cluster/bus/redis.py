@@ -31,7 +31,9 @@ from txrealtime.errors import BusError
 if txredisapi.hiredis is None:
     raise ImportError("No module named 'hiredis'")
 
-__all__ = ["RedisBus"]
+__all__ = ["Connection", "RedisBus", "RedisError"]
+
+RedisError = txredisapi.RedisError
 
 TIMEOUT = 5.0
 "Seconds for TCP to connect.  The whole attempt has its own limit."
@@ -85,6 +87,7 @@ class RedisBus:
     async def _openPublisher(self, reactor: IReactorTime, owner: IPublisherOwner) -> IPublisher:
         publisher = _Publisher(owner)
         await self._connect(reactor, publisher, lambda: self._prepare(publisher, owner))
+        publisher.established = True
         return publisher
 
     def openSubscriber(self, reactor: IReactorTime, lost: Callable[[str], object]) -> Deferred[ISubscriber]:
@@ -93,10 +96,11 @@ class RedisBus:
     async def _openSubscriber(self, reactor: IReactorTime, lost: Callable[[str], object]) -> ISubscriber:
         subscriber = _Subscriber(lost)
         await self._connect(reactor, subscriber, subscriber.whenConnected)
+        subscriber.established = True
         return subscriber
 
     async def _connect(
-        self, reactor: IReactorTime, connection: _Connection, prepare: Callable[[], Any]
+        self, reactor: IReactorTime, connection: Connection, prepare: Callable[[], Any]
     ) -> None:
         address = self._address
         host, port = await self._master(reactor) if self._address.service else self._hosts[0]
@@ -112,7 +116,10 @@ class RedisBus:
             if isinstance(error, txredisapi.RedisError):
                 raise BusError(connection.why or str(error)) from None
             raise
-        connection.established = True
+
+    async def connect(self, reactor: IReactorTime, connection: Connection) -> None:
+        """Connect for commands with Deferreds.  A server that is a replica refuses to write by itself."""
+        await self._connect(reactor, connection, connection.whenConnected)
 
     async def _prepare(self, publisher: _Publisher, owner: IPublisherOwner) -> None:
         """
@@ -136,7 +143,7 @@ class RedisBus:
         """Return the present address of the master, from the first Sentinel that knows it."""
         problem = ""
         for host in list(self._hosts):
-            sentinel = _Connection()
+            sentinel = Connection()
             try:
                 await self._address.connect(reactor, sentinel, *host, SENTINEL_TIMEOUT)
                 asked = sentinel.sentinel_get_master_addr_by_name(self._address.service)
@@ -156,7 +163,7 @@ class RedisBus:
         raise BusError(f"no Sentinel names the master of {self._address.service}: {problem}")
 
 
-class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
+class Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
     """
     A connection to Redis.
 
@@ -223,6 +230,11 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
             self.abort()
             self.ended(reason)
 
+    @property
+    def hasEnded(self) -> bool:
+        """True once the connection has ended."""
+        return self._ended
+
     def abort(self) -> None:
         """Abort the connection without calling :meth:`ended`."""
         self._ended = True
@@ -231,7 +243,7 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
 
 @implementer(IPublisher)
-class _Publisher(_Connection):
+class _Publisher(Connection):
     """
     A connection to publish on.  The replies come in the order of the commands.
     """
@@ -367,7 +379,7 @@ class _Publisher(_Connection):
 
 
 @implementer(ISubscriber)
-class _Subscriber(_Connection):
+class _Subscriber(Connection):
     def __init__(self, lost: Callable[[str], object]) -> None:
         super().__init__()
         self._lost = lost
