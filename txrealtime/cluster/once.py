@@ -174,17 +174,14 @@ class Once:
             _log.failure("the results of once() cannot be reached; an event was not handled")
             raise TryAgain("the server cannot tell if the event was handled: send it again") from None
         handling = proceed(incoming)
-        renewing = LoopingCall(self._renew, clock, name, mine)
-        if not handling.called:
-            renewing.clock = clock
-            renewing.start(self._lease / _RENEWALS, now=False)
+        renewing = None if handling.called else self._renewing(clock, name, mine)
         try:
             result = await handling
         except Exception:
             await self._kept(self._store.release(clock, name, mine))
             raise
         finally:
-            if renewing.running:
+            if renewing is not None:
                 renewing.stop()
         await self._kept(
             self._store.finish(clock, name, mine, _DONE + digest + _packed(result), self._seconds)
@@ -206,6 +203,13 @@ class Once:
             if later is None:
                 raise TryAgain("the event failed, or its server has gone: send it again")
             found = later
+
+    def _renewing(self, clock: IReactorTime, name: str, mine: bytes) -> LoopingCall:
+        """Renew a claim from time to time, until the call is stopped."""
+        renewing = LoopingCall(self._renew, clock, name, mine)
+        renewing.clock = clock
+        renewing.start(self._lease / _RENEWALS, now=False)
+        return renewing
 
     def _renew(self, clock: IReactorTime, name: str, mine: bytes) -> Deferred[None]:
         return self._kept(self._store.renew(clock, name, mine, self._lease))

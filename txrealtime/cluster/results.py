@@ -28,6 +28,7 @@ NOTHING: Final = b""
 _OVERHEAD: Final = 250
 _MOST_ATTACHMENTS: Final = 1 << 16
 _PART: Final = struct.Struct("!?I")
+_parser: Final = JSONParser()
 
 
 class IResults(Protocol):
@@ -208,7 +209,7 @@ def packed(result: Any) -> bytes:
     """
     values = [] if result is None else list(result) if isinstance(result, tuple) else [result]
     parts = []
-    for part in JSONParser().encode(Packet(PacketType.ACK, "/", values, 0)):
+    for part in _parser.encode(Packet(PacketType.ACK, "/", values, 0)):
         data = part.encode() if isinstance(part, str) else part
         parts += [_PART.pack(isinstance(part, str), len(data)), data]
     return b"".join(parts)
@@ -218,7 +219,7 @@ def unpacked(data: bytes) -> Any:
     """Read a result; :data:`MISSING` for none."""
     if not data:
         return MISSING
-    decoder, at, packet = JSONParser().decoder(_MOST_ATTACHMENTS), 0, None
+    decoder, at, packet = _parser.decoder(_MOST_ATTACHMENTS), 0, None
     while at < len(data):
         isText, size = _PART.unpack_from(data, at)
         at += _PART.size + size
