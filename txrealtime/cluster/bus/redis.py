@@ -31,7 +31,7 @@ from txrealtime.errors import BusError
 if txredisapi.hiredis is None:
     raise ImportError("No module named 'hiredis'")
 
-__all__ = ["Connection", "RedisBus", "RedisError"]
+__all__ = ["Connection", "Publisher", "RedisBus", "RedisError", "Reply"]
 
 RedisError = txredisapi.RedisError
 
@@ -45,7 +45,7 @@ UNUSABLE = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
 "Errors about the server and not about one message."
 
 
-class _Reply(IntEnum):
+class Reply(IntEnum):
     """
     The kinds of replies that are not to the PUBLISH of a message.
 
@@ -85,9 +85,8 @@ class RedisBus:
         return Deferred.fromCoroutine(self._openPublisher(reactor, owner))
 
     async def _openPublisher(self, reactor: IReactorTime, owner: IPublisherOwner) -> IPublisher:
-        publisher = _Publisher(owner)
+        publisher = Publisher(owner)
         await self._connect(reactor, publisher, lambda: self._prepare(publisher, owner))
-        publisher.established = True
         return publisher
 
     def openSubscriber(self, reactor: IReactorTime, lost: Callable[[str], object]) -> Deferred[ISubscriber]:
@@ -96,7 +95,6 @@ class RedisBus:
     async def _openSubscriber(self, reactor: IReactorTime, lost: Callable[[str], object]) -> ISubscriber:
         subscriber = _Subscriber(lost)
         await self._connect(reactor, subscriber, subscriber.whenConnected)
-        subscriber.established = True
         return subscriber
 
     async def _connect(
@@ -116,12 +114,14 @@ class RedisBus:
             if isinstance(error, txredisapi.RedisError):
                 raise BusError(connection.why or str(error)) from None
             raise
+        connection.established = True
 
     async def connect(self, reactor: IReactorTime, connection: Connection) -> None:
         """Connect for commands with Deferreds.  A server that is a replica refuses to write by itself."""
         await self._connect(reactor, connection, connection.whenConnected)
+        connection.established = False  # replies go on to the Deferreds
 
-    async def _prepare(self, publisher: _Publisher, owner: IPublisherOwner) -> None:
+    async def _prepare(self, publisher: Publisher, owner: IPublisherOwner) -> None:
         """
         Check that the server is a master, and have it close the owner's last connection.
 
@@ -243,7 +243,7 @@ class Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
 
 @implementer(IPublisher)
-class _Publisher(Connection):
+class Publisher(Connection):
     """
     A connection to publish on.  The replies come in the order of the commands.
     """
@@ -253,7 +253,7 @@ class _Publisher(Connection):
         self.unconfirmed = 0
         self.pending = 0
         self._owner = owner
-        self._expected: deque[int] = deque()  # for each reply to come, a message's size or a _Reply
+        self._expected: deque[int] = deque()  # for each reply to come, a message's size or a Reply
         self._answers: deque[Deferred[None]] = deque()
         self._counting: deque[Deferred[int]] = deque()
         self._closing: Deferred[None] | None = None
@@ -261,12 +261,18 @@ class _Publisher(Connection):
     def publish(self, topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
         name = topic.encode("utf-8", "surrogatepass")
         size = len(payload)
+        self.expect(
+            size,
+            b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, size, payload),
+            answer,
+        )
+
+    def expect(self, size: int, command: bytes, answer: Deferred[None] | None) -> None:
+        """Send the command that publishes a message of a size, and count it as unconfirmed."""
         self.unconfirmed += 1
         self.pending += size
         self._expected.append(size)
-        self.transport.write(
-            b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, size, payload)
-        )
+        self.transport.write(command)
         if answer is not None:
             self._answers.append(answer)
 
@@ -274,9 +280,9 @@ class _Publisher(Connection):
         self.publish(topic, payload)
         self.unconfirmed -= 1
         self.pending -= len(payload)
-        self._expected[-1] = _Reply.BEAT
+        self._expected[-1] = Reply.BEAT
         # A master that became a replica goes on accepting messages, for its own clients only.
-        self._expected.append(_Reply.ROLE)
+        self._expected.append(Reply.ROLE)
         self.transport.write(b"*1\r\n$4\r\nROLE\r\n")
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
@@ -296,19 +302,23 @@ class _Publisher(Connection):
         if kind >= 0:
             self.unconfirmed -= 1
             self.pending -= kind
+            self.confirmed(reply)
             if self._answers:
                 self._answer(reply)
             if isinstance(reply, Exception):
                 self._refused(str(reply))
-        elif kind == _Reply.COUNT:
+        elif kind == Reply.COUNT:
             self._counted(reply)
-        elif kind == _Reply.ROLE:
+        elif kind == Reply.ROLE:
             try:
                 self.checkRole(reply)
             except BusError as error:
                 self.fail(str(error))
         elif isinstance(reply, Exception):  # a heartbeat was refused
             self.fail(str(reply))
+
+    def confirmed(self, reply: Any) -> None:
+        """Called with the reply to each message."""
 
     def _refused(self, reason: str) -> None:
         self._owner.refused(reason)
@@ -324,7 +334,7 @@ class _Publisher(Connection):
 
     def countSubscribers(self, topic: str) -> Deferred[int]:
         name = topic.encode("utf-8", "surrogatepass")
-        self._expected.append(_Reply.COUNT)
+        self._expected.append(Reply.COUNT)
         self.transport.write(b"*3\r\n$6\r\nPUBSUB\r\n$6\r\nNUMSUB\r\n$%d\r\n%b\r\n" % (len(name), name))
         counting: Deferred[int] = Deferred()
         self._counting.append(counting)
