@@ -25,6 +25,7 @@ from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.metrics import listenerOf, metricsOf
 from txrealtime.service.options import Options
+from txrealtime.service.reactors import quicken
 from txrealtime.service.signals import Signals
 from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import untilWritten
@@ -54,6 +55,9 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         from twisted.internet import reactor as installed
 
         reactor = installed
+    twistd = getattr(options, "parent", None)
+    if twistd is None or twistd.get("reactor") is None:
+        quicken(reactor)
     if options["workers"] is not None:
         return SupervisedService(reactor, options)
     server = serverOf(options)
