@@ -307,6 +307,161 @@ splitHead(PyObject *module, PyObject *message)
                      });
 }
 
+/* -- a broadcast ------------------------------------------------------------------------------------------------ */
+
+#ifndef _WIN32
+
+/* Sockets that are written to before the interpreter looks at the results. */
+#define AT_ONCE 64
+
+typedef struct {
+    PyObject *member, *transport; /* both owned */
+    int fd;
+    Py_ssize_t sent;
+} Receiver;
+
+/* Names of attributes, made when the module is imported. */
+static struct {
+    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send;
+} names;
+
+/* Compare an attribute with an object: 1 if it is that one, 0 if not, -1 with an exception. */
+static int
+attributeIs(PyObject *object, PyObject *name, PyObject *expected)
+{
+    PyObject *value = PyObject_GetAttr(object, name);
+    Py_XDECREF(value);
+    return value == NULL ? -1 : value == expected;
+}
+
+/* Return the descriptor of the socket whose send() a transport keeps, or -1: with an exception if something failed. */
+static int
+descriptorOf(PyObject *transport)
+{
+    PyObject *send = PyObject_GetAttr(transport, names._send), *owner;
+    int fd = -1;
+
+    if (send != NULL && Py_IS_TYPE(send, &PyCFunction_Type) && (owner = PyCFunction_GetSelf(send)) != NULL) {
+        PyObject *number = PyObject_CallMethod(owner, "fileno", NULL);
+        if (number != NULL)
+            fd = (int)PyLong_AsLong(number);
+        Py_XDECREF(number);
+    }
+    Py_XDECREF(send);
+    return fd;
+}
+
+/*
+ * See if a member can be written to at once, as Session.sendPackets() and WebSocketTransport.send() do.
+ *
+ * 1 if so, with what the receiver owns; 0 if the member must take the ordinary way; -1 with an exception.
+ */
+static int
+isReady(PyObject *member, PyObject *const *types, PyObject *open, Receiver *receiver)
+{
+    PyObject *session = NULL, *transport = NULL, *queue = NULL;
+    int ready;
+
+    receiver->fd = -1;
+    if ((ready = attributeIs(member, names.connected, Py_True)) == 1 &&
+        ((session = PyObject_GetAttr(member, names.session)) == NULL ||
+         (ready = Py_TYPE(session) == (PyTypeObject *)types[0]) == 0 ||
+         (ready = attributeIs(session, names.state, open)) != 1 ||
+         (queue = PyObject_GetAttr(session, names._queue)) == NULL || (ready = PyObject_Not(queue)) != 1 ||
+         (transport = PyObject_GetAttr(session, names.transport)) == NULL ||
+         (ready = Py_TYPE(transport) == (PyTypeObject *)types[1]) == 0 ||
+         (ready = attributeIs(transport, names.writable, Py_True)) != 1 ||
+         (ready = attributeIs(transport, names._sharesFrames, Py_True)) != 1 ||
+         (ready = attributeIs(transport, names._cork, Py_None)) != 1 ||
+         (receiver->fd = descriptorOf(transport)) < 0))
+        ready = 0;
+    if (PyErr_Occurred())
+        ready = -1;
+    if (ready == 1) {
+        receiver->member = Py_NewRef(member);
+        receiver->transport = Py_NewRef(transport);
+    }
+    Py_XDECREF(session);
+    Py_XDECREF(queue);
+    Py_XDECREF(transport);
+    return ready;
+}
+
+/* Write a frame to some sockets. Add to the rest who has taken nothing, and tell the transport that has taken a part. */
+static int
+writeTo(Receiver *receivers, int count, PyObject *frame, PyObject *rest)
+{
+    char *data;
+    Py_ssize_t size;
+    int at, failed = PyBytes_AsStringAndSize(frame, &data, &size) < 0;
+
+    if (!failed) {
+        Py_BEGIN_ALLOW_THREADS
+        for (at = 0; at < count; at++)
+            receivers[at].sent = send(receivers[at].fd, data, size, MSG_DONTWAIT);
+        Py_END_ALLOW_THREADS
+    }
+    for (at = 0; at < count; at++) {
+        Receiver *each = receivers + at;
+        if (!failed && each->sent <= 0 && size > 0)
+            failed = PyList_Append(rest, each->member) < 0;
+        else if (!failed && each->sent < size) {
+            PyObject *done = PyObject_CallMethod(each->transport, "wroteLess", "On", frame, each->sent);
+            failed = done == NULL;
+            Py_XDECREF(done);
+        }
+        Py_DECREF(each->member);
+        Py_DECREF(each->transport);
+    }
+    return failed ? -1 : 0;
+}
+
+PyDoc_STRVAR(sendAll_doc, "sendAll(members, frame, sessionType, transportType, open, /)\n--\n\n"
+                          "Write a frame to many sockets: see engineio/broadcast.py.");
+
+static PyObject *
+sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    Receiver receivers[AT_ONCE];
+    PyObject *members, *rest;
+    Py_ssize_t at = 0;
+    int waiting = 0, ready = 0;
+
+    if (count != 5 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "sendAll() takes a list, a frame, two types and a state");
+        return NULL;
+    }
+    members = arguments[0];
+    if ((rest = PyList_New(0)) == NULL)
+        return NULL;
+    /* The list's size is read anew each time, as other threads run while the GIL is released. */
+    for (; ready >= 0 && at < PyList_Size(members); at++) {
+        PyObject *member = Py_NewRef(PyList_GetItem(members, at));
+        ready = isReady(member, arguments + 2, arguments[4], receivers + waiting);
+        if (ready == 1)
+            waiting++;
+        else if (ready == 0)
+            ready = PyList_Append(rest, member);
+        Py_DECREF(member);
+        if (waiting == AT_ONCE) {
+            ready = writeTo(receivers, waiting, arguments[1], rest);
+            waiting = 0;
+        }
+    }
+    if (ready >= 0)
+        ready = writeTo(receivers, waiting, arguments[1], rest);
+    else
+        for (; waiting > 0; waiting--) {
+            Py_DECREF(receivers[waiting - 1].member);
+            Py_DECREF(receivers[waiting - 1].transport);
+        }
+    if (ready < 0)
+        Py_CLEAR(rest);
+    return rest;
+}
+
+#endif
+
 /* -- the module ------------------------------------------------------------------------------------------------- */
 
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
@@ -317,18 +472,26 @@ static PyMethodDef methods[] = {
     FAST(frame),
     FAST(textFrame),
     {"splitHead", splitHead, METH_O, splitHead_doc},
+#ifndef _WIN32
+    FAST(sendAll),
+#endif
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {{0, NULL}};
-
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "txrealtime._speedups", "The innermost loops of the server in C.", 0, methods, slots, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "txrealtime._speedups", "The innermost loops of the server in C.", -1, methods, NULL, NULL, NULL,
     NULL,
 };
+
+#define NAME(name) ((names.name = PyUnicode_InternFromString(#name)) == NULL)
 
 PyMODINIT_FUNC
 PyInit__speedups(void)
 {
-    return PyModuleDef_Init(&definition);
+#ifndef _WIN32
+    if (NAME(connected) || NAME(session) || NAME(state) || NAME(_queue) || NAME(transport) || NAME(writable) ||
+        NAME(_sharesFrames) || NAME(_cork) || NAME(_send))
+        return NULL;
+#endif
+    return PyModule_Create(&definition);
 }

@@ -241,5 +241,9 @@ class FrameProtocol(Handshakes):
         except OSError:
             sent = 0
         if sent != len(data):
-            self._send = None
-            self.transport.write(data[sent:])
+            self.wroteLess(data, sent)
+
+    def wroteLess(self, data: bytes, sent: int) -> None:
+        """Called when the kernel has taken only the beginning of some data: the transport takes the rest."""
+        self._send = None
+        self.transport.write(data[sent:])
