@@ -105,14 +105,14 @@ class PackagingTests(SynchronousTestCase):
 
     def execute(self, program: str) -> str:
         """
-        What a program prints in the environment of checkInstalled().
+        Run a program in the environment of checkInstalled(), and return its output.
         """
         python = self.folder / "environment" / "bin" / "python"
         return run(python, "-c", program, cwd=self.folder, environment=ENVIRONMENT)
 
     def accelerators(self) -> list[str]:
         """
-        Whether the functions in C are used, and orjson.
+        Return True or False for the functions in C and for orjson, as text.
         """
         return self.execute(
             "from txrealtime import speedups; from txrealtime.socketio import jsontext; "

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import sys
+import tracemalloc
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -133,6 +134,40 @@ class SameTests(SynchronousTestCase):
     @example("2/a,12\u0661[")
     def test_splitHead(self, message: str) -> None:
         self.assertSame("splitHead", message)
+
+    def test_noLeaks(self) -> None:
+        """Calls that succeed, that find nothing and that fail leave no object behind."""
+        frame = clientFrame(TEXT, b"some text") + clientFrame(BINARY, b"data") + clientFrame(PING)
+        calls: list[tuple[str, tuple[Any, ...]]] = [
+            ("readMessages", (frame, 0, 100, -1)),
+            ("readMessages", (clientFrame(TEXT, b"\xff" * 5000), 0, 5000, -1)),
+            ("readMessages", (clientFrame(TEXT, b"x" * 5000), 0, 5000, -1)),
+            ("readMessages", (frame, 0, 1 << 80, -1)),
+            ("unmask", (b"x" * 1000, b"abcd")),
+            ("unmask", (b"x", b"abc")),
+            ("frame", (b"x" * 1000, True)),
+            ("textFrame", ("4", "x\xe9" * 500)),
+            ("textFrame", ("4", "\ud800")),
+            ("splitHead", ('2/some-namespace,1234567["x"]',)),
+            ("splitHead", ("2/some-namespace[",)),
+            ("splitHead", (b"2",)),
+        ]
+
+        def often(name: str, arguments: tuple[Any, ...]) -> None:
+            function = self.both(name)[0]
+            for _ in range(2000):
+                with contextlib.suppress(TypeError, ValueError, OverflowError):
+                    function(*arguments)
+
+        for name, arguments in calls:
+            often(name, arguments)
+            tracemalloc.start()
+            self.addCleanup(tracemalloc.stop)
+            often(name, arguments)
+            held, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            # One small object for each call would be 50 kB.
+            self.assertLess(held, 20_000, f"{name}{arguments!r}"[:100])
 
     def test_wrongArguments(self) -> None:
         """Wrong arguments raise an exception."""

@@ -21,6 +21,7 @@ from txrealtime.monitor.blocked import Watch
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
 from txrealtime.service.application import adminOf, rootOf, serverOf
+from txrealtime.service.build import tellBuild
 from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.metrics import listenerOf, metricsOf
@@ -58,6 +59,7 @@ def makeService(options: Options, reactor: Any = None) -> Service:
     twistd = getattr(options, "parent", None)
     if twistd is None or twistd.get("reactor") is None:
         quicken(reactor)
+    tellBuild()
     if options["workers"] is not None:
         return SupervisedService(reactor, options)
     server = serverOf(options)
