@@ -5,7 +5,7 @@ The innermost loops are written twice: in Python, where they belong, marked by :
 under the same name in ``_speedups.c``.  The C is built if there is a compiler when the package is
 installed, and never needed.  The results are the same; the function in Python is the reference.
 
-``TXREALTIME_PURE=1`` in the environment leaves the C out.
+``TXREALTIME_PURE=1`` in the environment leaves the C out, and orjson too: Python alone runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
-__all__ = ["REFERENCES", "accelerated", "isAccelerated"]
+__all__ = ["REFERENCES", "accelerated", "isAccelerated", "isPure"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -24,8 +24,12 @@ REFERENCES: Final[dict[str, Callable[..., Any]]] = {}
 """The functions in Python, by name."""
 
 
+isPure: Final = os.environ.get("TXREALTIME_PURE", "") not in ("", "0")
+"""``True`` if the environment asks for Python alone."""
+
+
 def _built() -> ModuleType | None:
-    if os.environ.get("TXREALTIME_PURE", "") not in ("", "0"):
+    if isPure:
         return None
     try:
         return import_module("txrealtime._speedups")

@@ -34,7 +34,7 @@ def tellBuild() -> None:
     debug = bool(sysconfig.get_config_var("Py_DEBUG"))
     if not isOptimized(sysconfig.get_config_var("CONFIG_ARGS"), sys.base_prefix, debug):
         _log.info(
-            "Python {version} was built without --enable-optimizations: each message takes up to a quarter more CPU "
-            "time than on a distribution's Python",
+            "Python {version} was built without --enable-optimizations: each message takes up to a quarter "
+            "more CPU time than on a distribution's Python",
             version=platform.python_version(),
         )

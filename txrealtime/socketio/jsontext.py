@@ -5,9 +5,9 @@ All values of JSON can be sent, with bytes-like values anywhere among them; a UU
 member of an :class:`~enum.Enum` as its value.  Received text is strict JSON, without ``NaN``; an integer
 beyond 64 bits becomes a float, as in JavaScript.
 
-If `orjson <https://github.com/ijl/orjson>`_ is installed (the extra ``speed``), it encodes and decodes the
-common cases, and the standard library the cases that orjson refuses or reads in another way.  The accepted
-values and the results are the same with and without orjson.
+If `orjson <https://github.com/ijl/orjson>`_ is installed, it encodes and decodes the common cases, and the
+standard library the cases that orjson refuses or reads in another way.  The accepted values and the results
+are the same with and without orjson.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from txrealtime.foreign import stands
+from txrealtime.speedups import isPure
 
 try:
+    if isPure:
+        raise ImportError("TXREALTIME_PURE")
     import orjson
 except ImportError:
     orjson = None  # type: ignore[assignment]
