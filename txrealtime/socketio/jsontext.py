@@ -33,8 +33,11 @@ except ImportError:
 
 __all__ = ["JSONText", "escaped", "explained"]
 
-# Characters.  For shorter text, the standard library is as fast.
+# Characters.  For shorter strings, the standard library writes as fast.
 _LONG: Final = 256
+
+# Characters.  The standard library reads shorter text as fast; orjson reads small objects in half the time.
+_READ_FROM: Final = 40
 
 _BLANKS: Final = " \t\r\n"
 
@@ -168,7 +171,7 @@ class JSONText:
 
         :raises ValueError: if it is not JSON, or nested too deeply.
         """
-        if self._accelerated and len(text) > _LONG:
+        if self._accelerated and len(text) > _READ_FROM:
             try:
                 return orjson.loads(text[start:])
             except orjson.JSONDecodeError:
