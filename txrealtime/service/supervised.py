@@ -87,9 +87,11 @@ class SupervisedService(MultiService):
         """
         Return the broker that the hub stands before: that of ``--bus``, unless it is a hub itself.
 
+        Workers read a stream of Redis themselves: a hub would have to remember for each of them where it was.
+
         :raises StartupError: if a library is not installed.
         """
-        if url is None or url.startswith("unix:"):
+        if url is None or url.startswith("unix:") or "+streams" in url.partition("://")[0]:
             return None
         self._choice, url = DialectChoice.fromURL(url)
         try:
