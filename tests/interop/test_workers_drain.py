@@ -91,7 +91,7 @@ class DrainTests(DrainTestCase):
 
     async def test_oneProcess(self) -> None:
         program = self.start("--app", "shop:server", "--listen", PLACE, *self.options)
-        await program.whenPrinted("serving Socket.IO at", 60)
+        await program.whenPrinted("serving Socket.IO at", 120)
         found = ADDRESS.search(program.output)
         assert found is not None
         await self.play(program, found[1])
