@@ -36,8 +36,8 @@ class RoomsTestCase(TestCase):
             server = RealtimeServer(self, "--app", "tests.interop.rooms:server", "--bus", bus)
             if store is not None:
                 server.environment["ONCE_STORE"] = store
-            await server.start()
             self.servers.append(server)
+        await gatherResults([Deferred.fromCoroutine(server.start()) for server in self.servers])
         await wait(1.5)
 
     async def come(self, server: RealtimeServer, **options: Any) -> Client:
