@@ -229,6 +229,8 @@ class Namespace(Decorators):
                 return None
         else:
             self.rooms.add(socket)
+            if self._recovery is not None:
+                self._recovery.came(socket)
         return self._handlers.connected.callWith(socket, socket.handshake.auth)
 
     def _dispatch(self, socket: Socket, event: str, args: list[Any]) -> Any:
@@ -377,6 +379,8 @@ class Namespace(Decorators):
         if socket._ticket is not None and not socket._ticket.isParked:
             socket._ticket.recovery.forget(socket._ticket)
         self.rooms.remove(socket)
+        if self._recovery is not None:
+            self._recovery.left(socket)
         if self.sockets.get(socket.id) is socket:
             del self.sockets[socket.id]
         socket._left(reason)
