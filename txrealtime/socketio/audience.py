@@ -274,13 +274,20 @@ class Audience:
         """List the sockets of this audience that are on this server."""
         return self.namespace.rooms.select(self.rooms, self.excluded)
 
-    def _deliver(self, messages: Sequence[engineio.Packet], volatile: bool = False) -> list[Socket]:
+    def _deliver(
+        self,
+        messages: Sequence[engineio.Packet],
+        volatile: bool = False,
+        sockets: list[Socket] | None = None,
+    ) -> list[Socket]:
         """
         Send messages that are encoded already to the sockets on this server.
 
+        :param sockets: these, if they are selected already.
         :return: these sockets.
         """
-        sockets = self.here()
+        if sockets is None:
+            sockets = self.here()
         rest = sockets
         if isAccelerated and len(sockets) >= _MANY and len(messages) == 1:
             rest = broadcast(sockets, messages[0])
