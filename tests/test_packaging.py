@@ -26,6 +26,7 @@ LEFT_OUT = (
     "build",
     "dist",
     "*.egg-info",
+    "*.so",
     ".*_cache",
     "_trial_temp*",
 )
@@ -33,6 +34,29 @@ LEFT_OUT = (
 
 # Nothing of this checkout may be found by the programs under test.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+_CONVERSATION = """
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from txrealtime import Server
+
+server = Server(reactor=Clock())
+server.startService()
+server.on("double")(lambda socket, number: 2 * number)
+transport = StringTransport()
+client = server.webSocketFactory().buildProtocol(None)
+client.makeConnection(transport)
+client.dataReceived(
+    b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\\r\\nHost: localhost\\r\\nUpgrade: websocket\\r\\n"
+    b"Connection: Upgrade\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n"
+    b"Sec-WebSocket-Version: 13\\r\\n\\r\\n"
+)
+for text in (b"40", b'421["double",2]'):
+    client.dataReceived(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+print(transport.value().partition(b"31")[2].decode())
+"""
+"A client's event and the ack."
 
 
 class PackagingTests(SynchronousTestCase):
@@ -45,9 +69,9 @@ class PackagingTests(SynchronousTestCase):
         self.sources = self.folder / "sources"
         shutil.copytree(ROOT, self.sources, ignore=shutil.ignore_patterns(*LEFT_OUT))
 
-    def build(self, kind: str) -> Path:
+    def build(self, kind: str, **environment: str) -> Path:
         """
-        The file that `python -m build --sdist` or `--wheel` makes.
+        The file that `python -m build --sdist` or `--wheel` makes, with some variables in the environment.
         """
         dist = self.folder / "dist"
         run(
@@ -58,7 +82,7 @@ class PackagingTests(SynchronousTestCase):
             "--outdir",
             dist,
             self.sources,
-            environment=ENVIRONMENT,
+            environment={**ENVIRONMENT, **environment},
         )
         [built] = dist.iterdir()
         return built
@@ -83,18 +107,43 @@ class PackagingTests(SynchronousTestCase):
         self.assertTrue((package / "py.typed").exists())
         self.assertTrue((package / "chat" / "static" / "index.html").exists())
 
+    def execute(self, program: str) -> str:
+        """
+        Run a program in the environment of checkInstalled(), and return its output.
+        """
+        python = self.folder / "environment" / "bin" / "python"
+        return run(python, "-c", program, cwd=self.folder, environment=ENVIRONMENT)
+
+    def accelerators(self) -> list[str]:
+        """
+        Return True or False for the functions in C and for orjson, as text.
+        """
+        return self.execute(
+            "from txrealtime import speedups; from txrealtime.socketio import jsontext; "
+            "print(speedups.isAccelerated, jsontext.orjson is not None)"
+        ).split()
+
     def test_sdist(self) -> None:
         built = self.build("sdist")
         with tarfile.open(built) as archive:
             names = {name.partition("/")[2] for name in archive.getnames()}
-        for name in ("docs/index.rst", "tac/chat.tac", "tests/test_packaging.py", "scripts/chat", "LICENSE"):
+        for name in (
+            "setup.py",
+            "txrealtime/_speedups.c",
+            "docs/index.rst",
+            "tac/chat.tac",
+            "tests/test_packaging.py",
+            "scripts/chat",
+            "LICENSE",
+        ):
             self.assertIn(name, names)
+        self.assertEqual([name for name in names if name.endswith(".so")], [])
         self.checkInstalled(built)
 
     def test_wheel(self) -> None:
         built = self.build("wheel")
         self.checkMetadata(built)
-        self.checkInstalled(built)
+        self.checkInstalled(f"{built}[speed]")
 
     def checkMetadata(self, built: Path) -> None:
         """PyPI takes it, and shows users what is for users."""
@@ -112,7 +161,10 @@ class PackagingTests(SynchronousTestCase):
         self.assertIn(python, metadata.get_all("Classifier") or [])
         extras = set(metadata.get_all("Provides-Extra") or [])
         self.assertEqual(extras & {"dev", "fuzz", "test"}, set())
-        self.assertLessEqual({"flask", "redis", "reload", "completion"}, extras)
+        # The extra of former releases is there, and empty.
+        self.assertLessEqual({"flask", "redis", "reload", "completion", "speed"}, extras)
+        needed = metadata.get_all("Requires-Dist") or []
+        self.assertEqual([each for each in needed if "speed" in each], [])
         requirePart(find_spec("twine"), "no twine: pip install --group dev")
         run(sys.executable, "-m", "twine", "check", "--strict", built, environment=ENVIRONMENT)
 
