@@ -144,6 +144,22 @@ class PackagingTests(SynchronousTestCase):
         built = self.build("wheel")
         self.checkMetadata(built)
         self.checkInstalled(f"{built}[speed]")
+        if shutil.which("cc"):
+            with zipfile.ZipFile(built) as archive:
+                self.assertIn("txrealtime/_speedups.abi3.so", archive.namelist())
+            self.assertIn("-abi3-", built.name)
+            self.assertEqual(self.accelerators(), ["True", "True"])
+
+    def test_withoutCompiler(self) -> None:
+        """Without a compiler and without orjson, an installation works, in Python alone."""
+        built = self.build("wheel", CC=str(self.folder / "no-compiler"))
+        with zipfile.ZipFile(built) as archive:
+            self.assertEqual([name for name in archive.namelist() if name.endswith(".so")], [])
+        self.checkInstalled(built)
+        pip = self.folder / "environment" / "bin" / "pip"
+        run(pip, "uninstall", "--quiet", "--yes", "orjson", cwd=self.folder, environment=ENVIRONMENT)
+        self.assertEqual(self.accelerators(), ["False", "False"])
+        self.assertEqual(self.execute(_CONVERSATION).strip(), "[4]")
 
     def checkMetadata(self, built: Path) -> None:
         """PyPI takes it, and shows users what is for users."""
