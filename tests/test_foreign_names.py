@@ -354,7 +354,7 @@ class TableTests(SynchronousTestCase):
             try:
                 owner: Any = import_module(module)
             except ImportError as error:
-                requirePart(module in OPTIONAL, f"{error}: pip install '.[test]'")
+                requirePart(module in OPTIONAL, f"{error}: pip install --group test")
                 continue
             if name:
                 owner = getattr(owner, name)
