@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
-from txrealtime.errors import ArgumentsMismatch, Disconnected
+from txrealtime.errors import ArgumentsMismatch, Disconnected, TryAgain
 from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.counts import EventsSent, TalkCounts
@@ -292,6 +292,8 @@ class Namespace(Decorators):
         return self._logFailure(failure, socket, event)
 
     def _logFailure(self, failure: Failure, socket: Socket, event: str) -> Any:
+        if failure.check(TryAgain):
+            return {"error": str(failure.value)}
         if failure.check(Disconnected) and not socket.connected:
             # The handler waited for a client that has gone, which is no fault.
             _log.debug(
