@@ -579,10 +579,10 @@ class OffTests(SynchronousTestCase):
         """Without metrics, namespaces and transports are the plain ones."""
         server = Server(reactor=Clock())
         namespace = server.namespace()
-        self.assertNotIn("_dispatch", vars(namespace))
+        self.assertEqual(namespace._take, namespace._dispatch)
         self.assertEqual(server.engine.webSocketType.__name__, "WebSocketTransport")
         Metrics(server)
-        self.assertIn("_dispatch", vars(namespace))
+        self.assertNotEqual(namespace._take, namespace._dispatch)
         self.assertEqual(server.engine.webSocketType.__name__, "CountingWebSocket")
 
 

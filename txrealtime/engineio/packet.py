@@ -49,18 +49,18 @@ class Packet:
     :ivar data: text, or bytes for a binary message.
     :ivar encoded: the wire form, as soon as it was needed.
     :ivar frame: the finished WebSocket frame, kept here by the WebSocket transport.
-    :ivar tally: the amount of ``repeated`` in :class:`~txrealtime.engineio.counts.Counts`, as soon as it was
-        needed.
+    :ivar isShared: true while the packet is sent to many clients, for the metrics: see
+        :meth:`Counts.sent <txrealtime.engineio.counts.Counts.sent>`.
     """
 
-    __slots__ = ("data", "encoded", "frame", "tally", "type")
+    __slots__ = ("data", "encoded", "frame", "isShared", "type")
 
     def __init__(self, type: PacketType, data: str | bytes = "") -> None:
         self.type = type
         self.data = data
         self.frame: bytes | None = None
         self.encoded: bytes | None = None
-        self.tally = 0
+        self.isShared = False
 
     @property
     def isBinary(self) -> bool:

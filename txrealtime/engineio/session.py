@@ -177,8 +177,12 @@ class Session:
         """
         self.sendPackets([message(data)], volatile)
 
-    def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> None:
-        """Send packets that belong together; if volatile, send or drop all of them."""
+    def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> object:
+        """
+        Send packets that belong together; if volatile, send or drop all of them.
+
+        :return: the result of :meth:`ITransport.send`, if the packets have left.
+        """
         if self.state is _OPEN:
             transport = self.transport
             if (
@@ -186,9 +190,10 @@ class Session:
                 and transport.writable
                 and (len(packets) < 16 or len(packets) <= transport.batch)
             ):
-                transport.send(packets)
-            elif not volatile or self.writable:
+                return transport.send(packets)
+            if not volatile or self.writable:
                 self._buffer(packets)
+        return None
 
     def gathering(self) -> AbstractContextManager[None]:
         """Have a client of long polling get all that is sent in a block by one GET, up to a batch."""

@@ -77,10 +77,10 @@ class _TracedSession(Session):
         self._trace = trace
         super().__init__(*others)
 
-    def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> None:
+    def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> object:
         for packet in packets:
             self._trace.tell(self, "out", packet.type, packet.data)
-        super().sendPackets(packets, volatile)
+        return super().sendPackets(packets, volatile)
 
     def packetReceived(self, transport: ITransport, packet: Packet) -> None:
         if packet.type is not PacketType.MESSAGE:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from txrealtime.socketio.namespace import Namespace
     from txrealtime.socketio.sockets import Socket
 
-__all__ = ["Audience", "Person"]
+__all__ = ["Audience", "Person", "deliver"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,12 +254,7 @@ class Audience:
         :return: these sockets.
         """
         sockets = self.here()
-        for socket in sockets:
-            # Socket._deliver, with one call less: 8 % of the cost of a receiver.
-            if socket.connected:
-                socket.session.sendPackets(messages, volatile)
-            else:
-                socket._deliver(messages, volatile)
+        deliver(sockets, messages, volatile)
         return sockets
 
     def _ask(self, data: list[Any], early: bool = False) -> list[Deferred[Any]]:
@@ -283,6 +278,28 @@ class Audience:
         return [
             Person(socket.id, socket.rooms, dict(socket.data)) for socket in self.here() if socket.connected
         ]
+
+
+def deliver(sockets: Sequence[Socket], messages: Sequence[engineio.Packet], volatile: bool) -> None:
+    """Send messages that are encoded already to some sockets."""
+    # A list of 16 and more may leave in batches, each of which the transport counts.
+    isShared = len(messages) < 16
+    for message in messages:
+        message.isShared = isShared
+    uncounted = 0
+    try:
+        for socket in sockets:
+            # Socket._deliver, with one call less: 8 % of the cost of a receiver.
+            if not socket.connected:
+                socket._deliver(messages, volatile)
+            elif socket.session.sendPackets(messages, volatile):
+                # While bytes are counted: one addition for all receivers.
+                uncounted += 1
+    finally:
+        for message in messages:
+            message.isShared = False
+        if uncounted:
+            sockets[0].session.counts.sent(messages, uncounted)
 
 
 def _names(rooms: Sequence[str | Socket], method: str) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from twisted.logger import LogLevel
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.logs import Logger
+from txrealtime.socketio.audience import deliver
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.eventlog import Entry, EventLog, Mark, sizeOf
 from txrealtime.socketio.handshake import Handshake
@@ -137,12 +138,11 @@ class Recovery:
             elif self._concerns(audience.rooms, sockets):
                 marked = self.log.append(audience.rooms, audience.excluded, messages, packet, mark)
                 number = self.log.top
-        for socket in sockets:
-            wanted = messages if socket._ticket is None else marked
-            if socket.connected:
-                socket.session.sendPackets(wanted, volatile)
-            else:
-                socket._deliver(wanted, volatile)
+        if marked is messages:
+            deliver(sockets, messages, volatile)
+        else:
+            deliver([socket for socket in sockets if socket._ticket is None], messages, volatile)
+            deliver([socket for socket in sockets if socket._ticket is not None], marked, volatile)
         return sockets, number
 
     def _withoutEarly(self, audience: Audience, mark: list[Any]) -> Audience:

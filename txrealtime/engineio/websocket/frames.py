@@ -64,6 +64,17 @@ class FrameProtocol(Handshakes):
     def bytesReceived(self, data: bytes) -> None:
         """Called when a binary message is complete."""
 
+    def payloadReceived(self, payload: bytes, isBinary: bool) -> None:
+        """Called with a message that Autobahn has read."""
+        counts = self.factory.counts
+        if counts.countsBytes:
+            counts.packetsReceived += 1
+            counts.receivedByWebSocket += len(payload)
+        if isBinary:
+            self.bytesReceived(payload)
+        else:
+            self.textReceived(payload.decode())
+
     def pinged(self, payload: bytes) -> None:
         """Called when a PING has come, which requires a PONG at some time (RFC 6455, 5.5.3)."""
         if self._autobahn is None:
@@ -104,6 +115,8 @@ class FrameProtocol(Handshakes):
         unmask = self.factory.unmask
         maxPayload = self.factory.settings.maxPayload
         position, end = 0, len(data)
+        isPlain = True
+        messages = received = 0
         while end - position >= 2:
             first = data[position]
             size = data[position + 1] - 128  # RFC 6455, 5.1: a client's frame has the mask bit
@@ -120,27 +133,37 @@ class FrameProtocol(Handshakes):
                 read = self._readControl(data, position, size)
                 position += read
                 if not read or self._autobahnReads:
-                    self._readByAutobahn(data[position:])
-                    return
+                    isPlain = False
+                    break
                 continue
             stop = start + size
             if stop > end:
                 break
             payload = unmask(data[start:stop], data[start - 4 : start])
+            messages += 1
+            received += size
             if first == 0x82:
                 self.bytesReceived(payload)
             else:
                 try:
                     text = payload.decode()
                 except UnicodeDecodeError:
-                    self._readByAutobahn(data[position:])
-                    return
+                    messages -= 1
+                    received -= size
+                    isPlain = False
+                    break
                 self.textReceived(text)
             position = stop
             if self._autobahnReads:  # the message led to a closing handshake
-                self._readByAutobahn(data[position:])
-                return
-        if position < end:
+                isPlain = False
+                break
+        counts = self.factory.counts
+        if counts.countsBytes:
+            counts.packetsReceived += messages
+            counts.receivedByWebSocket += received
+        if not isPlain:
+            self._readByAutobahn(data[position:])
+        elif position < end:
             self._keep(data, position)
 
     def _readControl(self, data: bytes, position: int, size: int) -> int:

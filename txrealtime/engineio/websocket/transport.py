@@ -131,7 +131,7 @@ class WebSocketTransport(FrameProtocol):
 
     # -- packets -----------------------------------------------------------------
 
-    def send(self, packets: Sequence[Packet]) -> None:
+    def send(self, packets: Sequence[Packet]) -> object:
         if self._sharesFrames:
             write = self.writeNow if self._cork is None else self.write
             for packet in packets:
@@ -140,6 +140,7 @@ class WebSocketTransport(FrameProtocol):
             encodeMessage = self.session.codec.encodeMessage
             for packet in packets:
                 self.sendPayload(*encodeMessage(packet, self._base64))
+        return None
 
     def textReceived(self, text: str) -> None:
         session = self.session
