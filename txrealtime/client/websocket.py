@@ -145,6 +145,9 @@ class WebSocket:
             setattr(protocol, name, getattr(factory, name))
         protocol.owner = self
         protocol.maxPayload = self.maxPayload
+        # The methods that the protocol calls for each message are those of this object: a call less.
+        protocol.textReceived = self.textReceived
+        protocol.bytesReceived = self.bytesReceived
         return protocol
 
     def _connected(self, protocol: Any) -> None:
@@ -225,7 +228,8 @@ class WebSocket:
                 protocol.sendCompressed(packet.wire, packet.isBinary)
         else:
             for packet in packets:
-                protocol.write(maskedFrame(packet.wire, packet.isBinary))
+                wire = packet.encoded or packet.wire
+                protocol.write(maskedFrame(wire, packet.data.__class__ is bytes))
 
     def pauseWriting(self) -> None:
         """Called when the connection is full."""
@@ -302,6 +306,9 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
     owner: WebSocket
     transport: Any
 
+    compresses = False
+    """True if the handshake agreed on compression."""
+
     _fragments = 0
     _latePong: bytes | None = None
     _hangingUp: IDelayedCall | None = None
@@ -317,15 +324,11 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
             self.owner.cookies.received(self.owner.url, [cookie])
 
     def onOpen(self) -> None:
+        self.compresses = bool(self.websocket_extensions_in_use)
         self.isFast = not self.compresses and stands(
             self, *_READING, without="Autobahn reads all frames of each WebSocket of a client"
         )
         self.owner.opened()
-
-    @property
-    def compresses(self) -> bool:
-        """True if the handshake agreed on compression."""
-        return bool(self.websocket_extensions_in_use)
 
     # -- reading -----------------------------------------------------------------
 
@@ -347,12 +350,6 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
             self.owner.violated(
                 f"the response to the opening handshake has a head of more than {MAX_HEAD} bytes"
             )
-
-    def textReceived(self, text: str) -> None:
-        self.owner.textReceived(text)
-
-    def bytesReceived(self, data: bytes) -> None:
-        self.owner.bytesReceived(data)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if isBinary:
@@ -425,7 +422,7 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
     ) -> None:
-        self.isFast = False
+        self.leaveFastPath()
         super().sendCloseFrame(code, reasonUtf8, isReply)
         if self.failedByMe:
             words = (reasonUtf8 or b"").decode("utf-8", "replace")
