@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from txrealtime.engineio.counts import Counts
+from txrealtime.engineio.counts import Counts, tallied
 from txrealtime.engineio.packet import Packet
 from txrealtime.engineio.polling.request import HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
@@ -23,8 +23,7 @@ __all__ = ["countBytes"]
 
 
 def countBytes(engine: Engine) -> None:
-    """Count the bytes that come from now on, and those sent by the sessions that an engine opens."""
-    engine.counts.countsBytes = True
+    """Count the bytes of the sessions that an engine opens from now on."""
     engine.webSocketType = _countingWebSocket(engine.counts)
     engine.pollingType = _countingPolling(engine.counts)
 
@@ -32,26 +31,43 @@ def countBytes(engine: Engine) -> None:
 def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
 
     class CountingWebSocket(WebSocketTransport):
-        """A WebSocket that counts the bytes of the messages sent, without the heads of frames."""
+        """A WebSocket that counts the bytes of messages, without the heads of frames."""
 
         __slots__ = ()
 
-        def send(self, packets: Sequence[Packet]) -> object:
+        def send(self, packets: Sequence[Packet]) -> None:
             if self._sharesFrames:
                 write = self.writeNow if self._cork is None else self.write
-                uncounted = False
                 for packet in packets:
                     frame = packet.frame
-                    if frame is not None and packet.isShared:
-                        uncounted = True
+                    if frame is None:
+                        frame = framed(packet)
+                        write(frame)
+                        size = len(frame)
+                        # Without the head: the payload's size is in 1, 3 or 9 of its bytes (RFC 6455, 5.2).
+                        counts.framedBytes += size - (2 if size < 128 else 4 if size < 65540 else 10)
+                        counts.framed += 1
                     else:
-                        frame = frame or framed(packet)
-                        counts.sentByWebSocket += len(packet.encoded)  # type: ignore[arg-type]
-                        counts.packetsByWebSocket += 1
-                    write(frame)
-                return uncounted
-            counts.sent(packets, 1)
-            return super().send(packets)
+                        counts.repeated += packet.tally or tallied(packet)
+                        write(frame)
+            else:
+                counts.framedBytes += sum([len(packet.wire) for packet in packets])
+                counts.framed += len(packets)
+                super().send(packets)
+
+        def textReceived(self, text: str) -> None:
+            counts.packetsReceived += 1
+            counts.receivedByWebSocket += len(text) if text.isascii() else len(text.encode())
+            session = self.session
+            if session is not None and text[:1] == "4" and session.transport is self:
+                session.messageReceived(text[1:])
+            else:
+                super().textReceived(text)
+
+        def bytesReceived(self, data: bytes) -> None:
+            counts.packetsReceived += 1
+            counts.receivedByWebSocket += len(data)
+            super().bytesReceived(data)
 
     return CountingWebSocket
 

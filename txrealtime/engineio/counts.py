@@ -2,8 +2,7 @@
 The counts of an engine: plain numbers, added to where things happen and read when somebody asks.
 
 All that happens rarely is always counted.  The bytes of messages are counted only after
-:func:`~txrealtime.engineio.counting.countBytes`: those received by each read of a WebSocket, all others by
-transports that take the place of the plain ones.
+:func:`~txrealtime.engineio.counting.countBytes`, by transports that take the place of the others.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Final
 
 from txrealtime.engineio.packet import Packet
 
-__all__ = ["BOUNDS", "Counts", "Histogram"]
+__all__ = ["BOUNDS", "Counts", "Histogram", "tallied"]
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0)
 
@@ -59,31 +58,32 @@ class Counts:
     :ivar refused: refused requests, by :attr:`~txrealtime.errors.HandshakeError.reason`.
     :ivar paused: pauses of reading: ``backpressure`` for waiting events, ``rate`` for a limit of one client.
     :ivar pings: the times from the server's PING to the client's PONG.
-    :ivar countsBytes: true if the bytes of messages are counted.
     :ivar receivedByPolling: bytes of polling bodies that came, if they are counted.
     :ivar sentByPolling: bytes of packets sent in polling bodies, likewise.
     :ivar receivedByWebSocket: bytes of messages that came, likewise.
-    :ivar sentByWebSocket: bytes of messages sent, likewise.
+    :ivar framedBytes: bytes of messages sent by WebSocket, likewise, each for its first receiver.
+    :ivar framed: the number of these messages.
+    :ivar repeated: bytes of messages sent to more receivers, and above the 64 lowest bits their number: one
+        addition counts both.
     :ivar packetsReceived: messages that came by WebSocket and bodies that came by polling, likewise.
     :ivar packetsByPolling: Engine.IO packets sent in polling bodies, likewise.
-    :ivar packetsByWebSocket: Engine.IO packets sent by WebSocket, likewise.
     """
 
     __slots__ = (
         "buffered",
         "closed",
-        "countsBytes",
+        "framed",
+        "framedBytes",
         "opened",
         "packetsByPolling",
-        "packetsByWebSocket",
         "packetsReceived",
         "paused",
         "pings",
         "receivedByPolling",
         "receivedByWebSocket",
         "refused",
+        "repeated",
         "sentByPolling",
-        "sentByWebSocket",
         "sessions",
         "upgrades",
     )
@@ -97,25 +97,31 @@ class Counts:
         self.refused: Counter[str] = Counter()
         self.paused: Counter[str] = Counter()
         self.pings = Histogram()
-        self.countsBytes = False
         self.receivedByPolling = 0
         self.sentByPolling = 0
         self.receivedByWebSocket = 0
-        self.sentByWebSocket = 0
+        self.framedBytes = 0
+        self.framed = 0
+        self.repeated = 0
         self.packetsReceived = 0
         self.packetsByPolling = 0
-        self.packetsByWebSocket = 0
 
-    def sent(self, packets: Sequence[Packet], times: int) -> None:
-        """
-        Count packets sent by WebSocket.
-
-        :param times: the number of receivers.
-        """
-        self.sentByWebSocket += times * sum([len(packet.wire) for packet in packets])
-        self.packetsByWebSocket += times * len(packets)
+    @property
+    def sentByWebSocket(self) -> int:
+        """The bytes of messages sent by WebSocket, if they are counted."""
+        return self.framedBytes + (self.repeated & (_ONE - 1))
 
     @property
     def packetsSent(self) -> int:
-        """The Engine.IO packets sent, if they are counted."""
-        return self.packetsByWebSocket + self.packetsByPolling
+        """The Engine.IO packets sent, likewise."""
+        return self.framed + (self.repeated >> _SHIFT) + self.packetsByPolling
+
+
+_SHIFT: Final = 64
+_ONE: Final = 1 << _SHIFT
+
+
+def tallied(packet: Packet) -> int:
+    """Return the amount of ``repeated`` for a packet, and keep it for other clients."""
+    packet.tally = made = _ONE + len(packet.wire)
+    return made

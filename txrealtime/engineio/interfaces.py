@@ -74,12 +74,8 @@ class ITransport(Interface):
     writable: bool = Attribute("``True`` if :meth:`send` may be called now.")
     batch: int = Attribute("The most packets that one :meth:`send` may carry.")
 
-    def send(packets: Sequence[Packet]) -> object:
-        """
-        Send packets at once.  Only called while :attr:`writable`.
-
-        :return: true if the caller is to count packets that are shared: see :attr:`Packet.isShared`.
-        """
+    def send(packets: Sequence[Packet]) -> None:
+        """Send packets at once.  Only called while :attr:`writable`."""
 
     def farewell(reason: CloseReason) -> Sequence[Packet]:
         """Return the packets that tell the client of the end, to be sent behind all others."""

@@ -18,7 +18,18 @@ from typing import Final, Protocol, final
 
 from txrealtime.errors import PacketError
 
-__all__ = ["CLOSE", "NOOP", "PING", "Codec", "EngineIO4", "Packet", "PacketType", "message", "openPacket"]
+__all__ = [
+    "CLOSE",
+    "DIGITS",
+    "NOOP",
+    "PING",
+    "Codec",
+    "EngineIO4",
+    "Packet",
+    "PacketType",
+    "message",
+    "openPacket",
+]
 
 
 class PacketType(IntEnum):
@@ -33,8 +44,10 @@ class PacketType(IntEnum):
     NOOP = 6
 
 
-_DIGITS: Final = tuple(str(int(type)) for type in PacketType)
-_BY_DIGIT: Final = dict(zip(_DIGITS, PacketType, strict=True))
+DIGITS: Final = tuple(str(int(type)) for type in PacketType)
+"""The digit before the text of a packet, by type."""
+
+_BY_DIGIT: Final = dict(zip(DIGITS, PacketType, strict=True))
 
 
 @final
@@ -49,18 +62,18 @@ class Packet:
     :ivar data: text, or bytes for a binary message.
     :ivar encoded: the wire form, as soon as it was needed.
     :ivar frame: the finished WebSocket frame, kept here by the WebSocket transport.
-    :ivar isShared: true while the packet is sent to many clients, for the metrics: see
-        :meth:`Counts.sent <txrealtime.engineio.counts.Counts.sent>`.
+    :ivar tally: the amount of ``repeated`` in :class:`~txrealtime.engineio.counts.Counts`, as soon as it was
+        needed.
     """
 
-    __slots__ = ("data", "encoded", "frame", "isShared", "type")
+    __slots__ = ("data", "encoded", "frame", "tally", "type")
 
     def __init__(self, type: PacketType, data: str | bytes = "") -> None:
         self.type = type
         self.data = data
         self.frame: bytes | None = None
         self.encoded: bytes | None = None
-        self.isShared = False
+        self.tally = 0
 
     @property
     def isBinary(self) -> bool:
@@ -73,7 +86,7 @@ class Packet:
         wire = self.encoded
         if wire is None:
             data = self.data
-            wire = data if isinstance(data, bytes) else (_DIGITS[self.type] + data).encode()
+            wire = data if isinstance(data, bytes) else (DIGITS[self.type] + data).encode()
             self.encoded = wire
         return wire
 

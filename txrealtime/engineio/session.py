@@ -177,12 +177,8 @@ class Session:
         """
         self.sendPackets([message(data)], volatile)
 
-    def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> object:
-        """
-        Send packets that belong together; if volatile, send or drop all of them.
-
-        :return: the result of :meth:`ITransport.send`, if the packets have left.
-        """
+    def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> None:
+        """Send packets that belong together; if volatile, send or drop all of them."""
         if self.state is _OPEN:
             transport = self.transport
             if (
@@ -190,10 +186,9 @@ class Session:
                 and transport.writable
                 and (len(packets) < 16 or len(packets) <= transport.batch)
             ):
-                return transport.send(packets)
-            if not volatile or self.writable:
+                transport.send(packets)
+            elif not volatile or self.writable:
                 self._buffer(packets)
-        return None
 
     def gathering(self) -> AbstractContextManager[None]:
         """Have a client of long polling get all that is sent in a block by one GET, up to a batch."""

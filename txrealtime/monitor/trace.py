@@ -77,10 +77,10 @@ class _TracedSession(Session):
         self._trace = trace
         super().__init__(*others)
 
-    def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> object:
+    def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> None:
         for packet in packets:
             self._trace.tell(self, "out", packet.type, packet.data)
-        return super().sendPackets(packets, volatile)
+        super().sendPackets(packets, volatile)
 
     def packetReceived(self, transport: ITransport, packet: Packet) -> None:
         if packet.type is not PacketType.MESSAGE:
