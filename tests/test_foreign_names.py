@@ -204,7 +204,8 @@ TABLE = [
     ),
     Use(
         CLIENT,
-        "websocket_extensions_in_use wasMaxFramePayloadSizeExceeded wasMaxMessagePayloadSizeExceeded log",
+        "websocket_extensions_in_use websocket_key wasMaxFramePayloadSizeExceeded "
+        "wasMaxMessagePayloadSizeExceeded log",
         "client.websocket",
         "Needed: the state behind the opening handshake, and the reason of a failure.",
     ),
