@@ -89,7 +89,7 @@ class Handoff:
                 os.unlink(self._pathOf(self._mark))
 
     def _pathOf(self, mark: str) -> str:
-        return os.path.join(self._folder, f"{mark}.handoff")
+        return f"{self._folder}/{mark}.handoff"
 
     def give(self, owner: str, port: int, descriptor: int) -> Handed:
         """
