@@ -36,7 +36,7 @@ from zope.interface import implementer
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.polling.request import JSON, TEXT, HTTPRequest
-from txrealtime.engineio.tcp import writeNow
+from txrealtime.engineio.tcp import readPlainly, writeNow
 from txrealtime.logs import Logger
 
 __all__ = ["Relay", "RelayFactory", "RelayedRequest"]
@@ -91,6 +91,9 @@ class _Frames(Protocol):
         self._needed = 0  # bytes that `_rest` must have before it is worth reading
         self._outbox: list[bytes] = []
         self._gathers = False
+
+    def connectionMade(self) -> None:
+        readPlainly(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         if self._rest:
@@ -169,6 +172,7 @@ class Relay(_Frames):
         self._dead = False
 
     def connectionMade(self) -> None:
+        super().connectionMade()
         self.transport.registerProducer(self, True)
         self.resumeProducing()
 

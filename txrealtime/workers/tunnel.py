@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import OpeningRequest
-from txrealtime.engineio.tcp import peerAddress, replaceProtocol
+from txrealtime.engineio.tcp import peerAddress, readPlainly, replaceProtocol
 from txrealtime.engineio.websocket.transport import WebSocketFactory
 
 __all__ = ["Carried", "CarriedFactory", "Carriers"]
@@ -128,6 +128,7 @@ class _Far(Protocol):
         self._carrier = carrier
 
     def connectionMade(self) -> None:
+        readPlainly(self.transport)
         self._carrier.stands(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
@@ -169,6 +170,7 @@ class Carried(ProtocolWrapper):
 
     def connectionMade(self) -> None:
         """Wait for the first line."""
+        readPlainly(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         if self._line is None:
