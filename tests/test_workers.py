@@ -362,7 +362,7 @@ class CrashTests(SupervisorTestCase):
         """The sockets of a killed worker are removed, as others would take them for a sign of life."""
         one, two = self.start()
         for process in (one, two):
-            for kind in ("relay", "tunnel", "handoff", "counts"):
+            for kind in ("relay", "tunnel", "handoff", "handoff15", "counts"):
                 (self.folder / f"{process.command[2]}.{kind}").touch()
         one.end(1, signal.SIGKILL)
         self.assertEqual({path.name[:4] for path in self.folder.iterdir()}, {two.command[2]})

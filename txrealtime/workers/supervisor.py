@@ -31,6 +31,7 @@ from twisted.internet.task import LoopingCall
 
 from txrealtime.logs import Logger
 from txrealtime.workers.child import Child, State
+from txrealtime.workers.handoff import INBOXES
 from txrealtime.workers.looks import HangLook, Limits, residentBytes
 from txrealtime.workers.marks import MOST_WORKERS, markOf
 from txrealtime.workers.notify import Notifier, withoutSystemd
@@ -341,7 +342,7 @@ class Supervisor(Service):
 
     def _removeSockets(self, mark: str) -> None:
         """Remove what a killed worker has left: its siblings take a socket for a sign of life."""
-        for kind in ("handoff", "relay", "tunnel", "counts"):
+        for kind in (*INBOXES, "relay", "tunnel", "counts"):
             for name in (f"{mark}.{kind}", f"{mark}.{kind}.lock"):
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(self._folder, name))
