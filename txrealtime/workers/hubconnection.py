@@ -65,7 +65,7 @@ class HubConnection(FrameProtocol):
         self.patterns: set[bytes] = set()
         self._hub = hub
         self._unconfirmed = 0
-        # The run of messages being read: its topic, where it is in the data read, and its receivers.
+        # The run of messages being read: its last topic, where it is in the data, and its receivers.
         self._topic: bytes | None = None
         self._run = b"", 0
         self._end = 0
@@ -87,31 +87,31 @@ class HubConnection(FrameProtocol):
     # -- input -------------------------------------------------------------------------
 
     def frameReceived(self, kind: int, topic: bytes, data: bytes, start: int, end: int) -> None:
-        if topic == self._topic and kind == hubframes.PUBLISH:
-            # Messages in a row on one topic go on as one piece: 1.5 us less for each.
-            self._unconfirmed += 1
-            self._hub.published += 1
-            self._end = end
+        if self.name and kind in (hubframes.PUBLISH, hubframes.BEAT):
+            self._publish(kind, topic, data, start, end)
             return
         self._endRun()
-        if not self.name:
-            self._greet(kind, topic, self.payloadOf(topic, data, start, end))
-        elif kind in (hubframes.PUBLISH, hubframes.BEAT):
-            self._publish(kind, topic, data, start, end)
-        else:
+        if self.name:
             self._reply(kind, topic)
+        else:
+            self._greet(kind, topic, self.payloadOf(topic, data, start, end))
 
     def _publish(self, kind: int, topic: bytes, data: bytes, start: int, end: int) -> None:
-        hub = self._hub
         if kind == hubframes.PUBLISH:
             self._unconfirmed += 1
-            hub.published += 1
-        try:
-            self._receivers = hub.topics.receivers(topic)
-        except UnicodeDecodeError:
-            self.malformed("a topic is not UTF-8")
-            return
-        self._topic, self._run, self._end = topic, (data, start), end
+            self._hub.published += 1
+        if topic != self._topic:
+            try:
+                receivers = self._hub.topics.receivers(topic)
+            except UnicodeDecodeError:
+                self.malformed("a topic is not UTF-8")
+                return
+            # Messages in a row for the same connections go on as one piece: 1.5 us less for each.
+            if self._topic is None or receivers != self._receivers:
+                self._endRun()
+                self._receivers, self._run = receivers, (data, start)
+            self._topic = topic
+        self._end = end
 
     def _endRun(self) -> None:
         """Put the run of messages into the outboxes of its receivers."""
