@@ -210,7 +210,7 @@ class RedisTests(SynchronousTestCase):
         self.link = OneWayLink(Bus(self.make), Clock(), 5)
 
     def make(self, owner: object) -> object:
-        self.connection = redis._Publisher(owner)
+        self.connection = redis.Publisher(owner)
         self.connection.makeConnection(StringTransport())
         self.connection.established = True
         return self.connection

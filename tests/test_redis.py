@@ -213,7 +213,7 @@ class PublisherTests(SynchronousTestCase):
     def setUp(self) -> None:
         requirePart(redis, "no txredisapi, or no hiredis: pip install '.[redis]'")
         self.owner = Owner()
-        self.publisher = redis._Publisher(self.owner)
+        self.publisher = redis.Publisher(self.owner)
         self.publisher.makeConnection(StringTransport())
         self.publisher.established = True
 

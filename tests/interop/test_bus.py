@@ -89,6 +89,16 @@ class RedisTests(_RedisTests, TestCase):
         self.assertEqual((owner.refusals, owner.losses), ([], []))
 
 
+class RedisStreamsTests(_RedisTests, TestCase):
+    """
+    A stream of Redis.
+    """
+
+    async def setUp(self) -> None:
+        self.redis = await Redis(self).start()
+        self.bus = busFromURL(f"redis+streams://127.0.0.1:{self.redis.port}/1")
+
+
 class RedisSocketTests(_RedisTests, TestCase):
     """
     Redis by a Unix socket.

@@ -74,8 +74,9 @@ class ClusterTests(TestCase):
         requireJavaScriptClient("@socket.io/redis-adapter")
         self.redis = await Redis(self).start()
 
-    async def ours(self, query: str = "") -> RealtimeServer:
-        server = RealtimeServer(self, "--app", "tests.interop.member:server", "--bus", self.redis.url + query)
+    async def ours(self, query: str = "", scheme: str = "redis") -> RealtimeServer:
+        bus = self.redis.url.replace("redis", scheme, 1) + query
+        server = RealtimeServer(self, "--app", "tests.interop.member:server", "--bus", bus)
         await server.start()
         return server
 
@@ -84,6 +85,12 @@ class ClusterTests(TestCase):
 
     async def test_ours(self) -> None:
         servers = [await self.ours() for _ in range(4)]
+        await self.play("native", *(server.url for server in servers))
+        for server in servers:
+            await server.stop()
+
+    async def test_oursByStreams(self) -> None:
+        servers = [await self.ours(scheme="redis+streams") for _ in range(4)]
         await self.play("native", *(server.url for server in servers))
         for server in servers:
             await server.stop()

@@ -87,6 +87,15 @@ class RedisTests(EmittersTestCase):
         run(*command, "--excluding", "room 1", "end", cwd=ROOT)
         await self.assertHeard(['0 ["end"]'], ['1 ["hi",{"json":1},2]'])
 
+    async def test_streams(self) -> None:
+        await self.serve(self.redis.url.replace("redis", "redis+streams", 1), "?maxlen=1000&key=shop")
+        await self.emit(*python("emitters.py", "Emitter", self.bus))
+        await self.assertHeard(FIRST, SECOND)
+        await self.emit(*python("emitters.py", "DeferredEmitter", self.bus))
+        run(sys.executable, "-m", "txrealtime", "emit", "--bus", self.bus, "last", cwd=ROOT)
+        await self.clients.whenPrinted('0 ["last"]')
+        self.assertEqual(await self.redis.cli("KEYS", "*"), "shop:stream")
+
     async def test_noBroker(self) -> None:
         await self.redis.stop()
         command = [sys.executable, "-m", "txrealtime", "emit", "--bus", self.redis.url, "hi"]

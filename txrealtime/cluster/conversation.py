@@ -17,7 +17,20 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txrealtime.cluster.dialects.interfaces import Dialect, Topic
-from txrealtime.cluster.dialects.messages import Alive, Ask, Fetch, Gone, Message, Reply, Tell, Transfer
+from txrealtime.cluster.dialects.messages import (
+    Alive,
+    Ask,
+    Disconnect,
+    Emit,
+    Fetch,
+    Gone,
+    Join,
+    Leave,
+    Message,
+    Reply,
+    Tell,
+    Transfer,
+)
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.questions import Question, Questions
@@ -39,6 +52,14 @@ _COMPLAINT: Final = 60.0
 
 _GATHER: Final = 1.0
 """Seconds in which the holes of one outage are counted together."""
+
+_LASTING: Final = (Emit, Join, Leave, Disconnect, Tell, Gone)
+"""The classes of messages that are carried out after an outage, too."""
+
+
+def _expires(message: Message) -> bool:
+    """Return true if a message is void after an outage: a volatile event, or a question between servers."""
+    return message.volatile if isinstance(message, Emit) else getattr(message, "request", None) is not None
 
 
 class PeerWatcher(Protocol):
@@ -115,6 +136,7 @@ class Conversation:
             self.dialect.numbers.missed = self._hasMissed
         for topic in self.dialect.topics:
             self.subscribe(topic)
+        link.trimmed = lambda: self.holeSeen(None)
         link.watch(self._linkChanged)
 
     def stop(self) -> Deferred[None]:
@@ -304,7 +326,7 @@ class Conversation:
         count = self._subscribers.get(topic, 0)
         self._subscribers[topic] = count + 1
         if count == 0:
-            link.subscribe(topic.name, self._received, topic.isPattern, topic.isCounted)
+            link.subscribe(topic.name, self._received, topic.isPattern, topic.isCounted, self._receivedLate)
 
     def unsubscribe(self, topic: Topic) -> None:
         """Undo one :meth:`subscribe`."""
@@ -320,6 +342,15 @@ class Conversation:
         try:
             message = self.dialect.read(topic, data)
             if message is not None:
+                self._receivers[type(message)](message)
+        except PacketError as error:
+            self._ignore(topic, str(error))
+
+    def _receivedLate(self, topic: str, data: bytes) -> None:
+        """Called with a message of an outage: questions and announcements have expired meanwhile."""
+        try:
+            message = self.dialect.read(topic, data)
+            if isinstance(message, _LASTING) and not _expires(message):
                 self._receivers[type(message)](message)
         except PacketError as error:
             self._ignore(topic, str(error))

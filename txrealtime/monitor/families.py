@@ -174,7 +174,7 @@ class Reader:
     def _ofTheBus(self) -> dict[str, Values]:
         cluster = self._server.cluster
         counts = None if cluster.link is None else cluster.link.counts
-        lost = ("dropped", "unconfirmed", "refused", "oversized")
+        lost = ("dropped", "unconfirmed", "refused", "oversized", "trimmed")
         return {
             "bus_up": {(): int(cluster.isReady)},
             "servers": {(): 1 + len(cluster.servers)},

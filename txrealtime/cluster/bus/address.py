@@ -53,12 +53,21 @@ MAX_PATH = 103
 
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
+STREAMS = "+streams"
+"The end of a scheme of Redis, for its streams in place of its pub/sub."
+
+STREAM_OPTIONS = ("stream", "maxlen")
+
+MAX_LENGTH = 10_000
+"""Messages that Redis keeps in a stream, roughly, if the URL does not tell."""
+
 
 @dataclass(frozen=True)
 class Address:
     """
     The parts of a URL.  Neither its ``repr`` nor :attr:`name` has the password.
 
+    :ivar scheme: the scheme, without ``+streams``.
     :ivar hosts: hosts with ports; several only of Sentinels; none for a Unix socket.
     :ivar path: the text after the hosts, without the first slash; of ``unix:`` the path of the socket.
     :ivar options: the query.
@@ -70,6 +79,7 @@ class Address:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     options: dict[str, str] = field(default_factory=dict)
+    isStreams: bool = False
 
     @classmethod
     def fromURL(cls, url: str) -> Address:
@@ -79,14 +89,16 @@ class Address:
         :raises ValueError: if the text is not the URL of a broker.  The error does not show the password.
         """
         parts = splitURL(url)
+        scheme = parts.scheme.removesuffix(STREAMS)
         user, password = parts.netloc.rpartition("@")[0].partition(":")[::2]
         address = cls(
-            scheme=parts.scheme,
-            hosts=() if parts.scheme in SOCKETS else tuple(_hosts(parts)),
-            path=unquote(parts.path if parts.scheme == "unix" else parts.path[1:]),
+            scheme=scheme,
+            hosts=() if scheme in SOCKETS else tuple(_hosts(parts)),
+            path=unquote(parts.path if scheme == "unix" else parts.path[1:]),
             user=unquote(user) or None,
             password=unquote(password) or None,
             options=dict(parse_qsl(parts.query, keep_blank_values=True)),
+            isStreams=scheme != parts.scheme,
         )
         if parts.scheme == "unix":
             _checkSocket(parts.netloc, address.path)
@@ -94,15 +106,19 @@ class Address:
         return address
 
     def _check(self) -> None:
-        unknown = self.options.keys() - set(FILES)
+        known = FILES + STREAM_OPTIONS if self.isStreams else FILES
+        unknown = self.options.keys() - set(known)
         if unknown:
             raise ValueError(
-                f"{self.name} has the unknown option {min(unknown)}: expected {', '.join(FILES)}"
+                f"{self.name} has the unknown option {min(unknown)}: expected {', '.join(known)}"
             )
-        if self.options and self.scheme not in SECURE:
+        files = self.options.keys() & set(FILES)
+        if files and self.scheme not in SECURE:
             raise ValueError(
-                f"{self.name} has the option {min(self.options)}, and no TLS: expected {':// or '.join(SECURE)}://"
+                f"{self.name} has the option {min(files)}, and no TLS: expected {':// or '.join(SECURE)}://"
             )
+        if self.isStreams:
+            _ = self.maxLength
         if "ssl_keyfile" in self.options and "ssl_certfile" not in self.options:
             raise ValueError(f"{self.name} has the option ssl_keyfile without ssl_certfile")
         if len(self.hosts) > 1 and self.scheme != "redis+sentinel":
@@ -134,12 +150,30 @@ class Address:
         return int(path or 0)
 
     @property
+    def maxLength(self) -> int:
+        """
+        The number of messages that Redis keeps in a stream, roughly.
+
+        :raises ValueError: if it is no number, or less than 1.
+        """
+        text = self.options.get("maxlen", str(MAX_LENGTH))
+        if not (text.isascii() and text.isdigit() and int(text)):
+            raise ValueError(f"{self.name} has maxlen={text}: expected a number of messages, at least 1")
+        return int(text)
+
+    @property
+    def stream(self) -> str:
+        """The name of the stream."""
+        return self.options.get("stream", "txrealtime:stream")
+
+    @property
     def name(self) -> str:
         """The URL for logs, without user, password and query."""
         if self.scheme == "unix":
             return f"unix:{self.path}"
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
-        return f"{self.scheme}://{hosts}/{self.path}".rstrip("/")
+        scheme = f"{self.scheme}{STREAMS}" if self.isStreams else self.scheme
+        return f"{scheme}://{hosts}/{self.path}".rstrip("/")
 
     def connect(
         self, reactor: IReactorTime, protocol: Protocol, host: str, port: int, timeout: float
@@ -214,7 +248,8 @@ def splitURL(url: str) -> SplitResult:
         parts = urlsplit(url)
     except ValueError:
         raise ValueError(f"the URL of the bus is broken: {_example(url)}") from None
-    if parts.scheme not in PORTS:
+    scheme = parts.scheme.removesuffix(STREAMS) if parts.scheme.startswith("redis") else parts.scheme
+    if scheme not in PORTS:
         known = ", ".join(f"{scheme}://" if scheme != "unix" else "unix:PATH" for scheme in PORTS)
         # The text may be a password, so the error shows no more of it.
         asked = f"no bus is called {parts.scheme}://" if parts.scheme else "the URL of the bus has no scheme"
@@ -246,7 +281,8 @@ def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
     for text in parts.netloc.rpartition("@")[2].split(","):
         try:
             one = urlsplit(f"//{text}")
-            hosts.append((one.hostname or "localhost", one.port or PORTS[parts.scheme]))
+            port = one.port or PORTS[parts.scheme.removesuffix(STREAMS)]
+            hosts.append((one.hostname or "localhost", port))
         except ValueError:
             # The error does not show the text: without an @ it may be a password.
             raise ValueError("the URL of the bus has no host: expected HOST or HOST:PORT") from None

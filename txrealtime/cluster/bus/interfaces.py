@@ -14,7 +14,7 @@ To teach txrealtime another broker:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["IBus", "IPublisher", "IPublisherOwner", "ISubscriber", "Subscription"]
+__all__ = ["IBus", "IKeepingBus", "IPublisher", "IPublisherOwner", "ISubscriber", "Subscription"]
 
 
 class IBus(Interface):
@@ -48,9 +48,20 @@ class IBus(Interface):
         """
         Make one attempt to connect.
 
-        :param lost: called once with the reason, if the connection ends by itself.
+        :param lost: called once with the reason, if the connection ends by itself.  An owner gives an equal
+            function with each attempt.  By it a bus that keeps messages knows where the owner's last
+            connection has ended.
         :return: fires when topics can be subscribed to; fails as that of :meth:`openPublisher`.
         """
+
+
+class IKeepingBus(IBus):
+    """
+    A bus whose broker keeps messages.
+
+    A subscriber goes on where the last one of the same owner ended.  A publisher sends the messages again
+    that the broker did not take from the last one of the same owner.
+    """
 
 
 class IPublisher(Interface):
@@ -134,14 +145,30 @@ class Subscription:
     :ivar deliver: called with the topic and the payload of each message; it must not raise.
     :ivar counted: true if other servers ask the broker for the number of the topic's subscribers, and expect
         a reply of each.  A hub then subscribes for each of its servers, not once for all of them.
+    :ivar late: called instead of `deliver` with a message that was published during an outage of this
+        connection, on a bus that keeps messages.
+    :ivar since: the time of subscribing, by the reactor's clock.
+    :ivar trimmed: called, if it is set, with the number of messages of any topic that the broker has thrown
+        away before they were read; 0 if the number is not known.
+    :ivar start: a bus that keeps messages remembers here where the subscription begins.
     """
 
-    __slots__ = ("counted", "deliver", "pattern", "topic")
+    __slots__ = ("counted", "deliver", "late", "pattern", "since", "start", "topic", "trimmed")
 
     def __init__(
-        self, topic: str, pattern: bool, deliver: Callable[[str, bytes], None], counted: bool = False
+        self,
+        topic: str,
+        pattern: bool,
+        deliver: Callable[[str, bytes], None],
+        counted: bool = False,
+        late: Callable[[str, bytes], None] | None = None,
+        since: float = 0.0,
     ) -> None:
         self.topic = topic
         self.pattern = pattern
         self.deliver = deliver
         self.counted = counted
+        self.late = late or deliver
+        self.since = since
+        self.trimmed: Callable[[int], object] | None = None
+        self.start: Any = None

@@ -31,7 +31,7 @@ from txrealtime.errors import BusError
 if txredisapi.hiredis is None:
     raise ImportError("No module named 'hiredis'")
 
-__all__ = ["RedisBus"]
+__all__ = ["Connection", "Publisher", "RedisBus", "Reply"]
 
 TIMEOUT = 5.0
 "Seconds for TCP to connect.  The whole attempt has its own limit."
@@ -43,7 +43,7 @@ UNUSABLE = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
 "Errors about the server and not about one message."
 
 
-class _Reply(IntEnum):
+class Reply(IntEnum):
     """
     The kinds of replies that are not to the PUBLISH of a message.
 
@@ -83,7 +83,7 @@ class RedisBus:
         return Deferred.fromCoroutine(self._openPublisher(reactor, owner))
 
     async def _openPublisher(self, reactor: IReactorTime, owner: IPublisherOwner) -> IPublisher:
-        publisher = _Publisher(owner)
+        publisher = Publisher(owner)
         await self._connect(reactor, publisher, lambda: self._prepare(publisher, owner))
         return publisher
 
@@ -96,7 +96,7 @@ class RedisBus:
         return subscriber
 
     async def _connect(
-        self, reactor: IReactorTime, connection: _Connection, prepare: Callable[[], Any]
+        self, reactor: IReactorTime, connection: Connection, prepare: Callable[[], Any]
     ) -> None:
         address = self._address
         host, port = await self._master(reactor) if self._address.service else self._hosts[0]
@@ -114,7 +114,7 @@ class RedisBus:
             raise
         connection.established = True
 
-    async def _prepare(self, publisher: _Publisher, owner: IPublisherOwner) -> None:
+    async def _prepare(self, publisher: Publisher, owner: IPublisherOwner) -> None:
         """
         Check that the server is a master, and have it close the owner's last connection.
 
@@ -136,7 +136,7 @@ class RedisBus:
         """Return the present address of the master, from the first Sentinel that knows it."""
         problem = ""
         for host in list(self._hosts):
-            sentinel = _Connection()
+            sentinel = Connection()
             try:
                 await self._address.connect(reactor, sentinel, *host, SENTINEL_TIMEOUT)
                 asked = sentinel.sentinel_get_master_addr_by_name(self._address.service)
@@ -156,7 +156,7 @@ class RedisBus:
         raise BusError(f"no Sentinel names the master of {self._address.service}: {problem}")
 
 
-class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
+class Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
     """
     A connection to Redis.
 
@@ -231,7 +231,7 @@ class _Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
 
 @implementer(IPublisher)
-class _Publisher(_Connection):
+class Publisher(Connection):
     """
     A connection to publish on.  The replies come in the order of the commands.
     """
@@ -241,7 +241,7 @@ class _Publisher(_Connection):
         self.unconfirmed = 0
         self.pending = 0
         self._owner = owner
-        self._expected: deque[int] = deque()  # for each reply to come, a message's size or a _Reply
+        self._expected: deque[int] = deque()  # for each reply to come, a message's size or a Reply
         self._answers: deque[Deferred[None]] = deque()
         self._counting: deque[Deferred[int]] = deque()
         self._closing: Deferred[None] | None = None
@@ -249,12 +249,18 @@ class _Publisher(_Connection):
     def publish(self, topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
         name = topic.encode("utf-8", "surrogatepass")
         size = len(payload)
+        self.expect(
+            size,
+            b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, size, payload),
+            answer,
+        )
+
+    def expect(self, size: int, command: bytes, answer: Deferred[None] | None) -> None:
+        """Send the command that publishes a message of a size, and count it as unconfirmed."""
         self.unconfirmed += 1
         self.pending += size
         self._expected.append(size)
-        self.transport.write(
-            b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, size, payload)
-        )
+        self.transport.write(command)
         if answer is not None:
             self._answers.append(answer)
 
@@ -262,9 +268,9 @@ class _Publisher(_Connection):
         self.publish(topic, payload)
         self.unconfirmed -= 1
         self.pending -= len(payload)
-        self._expected[-1] = _Reply.BEAT
+        self._expected[-1] = Reply.BEAT
         # A master that became a replica goes on accepting messages, for its own clients only.
-        self._expected.append(_Reply.ROLE)
+        self._expected.append(Reply.ROLE)
         self.transport.write(b"*1\r\n$4\r\nROLE\r\n")
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
@@ -284,19 +290,23 @@ class _Publisher(_Connection):
         if kind >= 0:
             self.unconfirmed -= 1
             self.pending -= kind
+            self.confirmed(reply)
             if self._answers:
                 self._answer(reply)
             if isinstance(reply, Exception):
                 self._refused(str(reply))
-        elif kind == _Reply.COUNT:
+        elif kind == Reply.COUNT:
             self._counted(reply)
-        elif kind == _Reply.ROLE:
+        elif kind == Reply.ROLE:
             try:
                 self.checkRole(reply)
             except BusError as error:
                 self.fail(str(error))
         elif isinstance(reply, Exception):  # a heartbeat was refused
             self.fail(str(reply))
+
+    def confirmed(self, reply: Any) -> None:
+        """Called with the reply to each message."""
 
     def _refused(self, reason: str) -> None:
         self._owner.refused(reason)
@@ -312,7 +322,7 @@ class _Publisher(_Connection):
 
     def countSubscribers(self, topic: str) -> Deferred[int]:
         name = topic.encode("utf-8", "surrogatepass")
-        self._expected.append(_Reply.COUNT)
+        self._expected.append(Reply.COUNT)
         self.transport.write(b"*3\r\n$6\r\nPUBSUB\r\n$6\r\nNUMSUB\r\n$%d\r\n%b\r\n" % (len(name), name))
         counting: Deferred[int] = Deferred()
         self._counting.append(counting)
@@ -367,7 +377,7 @@ class _Publisher(_Connection):
 
 
 @implementer(ISubscriber)
-class _Subscriber(_Connection):
+class _Subscriber(Connection):
     def __init__(self, lost: Callable[[str], object]) -> None:
         super().__init__()
         self._lost = lost

@@ -7,13 +7,14 @@ The only importer of redis-py.  Its pool of connections serves threads, and noti
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from redis import ConnectionError, Redis, RedisError, ResponseError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from txrealtime.cluster.bus.address import Address
+from txrealtime.cluster.bus.address import STREAM_OPTIONS, STREAMS, Address
 from txrealtime.errors import BusError
 
 __all__ = ["BlockingRedis"]
@@ -30,6 +31,7 @@ class BlockingRedis:
 
     def __init__(self, address: Address, url: str, timeout: float) -> None:
         self._name = address.name
+        self._stream = (address.stream, address.maxLength) if address.isStreams else None
         # No retries: redis-py would repeat a message that may have arrived, and others would get it twice.
         common: dict[str, Any] = {
             "socket_timeout": timeout,
@@ -42,7 +44,12 @@ class BlockingRedis:
         if address.scheme == "redis+sentinel":
             self._client = self._ofSentinel(address, common, options)
         else:
-            self._client = Redis.from_url(url.replace("redis+unix://", "unix://", 1), **options)
+            scheme, rest = url.split("://", 1)
+            scheme = scheme.removesuffix(STREAMS)
+            query = {key: value for key, value in address.options.items() if key not in STREAM_OPTIONS}
+            rest = f"{rest.partition('?')[0]}?{urlencode(query)}"
+            scheme = "unix" if scheme == "redis+unix" else scheme
+            self._client = Redis.from_url(f"{scheme}://{rest}", **options)
 
     @staticmethod
     def _ofSentinel(address: Address, common: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -51,8 +58,13 @@ class BlockingRedis:
         return sentinels.master_for(address.service, db=address.database, **login, **options)
 
     def publish(self, topic: str, payload: bytes) -> None:
+        name = topic.encode("utf-8", "surrogatepass")
         try:
-            self._client.publish(topic.encode("utf-8", "surrogatepass"), payload)
+            if self._stream is None:
+                self._client.publish(name, payload)
+            else:
+                stream, most = self._stream
+                self._client.xadd(stream, {"t": name, "p": payload}, maxlen=most)
         except RedisError as error:
             raise BusError(f"{self._name} has not taken the message: {error}") from None
 

@@ -20,6 +20,10 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
         Redis; ``rediss://`` over TLS, ``redis+unix://[user:password@]/path/of/socket`` without TCP.
     ``redis+sentinel://[user:password@]host[:port][,host[:port]...][/db]/service``
         The master of a service that Redis Sentinel watches.
+    ``redis+streams://...``, ``rediss+streams://...``, ``redis+sentinel+streams://...`` and so on
+        The same Redis, with a stream that keeps the messages in place of its pub/sub: see
+        :mod:`~txrealtime.cluster.bus.redisstreams`.  ``?maxlen=10000`` is the number of messages that it
+        keeps, ``?stream=`` its name.
     ``amqp://[user:password@]host[:port][/vhost]``
         RabbitMQ; ``amqps://`` over TLS.
     ``unix:/path/of/socket``
@@ -38,6 +42,10 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
 
         return LocalBus(address)
     try:
+        if address.isStreams:
+            from txrealtime.cluster.bus.redisstreams import RedisStreamsBus
+
+            return RedisStreamsBus(address)
         if address.scheme.startswith("redis"):
             from txrealtime.cluster.bus.redis import RedisBus
 

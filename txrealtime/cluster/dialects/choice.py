@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from txrealtime.cluster.bus.address import Address, splitURL
+from txrealtime.cluster.bus.address import STREAMS, Address, splitURL
 from txrealtime.cluster.dialects.interfaces import Dialect
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.cluster.dialects.pythonsocketio import PythonSocketIODialect
@@ -67,6 +67,10 @@ class DialectChoice:
         key = fields.pop(field, default)
         if not key:
             raise ValueError(f"{field}= is empty: expected a name")
+        if STREAMS in bare.partition("://")[0]:
+            if name != "native":
+                raise ValueError(f"dialect={name}: its servers do not read streams, expected redis://")
+            fields.setdefault("stream", f"{key}:stream")
         rest = f"{bare}?{urlencode(fields)}" if fields else bare
         scheme = Address.fromURL(rest).scheme
         if name == "node" and scheme.startswith("amqp"):

@@ -34,6 +34,8 @@ class Counts:
         Other servers may have them or not.  They are not sent again, so that nobody gets them twice.
     :ivar refused: published messages that the broker refused.
     :ivar oversized: messages that came, larger than ``maxMessage``, and were thrown away.
+    :ivar trimmed: messages of any server and topic that a broker which keeps messages had thrown away before
+        this server read them.
     :ivar failures: messages whose receiver raised an exception.
     :ivar outages: the number of times that the link became deaf.
     :ivar deafFor: seconds that the link was deaf, without the current outage.
@@ -45,6 +47,7 @@ class Counts:
     unconfirmed: int = 0
     refused: int = 0
     oversized: int = 0
+    trimmed: int = 0
     failures: int = 0
     outages: int = 0
     deafFor: float = 0.0

@@ -78,9 +78,13 @@ class Incoming:
 
     # -- subscriptions -----------------------------------------------------------------
 
-    def subscribe(self, topic: str, receive: Receiver, pattern: bool, counted: bool) -> None:
+    def subscribe(
+        self, topic: str, receive: Receiver, pattern: bool, counted: bool, late: Receiver | None
+    ) -> None:
         """Deliver the messages of a topic, and count them."""
-        self.add(Subscription(topic, pattern, self._delivery(receive), counted))
+        since = self._reactor.seconds()
+        lately = None if late is None else self._delivery(late)
+        self.add(Subscription(topic, pattern, self._delivery(receive), counted, lately, since))
 
     def add(self, subscription: Subscription) -> None:
         """Add a subscription whose messages are not counted."""
@@ -98,7 +102,7 @@ class Incoming:
         subscription = self._subscriptions.pop(topic, None)
         if subscription is None:
             return
-        subscription.deliver = _ignore
+        subscription.deliver = subscription.late = _ignore
         if self.reconnecting.connection is not None:
             self.reconnecting.connection.unsubscribe(subscription)
         for waiting in self._unconfirmed.pop(subscription, []):

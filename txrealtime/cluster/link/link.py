@@ -19,7 +19,7 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txrealtime.cluster.bus.interfaces import IBus, Subscription
+from txrealtime.cluster.bus.interfaces import IBus, IKeepingBus, Subscription
 from txrealtime.cluster.link.counts import Counts, Journal
 from txrealtime.cluster.link.incoming import Incoming, Receiver
 from txrealtime.cluster.link.outgoing import Outgoing
@@ -65,6 +65,7 @@ class Link:
     :param prefix: the beginning of the private topic, for brokers that permit certain topics only.
     :ivar status: the :class:`LinkStatus`.
     :ivar reason: the cause of the status, for logs and health checks.
+    :ivar trimmed: called when the broker has thrown away messages before this server read them.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class Link:
         self._beating: IDelayedCall | None = None
         self._topic = f"{prefix}-heartbeat-{uuid4().hex}"
         self._beat = Subscription(self._topic, False, self._beatReturned)
+        self._beat.trimmed = self._trimmed
+        self.trimmed: Callable[[], object] = lambda: None
         self._incoming.add(self._beat)
 
     @property
@@ -129,13 +132,22 @@ class Link:
         """Send a heartbeat of another link at once.  Without a connection, do nothing."""
         self._outgoing.beat(topic, payload)
 
-    def subscribe(self, topic: str, receive: Receiver, pattern: bool = False, counted: bool = False) -> None:
+    def subscribe(
+        self,
+        topic: str,
+        receive: Receiver,
+        pattern: bool = False,
+        counted: bool = False,
+        late: Receiver | None = None,
+    ) -> None:
         """
         Receive the messages of a topic, on each connection from now on.
 
         :param receive: called with the topic and the payload of each message.
         :param pattern: true if `topic` is a pattern of topics: see :class:`Subscription`.
         :param counted: true if other servers count the subscribers: see :class:`Subscription`.
+        :param late: called instead of `receive` with the messages of an outage, which a bus that keeps
+            messages delivers when the outage is over; by default `receive`.
         :raises ValueError: if the topic is subscribed to already, or the broker has no patterns.
         """
         if topic in self._incoming:
@@ -145,7 +157,7 @@ class Link:
         if counted:
             # A hub may have a connection to the broker for these topics: the heartbeat watches it.
             self._beat.counted = True
-        self._incoming.subscribe(topic, receive, pattern, counted)
+        self._incoming.subscribe(topic, receive, pattern, counted, late)
 
     def unsubscribe(self, topic: str) -> None:
         """Stop receiving the messages of a topic.  Without a subscription, do nothing."""
@@ -249,7 +261,8 @@ class Link:
             reason = f"ready again after {duration:.1f} s"
             _log.warn(
                 "the link to {bus} is {reason}. Lost messages of this server: {lost}. "
-                "Messages that other servers published meanwhile may not have arrived",
+                "Messages that other servers published meanwhile {arrive}",
+                arrive="arrive now" if IKeepingBus.providedBy(self.bus) else "may not have arrived",
                 bus=self.bus.name,
                 reason=reason,
                 lost=self._journal.losses(),
@@ -269,6 +282,15 @@ class Link:
                 callback(status)
             except Exception:
                 _log.failure("a watcher of the link failed")
+
+    def _trimmed(self, count: int) -> None:
+        """Called when the broker has thrown away messages before this server read them."""
+        self.counts.trimmed += count
+        self._journal.complain(
+            "{bus} has trimmed messages that this server had not read (server.cluster.link.counts.trimmed): "
+            "raise maxlen in the URL of the bus"
+        )
+        self.trimmed()
 
     # -- heartbeat ---------------------------------------------------------------------
 
