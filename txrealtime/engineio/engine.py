@@ -159,6 +159,12 @@ class Engine:
             return not self._admission.isOpen and request.method == "GET" and siblings.open(request)
         return sid not in self.sessions and siblings.serve(sid, request)
 
+    def refuse(self, request: HTTPRequest, error: HandshakeError) -> None:
+        """Refuse a request that another process was to serve."""
+        if request.header("origin"):
+            request.extra.update(self._admission.origins.headers(self._read(request)))
+        self._failed(Failure(error), request)
+
     async def _openPolling(self, request: HTTPRequest, handshake: OpeningRequest) -> None:
         gone: list[bool] = []
         request.whenLost(lambda: gone.append(True))

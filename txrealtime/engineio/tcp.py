@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from txrealtime.foreign import report
 
 __all__ = [
+    "QUEUE",
     "currentProtocol",
     "directSend",
     "endAndDiscard",
@@ -39,7 +40,7 @@ _PLAIN: Final[frozenset[Any]] = frozenset([Server, UNIXServer, Client, UNIXClien
 
 _UNIX: Final[frozenset[Any]] = frozenset([UNIXServer, UNIXClient])
 
-_QUEUE: Final = 1024
+QUEUE: Final = 1024
 """Connections that may wait to be accepted."""
 
 
@@ -170,7 +171,7 @@ def lengthenQueue(port: Any, description: str) -> None:
     """
     listening = getattr(port, "socket", None)
     if listening is not None and "backlog=" not in description and "systemd:" not in description:
-        listening.listen(_QUEUE)
+        listening.listen(QUEUE)
 
 
 def whenLost(transport: Any, call: Callable[[], object]) -> None:

@@ -42,6 +42,10 @@ The endings of a worker's sockets for connections.  With one socket, every secon
 server found it full, and came back 20 ms later.
 """
 
+# Connections from others that one turn of the reactor takes.  Nobody else can serve these, and the queue of a
+# socket has room for few.
+_MOST_TAKEN: Final = 64
+
 _INT: Final = struct.Struct("i")
 
 
@@ -179,7 +183,7 @@ class _Inbox:
         return "handoff"
 
     def doRead(self) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(_MOST_TAKEN):
             if self.socket.fileno() < 0 or not self._handoff.receive(self.socket):
                 return
 

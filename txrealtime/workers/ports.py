@@ -261,17 +261,18 @@ class PeekingPort(SharedPort):
         else:
             self.adopt(accepted, address)
 
-    def choose(self, line: bytes, accepted: socket.socket, address: Any) -> bool:
+    def choose(self, line: bytes, accepted: socket.socket, address: Any, late: bool = False) -> bool:
         """
         Serve a connection with this request line, or hand it over.
 
+        :param late: serve it here if the owner of its session has no room for it.
         :return: ``False`` if the owner of its session has no room for it at the moment.
         """
         worker, owns = self.workerFor(line)
         handed = Handed.GONE if worker is None else self.give(worker, accepted)
         if handed is Handed.TAKEN:
             accepted.close()
-        elif handed is Handed.BUSY and owns:
+        elif handed is Handed.BUSY and owns and not late:
             return False
         else:
             # Also for an owner that is gone: the refusal of its session comes from here.
@@ -308,6 +309,11 @@ class PeekingPort(SharedPort):
         self._openers.discard(opener)
 
 
+def _mayBegin(data: bytes) -> bool:
+    """Return whether bytes may be the beginning of a request for the engine."""
+    return any(data.startswith(beginning[: len(data)]) for beginning in _BEGINNINGS)
+
+
 @implementer(IReadDescriptor)
 class _Opener:
     """A connection whose first request line has not been seen."""
@@ -329,13 +335,15 @@ class _Opener:
 
     def _look(self) -> None:
         self._stopWaiting()
-        if self._reactor.seconds() >= self._deadline:
-            self.serveHere()
-            return
+        # Also at the deadline: while the reactor was busy, the line may have come.
+        late = self._reactor.seconds() >= self._deadline
         try:
             data = self._socket.recv(_PEEKED, _PEEK)
         except (BlockingIOError, InterruptedError):
-            self._watch()
+            if late:
+                self.serveHere()
+            else:
+                self._watch()
             return
         except OSError:
             self._end()
@@ -345,13 +353,11 @@ class _Opener:
             return
         end = data.find(b"\n") + 1
         if end:
-            if self._port.choose(data[:end], self._socket, self._address):
+            if self._port.choose(data[:end], self._socket, self._address, late):
                 self._leave()
             else:
                 self._lookLater()
-        elif len(data) >= _PEEKED or not any(
-            data.startswith(beginning[: len(data)]) for beginning in _BEGINNINGS
-        ):
+        elif late or len(data) >= _PEEKED or not _mayBegin(data):
             self.serveHere()
         else:
             self._lookLater()
