@@ -179,6 +179,8 @@ class Recovery:
             socket._deliver(self.log.volatile(messages, packet), True)
         else:
             socket._deliver(self.log.append((socket.id,), frozenset(), messages, packet))
+            if self.parking.keeper is not None and ticket is not None:
+                self.parking.keeper.emitted(ticket, messages, packet)
 
     # -- tickets -------------------------------------------------------------------
 
@@ -192,6 +194,12 @@ class Recovery:
     def admitted(self, ticket: Ticket) -> None:
         """Called when the client was admitted, for the first time or again."""
         ticket.admitted = self.parking.reactor.seconds()
+        self.changed(ticket)
+
+    def changed(self, ticket: Ticket) -> None:
+        """Called when the client of a ticket was admitted, or has joined or left a room."""
+        if self.parking.keeper is not None:
+            self.parking.keeper.changed(ticket)
 
     def welcome(self, ticket: Ticket) -> dict[str, str]:
         """Return the fields of the packet that admits the client: its pid, and where its events begin."""
@@ -201,6 +209,8 @@ class Recovery:
         """Forget a ticket: its client cannot come back."""
         if self.tickets.get(ticket.pid) is ticket:
             del self.tickets[ticket.pid]
+            if self.parking.keeper is not None:
+                self.parking.keeper.ended(ticket)
         self._unpark(ticket)
         if ticket.socket is not None and not ticket.isElsewhere:
             ticket.socket._ticket = None

@@ -43,6 +43,7 @@ class Ticket:
     :ivar deadline: the time until which the ticket is parked.
     :ivar isArriving: true until the events of a client from another server are here.
     :ivar isElsewhere: true when the client has moved to another server.
+    :ivar offset: the offset of the log's newest entry when the ticket was first kept for other servers.
     :ivar carried: these events.
     :ivar waiting: fire when the application has been told of the cut.
     """
@@ -60,6 +61,7 @@ class Ticket:
         "isParked",
         "known",
         "moves",
+        "offset",
         "pid",
         "reason",
         "recovery",
@@ -79,6 +81,7 @@ class Ticket:
         self.address = address
         self.isArriving = self.isElsewhere = False
         self.carried: Carried | None = None
+        self.offset = ""
         self.start = self.floor = self.known = start
         self.moves: dict[tuple[int, str], bool] = {}
         self.admitted = float("inf")
@@ -90,6 +93,7 @@ class Ticket:
 
     def moved(self, room: str, joined: bool) -> None:
         """Called when the socket has joined or left a room."""
+        self.recovery.changed(self)
         moves, key = self.moves, (self.recovery.log.top, room)
         if key in moves:
             del moves[key]  # there and back again, without an event between
@@ -113,6 +117,7 @@ class Carried(NamedTuple):
     def after(self, offset: str | None) -> list[Any]:
         """Return the events that come after a client's last one; all, if that is of another log."""
         epoch, _, number = (offset or "").rpartition("-")
+        epoch = epoch.partition(".")[0]
         if not (number.isascii() and number.isdecimal()):
             return self.events
         first = 0

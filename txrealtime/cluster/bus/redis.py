@@ -57,6 +57,8 @@ class Reply(IntEnum):
     "To ROLE."
     COUNT = -3
     "To PUBSUB NUMSUB."
+    COMMAND = -4
+    "To a command of a bus over a stream."
 
 
 @implementer(IBus)
@@ -297,6 +299,8 @@ class Publisher(Connection):
                 self._refused(str(reply))
         elif kind == Reply.COUNT:
             self._counted(reply)
+        elif kind == Reply.COMMAND:
+            self.commanded(reply)
         elif kind == Reply.ROLE:
             try:
                 self.checkRole(reply)
@@ -307,6 +311,9 @@ class Publisher(Connection):
 
     def confirmed(self, reply: Any) -> None:
         """Called with the reply to each message."""
+
+    def commanded(self, reply: Any) -> None:
+        """Called with the reply to a command."""
 
     def _refused(self, reason: str) -> None:
         self._owner.refused(reason)
