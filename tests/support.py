@@ -27,6 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 "The twistd of the environment that the tests run in."
 
+TXREALTIME = str(Path(sys.executable).with_name("txrealtime"))
+"The command of this package there."
+
 
 def requirePart(condition: object, message: str) -> None:
     """

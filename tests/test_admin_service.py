@@ -195,7 +195,7 @@ class PageTests(SynchronousTestCase):
 
 
 class CommandTests(SynchronousTestCase):
-    """``python -m txrealtime password``."""
+    """``txrealtime password``."""
 
     def hash(self, name: str, typed: list[str] | str) -> tuple[int, str, str]:
         """Run the command; a list is typed at a terminal, a text comes from standard input."""

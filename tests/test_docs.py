@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import os
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -32,7 +34,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.interop.brokers import Redis
 from tests.interop.clients import NODE, requireJavaScriptClient, untilListening
-from tests.support import ROOT, TWISTD, Program, freePort, startProgram
+from tests.support import ROOT, TWISTD, TXREALTIME, Program, freePort, startProgram
 from txrealtime.testing import Client
 
 DOCS = ROOT / "docs"
@@ -174,21 +176,36 @@ class PageTestCase(TestCase):
         if unit.has_section("Service"):
             await self.command_twistd(*shlex.split(unit["Service"]["ExecStart"])[1:])
 
+    async def show_bash(self, block: Block) -> None:
+        """Lines of a start-up file, which the shell must take without a word."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        program = self.start("/bin/bash", "-ec", block.text, environment={"PATH": path})
+        self.assertEqual((await program.whenEnded(), program.output), (0, ""))
+
     async def show_console(self, block: Block) -> None:
         """Commands behind a $, and what each prints, where ... stands for anything."""
         for part in re.split(r"^\$ ", block.text.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
             name, *arguments = shlex.split(command)
-            printed = await getattr(self, f"command_{name}")(*arguments)
+            printed = await getattr(self, f"command_{name}", partial(self.command, name))(*arguments)
             for shown, line in zip(output.splitlines(), printed.splitlines(), strict=False):
                 self.assertTrue(fnmatch(line, shown.replace("...", "*")), f"{shown!r} is shown, not {line!r}")
 
     # -- commands --------------------------------------------------------------------
 
     async def command_twistd(self, *arguments: str) -> str:
+        return await self.serve(TWISTD, *arguments)
+
+    async def command_txrealtime(self, *arguments: str) -> str:
+        if arguments[0] == "serve":
+            return await self.serve(TXREALTIME, *arguments)
+        return await self.command("txrealtime", *arguments)
+
+    async def serve(self, *arguments: str) -> str:
         """The server must come up, on free ports, and serves what comes after it on the page."""
         await self.stop()
-        command, ports = [TWISTD, "--pidfile="], []
+        command: list[str] = []
+        ports: list[int] = []
         for argument in arguments:
             if argument.startswith(("tcp:", "ssl:", "haproxy:")):
                 ports.append(freePort())
@@ -199,7 +216,7 @@ class PageTestCase(TestCase):
                 ports.append(listening.getsockname()[1])
                 self.server = self.start(*ACTIVATE, *command, childFDs={3: listening.fileno()})
         else:
-            if not ports or ("realtime" in arguments and "--listen" not in arguments):
+            if not ports or ({"realtime", "serve"} & set(arguments) and "--listen" not in arguments):
                 ports.insert(0, freePort())
                 command += ["--listen", f"tcp:{ports[0]}"]
             self.server = self.start(*command)
@@ -219,10 +236,12 @@ class PageTestCase(TestCase):
         await answered(self.port)
         return ""
 
-    async def command_python(self, *arguments: str) -> str:
+    async def command(self, name: str, *arguments: str) -> str:
+        """A program of the environment, called by its name as a user calls it, and nothing on its path."""
         here = f"localhost:{self.port}" if self.port else "localhost:8000"
         return await self.finished(
-            sys.executable, *[argument.replace("localhost:8000", here) for argument in arguments]
+            str(Path(sys.executable).with_name(name)),
+            *[argument.replace("localhost:8000", here) for argument in arguments],
         )
 
     async def command_node(self, script: str) -> str:
@@ -251,8 +270,9 @@ class PageTestCase(TestCase):
         self.assertEqual(await program.whenEnded(), 0, program.output)
         return program.output
 
-    def start(self, *command: str, **options: Any) -> Program:
-        environment = {"PYTHONPATH": f"{self.folder}:{ROOT}"}
+    def start(self, *command: str, environment: dict[str, str] | None = None, **options: Any) -> Program:
+        # Nothing that a user has not: the package is installed, and commands find the current folder or not.
+        environment = {"PYTHONPATH": "", **(environment or {})}
         return startProgram(self, command, cwd=str(self.folder), environment=environment, **options)
 
     async def stop(self) -> None:

@@ -35,6 +35,8 @@ LIBRARIES = {
     "gunicorn": "txrealtime.gunicorn",
     "prometheus_client": "txrealtime.monitor.metrics",
     "rich": "txrealtime.monitor.top",
+    "shtab": "txrealtime.service.completion",
+    "watchfiles": "txrealtime.service.serve",
 }
 """
 Each third-party library has one module, or one package, that knows it; Twisted and zope.interface are free.

@@ -31,7 +31,6 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.resource import Resource
 from twisted.web.test.requesthelper import DummyRequest
 from zope.interface import implementer
 
@@ -43,6 +42,7 @@ from txrealtime.files import Folder
 from txrealtime.monitor.health import Health, Live, Ready
 from txrealtime.service import Options, RealtimeService, StartupError, certificates, makeService, signals
 from txrealtime.service.application import load, rootOf, serverOf
+from txrealtime.service.front import Front
 from txrealtime.service.metrics import metricsOf
 from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import Views
@@ -517,7 +517,7 @@ class RootTests(ServiceTestCase):
     def test_nothing(self) -> None:
         self.module(server=Server())
         root, name = self.rootOf("--app", "served:server")
-        self.assertEqual((type(root), name), (Resource, ""))
+        self.assertEqual((type(root), name), (Front, ""))
 
     def test_theChat(self) -> None:
         root, name = self.rootOf("--path", "/talk")

@@ -1,5 +1,5 @@
 """
-``python -m txrealtime top``, with pages recorded from a server with two workers.
+``txrealtime top``, with pages recorded from a server with two workers.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.hooks import Watcher
 from txrealtime.socketio.namespace import Incoming, Namespace, on
 from txrealtime.socketio.packet import IParser
+from txrealtime.socketio.past import PastEvent
 from txrealtime.socketio.presence import Presence, Present
 from txrealtime.socketio.sockets import Socket
 
@@ -59,6 +60,7 @@ __all__ = [
     "LimitExceeded",
     "Namespace",
     "PacketError",
+    "PastEvent",
     "PayloadTooLarge",
     "Person",
     "Presence",

@@ -1,5 +1,5 @@
 """
-``python -m txrealtime``: ``emit``; as a client ``listen``, ``call`` and ``load``; ``top``; ``password``.
+The command ``txrealtime``, which is ``python -m txrealtime`` too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from getpass import getpass
 from typing import Any, Final
 
+from twisted import copyright
+
+from txrealtime._version import __version__
 from txrealtime.client.commands import addCommands
 from txrealtime.cluster.emitter import Emitter
 from txrealtime.errors import BusError
@@ -29,8 +32,20 @@ def _json(text: str) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m txrealtime")
+    parser, _ = _parsers()
+    return parser
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Make the parser of all commands, and return it with the one of ``serve``, which is only shown."""
+    parser = argparse.ArgumentParser(prog="txrealtime", description="Socket.IO on Twisted.")
+    parser.add_argument(
+        "--version", action="version", version=f"txrealtime {__version__}, Twisted {copyright.version}"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve", add_help=False, help="serve in the foreground, with the options of twistd realtime"
+    )
     emit = commands.add_parser("emit", help="send an event to clients of the servers on a bus")
     emit.add_argument(
         "--bus",
@@ -69,7 +84,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     password.add_argument("name", help="the user's name")
     password.set_defaults(run=_hashPassword)
-    return parser
+    completion = commands.add_parser(
+        "completion", help="print a script that completes commands in a shell", description=_COMPLETION
+    )
+    completion.add_argument("shell", choices=("bash", "zsh"))
+    completion.set_defaults(run=_printCompletion)
+    return parser, serve
+
+
+_COMPLETION: Final = (
+    "Print a script that completes the commands and options of txrealtime in a shell. In bash: "
+    'eval "$(txrealtime completion bash)". In zsh: txrealtime completion zsh > a file _txrealtime in a '
+    "folder of $fpath."
+)
+
+
+def _printCompletion(options: argparse.Namespace) -> int:
+    """Print a script for a shell."""
+    try:
+        from txrealtime.service.completion import script
+    except ModuleNotFoundError as error:
+        print(f"txrealtime completion: {error}; pip install 'txrealtime[completion]'", file=sys.stderr)
+        return 1
+    print(script(*_parsers(), options.shell))
+    return 0
 
 
 _PASSWORD: Final = (
@@ -90,7 +128,7 @@ def _hashPassword(options: argparse.Namespace) -> int:
             password = sys.stdin.readline().rstrip("\r\n")
         print(f"{name}:{hashed(password)}")
     except (EOFError, KeyboardInterrupt, ValueError) as error:
-        print(f"python -m txrealtime password: {error or 'no password'}", file=sys.stderr)
+        print(f"txrealtime password: {error or 'no password'}", file=sys.stderr)
         return 1
     return 0
 
@@ -109,7 +147,7 @@ def _top(options: argparse.Namespace) -> int:
     try:
         from txrealtime.monitor.top import run
     except ModuleNotFoundError as error:
-        print(f"python -m txrealtime top: {error}; pip install txrealtime[top]", file=sys.stderr)
+        print(f"txrealtime top: {error}; pip install 'txrealtime[top]'", file=sys.stderr)
         return 1
     return run(options)
 
@@ -118,8 +156,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run a command line.
 
-    :return: the exit code, 0 if the broker has taken the event.
+    :return: the exit code; of ``emit``, 0 if the broker has taken the event.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["serve"]:
+        # Its options are twistd's, and its reactor may be another one.
+        from txrealtime.service.serve import serve
+
+        return serve(arguments[1:])
     options = _parser().parse_args(arguments)
     if "run" in options:
         return int(options.run(options))
@@ -134,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 receivers = receivers.excluding(*options.excluding)
             receivers.emit(options.event, *options.arguments, volatile=options.volatile)
     except (BusError, TypeError, ValueError) as error:
-        print(f"python -m txrealtime emit: {error}", file=sys.stderr)
+        print(f"txrealtime emit: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -303,6 +303,10 @@ class Server(Decorators, Service):
         """Get the presence of a room: see :meth:`Namespace.presence`."""
         return self.namespace().presence(room)
 
+    def keepHistory(self, events: int = 100, seconds: float = 3600.0, bytes: int = 16_000_000) -> None:
+        """Keep the events that are said to rooms: see :meth:`Namespace.keepHistory`."""
+        self.namespace().keepHistory(events, seconds, bytes)
+
     def excluding(self, *rooms: str | Socket) -> Audience:
         """Choose everybody but the sockets in any of these rooms: see :meth:`Audience.excluding`."""
         return self.namespace().excluding(*rooms)
@@ -388,7 +392,7 @@ class Server(Decorators, Service):
         drained = self.engine.drain(self.settings.drainTimeout, self._dismiss)
         if self._namespaces.parking is not None:
             drained.addCallback(lambda _: self.cluster.handOver())
-            drained.addCallback(lambda _: self._namespaces.nobodyComesBack())
+        drained.addCallback(lambda _: self._namespaces.nobodyComesBack())
         return drained.addCallback(lambda _: self.cluster.stop())
 
 

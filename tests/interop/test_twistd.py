@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -24,7 +25,16 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.support import ROOT, TWISTD, Program, makeCertificate, requirePart, startProgram
+from tests.support import (
+    ROOT,
+    TWISTD,
+    TXREALTIME,
+    Program,
+    freePort,
+    makeCertificate,
+    requirePart,
+    startProgram,
+)
 
 try:
     import socketio
@@ -300,7 +310,7 @@ class StartTests(ProcessTestCase):
     async def test_background(self) -> None:
         """As a daemon it serves as soon as the command returns, and ends well on SIGTERM."""
         ended = self.execute("realtime", "--app", "shop:server", "--listen", FREE)
-        self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (0, "", ""))
+        self.assertEqual((ended.returncode, ended.stdout), (0, ""))
         pidfile = self.folder / "twistd.pid"
         pid = int(pidfile.read_text())
 
@@ -311,11 +321,82 @@ class StartTests(ProcessTestCase):
         self.addCleanup(kill)
         log = self.folder / "twistd.log"
         [url] = ADDRESS.findall(log.read_text())
+        self.assertEqual(
+            ended.stderr,
+            f"twistd realtime: serving in the background, at {url.rstrip('/')}\n"
+            f"  the log:    {log}\n  to stop it: kill $(cat {pidfile})\n",
+        )
+        second = self.execute("realtime", "--app", "shop:server", "--listen", FREE)
+        self.assertEqual(second.returncode, 1)
+        self.assertIn(f"twistd realtime: process {pid}, whose number is in {pidfile}", second.stderr)
         self.opened(self.get(url + HANDSHAKE))
         os.kill(pid, signal.SIGTERM)
         await self.gone(pidfile)
         self.assertIn("SIGTERM received", log.read_text())
         self.assertIn("stopped", log.read_text())
+
+
+class ForegroundTests(ProcessTestCase):
+    """
+    Commands as the pages print them, in one folder.
+    """
+
+    async def started(self, *command: str) -> tuple[Program, str]:
+        """Start a command, and return it with its address."""
+        program = startProgram(self, command, cwd=str(self.folder), environment=ENVIRONMENT)
+        [url] = await self.serving(program)
+        return program, url
+
+    async def test_twoInOneFolder(self) -> None:
+        both = [
+            await self.started(TWISTD, "-n", "realtime", "--app", "shop:server", "--listen", FREE),
+            await self.started(TXREALTIME, "serve", "--app", "shop:server", "--listen", FREE),
+        ]
+        self.assertFalse((self.folder / "twistd.pid").exists())
+        for program, url in both:
+            self.opened(self.get(url + HANDSHAKE))
+            self.assertIn(b"Socket.IO is at /socket.io/", self.get(url))
+            await self.stopped(program)
+
+    async def test_aPidFileThatIsAskedFor(self) -> None:
+        command = [TWISTD, "-n", "--pidfile=twistd.pid", "realtime", "--app", "shop:server", "--listen", FREE]
+        program, _ = await self.started(*command)
+        self.assertEqual((self.folder / "twistd.pid").read_text(), str(program.transport.pid))
+        await self.stopped(program)
+
+    async def test_workers(self) -> None:
+        """Their own command line may have options that only the foreground has."""
+        program, url = await self.started(
+            *[TXREALTIME, "serve", "--reactor", "select", "--workers", "1"],
+            *["--app", "shop:server", "--listen", FREE],
+        )
+        self.opened(self.get(url + HANDSHAKE))
+        program.signal("TERM")
+        self.assertEqual(await program.whenEnded(20), 0, program.output)
+
+    async def test_reload(self) -> None:
+        """A change starts the server anew, and also the repair of a file that is no Python."""
+        requirePart(find_spec("watchfiles"), "no watchfiles: pip install watchfiles")
+        port = freePort()
+        source = self.folder / "shop.py"
+        program, url = await self.started(
+            *[TXREALTIME, "serve", "--reload", "--app", "shop:server"],
+            *["--listen", f"tcp:{port}:interface=127.0.0.1"],
+        )
+        text = source.read_text()
+        for change, words in (
+            (text.replace("pingInterval=7", "pingInterval=9"), "serving Socket.IO"),
+            ("def", "SyntaxError"),
+            (text.replace("pingInterval=7", "pingInterval=11"), "serving Socket.IO"),
+        ):
+            program.output = ""
+            source.write_text(change)
+            await program.whenPrinted("txrealtime serve: changed: shop.py; starting anew")
+            await program.whenPrinted(words)
+        self.assertEqual(self.opened(self.get(url + HANDSHAKE))["pingInterval"], 11000)
+        program.signal("TERM")
+        self.assertEqual(await program.whenEnded(20), 0, program.output)
+        self.assertIn("stopped", program.output)
 
 
 class StopTests(ProcessTestCase):

@@ -1,5 +1,5 @@
 """
-``python -m txrealtime listen`` and ``call``: a Socket.IO client on the command line.
+``txrealtime listen`` and ``call``: a Socket.IO client on the command line.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def _run(command: Callable[..., Any]) -> Callable[[argparse.Namespace], int]:
 
     def run(options: argparse.Namespace) -> int:
         def warn(words: str) -> None:
-            print(f"python -m txrealtime {command.__name__}: {words}", file=sys.stderr)
+            print(f"txrealtime {command.__name__}: {words}", file=sys.stderr)
 
         def write(line: str) -> None:
             print(line, flush=True)

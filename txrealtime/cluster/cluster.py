@@ -23,6 +23,7 @@ from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.cluster.dialects.interfaces import Dialect
 from txrealtime.cluster.dialects.messages import Alive, Tell
 from txrealtime.cluster.dialects.native import UID_LENGTH
+from txrealtime.cluster.histories import cannotTellHistory
 from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.keeping import Keeping
 from txrealtime.cluster.link.link import Link, LinkStatus
@@ -63,7 +64,9 @@ class Cluster:
         self._requests = Requests(self._conversation, namespaces)
         self._joins = Joins(namespaces)
         self._keeping = Keeping(self._conversation, namespaces, self._joins)
-        self._remote = RemotePeers(self._conversation, self._joins, self._requests.handover, self._keeping)
+        self._remote = RemotePeers(
+            self._conversation, namespaces, self._joins, self._requests.handover, self._keeping
+        )
 
     # -- life ----------------------------------------------------------------------------
 
@@ -93,11 +96,13 @@ class Cluster:
 
         :meth:`use` does not, because txredisapi and pika's adapter import the reactor.
 
-        :raises ValueError: if the library is not installed, or if a namespace uses presence and the dialect
-            cannot carry it.
+        :raises ValueError: if the library is not installed, or if a namespace uses presence or keeps history
+            and the dialect cannot carry it.
         """
         if not self.dialect.hasPresence and any(each._roster.isUsed for each in self._namespaces):
             raise ValueError(cannotCarry(self.dialect))
+        if self.dialect.numbers is None and any(each._history is not None for each in self._namespaces):
+            raise ValueError(cannotTellHistory(self.dialect))
         if isinstance(self._bus, str):
             self._bus = busFromURL(self._bus, fanout=self._choice.fanout)
 

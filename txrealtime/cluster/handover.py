@@ -74,6 +74,10 @@ class Handover:
         }
         conversation.receive(Transfer, self.received)
 
+    def answer(self, what: str, handler: Callable[..., Any]) -> None:
+        """Answer questions of one name by a coroutine function: ``handler(sender, *words)``."""
+        self._handlers[what] = handler
+
     # -- asking --------------------------------------------------------------------------
 
     async def fetch(self, namespace: Namespace, claim: Claim, address: str) -> Ticket | None:
@@ -133,11 +137,11 @@ class Handover:
             _log.failure("a client could not be fetched from its server", failure)
             recovery.arrived(ticket, None)
 
-        listening = self._listening(recovery.namespace, ticket.rooms)
+        listening = self.listening(recovery.namespace, ticket.rooms)
         taking = listening.addCallback(lambda _: self._ask(owner, "take", *words))
         return taking.addCallback(arrived).addErrback(failed)
 
-    def _listening(self, namespace: Namespace, rooms: frozenset[str]) -> Deferred[None]:
+    def listening(self, namespace: Namespace, rooms: frozenset[str]) -> Deferred[None]:
         """Wait until the subscriptions to rooms are confirmed, for a limited time."""
         link, dialect = self._conversation.link, self._conversation.dialect
         if link is None:
@@ -245,7 +249,7 @@ class Handover:
         adopted = [
             self._adopt(recovery, pid, session) for pid, session in tickets if pid not in recovery.tickets
         ]
-        await gatherResults([self._listening(recovery.namespace, ticket.rooms) for ticket in adopted])
+        await gatherResults([self.listening(recovery.namespace, ticket.rooms) for ticket in adopted])
         return {"adopted": len(adopted)}
 
     async def _carried(self, sender: str, path: Any, carried: Any) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Ask, Disconnect, Emit, Fetch, Join, Leave, Target
 from txrealtime.cluster.handover import Handover
+from txrealtime.cluster.histories import Histories
 from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.keeping import Keeping
 from txrealtime.cluster.questions import Question
@@ -27,7 +28,9 @@ from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.eventlog import Mark
 from txrealtime.socketio.namespace import Namespace
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import Packet
+from txrealtime.socketio.past import Told
 from txrealtime.socketio.presence import Entry
 from txrealtime.socketio.tickets import Ticket
 
@@ -40,13 +43,19 @@ class RemotePeers:
     """The peer servers, as this server's namespaces and audiences see them."""
 
     def __init__(
-        self, conversation: Conversation, joins: Joins, handover: Handover, keeping: Keeping
+        self,
+        conversation: Conversation,
+        namespaces: Namespaces,
+        joins: Joins,
+        handover: Handover,
+        keeping: Keeping,
     ) -> None:
         self._conversation = conversation
         self._joins = joins
         self._rosters = Rosters(conversation)
         self._handover = handover
         self._keeping = keeping
+        self._histories = Histories(conversation, namespaces, handover)
 
     # -- audiences -------------------------------------------------------------------
 
@@ -143,6 +152,14 @@ class RemotePeers:
 
     def whenInForce(self) -> Deferred[None]:
         return self._joins.whenInForce()
+
+    # -- history ---------------------------------------------------------------------
+
+    def historyKept(self, namespace: Namespace) -> None:
+        self._histories.kept(namespace)
+
+    def recall(self, namespace: Namespace, room: str) -> Deferred[Told]:
+        return self._histories.recall(namespace, room)
 
     # -- presence --------------------------------------------------------------------
 

@@ -93,14 +93,16 @@ class Requests:
             assert emit.packet is not None
             with _forClients():
                 messages = audience.namespace._encode(emit.packet)
-        recovery = audience.namespace._recovery
+        recovery, history = audience.namespace._recovery, audience.namespace._history
+        if recovery is not None and self._passOn(emit):
+            return
+        numbers = self._conversation.dialect.numbers
+        mark = None if numbers is None else numbers.latest
+        if history is not None and not emit.volatile and audience.rooms is not None:
+            audience = history.arrived(audience, messages, mark)
         if recovery is None:
             sockets = audience._deliver(messages, emit.volatile)
-        elif self._passOn(emit):
-            return
         else:
-            numbers = self._conversation.dialect.numbers
-            mark = None if numbers is None else numbers.latest
             sockets, _ = recovery.deliver(audience, messages, emit.volatile, emit.packet, mark)
         told = audience.namespace._hooks.eventSent
         if told is not None:
@@ -121,13 +123,18 @@ class Requests:
 
     def holeSeen(self, path: str | None) -> None:
         """
-        Called when messages for a namespace were lost: clients that are away do not get all that they missed.
+        Called when messages for a namespace were lost.
+
+        Clients that are away do not get all that they missed, and other servers know more of the past.
 
         :param path: ``None`` if any namespace may be concerned.
         """
         for namespace in self._namespaces:
-            if namespace._recovery is not None and path in (None, namespace.path):
-                namespace._recovery.log.addHole()
+            if path in (None, namespace.path):
+                if namespace._recovery is not None:
+                    namespace._recovery.log.addHole()
+                if namespace._history is not None:
+                    namespace._history.doubt()
 
     def _passOn(self, message: Emit | Join | Leave | Disconnect) -> bool:
         """Pass on a message for one client that has moved to another server."""

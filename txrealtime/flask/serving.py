@@ -134,11 +134,14 @@ def _serve(bridge: Bridge, app: Flask, reactor: Any, address: ListeningAddress, 
     _ran.append(app.name)
     server = bridge.server
     site = server.site(rootOf(bridge, reactor))
-    runService(
-        reactor,
-        server,
-        [Listener(reactor, str(address), site, server.path, app.name, address.endpoint(reactor))],
+
+    def tell(where: str) -> None:
+        print(f" * Serving {app.name} on {where} (Press CTRL+C to quit)", file=sys.stderr, flush=True)
+
+    listener = Listener(
+        reactor, str(address), site, server.path, app.name, address.endpoint(reactor), opened=tell
     )
+    runService(reactor, server, [listener])
 
 
 def runService(reactor: Any, server: Server, listeners: list[Listener]) -> None:

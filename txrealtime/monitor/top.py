@@ -1,5 +1,5 @@
 """
-``python -m txrealtime top``: running servers in a terminal, from their pages of metrics.
+``txrealtime top``: running servers in a terminal, from their pages of metrics.
 """
 
 from __future__ import annotations
@@ -227,12 +227,12 @@ def run(options: argparse.Namespace) -> int:
     try:
         scraper = Scraper(options.urls)
     except ValueError as error:
-        print(f"python -m txrealtime top: {error}", file=sys.stderr)
+        print(f"txrealtime top: {error}", file=sys.stderr)
         return 1
     found = scraper.look()
     if len(scraper.faults) == len(options.urls):
         for name, fault in scraper.faults.items():
-            print(f"python -m txrealtime top: {name}: {fault}", file=sys.stderr)
+            print(f"txrealtime top: {name}: {fault}", file=sys.stderr)
         return 1
     console = Console()
     try:

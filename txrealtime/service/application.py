@@ -10,7 +10,7 @@ import sys
 import traceback
 from typing import Any
 
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import IResource
 
 from txrealtime import chat
 from txrealtime.engineio.http.site import Beside
@@ -20,6 +20,7 @@ from txrealtime.monitor.admin.files import PLACE, Pages, findPages
 from txrealtime.monitor.admin.passwords import Passwords
 from txrealtime.monitor.health import Fleet, Health, Probes
 from txrealtime.server import IApplication, Server
+from txrealtime.service.front import Front
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.wsgi import Views
 from txrealtime.socketio.packet import IParser, JSONParser
@@ -227,4 +228,4 @@ def _pagesOf(options: Options, server: Server, reactor: Any) -> tuple[IResource,
         return application.root(reactor), options["app"]
     if options["app"] is None:
         return chat.page(path=server.path), "the chat"
-    return Resource(), ""
+    return Front(server), ""

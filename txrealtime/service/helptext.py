@@ -11,14 +11,22 @@ from typing import Any, Final
 
 from txrealtime.server import Settings
 
-__all__ = ["ABOUT", "EXAMPLES", "SUBJECTS", "described", "groups", "optionOf", "row"]
+__all__ = ["SERVE", "SUBJECTS", "about", "described", "examples", "groups", "optionOf", "row"]
 
-ABOUT: Final = """
+SERVE: Final = "txrealtime serve"
+"""The command that serves in the foreground."""
+
+_ABOUT: Final = """
 Serves Socket.IO, and pages beside it. Options of twistd itself, such as -n to
 stay in the foreground, --logfile and --pidfile, come before "realtime".
 """
 
-EXAMPLES: Final = """\
+_ABOUT_SERVE: Final = """
+Serves Socket.IO, and pages beside it, in the foreground: ctrl+C stops it. To
+serve as a daemon take twistd realtime, which has the same options.
+"""
+
+_EXAMPLES: Final = """\
 Settings that are given here take the place of those that the application has
 set. Any option may be shortened as long as it is clear which is meant.
 
@@ -36,6 +44,24 @@ Examples:
   twistd -n realtime --app chat:server --workers auto
       the same server as one process on each core
 """
+
+_RELOAD_EXAMPLE: Final = """\
+  txrealtime serve --app chat:server --reload
+      the same while you write it: each change of a file starts it anew
+"""
+
+
+def about(program: str) -> str:
+    """Return the beginning of the help."""
+    return _ABOUT_SERVE if program == SERVE else _ABOUT
+
+
+def examples(program: str) -> str:
+    """Return the end of the help: examples for a command."""
+    if program != SERVE:
+        return _EXAMPLES
+    return _EXAMPLES.replace("twistd -n realtime", SERVE) + _RELOAD_EXAMPLE
+
 
 # The settings by subject; one that is not here yet is shown among "Other settings".
 SUBJECTS: Final = {
@@ -93,8 +119,8 @@ SUBJECTS: Final = {
 }
 
 
-def groups() -> dict[str, list[tuple[str, str]]]:
-    """Return the options as the help shows them: title -> (name, form)."""
+def groups(program: str = "") -> dict[str, list[tuple[str, str]]]:
+    """Return the options of a command as the help shows them: title -> (name, form)."""
     rows = {field.name: (optionOf(field), _shown(field)) for field in fields(Settings)}
     groups = {
         "What is served": [
@@ -132,6 +158,8 @@ def groups() -> dict[str, list[tuple[str, str]]]:
         ("trace-packets", "--trace-packets CLIENT[,N]"),
         ("blocked-after", "--blocked-after SECONDS"),
     ]
+    if program == SERVE:
+        groups["The process"] = [("reload", "--reload"), ("reactor", "--reactor NAME")]
     groups["Information"] = [("help", "--help"), ("version", "--version")]
     return groups
 

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 import twisted.logger
@@ -28,7 +29,7 @@ from txrealtime.service.certificates import Renewable
 from txrealtime.service.options import StartupError
 from txrealtime.service.proxyheader import PREFIX, ProxiedFactory
 
-__all__ = ["Listener", "announce", "cannotListen", "speaksTLS", "whyNoEndpoint"]
+__all__ = ["Listener", "addressOf", "announce", "cannotListen", "speaksTLS", "whyNoEndpoint"]
 
 _log = Logger()
 
@@ -43,6 +44,8 @@ class Listener(Service):
     :param rootName: the name of the pages at /, for the log; empty for none.
     :param endpoint: an endpoint in place of one from the string.
     :param announce: whether the log tells where the site is served.
+    :param opened: called with the address where the site is served, such as ``http://localhost:8000``.
+    :ivar address: this address; the endpoint string until it is known.
     :raises StartupError: if the string makes no endpoint.
     """
 
@@ -56,6 +59,7 @@ class Listener(Service):
         endpoint: IStreamServerEndpoint | None = None,
         serves: str = "Socket.IO",
         announce: bool = True,
+        opened: Callable[[str], object] | None = None,
     ) -> None:
         try:
             below = description.removeprefix(PREFIX)
@@ -71,6 +75,8 @@ class Listener(Service):
         self._rootName = rootName
         self._serves = serves
         self._announces = announce
+        self._tell = opened
+        self.address = description
         self._listening: Deferred[IListeningPort | None] | None = None
         self._error: StartupError | None = None
 
@@ -131,6 +137,9 @@ class Listener(Service):
             port._logger = twisted.logger.Logger(logger.namespace, observer=shortage)  # type: ignore[attr-defined]
         elif isinstance(port, Port):
             report(port, "_logger", without="a shortage of descriptors is logged at each connection")
+        self.address = addressOf(self._description, port)
+        if self._tell is not None:
+            self._tell(self.address)
         if self._announces:
             announce(self._description, port, self._path, self._rootName, serves=self._serves)
         return port
@@ -202,7 +211,7 @@ def announce(
     serves: str = "Socket.IO",
 ) -> None:
     """Log where a site is served: see :class:`Listener`."""
-    address = _urlOf(port.getHost(), "https" if speaksTLS(description) else "http")
+    address = addressOf(description, port)
     _log.info(
         "serving {what} at {url}{pages}{rest}",
         what=serves,
@@ -210,6 +219,11 @@ def announce(
         pages=f", {rootName} at {address}/" if rootName else "",
         rest=rest,
     )
+
+
+def addressOf(description: str, port: IListeningPort) -> str:
+    """Return the address of a port, as people write it."""
+    return _urlOf(port.getHost(), "https" if speaksTLS(description) else "http")
 
 
 def whyNoEndpoint(description: str, error: Exception) -> str:

@@ -1,5 +1,5 @@
 """
-The command line of ``twistd realtime``, and its help.
+The command line of ``twistd realtime`` and ``txrealtime serve``, and its help.
 
 Most options are made from the fields of :class:`~txrealtime.server.Settings`: name, kind and default from the
 field, the help from its metadata.
@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import Field, fields
-from typing import Any, Final
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from twisted import copyright
@@ -27,12 +27,11 @@ from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import printable
 from txrealtime.monitor.output import FORMATS, LEVELS, choose
 from txrealtime.server import Settings
-from txrealtime.service.helptext import ABOUT, EXAMPLES, described, groups, optionOf, row
+from txrealtime.service.background import settle
+from txrealtime.service.helptext import about, described, examples, groups, optionOf, row
 from txrealtime.workers.marks import MOST_WORKERS
 
-__all__ = ["Options", "StartupError"]
-
-_NAME: Final = "twistd realtime"
+__all__ = ["Options", "ServeOptions", "StartupError"]
 
 
 class StartupError(SystemExit, Exception):
@@ -43,8 +42,11 @@ class StartupError(SystemExit, Exception):
     of a ``SystemExit``.
     """
 
+    program: ClassVar[str] = "twistd realtime"
+    """The command that runs in this process."""
+
     def __init__(self, message: object) -> None:
-        super().__init__(f"{_NAME}: {message}")
+        super().__init__(f"{self.program}: {message}")
 
 
 class Options(usage.Options):
@@ -92,6 +94,8 @@ class Options(usage.Options):
             maxRSS=0,
             # The command line as given, for the workers.
             arguments=[],
+            # The words of a daemon, once there are some.
+            notice=None,
             settings={},
         )
 
@@ -193,7 +197,7 @@ class Options(usage.Options):
         self["adminWrite"] = True
 
     def opt_admin_auth(self, file: str) -> None:
-        """a file with the users of the admin UI, a line of python -m txrealtime password for each; or none,
+        """a file with the users of the admin UI, a line of txrealtime password for each; or none,
         to let everybody in"""
         self["adminAuth"] = file if file == "none" else os.path.abspath(file)
 
@@ -284,7 +288,7 @@ class Options(usage.Options):
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
             # twistd would print the whole help, and the error below it.
-            raise StartupError(f"{error} (see {_NAME} --help)") from None
+            raise StartupError(f"{error} (see {StartupError.program} --help)") from None
 
     def parseArgs(self, *args: str) -> None:
         if args:
@@ -298,6 +302,7 @@ class Options(usage.Options):
         self._checkAdmin()
         self._chooseBus()
         self._chooseLog()
+        self["notice"] = settle(self.parent, StartupError.program)
 
     def _chooseBus(self) -> None:
         """Let the hub be the bus, unless it is the hub of workers before another bus."""
@@ -324,7 +329,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"{given[0]} is for --admin: give --admin too")
         if self["admin"] and self["adminAuth"] is None:
             raise usage.UsageError(
-                "--admin: give --admin-auth FILE, with lines of python -m txrealtime password, or "
+                "--admin: give --admin-auth FILE, with lines of txrealtime password, or "
                 "--admin-auth none to let everybody in"
             )
 
@@ -345,9 +350,33 @@ class Options(usage.Options):
         width = width or int(os.environ.get("COLUMNS", "80"))
         shown = [
             f"{title}:\n" + "".join(row(form, self.docs[name], width) for name, form in rows)
-            for title, rows in groups().items()
+            for title, rows in groups(StartupError.program).items()
         ]
-        return "\n".join([ABOUT, *shown, EXAMPLES])
+        return "\n".join([about(StartupError.program), *shown, examples(StartupError.program)])
+
+
+class ServeOptions(Options):
+    """The options of ``txrealtime serve``: those of ``twistd realtime``, and two more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["reload"] = False
+
+    def opt_reload(self) -> None:
+        """for development: start the server anew whenever a .py file changes in the current folder, below
+        it, or on PYTHONPATH"""
+        self["reload"] = True
+
+    def opt_reactor(self, name: str) -> None:
+        """the reactor, such as asyncio, select or quickepoll (default: the best one of the system)"""
+        parent: Any = self.parent
+        if parent is not None:  # else a worker, which has its supervisor's reactor
+            parent.opt_reactor(name)
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        if self["reload"] and self["workers"] is not None:
+            raise usage.UsageError("--reload is for development: leave out --workers")
 
 
 def _checkedPath(option: str, path: str) -> str:

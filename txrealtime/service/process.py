@@ -35,7 +35,7 @@ from txrealtime.server import Server
 from txrealtime.service.application import adminOf, rootOf, serverOf
 from txrealtime.service.listener import Listener
 from txrealtime.service.metrics import metricsOf
-from txrealtime.service.options import Options, StartupError
+from txrealtime.service.options import Options, ServeOptions, StartupError
 from txrealtime.service.service import RealtimeService
 from txrealtime.workers.fleet import Fleet
 from txrealtime.workers.handoff import Handoff
@@ -274,7 +274,7 @@ def main(arguments: list[str]) -> None:
 
     installed: Any = reactor
     try:
-        options = Options()
+        options = ServeOptions()
         options.parseOptions(arguments[1:])
         _beginLog(options["logLevel"] or "debug")
         worker = _Worker(installed, terms, options)

@@ -21,6 +21,7 @@ from txrealtime.monitor.blocked import Watch
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
 from txrealtime.service.application import adminOf, rootOf, serverOf
+from txrealtime.service.background import Notice
 from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.metrics import listenerOf, metricsOf
@@ -79,6 +80,7 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         blockedAfter=options["blockedAfter"],
         metrics=metrics,
         admin=admin,
+        notice=options["notice"],
     )
 
 
@@ -96,6 +98,7 @@ class RealtimeService(MultiService):
     :param blockedAfter: seconds after which a blocked reactor is logged, 0 for never.
     :param metrics: the metrics, started and stopped with the service.
     :param admin: the server's side of the admin UI, likewise.
+    :param notice: the words of a daemon to the terminal that started it.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class RealtimeService(MultiService):
         blockedAfter: float = 0,
         metrics: Metrics | None = None,
         admin: Admin | None = None,
+        notice: Notice | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -122,6 +126,7 @@ class RealtimeService(MultiService):
         self._trimming = Trimming(reactor)
         self._metrics = metrics
         self._admin = admin
+        self._notice = notice
         self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
         # The server connects to the hub.
         children: dict[str, Service] = {"hub": hub} if hub is not None else {}
@@ -150,6 +155,8 @@ class RealtimeService(MultiService):
             self._metrics.start()
         if self._admin is not None:
             self._admin.start()
+        if self._notice is not None:
+            self._notice.tell([listener.address for listener in self._listeners])
         if self._siblings is None:
             self._reactor.callWhenRunning(Signals(self._reactor, self.leave, self.renew).take)
 

@@ -24,7 +24,7 @@ from txrealtime.cluster.bus.interfaces import IBus
 from txrealtime.cluster.bus.url import busFromURL
 from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import Logger
-from txrealtime.service.listener import announce, cannotListen, whyNoEndpoint
+from txrealtime.service.listener import addressOf, announce, cannotListen, whyNoEndpoint
 from txrealtime.service.metrics import listenerOf, pageOf
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.signals import Signals
@@ -144,6 +144,8 @@ class SupervisedService(MultiService):
             super().startService()  # type: ignore[no-untyped-call]
         except CannotListenError as error:
             raise cannotListen(f"unix:{error.port}", error) from None
+        if options["notice"] is not None:
+            options["notice"].tell([addressOf(description, port) for description, port in self._places])
         self._reactor.callWhenRunning(self._takeSignals)
 
     @property
@@ -199,7 +201,7 @@ class SupervisedService(MultiService):
         """Stop, with exit code 1, because no worker can start."""
         _log.critical("no worker can start: {reason}", reason=reason)
         # By now sys.stderr is the log.
-        print(f"twistd realtime: {reason}", file=sys.__stderr__, flush=True)
+        print(StartupError(reason), file=sys.__stderr__, flush=True)
         # twistd ends with code 0 whenever the reactor has stopped.
         atexit.register(os._exit, 1)
         self._stopReactor()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -17,6 +18,7 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.errors import AckTimeout, BusError, Disconnected, LimitExceeded
 from txrealtime.socketio.acks import gathered, raiseLate, simplified
 from txrealtime.socketio.packet import Packet, PacketType, checkName
+from txrealtime.socketio.past import PastEvent, checkLimit
 from txrealtime.socketio.peers import Peers
 from txrealtime.socketio.rooms import checkRooms
 
@@ -122,6 +124,9 @@ class Audience:
             sockets = self._deliver(messages, volatile)
         else:
             sockets, logged = recovery.deliver(self, messages, volatile, packet)
+        history, entry = namespace._history, None
+        if history is not None and not volatile and not self._isLocal and self.rooms is not None:
+            entry = history.add(self, messages)
         if namespace._hooks.eventSent is not None:
             namespace._hooks.eventSent(sockets, packet.data[0], packet.data[1:])
         peers = None if self._isLocal else namespace._peers
@@ -129,6 +134,8 @@ class Audience:
             mark = peers.emit(self, packet, messages, volatile, logged)
             if recovery is not None and logged:
                 recovery.log.mark(logged, mark)
+            if history is not None and entry is not None:
+                history.mark(entry, mark)
 
     def send(self, *args: Any, volatile: bool = False) -> None:
         """Send the unnamed event, ``message``."""
@@ -200,6 +207,21 @@ class Audience:
             raise AckTimeout(str(error), people + error.answers, error.servers) from None
 
         return peers.fetch(self, timeout).addCallbacks(lambda others: people + others, missing)
+
+    def history(self, last: int | timedelta | None = None) -> Deferred[list[PastEvent]]:
+        """
+        List the last events that were said to any of these rooms, on all servers, the oldest first.
+
+        Events that left out any of the rooms in :attr:`excluded` are not listed.  See :doc:`/howto/history`.
+
+        :param last: so many events, or those of so much time; by default all that are kept.
+        :return: a Deferred that does not fail.  On several servers, the others may be asked first.
+        :raises ValueError: if the audience is everybody, or the namespace keeps no history.
+        """
+        checkLimit(last)
+        if self.rooms is None:
+            raise ValueError("history() without a room: only events to rooms are kept; call to(room) before")
+        return self.namespace._keptHistory().past(self, last)
 
     def join(self, *rooms: str) -> None:
         """

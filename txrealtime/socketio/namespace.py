@@ -26,6 +26,7 @@ from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.counts import EventsSent, TalkCounts
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
+from txrealtime.socketio.history import History
 from txrealtime.socketio.hooks import NO_HOOKS, Hooks
 from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.peers import Peers
@@ -146,6 +147,7 @@ class Namespace(Decorators):
     path: str = ""
     _peers: Peers | None = None
     _recovery: Recovery | None = None
+    _history: History | None = None
     _home: Home
     # Replaced when the namespace is mounted.
     _hooks: Hooks = NO_HOOKS
@@ -458,6 +460,35 @@ class Namespace(Decorators):
         """
         self._roster.use()
         return Presence(self._roster, room)
+
+    def keepHistory(self, events: int = 100, seconds: float = 3600.0, bytes: int = 16_000_000) -> None:
+        """
+        Keep the events that are said to rooms, for ``join(rewind=)`` and :meth:`Audience.history`.
+
+        See :doc:`/howto/history`.  All servers need the same.
+
+        :param events: the most events of one room.
+        :param seconds: the time for which an event is kept.
+        :param bytes: the most memory for all events of the namespace.
+        :raises ValueError: if a limit is not above 0, or the namespace keeps history already.
+        :raises BusError: if the dialect of the cluster cannot carry history: only the native one can.
+        """
+        if self._history is not None:
+            raise ValueError(f"{self!r} keeps history already")
+        history = History(self, events, seconds, bytes)
+        if self._peers is not None:
+            self._peers.historyKept(self)
+        self._made["_history"] = self._history = history
+
+    def _keptHistory(self) -> History:
+        """
+        Return the history.
+
+        :raises ValueError: if the namespace keeps none.
+        """
+        if self._history is None:
+            raise ValueError(f"{self!r} keeps no history: call keepHistory() on it first")
+        return self._history
 
     def excluding(self, *rooms: str | Socket) -> Audience:
         """Choose everybody but the sockets in any of these rooms; see :meth:`Audience.excluding`."""

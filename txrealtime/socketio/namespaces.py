@@ -95,6 +95,9 @@ class Namespaces:
         """Called when the server has stopped."""
         if self.parking is not None:
             self.parking.close()
+        for namespace in self:
+            if namespace._history is not None:
+                namespace._history.clear()
 
     def find(self, path: str) -> Namespace | None:
         """Find the namespace at a path, or ``None``."""
@@ -193,6 +196,8 @@ class Namespaces:
         if namespace.path in self._made and namespace.rooms.isEmpty and not mayComeBack:
             self._made.discard(namespace.path)
             del self._namespaces[namespace.path]
+            if namespace._history is not None:
+                namespace._history.clear()
             if self.peers is not None:
                 self.peers.unmounted(namespace)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from txrealtime.socketio.clients import Claim
     from txrealtime.socketio.eventlog import Mark
     from txrealtime.socketio.namespace import Namespace
+    from txrealtime.socketio.past import Told
     from txrealtime.socketio.presence import Entry
     from txrealtime.socketio.tickets import Ticket
 
@@ -128,6 +129,20 @@ class Peers(Protocol):
 
         :return: a Deferred that does not fail.  It can be cancelled; then the servers that have not told
             theirs are not waited for again.
+        """
+
+    def historyKept(self, namespace: Namespace) -> None:
+        """
+        Called once when a namespace begins to keep history.
+
+        :raises BusError: if the other servers cannot be asked for theirs.
+        """
+
+    def recall(self, namespace: Namespace, room: str) -> Deferred[Told]:
+        """
+        Ask the other servers for a room's history, once this server hears the room's events.
+
+        :return: a Deferred that does not fail.
         """
 
     def roomChanged(self, namespace: Namespace, room: str, exists: bool) -> None:

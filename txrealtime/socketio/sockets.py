@@ -8,7 +8,8 @@ through the socket.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, overload
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -20,6 +21,7 @@ from txrealtime.socketio.acks import ackValue, simplified
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.packet import Packet, PacketType, checkName
+from txrealtime.socketio.past import Limit, checkLimit
 from txrealtime.socketio.rooms import checkRooms
 
 if TYPE_CHECKING:
@@ -236,15 +238,29 @@ class Socket:
         """The rooms that the socket is in, its own included; none once the client has gone."""
         return frozenset((self.id, *self._joined)) if self._leftBecause is None else frozenset()
 
-    def join(self, *rooms: str) -> None:
+    @overload
+    def join(self, *rooms: str, rewind: None = None) -> None: ...
+
+    @overload
+    def join(self, *rooms: str, rewind: int | timedelta) -> Deferred[None]: ...
+
+    def join(self, *rooms: str, rewind: Limit = None) -> Deferred[None] | None:
         """
         Join rooms.  Once the client has gone, do nothing.
 
+        :param rewind: send the client the last events of the rooms that it was not in: so many, or those of
+            so much time; see :doc:`/howto/history`.
+        :return: with `rewind` a Deferred that fires when the client is in the rooms.  On several servers, the
+            others may be asked before.
         :raises TypeError: if a room's name is not a string.
-        :raises ValueError: if a room is another socket's own.
+        :raises ValueError: if a room is another socket's own, or with `rewind`, if the namespace keeps no
+            history.
         :raises LimitExceeded: if the socket would be in more than ``maxRooms``.
         """
         checkRooms(rooms)
+        if rewind is not None:
+            checkLimit(rewind)
+            return self.namespace._keptHistory().join(self, rooms, rewind)
         if self._leftBecause is None:
             most = self._connection.settings.maxRooms
             for room in rooms:
@@ -258,6 +274,7 @@ class Socket:
             home = self.namespace._home
             if home.joining is not None and rooms and home.peers is not None:
                 home.peers.joined()
+        return None
 
     def leave(self, *rooms: str) -> None:
         """
@@ -270,6 +287,8 @@ class Socket:
             if self._ticket is not None and room in self._joined:
                 self._ticket.moved(room, False)
             self.namespace.rooms.leave(self, room)
+            if self.namespace._history is not None:
+                self.namespace._history.left(self, room)
 
     def to(self, *rooms: str | Socket) -> Audience:
         """Choose the other sockets in any of these rooms; see :meth:`Audience.to`."""

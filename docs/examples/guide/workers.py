@@ -3,7 +3,7 @@ Several workers behind a load balancer: events of one reach the clients of all, 
 
 Run it three times, with three ports, and nginx before them, see nginx-three.conf::
 
-    twistd -n --pidfile= realtime --app workers:socketio --listen tcp:5000:interface=127.0.0.1 \
+    twistd -n realtime --app workers:socketio --listen tcp:5000:interface=127.0.0.1 \
         --trusted-proxy 127.0.0.1
 """
 

@@ -138,7 +138,7 @@ class Tell(NamedTuple):
 
 class Transfer(NamedTuple):
     """
-    A question about a client that comes back to another server.
+    A question about a client that comes back to another server, or about the history of a room.
 
     :ivar data: its name and its arguments, all of them values of JSON or bytes.
     :ivar recipient: the uid of the only server that is asked; empty for all.

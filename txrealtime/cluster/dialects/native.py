@@ -13,7 +13,8 @@ The size of a binary part of n bytes is written as ``-n - 1``::
 
 Each message that is neither a question, a reply nor an announcement has its number among the sender's
 messages on the topic, before the sizes: see :mod:`~txrealtime.cluster.dialects.numbers`.  A message without
-a number, such as an emitter's, is read too.
+a number is read too.  An emitter's event has a random text in place of the number, by which servers know the
+event again.
 
 An event for clients is carried in the form that clients get.  So it is encoded once for all servers, and a
 server that forwards it does not decode it.  A packet for a server itself is in the form of Socket.IO's
@@ -42,6 +43,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from secrets import token_urlsafe
 from time import monotonic
 from typing import Any, Final
 
@@ -87,6 +89,9 @@ _MAX_TOPIC_ROOM: Final = 100
 
 _SUBSCRIBING: Final = 5.0
 """Seconds after which a server has certainly subscribed to a room."""
+
+_NAME_BYTES: Final = 9
+"""Bytes of an event's random name."""
 
 _MAX_ORDER: Final = 1 << 53
 
@@ -239,6 +244,8 @@ class NativeDialect:
         topic, head, packet = self._writers[type(message)](message)
         if head[0] in self._numbered and (head[0] != "tell" or head[1] is None):
             head.append(self.numbers.next(topic))
+        elif head[0] == "emit":
+            head.append(token_urlsafe(_NAME_BYTES))
         parts = []
         sizes = []
         for part in packet:
@@ -333,10 +340,11 @@ class NativeDialect:
                 raise PacketError(f"a message of an unknown kind, {str(kind)[:20]!r}")
             number = None
             if len(head) == _NUMBERED.get(kind):
-                number = checks.number(head.pop(-2))
+                number = head.pop(-2)
+                number = checks.name(number) if isinstance(number, str) else checks.number(number)
             self.numbers.latest = None if number is None else [uid, topic, number]
             message = reader(uid, head[1:-1], checks.parts(data, end + 1, sizes))
-            if number is not None:
+            if isinstance(number, int):
                 self.numbers.received(topic, uid, number)
             return message
         except PacketError:

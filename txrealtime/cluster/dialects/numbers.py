@@ -32,7 +32,8 @@ class Numbers:
     """
     The numbers of one server's messages, and of those that it has received.
 
-    :ivar latest: the sender, topic and number of the message read last; ``None`` if it had no number.
+    :ivar latest: the sender, topic and number of the message read last, of an emitter's its name in place of
+        the number; ``None`` if it had neither.
     :ivar latestSent: the topic and number of the message written last.
     :ivar missed: called with the topic and the number of messages of a hole.
     """
