@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -76,6 +77,10 @@ class KilledTests(TestCase):
     async def keys(self) -> list[str]:
         return (await self.redis.cli("KEYS", "*:session:*")).split()
 
+    async def kept(self, key: str) -> dict[str, Any]:
+        session: dict[str, Any] = json.loads((await self.redis.cli("GET", key))[9:])
+        return session
+
     def kill(self, server: Server) -> None:
         """Let a server say nothing any more, as if its process had been killed."""
         server.cluster._keeping.stop()
@@ -99,7 +104,7 @@ class KilledTests(TestCase):
         await self.until(lambda: self.one.cluster._keeping._written)
         (key,) = await self.keys()
         await deferLater(reactor, 1.2)
-        kept = json.loads(await self.redis.cli("GET", key))
+        kept = await self.kept(key)
         self.assertEqual((kept["id"], kept["data"]), (self.socket.id, {"name": "alice"}))
         self.assertEqual(kept["rooms"], sorted(["red", self.socket.id]))
         self.socket.disconnect()
@@ -137,7 +142,7 @@ class KilledTests(TestCase):
         socket = self.two.namespace().sockets[self.alice.id()]
         self.assertEqual((socket.data, "red" in socket.rooms), ({"name": "alice"}, True))
         (key,) = await self.keys()
-        self.assertEqual(json.loads(await self.redis.cli("GET", key))["uid"], self.two.cluster.uid)
+        self.assertEqual((await self.redis.cli("GET", key))[:8], self.two.cluster.uid)
 
     async def test_withoutAnEvent(self) -> None:
         """A client that never had an event sends no offset, or the one of its admission."""
@@ -154,7 +159,21 @@ class KilledTests(TestCase):
         for room in ("red", "green", "blue"):
             await self.flushed(self.alice, self.alice.call("enter", room).addCallback(str))
             (key,) = await self.keys()
-            self.assertIn(room, json.loads(await self.redis.cli("GET", key))["rooms"])
+            self.assertIn(room, (await self.kept(key))["rooms"])
+
+    async def test_allServersStopped(self) -> None:
+        """The last server leaves its clients in Redis, for the next one."""
+        await self.two.stopService()
+        self.socket.join("red")
+        self.one.to("red").emit("first")
+        await self.got(self.alice)
+        self.alice.lose()
+        self.one.to("red").emit("second")
+        await self.one.stopService()
+        self.assertEqual(len(await self.keys()), 1)
+        self.two = await self.serve()
+        await self.back(self.alice)
+        self.assertEqual((await self.got(self.alice), self.alice.recovered()), ([("second",)], True))
 
     async def test_trimmed(self) -> None:
         """A client whose events are gone gets a fresh session."""
@@ -181,3 +200,18 @@ class KilledTests(TestCase):
         self.assertEqual(await self.keys(), [key])
         await self.back(self.alice)
         self.assertTrue(self.alice.recovered())
+
+    async def test_hung(self) -> None:
+        """A server that only seemed dead leaves its client to the one that has taken it."""
+        await deferLater(reactor, 0.1)
+        (key,) = await self.keys()
+        claim = Claim(key.rpartition(":")[2], None, True)
+        fetching = [self.two.cluster._keeping.fetch(self.two.namespace(), claim, "") for _ in range(2)]
+        found = [await each for each in [Deferred.fromCoroutine(each) for each in fetching]]
+        self.assertEqual(found.count(None), 1, "taken once")
+        self.assertEqual(len(self.one.namespace()._recovery.tickets), 1)
+        self.socket.data["late"] = True
+        await self.until(lambda: not self.one.namespace()._recovery.tickets)
+        self.assertFalse(self.socket.connected)
+        self.assertEqual((await self.redis.cli("GET", key))[:8], self.two.cluster.uid)
+        self.assertEqual((await self.kept(key))["data"], {})

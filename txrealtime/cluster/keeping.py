@@ -22,6 +22,8 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel
+from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.interfaces import IKeepingBus
 from txrealtime.cluster.conversation import Conversation
@@ -30,6 +32,7 @@ from txrealtime.cluster.dialects.native import UID_LENGTH, NativeDialect
 from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.engineio import packet as engineio
+from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import BusError, PacketError
 from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim
@@ -59,10 +62,21 @@ _MOST_WAITS: Final = 100
 _HEAD: Final = len("txr1 ") + UID_LENGTH + 1
 """The place of the head in a message."""
 
-_TAKE: Final = (
-    'if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("DEL", KEYS[1]) else return 0 end'
-)
-"""Deletes a key if it is the one that was read: only one server gets 1."""
+_TAKE: Final = """
+if redis.call("GET", KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call("SET", KEYS[1], ARGV[2], "PX", ARGV[3])
+return 1
+"""
+"""Replaces a key if it is as it was read: only one server gets 1."""
+
+_WRITE: Final = """
+local value = redis.call("GET", KEYS[1])
+if value and string.sub(value, 1, 8) ~= ARGV[1] then return 0 end
+if ARGV[2] == "" then redis.call("DEL", KEYS[1])
+else redis.call("SET", KEYS[1], ARGV[1] .. " " .. ARGV[2], "PX", ARGV[3]) end
+return 1
+"""
+"""Writes or deletes a key, unless another server has taken it."""
 
 
 class Keeping:
@@ -76,6 +90,7 @@ class Keeping:
         self._conversation = conversation
         self._namespaces = namespaces
         self._joins = joins
+        self.isOn = False
         self._link: Link | None = None
         self._timer: IDelayedCall | None = None
         self._looks = 0
@@ -83,17 +98,12 @@ class Keeping:
         self._written: dict[str, str] = {}
         self._reader = NativeDialect("", numbered=False)
 
-    @property
-    def isOn(self) -> bool:
-        """True if this server keeps sessions in Redis."""
-        return self._link is not None
-
     def start(self, link: Link) -> None:
         """Take a link that has not been started yet."""
         parking, dialect = self._namespaces.parking, self._conversation.dialect
         if parking is None or not IKeepingBus.providedBy(link.bus) or dialect.name != "native":
             return
-        self._link = link
+        self._link, self.isOn = link, True
         parking.keeper = self
         link.watch(self._linkChanged)
         parking.store.place = lambda: link.place
@@ -113,7 +123,7 @@ class Keeping:
         parking = self._namespaces.parking
         if self._link is not None and parking is not None:
             parking.keeper = None
-        self._link = None
+        self._link, self.isOn = None, False
         self._written.clear()
 
     # -- writing -----------------------------------------------------------------------
@@ -134,7 +144,7 @@ class Keeping:
         if link is None or link.status is not LinkStatus.READY:
             return None  # all are written when the link is ready
         session = recovery.described(ticket)
-        kept = {**session, "path": recovery.namespace.path, "uid": self._conversation.uid}
+        kept = {**session, "path": recovery.namespace.path}
         ticket.offset = ticket.offset or recovery.log.offset()
         kept["offset"] = ticket.offset
         try:
@@ -144,25 +154,49 @@ class Keeping:
         if self._written.get(ticket.pid) == text:
             return None
         self._written[ticket.pid] = text
-        return self._command("SET", self._key(ticket.pid), text, "PX", self._milliseconds)
+        return self._put(ticket, text)
 
-    def _command(self, *words: str) -> Deferred[None]:
+    def _put(self, ticket: Ticket, text: str) -> Deferred[None]:
+        """Write the key of a ticket, or delete it if the text is empty."""
         assert self._link is not None
-        return self._link.command(*words).addCallbacks(lambda reply: None, self._failed)
+        key, uid = self._key(ticket.pid), self._conversation.uid
+        putting = self._link.command("EVAL", _WRITE, "1", key, uid, text, self._milliseconds)
+        return putting.addCallbacks(self._wasPut, self._failed, (ticket,))
 
-    def _failed(self, failure: Any) -> None:
-        """Called when Redis refuses a key or is away: all are written again with the next refreshment."""
+    def _wasPut(self, isOurs: int, ticket: Ticket) -> None:
+        """Called with the reply to a key: another server may have taken it while this one hung."""
+        recovery = ticket.recovery
+        if isOurs or recovery.tickets.get(ticket.pid) is not ticket:
+            return
+        self._written.pop(ticket.pid, None)
+        _log.info("{namespace}: a client has come back to another server", namespace=recovery.namespace.path)
+        if not ticket.isParked and ticket.socket is not None:
+            ticket.socket.session.abort(CloseReason.TRANSPORT_CLOSE, "the client is on another server")
+        if recovery.tickets.get(ticket.pid) is ticket:
+            recovery.release(ticket)
+
+    def _failed(self, failure: Failure) -> None:
+        """Called when Redis refuses a key or is away: the next look writes all again."""
         self._written.clear()
 
     def ended(self, ticket: Ticket) -> None:
         if self._written.pop(ticket.pid, None) is not None and self._link is not None:
-            self._command("DEL", self._key(ticket.pid))
+            self._put(ticket, "")
 
     def emitted(self, ticket: Ticket, messages: Sequence[engineio.Packet], packet: Packet) -> None:
         recovery = ticket.recovery
         peers = recovery.namespace._peers
-        if peers is not None and ticket.socket is not None:
+        if peers is None or ticket.socket is None:
+            return
+        try:
             peers.emit(recovery.namespace.to(ticket.socket), packet, messages, False, recovery.log.top)
+        except ValueError as error:
+            _log.limited(
+                "",
+                LogLevel.warn,
+                "an event for one client is not in Redis, and is lost if this server dies now: {error}",
+                error=error,
+            )
 
     def _look(self) -> None:
         """Write the tickets whose data have changed, and refresh all now and then."""
@@ -174,8 +208,9 @@ class Keeping:
             for ticket in list(recovery.tickets.values()) if recovery is not None else ():
                 if ticket.admitted == float("inf"):
                     continue
-                if self._write(ticket) is None and refreshes and ticket.pid in self._written:
-                    self._command("PEXPIRE", self._key(ticket.pid), self._milliseconds)
+                if refreshes:
+                    self._written.pop(ticket.pid, None)
+                self._write(ticket)
 
     # -- reading -----------------------------------------------------------------------
 
@@ -185,9 +220,10 @@ class Keeping:
         if link is None or recovery is None or not claim.isSound:
             return None
         try:
-            text = await link.command("GET", self._key(claim.pid))
-            if text is None:
+            key, value = self._key(claim.pid), await link.command("GET", self._key(claim.pid))
+            if value is None:
                 return None
+            owner, _, text = value.decode().partition(" ")
             session = json.loads(text)
             known = _placeOf(session["offset"] if claim.offset is None else claim.offset)
             start = _placeOf(session["offset"])
@@ -195,7 +231,8 @@ class Keeping:
                 return None  # the session stays: the client may come back with a better offset
             if recovery.parking.settings.recoveryAddress and session["address"] != address:
                 return None
-            if not await link.command("EVAL", _TAKE, "1", self._key(claim.pid), text.decode()):
+            taken = f"{self._conversation.uid} {text}"
+            if not await link.command("EVAL", _TAKE, "1", key, value.decode(), taken, self._milliseconds):
                 return None
         except BusError as error:
             _log.warn("a client cannot be looked up in Redis: {error}", error=error)
@@ -203,7 +240,7 @@ class Keeping:
         ticket = recovery.adopt(claim.pid, session)
         carried = None
         try:
-            carried = await self._missed(link, recovery, ticket, session["uid"], max(known, start))
+            carried = await self._missed(link, recovery, ticket, owner, max(known, start))
         except BusError as error:
             _log.warn("the events of a client cannot be read from Redis: {error}", error=error)
         finally:

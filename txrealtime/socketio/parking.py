@@ -128,6 +128,7 @@ class Parking:
     def close(self) -> None:
         """Called when the server has stopped: nobody comes back."""
         self.isOpen = False
+        self.keeper = None  # what it keeps stays, for a server that starts again
         for ticket in list(self._parked):
             ticket.recovery.end(ticket)
         self.store.clear()

@@ -187,7 +187,7 @@ class Link:
 
     @property
     def place(self) -> str:
-        """How far the messages of a bus that keeps them were delivered."""
+        """The id of the last message that a bus which keeps messages has delivered."""
         bus: Any = self.bus
         place: str = bus.placeOf(self._incoming.reconnecting.lost)
         return place
