@@ -174,7 +174,7 @@ class WithoutRichTests(SynchronousTestCase):
     def test_notInstalled(self) -> None:
         with patch.dict(sys.modules, {"txrealtime.monitor.top": None}), redirect_stderr(StringIO()) as errors:
             self.assertEqual(main(["top", "host"]), 1)
-        self.assertIn("pip install txrealtime[top]", errors.getvalue())
+        self.assertIn("pip install 'txrealtime[top]'", errors.getvalue())
 
     def test_interval(self) -> None:
         for interval in ("0", "-1", "x", "inf"):
