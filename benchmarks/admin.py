@@ -98,7 +98,7 @@ def inMemory(development: bool, rounds: int) -> None:
 def behindSockets(development: bool, rounds: int, seconds: float) -> None:
     """Measure two processes."""
     ENVIRONMENTS.mkdir(exist_ok=True)
-    off = Here("without-admin", "without the admin UI", "", twistd("--reactor=quickepoll"), ())
+    off = Here("without-admin", "without the admin UI", "", twistd(), ())
     options = (
         "--admin",
         "--admin-auth",

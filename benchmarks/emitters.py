@@ -15,7 +15,7 @@ from statistics import median
 from benchmarks import machine
 from benchmarks.peers import ENVIRONMENTS, SERVERS, freePort
 
-KINDS = {"txrealtime": "speed", "python-socketio": "python"}
+KINDS = {"txrealtime": "txrealtime", "python-socketio": "python"}
 "What emits, and the environment that it is installed in."
 
 ROUNDS = 5

@@ -15,8 +15,7 @@ from pathlib import Path
 from benchmarks.peers import ENVIRONMENTS, ROOT, TLS
 
 PYTHON = {
-    "txrealtime": ["--editable", f"{ROOT}[redis]"],
-    "speed": ["--editable", f"{ROOT}[speed,redis,emitter]"],
+    "txrealtime": ["--editable", f"{ROOT}[redis,emitter]"],
     "python": [
         "python-socketio==5.18.1",
         "python-engineio==4.15.1",
@@ -30,7 +29,7 @@ PYTHON = {
         "redis[hiredis]==8.1.0",
         "simple-websocket==1.1.0",
     ],
-    "flask": ["--editable", f"{ROOT}[flask,speed]"],
+    "flask": ["--editable", f"{ROOT}[flask]"],
     "report": ["matplotlib>=3.10"],
 }
 
@@ -93,7 +92,9 @@ def install(again: bool = False, only: Sequence[str] = ()) -> list[str]:
 def _recipe(packages: Sequence[str]) -> str:
     """Return the recipe of an environment: if it changes, `install` builds the environment again."""
     recipe = f"{sys.version}\n{packages}\n"
-    return recipe + (ROOT / "setup.cfg").read_text() if str(ROOT) in " ".join(packages) else recipe
+    if str(ROOT) not in " ".join(packages):
+        return recipe
+    return recipe + "".join((ROOT / name).read_text() for name in ("setup.cfg", "txrealtime/_speedups.c"))
 
 
 def _installPython(folder: Path, packages: Sequence[str]) -> None:

@@ -128,7 +128,7 @@ class Here(Peer):
 def behindSockets(rounds: int, seconds: float) -> None:
     """Measure two processes."""
     ENVIRONMENTS.mkdir(exist_ok=True)
-    off = Here("without-metrics", "without metrics", "", twistd("--reactor=quickepoll"), ())
+    off = Here("without-metrics", "without metrics", "", twistd(), ())
     on = replace(off, name="with-metrics", command=(*off.command, "--metrics", "/metrics"))
     effort = Effort(rounds=rounds, seconds=seconds, warm=1.0)
     with Running(off) as one, Running(on) as other:

@@ -81,17 +81,19 @@ def twistd(
 
 
 SSL = f"ssl:{{port}}:interface=127.0.0.1:backlog=1024:privateKey={TLS['KEY']}:certKey={TLS['CERT']}"
-OURS = ("txrealtime", "twisted", "autobahn", "orjson", "websockets")
+OURS = ("txrealtime", "twisted", "autobahn", "orjson")
 
 PEERS = [
     Peer("txrealtime", "txrealtime", "txrealtime", twistd(), versions=OURS, tls=twistd(listen=SSL)),
     Peer(
-        "txrealtime-speed",
-        "txrealtime[speed], quickepoll",
-        "speed",
-        twistd("--reactor=quickepoll"),
+        "txrealtime-pure",
+        "txrealtime, Python alone",
+        "txrealtime",
+        twistd("--reactor=epoll"),
         versions=OURS,
-        tls=twistd("--reactor=quickepoll", listen=SSL),
+        tls=twistd("--reactor=epoll", listen=SSL),
+        variables={"TXREALTIME_PURE": "1"},
+        optional=True,
     ),
     Peer(
         "txrealtime-site",
@@ -158,7 +160,7 @@ PEERS = [
         "txrealtime-flask",
         "txrealtime.flask",
         "flask",
-        twistd("--reactor=quickepoll", app="txrealtime_flask:server"),
+        twistd(app="txrealtime_flask:server"),
         versions=(*OURS, "Flask"),
         optional=True,
     ),

@@ -92,7 +92,7 @@ class RunningFamily(Running):
 
 def ours(name: str, title: str, *options: str) -> Peer:
     """Make a server of this checkout."""
-    command = (*twistd("--reactor=quickepoll"), "--health", "/health", *options)
+    command = (*twistd(), "--health", "/health", *options)
     return Here(name, title, "", command, versions=())
 
 

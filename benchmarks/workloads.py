@@ -286,7 +286,7 @@ class Across(Steady):
     all five together.
     """
 
-    PEERS = frozenset({"txrealtime", "txrealtime-speed", "node-ws", "python-socketio"})
+    PEERS = frozenset({"txrealtime", "txrealtime-pure", "node-ws", "python-socketio"})
 
     def run(self, peers: Sequence[Peer], effort: Effort, running: dict[str, Running]) -> Iterator[Sample]:
         chosen = [peer for peer in peers if peer.name in self.PEERS]

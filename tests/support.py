@@ -19,7 +19,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+
+from txrealtime.speedups import REFERENCES
 
 ROOT = Path(__file__).resolve().parent.parent
 "The project's folder."
@@ -42,6 +44,16 @@ def requirePart(condition: object, message: str) -> None:
     if os.environ.get("CI") == "true":
         raise AssertionError(f"missing, and CI=true: {message}")
     raise SkipTest(message)
+
+
+def withoutC(test: SynchronousTestCase) -> None:
+    """
+    Have the references in Python run, for one test, in the place of the functions in C.
+    """
+    for module in [module for name, module in sys.modules.items() if name.startswith("txrealtime.")]:
+        for name, reference in REFERENCES.items():
+            if module.__name__ != "txrealtime._speedups" and name in vars(module):
+                test.patch(module, name, reference)
 
 
 def freePort() -> int:

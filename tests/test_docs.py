@@ -35,6 +35,7 @@ from twisted.trial.unittest import TestCase
 from tests.interop.brokers import Redis
 from tests.interop.clients import NODE, requireJavaScriptClient, untilListening
 from tests.support import ROOT, TWISTD, TXREALTIME, Program, freePort, startProgram
+from txrealtime.clientfiles import NAMES
 from txrealtime.testing import Client
 
 DOCS = ROOT / "docs"
@@ -175,6 +176,11 @@ class PageTestCase(TestCase):
         unit.read_string(block.text)
         if unit.has_section("Service"):
             await self.command_twistd(*shlex.split(unit["Service"]["ExecStart"])[1:])
+
+    async def show_html(self, block: Block) -> None:
+        """A page, whose client the server has."""
+        for name in re.findall(r'src="/socket\.io/([^"?]*)', block.text):
+            self.assertIn(name, NAMES)
 
     async def show_bash(self, block: Block) -> None:
         """Lines of a start-up file, which the shell must take without a word."""

@@ -218,14 +218,8 @@ TABLE = [
     Use(
         "autobahn.websocket.xormasker",
         "create_xor_masker",
-        "engineio.websocket.autobahn",
-        "Needed: removes the mask of large messages without the package websockets.",
-    ),
-    Use(
-        "websockets.speedups",
-        "apply_mask",
-        "engineio.websocket.autobahn",
-        "Python removes the masks of messages, as without the package.",
+        "engineio.websocket.plain",
+        "Needed: removes the mask of large messages without the functions in C.",
     ),
     # The standard library
     Use(

@@ -29,7 +29,8 @@ from tests.memory import (
 )
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.websocket.autobahn import FrameFactory
-from txrealtime.engineio.websocket.frames import FrameProtocol, frame
+from txrealtime.engineio.websocket.frames import FrameProtocol
+from txrealtime.engineio.websocket.plain import frame
 
 REQUEST = (
     b"GET /chat?x=1 HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -244,6 +244,23 @@ class HandoffTests(SynchronousTestCase):
             self.one.reactor.advance(0.2)
             self.assertEqual(len(self.one.reactor.adopted), adopted + 1)
 
+    def test_late(self) -> None:
+        """A line that came while the reactor was busy counts, however late the look at it."""
+        client = self.accept()
+        head = line("x" * 16 + self.two.mark)
+        client.sendall(head)
+        self.one.reactor.advance(30)
+        self.two.turn()
+        self.assertEqual(self.two.taken, [(3, head)])
+        self.assertEqual(self.one.reactor.adopted, [])
+
+    def test_queue(self) -> None:
+        """One turn takes all connections that wait in the queue of the socket: no other worker can."""
+        for _ in range(9):
+            self.accept(line("x" * 16 + self.two.mark))
+        self.two.handoff.doRead()
+        self.assertEqual(len(self.two.taken), 9)
+
     def test_many(self) -> None:
         """Beyond a number of silent connections, each next one is the site's at once."""
         self.patch(ports, "_MOST_OPENERS", 20)

@@ -8,7 +8,7 @@ import random
 from typing import Any
 
 from tests.clusters import ClusterTestCase
-from txrealtime import CloseReason, ConnectionRejected, Server, Socket
+from txrealtime import AckTimeout, CloseReason, ConnectionRejected, Server, Socket
 from txrealtime.socketio.packet import Packet, PacketType
 from txrealtime.testing import Client
 
@@ -99,6 +99,36 @@ class FetchTests(HandoverTestCase):
         self.three.to(self.first).disconnect()
         self.settle()
         self.assertFalse(self.alice.isConnected())
+
+    def test_questionsAfterwards(self) -> None:
+        """Questions for the id of the socket follow the client, from any server."""
+        self.alice.on("ask", lambda number: number + 1)
+        for target in (self.two, self.three, self.one, self.two):
+            self.alice.lose()
+            self.back(self.alice, target)
+            self.assertTrue(self.alice.recovered())
+            for server in self.servers:
+                self.assertEqual(self.resultOf(server.to(self.first).call("ask", 1)), [2])
+                [person] = self.resultOf(server.to(self.first).fetch())
+                where = "" if server is target else target.cluster.name
+                self.assertEqual((person.id, "red" in person.rooms, person.server), (self.first, True, where))
+
+    def test_questionsToAServerThatIsSilent(self) -> None:
+        """The client's new server does not reply: the asking server tells its name."""
+        self.alice.lose()
+        self.back(self.alice, self.two)
+        self.hub.loses = lambda sender, receiver: sender == self.two.cluster.uid
+        late = self.three.to(self.first).fetch()
+        self.advance(6)
+        self.assertEqual(self.failureResultOf(late, AckTimeout).value.servers, ["two"])
+        self.hub.heal()
+        self.advance(1)
+        self.hub.loses = lambda sender, receiver: receiver == self.two.cluster.uid
+        gone = self.three.to(self.first).fetch()
+        self.settle()
+        self.two.cluster.stop()
+        self.settle()
+        self.assertEqual(self.failureResultOf(gone, AckTimeout).value.servers, ["two"])
 
     def test_takeOver(self) -> None:
         """The server that the client left believes that it is still there."""
@@ -200,6 +230,32 @@ class FetchTests(HandoverTestCase):
             self.assertNotIn(pid + '"', repr(thief._recoveries))
             self.assertTrue(thief.isConnected())
             self.assertTrue(self.alice.isConnected())
+
+    def test_serverThatHasJustStarted(self) -> None:
+        """The client comes before the server has a link to the others."""
+        self.alice.lose()
+        self.one.emit("missed")
+        self.hub.pause()
+        four = self.member("four")
+        coming = self.alice.comeBack(server=four)
+        self.advance(2)
+        self.assertNoResult(coming)
+        self.hub.resume()
+        self.advance(2)
+        self.successResultOf(coming)
+        self.assertEqual((self.alice.recovered(), self.alice.received()), (True, [("missed",)]))
+
+    def test_serverWithoutALink(self) -> None:
+        """A server that finds no broker gives the client a fresh session, and tells why in a line."""
+        self.alice.lose()
+        self.hub.stop()
+        coming = self.alice.comeBack(server=self.two)
+        self.advance(3)
+        self.successResultOf(coming)
+        self.assertFalse(self.alice.recovered())
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.hub.start()
+        self.advance(20)
 
     def test_ownerGone(self) -> None:
         """A client of a server that died gets a fresh session."""
@@ -326,6 +382,26 @@ class StopTests(HandoverTestCase):
         alice.lose()
         self.back(alice, self.two)
         self.assertEqual((alice.recovered(), alice.received()), (True, []))
+
+    def test_inTheLogsOfThreeServers(self) -> None:
+        """A server that stops hands a client to another one, and the client comes to a third."""
+        alice = self.join(self.one)
+        alice.lose()
+        self.two.emit("number", 0)
+        self.three._namespaces.parking.isStaying = False
+        self.stop(self.one)
+        recovery = self.three.namespace()._recovery
+        adopt = recovery.adopt
+
+        def adoptMeanwhile(pid: str, session: dict[str, Any]) -> Any:
+            ticket = adopt(pid, session)
+            self.two.emit("number", 1)
+            return ticket
+
+        self.patch(recovery, "adopt", adoptMeanwhile)
+        self.back(alice, self.three)
+        self.assertTrue(alice.recovered())
+        self.assertEqual(alice.received(), [("number", 0), ("number", 1)])
 
     def test_handedOnTwice(self) -> None:
         """The client's last offset is that of the first server, and stays valid."""

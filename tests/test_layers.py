@@ -13,15 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import ROOT
 
-LAYERS = ["_version", "errors", "logs", "foreign", "clock", "threads", "pool", "files"]
-LAYERS += ["engineio", "socketio", "cluster", "server"]
+LAYERS = ["_version", "speedups", "errors", "logs", "foreign", "clock", "threads", "pool", "files"]
+LAYERS += ["engineio", "socketio", "clientfiles", "cluster", "server"]
 LAYERS += ["reactor", "", "monitor", "client", "testing", "chat", "workers", "service", "flask", "gunicorn"]
 LAYERS += ["__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 
 LIBRARIES = {
-    "autobahn": "txrealtime.engineio.websocket.autobahn txrealtime.client.websocket",
-    "websockets": "txrealtime.engineio.websocket.autobahn",
+    "autobahn": "txrealtime.engineio.websocket txrealtime.client.websocket",
     "orjson": "txrealtime.socketio.jsontext",
     "msgpack": "txrealtime.socketio.msgpack",
     "txredisapi": "txrealtime.cluster.bus.redis",

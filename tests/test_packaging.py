@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,6 +24,7 @@ LEFT_OUT = (
     "build",
     "dist",
     "*.egg-info",
+    "*.so",
     ".*_cache",
     "_trial_temp*",
 )
@@ -30,6 +32,29 @@ LEFT_OUT = (
 
 # Nothing of this checkout may be found by the programs under test.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+_CONVERSATION = """
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from txrealtime import Server
+
+server = Server(reactor=Clock())
+server.startService()
+server.on("double")(lambda socket, number: 2 * number)
+transport = StringTransport()
+client = server.webSocketFactory().buildProtocol(None)
+client.makeConnection(transport)
+client.dataReceived(
+    b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\\r\\nHost: localhost\\r\\nUpgrade: websocket\\r\\n"
+    b"Connection: Upgrade\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n"
+    b"Sec-WebSocket-Version: 13\\r\\n\\r\\n"
+)
+for text in (b"40", b'421["double",2]'):
+    client.dataReceived(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+print(transport.value().partition(b"31")[2].decode())
+"""
+"A client's event and the ack."
 
 
 class PackagingTests(SynchronousTestCase):
@@ -42,9 +67,9 @@ class PackagingTests(SynchronousTestCase):
         self.sources = self.folder / "sources"
         shutil.copytree(ROOT, self.sources, ignore=shutil.ignore_patterns(*LEFT_OUT))
 
-    def build(self, kind: str) -> Path:
+    def build(self, kind: str, **environment: str) -> Path:
         """
-        The file that `python -m build --sdist` or `--wheel` makes.
+        The file that `python -m build --sdist` or `--wheel` makes, with some variables in the environment.
         """
         dist = self.folder / "dist"
         run(
@@ -55,7 +80,7 @@ class PackagingTests(SynchronousTestCase):
             "--outdir",
             dist,
             self.sources,
-            environment=ENVIRONMENT,
+            environment={**ENVIRONMENT, **environment},
         )
         [built] = dist.iterdir()
         return built
@@ -78,16 +103,63 @@ class PackagingTests(SynchronousTestCase):
         self.assertTrue((package / "py.typed").exists())
         self.assertTrue((package / "chat" / "static" / "index.html").exists())
 
+    def execute(self, program: str) -> str:
+        """
+        Run a program in the environment of checkInstalled(), and return its output.
+        """
+        python = self.folder / "environment" / "bin" / "python"
+        return run(python, "-c", program, cwd=self.folder, environment=ENVIRONMENT)
+
+    def accelerators(self) -> list[str]:
+        """
+        Return True or False for the functions in C and for orjson, as text.
+        """
+        return self.execute(
+            "from txrealtime import speedups; from txrealtime.socketio import jsontext; "
+            "print(speedups.isAccelerated, jsontext.orjson is not None)"
+        ).split()
+
     def test_sdist(self) -> None:
         built = self.build("sdist")
         with tarfile.open(built) as archive:
             names = {name.partition("/")[2] for name in archive.getnames()}
-        for name in ("docs/index.rst", "tac/chat.tac", "tests/test_packaging.py", "scripts/chat", "LICENSE"):
+        for name in (
+            "setup.py",
+            "txrealtime/_speedups.c",
+            "docs/index.rst",
+            "tac/chat.tac",
+            "tests/test_packaging.py",
+            "scripts/chat",
+            "LICENSE",
+        ):
             self.assertIn(name, names)
+        self.assertEqual([name for name in names if name.endswith(".so")], [])
         self.checkInstalled(built)
 
     def test_wheel(self) -> None:
-        self.checkInstalled(self.build("wheel"))
+        built = self.build("wheel")
+        self.checkInstalled(f"{built}[speed]")
+        with zipfile.ZipFile(built) as archive:
+            names = archive.namelist()
+            [metadata] = [archive.read(name).decode() for name in names if name.endswith("/METADATA")]
+        # The extra of former releases is there, and empty.
+        self.assertIn("Provides-Extra: speed\n", metadata)
+        self.assertNotIn('extra == "speed"', metadata)
+        if shutil.which("cc"):
+            self.assertIn("txrealtime/_speedups.abi3.so", names)
+            self.assertIn("-abi3-", built.name)
+            self.assertEqual(self.accelerators(), ["True", "True"])
+
+    def test_withoutCompiler(self) -> None:
+        """Without a compiler and without orjson, an installation works, in Python alone."""
+        built = self.build("wheel", CC=str(self.folder / "no-compiler"))
+        with zipfile.ZipFile(built) as archive:
+            self.assertEqual([name for name in archive.namelist() if name.endswith(".so")], [])
+        self.checkInstalled(built)
+        pip = self.folder / "environment" / "bin" / "pip"
+        run(pip, "uninstall", "--quiet", "--yes", "orjson", cwd=self.folder, environment=ENVIRONMENT)
+        self.assertEqual(self.accelerators(), ["False", "False"])
+        self.assertEqual(self.execute(_CONVERSATION).strip(), "[4]")
 
     def test_editable(self) -> None:
         self.checkInstalled("--editable", self.sources)

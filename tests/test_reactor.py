@@ -9,12 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import requirePart
+from txrealtime.service.reactors import moduleOf, quicken
 
 try:
+    from twisted.internet.epollreactor import EPollReactor
+
     import txrealtime.reactor
 except ImportError:
     txrealtime = None  # type: ignore[assignment]
@@ -138,3 +143,38 @@ class QuickEPollTests(SynchronousTestCase):
             self.reactor.doIteration(0)
             self.assertEqual(len(set(self.log)), expected)
         self.assertEqual(len(self.log), 5)
+
+    def test_quicken(self) -> None:
+        """Twisted's own epoll reactor gets the same loop, also while it runs."""
+        reactor: Any = EPollReactor()
+        self.addCleanup(reactor._poller.close)
+        self.addCleanup(reactor.waker.connectionLost, None)
+        self.addCleanup(reactor.removeAll)
+        self.assertFalse(txrealtime.reactor.isQuick(reactor))
+        self.assertEqual(moduleOf(reactor), "twisted.internet.epollreactor")
+        quicken(reactor)
+        self.assertTrue(txrealtime.reactor.isQuick(reactor))
+        self.assertEqual(moduleOf(reactor), "txrealtime.reactor")
+        one = Selectable(self.log, "one")
+        self.watched.append(one)
+        reactor.addReader(one)
+        one.peer.send(b"x")
+        contexts: list[object] = []
+        self.patch(log, "callWithLogger", lambda *arguments: contexts.append(arguments))
+        reactor.doIteration(0)
+        self.assertEqual((self.log, contexts), (["one reads"], []))
+
+    def test_othersAreLeftAlone(self) -> None:
+        """A reactor of another class, such as one chosen by name, keeps its loop."""
+
+        class Other(EPollReactor):
+            pass
+
+        other: Any = Other()
+        self.addCleanup(other._poller.close)
+        self.addCleanup(other.waker.connectionLost, None)
+        for reactor in other, Clock():
+            quicken(reactor)
+            self.assertNotIn("doIteration", vars(reactor))
+            self.assertEqual(moduleOf(reactor), type(reactor).__module__)
+        self.assertEqual(moduleOf(self.reactor), "txrealtime.reactor")

@@ -49,6 +49,7 @@ class RecoveryTestCase(TalkTestCase):
                 for namespace in server.namespaces:
                     self.assertEqual(namespace._recovery.tickets, {})
                     self.assertEqual(namespace._recovery._absent, {})
+                    self.assertEqual(namespace._recovery._plain, set())
         super().tearDown()
 
     def back(self, client: Client, **options: Any) -> None:

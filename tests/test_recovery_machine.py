@@ -83,6 +83,7 @@ class RecoveryMachine(RuleBasedStateMachine):
         self.asks: Deferred[None] | None = None
         self.server.onConnect(self.connected)
         self.visitors = [Visitor(self.server, index) for index in range(CLIENTS)]
+        self.plain: list[Client] = []
 
     def connected(self, socket: Socket, auth: Any) -> Deferred[None] | None:
         asks, self.asks = self.asks, None
@@ -226,6 +227,30 @@ class RecoveryMachine(RuleBasedStateMachine):
             self.clock.advance(min(seconds, 1.0))
             seconds -= 1.0
 
+    @rule()
+    def plainComes(self) -> None:
+        """A client comes that cannot recover."""
+        client = Client(self.server, recovers=False, address="192.0.2.99")
+        client.connect()
+        self.plain.append(client)
+
+    @rule(told=st.booleans())
+    def plainGoes(self, told: bool) -> None:
+        if self.plain:
+            client = self.plain.pop(0)
+            client.disconnect() if told else client.lose()
+
+    @invariant()
+    def plainIsKnown(self) -> None:
+        """The sockets without a ticket are known, and get no offset."""
+        namespace = self.server.namespace()
+        here = namespace.rooms.select(None, ())
+        assert namespace._recovery._plain == {socket for socket in here if socket._ticket is None}
+        for client in self.plain:
+            assert not any(
+                self.server._namespaces.parking.store.epoch in repr(got) for got in client.received()
+            )
+
     @invariant()
     def roomsAreKept(self) -> None:
         for visitor in self.visitors:
@@ -243,6 +268,8 @@ class RecoveryMachine(RuleBasedStateMachine):
                 visitor.read()
                 assert visitor.owed == [], f"never came: {visitor.owed}"
             visitor.client.close()
+        for client in self.plain:
+            client.close()
         self.server.stopService()
         assert self.clock.getDelayedCalls() == []
         assert self.server.namespace()._recovery.tickets == {}

@@ -22,9 +22,8 @@ from twisted.web.resource import Resource
 
 import txrealtime
 from tests.memory import Link, WebSocket
-from tests.support import ROOT
+from tests.support import ROOT, withoutC
 from txrealtime import Server
-from txrealtime.engineio.websocket.autobahn import FrameFactory
 from txrealtime.socketio.packet import JSONParser
 from txrealtime.testing import MemoryBus, MemoryHub
 
@@ -97,7 +96,7 @@ class RouteTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.patch(FrameFactory, "unmask", staticmethod(lambda payload, mask: payload))
+        withoutC(self)
         self.clock = Clock()
         self.hub = RecordingHub()
         self.one, self.two = self.server(), self.server()

@@ -252,7 +252,7 @@ class CommandTests(SynchronousTestCase):
     def test_help(self) -> None:
         code, shown = self.printed("--help")
         self.assertEqual(code, 0)
-        for command in ("serve", "emit", "listen", "call", "load", "top", "password", "completion"):
+        for command in ("serve", "emit", "listen", "call", "load", "top", "password", "client", "completion"):
             self.assertIn(f"\n    {command}", shown)
 
     def test_completion(self) -> None:

@@ -59,8 +59,10 @@ class Network(Clock):
         self.factories: dict[str, Any] = {}
         self.ends: list[End] = []
 
-    def listenUNIX(self, path: str, factory: Any, mode: int) -> Any:
+    def listenUNIX(self, path: str, factory: Any, backlog: int, mode: int) -> Any:
         assert mode == 0o600
+        # A burst of WebSockets is a burst of connections.
+        assert backlog >= 1000
         Path(path).touch()
         self.factories[path] = factory
         network = self
@@ -289,6 +291,29 @@ class RelayTests(SiblingsTestCase):
         again = self.one.openPolling()
         self.assertEqual(self.settled(self.two.post(again, b"4a")).answer.body, b"ok")
 
+    def test_openingKilled(self) -> None:
+        """An opening for a worker that dies or is dead may be tried again, also from other origins."""
+        self.makeWorkers(origins=("https://example.org",))
+        self.tell(self.one)
+        self.one.engine.drain(5)
+        headers = {"Origin": "https://example.org"}
+
+        def refused(exchange: Exchange) -> None:
+            got = exchange.answer
+            self.assertEqual(got.error[:2], (503, 3))
+            self.assertEqual(got.headers["retry-after"], "1")
+            self.assertEqual(got.headers["access-control-allow-origin"], "https://example.org")
+
+        waiting = self.one.get(headers=headers)
+        self.network.advance(0)
+        [near, far] = self.network.ends
+        near.waiting = b""
+        far.lose()
+        near.lose()
+        refused(waiting)
+        self.network.factories.clear()
+        refused(self.settled(self.one.get(headers=headers)))
+
     def test_full(self) -> None:
         """A worker that does not read fills no memory: requests beyond a limit are refused."""
         self.patch(relay, "_MOST_WAITING", 1000)
@@ -383,6 +408,18 @@ class FrameTests(SynchronousTestCase):
             for at in range(0, len(data), size):
                 frames.dataReceived(data[at : at + size])
             self.assertEqual(got, sent)
+
+    def test_failure(self) -> None:
+        """A request that fails does not end those of others on the same connection."""
+        got: list[int] = []
+
+        class Frames(relay._Frames):
+            def frameReceived(self, kind: int, number: int, data: bytes) -> None:
+                got.append(1 // number)
+
+        Frames().dataReceived(relay._packed(1, 0, []) + relay._packed(1, 1, []))
+        self.assertEqual(got, [1])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_damaged(self) -> None:
         self.assertRaises(struct.error, relay._unpacked, b"\0\0")
@@ -499,6 +536,28 @@ class TunnelTests(SiblingsTestCase):
         self.network.settle()
         assert client.response is not None
         self.assertEqual(client.response.error[:2], (400, 1))
+
+    def dies(self, client: WebSocket) -> Any:
+        """Let the worker at the far end of a tunnel die before its first byte; return the response."""
+        self.network.advance(0)
+        for end in self.network.ends[::-1]:
+            end.lose()
+        self.network.settle()
+        assert client.response is not None
+        return client.response
+
+    def test_goneMeanwhile(self) -> None:
+        """A worker that dies before its first byte had no session: the client hears that."""
+        sid = self.one.openPolling()
+        self.assertEqual(self.dies(self.two.webSocket(sid)).error[:2], (400, 1))
+        self.assertFalse(self.two.siblings.mustStay)
+
+    def test_openingKilled(self) -> None:
+        """A WebSocket that would have opened a session there may be tried again."""
+        self.tell(self.one)
+        self.one.engine.drain(5)
+        response = self.dies(self.one.webSocket())
+        self.assertEqual((response.status, response.headers["retry-after"]), (503, "1"))
 
     def test_clientGoneBefore(self) -> None:
         """A client that goes before the tunnel stands leaves nothing behind."""

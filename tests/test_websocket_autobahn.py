@@ -12,18 +12,14 @@ from twisted.internet.ssl import CertificateOptions, KeyPair
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump
-from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.static import Data
 from twisted.web.test.requesthelper import DummyRequest
 
-from tests.examples import given, st
 from tests.memory import CLOSE, TEXT, Link, WebSocket, WireTestCase, clientFrame, readResponse
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.session import CloseReason
-from txrealtime.engineio.websocket import autobahn as websocket
-from txrealtime.engineio.websocket.autobahn import FrameFactory
 
 REQUEST = (
     b"GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: example.org\r\nOrigin: %s\r\n"
@@ -161,27 +157,6 @@ class TakeOverTests(WireTestCase):
 
 class FastPathTakeOverTests(TakeOverTests):
     fastPath = True
-
-
-class UnmaskTests(SynchronousTestCase):
-    """Every implementation removes masks in the same way (RFC 6455, 5.3)."""
-
-    @staticmethod
-    def plainly(payload: bytes, mask: bytes) -> bytes:
-        return bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-
-    @given(st.binary(max_size=70), st.binary(min_size=4, max_size=4))
-    def test_any(self, payload: bytes, mask: bytes) -> None:
-        self.assertEqual(FrameFactory.unmask(payload, mask), self.plainly(payload, mask))
-        self.assertEqual(websocket._unmask(payload, mask), self.plainly(payload, mask))
-
-    def test_sizes(self) -> None:
-        for size in (0, 1, 1499, 1500, 1501, 65536, 100_003):
-            payload = bytes(index * 7 & 255 for index in range(size))
-            for unmask in (FrameFactory.unmask, websocket._unmask):
-                self.assertEqual(
-                    bytes(unmask(payload, b"\x01\x7f\x80\xff")), self.plainly(payload, b"\x01\x7f\x80\xff")
-                )
 
 
 def certificate() -> CertificateOptions:

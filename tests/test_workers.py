@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from txrealtime.workers.child import Child, State
+from txrealtime.workers.folder import Folder
 from txrealtime.workers.listening import withoutPlace
 from txrealtime.workers.looks import Limits, residentBytes
 from txrealtime.workers.marks import MOST_WORKERS, markOf, ownerOf
@@ -281,6 +283,16 @@ class StartTests(SupervisorTestCase):
         ]
         self.assertEqual(lines, [f"worker 0: {text}" for text in ("first", "other", "second", "last")])
 
+    def test_staleFolder(self) -> None:
+        """A supervisor that starts removes the folder of one that was killed."""
+        self.patch(tempfile, "tempdir", self.mktemp())
+        os.mkdir(tempfile.gettempdir())
+        killed = Folder()
+        killed.make()
+        os.close(killed._lock)
+        self.start()
+        self.assertEqual(os.listdir(tempfile.gettempdir()), [self.folder.name])
+
     def test_hub(self) -> None:
         """The bus of the workers lives in their folder, from before the first worker until after the last."""
         events: list[str] = []
@@ -362,10 +374,11 @@ class CrashTests(SupervisorTestCase):
         """The sockets of a killed worker are removed, as others would take them for a sign of life."""
         one, two = self.start()
         for process in (one, two):
-            for kind in ("relay", "tunnel", "handoff", "counts"):
+            for kind in ("relay", "tunnel", "handoff", "counts", "counts.new"):
                 (self.folder / f"{process.command[2]}.{kind}").touch()
         one.end(1, signal.SIGKILL)
-        self.assertEqual({path.name[:4] for path in self.folder.iterdir()}, {two.command[2]})
+        left = {path.name.partition(".")[0] for path in self.folder.iterdir()}
+        self.assertEqual(left, {two.command[2], "alive"})
 
     def test_cannotStartLater(self) -> None:
         """Once workers have served, a worker that cannot start is tried again, and the others serve on."""

@@ -18,6 +18,7 @@ The server is a service, and ``server.resource()`` goes into a ``twisted.web`` s
 
 from txrealtime._version import __version__
 from txrealtime.cluster.emitter import DeferredEmitter, Emitter
+from txrealtime.cluster.once import once
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import (
     AckTimeout,
@@ -32,6 +33,7 @@ from txrealtime.errors import (
     ProtocolError,
     RealtimeError,
     TransportError,
+    TryAgain,
 )
 from txrealtime.server import Server, Settings
 from txrealtime.socketio.audience import Audience, Person
@@ -71,7 +73,9 @@ __all__ = [
     "Settings",
     "Socket",
     "TransportError",
+    "TryAgain",
     "Watcher",
     "__version__",
     "on",
+    "once",
 ]

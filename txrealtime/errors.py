@@ -11,6 +11,7 @@ Every exception that txrealtime raises on purpose::
     ├── ArgumentsMismatch        an event came with more or fewer arguments than its handler takes
     ├── Disconnected             the client has gone, so no ack will come
     ├── LimitExceeded            a client would get more of something than a setting allows
+    ├── TryAgain                 an event was not handled; the client should send it again
     ├── AckTimeout               an ack did not come in time; carries those that did
     └── BusError                 other servers cannot be reached, or not in this way
 
@@ -36,6 +37,7 @@ __all__ = [
     "ProtocolError",
     "RealtimeError",
     "TransportError",
+    "TryAgain",
 ]
 
 
@@ -126,6 +128,14 @@ class Disconnected(RealtimeError):
 
 class LimitExceeded(RealtimeError):
     """A client would get more of something than a setting allows, such as ``maxRooms``."""
+
+
+class TryAgain(RealtimeError):
+    """
+    An event was not handled, or the server cannot tell: the client should send it again.
+
+    Unless a handler of errors chooses another ack, the client gets ``{"error": text}``.
+    """
 
 
 class AckTimeout(RealtimeError, TimeoutError):

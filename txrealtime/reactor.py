@@ -1,13 +1,18 @@
 """
-A reactor for many small messages: ``twistd --reactor quickepoll``.
+A reactor for many small messages, which ``twistd realtime`` takes unless ``--reactor`` chooses another one.
 
 The reactor is Twisted's epoll reactor without a logging context for each event.  Setting up this
 context costs 2.4 us, and reading an event 0.5 us.  In twistd's log, lines written while an event is
 handled lack the prefix of the connection, such as ``[HTTPChannel,7,127.0.0.1]``; nothing else differs.
+
+twistd installs Twisted's own reactor before it reads any option of ours, so
+:func:`quicken` gives that one the same way to wait for events.  In other programs
+``twistd --reactor=quickepoll`` installs the reactor by name.
 """
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any, Final
 
 from twisted.internet.epollreactor import EPollReactor
@@ -16,7 +21,7 @@ from twisted.internet.main import installReactor
 from txrealtime.foreign import stands
 from txrealtime.logs import Logger
 
-__all__ = ["QuickEPollReactor", "install"]
+__all__ = ["QuickEPollReactor", "install", "isQuick", "quicken"]
 
 _log = Logger()
 
@@ -27,6 +32,14 @@ _READABLE: Final = 1  # EPOLLIN alone
 _AT_ONCE: Final = 512
 
 
+def _canBeQuick(reactor: object) -> bool:
+    return stands(
+        reactor,
+        *("_poller", "_selectables", "_doReadOrWrite", "_disconnectSelectable"),
+        without="quickepoll is as slow as epoll",
+    )
+
+
 class QuickEPollReactor(EPollReactor):
     """An epoll reactor without a logging context for each event."""
 
@@ -35,11 +48,7 @@ class QuickEPollReactor(EPollReactor):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        if not stands(
-            self,
-            *("_poller", "_selectables", "_doReadOrWrite", "_disconnectSelectable"),
-            without="quickepoll is as slow as epoll",
-        ):
+        if not _canBeQuick(self):
             self.doIteration = super().doPoll  # type: ignore[method-assign]
 
     def doPoll(self, timeout: float | None) -> None:
@@ -70,3 +79,19 @@ class QuickEPollReactor(EPollReactor):
 def install() -> None:
     """Install this reactor as the one of the process."""
     installReactor(QuickEPollReactor())
+
+
+def quicken(reactor: Any) -> None:
+    """
+    Let Twisted's epoll reactor wait for events as a :class:`QuickEPollReactor` does.
+
+    Any other reactor is left alone, also one of a subclass.
+    """
+    if reactor.__class__ is EPollReactor and _canBeQuick(reactor):
+        reactor.doIteration = MethodType(QuickEPollReactor.doPoll, reactor)  # type: ignore[method-assign]
+
+
+def isQuick(reactor: Any) -> bool:
+    """Tell if a reactor is a :class:`QuickEPollReactor`, or waits for events as one does."""
+    poll = getattr(reactor, "doIteration", None)
+    return getattr(poll, "__func__", None) is QuickEPollReactor.doPoll

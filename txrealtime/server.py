@@ -17,6 +17,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 from zope.interface import Attribute, Interface
 
+from txrealtime.clientfiles import ClientFiles
 from txrealtime.cluster.bus.interfaces import IBus
 from txrealtime.cluster.cluster import Cluster
 from txrealtime.engineio.drain import Slices
@@ -215,7 +216,9 @@ class Server(Decorators, Service):
         asked = None if allowRequest is None else lambda request: allowRequest(Handshake(request))
         namespaces = self._namespaces
         namespaces.recover(self.settings)
-        return Engine(self._connection, self.settings, namespaces.reactor, asked, namespaces.hooks)
+        engine = Engine(self._connection, self.settings, namespaces.reactor, asked, namespaces.hooks)
+        engine.files = ClientFiles(self.settings.client).serve
+        return engine
 
     def _connection(self, session: Session) -> Connection:
         connection = Connection(session, self._namespaces, self.settings)

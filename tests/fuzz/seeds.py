@@ -147,6 +147,7 @@ SEEDS: Mapping[str, Sequence[bytes]] = {
         b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     ],
+    "transfers": list(buses.stories()),
     "bus": [
         *buses.seeds(),
         b'\x04{"method":"emit","event":"say","data":["a",{"_placeholder":true,"num":0}],"namespace":"/","room":"red",'
@@ -269,6 +270,18 @@ WORDS: Mapping[str, Sequence[bytes]] = {
         b"Expect: 100-continue\r\n",
         b"&j=1",
         b"Upgrade: ",
+    ],
+    "transfers": [
+        b"claim",
+        b"take",
+        b"adopt",
+        b"carry",
+        b"events",
+        b"parts",
+        b"moved",
+        b"owner",
+        b"null",
+        b"\n",
     ],
     "bus": [
         b'"enter_room"',

@@ -106,7 +106,7 @@ class Nginx(Proxy):
 
 class NginxOfCluster(Nginx):
     """
-    Nginx in front of two servers.
+    Nginx in front of two or three servers.
 
     :param backends: the ports of the servers.
     """
@@ -114,9 +114,8 @@ class NginxOfCluster(Nginx):
     example = "nginx-cluster.conf"
 
     def __init__(self, case: TestCase, backends: list[int]) -> None:
-        first, second = map(str, backends)
         third = "        server 127.0.0.1:8003 max_fails=0;\n"
-        super().__init__(case, edits={"8001": first, "8002": second, third: ""})
+        super().__init__(case, edits={**_placed(backends), **({third: ""} if len(backends) == 2 else {})})
 
 
 class HAProxy(Proxy):

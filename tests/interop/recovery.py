@@ -66,7 +66,11 @@ def tickAll() -> None:
         tick(id)
 
 
+def told() -> None:
+    print("totals", numbers, dict(server._namespaces.counts.recoveries), flush=True)
+
+
 for call, seconds in ((tell, 0.1), (tickAll, 0.25)):
     LoopingCall(call).start(seconds, now=False)
 
-reactor.addSystemEventTrigger("before", "shutdown", lambda: print("totals", dict(numbers), flush=True))
+reactor.addSystemEventTrigger("before", "shutdown", told)

@@ -129,6 +129,12 @@ class WorkersTestCase(TestCase):
         )
         self.assertEqual([pid for pid in self.pids(program) if alive(pid)], [])
 
+    def folderOf(self, pid: int) -> Path:
+        """Return the folder of a worker's sockets."""
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        [terms] = [json.loads(argument) for argument in arguments if argument.startswith(b'{"number"')]
+        return Path(terms["folder"])
+
     def counts(self, program: Program) -> dict[str, int]:
         """The sums of what the workers told when they stopped."""
         found = re.findall(
@@ -251,15 +257,22 @@ class LifeTests(WorkersTestCase):
         await self.stopped(program)
 
     async def test_supervisorKilled(self) -> None:
-        """The workers of a supervisor that was killed end, however slow their drain, and the port is free."""
+        """
+        The workers of a supervisor that was killed end, however slow their drain, and the port is free.
+
+        The next supervisor removes their folder.
+        """
         program, url = await self.serve(2, "--drain", "60", "--drain-delay", "60")
         self.open(url)
         pids = self.pids(program)
+        folder = self.folderOf(pids[0])
+        self.assertTrue(folder.exists())
         program.signal("KILL")
         begun = time.monotonic()
         await self.until(lambda: not any(map(alive, pids)), 15)
         self.assertLess(time.monotonic() - begun, 10)
         again, _ = await self.serve(1, listen=f"tcp:{url.rpartition(':')[2]}:interface=127.0.0.1")
+        self.assertFalse(folder.exists())
         await self.stopped(again)
 
     async def test_supervisorKilledWhileAWorkerIsBlocked(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -150,8 +151,12 @@ class ReloadTests(LivesTestCase):
         await self.until(lambda: not any(map(alive, old)), 60)
         after = await stayers.untilAll(120, gone=old)
         self.assertEqual((after["refused"], after["wrong"]), ([], 0))
-        # Each was let go once.
-        self.assertEqual(sorted(number for number, _, _ in after["cut"]), list(range(STAYERS)))
+        # Each old worker let a client go once at most, and no new one did.  A busy worker may hear late
+        # that it stops, and take clients of the other one until then.
+        times = Counter((number, pid) for number, pid, _ in after["cut"])
+        self.assertEqual({number for number, _ in times}, set(range(STAYERS)))
+        self.assertEqual({pid for _, pid in times} - set(old), set(), after["cut"])
+        self.assertEqual(set(times.values()), {1}, after["cut"])
         self.assertEqual(set(after["at"]) & set(old), set())
         await deferLater(reactor, 1.0)
         last = await stayers.told()
@@ -211,12 +216,10 @@ class ReloadTests(LivesTestCase):
     def uses(self, pid: int) -> tuple[int, int, int]:
         """Return the descriptors of a supervisor, the names in its folder, and its memory in bytes."""
         [worker] = self.children(pid)
-        arguments = Path(f"/proc/{worker}/cmdline").read_bytes().split(b"\0")
-        [terms] = [json.loads(argument) for argument in arguments if argument.startswith(b'{"number"')]
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return (
             len(os.listdir(f"/proc/{pid}/fd")),
-            len(os.listdir(terms["folder"])),
+            len(os.listdir(self.folderOf(worker))),
             pages * os.sysconf("SC_PAGESIZE"),
         )
 

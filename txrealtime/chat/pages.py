@@ -11,6 +11,7 @@ from xml.sax.saxutils import quoteattr
 from twisted.web.static import Data
 from twisted.web.util import Redirect
 
+from txrealtime.clientfiles import findClient
 from txrealtime.files import Folder
 
 __all__ = ["page"]
@@ -25,11 +26,14 @@ def installedClient() -> Path | None:
     Find the JavaScript client, or return ``None``.
 
     The file is the one that TXREALTIME_CLIENT names in the environment, else the one in the ``node_modules``
-    of the current folder or of the nearest one above it.
+    of the current folder or of the nearest one above it, else the one of ``txrealtime client fetch``.
     """
     named = os.environ.get("TXREALTIME_CLIENT")
     folder = Path.cwd()
     candidates = [Path(named)] if named else [above / CLIENT for above in (folder, *folder.parents)]
+    fetched = None if named else findClient()
+    if fetched is not None:
+        candidates.append(fetched / CLIENT.name)
     return next(filter(Path.exists, candidates), None)
 
 

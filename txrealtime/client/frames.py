@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from txrealtime.engineio.tcp import writeNow
-from txrealtime.engineio.websocket.autobahn import unmask
+from txrealtime.engineio.websocket.plain import unmask
 
 __all__ = ["Frames", "maskedFrame"]
 

@@ -119,7 +119,7 @@ class Conversation:
         self._complained = float("-inf")
         self._receivers: dict[type[Any], Callable[[Any], object]] = {}
         self._watchers: list[PeerWatcher] = []
-        self.receive(Reply, self.questions.received)
+        self.receive(Reply, self._replied)
         self.receive(Alive, self.servers.heard)
         self.receive(Gone, self.servers.left)
 
@@ -264,6 +264,7 @@ class Conversation:
             raise BusError(f"other servers cannot be asked, the link is {link.status.value}: {link.reason}")
         question = self.questions.new(collect)
         message = make(question.request)
+        question.message = message
         question.wantsSockets = isinstance(message, Fetch)
         try:
             for _, data in self.dialect.write(message):
@@ -345,6 +346,19 @@ class Conversation:
                 self._receivers[type(message)](message)
         except PacketError as error:
             self._ignore(topic, str(error))
+
+    def _replied(self, reply: Reply) -> None:
+        if reply.moved:
+            self._follow(reply)
+        self.questions.received(reply)
+
+    def _follow(self, reply: Reply) -> None:
+        """Ask the server to which a client has moved."""
+        question, name = self.questions.find(reply.request), self.servers.get(reply.moved)
+        if question is None or name is None or not isinstance(question.message, Ask | Fetch):
+            return
+        if question.expectAlso(reply.moved, name, reply.sender):
+            self.say(question.message._replace(recipient=reply.moved))
 
     def _receivedLate(self, topic: str, data: bytes) -> None:
         """Called with a message of an outage: questions and announcements have expired meanwhile."""

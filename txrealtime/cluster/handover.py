@@ -22,14 +22,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
+from txrealtime.cluster import transfers
 from txrealtime.cluster.conversation import Conversation
-from txrealtime.cluster.dialects.messages import Reply, Transfer
+from txrealtime.cluster.dialects.messages import Reply, Target, Transfer
 from txrealtime.cluster.dialects.native import UID_LENGTH
-from txrealtime.errors import BusError
+from txrealtime.cluster.link.link import LinkStatus
+from txrealtime.errors import BusError, PacketError
 from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim
+from txrealtime.socketio.missed import carry
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.recovery import Recovery
@@ -74,6 +78,22 @@ class Handover:
         }
         conversation.receive(Transfer, self.received)
 
+    def movedTo(self, target: Target) -> str:
+        """
+        Find the server to which an audience's only client has moved from this one.
+
+        :return: its uid; an empty text if this server knows of none.
+        """
+        moved, rooms = self.moved, target.rooms
+        if not moved or rooms is None or len(rooms) != 1 or rooms[0] not in moved:
+            return ""
+        namespace = self._namespaces.find(target.path)
+        if namespace is None or namespace.rooms.find(rooms[0]) is not None:
+            return ""
+        if namespace._recovery is not None and namespace._recovery.holds(rooms[0]):
+            return ""
+        return moved[rooms[0]]
+
     def answer(self, what: str, handler: Callable[..., Any]) -> None:
         """Answer questions of one name by a coroutine function: ``handler(sender, *words)``."""
         self._handlers[what] = handler
@@ -84,7 +104,7 @@ class Handover:
         """Fetch a client from its owner.  ``None`` if no server has it."""
         recovery = namespace._recovery
         owner = claim.pid[:UID_LENGTH]
-        if recovery is None or not self._isNative:
+        if recovery is None or not self._isNative or not await self._isReady():
             return None
         owner = self.moved.get(claim.pid, owner)
         words = [namespace.path, claim.pid, claim.offset, claim.isSound, address]
@@ -94,6 +114,24 @@ class Handover:
                 break
             owner = ""
         return recovery.tickets.get(claim.pid)
+
+    async def _isReady(self) -> bool:
+        """Wait for the link, for a limited time: clients come to a server that has just started."""
+        link = self._conversation.link
+        if link is None:
+            return False
+        ready = link.whenReady().addTimeout(_PATIENCE, self._namespaces.reactor)
+        await ready.addErrback(lambda failure: None)
+        if link.status is not LinkStatus.READY:
+            _log.limited(
+                "",
+                LogLevel.warn,
+                "a client that came back gets a fresh session: no server can be asked for it, the link is "
+                "{status}: {why}",
+                status=link.status.value,
+                why=link.reason,
+            )
+        return link.status is LinkStatus.READY
 
     async def _fetch(self, recovery: Recovery, owner: str, words: list[Any]) -> bool:
         """Fetch a client.  ``False`` if another attempt may be better."""
@@ -109,7 +147,7 @@ class Handover:
         if answer is None or "moved" in answer:
             # The owner has gone, or knows only a server where the client was once.
             answer = await self._ask("", "claim", *words)
-        if answer is None or pid in recovery.tickets:
+        if answer is None or "id" not in answer or not recovery.isFree(pid, answer):
             return True
         ticket = self._adopt(recovery, pid, answer)
         taking = self._take(recovery, ticket, answer["owner"], words)
@@ -159,10 +197,17 @@ class Handover:
         parts: list[Any] = []
 
         def collect(value: Any) -> None:
-            if value is not None and not done.called and (recipient or "moved" not in value):
-                parts.append(value)
-                if len(parts) == parts[0]["parts"]:
-                    parts[0]["events"] = [event for part in parts for event in part.get("events", ())]
+            if value is None or done.called:
+                return
+            try:
+                part = transfers.reply(value)
+            except PacketError:
+                done.callback(None)
+                raise
+            if recipient or "moved" not in part:
+                parts.append(part)
+                if len(parts) == parts[0].get("parts"):
+                    parts[0]["events"] = [event for part in parts for event in part["events"]]
                     done.callback(parts[0])
 
         def ended(_: object) -> None:
@@ -189,11 +234,11 @@ class Handover:
     def received(self, transfer: Transfer) -> None:
         """Called with a question of a peer server."""
         what, *words = transfer.data
-        handler = self._handlers.get(what) if isinstance(what, str) else None
-        if handler is None:
+        arguments, handler = transfers.question(what, words), self._handlers.get(what)
+        if arguments is None or handler is None:
             self._reply(transfer, None)
             return
-        asked = Deferred.fromCoroutine(handler(transfer.sender, *words))
+        asked = Deferred.fromCoroutine(handler(transfer.sender, *arguments))
         asked.addErrback(self._failed).addCallback(lambda answer: self._reply(transfer, answer))
 
     @staticmethod
@@ -207,30 +252,26 @@ class Handover:
             self._conversation.say(Reply(transfer, transfer.request, self._conversation.uid, total, [page]))
             total = None
 
-    def _recoveryOf(self, path: Any) -> Recovery | None:
-        namespace = self._namespaces.find(path) if isinstance(path, str) else None
+    def _recoveryOf(self, path: str) -> Recovery | None:
+        namespace = self._namespaces.find(path)
         return None if namespace is None else namespace._recovery
 
-    async def _claimed(
-        self, sender: str, path: Any, pid: Any, offset: Any, isSound: Any, address: Any
-    ) -> dict[str, Any] | None:
+    async def _claimed(self, sender: str, path: str, claim: Claim, address: str) -> dict[str, Any] | None:
         recovery = self._recoveryOf(path)
         if recovery is None:
             return None
-        ticket = await recovery.findFor(Claim(pid, offset, isSound), address)
+        ticket = await recovery.findFor(claim, address)
         if ticket is not None:
             return {**recovery.described(ticket), "owner": self._conversation.uid}
-        moved = self.moved.get(pid)
+        moved = self.moved.get(claim.pid)
         return None if moved is None else {"moved": moved}
 
-    async def _taken(
-        self, sender: str, path: Any, pid: Any, offset: Any, isSound: Any, address: Any
-    ) -> dict[str, Any] | None:
+    async def _taken(self, sender: str, path: str, claim: Claim, address: str) -> dict[str, Any] | None:
         recovery = self._recoveryOf(path)
-        ticket = None if recovery is None else recovery.tickets.get(pid)
+        ticket = None if recovery is None else recovery.tickets.get(claim.pid)
         if recovery is None or ticket is None or not ticket.isParked or ticket.isArriving:
             return None
-        carried = recovery.carry(ticket, Claim(pid, offset, isSound))
+        carried = carry(recovery.log, ticket, claim)
         if carried is not None:
             self._release(recovery, ticket, sender)
         return carried
@@ -242,17 +283,21 @@ class Handover:
             self.moved.popitem(last=False)
         recovery.release(ticket)
 
-    async def _adopted(self, sender: str, path: Any, tickets: Any) -> dict[str, Any] | None:
+    async def _adopted(
+        self, sender: str, path: str, tickets: list[tuple[str, dict[str, Any]]]
+    ) -> dict[str, Any] | None:
         recovery = self._recoveryOf(path)
         if recovery is None or not recovery.parking.isStaying:
             return None
         adopted = [
-            self._adopt(recovery, pid, session) for pid, session in tickets if pid not in recovery.tickets
+            self._adopt(recovery, pid, session) for pid, session in tickets if recovery.isFree(pid, session)
         ]
         await gatherResults([self.listening(recovery.namespace, ticket.rooms) for ticket in adopted])
         return {"adopted": len(adopted)}
 
-    async def _carried(self, sender: str, path: Any, carried: Any) -> dict[str, Any] | None:
+    async def _carried(
+        self, sender: str, path: str, carried: list[tuple[str, dict[str, Any] | None]]
+    ) -> dict[str, Any] | None:
         recovery = self._recoveryOf(path)
         if recovery is None:
             return None
@@ -304,7 +349,7 @@ class Handover:
         size = 0
         for ticket in tickets:
             here = recovery.tickets.get(ticket.pid) is ticket and ticket.isParked and not ticket.isArriving
-            carried = recovery.carry(ticket, None) if here else None
+            carried = carry(recovery.log, ticket, None) if here else None
             if here:
                 self._release(recovery, ticket, peer)
             page.append([ticket.pid, carried])

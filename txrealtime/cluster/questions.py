@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from txrealtime.cluster.dialects.messages import Reply
+from txrealtime.cluster.dialects.messages import Ask, Fetch, Reply, Tell, Transfer
 from txrealtime.errors import AckTimeout
 from txrealtime.socketio.audience import Person
 
@@ -35,6 +35,7 @@ class Question:
     :param forget: called with `request` when no more replies are wanted.
     :ivar asked: the number of values that the servers have announced.
     :ivar done: fires when no more replies are to come.  Cancel it to stop waiting.
+    :ivar message: the question as it was sent, or is going to be.
     :ivar wantsSockets: true if the values are :class:`~txrealtime.socketio.audience.Person` objects.  A reply
         with other values is ignored.
     """
@@ -42,6 +43,7 @@ class Question:
     def __init__(self, request: str, collect: Callable[[Any], object], forget: Callable[[str], None]) -> None:
         self.request = request
         self.asked = 0
+        self.message: Ask | Fetch | Tell | Transfer | None = None
         self.wantsSockets = False
         self.done: Deferred[None] = Deferred(lambda _: self._forget(request))
         self._collect = collect
@@ -64,6 +66,19 @@ class Question:
         """
         self._expected, self._unnamed = dict(servers), unnamed
         self._check()
+
+    def expectAlso(self, server: str, name: str, sender: str) -> bool:
+        """
+        Await the reply of another server, to which a client has moved.
+
+        :param sender: the server that has told so, whose reply is awaited still.
+        :return: false if the server was asked before.
+        """
+        expected = self._expected
+        if expected is None or sender not in expected or sender in self._owed or server in expected:
+            return False
+        expected[server] = name
+        return True
 
     @classmethod
     def ofNobody(cls) -> Question:
@@ -178,6 +193,10 @@ class Questions:
         request = f"{self._uid}{self._last}"
         question = self._waiting[request] = Question(request, collect, self.forget)
         return question
+
+    def find(self, request: str) -> Question | None:
+        """Find a question that waits."""
+        return self._waiting.get(request)
 
     def forget(self, request: str) -> None:
         """Stop waiting for the replies to a question."""

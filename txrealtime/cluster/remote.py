@@ -94,20 +94,29 @@ class RemotePeers:
         target = _targetOf(audience)
         if target is None:
             return Question.ofNobody()
-        uid = self._conversation.uid
-        return self._conversation.ask(lambda request: Ask(target, packet, uid, request, timeout), answered)
+        uid, to = self._conversation.uid, self._movedTo(target)
+        return self._conversation.ask(
+            lambda request: Ask(target, packet, uid, request, timeout, to), answered
+        )
 
     def fetch(self, audience: Audience, timeout: float) -> Deferred[list[Person]]:
         target = _targetOf(audience)
         sockets: list[Person] = []
         if target is None:
             return succeed(sockets)
-        uid = self._conversation.uid
+        uid, to = self._conversation.uid, self._movedTo(target)
         try:
-            question = self._conversation.ask(lambda request: Fetch(target, uid, request), sockets.append)
+            question = self._conversation.ask(
+                lambda request: Fetch(target, uid, request, recipient=to), sockets.append
+            )
         except BusError:
             return fail(Failure())
         return question.finished("fetch()", sockets, timeout, audience.namespace.reactor)
+
+    def _movedTo(self, target: Target) -> str:
+        """Return the uid of the peer server to which a client of this server has moved, if it is there."""
+        to = self._handover.movedTo(target)
+        return to if to in self._conversation.servers else ""
 
     def join(self, audience: Audience, rooms: Sequence[str]) -> None:
         target = _targetOf(audience)

@@ -138,16 +138,11 @@ class Requests:
 
     def _passOn(self, message: Emit | Join | Leave | Disconnect) -> bool:
         """Pass on a message for one client that has moved to another server."""
-        rooms, numbers = message.target.rooms, self._conversation.dialect.numbers
-        if not self.handover.moved or rooms is None or len(rooms) != 1 or rooms[0] not in self.handover.moved:
+        if not self.handover.movedTo(message.target):
             return False
+        numbers = self._conversation.dialect.numbers
         if numbers is None or numbers.latest is None or "@" not in numbers.latest[1].partition(",")[0]:
             return False  # the new server hears the topics of namespaces and rooms itself
-        namespace = self._namespaces.find(message.target.path)
-        if namespace is None or namespace.rooms.find(rooms[0]) is not None:
-            return False
-        if namespace._recovery is not None and namespace._recovery.holds(rooms[0]):
-            return False
         self._conversation.say(message)
         return True
 
@@ -198,8 +193,18 @@ class Requests:
         assert to.request is not None
         self._conversation.say(Reply(to, to.request, self._conversation.uid, total, values, lapsed))
 
+    def _redirected(self, question: Ask | Fetch) -> bool:
+        """Reply with the server to which the client has moved that a question is for, if it has."""
+        to = self.handover.movedTo(question.target)
+        if to:
+            uid = self._conversation.uid
+            self._conversation.say(Reply(question, question.request, uid, 0, moved=to))
+        return bool(to)
+
     def ask(self, ask: Ask) -> None:
         """Send an event to the members of an audience who are here, and reply with their acks."""
+        if self._redirected(ask):
+            return
         audience = self._audience(ask.target)
         if audience is None:
             self._reply(ask, 0)
@@ -233,6 +238,8 @@ class Requests:
 
     def fetch(self, fetch: Fetch) -> None:
         """Reply with descriptions of the members of an audience who are here."""
+        if self._redirected(fetch):
+            return
         audience = self._audience(fetch.target)
         sockets = [] if audience is None else [self._sendable(person) for person in audience._people()]
         total: int | None = len(sockets)

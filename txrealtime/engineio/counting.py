@@ -41,8 +41,11 @@ def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
                 for packet in packets:
                     frame = packet.frame
                     if frame is None:
-                        write(framed(packet))
-                        counts.framedBytes += len(packet.encoded)  # type: ignore[arg-type]
+                        frame = framed(packet)
+                        write(frame)
+                        size = len(frame)
+                        # Without the head: the payload's size is in 1, 3 or 9 of its bytes (RFC 6455, 5.2).
+                        counts.framedBytes += size - (2 if size < 128 else 4 if size < 65540 else 10)
                         counts.framed += 1
                     else:
                         counts.repeated += packet.tally or tallied(packet)

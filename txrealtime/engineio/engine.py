@@ -83,6 +83,8 @@ class Engine:
     :ivar webSockets: makes the WebSockets of connections that arrive over HTTP.
     :ivar upgrades: the transports to which a client may move from polling.
     :ivar siblings: the other processes behind the same port; ``None`` without any.
+    :ivar files: called with each request outside a session, before it is taken for one that opens a session;
+        true if it was for a file, and has its response.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Engine:
         isUpgradable = self.settings.allowUpgrades and "websocket" in self.settings.transports
         self.upgrades: Sequence[str] = ("websocket",) if isUpgradable else ()
         self.siblings: Siblings | None = None
+        self.files: Callable[[HTTPRequest], bool] | None = None
         self.webSockets = self.webSocketFactory()
 
     def webSocketFactory(self) -> WebSocketFactory:
@@ -146,6 +149,8 @@ class Engine:
                 request.extra.update(preflightHeaders(request.header("access-control-request-headers")))
                 request.respond(NO_CONTENT, b"")
             elif sid is None:
+                if self.files is not None and self.files(request):
+                    return
                 opening = Deferred.fromCoroutine(self._openPolling(request, self._read(request)))
                 opening.addErrback(self._failed, request)
             else:
@@ -158,6 +163,12 @@ class Engine:
         if sid is None:
             return not self._admission.isOpen and request.method == "GET" and siblings.open(request)
         return sid not in self.sessions and siblings.serve(sid, request)
+
+    def refuse(self, request: HTTPRequest, error: HandshakeError) -> None:
+        """Refuse a request that another process was to serve."""
+        if request.header("origin"):
+            request.extra.update(self._admission.origins.headers(self._read(request)))
+        self._failed(Failure(error), request)
 
     async def _openPolling(self, request: HTTPRequest, handshake: OpeningRequest) -> None:
         gone: list[bool] = []

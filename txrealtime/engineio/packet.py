@@ -18,7 +18,18 @@ from typing import Final, Protocol, final
 
 from txrealtime.errors import PacketError
 
-__all__ = ["CLOSE", "NOOP", "PING", "Codec", "EngineIO4", "Packet", "PacketType", "message", "openPacket"]
+__all__ = [
+    "CLOSE",
+    "DIGITS",
+    "NOOP",
+    "PING",
+    "Codec",
+    "EngineIO4",
+    "Packet",
+    "PacketType",
+    "message",
+    "openPacket",
+]
 
 
 class PacketType(IntEnum):
@@ -33,8 +44,10 @@ class PacketType(IntEnum):
     NOOP = 6
 
 
-_DIGITS: Final = tuple(str(int(type)) for type in PacketType)
-_BY_DIGIT: Final = dict(zip(_DIGITS, PacketType, strict=True))
+DIGITS: Final = tuple(str(int(type)) for type in PacketType)
+"""The digit before the text of a packet, by type."""
+
+_BY_DIGIT: Final = dict(zip(DIGITS, PacketType, strict=True))
 
 
 @final
@@ -73,7 +86,7 @@ class Packet:
         wire = self.encoded
         if wire is None:
             data = self.data
-            wire = data if isinstance(data, bytes) else (_DIGITS[self.type] + data).encode()
+            wire = data if isinstance(data, bytes) else (DIGITS[self.type] + data).encode()
             self.encoded = wire
         return wire
 

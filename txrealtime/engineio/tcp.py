@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from txrealtime.foreign import report
 
 __all__ = [
+    "QUEUE",
     "currentProtocol",
     "directSend",
     "endAndDiscard",
@@ -35,7 +36,7 @@ __all__ = [
 
 _PLAIN: Final[frozenset[Any]] = frozenset([Server, UNIXServer, Client, UNIXClient])
 
-_QUEUE: Final = 1024
+QUEUE: Final = 1024
 """Connections that may wait to be accepted."""
 
 
@@ -156,7 +157,7 @@ def lengthenQueue(port: Any, description: str) -> None:
     """
     listening = getattr(port, "socket", None)
     if listening is not None and "backlog=" not in description and "systemd:" not in description:
-        listening.listen(_QUEUE)
+        listening.listen(QUEUE)
 
 
 def whenLost(transport: Any, call: Callable[[], object]) -> None:

@@ -29,6 +29,7 @@ from txrealtime.flask.options import warning
 from txrealtime.flask.signals import OwnHandlers, inMainThread
 from txrealtime.server import Server
 from txrealtime.service import Listener, RealtimeService
+from txrealtime.service.reactors import quicken
 from txrealtime.service.wsgi import Views
 
 __all__ = ["hasRun", "rootOf", "run", "runService", "startLogging", "stop"]
@@ -151,6 +152,7 @@ def runService(reactor: Any, server: Server, listeners: list[Listener]) -> None:
     The signal handlers that have been installed before are called, and may end the server by an exception,
     which is raised here afterwards.
     """
+    quicken(reactor)
     service = RealtimeService(reactor, server, listeners)
     service.privilegedStartService()  # type: ignore[no-untyped-call]
     service.startService()

@@ -13,6 +13,7 @@ from typing import Any
 from twisted.web.resource import IResource
 
 from txrealtime import chat
+from txrealtime.clientfiles import ClientFiles
 from txrealtime.engineio.http.site import Beside
 from txrealtime.files import Folder
 from txrealtime.monitor.admin.admin import Admin
@@ -112,6 +113,10 @@ def serverOf(options: Options) -> Server:
         server.cluster.open()
     except ValueError as error:
         raise StartupError(f"the bus: {error}") from None
+    try:
+        ClientFiles(server.settings.client)
+    except ValueError as error:
+        raise StartupError(f"--client: {error}") from None
     return server
 
 

@@ -122,11 +122,13 @@ SUBJECTS: Final = {
 def groups(program: str = "") -> dict[str, list[tuple[str, str]]]:
     """Return the options of a command as the help shows them: title -> (name, form)."""
     rows = {field.name: (optionOf(field), _shown(field)) for field in fields(Settings)}
+    del rows["client"]
     groups = {
         "What is served": [
             ("app", "--app MODULE:NAME"),
             ("path", "--path PATH"),
             ("parser", "--parser NAME"),
+            ("client", "--client auto|FOLDER|off"),
             ("static", "--static FOLDER"),
             ("wsgi", "--wsgi MODULE:NAME"),
             ("wsgi-threads", "--wsgi-threads N"),

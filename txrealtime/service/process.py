@@ -38,6 +38,7 @@ from txrealtime.service.metrics import metricsOf
 from txrealtime.service.options import Options, ServeOptions, StartupError
 from txrealtime.service.service import RealtimeService
 from txrealtime.workers.fleet import Fleet
+from txrealtime.workers.folder import holdFolder
 from txrealtime.workers.handoff import Handoff
 from txrealtime.workers.ledger import CONNECTIONS, SESSIONS, Ledger
 from txrealtime.workers.listening import Inherited, familyOf, withoutPlace
@@ -82,6 +83,7 @@ class _Worker:
         self._terms = terms
         self._stopping = False
         mark, folder = terms["mark"], terms["folder"]
+        holdFolder(folder)  # for as long as this process lives
         self._ledger = Ledger(folder, mark)
         self._fleet = Fleet(mark, self._ledger, reactor.seconds)
         self.server = self._server(options)

@@ -22,10 +22,12 @@ from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
 from txrealtime.service.application import adminOf, rootOf, serverOf
 from txrealtime.service.background import Notice
+from txrealtime.service.build import tellBuild
 from txrealtime.service.listener import Listener, cannotListen
 from txrealtime.service.memory import Trimming
 from txrealtime.service.metrics import listenerOf, metricsOf
 from txrealtime.service.options import Options
+from txrealtime.service.reactors import quicken
 from txrealtime.service.signals import Signals
 from txrealtime.service.supervised import SupervisedService
 from txrealtime.service.wsgi import untilWritten
@@ -55,6 +57,10 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         from twisted.internet import reactor as installed
 
         reactor = installed
+    twistd = getattr(options, "parent", None)
+    if twistd is None or twistd.get("reactor") is None:
+        quicken(reactor)
+    tellBuild()
     if options["workers"] is not None:
         return SupervisedService(reactor, options)
     server = serverOf(options)

@@ -27,6 +27,7 @@ from txrealtime.logs import Logger
 from txrealtime.service.listener import addressOf, announce, cannotListen, whyNoEndpoint
 from txrealtime.service.metrics import listenerOf, pageOf
 from txrealtime.service.options import Options, StartupError
+from txrealtime.service.reactors import moduleOf
 from txrealtime.service.signals import Signals
 from txrealtime.workers.hub import Hub
 from txrealtime.workers.listening import openPorts
@@ -183,7 +184,7 @@ class SupervisedService(MultiService):
             "mark": task.mark,
             "folder": task.folder,
             "listen": [description for description, _ in self._places],
-            "reactor": type(self._reactor).__module__,
+            "reactor": moduleOf(self._reactor),
             "bus": self._hubURL(task.folder),
             "broker": self._broker and self._broker.name,
         }

@@ -9,24 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
+from txrealtime.engineio.broadcast import broadcast
 from txrealtime.errors import AckTimeout, BusError, Disconnected, LimitExceeded
 from txrealtime.socketio.acks import gathered, raiseLate, simplified
 from txrealtime.socketio.packet import Packet, PacketType, checkName
 from txrealtime.socketio.past import PastEvent, checkLimit
 from txrealtime.socketio.peers import Peers
 from txrealtime.socketio.rooms import checkRooms
+from txrealtime.speedups import isAccelerated
 
 if TYPE_CHECKING:
     from txrealtime.socketio.namespace import Namespace
     from txrealtime.socketio.sockets import Socket
 
 __all__ = ["Audience", "Person"]
+
+_MANY: Final = 4
+"""Receivers from which on a broadcast is written in C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,14 +274,24 @@ class Audience:
         """List the sockets of this audience that are on this server."""
         return self.namespace.rooms.select(self.rooms, self.excluded)
 
-    def _deliver(self, messages: Sequence[engineio.Packet], volatile: bool = False) -> list[Socket]:
+    def _deliver(
+        self,
+        messages: Sequence[engineio.Packet],
+        volatile: bool = False,
+        sockets: list[Socket] | None = None,
+    ) -> list[Socket]:
         """
         Send messages that are encoded already to the sockets on this server.
 
+        :param sockets: these, if they are selected already.
         :return: these sockets.
         """
-        sockets = self.here()
-        for socket in sockets:
+        if sockets is None:
+            sockets = self.here()
+        rest = sockets
+        if isAccelerated and len(sockets) >= _MANY and len(messages) == 1:
+            rest = broadcast(sockets, messages[0])
+        for socket in rest:
             # Socket._deliver, with one call less: 8 % of the cost of a receiver.
             if socket.connected:
                 socket.session.sendPackets(messages, volatile)

@@ -20,9 +20,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import LogLevel
 
 from txrealtime.engineio import packet as engineio
-from txrealtime.errors import PacketError
+from txrealtime.errors import PacketError, ProtocolError
 from txrealtime.logs import Logger
-from txrealtime.socketio.packet import IParser, JSONParser, Packet
+from txrealtime.socketio.packet import IParser, JSONParser, Packet, PacketType
 
 __all__ = ["EventLog", "Rooms", "Store"]
 
@@ -285,6 +285,20 @@ class EventLog:
             packet = self._read(messages)
         parts = self._store.parser.encode(packet._replace(data=[*packet.data, offset]))
         return [engineio.message(part) for part in parts]
+
+    def isEvent(self, messages: Sequence[str | bytes]) -> bool:
+        """Return true if messages of another server's log can be added to this one."""
+        first = messages[0]
+        if self._splices and len(messages) == 1 and isinstance(first, str) and first.startswith("2"):
+            return first.endswith("]")
+        decoder = self._store.parser.decoder(_MOST_ATTACHMENTS)
+        try:
+            *before, packet = [decoder.feed(message) for message in messages]
+        except ProtocolError:
+            return False
+        if packet is None or any(before):
+            return False
+        return packet.type is PacketType.EVENT and packet.id is None
 
     def _read(self, messages: Sequence[engineio.Packet]) -> Packet:
         decoder = self._store.parser.decoder(_MOST_ATTACHMENTS)

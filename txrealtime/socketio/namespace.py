@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
-from txrealtime.errors import ArgumentsMismatch, Disconnected
+from txrealtime.errors import ArgumentsMismatch, Disconnected, TryAgain
 from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.counts import EventsSent, TalkCounts
@@ -229,6 +229,8 @@ class Namespace(Decorators):
                 return None
         else:
             self.rooms.add(socket)
+            if self._recovery is not None:
+                self._recovery.came(socket)
         return self._handlers.connected.callWith(socket, socket.handshake.auth)
 
     def _dispatch(self, socket: Socket, event: str, args: list[Any]) -> Any:
@@ -290,6 +292,8 @@ class Namespace(Decorators):
         return self._logFailure(failure, socket, event)
 
     def _logFailure(self, failure: Failure, socket: Socket, event: str) -> Any:
+        if failure.check(TryAgain):
+            return {"error": str(failure.value)}
         if failure.check(Disconnected) and not socket.connected:
             # The handler waited for a client that has gone, which is no fault.
             _log.debug(
@@ -375,6 +379,8 @@ class Namespace(Decorators):
         if socket._ticket is not None and not socket._ticket.isParked:
             socket._ticket.recovery.forget(socket._ticket)
         self.rooms.remove(socket)
+        if self._recovery is not None:
+            self._recovery.left(socket)
         if self.sockets.get(socket.id) is socket:
             del self.sockets[socket.id]
         socket._left(reason)

@@ -20,6 +20,11 @@ __all__ = ["Options", "Settings", "makeSettings"]
 class Settings(engineio.Settings):
     """All settings of a server: those of Engine.IO, and those of Socket.IO."""
 
+    client: str = setting(
+        "auto",
+        "the JavaScript client to hand out below the path, as socket.io.js and so on: auto for the one in "
+        "node_modules or of txrealtime client fetch, a folder of the npm package socket.io-client, or off",
+    )
     connectTimeout: float = setting(45.0, "seconds that a client may stay without joining a namespace")
     maxNamespaces: int = setting(100, "namespaces that one client may be in at a time")
     maxRooms: int = setting(10_000, "rooms that one socket may be in at a time")
@@ -100,6 +105,7 @@ class Options(TypedDict, total=False):
     compressionThreshold: int
     perMessageDeflate: bool
     shortWays: bool
+    client: str
     connectTimeout: float
     maxNamespaces: int
     maxRooms: int
@@ -137,7 +143,7 @@ _FOREIGN: Final = {
     "socketiopath": "pass path",
     "resource": "pass path",
     "addtrailingslash": "leave it out: the path is served with and without a slash at its end",
-    "serveclient": "leave it out: put the JavaScript client among your own pages, or load it from a CDN",
+    "serveclient": "pass client, such as client='off' to hand out no JavaScript client",
     "logger": "leave it out: the server logs by twisted.logger",
     "engineiologger": "leave it out: the server logs by twisted.logger",
     "asyncmode": "leave it out: the server runs on Twisted's reactor",

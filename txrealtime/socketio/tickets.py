@@ -1,22 +1,21 @@
 """
-Tickets: the rights of clients to come back, and the events that come with them from other servers.
+Tickets: the rights of clients to come back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
 from txrealtime.engineio.session import CloseReason
-from txrealtime.socketio.eventlog import Entry, EventLog
 
 if TYPE_CHECKING:
+    from txrealtime.socketio.missed import Carried
     from txrealtime.socketio.recovery import Recovery
     from txrealtime.socketio.sockets import Socket
 
-__all__ = ["Carried", "Ticket", "unseen"]
+__all__ = ["Ticket"]
 
 _MOST_MOVES: Final = 256
 """Changes of rooms that one ticket remembers."""
@@ -44,7 +43,7 @@ class Ticket:
     :ivar isArriving: true until the events of a client from another server are here.
     :ivar isElsewhere: true when the client has moved to another server.
     :ivar offset: the offset of the log's newest entry when the ticket was first kept for other servers.
-    :ivar carried: these events.
+    :ivar carried: the events of a client from another server, until they are in this server's log.
     :ivar waiting: fire when the application has been told of the cut.
     """
 
@@ -103,58 +102,3 @@ class Ticket:
             for old in list(moves)[: _MOST_MOVES // 2]:
                 del moves[old]
                 self.known = max(self.known, old[0])
-
-
-class Carried(NamedTuple):
-    """
-    Events from the logs of other servers.
-
-    :ivar events: the offset, the mark and the messages of each event, in order.
-    """
-
-    events: list[Any]
-
-    def after(self, offset: str | None) -> list[Any]:
-        """Return the events that come after a client's last one; all, if that is of another log."""
-        epoch, _, number = (offset or "").rpartition("-")
-        epoch = epoch.partition(".")[0]
-        if not (number.isascii() and number.isdecimal()):
-            return self.events
-        first = 0
-        for index, (its, _, _) in enumerate(self.events):
-            own, _, count = its.rpartition("-")
-            if own == epoch and int(count) <= int(number):
-                first = index + 1
-        return self.events[first:]
-
-
-def unseen(
-    log: EventLog, theirs: Sequence[Any], ours: Sequence[tuple[int, Entry]]
-) -> list[tuple[int, Entry]]:
-    """
-    Leave out the events of this server's log that are in another server's, too.
-
-    An event without a number is known again by its text, where the end of the other log is the beginning of
-    this one.
-    """
-    seen = {tuple(mark) for _, mark, _ in theirs if isinstance(mark, list)}
-    unnumbered = [list(messages) for _, mark, messages in theirs if mark is None]
-    texts = [log.plain(number, entry) for number, entry in ours if entry.mark is None]
-    overlap = next(
-        (
-            count
-            for count in range(min(len(texts), len(unnumbered)), 0, -1)
-            if unnumbered[-count:] == texts[:count]
-        ),
-        0,
-    )
-    left = []
-    for number, entry in ours:
-        if entry.mark is None:
-            overlap -= 1
-            if overlap >= 0:
-                continue
-        elif isinstance(entry.mark, list) and tuple(entry.mark) in seen:
-            continue
-        left.append((number, entry))
-    return left

@@ -35,6 +35,10 @@ Connections that one turn of the reactor accepts.  A worker that took more at a 
 idle.
 """
 
+# Connections from others that one turn of the reactor takes.  Nobody else can serve these, and the queue of a
+# socket has room for few: 11 with Linux's net.unix.max_dgram_qlen of 10.
+_MOST_TAKEN: Final = 64
+
 _INT: Final = struct.Struct("i")
 
 
@@ -121,7 +125,7 @@ class Handoff:
         return "handoff"
 
     def doRead(self) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(_MOST_TAKEN):
             if self._socket is None:
                 return
             try:

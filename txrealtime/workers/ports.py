@@ -239,6 +239,11 @@ class PeekingPort(SharedPort):
         self._openers.discard(opener)
 
 
+def _mayBegin(data: bytes) -> bool:
+    """Return whether bytes may be the beginning of a request for the engine."""
+    return any(data.startswith(beginning[: len(data)]) for beginning in _BEGINNINGS)
+
+
 @implementer(IReadDescriptor)
 class _Opener:
     """A connection whose first request line has not been seen."""
@@ -261,13 +266,15 @@ class _Opener:
 
     def _look(self) -> None:
         self._timer = None
-        if self._reactor.seconds() >= self._deadline:
-            self.serveHere()
-            return
+        # Also at the deadline: while the reactor was busy, the line may have come.
+        late = self._reactor.seconds() >= self._deadline
         try:
             data = self._socket.recv(_PEEKED, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
-            self._watch()
+            if late:
+                self.serveHere()
+            else:
+                self._watch()
             return
         except OSError:
             self._end()
@@ -277,20 +284,18 @@ class _Opener:
             return
         end = data.find(b"\n") + 1
         if end:
-            self._judge(data[:end])
-        elif len(data) >= _PEEKED or not any(
-            data.startswith(beginning[: len(data)]) for beginning in _BEGINNINGS
-        ):
+            self._judge(data[:end], late)
+        elif late or len(data) >= _PEEKED or not _mayBegin(data):
             self.serveHere()
         else:
             self._lookLater()
 
-    def _judge(self, line: bytes) -> None:
+    def _judge(self, line: bytes, late: bool) -> None:
         worker, owns = self._port.workerFor(line)
         handed = Handed.GONE if worker is None else self._port.give(worker, self._socket)
         if handed is Handed.TAKEN:
             self._end()
-        elif handed is Handed.BUSY and owns:
+        elif handed is Handed.BUSY and owns and not late:
             self._lookLater()
         else:
             # Also for an owner that is gone: the refusal of its session comes from here.

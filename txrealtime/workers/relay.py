@@ -26,11 +26,13 @@ from typing import Any, Final
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
-from twisted.web.http import BAD_REQUEST, SERVICE_UNAVAILABLE
+from twisted.web.http import SERVICE_UNAVAILABLE
 from zope.interface import implementer
 
 from txrealtime.engineio.engine import Engine
-from txrealtime.engineio.polling.request import JSON, TEXT, HTTPRequest
+from txrealtime.engineio.handshake import readQuery
+from txrealtime.engineio.polling.request import TEXT, HTTPRequest
+from txrealtime.errors import HandshakeError
 from txrealtime.logs import Logger
 
 __all__ = ["Relay", "RelayFactory", "RelayedRequest"]
@@ -46,10 +48,6 @@ _LOST: Final = 3
 
 # Bytes that wait for a worker that does not read; more requests are refused with 503.
 _MOST_WAITING: Final = 32 * 1024 * 1024
-
-# As Engine.IO writes them.
-_UNKNOWN: Final = b'{"code":1,"message":"Session ID unknown"}'
-_BUSY: Final = b'{"code":3,"message":"Bad request: the worker of this session is busy"}'
 
 
 def _packed(kind: int, number: int, strings: Iterable[bytes]) -> bytes:
@@ -74,6 +72,18 @@ def _pairs(strings: list[bytes]) -> Iterable[tuple[bytes, bytes]]:
     return zip(strings[::2], strings[1::2], strict=True)
 
 
+def _goneFor(request: HTTPRequest) -> HandshakeError:
+    """Return the refusal of a request whose worker has ended."""
+    if "sid" in readQuery(request.url):
+        return HandshakeError(1, "Session ID unknown", reason="sid", advice="its worker has ended")
+    return _unavailable("has ended", "stopping")
+
+
+def _unavailable(why: str, reason: str) -> HandshakeError:
+    message = f"Bad request: the worker for this request {why}"
+    return HandshakeError(3, message, SERVICE_UNAVAILABLE, reason=reason, retryAfter=1)
+
+
 class _Frames(Protocol):
     """A protocol that cuts bytes into frames."""
 
@@ -91,7 +101,10 @@ class _Frames(Protocol):
             end = at + _HEAD.size + size
             if len(buffer) < end:
                 break
-            self.frameReceived(kind, number, bytes(buffer[at + _HEAD.size : end]))
+            try:
+                self.frameReceived(kind, number, bytes(buffer[at + _HEAD.size : end]))
+            except Exception:  # an error that left here would end the requests of all others
+                _log.failure("a relayed request failed")
             at = end
         del buffer[:at]
 
@@ -110,12 +123,19 @@ class Relay(_Frames):
 
     :param most: the most bytes of a body that are passed on: one more than the owner takes.
     :param lost: called once, when the connection is lost, or cannot be had.
+    :param refuse: refuses a request.
     """
 
-    def __init__(self, most: int, lost: Callable[[Relay], object]) -> None:
+    def __init__(
+        self,
+        most: int,
+        lost: Callable[[Relay], object],
+        refuse: Callable[[HTTPRequest, HandshakeError], object],
+    ) -> None:
         super().__init__()
         self._most = most
         self._lost = lost
+        self._refuse = refuse
         self._number = 0
         self._requests: dict[int, HTTPRequest] = {}
         self._queue: list[bytes] = []
@@ -135,11 +155,10 @@ class Relay(_Frames):
     def serve(self, request: HTTPRequest) -> None:
         """Pass a request on, and send the response when it comes."""
         if self._dead:
-            request.respond(BAD_REQUEST, _UNKNOWN, JSON)
+            self._refuse(request, _goneFor(request))
             return
         if self._waiting > _MOST_WAITING:
-            request.extra[b"Retry-After"] = b"1"
-            request.respond(SERVICE_UNAVAILABLE, _BUSY, JSON)
+            self._refuse(request, _unavailable("is busy", "full"))
             return
         number = self._number = (self._number + 1) & 0xFFFFFFFF
         strings = [
@@ -175,7 +194,7 @@ class Relay(_Frames):
         request.respond(int(status), body, contentType)
 
     def failed(self) -> None:
-        """Refuse all requests: their sessions are gone with the worker that had them."""
+        """Refuse all requests: their sessions are gone with the worker that had them, and new ones too."""
         if self._dead:
             return
         self._dead = True
@@ -183,7 +202,7 @@ class Relay(_Frames):
         self._queue.clear()
         self._lost(self)
         for request in requests.values():
-            request.respond(BAD_REQUEST, _UNKNOWN, JSON)
+            self._refuse(request, _goneFor(request))
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.failed()

@@ -16,6 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.polling.request import HTTPRequest
+from txrealtime.engineio.tcp import QUEUE
 from txrealtime.workers.fleet import Fleet
 from txrealtime.workers.marks import ownerOf
 from txrealtime.workers.relay import Relay, RelayFactory
@@ -58,7 +59,9 @@ class WorkerSiblings(Service):
         """Open this worker's sockets, and let the engine ask the others."""
         super().startService()  # type: ignore[no-untyped-call]
         for kind, factory in (("relay", self.relays), ("tunnel", self.tunnels)):
-            self._ports.append(self._reactor.listenUNIX(self._pathOf(self.mark, kind), factory, mode=0o600))
+            # A burst of WebSockets is refused beyond the queue.
+            path = self._pathOf(self.mark, kind)
+            self._ports.append(self._reactor.listenUNIX(path, factory, QUEUE, 0o600))
         self._engine.siblings = self
 
     async def _close(self) -> None:
@@ -130,7 +133,9 @@ class WorkerSiblings(Service):
     def _relayTo(self, owner: str) -> Relay:
         relay = self._open.get(owner)
         if relay is None:
-            relay = made = Relay(self._engine.settings.maxPayload + 1, partial(self._relayLost, owner))
+            relay = made = Relay(
+                self._engine.settings.maxPayload + 1, partial(self._relayLost, owner), self._engine.refuse
+            )
             self._open[owner] = relay
             connecting = self._connect(owner, "relay", Factory.forProtocol(lambda: made))
             connecting.addErrback(lambda failure: made.failed())

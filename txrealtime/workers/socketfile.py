@@ -18,6 +18,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from zope.interface import implementer
 
+from txrealtime.engineio.tcp import QUEUE
+
 __all__ = ["PrivateSocket"]
 
 MODE = 0o600
@@ -46,7 +48,7 @@ class PrivateSocket:
                 # Not only the mode: the reactor sets it when others may have connected already.
                 umask = os.umask(0o777 & ~MODE)
                 try:
-                    port: IListeningPort = self._reactor.listenUNIX(self._path, factory, mode=MODE)
+                    port: IListeningPort = self._reactor.listenUNIX(self._path, factory, QUEUE, MODE)
                 finally:
                     os.umask(umask)
         except OSError as error:

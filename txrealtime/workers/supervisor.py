@@ -15,12 +15,9 @@ one stops only when all of the new one serves, and stays if any of the new one f
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,6 +28,7 @@ from twisted.internet.task import LoopingCall
 
 from txrealtime.logs import Logger
 from txrealtime.workers.child import Child, State
+from txrealtime.workers.folder import Folder, removeStale
 from txrealtime.workers.looks import HangLook, Limits, residentBytes
 from txrealtime.workers.marks import MOST_WORKERS, markOf
 from txrealtime.workers.notify import Notifier, withoutSystemd
@@ -128,7 +126,7 @@ class Supervisor(Service):
         self._generation = 0
         self._makeHub = hub
         self._hub: Service | None = None
-        self._folder = ""
+        self._folder = Folder()
         self._served = False
         self._given = False
         self._tries = 0
@@ -152,9 +150,10 @@ class Supervisor(Service):
     def startService(self) -> None:
         """Start the workers."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._folder = tempfile.mkdtemp(prefix="txrealtime-")
+        removeStale()
+        self._folder.make()
         if self._makeHub is not None:
-            self._hub = self._makeHub(os.path.join(self._folder, "hub"))
+            self._hub = self._makeHub(os.path.join(self._folder.path, "hub"))
             self._hub.startService()
         self._notifier.startWatchdog(self._reactor)
         for slot in self._slots.values():
@@ -201,7 +200,7 @@ class Supervisor(Service):
             await maybeDeferred(port.stopListening)
         if self._hub is not None:
             await maybeDeferred(self._hub.stopService)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
         self._notifier.stop()
 
     # -- what an operator asks for -------------------------------------------------------
@@ -246,7 +245,7 @@ class Supervisor(Service):
         self._generation += 1
         mark = markOf(slot.number, self._generation)
         child = Child(self, slot.number, mark, self._reactor)
-        command = list(self._command(Task(slot.number, mark, self._folder)))
+        command = list(self._command(Task(slot.number, mark, self._folder.path)))
         descriptors: dict[int, Any] = {0: 0, 1: "r", 2: "r", COMMANDS: "w", REPORTS: "r"}
         for place, port in enumerate(self._ports, REPORTS + 1):
             descriptors[place] = port.fileno()
@@ -292,7 +291,7 @@ class Supervisor(Service):
     def childEnded(self, child: Child) -> None:
         """Called when a worker's process has ended."""
         self._children.pop(child, None)
-        self._removeSockets(child.mark)
+        self._folder.removeFilesOf(child.mark)
         slot = self._slots.get(child.number)
         if not self.running:
             self._checkStopped()
@@ -338,13 +337,6 @@ class Supervisor(Service):
         if not self._given:
             self._given = True
             self._failed(reason)
-
-    def _removeSockets(self, mark: str) -> None:
-        """Remove what a killed worker has left: its siblings take a socket for a sign of life."""
-        for kind in ("handoff", "relay", "tunnel", "counts"):
-            for name in (f"{mark}.{kind}", f"{mark}.{kind}.lock"):
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(self._folder, name))
 
     def _tellStatus(self) -> None:
         self._notifier.tell(STATUS=f"{len(self.workers)} of {len(self._slots)} workers serve")

@@ -13,10 +13,11 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import OpeningRequest
@@ -47,6 +48,7 @@ class Carriers:
         return _Carrier(self._engine, self._connect, address, self._present)
 
 
+@implementer(IPushProducer)
 class _Carrier(Protocol):
     """The client's end of a tunnel."""
 
@@ -87,13 +89,17 @@ class _Carrier(Protocol):
         self._owner = owner
         secure = "tls" if ISSLTransport.providedBy(self.transport) else "plain"
         owner.write(f"{secure} {peerAddress(self.transport)}\n".encode())
-        waiting, self._waiting = self._waiting, []
-        owner.writeSequence(waiting)
-        owner.registerProducer(self.transport, True)
+        owner.writeSequence(self._waiting)
+        owner.registerProducer(self, True)
         self.transport.registerProducer(owner, True)
         self.transport.resumeProducing()
 
-    def _refuse(self, failure: Failure) -> None:
+    def answered(self, data: bytes) -> None:
+        """Called when the other worker has sent something."""
+        self._waiting = []
+        self.transport.write(data)
+
+    def _refuse(self, failure: Failure | None = None) -> None:
         """Let this worker's own WebSocket refuse the client, with the protocol's error."""
         if self._gone:
             return
@@ -116,7 +122,21 @@ class _Carrier(Protocol):
         if self._owner is not None:
             self._owner = None
             self.transport.unregisterProducer()
-            self.transport.loseConnection()
+            if self._waiting:  # it has died before its first byte
+                self._refuse()
+            else:
+                self.transport.loseConnection()
+
+    # -- IPushProducer, for the connection to the other worker -----------------------
+
+    def pauseProducing(self) -> None:
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """Do nothing: :meth:`ended` follows, and the client may have to hear a refusal first."""
 
 
 class _Far(Protocol):
@@ -131,7 +151,7 @@ class _Far(Protocol):
         self._carrier.stands(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        self._carrier.transport.write(data)
+        self._carrier.answered(data)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._carrier.ended()

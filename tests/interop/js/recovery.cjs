@@ -5,7 +5,7 @@
 // With "apart", each client has an address of its own.
 //
 // With ABLE=1 they have to be recovered each time, with 0 never.  Prints a JSON line for each number that is not the one
-// expected, and the totals when it ends, by SIGTERM.
+// expected, with what the client got before it, and the totals when it ends, by SIGTERM.
 const http = require("node:http");
 const path = require("node:path");
 
@@ -13,7 +13,9 @@ const [packageName, url, count, able, apart] = process.argv.slice(2);
 const io = require(path.join(__dirname, "../node_modules", packageName));
 const TRANSPORTS = [["polling"], ["websocket"], ["polling", "websocket"]];
 
-const totals = { connects: 0, recovered: 0, fresh: 0, events: 0, kept: 0 };
+const totals = {
+  connects: 0, recovered: 0, fresh: 0, events: 0, missing: 0, double: 0, disordered: 0, kept: 0,
+};
 const report = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 const violated = (what) => report({ violation: `${packageName}: ${what}` });
 
@@ -26,7 +28,9 @@ class Client {
 
   open() {
     this.expected = null;
-    this.wasHere = false;
+    this.skipped = new Set();
+    this.lately = [];
+    this.wasHere = this.welcome = false;
     const socket = (this.socket = io(url, {
       transports: this.transports, forceNew: true, reconnectionDelay: 100, reconnectionDelayMax: 600, timeout: 8_000, ...(this.agent ? { agent: this.agent } : {}),
     }));
@@ -38,6 +42,8 @@ class Client {
     });
     socket.on("connect", () => {
       totals.connects++;
+      this.welcome = true;
+      this.note(`connect, ${socket.recovered ? "recovered" : "fresh"}`);
       if (socket.recovered) totals.recovered++;
       else if (this.wasHere) {
         totals.fresh++;
@@ -46,6 +52,10 @@ class Client {
       if (socket.recovered && able !== "1") violated("recovered");
       this.wasHere = true;
     });
+    socket.on("disconnect", (reason) => {
+      this.welcome = false;
+      this.note(reason);
+    });
     socket.on("begin", (all, even, server) => {
       this.expected = { [`all ${server}`]: all, [`even ${server}`]: even, [`tick ${server}`]: 0 };
     });
@@ -53,15 +63,34 @@ class Client {
       socket.on(name, (number, server, ...rest) => {
         totals.events++;
         const row = `${name} ${server}`;
+        this.note(`${row} ${number} ${rest.at(-1)}`);
+        if (!this.welcome) violated(`${row} ${number} before "connect"`);
         if (able !== "1" && rest.some((value) => typeof value === "string")) violated("an offset");
         if (!this.expected) return violated(`${name} before begin`);
         // The first number of a server that has started since is not known.
-        const expected = this.expected[row] ?? number;
-        if (number !== expected) violated(`${row} ${number}, expected ${expected}, on ${this.transports}`);
-        this.expected[row] = number + 1;
+        this.check(row, number, this.expected[row] ?? number);
       });
     }
     this.act();
+  }
+
+  note(text) {
+    this.lately.push(text);
+    if (this.lately.length > 8) this.lately.shift();
+  }
+
+  check(row, number, expected) {
+    this.expected[row] = Math.max(number + 1, expected);
+    if (number === expected) return;
+    for (let skipped = expected; skipped < number; skipped++) {
+      totals.missing++;
+      this.skipped.add(`${row} ${skipped}`);
+    }
+    if (number < expected && this.skipped.delete(`${row} ${number}`)) {
+      totals.missing--;
+      totals.disordered++;
+    } else if (number < expected) totals.double++;
+    violated(`${row} ${number}, expected ${expected}, on ${this.transports}, after ${this.lately.join("; ")}`);
   }
 
   act() {
@@ -82,6 +111,10 @@ class Client {
 const clients = Array.from({ length: Number(count) }, (_, index) => new Client(index));
 process.on("SIGTERM", () => {
   report({ totals });
-  for (const client of clients) client.socket.disconnect();
-  process.exit(0);
+  for (const client of clients) {
+    clearTimeout(client.timer);
+    client.socket.disconnect();
+  }
+  // Time to say goodbye, so that the server need not wait for anybody when it stops.
+  setTimeout(() => process.exit(0), 500);
 });

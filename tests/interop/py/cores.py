@@ -8,9 +8,9 @@
 """
 
 import asyncio
-import contextlib
 import json
 import sys
+import time
 
 import aiohttp
 import socketio
@@ -19,7 +19,26 @@ OPTIONS = json.loads(sys.argv[1])
 URL, BY = OPTIONS["url"], OPTIONS["by"]
 ALL, ROOMS, MESSAGES = OPTIONS["all"], OPTIONS["rooms"], OPTIONS["messages"]
 
+PATIENCE = 60
+"""Seconds in which no client hears anything, after which the rest is lost, see js/cores.cjs."""
+
+EVER = 3600
+
 lost = []
+
+heard = time.monotonic()
+
+
+async def inTime(*works):
+    """Do something, as long as anything comes."""
+    global heard
+    heard = time.monotonic()
+    working = asyncio.gather(*works)
+    while not working.done():
+        await asyncio.wait([working], timeout=1)
+        if time.monotonic() - heard > PATIENCE:
+            working.cancel()
+    return await working
 
 
 def connector():
@@ -50,11 +69,20 @@ class Client:
         self.socket.on("posted", self.posted)
         self.socket.on("disconnect", lambda reason: lost.append(f"{self.number}: {reason}"))
         transports = OPTIONS["transports"][self.number % len(OPTIONS["transports"])]
-        await self.socket.connect(URL, transports=transports, wait_timeout=60, retry=False)
-        return await self.socket.call("enter", self.room, timeout=60)
+        await self.socket.connect(URL, transports=transports, wait_timeout=EVER, retry=False)
+        return await self.ask("enter", self.room)
+
+    async def ask(self, event, argument):
+        """Emit an event, and wait for its ack."""
+        global heard
+        result = await self.socket.call(event, argument, timeout=EVER)
+        heard = time.monotonic()
+        return result
 
     def posted(self, sender, value, padding):
         """Keep a number."""
+        global heard
+        heard = time.monotonic()
         self.got.setdefault(sender, []).append(value)
         self.total += 1
         self.changed.set()
@@ -64,7 +92,7 @@ class Client:
         for value in range(MESSAGES):
             await self.socket.emit("post", (self.room, self.number, value, bytes(0 if value % 3 else 40)))
             if value % 5 == 4:
-                await self.socket.call("echo", value, timeout=60)
+                await self.ask("echo", value)
 
     async def wait(self):
         """Wait until everything has come."""
@@ -85,12 +113,14 @@ class Client:
 
 async def main():
     clients = [Client(OPTIONS["first"] + place) for place in range(OPTIONS["count"])]
-    workers = await asyncio.gather(*(client.enter() for client in clients))
+    workers = await inTime(*(client.enter() for client in clients))
     print(json.dumps({"entered": workers}), flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    await asyncio.gather(*(client.post() for client in clients))
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.gather(*(client.wait() for client in clients)), 60)
+    await inTime(*(client.post() for client in clients))
+    try:
+        await inTime(*(client.wait() for client in clients))
+    except asyncio.CancelledError:
+        lost.append(f"nothing came for {PATIENCE} s")
     # A number that came twice would come now.
     await asyncio.sleep(0.3)
     complaints = [complaint for client in clients for complaint in client.check()]

@@ -15,7 +15,7 @@ import socketio
 
 URL, COUNT = sys.argv[1], int(sys.argv[2])
 TRANSPORTS = [["polling"], ["websocket"], ["polling", "websocket"]]
-totals = {"connects": 0, "recovered": 0, "fresh": 0, "events": 0}
+totals = {"connects": 0, "recovered": 0, "fresh": 0, "events": 0, "missing": 0, "double": 0, "disordered": 0}
 
 for name in ("asyncio", "engineio.client"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -74,6 +74,9 @@ class Client:
     def got(self, name, number):
         totals["events"] += 1
         if self.expected is None or number != self.expected[name]:
+            expected = number if self.expected is None else self.expected[name]
+            totals["missing"] += max(0, number - expected)
+            totals["double"] += number < expected
             report(violation=f"python-socketio: {name} {number}, expected {self.expected}")
         else:
             self.expected[name] = number + 1

@@ -31,7 +31,9 @@ from txrealtime.errors import BusError
 if txredisapi.hiredis is None:
     raise ImportError("No module named 'hiredis'")
 
-__all__ = ["Connection", "Publisher", "RedisBus", "Reply"]
+__all__ = ["Connection", "Publisher", "RedisBus", "RedisError", "Reply"]
+
+RedisError = txredisapi.RedisError
 
 TIMEOUT = 5.0
 "Seconds for TCP to connect.  The whole attempt has its own limit."
@@ -115,6 +117,11 @@ class RedisBus:
                 raise BusError(connection.why or str(error)) from None
             raise
         connection.established = True
+
+    async def connect(self, reactor: IReactorTime, connection: Connection) -> None:
+        """Connect for commands with Deferreds.  A server that is a replica refuses to write by itself."""
+        await self._connect(reactor, connection, connection.whenConnected)
+        connection.established = False  # replies go on to the Deferreds
 
     async def _prepare(self, publisher: Publisher, owner: IPublisherOwner) -> None:
         """
@@ -224,6 +231,11 @@ class Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
             self.why = reason
             self.abort()
             self.ended(reason)
+
+    @property
+    def hasEnded(self) -> bool:
+        """True once the connection has ended."""
+        return self._ended
 
     def abort(self) -> None:
         """Abort the connection without calling :meth:`ended`."""

@@ -101,6 +101,7 @@ class Ask(NamedTuple):
     :ivar sender: the uid of the asking server.
     :ivar request: the sender's id of the question.
     :ivar timeout: seconds for which the sender waits.
+    :ivar recipient: the uid of the only server that is asked; empty for those that the audience names.
     """
 
     target: Target
@@ -108,6 +109,7 @@ class Ask(NamedTuple):
     sender: str
     request: str
     timeout: float
+    recipient: str = ""
 
 
 class Fetch(NamedTuple):
@@ -115,12 +117,14 @@ class Fetch(NamedTuple):
     A question: the sockets of an audience.
 
     :ivar form: the form of the reply, in a dialect that has several.
+    :ivar recipient: the uid of the only server that is asked; empty for those that the audience names.
     """
 
     target: Target
     sender: str
     request: str
     form: str = ""
+    recipient: str = ""
 
 
 class Tell(NamedTuple):
@@ -163,6 +167,7 @@ class Reply(NamedTuple):
     :ivar values: the acks of clients as ``acks.returned`` gives them,
         :class:`~txrealtime.socketio.audience.Person` objects, or the result of an event's handler.
     :ivar lapsed: the number of values that will not come.
+    :ivar moved: the uid of the server to which the audience's only client has moved; empty if none has.
     """
 
     question: Ask | Fetch | Tell | Transfer | None
@@ -171,6 +176,7 @@ class Reply(NamedTuple):
     total: int | None
     values: Sequence[Any] = ()
     lapsed: int = 0
+    moved: str = ""
 
 
 class Alive(NamedTuple):

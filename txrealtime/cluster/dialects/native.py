@@ -146,7 +146,7 @@ class NativeDialect:
             Leave: lambda m: (self._topicOf(m.target), ["leave", *_listed(m.target), list(m.rooms)], ()),
             Disconnect: lambda m: (self._topicOf(m.target), ["disconnect", *_listed(m.target), m.close], ()),
             Ask: self._writeAsk,
-            Fetch: lambda m: (self._askedOn(m.target), ["fetch", *_listed(m.target), m.request], ()),
+            Fetch: lambda m: (self._askedOn(m), ["fetch", *_listed(m.target), m.request], ()),
             Tell: self._writeTell,
             Transfer: self._writeTransfer,
             Reply: self._writeReply,
@@ -224,7 +224,9 @@ class NativeDialect:
         if isinstance(question, Transfer):
             to = question.recipient
             return Respondents({to: self._known[to]} if to in self._known else self._known)
-        sole = None if isinstance(question, Tell) else self._soleServer(question.target)
+        if isinstance(question, Tell):
+            return Respondents(self._known)
+        sole = question.recipient if question.recipient in self._known else self._soleServer(question.target)
         return Respondents(self._known if sole is None else {sole: self._known[sole]})
 
     def _soleServer(self, target: Target) -> str | None:
@@ -234,9 +236,9 @@ class NativeDialect:
         server = self._serverOf(target.rooms[0])
         return server if server is not None and server in self._known else None
 
-    def _askedOn(self, target: Target) -> str:
-        server = self._soleServer(target)
-        return self._key if server is None else f"{self._key}@{server}"
+    def _askedOn(self, question: Ask | Fetch) -> str:
+        server = question.recipient or self._soleServer(question.target)
+        return f"{self._key}@{server}" if server else self._key
 
     # -- writing ---------------------------------------------------------------------
 
@@ -286,7 +288,7 @@ class NativeDialect:
 
     def _writeAsk(self, ask: Ask) -> tuple[str, list[Any], Wire]:
         head = ["ask", *_listed(ask.target), ask.request, ask.timeout]
-        return self._askedOn(ask.target), head, self._parser.encode(ask.packet)
+        return self._askedOn(ask), head, self._parser.encode(ask.packet)
 
     def _writeTell(self, tell: Tell) -> tuple[str, list[Any], Wire]:
         return self._key, ["tell", tell.request], self._event(PacketType.EVENT, tell.data)
@@ -299,6 +301,8 @@ class NativeDialect:
         assert reply.question is not None
         form, write = _FORMS[type(reply.question)]
         values = [write(value) for value in reply.values]
+        if reply.moved:
+            form, values = "moved", [reply.moved]
         head = ["reply", reply.request, reply.total, reply.lapsed, form]
         packet = self._event(PacketType.ACK, values) if values else ()
         return f"{self._key}@{reply.question.sender}", head, packet
@@ -387,7 +391,11 @@ class NativeDialect:
         values = [read(value) for value in self._packetOf(parts, PacketType.ACK).data] if parts else []
         if total is not None:
             checks.number(total)
-        return Reply(None, checks.name(request), uid, total, values, checks.number(lapsed))
+        moved = ""
+        if form == "moved":
+            (moved,) = values
+            values = []
+        return Reply(None, checks.name(request), uid, total, values, checks.number(lapsed), moved)
 
     def _readAlive(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
         if len(fields) == 5:
@@ -484,4 +492,5 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "acks": checks.ack,
     "people": checks.person,
     "answers": lambda value: value,
+    "moved": checks.name,
 }

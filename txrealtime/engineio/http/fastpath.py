@@ -29,7 +29,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES
+from twisted.web.http import NOT_MODIFIED, RESPONSES
 from zope.interface import implementer
 
 from txrealtime.engineio.engine import Engine
@@ -119,12 +119,15 @@ class _ChannelRequest:
         channel, self._channel = self._channel, None
         if channel is None:
             return
-        head = b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nCache-Control: no-store\r\n" % (
+        head = b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nCache-Control: %s\r\n" % (
             status,
             RESPONSES.get(status, b"Unknown"),
             contentType,
             len(body),
+            self.extra.pop(b"Cache-Control", b"no-store"),
         )
+        if status == NOT_MODIFIED:
+            body = b""
         for name, value in self.extra.items():
             head += b"%s: %s\r\n" % (name, value)
         persistent = (

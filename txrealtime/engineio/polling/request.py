@@ -26,7 +26,7 @@ class HTTPRequest(Protocol):
     :ivar url: the path and query, as sent.
     :ivar peer: the address at the other end of the connection.
     :ivar secure: whether the connection is TLS.
-    :ivar extra: headers to send with the response, by name.
+    :ivar extra: headers to send with the response, by name; without one, ``Cache-Control`` is ``no-store``.
     """
 
     method: str
@@ -57,7 +57,11 @@ class HTTPRequest(Protocol):
         """
 
     def respond(self, status: int, body: bytes, contentType: bytes = TEXT) -> None:
-        """Send the response.  Call this once.  Nothing is sent to a client that is gone."""
+        """
+        Send the response.  Call this once.  Nothing is sent to a client that is gone.
+
+        :param body: the body; with status 304 only its length is sent (RFC 9110, 8.6).
+        """
 
     def whenLost(self, call: Callable[[], object]) -> None:
         """Register a function to be called if the client goes before the response."""

@@ -7,12 +7,11 @@ No other module imports autobahn.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.web.server import NOT_DONE_YET, Request
@@ -39,32 +38,6 @@ _read: Callable[[Autobahn, bytes], None] = WebSocketServerProtocol.dataReceived
 if stands(WebSocketServerProtocol, "_dataReceived", without="reading an unusual frame takes 3 us more"):
     # dataReceived() first builds coloured strings for a debug log.
     _read = WebSocketServerProtocol._dataReceived
-
-
-def _unmask(payload: bytes, mask: bytes) -> bytes:
-    """
-    Remove the mask from a payload (RFC 6455, 5.3).
-
-    :param mask: 4 bytes.
-    """
-    size = len(payload)
-    if size > 1500:
-        # Autobahn's masker takes 3 us for any size up to a few KiB, and 8 us for 64 KiB.
-        unmasked: bytes = create_xor_masker(mask, size).process(payload)
-        return unmasked
-    # One operation on two large integers: 0.5 us for 64 bytes, 2.3 for 1 KiB.
-    key = mask * ((size + 3) >> 2)
-    return (int.from_bytes(payload, "little") ^ int.from_bytes(key[:size], "little")).to_bytes(size, "little")
-
-
-if TYPE_CHECKING:
-    unmask: Callable[[bytes, bytes], bytes]
-else:
-    try:
-        # 0.06 us for 64 bytes, and 1 us for 64 KiB.
-        from websockets.speedups import apply_mask as unmask
-    except ImportError:
-        unmask = _unmask
 
 
 def _canBeRead(extension: str, parameters: Any) -> bool:
@@ -259,7 +232,6 @@ class FrameFactory(ServerFactory):
     """
 
     noisy = False
-    unmask = staticmethod(unmask)
 
     def __init__(
         self, settings: Settings, reactor: IReactorTime, protocol: Callable[[], FrameProtocol]

@@ -13,30 +13,19 @@ follow, and reading returns here once it is between two messages; so the order o
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import length_hint
 from typing import Final
 
 from txrealtime.engineio.refusals import headTooLarge
 from txrealtime.engineio.tcp import directSend, endAndDiscard
 from txrealtime.engineio.websocket.handshakes import FullWebSocket, Handshakes
 from txrealtime.engineio.websocket.opening import isPlainClose
+from txrealtime.engineio.websocket.plain import frame, readMessages, unmask
 
-__all__ = ["FrameProtocol", "frame"]
+__all__ = ["FrameProtocol"]
 
 # Bytes.  The replies to one read leave in one write, up to this size.
 _CORK_LIMIT: Final = 65536
-
-_HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for first in (0x81, 0x82))
-
-
-def frame(payload: bytes, isBinary: bool) -> bytes:
-    """Build an unmasked, unfragmented data frame (RFC 6455, 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return _HEADS[isBinary][size] + payload
-    first = 0x82 if isBinary else 0x81
-    if size < 65536:
-        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
 
 
 class FrameProtocol(Handshakes):
@@ -96,52 +85,59 @@ class FrameProtocol(Handshakes):
             self._uncork()
 
     def _readFrames(self, data: bytes) -> None:
-        """
-        Read all complete frames, and keep the beginning of an incomplete one.
-
-        The loop runs for every message and contains its helpers' code, since a call costs more.
-        """
-        unmask = self.factory.unmask
+        """Read all complete frames, and keep the beginning of an incomplete one."""
         maxPayload = self.factory.settings.maxPayload
         position, end = 0, len(data)
-        while end - position >= 2:
-            first = data[position]
-            size = data[position + 1] - 128  # RFC 6455, 5.1: a client's frame has the mask bit
-            start = position + 6
-            if size > 125:
-                start += 2 if size == 126 else 8
-                if end < start:
-                    break
-                size = int.from_bytes(data[position + 2 : start - 4], "big")
-                # RFC 6455, 5.2: the length must have its shortest form.
-                if size < (65536 if start - position == 14 else 126):
-                    size = -1
-            if not 0 <= size <= maxPayload or (first != 0x81 and first != 0x82):
-                read = self._readControl(data, position, size)
-                position += read
-                if not read or self._autobahnReads:
+        while True:
+            messages, stop = readMessages(data, position, maxPayload, -1)
+            rest = iter(messages)
+            for message in rest:
+                if message.__class__ is str:
+                    self.textReceived(message)
+                else:
+                    self.bytesReceived(message)  # type: ignore[arg-type]
+                if self._autobahnReads:  # the message led to a closing handshake
+                    read = len(messages) - length_hint(rest)
+                    position = readMessages(data, position, maxPayload, read)[1]
                     self._readByAutobahn(data[position:])
                     return
-                continue
-            stop = start + size
-            if stop > end:
-                break
-            payload = unmask(data[start:stop], data[start - 4 : start])
-            if first == 0x82:
-                self.bytesReceived(payload)
-            else:
-                try:
-                    text = payload.decode()
-                except UnicodeDecodeError:
-                    self._readByAutobahn(data[position:])
-                    return
-                self.textReceived(text)
-            position = stop
-            if self._autobahnReads:  # the message led to a closing handshake
-                self._readByAutobahn(data[position:])
+            if stop == end:
                 return
-        if position < end:
+            position = self._readOther(data, stop)
+            if position in (0, end):
+                return
+
+    def _readOther(self, data: bytes, position: int) -> int:
+        """
+        Read a frame that is not a plain message: incomplete, a control frame, or one for Autobahn.
+
+        :return: the position behind the frame, or 0 if all of the data is read.
+        """
+        first, end = data[position], len(data)
+        if end - position < 2:
             self._keep(data, position)
+            return 0
+        size = data[position + 1] - 128  # RFC 6455, 5.1: a client's frame has the mask bit
+        start = position + 6
+        if size > 125:
+            start += 2 if size == 126 else 8
+            if end < start:
+                self._keep(data, position)
+                return 0
+            size = int.from_bytes(data[position + 2 : start - 4], "big")
+            # RFC 6455, 5.2: the length must have its shortest form.
+            if size < (65536 if start - position == 14 else 126):
+                size = -1
+        if (first == 0x81 or first == 0x82) and 0 <= size <= self.factory.settings.maxPayload:
+            if start + size > end:
+                self._keep(data, position)
+                return 0
+        elif read := self._readControl(data, position, size):
+            if not self._autobahnReads:
+                return position + read
+            position += read
+        self._readByAutobahn(data[position:])
+        return 0
 
     def _readControl(self, data: bytes, position: int, size: int) -> int:
         """
@@ -152,7 +148,7 @@ class FrameProtocol(Handshakes):
         start = position + 6
         if not 0 <= size <= 125 or start + size > len(data):
             return 0
-        payload = self.factory.unmask(data[start : start + size], data[start - 4 : start])
+        payload = unmask(data[start : start + size], data[start - 4 : start])
         first = data[position]
         if first == 0x89:
             self.pinged(payload)
@@ -245,5 +241,9 @@ class FrameProtocol(Handshakes):
         except OSError:
             sent = 0
         if sent != len(data):
-            self._send = None
-            self.transport.write(data[sent:])
+            self.wroteLess(data, sent)
+
+    def wroteLess(self, data: bytes, sent: int) -> None:
+        """Called when the kernel has taken only the beginning of some data: the transport takes the rest."""
+        self._send = None
+        self.transport.write(data[sent:])

@@ -9,7 +9,7 @@ messages between are read and written by :mod:`~txrealtime.engineio.websocket.fr
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from typing import Protocol as Interface
 
@@ -81,16 +81,12 @@ class FrameMaker(Interface):
 
     :ivar settings: limits and deadlines.
     :ivar reactor: the clock of the deadlines.
-    :ivar unmask: applies a mask of 4 bytes to a payload (RFC 6455, 5.3).
     :ivar counts: the counts of the engine.
     """
 
     settings: Settings
     reactor: IReactorTime
     counts: Counts
-
-    @property
-    def unmask(self) -> Callable[[bytes, bytes], bytes]: ...
 
     def makeAutobahn(self, owner: Any, /) -> FullWebSocket:
         """Create the :class:`FullWebSocket` of a protocol, before or after its opening handshake."""

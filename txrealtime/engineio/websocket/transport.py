@@ -14,12 +14,13 @@ from zope.interface import implementer
 
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
-from txrealtime.engineio.packet import Packet
+from txrealtime.engineio.packet import DIGITS, Packet
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import peerAddress
 from txrealtime.engineio.websocket.autobahn import FrameFactory
-from txrealtime.engineio.websocket.frames import FrameProtocol, frame
+from txrealtime.engineio.websocket.frames import FrameProtocol
+from txrealtime.engineio.websocket.plain import frame, textFrame
 from txrealtime.errors import PacketError
 
 __all__ = ["Opener", "WebSocketFactory", "WebSocketTransport", "framed"]
@@ -246,7 +247,10 @@ class WebSocketTransport(FrameProtocol):
 
 def framed(packet: Packet) -> bytes:
     """Frame a packet, and keep the frame for other clients."""
-    packet.frame = made = frame(packet.wire, packet.data.__class__ is bytes)
+    data = packet.data
+    packet.frame = made = (
+        frame(data, True) if isinstance(data, bytes) else textFrame(DIGITS[packet.type], data)
+    )
     return made
 
 

@@ -1,0 +1,235 @@
+"""
+The functions in C: the same results as the references in Python, for all arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tracemalloc
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.examples import example, given, st
+from tests.memory import BINARY, PING, TEXT, clientFrame
+from tests.support import ROOT, requirePart, run, withoutC
+from txrealtime import speedups
+from txrealtime.engineio.packet import EngineIO4, Packet, PacketType
+from txrealtime.engineio.websocket import plain
+from txrealtime.engineio.websocket.transport import framed
+from txrealtime.errors import PacketError
+from txrealtime.socketio import packet as socketio
+
+_speedups: Any = None
+with contextlib.suppress(ImportError):
+    _speedups = import_module("txrealtime._speedups")
+
+FRAMES = st.one_of(
+    st.binary(max_size=20),
+    st.builds(clientFrame, st.integers(0, 15), st.binary(max_size=300)),
+    st.builds(
+        clientFrame,
+        st.sampled_from([TEXT, BINARY]),
+        st.text(max_size=150).map(lambda text: text.encode("utf-8", "surrogatepass")),
+        st.booleans(),
+        st.sampled_from([0, 0, 0, 4]),
+        st.one_of(st.none(), st.binary(min_size=4, max_size=4)),
+    ),
+    st.sampled_from([125, 126, 127, 4095, 4096, 4097, 65535, 65536]).map(
+        lambda size: clientFrame(TEXT, b"x" * size)
+    ),
+    # Lengths that are not in their shortest form, or larger than any memory.
+    st.sampled_from(
+        [
+            b"\x82\xfe\x00\x05abcd" + b"x" * 5,
+            b"\x82\xff" + (126).to_bytes(8, "big") + b"abcd" + b"x" * 126,
+            b"\x82\xff" + b"\xff" * 8 + b"abcd",
+            b"\x82\xff\x80" + b"\0" * 7 + b"abcd",
+            b"\x81\x7f" + b"\xff" * 12,
+        ]
+    ),
+)
+
+HEADS = st.one_of(
+    st.from_regex(r"[0-6]?([0-9]{1,3}-)?(/[^,]{0,4},?)?[0-9]{0,18}(\[.*)?", fullmatch=True),
+    st.text(alphabet='23/,[]019-a\u0661\u00b2"\U0001f600\0', max_size=24),
+    st.text(max_size=12),
+)
+
+
+class SameTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        requirePart(_speedups, "txrealtime._speedups is not built: it takes a C compiler")
+
+    def both(self, name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Return a function in C and its reference."""
+        return getattr(_speedups, name), speedups.REFERENCES[name]
+
+    def assertSame(self, name: str, *arguments: Any) -> None:
+        """Assert that a function in C returns the same as its reference, of the same types."""
+        made, expected = (function(*arguments) for function in self.both(name))
+        self.assertEqual(made, expected)
+        self.assertEqual(repr(made), repr(expected))
+
+    def test_allAreWritten(self) -> None:
+        """Each marked function has its like in C, and none in C is without a reference."""
+        inC = {name for name in vars(_speedups) if not name.startswith("_")}
+        self.assertEqual(inC, set(speedups.REFERENCES))
+
+    @given(
+        st.lists(FRAMES, max_size=6).map(b"".join),
+        st.integers(0, 400),
+        st.integers(0, 5000),
+        st.integers(-1, 4),
+    )
+    def test_readMessages(self, data: bytes, start: int, maxPayload: int, most: int) -> None:
+        self.assertSame("readMessages", data, min(start, len(data)), maxPayload, most)
+        self.assertSame("readMessages", data, 0, 1_000_000, most)
+        self.assertSame("readMessages", data[:-1], 0, 1_000_000, -1)
+
+    def test_sizes(self) -> None:
+        """Every size around the forms of a head, and all tails of 8 bytes."""
+        for size in (*range(20), *range(120, 132), 1499, 1500, 1501, 4095, 4096, 4097, 65535, 65536, 100_003):
+            payload = bytes(index * 7 & 127 for index in range(size))
+            for opcode in TEXT, BINARY:
+                data = clientFrame(opcode, payload) + clientFrame(PING)
+                self.assertSame("readMessages", data, 0, 1_000_000, -1)
+                self.assertSame("readMessages", data[: size + 3], 0, 1_000_000, -1)
+                self.assertSame("readMessages", data, 0, size, -1)
+                self.assertSame("readMessages", data, 0, max(0, size - 1), -1)
+            self.assertSame("unmask", payload, b"\x01\x7f\x80\xff")
+            self.assertSame("frame", payload, True)
+            self.assertSame("frame", payload, False)
+            self.assertSame("textFrame", "4", payload.decode())
+
+    @given(st.binary(max_size=70), st.binary(min_size=4, max_size=4))
+    def test_unmask(self, payload: bytes, mask: bytes) -> None:
+        plainly = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+        for unmask in self.both("unmask"):
+            self.assertEqual(unmask(payload, mask), plainly)
+
+    @given(st.text(max_size=70), st.sampled_from("0123456"))
+    def test_textFrame(self, text: str, type: str) -> None:
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            for function in self.both("textFrame"):
+                self.assertRaises(UnicodeEncodeError, function, type, text)
+        else:
+            self.assertSame("textFrame", type, text)
+
+    @given(HEADS)
+    @example("2[")
+    @example("[[")
+    @example("")
+    @example("3[]")
+    @example("3/[1]")
+    @example('2/a["x"]')
+    @example("2/a,,[")
+    @example("2" + "9" * 16 + "[")
+    @example("2" + "9" * 17 + "[")
+    @example("2/a,12\u0661[")
+    def test_splitHead(self, message: str) -> None:
+        self.assertSame("splitHead", message)
+
+    def test_noLeaks(self) -> None:
+        """Calls that succeed, that find nothing and that fail leave no object behind."""
+        frame = clientFrame(TEXT, b"some text") + clientFrame(BINARY, b"data") + clientFrame(PING)
+        calls: list[tuple[str, tuple[Any, ...]]] = [
+            ("readMessages", (frame, 0, 100, -1)),
+            ("readMessages", (clientFrame(TEXT, b"\xff" * 5000), 0, 5000, -1)),
+            ("readMessages", (clientFrame(TEXT, b"x" * 5000), 0, 5000, -1)),
+            ("readMessages", (frame, 0, 1 << 80, -1)),
+            ("unmask", (b"x" * 1000, b"abcd")),
+            ("unmask", (b"x", b"abc")),
+            ("frame", (b"x" * 1000, True)),
+            ("textFrame", ("4", "x\xe9" * 500)),
+            ("textFrame", ("4", "\ud800")),
+            ("splitHead", ('2/some-namespace,1234567["x"]',)),
+            ("splitHead", ("2/some-namespace[",)),
+            ("splitHead", (b"2",)),
+        ]
+
+        def often(name: str, arguments: tuple[Any, ...]) -> None:
+            function = self.both(name)[0]
+            for _ in range(2000):
+                with contextlib.suppress(TypeError, ValueError, OverflowError):
+                    function(*arguments)
+
+        for name, arguments in calls:
+            often(name, arguments)
+            tracemalloc.start()
+            self.addCleanup(tracemalloc.stop)
+            often(name, arguments)
+            held, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            # One small object for each call would be 50 kB.
+            self.assertLess(held, 20_000, f"{name}{arguments!r}"[:100])
+
+    def test_wrongArguments(self) -> None:
+        """Wrong arguments raise an exception."""
+        frame = clientFrame(TEXT, b"x")
+        for name, arguments in (
+            ("readMessages", ()),
+            ("readMessages", (bytearray(frame), 0, 10, -1)),
+            ("readMessages", ("x", 0, 10, -1)),
+            ("readMessages", (frame, -1, 10, -1)),
+            ("readMessages", (frame, len(frame) + 1, 10, -1)),
+            ("readMessages", (frame, 0, -1, -1)),
+            ("readMessages", (frame, 1 << 70, 10, -1)),
+            ("readMessages", (frame, "0", 10, -1)),
+            ("unmask", (b"x", b"abc")),
+            ("unmask", (b"x",)),
+            ("unmask", ("x", b"abcd")),
+            ("frame", ("x", False)),
+            ("frame", (b"x",)),
+            ("textFrame", (b"4", "x")),
+            ("textFrame", ("4",)),
+            ("splitHead", (b"2[",)),
+        ):
+            function = self.both(name)[0]
+            with self.assertRaises((TypeError, ValueError, OverflowError)):
+                function(*arguments)
+
+
+class ReferenceTests(SynchronousTestCase):
+    """The references alone, also where nothing is built."""
+
+    def test_withoutC(self) -> None:
+        withoutC(self)
+        self.assertIs(plain.frame, speedups.REFERENCES["frame"])
+        self.assertIs(socketio.splitHead, speedups.REFERENCES["splitHead"])
+
+    def test_framed(self) -> None:
+        """A frame holds the packet as it is on the wire, in C and in Python."""
+        for text in ("", "x", "h\xe9llo", "x" * 125, "x" * 70_000):
+            for data in text, text.encode():
+                packet = Packet(PacketType.MESSAGE, data)
+                expected = plain.frame(EngineIO4.encodeMessage(packet)[0], packet.isBinary)
+                self.assertEqual(framed(packet), expected)
+
+    def test_namespaceWithoutComma(self) -> None:
+        """A namespace ends at a comma or at the end of the packet, so no data follows here."""
+        decoder = socketio.JSONParser().decoder(0)
+        self.assertRaises(PacketError, decoder.feed, '2/a["x"]')
+
+    def test_turnedOff(self) -> None:
+        """TXREALTIME_PURE=1 leaves the C out."""
+        for value, expected in (("1", "False"), ("0", str(_speedups is not None))):
+            shown = run(
+                sys.executable,
+                "-c",
+                "from txrealtime import speedups; print(speedups.isAccelerated)",
+                cwd=ROOT,
+                environment={**os.environ, "TXREALTIME_PURE": value},
+            )
+            self.assertEqual(shown.strip(), expected)
+
+    def test_readable(self) -> None:
+        """The source in C stays small."""
+        source = (ROOT / "txrealtime" / "_speedups.c").read_text()
+        self.assertLess(source.count("\n"), 520)
+        self.assertIsNotNone(re.search("Py_LIMITED_API 0x030b0000", source))

@@ -1,0 +1,497 @@
+/*
+ * The innermost loops of the server in C.
+ *
+ * Each function here has a reference in Python of the same name, marked by @accelerated of txrealtime/speedups.py, and
+ * has the same results on the same arguments: tests/test_speedups.py compares the two. Without a compiler, or with
+ * TXREALTIME_PURE=1, the references run.
+ *
+ * Only the limited API of Python 3.11 is used, so one build serves all later releases. Every function keeps the GIL,
+ * except sendAll around its system calls.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#ifndef Py_GIL_DISABLED
+#define Py_LIMITED_API 0x030b0000
+#endif
+#include <Python.h>
+
+#include <stdint.h>
+#include <string.h>
+
+#ifndef _WIN32
+#include <errno.h>
+#include <sys/socket.h>
+#endif
+
+/* RFC 6455, 5.2: a head has 2 bytes, at most 8 of length, and 4 of a client's mask. */
+#define MOST_HEAD 14
+
+/* A message up to this size is unmasked on the stack before it becomes a str. */
+#define ON_STACK 4096
+
+/* JavaScript has exact integers up to 2**53, which has 16 digits. */
+#define MOST_ID_DIGITS 16
+
+/* Make a tuple of some new references. If one is NULL, its exception is set already. */
+static PyObject *
+packed(int count, PyObject *const *items)
+{
+    PyObject *tuple = PyTuple_New(count);
+    int at, failed = tuple == NULL;
+
+    for (at = 0; at < count; at++) {
+        if (items[at] == NULL)
+            failed = 1;
+        else if (tuple == NULL)
+            Py_DECREF(items[at]);
+        else
+            PyTuple_SetItem(tuple, at, items[at]);
+    }
+    if (failed)
+        Py_CLEAR(tuple);
+    return tuple;
+}
+
+/* -- frames ---------------------------------------------------------------------------------------------------- */
+
+/* Apply a mask (RFC 6455, 5.3), 8 bytes at a time. The source and the target may be the same. */
+static void
+applyMask(unsigned char *target, const unsigned char *source, Py_ssize_t size, const unsigned char *mask)
+{
+    unsigned char twice[8];
+    uint64_t wide, word;
+    Py_ssize_t at = 0;
+
+    memcpy(twice, mask, 4);
+    memcpy(twice + 4, mask, 4);
+    memcpy(&wide, twice, 8);
+    for (; size - at >= 8; at += 8) {
+        memcpy(&word, source + at, 8);
+        word ^= wide;
+        memcpy(target + at, &word, 8);
+    }
+    for (; at < size; at++)
+        target[at] = source[at] ^ mask[at & 3];
+}
+
+static PyObject *
+unmasked(const unsigned char *source, Py_ssize_t size, const unsigned char *mask)
+{
+    PyObject *payload = PyBytes_FromStringAndSize(NULL, size);
+    if (payload != NULL)
+        applyMask((unsigned char *)PyBytes_AsString(payload), source, size, mask);
+    return payload;
+}
+
+/* Return the text of a payload, or NULL: without an exception if it is not UTF-8. */
+static PyObject *
+unmaskedText(const unsigned char *source, Py_ssize_t size, const unsigned char *mask)
+{
+    unsigned char onStack[ON_STACK], *plain = onStack;
+    PyObject *text;
+
+    if (size > ON_STACK && (plain = PyMem_Malloc(size)) == NULL)
+        return PyErr_NoMemory();
+    applyMask(plain, source, size, mask);
+    text = PyUnicode_DecodeUTF8((char *)plain, size, NULL);
+    if (plain != onStack)
+        PyMem_Free(plain);
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+        PyErr_Clear();
+    return text;
+}
+
+/* The head of a client's frame. */
+typedef struct {
+    unsigned char first;
+    uint64_t size;
+    Py_ssize_t length; /* of the head itself */
+} Head;
+
+/* Read the head of a plain data frame: whole, masked, final, of type text or binary, its length in the shortest form. */
+static int
+readHead(const unsigned char *data, Py_ssize_t size, Head *head)
+{
+    int at, most;
+
+    if (size < 6 || (data[0] != 0x81 && data[0] != 0x82) || !(data[1] & 0x80))
+        return 0;
+    head->first = data[0];
+    head->size = data[1] & 0x7f;
+    most = head->size < 126 ? 2 : head->size == 126 ? 4 : 10;
+    head->length = most + 4;
+    if (most > 2) {
+        if (size < head->length)
+            return 0;
+        for (head->size = 0, at = 2; at < most; at++)
+            head->size = head->size << 8 | data[at];
+        if (head->size < (most == 4 ? 126 : 65536))
+            return 0;
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(readMessages_doc, "readMessages(data, position, maxPayload, most, /)\n--\n\n"
+                               "Read the plain data frames at a position: see engineio/websocket/plain.py.");
+
+static PyObject *
+readMessages(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    char *start;
+    Py_ssize_t end, position, most, maxPayload;
+    PyObject *messages;
+    Head head;
+
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "readMessages() takes 4 arguments");
+        return NULL;
+    }
+    if (PyBytes_AsStringAndSize(arguments[0], &start, &end) < 0)
+        return NULL;
+    position = PyLong_AsSsize_t(arguments[1]);
+    maxPayload = PyLong_AsSsize_t(arguments[2]);
+    most = PyLong_AsSsize_t(arguments[3]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (position < 0 || position > end || maxPayload < 0) {
+        PyErr_SetString(PyExc_ValueError, "a position outside of the data, or a negative limit");
+        return NULL;
+    }
+    if ((messages = PyList_New(0)) == NULL)
+        return NULL;
+    for (; most != 0 && readHead((unsigned char *)start + position, end - position, &head); most--) {
+        const unsigned char *payload = (unsigned char *)start + position + head.length;
+        PyObject *message;
+        int failed;
+
+        if (head.size > (uint64_t)maxPayload || head.size > (uint64_t)(end - position - head.length))
+            break;
+        message = head.first == 0x81 ? unmaskedText(payload, (Py_ssize_t)head.size, payload - 4)
+                                     : unmasked(payload, (Py_ssize_t)head.size, payload - 4);
+        if (message == NULL) {
+            if (!PyErr_Occurred())
+                break;
+            Py_DECREF(messages);
+            return NULL;
+        }
+        failed = PyList_Append(messages, message);
+        Py_DECREF(message);
+        if (failed) {
+            Py_DECREF(messages);
+            return NULL;
+        }
+        position += head.length + (Py_ssize_t)head.size;
+    }
+    return packed(2, (PyObject *[]){messages, PyLong_FromSsize_t(position)});
+}
+
+PyDoc_STRVAR(unmask_doc, "unmask(payload, mask, /)\n--\n\nApply a mask of 4 bytes to a payload (RFC 6455, 5.3).");
+
+static PyObject *
+unmask(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    char *payload, *mask;
+    Py_ssize_t size, four;
+
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "unmask() takes 2 arguments");
+        return NULL;
+    }
+    if (PyBytes_AsStringAndSize(arguments[0], &payload, &size) < 0 ||
+        PyBytes_AsStringAndSize(arguments[1], &mask, &four) < 0)
+        return NULL;
+    if (four != 4) {
+        PyErr_SetString(PyExc_ValueError, "a mask has 4 bytes");
+        return NULL;
+    }
+    return unmasked((unsigned char *)payload, size, (unsigned char *)mask);
+}
+
+/* Build a server's frame of a payload in two parts. */
+static PyObject *
+makeFrame(int isBinary, const char *type, Py_ssize_t typeSize, const char *payload, Py_ssize_t payloadSize)
+{
+    unsigned char head[MOST_HEAD];
+    uint64_t size = (uint64_t)typeSize + (uint64_t)payloadSize;
+    int at, length = size < 126 ? 2 : size < 65536 ? 4 : 10;
+    PyObject *frame;
+    char *target;
+
+    head[0] = isBinary ? 0x82 : 0x81;
+    head[1] = (unsigned char)(length == 2 ? size : length == 4 ? 126 : 127);
+    for (at = 2; at < length; at++)
+        head[at] = (unsigned char)(size >> 8 * (length - 1 - at));
+    if ((frame = PyBytes_FromStringAndSize(NULL, length + typeSize + payloadSize)) == NULL)
+        return NULL;
+    target = PyBytes_AsString(frame);
+    memcpy(target, head, length);
+    memcpy(target + length, type, typeSize);
+    memcpy(target + length + typeSize, payload, payloadSize);
+    return frame;
+}
+
+PyDoc_STRVAR(frame_doc, "frame(payload, isBinary, /)\n--\n\n"
+                        "Build an unmasked, unfragmented data frame (RFC 6455, 5.2).");
+
+static PyObject *
+frame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    char *payload;
+    Py_ssize_t size;
+    int isBinary;
+
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "frame() takes 2 arguments");
+        return NULL;
+    }
+    if (PyBytes_AsStringAndSize(arguments[0], &payload, &size) < 0 ||
+        (isBinary = PyObject_IsTrue(arguments[1])) < 0)
+        return NULL;
+    return makeFrame(isBinary, "", 0, payload, size);
+}
+
+PyDoc_STRVAR(textFrame_doc, "textFrame(type, text, /)\n--\n\nBuild the frame of a packet of text.");
+
+static PyObject *
+textFrame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    const char *type, *text;
+    Py_ssize_t typeSize, size;
+
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "textFrame() takes 2 arguments");
+        return NULL;
+    }
+    if ((type = PyUnicode_AsUTF8AndSize(arguments[0], &typeSize)) == NULL ||
+        (text = PyUnicode_AsUTF8AndSize(arguments[1], &size)) == NULL)
+        return NULL;
+    return makeFrame(0, type, typeSize, text, size);
+}
+
+/* -- packets --------------------------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(splitHead_doc, "splitHead(message, /)\n--\n\n"
+                            "Split the head of an event or ack from its arguments: see socketio/packet.py.");
+
+static PyObject *
+splitHead(PyObject *module, PyObject *message)
+{
+    Py_ssize_t at = 1, end, pathEnd = 0;
+    int digits = 0;
+    long long id = 0;
+    Py_UCS4 type, letter = 0;
+
+    if ((end = PyUnicode_GetLength(message)) < 0)
+        return NULL;
+    if (end < 2 || ((type = PyUnicode_ReadChar(message, 0)) != '2' && type != '3'))
+        Py_RETURN_NONE;
+    if (PyUnicode_ReadChar(message, 1) == '/') {
+        while (at < end && (letter = PyUnicode_ReadChar(message, at)) != ',' && letter != '[')
+            at++;
+        if (letter != ',')
+            Py_RETURN_NONE;
+        pathEnd = at++;
+    }
+    for (; at < end && (letter = PyUnicode_ReadChar(message, at)) >= '0' && letter <= '9'; at++) {
+        if (++digits > MOST_ID_DIGITS)
+            Py_RETURN_NONE;
+        id = id * 10 + (letter - '0');
+    }
+    if (at >= end || letter != '[' || (type == '3' && !digits))
+        Py_RETURN_NONE;
+    return packed(4, (PyObject *[]){
+                         PyLong_FromLong((long)type - '0'),
+                         pathEnd ? PyUnicode_Substring(message, 1, pathEnd) : PyUnicode_FromStringAndSize("/", 1),
+                         digits ? PyLong_FromLongLong(id) : Py_NewRef(Py_None),
+                         PyLong_FromSsize_t(at),
+                     });
+}
+
+/* -- a broadcast ------------------------------------------------------------------------------------------------ */
+
+#ifndef _WIN32
+
+/* Sockets that are written to before the interpreter looks at the results. */
+#define AT_ONCE 64
+
+typedef struct {
+    PyObject *member, *transport; /* both owned */
+    int fd;
+    Py_ssize_t sent;
+} Receiver;
+
+/* Names of attributes, made when the module is imported. */
+static struct {
+    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send;
+} names;
+
+/* Compare an attribute with an object: 1 if it is that one, 0 if not, -1 with an exception. */
+static int
+attributeIs(PyObject *object, PyObject *name, PyObject *expected)
+{
+    PyObject *value = PyObject_GetAttr(object, name);
+    Py_XDECREF(value);
+    return value == NULL ? -1 : value == expected;
+}
+
+/* Return the descriptor of the socket whose send() a transport keeps, or -1: with an exception if something failed. */
+static int
+descriptorOf(PyObject *transport)
+{
+    PyObject *send = PyObject_GetAttr(transport, names._send), *owner;
+    int fd = -1;
+
+    if (send != NULL && Py_IS_TYPE(send, &PyCFunction_Type) && (owner = PyCFunction_GetSelf(send)) != NULL) {
+        PyObject *number = PyObject_CallMethod(owner, "fileno", NULL);
+        if (number != NULL)
+            fd = (int)PyLong_AsLong(number);
+        Py_XDECREF(number);
+    }
+    Py_XDECREF(send);
+    return fd;
+}
+
+/*
+ * See if a member can be written to at once, as Session.sendPackets() and WebSocketTransport.send() do.
+ *
+ * 1 if so, with what the receiver owns; 0 if the member must take the ordinary way; -1 with an exception.
+ */
+static int
+isReady(PyObject *member, PyObject *const *types, PyObject *open, Receiver *receiver)
+{
+    PyObject *session = NULL, *transport = NULL, *queue = NULL;
+    int ready;
+
+    receiver->fd = -1;
+    if ((ready = attributeIs(member, names.connected, Py_True)) == 1 &&
+        ((session = PyObject_GetAttr(member, names.session)) == NULL ||
+         (ready = Py_TYPE(session) == (PyTypeObject *)types[0]) == 0 ||
+         (ready = attributeIs(session, names.state, open)) != 1 ||
+         (queue = PyObject_GetAttr(session, names._queue)) == NULL || (ready = PyObject_Not(queue)) != 1 ||
+         (transport = PyObject_GetAttr(session, names.transport)) == NULL ||
+         (ready = Py_TYPE(transport) == (PyTypeObject *)types[1]) == 0 ||
+         (ready = attributeIs(transport, names.writable, Py_True)) != 1 ||
+         (ready = attributeIs(transport, names._sharesFrames, Py_True)) != 1 ||
+         (ready = attributeIs(transport, names._cork, Py_None)) != 1 ||
+         (receiver->fd = descriptorOf(transport)) < 0))
+        ready = 0;
+    if (PyErr_Occurred())
+        ready = -1;
+    if (ready == 1) {
+        receiver->member = Py_NewRef(member);
+        receiver->transport = Py_NewRef(transport);
+    }
+    Py_XDECREF(session);
+    Py_XDECREF(queue);
+    Py_XDECREF(transport);
+    return ready;
+}
+
+/* Write a frame to some sockets. Add to the rest who has taken nothing, and tell the transport that has taken a part. */
+static int
+writeTo(Receiver *receivers, int count, PyObject *frame, PyObject *rest)
+{
+    char *data;
+    Py_ssize_t size;
+    int at, failed = PyBytes_AsStringAndSize(frame, &data, &size) < 0;
+
+    if (!failed) {
+        Py_BEGIN_ALLOW_THREADS
+        for (at = 0; at < count; at++)
+            receivers[at].sent = send(receivers[at].fd, data, size, MSG_DONTWAIT);
+        Py_END_ALLOW_THREADS
+    }
+    for (at = 0; at < count; at++) {
+        Receiver *each = receivers + at;
+        if (!failed && each->sent <= 0 && size > 0)
+            failed = PyList_Append(rest, each->member) < 0;
+        else if (!failed && each->sent < size) {
+            PyObject *done = PyObject_CallMethod(each->transport, "wroteLess", "On", frame, each->sent);
+            failed = done == NULL;
+            Py_XDECREF(done);
+        }
+        Py_DECREF(each->member);
+        Py_DECREF(each->transport);
+    }
+    return failed ? -1 : 0;
+}
+
+PyDoc_STRVAR(sendAll_doc, "sendAll(members, frame, sessionType, transportType, open, /)\n--\n\n"
+                          "Write a frame to many sockets: see engineio/broadcast.py.");
+
+static PyObject *
+sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    Receiver receivers[AT_ONCE];
+    PyObject *members, *rest;
+    Py_ssize_t at = 0;
+    int waiting = 0, ready = 0;
+
+    if (count != 5 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "sendAll() takes a list, a frame, two types and a state");
+        return NULL;
+    }
+    members = arguments[0];
+    if ((rest = PyList_New(0)) == NULL)
+        return NULL;
+    /* The list's size is read anew each time, as other threads run while the GIL is released. */
+    for (; ready >= 0 && at < PyList_Size(members); at++) {
+        PyObject *member = Py_NewRef(PyList_GetItem(members, at));
+        ready = isReady(member, arguments + 2, arguments[4], receivers + waiting);
+        if (ready == 1)
+            waiting++;
+        else if (ready == 0)
+            ready = PyList_Append(rest, member);
+        Py_DECREF(member);
+        if (waiting == AT_ONCE) {
+            ready = writeTo(receivers, waiting, arguments[1], rest);
+            waiting = 0;
+        }
+    }
+    if (ready >= 0)
+        ready = writeTo(receivers, waiting, arguments[1], rest);
+    else
+        for (; waiting > 0; waiting--) {
+            Py_DECREF(receivers[waiting - 1].member);
+            Py_DECREF(receivers[waiting - 1].transport);
+        }
+    if (ready < 0)
+        Py_CLEAR(rest);
+    return rest;
+}
+
+#endif
+
+/* -- the module ------------------------------------------------------------------------------------------------- */
+
+#define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
+
+static PyMethodDef methods[] = {
+    FAST(readMessages),
+    FAST(unmask),
+    FAST(frame),
+    FAST(textFrame),
+    {"splitHead", splitHead, METH_O, splitHead_doc},
+#ifndef _WIN32
+    FAST(sendAll),
+#endif
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "txrealtime._speedups", "The innermost loops of the server in C.", -1, methods, NULL, NULL, NULL,
+    NULL,
+};
+
+#define NAME(name) ((names.name = PyUnicode_InternFromString(#name)) == NULL)
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+#ifndef _WIN32
+    if (NAME(connected) || NAME(session) || NAME(state) || NAME(_queue) || NAME(transport) || NAME(writable) ||
+        NAME(_sharesFrames) || NAME(_cork) || NAME(_send))
+        return NULL;
+#endif
+    return PyModule_Create(&definition);
+}

@@ -1,0 +1,95 @@
+"""
+Plain data frames: final, uncompressed, of type text or binary (RFC 6455, 5.2).
+
+These functions are the references of those in ``_speedups.c``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
+
+from txrealtime.speedups import accelerated
+
+__all__ = ["frame", "readMessages", "textFrame", "unmask"]
+
+_HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for first in (0x81, 0x82))
+
+
+@accelerated
+def unmask(payload: bytes, mask: bytes) -> bytes:
+    """
+    Apply a mask to a payload (RFC 6455, 5.3).
+
+    :param mask: 4 bytes.
+    """
+    size = len(payload)
+    if size > 1500:
+        # Autobahn's masker takes 3 us for any size up to a few KiB, and 8 us for 64 KiB.
+        unmasked: bytes = create_xor_masker(mask, size).process(payload)
+        return unmasked
+    # One operation on two large integers: 0.5 us for 64 bytes, 2.3 for 1 KiB.
+    key = mask * ((size + 3) >> 2)
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(key[:size], "little")).to_bytes(size, "little")
+
+
+_unmask: Final = unmask
+
+
+@accelerated
+def readMessages(data: bytes, position: int, maxPayload: int, most: int) -> tuple[list[str | bytes], int]:
+    """
+    Read the plain data frames of a client from a position on, up to any other frame or an incomplete one.
+
+    :param maxPayload: the largest size of a payload.
+    :param most: the largest number of frames; negative for no limit.
+    :return: the messages, and the position behind the last of them.
+    """
+    end = len(data)
+    messages: list[str | bytes] = []
+    while most and end - position >= 6:
+        first = data[position]
+        size = data[position + 1] - 128  # RFC 6455, 5.1: a client's frame has the mask bit
+        start = position + 6
+        if size > 125:
+            start += 2 if size == 126 else 8
+            size = int.from_bytes(data[position + 2 : start - 4], "big")
+            # RFC 6455, 5.2: the length must have its shortest form.
+            if size < (65536 if start - position == 14 else 126):
+                break
+        stop = start + size
+        if not 0 <= size <= maxPayload or (first != 0x81 and first != 0x82) or stop > end:
+            break
+        payload = _unmask(data[start:stop], data[start - 4 : start])
+        if first == 0x82:
+            messages.append(payload)
+        else:
+            try:
+                messages.append(payload.decode())
+            except UnicodeDecodeError:
+                break
+        position = stop
+        most -= 1
+    return messages, position
+
+
+@accelerated
+def frame(payload: bytes, isBinary: bool) -> bytes:
+    """Build an unmasked, unfragmented data frame (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return _HEADS[isBinary][size] + payload
+    first = 0x82 if isBinary else 0x81
+    if size < 65536:
+        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+
+
+_frame: Final = frame
+
+
+@accelerated
+def textFrame(type: str, text: str) -> bytes:
+    """Build the frame of a text packet: the digit of its type, and its text."""
+    return _frame((type + text).encode(), False)
