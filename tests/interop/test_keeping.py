@@ -102,6 +102,7 @@ class KilledTests(TestCase):
         self.socket.join("red")
         self.socket.data["name"] = "alice"
         await self.until(lambda: self.one.cluster._keeping._written)
+        await deferLater(reactor, 0.2)
         (key,) = await self.keys()
         await deferLater(reactor, 1.2)
         kept = await self.kept(key)

@@ -175,10 +175,11 @@ class Recovery:
     def admitted(self, ticket: Ticket) -> None:
         """Called when the client was admitted, for the first time or again."""
         ticket.admitted = self.parking.reactor.seconds()
-        self.changed(ticket)
+        if self.parking.keeper is not None:
+            self.parking.keeper.changed(ticket)
 
     def changed(self, ticket: Ticket) -> None:
-        """Called when the client of a ticket was admitted, or has joined or left a room."""
+        """Called when the client of a ticket has joined or left a room."""
         if self.parking.keeper is not None:
             self.parking.keeper.changed(ticket)
 
