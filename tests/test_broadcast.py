@@ -103,7 +103,7 @@ class BroadcastTests(SynchronousTestCase):
             self.pairs.clear()
 
     def test_references(self) -> None:
-        """A broadcast holds no object afterwards: of those who take all, a part, nothing, or are not ready."""
+        """A broadcast holds no object afterwards: of those who take all, a part, or nothing."""
         self.connect(20)
         self.pairs[1][1].close()
         self.pairs[2][0].protocol._send = None

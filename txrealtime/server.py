@@ -338,8 +338,8 @@ class Server(Decorators, Service):
         retirement, self._retirement = self._retirement, None
         if retirement is not None:
             retirement.end()
+        self.engine.reopen()  # makes the engine, and so decides if clients may come back
         self.cluster.start()
-        self.engine.reopen()
         if self._namespaces.parking is not None:
             self._namespaces.parking.reopen()
 

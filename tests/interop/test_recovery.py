@@ -115,6 +115,38 @@ class RecoveryTests(TestCase):
         for server in servers:
             await server.stop()
 
+    async def test_killed(self) -> None:
+        """Redis and servers are killed under traffic: nobody is lost who comes back to another server."""
+        requireJavaScriptClient("socket.io-client-4")
+        redis = await Redis(self, appendonly="yes").start()
+        bus = redis.url.replace("redis", "redis+streams", 1)
+        options = [*OPTIONS, "--bus", bus, "--trusted-proxy", "127.0.0.1"]
+        servers = [RealtimeServer(self, *options) for _ in range(2)]
+        for server in servers:
+            await server.start()
+        nginx = proxies.NginxOfCluster(self, [server.port for server in servers])
+        await nginx.start()
+        clients = self.crowd("socket.io-client-4", nginx.url, "apart")
+        await deferLater(reactor, 4)
+        for server in servers[:1] if ROUNDS == 1 else servers * (ROUNDS // 2):
+            await redis.stop()
+            await deferLater(reactor, 0.5)
+            await redis.start()
+            await deferLater(reactor, 2)
+            if ROUNDS > 1:
+                redis.pause()
+                await deferLater(reactor, 30)
+                redis.resume()
+                await deferLater(reactor, 5)
+            server.program.signal("KILL")
+            await server.program.whenEnded()
+            await deferLater(reactor, 7)
+            await server.start()
+            await deferLater(reactor, 2)
+        await self.leave("socket.io-client-4", clients)
+        for server in servers:
+            await server.stop()
+
     async def leave(self, name: str, program: Program, *servers: RealtimeServer) -> None:
         self.assertFalse(program.ended, program.output[-3000:])
         program.signal("TERM")

@@ -31,7 +31,7 @@ _STREAM: Final = re.compile(r"(\d{13})-\d{1,19}", re.ASCII)
 _OBJECT_ID: Final = re.compile(r"([0-9a-f]{8})[0-9a-f]{16}", re.ASCII)
 
 _SHORTEST: Final = 7
-_LONGEST: Final = 33
+_LONGEST: Final = 64
 
 # Seconds by which the clocks of server and client may differ.
 _NEAR: Final = 86400.0
@@ -49,6 +49,11 @@ def offsetTime(text: str) -> float | None:
     if (match := _OBJECT_ID.fullmatch(text)) is not None:
         return float(int(match[1], 16))
     return None
+
+
+def _epochOf(offset: str) -> str:
+    """Return the beginning of all offsets of one log, without its place on the bus."""
+    return offset.rpartition("-")[0].partition(".")[0]
 
 
 class Recovery:
@@ -83,7 +88,7 @@ class Recovery:
         :return: ``True`` if the server has restored the state.
         """
         pid = pid if isinstance(pid, str) else None
-        self._epoch = offset.rpartition("-")[0] if isinstance(offset, str) else None
+        self._epoch = _epochOf(offset) if isinstance(offset, str) else None
         self.isOffered = pid is not None
         recovered = pid is not None and pid == self._pid
         if not recovered:
@@ -99,8 +104,7 @@ class Recovery:
         if last.__class__ is not str or not _SHORTEST <= len(last) <= _LONGEST:
             return args
         if self._epoch is not None:
-            epoch, _, number = last.rpartition("-")
-            if epoch != self._epoch or not number.isdecimal():
+            if _epochOf(last) != self._epoch or not last.rpartition("-")[2].isdecimal():
                 return args
             self._offset = last
             return args[:-1]

@@ -25,6 +25,7 @@ from txrealtime.cluster.dialects.messages import Alive, Tell
 from txrealtime.cluster.dialects.native import UID_LENGTH
 from txrealtime.cluster.histories import cannotTellHistory
 from txrealtime.cluster.joins import Joins
+from txrealtime.cluster.keeping import Keeping
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.remote import RemotePeers
 from txrealtime.cluster.requests import Requests
@@ -62,7 +63,10 @@ class Cluster:
         self._conversation = Conversation(self.uid)
         self._requests = Requests(self._conversation, namespaces)
         self._joins = Joins(namespaces)
-        self._remote = RemotePeers(self._conversation, namespaces, self._joins, self._requests.handover)
+        self._keeping = Keeping(self._conversation, namespaces, self._joins)
+        self._remote = RemotePeers(
+            self._conversation, namespaces, self._joins, self._requests.handover, self._keeping
+        )
 
     # -- life ----------------------------------------------------------------------------
 
@@ -114,6 +118,7 @@ class Cluster:
         link = Link(bus, clock)
         self._conversation.start(link, clock, me)
         self._joins.watch(link)
+        self._keeping.start(link)
         self._namespaces.meet(self._remote, self.dialect.idPrefix)
         link.start()
 
@@ -131,6 +136,7 @@ class Cluster:
 
         :return: fires when the link is stopped.
         """
+        self._keeping.stop()
         return self._conversation.stop()
 
     # -- status ----------------------------------------------------------------------------

@@ -43,7 +43,10 @@ class Joins:
         """Called when this server has subscribed to the topic of a room."""
         if link.status is not LinkStatus.READY:
             return
-        confirmed = link.whenSubscribed(topic)
+        self.wait(link.whenSubscribed(topic))
+
+    def wait(self, confirmed: Deferred[None]) -> None:
+        """Let acks wait until a Deferred has fired."""
         if not confirmed.called:
             self._last += 1
             self._pending[self._last] = None

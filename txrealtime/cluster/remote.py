@@ -18,6 +18,7 @@ from txrealtime.cluster.dialects.messages import Ask, Disconnect, Emit, Fetch, J
 from txrealtime.cluster.handover import Handover
 from txrealtime.cluster.histories import Histories
 from txrealtime.cluster.joins import Joins
+from txrealtime.cluster.keeping import Keeping
 from txrealtime.cluster.questions import Question
 from txrealtime.cluster.rosters import Rosters
 from txrealtime.engineio import packet as engineio
@@ -42,32 +43,50 @@ class RemotePeers:
     """The peer servers, as this server's namespaces and audiences see them."""
 
     def __init__(
-        self, conversation: Conversation, namespaces: Namespaces, joins: Joins, handover: Handover
+        self,
+        conversation: Conversation,
+        namespaces: Namespaces,
+        joins: Joins,
+        handover: Handover,
+        keeping: Keeping,
     ) -> None:
         self._conversation = conversation
         self._joins = joins
         self._rosters = Rosters(conversation)
         self._handover = handover
+        self._keeping = keeping
         self._histories = Histories(conversation, namespaces, handover)
 
     # -- audiences -------------------------------------------------------------------
 
     def emit(
-        self, audience: Audience, packet: Packet, messages: Sequence[engineio.Packet], volatile: bool
+        self,
+        audience: Audience,
+        packet: Packet,
+        messages: Sequence[engineio.Packet],
+        volatile: bool,
+        logged: int = 0,
     ) -> Mark:
         target = _targetOf(audience)
+        if target is None and logged and self._keeping.isOn and audience.rooms is not None:
+            target = Target(audience.namespace.path, audience.rooms, audience.excluded)
         if target is None:
             return False
         conversation = self._conversation
-        conversation.say(Emit(target, packet, messages, volatile))
+        conversation.say(Emit(target, packet, messages, volatile, logged if self._keeping.isOn else 0))
         numbers = conversation.dialect.numbers
         if numbers is None or numbers.latestSent is None or conversation.link is None:
             return False
         return [conversation.uid, *numbers.latestSent]
 
     def fetchClient(self, namespace: Namespace, claim: Claim, address: str) -> Deferred[Ticket | None]:
-        fetched = Deferred.fromCoroutine(self._handover.fetch(namespace, claim, address))
+        fetched = Deferred.fromCoroutine(self._fetched(namespace, claim, address))
         return fetched.addErrback(_notFetched)
+
+    async def _fetched(self, namespace: Namespace, claim: Claim, address: str) -> Ticket | None:
+        """Fetch a client from its owner, or if that has died, its session from Redis."""
+        ticket = await self._handover.fetch(namespace, claim, address)
+        return ticket or await self._keeping.fetch(namespace, claim, address)
 
     def call(
         self, audience: Audience, packet: Packet, answered: Callable[[Any], object], timeout: float

@@ -136,7 +136,7 @@ class Audience:
             namespace._hooks.eventSent(sockets, packet.data[0], packet.data[1:])
         peers = None if self._isLocal else namespace._peers
         if peers is not None:
-            mark = peers.emit(self, packet, messages, volatile)
+            mark = peers.emit(self, packet, messages, volatile, logged)
             if recovery is not None and logged:
                 recovery.log.mark(logged, mark)
             if history is not None and entry is not None:

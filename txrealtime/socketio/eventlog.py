@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -97,9 +97,12 @@ class Store:
     :param most: the most entries.
     :param mostBytes: the most bytes of entries.
     :ivar epoch: the name of this process in offsets.
+    :ivar age: seconds for which an entry is kept.
     :ivar count: the number of entries.
     :ivar bytes: the bytes that they take.
     :ivar crowded: entries that went before their time because the store was full.
+    :ivar place: returns how far this server has read a bus that keeps messages, such as ``1795884975163.0``.
+        It is a part of the offsets then: ``<epoch>.<place>-<number>``.
     """
 
     def __init__(self, reactor: IReactorTime, parser: IParser, age: float, most: int, mostBytes: int) -> None:
@@ -109,7 +112,8 @@ class Store:
         self.count = 0
         self.bytes = 0
         self.crowded = 0
-        self._age = age
+        self.place: Callable[[], str] | None = None
+        self.age = age
         self._most = most
         self._mostBytes = mostBytes
         # The logs in the order of their entries: the first has the oldest entry of all.
@@ -128,10 +132,10 @@ class Store:
             self._complain(now - self._order[0].oldest)
             self._dropOldest()
         if self._timer is None:
-            self._timer = self.reactor.callLater(self._age, self._tick)
+            self._timer = self.reactor.callLater(self.age, self._tick)
 
     def _expire(self, now: float) -> None:
-        limit = now - self._age
+        limit = now - self.age
         while self._order and self._order[0].oldest <= limit:
             self._dropOldest()
 
@@ -144,7 +148,7 @@ class Store:
         self._timer = None
         self._expire(self.reactor.seconds())
         if self._order:
-            due = self._order[0].oldest + self._age - self.reactor.seconds()
+            due = self._order[0].oldest + self.age - self.reactor.seconds()
             self._timer = self.reactor.callLater(max(due, 1.0), self._tick)
 
     def _complain(self, seconds: float) -> None:
@@ -272,7 +276,7 @@ class EventLog:
         self, messages: Sequence[engineio.Packet], number: int, packet: Packet | None
     ) -> list[engineio.Packet]:
         """Add an offset to an event, as its last argument."""
-        offset = f"{self._store.epoch}-{number}"
+        offset = self._offset(number)
         text = messages[0].data
         if self._splices and isinstance(text, str) and text.endswith("]"):
             # The text has the name of the event at least, so a comma follows a value.
@@ -325,22 +329,26 @@ class EventLog:
     def plain(self, number: int, entry: Entry) -> list[str | bytes]:
         """Return the messages of an entry without its offset."""
         first, *attachments = [message.data for message in entry.messages]
-        ending = f',"{self._store.epoch}-{number}"]'
-        if self._splices and isinstance(first, str) and first.endswith(ending):
-            return [f"{first[: -len(ending)]}]", *attachments]
+        if self._splices and isinstance(first, str) and first.endswith(f'-{number}"]'):
+            # An offset has no quotes, so the last ones but one are where it begins.
+            return [f"{first[: first.rindex(',', 0, -1)]}]", *attachments]
         packet = self._read(entry.messages)
         return list(self._store.parser.encode(packet._replace(data=packet.data[:-1])))
 
     def numberOf(self, offset: str) -> int | None:
         """Return the number in an offset, or ``None`` if this process has not made it."""
         epoch, _, digits = offset.rpartition("-")
-        if epoch != self._store.epoch or not (digits.isascii() and digits.isdecimal()):
+        if epoch.partition(".")[0] != self._store.epoch or not (digits.isascii() and digits.isdecimal()):
             return None
         return int(digits)
 
     def offset(self) -> str:
         """The offset of the newest entry."""
-        return f"{self._store.epoch}-{self.top}"
+        return self._offset(self.top)
+
+    def _offset(self, number: int) -> str:
+        place = self._store.place
+        return f"{self._store.epoch}-{number}" if place is None else f"{self._store.epoch}.{place()}-{number}"
 
     def lastBefore(self, time: float) -> int:
         """Return the number of the newest entry that was added before a time, or 0 if that is not known."""

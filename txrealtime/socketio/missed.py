@@ -39,6 +39,7 @@ class Carried(NamedTuple):
     def after(self, offset: str | None) -> list[Any]:
         """Return the events that come after a client's last one; all, if that is of another log."""
         epoch, _, number = (offset or "").rpartition("-")
+        epoch = epoch.partition(".")[0]
         if not (number.isascii() and number.isdecimal()):
             return self.events
         first = 0

@@ -5,25 +5,39 @@ The clients of a server that are away: how many there may be, and for how long.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import LogLevel
 
+from txrealtime.engineio import packet as engineio
 from txrealtime.logs import Logger
 from txrealtime.socketio.clients import asks, isKnownToRecover
 from txrealtime.socketio.eventlog import Store
 from txrealtime.socketio.handshake import Handshake
-from txrealtime.socketio.packet import IParser
+from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.settings import Settings
 
 if TYPE_CHECKING:
     from txrealtime.socketio.tickets import Ticket
 
-__all__ = ["Parking"]
+__all__ = ["Keeper", "Parking"]
 
 _log = Logger()
+
+
+class Keeper(Protocol):
+    """A part of the server that keeps the tickets where other servers find them when this one has died."""
+
+    def changed(self, ticket: Ticket) -> None:
+        """Called when the client of a ticket was admitted, or has joined or left a room."""
+
+    def ended(self, ticket: Ticket) -> None:
+        """Called when the client of a ticket cannot come back to this server any more."""
+
+    def emitted(self, ticket: Ticket, messages: Sequence[engineio.Packet], packet: Packet) -> None:
+        """Called with an event for one client of this server, which is the newest of the log."""
 
 
 class Parking:
@@ -32,6 +46,7 @@ class Parking:
 
     :ivar store: the bounds of the logs.
     :ivar results: the number of clients that came back, by result.
+    :ivar keeper: keeps the tickets for other servers; ``None`` for nobody.
     :ivar isOpen: false once the server does not expect clients back.
     :ivar isStaying: false once the server is about to stop, and takes no clients of other servers.
     """
@@ -43,6 +58,7 @@ class Parking:
         self.reactor = reactor
         self.results = results
         self.isOpen = self.isStaying = True
+        self.keeper: Keeper | None = None
         # An event is wanted for as long as a client may be away, and before, for as long as the server may
         # not have noticed that the connection is dead.
         unnoticed = settings.pingInterval + 2 * settings.pingTimeout
@@ -112,6 +128,7 @@ class Parking:
     def close(self) -> None:
         """Called when the server has stopped: nobody comes back."""
         self.isOpen = False
+        self.keeper = None  # what it keeps stays, for a server that starts again
         for ticket in list(self._parked):
             ticket.recovery.end(ticket)
         self.store.clear()

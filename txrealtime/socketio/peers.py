@@ -52,13 +52,19 @@ class Peers(Protocol):
     """
 
     def emit(
-        self, audience: Audience, packet: Packet, messages: Sequence[engineio.Packet], volatile: bool
+        self,
+        audience: Audience,
+        packet: Packet,
+        messages: Sequence[engineio.Packet],
+        volatile: bool,
+        logged: int = 0,
     ) -> Mark:
         """
         Send an event to an audience's clients on other servers.
 
         :param packet: the event.
         :param messages: the same, encoded.
+        :param logged: the event's number in the namespace's log, 0 if it is not there.
         :return: the mark by which another server knows the event again; ``False`` if none gets it.
         :raises ValueError: if it is too large for the bus.
         """

@@ -160,6 +160,8 @@ class Recovery:
             socket._deliver(self.log.volatile(messages, packet), True)
         else:
             socket._deliver(self.log.append((socket.id,), frozenset(), messages, packet))
+            if self.parking.keeper is not None and ticket is not None:
+                self.parking.keeper.emitted(ticket, messages, packet)
 
     # -- tickets -------------------------------------------------------------------
 
@@ -173,6 +175,13 @@ class Recovery:
     def admitted(self, ticket: Ticket) -> None:
         """Called when the client was admitted, for the first time or again."""
         ticket.admitted = self.parking.reactor.seconds()
+        if self.parking.keeper is not None:
+            self.parking.keeper.changed(ticket)
+
+    def changed(self, ticket: Ticket) -> None:
+        """Called when the client of a ticket has joined or left a room."""
+        if self.parking.keeper is not None:
+            self.parking.keeper.changed(ticket)
 
     def welcome(self, ticket: Ticket) -> dict[str, str]:
         """Return the fields of the packet that admits the client: its pid, and where its events begin."""
@@ -182,6 +191,8 @@ class Recovery:
         """Forget a ticket: its client cannot come back."""
         if self.tickets.get(ticket.pid) is ticket:
             del self.tickets[ticket.pid]
+            if self.parking.keeper is not None:
+                self.parking.keeper.ended(ticket)
         self._unpark(ticket)
         if ticket.socket is not None and not ticket.isElsewhere:
             self._setPlain(ticket.socket)

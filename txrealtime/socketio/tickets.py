@@ -42,6 +42,7 @@ class Ticket:
     :ivar deadline: the time until which the ticket is parked.
     :ivar isArriving: true until the events of a client from another server are here.
     :ivar isElsewhere: true when the client has moved to another server.
+    :ivar offset: the offset of the log's newest entry when the ticket was first kept for other servers.
     :ivar carried: the events of a client from another server, until they are in this server's log.
     :ivar waiting: fire when the application has been told of the cut.
     """
@@ -59,6 +60,7 @@ class Ticket:
         "isParked",
         "known",
         "moves",
+        "offset",
         "pid",
         "reason",
         "recovery",
@@ -78,6 +80,7 @@ class Ticket:
         self.address = address
         self.isArriving = self.isElsewhere = False
         self.carried: Carried | None = None
+        self.offset = ""
         self.start = self.floor = self.known = start
         self.moves: dict[tuple[int, str], bool] = {}
         self.admitted = float("inf")
@@ -89,6 +92,7 @@ class Ticket:
 
     def moved(self, room: str, joined: bool) -> None:
         """Called when the socket has joined or left a room."""
+        self.recovery.changed(self)
         moves, key = self.moves, (self.recovery.log.top, room)
         if key in moves:
             del moves[key]  # there and back again, without an event between

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["IBus", "IKeepingBus", "IPublisher", "IPublisherOwner", "ISubscriber", "Subscription"]
+__all__ = [
+    "IBus",
+    "IKeepingBus",
+    "IKeepingPublisher",
+    "IPublisher",
+    "IPublisherOwner",
+    "ISubscriber",
+    "Subscription",
+]
 
 
 class IBus(Interface):
@@ -53,15 +61,6 @@ class IBus(Interface):
             connection has ended.
         :return: fires when topics can be subscribed to; fails as that of :meth:`openPublisher`.
         """
-
-
-class IKeepingBus(IBus):
-    """
-    A bus whose broker keeps messages.
-
-    A subscriber goes on where the last one of the same owner ended.  A publisher sends the messages again
-    that the broker did not take from the last one of the same owner.
-    """
 
 
 class IPublisher(Interface):
@@ -99,6 +98,36 @@ class IPublisher(Interface):
 
     def abort() -> None:
         """Abort the connection at once.  Do not call the owner any more."""
+
+
+class IKeepingBus(IBus):
+    """
+    A bus whose broker keeps messages.
+
+    A subscriber goes on where the last one of the same owner ended.  A publisher sends the messages again
+    that the broker did not take from the last one of the same owner.
+    """
+
+    stream: str = Attribute("The name of the place where the broker keeps the messages.")
+
+    def placeOf(lost: Callable[[str], object]) -> str:
+        """
+        Return how far an owner's subscribers have delivered the messages.
+
+        :param lost: as that of :meth:`openSubscriber`.
+        """
+
+
+class IKeepingPublisher(IPublisher):
+    """A publisher of such a bus."""
+
+    def command(*words: str) -> Deferred[Any]:
+        """
+        Send a command of the broker, behind the messages that were published before.
+
+        :return: fires with the reply; fails with :exc:`~txrealtime.errors.BusError` if that is an error, or
+            the connection ends before.
+        """
 
 
 class IPublisherOwner(Interface):

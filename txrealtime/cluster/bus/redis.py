@@ -59,6 +59,8 @@ class Reply(IntEnum):
     "To ROLE."
     COUNT = -3
     "To PUBSUB NUMSUB."
+    COMMAND = -4
+    "To a command of a bus over a stream."
 
 
 @implementer(IBus)
@@ -309,6 +311,8 @@ class Publisher(Connection):
                 self._refused(str(reply))
         elif kind == Reply.COUNT:
             self._counted(reply)
+        elif kind == Reply.COMMAND:
+            self.commanded(reply)
         elif kind == Reply.ROLE:
             try:
                 self.checkRole(reply)
@@ -319,6 +323,9 @@ class Publisher(Connection):
 
     def confirmed(self, reply: Any) -> None:
         """Called with the reply to each message."""
+
+    def commanded(self, reply: Any) -> None:
+        """Called with the reply to a command."""
 
     def _refused(self, reason: str) -> None:
         self._owner.refused(reason)

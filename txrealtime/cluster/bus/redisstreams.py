@@ -33,12 +33,13 @@ from zope.interface import implementer
 from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.interfaces import (
     IKeepingBus,
+    IKeepingPublisher,
     IPublisher,
     IPublisherOwner,
     ISubscriber,
     Subscription,
 )
-from txrealtime.cluster.bus.redis import Connection, Publisher, RedisBus
+from txrealtime.cluster.bus.redis import Connection, Publisher, RedisBus, Reply
 from txrealtime.errors import BusError
 
 __all__ = ["RedisStreamsBus"]
@@ -104,17 +105,20 @@ class _Place:
     :ivar id: the id of the last entry read; ``None`` before the first connection.
     :ivar count: the number of entries up to it that were ever added; ``None`` if that is not known.
     :ivar goal: the id of the last entry of an outage.
+    :ivar delivered: the id of the last entry delivered, as in ``1795884975163.0``.
     """
 
     def __init__(self) -> None:
         self.id: Id | None = None
         self.count: int | None = None
         self.goal: Id = (0, 0)
+        self.delivered = "0.0"
 
     def opened(self, info: _Info) -> int | None:
         """Called with the state of the stream on a new connection: see :meth:`compare`."""
         if self.id is None:
             self.id, self.count = info.last, info.added
+            self.delivered = f"{info.last[0]}.{info.last[1]}"
         self.goal = info.last
         return self.compare(info)
 
@@ -157,7 +161,7 @@ class RedisStreamsBus(RedisBus):
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
-        self._stream = address.stream
+        self.stream = self._stream = address.stream
         self._most = address.maxLength
         self._outboxes: WeakKeyDictionary[IPublisherOwner, _Outbox] = WeakKeyDictionary()
         self._places: dict[Callable[[str], object], _Place] = {}
@@ -198,6 +202,9 @@ class RedisStreamsBus(RedisBus):
         if outbox.confirmed != "-" and oldest and _idOf(oldest[0][0]) > _idOf(outbox.confirmed.encode()):
             publisher.giveUp()
 
+    def placeOf(self, lost: Callable[[str], object]) -> str:
+        return self._places[lost].delivered
+
     async def _openSubscriber(self, reactor: IReactorTime, lost: Callable[[str], object]) -> ISubscriber:
         place = self._places.setdefault(lost, _Place())
         subscriber = _Subscriber(reactor, lost, self._stream, place)
@@ -205,13 +212,14 @@ class RedisStreamsBus(RedisBus):
         return subscriber
 
 
-@implementer(IPublisher)
+@implementer(IKeepingPublisher)
 class _Publisher(Publisher):
     """A connection that adds entries to the stream."""
 
     def __init__(self, owner: IPublisherOwner, outbox: _Outbox, stream: bytes, most: int) -> None:
         super().__init__(owner)
         self._outbox = outbox
+        self._commands: deque[Deferred[Any]] = deque()
         head = b"$4\r\nXADD\r\n$%d\r\n%b\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n" % (len(stream), stream)
         self._head = head + b"$%d\r\n%d\r\n$1\r\n*\r\n" % (len(str(most)), most)
 
@@ -255,6 +263,22 @@ class _Publisher(Publisher):
         if isinstance(reply, bytes):
             self._outbox.confirmed = reply.decode()
 
+    def command(self, *words: str) -> Deferred[Any]:
+        encoded = [word.encode("utf-8", "surrogatepass") for word in words]
+        self._expected.append(Reply.COMMAND)
+        parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded]
+        self.transport.write(b"*%d\r\n%b" % (len(parts), b"".join(parts)))
+        replied: Deferred[Any] = Deferred()
+        self._commands.append(replied)
+        return replied
+
+    def commanded(self, reply: Any) -> None:
+        replied = self._commands.popleft()
+        if isinstance(reply, Exception):
+            replied.errback(BusError(str(reply)))
+        else:
+            replied.callback(reply)
+
     def countSubscribers(self, topic: str) -> Deferred[int]:
         return fail(BusError("a stream of Redis does not tell how many servers read it"))
 
@@ -268,6 +292,8 @@ class _Publisher(Publisher):
 
     def _entrust(self) -> None:
         """Leave the unconfirmed messages to the next connection, which sends them again."""
+        while self._commands:
+            self._commands.popleft().errback(BusError("the connection was ended"))
         if self._closing is None:
             self.unconfirmed = sum(message.isAwaited for message in self._outbox.sent)
         else:
@@ -391,16 +417,21 @@ class _Subscriber(Connection):
             self._deliverLate(entries)
         else:
             topics = self._topics
-            for _, fields in entries:
+            for each, fields in entries:
                 subscription = topics.get(fields[1])
                 if subscription is not None and len(fields) > 3:
+                    place.delivered = each.decode().replace("-", ".")
                     subscription.deliver(subscription.topic, fields[3])
+        if place.id is not None and not self._ended:
+            place.delivered = f"{place.id[0]}.{place.id[1]}"
 
     def _deliverLate(self, entries: list[Any]) -> None:
-        goal = self._place.goal
+        place = self._place
+        goal = place.goal
         for each, fields in entries:
             subscription = self._topics.get(fields[1])
             if subscription is not None and len(fields) > 3:
+                place.delivered = each.decode().replace("-", ".")
                 id = _idOf(each)
                 if id > goal:
                     subscription.deliver(subscription.topic, fields[3])

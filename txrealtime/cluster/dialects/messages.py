@@ -58,12 +58,14 @@ class Emit(NamedTuple):
 
     :ivar packet: the event.
     :ivar messages: the event as clients get it.
+    :ivar logged: its number in the sender's log of the namespace, on a bus that keeps messages; otherwise 0.
     """
 
     target: Target
     packet: Packet | None
     messages: Sequence[engineio.Packet] | None
     volatile: bool = False
+    logged: int = 0
 
 
 class Join(NamedTuple):

@@ -270,7 +270,11 @@ class NativeDialect:
     def _writeEmit(self, emit: Emit) -> tuple[str, list[Any], Wire]:
         assert emit.messages is not None
         wire = [message.data for message in emit.messages]
-        return self._topicOf(emit.target), ["emit", *_listed(emit.target), emit.volatile], wire
+        topic, rooms = self._topicOf(emit.target), emit.target.rooms
+        if emit.logged and rooms is not None and len(rooms) == 1 and self._serverOf(rooms[0]) == self.uid:
+            # For a client of this server; kept for a server to which the client may come back.
+            topic = f"{self._key}@{self.uid}"
+        return topic, ["emit", *_listed(emit.target), emit.volatile or emit.logged or False], wire
 
     def _writeJoin(self, join: Join) -> tuple[str, list[Any], Wire]:
         topic = self._topicOf(join.target)
@@ -358,7 +362,10 @@ class NativeDialect:
     def _readEmit(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
         if not parts:
             raise PacketError("an event without its packet")
-        return Emit(checks.target(fields), None, parts, checks.typed(checks.last(fields, 4)[3], bool))
+        flag = checks.last(fields, 4)[3]
+        if flag.__class__ is int and flag:  # not volatile, and kept in the sender's log
+            return Emit(checks.target(fields), None, parts, False, checks.number(flag))
+        return Emit(checks.target(fields), None, parts, checks.typed(flag, bool))
 
     def _readAsk(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
         packet = self._packetOf(parts, PacketType.EVENT)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -183,6 +184,26 @@ class Link:
         if publisher is None:
             return fail(BusError(f"the link to {self.bus.name} is {self.status.value}"))
         return publisher.countSubscribers(topic)
+
+    @property
+    def place(self) -> str:
+        """The id of the last message that a bus which keeps messages has delivered."""
+        bus: Any = self.bus
+        place: str = bus.placeOf(self._incoming.reconnecting.lost)
+        return place
+
+    @property
+    def isWaiting(self) -> bool:
+        """True if messages wait for the broker."""
+        return self._outgoing.isWaiting
+
+    def command(self, *words: str) -> Deferred[Any]:
+        """Send a command to a broker that keeps messages: see :class:`IKeepingPublisher`."""
+        publisher: Any = self._outgoing.reconnecting.connection
+        if publisher is None:
+            return fail(BusError(f"the link to {self.bus.name} is {self.status.value}"))
+        replied: Deferred[Any] = publisher.command(*words)
+        return replied
 
     # -- status ------------------------------------------------------------------------
 

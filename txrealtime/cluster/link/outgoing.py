@@ -76,6 +76,11 @@ class Outgoing:
         """True if there is a connection."""
         return self._publisher is not None
 
+    @property
+    def isWaiting(self) -> bool:
+        """True if messages wait for the broker."""
+        return bool(self._waiting)
+
     # -- messages ----------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
