@@ -2,7 +2,8 @@
 The CPU time of the hub for each publish: ``python -m benchmarks.hub``.
 
 The hub has one core, and the publisher and its four subscribers another. A publish has 200 bytes. It comes
-alone, after the one before has arrived everywhere, or many are on their way, as under load.
+alone, after the one before has arrived everywhere, or many are on their way, as under load: to one room, or
+to 16 rooms in turn.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ COUNT = 20_000
 WINDOW = 200_000
 "Bytes on their way at a time: a server leaves 256 kB with its hub unconfirmed."
 
-TOPIC = b"txrealtime,/,room"
+TOPICS = [b"txrealtime,/,room%d" % number for number in range(16)]
 
 
 def connect(path: str) -> socket.socket:
@@ -55,14 +56,21 @@ def receive(connection: socket.socket, size: int) -> None:
 
 
 def publish(
-    publisher: socket.socket, subscribers: list[socket.socket], count: int, at: int, window: int
+    publisher: socket.socket,
+    subscribers: list[socket.socket],
+    count: int,
+    at: int,
+    window: int,
+    topics: list[bytes],
 ) -> None:
     """
     Publish messages, `at` in one write, and wait until all have arrived.
 
     :param window: bytes that may be on their way to a subscriber.
+    :param topics: the topics, which take turns.
     """
-    message = frame(hubframes.PUBLISH, TOPIC, bytes(200))
+    messages = [frame(hubframes.PUBLISH, topic, bytes(200)) for topic in topics] * at
+    writes = [b"".join(messages[place : place + at]) for place in range(0, len(messages), at)]
     left = dict.fromkeys(subscribers, 0)
 
     def arrive(limit: int) -> None:
@@ -72,10 +80,11 @@ def publish(
                 if readable is not publisher:
                     left[readable] -= received
 
-    for _ in range(count // at):
-        publisher.sendall(message * at)
+    for number in range(count // at):
+        data = writes[number % len(writes)]
+        publisher.sendall(data)
         for subscriber in subscribers:
-            left[subscriber] += len(message) * at
+            left[subscriber] += len(data)
         arrive(window)
     arrive(0)
 
@@ -85,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hub")
     parser.add_argument("--subscribers", type=int, default=4)
     for shown, cost in measureHub(parser.parse_args().subscribers):
-        print(f"{shown:40} {cost:6.2f} us of the hub's CPU for a publish")
+        print(f"{shown:50} {cost:6.2f} us of the hub's CPU for a publish")
 
 
 def measureHub(count: int) -> list[tuple[str, float]]:
@@ -110,18 +119,21 @@ def measure(path: str, process: int, count: int) -> Iterator[tuple[str, float]]:
     """Yield the CPU time of the hub for a publish to `count` subscribers, load by load."""
     subscribers = [connect(path) for _ in range(count)]
     for subscriber in subscribers:
-        subscriber.sendall(frame(hubframes.SUBSCRIBE, TOPIC))
-        receive(subscriber, len(frame(hubframes.CONFIRM, b"", hubframes.number(1))))
+        for topic in TOPICS:
+            subscriber.sendall(frame(hubframes.SUBSCRIBE, topic))
+            receive(subscriber, len(frame(hubframes.CONFIRM, b"", hubframes.number(1))))
     publisher = connect(path)
-    for total, at, window, shown in (
-        (COUNT // 10, 1, 0, "each alone"),
-        (COUNT, 1, WINDOW, "many, one in a write"),
-        (COUNT, 10, WINDOW, "many, ten in a write"),
+    for total, at, window, topics, shown in (
+        (COUNT // 10, 1, 0, TOPICS[:1], "each alone"),
+        (COUNT, 1, WINDOW, TOPICS[:1], "many to a room, one in a write"),
+        (COUNT, 10, WINDOW, TOPICS[:1], "many to a room, ten in a write"),
+        (COUNT, 1, WINDOW, TOPICS, "many to many rooms, one in a write"),
+        (COUNT, 10, WINDOW, TOPICS, "many to many rooms, ten in a write"),
     ):
         costs = []
         for _ in range(ROUNDS):
             before = cpuOf(process)
-            publish(publisher, subscribers, total, at, window)
+            publish(publisher, subscribers, total, at, window, topics)
             costs.append((cpuOf(process) - before) / total / 1000)
         yield f"{count} subscribers, {shown}", median(costs)
 

@@ -20,12 +20,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
 
-from txrealtime import once
+from txrealtime import Namespace, once
 from txrealtime.cluster.results import RedisResults
 from txrealtime.testing import Client, makeServer
 
-EVENTS = 2000
-ROUNDS = 9
+EVENTS = 500
+ROUNDS = 7
+PAUSE = 0.002
+"Seconds between two looks for acks."
 
 
 class Turn:
@@ -33,6 +35,7 @@ class Turn:
 
     def __init__(self, middleware: Any = None) -> None:
         self.server = makeServer(reactor=reactor)
+        self.server.mount("/", Namespace(concurrency=None))
         if middleware is not None:
             self.server.use(middleware)
         self.server.on("order")(lambda socket, key, text: text)
@@ -57,9 +60,9 @@ class Turn:
 
 
 def _turned() -> Deferred[None]:
-    """Let the reactor turn once."""
+    """Let the reactor do its work."""
     turned: Deferred[None] = Deferred()
-    reactor.callLater(0, turned.callback, None)  # type: ignore[attr-defined]
+    reactor.callLater(PAUSE, turned.callback, None)  # type: ignore[attr-defined]
     return turned
 
 

@@ -1,9 +1,21 @@
 """
 All cores: several workers beside one process and beside Node's cluster, ``python -m benchmarks.workers``.
 
-First the cost: the CPU time of all processes of a server for each message, the servers taking turns on one
-core while the load has another.  Then the throughput of one worker and of two on all cores, load included.
-The results go to a folder, with a chart of the throughput.
+First the cost: the CPU time of all processes of a server for each message, in user and kernel mode, the
+servers taking turns on one core while the load has another.  The load's own time is not part of it.
+
+- All servers of a comparison get the same load from the same number of clients: 100 for each of 4 workers, so
+  400 for one process too.  Each worker then finds as many messages at a wake-up as one process with 100
+  clients does; with fewer clients, wake-ups are compared and not messages.
+- ``handed``: each request of a polling client has a connection of its own, also with one process.  Any worker
+  accepts it, so three of four connections are handed over.  The cost is that of a POST and a GET, with both
+  connections.
+- ``relayed``: each client has two connections that stay, also with one process, and any worker has got them
+  before, for a request of something else.  So three of four requests are relayed, as from a proxy's pool.
+- ``hub`` is the CPU time of the hub alone: see :mod:`benchmarks.hub`.
+
+Then the throughput of one worker and of two on all cores, load included.  The results go to a folder, with a
+chart of the throughput; ``--chart`` measures this alone.
 """
 
 from __future__ import annotations
@@ -35,6 +47,7 @@ from benchmarks.workloads import Acknowledged, Broadcast, Effort, Steady, measur
 
 CROWD = 1000
 WORKERS = 4
+CLIENTS = 100 * WORKERS
 
 PASSED = re.compile(r"(\d+) connections handed over, (\d+) requests relayed, (\d+) WebSockets")
 
@@ -185,9 +198,23 @@ class Goal:
     most: float
 
 
-ACK = Acknowledged("ack", "WebSocket, ack of 64 bytes", text)
-HANDED = Acknowledged("handed", "polling, fresh connections", text, client=FreshClient, unit="round trip")
-RELAYED = Acknowledged("relayed", "polling, pooled connections", text, client=PooledClient, unit="round trip")
+ACK = Acknowledged("ack", "WebSocket, ack of 64 bytes", text, connections=CLIENTS)
+HANDED = Acknowledged(
+    "handed",
+    "polling, fresh connections",
+    text,
+    client=FreshClient,
+    unit="round trip",
+    connections=CLIENTS,
+)
+RELAYED = Acknowledged(
+    "relayed",
+    "polling, pooled connections",
+    text,
+    client=PooledClient,
+    unit="round trip",
+    connections=CLIENTS,
+)
 BROADCAST = Broadcast("broadcast", f"broadcast to {CROWD:,}", "delivery", connections=CROWD)
 
 COSTS: dict[Steady, list[Peer]] = {
@@ -340,17 +367,22 @@ def main() -> None:
     names = ",".join(workload.name for workload in COSTS)
     parser.add_argument("--only", default=names, metavar="WORKLOAD,...", help=f"of {names}")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns of each server")
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="length of a turn")
+    parser.add_argument("--chart", action="store_true", help="the throughput and its chart alone")
+    parser.add_argument("--seconds", type=float, default=0.6, metavar="S", help="length of a turn")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER")
     given = parser.parse_args()
     if len(machine.CORES) < 2:
         raise SystemExit("one core for the servers and one for the load: this needs two")
-    install(only=["node-cluster"])
     machine.raiseFileLimit(8 * CROWD)
     effort = replace(Effort(), rounds=given.rounds, seconds=given.seconds, warm=1.0)
-    hub = measureHub(WORKERS)
-    machine.toLoadCore()
-    costs, passed = measureCosts(effort, given.only.split(","))
+    hub: list[tuple[str, float]] = []
+    costs: Costs = {}
+    passed: dict[str, list[int]] = {}
+    if not given.chart:
+        install(only=["node-cluster"])
+        hub = measureHub(WORKERS)
+        machine.toLoadCore()
+        costs, passed = measureCosts(effort, given.only.split(","))
     throughput = measureThroughput(effort)
     record = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -5,6 +5,7 @@ A broadcast in C: every client gets the same bytes as in Python, whatever its so
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -87,6 +88,33 @@ class BroadcastTests(SynchronousTestCase):
         self.patch(broadcast, "sendAll", lambda *given: rest.append(send(*given)) or rest[-1])
         self.server.emit("news", "x")
         self.assertEqual([len(members) for members in rest], [0 if self.inC else 70])
+
+    def test_someReady(self) -> None:
+        """Clients who cannot be written to at once are left out, wherever they stand."""
+        for absent in (range(7), range(30), range(3, 20), range(12, 40), range(40)):
+            self.connect(40)
+            for number in absent:
+                self.pairs[number][0].protocol._send = None
+            self.server.emit("news", "x")
+            for number in range(40):
+                self.assertEqual(self.taken(number), self.frameOf("x"), (absent, number))
+            for link, _, _ in self.pairs:
+                link.lose()
+            self.pairs.clear()
+
+    def test_references(self) -> None:
+        """A broadcast holds no object afterwards: of those who take all, a part, nothing, or are not ready."""
+        self.connect(20)
+        self.pairs[1][1].close()
+        self.pairs[2][0].protocol._send = None
+        self.pairs[3][0].fill()
+        kept = [*self.members, *(member.session for member in self.members)]
+        kept += [link.protocol for link, _, _ in self.pairs]
+        for text in ("x", "x" * 100_000):
+            before = [sys.getrefcount(each) for each in kept]
+            for _ in range(3):
+                self.server.emit("news", text)
+            self.assertEqual([sys.getrefcount(each) for each in kept], before)
 
     def test_full(self) -> None:
         """A socket that takes a part, or nothing, leaves the rest to the transport, in order."""

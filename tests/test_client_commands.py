@@ -152,7 +152,7 @@ class CommandTests(World):
         self.assertNotIn("doubt", text)
 
     def test_chart(self) -> None:
-        requirePart(find_spec("matplotlib"), "no matplotlib: pip install '.[test]'")
+        requirePart(find_spec("matplotlib"), "no matplotlib: pip install --group test")
         file = Path(self.mktemp())
         code = self.start("load", "--clients", "3", "--duration", "3", "--chart", str(file))
         self.wait(10, 0.01)
@@ -173,7 +173,7 @@ class CommandTests(World):
         self.assertEqual(self.successResultOf(code), FAILED)
         self.assertEqual(self.warnings, ["--chart /no such folder/x.png: No such file or directory"])
         self.assertEqual(self.endpoint.attempts, 0)
-        requirePart(find_spec("matplotlib"), "no matplotlib: pip install '.[test]'")
+        requirePart(find_spec("matplotlib"), "no matplotlib: pip install --group test")
 
         def full(*args: Any) -> None:
             raise OSError("the disk is full")

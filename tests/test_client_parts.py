@@ -321,7 +321,7 @@ class DeadlineTests(SynchronousTestCase):
         self.clock = Clock()
         self.late: list[tuple[float, int]] = []
         self.waiting: set[int] = set()
-        self.deadlines = Deadlines(self.clock, self.waiting.__contains__, self.waiting.__len__, self.isLate)
+        self.deadlines = Deadlines(self.clock, self.waiting.__contains__, self.isLate)
 
     def isLate(self, key: int) -> None:
         self.waiting.discard(key)

@@ -405,7 +405,7 @@ class MsgpackTests(World):
         try:
             from txrealtime.socketio.msgpack import MsgpackParser
         except ImportError:
-            requirePart(False, "no msgpack: pip install '.[test]'")
+            requirePart(False, "no msgpack: pip install --group test")
         for transports in (("polling",), ("websocket",), ("polling", "websocket")):
             self.useServer(parser=MsgpackParser())
             self.server.on("echo")(lambda socket, *args: args)

@@ -220,7 +220,7 @@ class ReactorTests(SynchronousTestCase):
     def test_noneIsInstalled(self) -> None:
         """A process without a reactor gets none, so it can choose one later."""
         for url, library in (("redis://h", "redis"), ("amqp://h", "pika")):
-            requirePart(find_spec(library), f"no {library}: pip install '.[test]'")
+            requirePart(find_spec(library), f"no {library}: pip install --group test")
             code = (
                 "import sys, txrealtime\n"
                 f"txrealtime.Emitter({url!r})\n"

@@ -204,7 +204,8 @@ TABLE = [
     ),
     Use(
         CLIENT,
-        "websocket_extensions_in_use wasMaxFramePayloadSizeExceeded wasMaxMessagePayloadSizeExceeded log",
+        "websocket_extensions_in_use websocket_key wasMaxFramePayloadSizeExceeded "
+        "wasMaxMessagePayloadSizeExceeded log",
         "client.websocket",
         "Needed: the state behind the opening handshake, and the reason of a failure.",
     ),
@@ -354,7 +355,7 @@ class TableTests(SynchronousTestCase):
             try:
                 owner: Any = import_module(module)
             except ImportError as error:
-                requirePart(module in OPTIONAL, f"{error}: pip install '.[test]'")
+                requirePart(module in OPTIONAL, f"{error}: pip install --group test")
                 continue
             if name:
                 owner = getattr(owner, name)

@@ -7,6 +7,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from twisted.logger import formatEvent, globalLogPublisher
+
 from tests.clusters import ClusterTestCase
 from txrealtime import AckTimeout, CloseReason, ConnectionRejected, Server, Socket
 from txrealtime.socketio.packet import Packet, PacketType
@@ -250,12 +252,30 @@ class FetchTests(HandoverTestCase):
         self.alice.lose()
         self.hub.stop()
         coming = self.alice.comeBack(server=self.two)
-        self.advance(3)
+        self.advance(6)
         self.successResultOf(coming)
         self.assertFalse(self.alice.recovered())
         self.assertEqual(self.flushLoggedErrors(), [])
         self.hub.start()
         self.advance(20)
+
+    def test_ownerSilent(self) -> None:
+        """A client whose server does not reply gets a fresh session, and a line names the server."""
+        lines: list[str] = []
+
+        def observe(event: dict[str, Any]) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.alice.lose()
+        self.hub.loses = lambda sender, receiver: sender == self.one.cluster.uid
+        coming = self.alice.comeBack(server=self.two)
+        self.advance(12)
+        self.successResultOf(coming)
+        self.assertFalse(self.alice.recovered())
+        self.assertTrue(any("one did not reply within 3.0 s" in line for line in lines), lines)
+        self.hub.heal()
 
     def test_ownerGone(self) -> None:
         """A client of a server that died gets a fresh session."""

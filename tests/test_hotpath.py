@@ -1,5 +1,5 @@
 """
-The cost of a message in numbers that do not vary: function calls and writes.
+The cost of a message in numbers that do not vary: function calls and writes, on the server and in the client.
 
 ``benchmarks/`` measures time.  These tests notice a dearer message long before the next run of a
 benchmark.  Each bound is a little above today's count; a commit that raises a bound gives the reason.
@@ -14,14 +14,18 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
+from tests.clientmemory import MemoryEndpoint
 from tests.memory import Link, clientFrame
 from tests.support import requirePart, withoutC
 from txrealtime import Server, Socket, speedups
+from txrealtime.client import Client
 from txrealtime.engineio.websocket import plain
+from txrealtime.engineio.websocket.plain import frame
 from txrealtime.monitor.admin.admin import Admin
 from txrealtime.monitor.metrics import Metrics
 from txrealtime.socketio import jsontext
@@ -219,7 +223,7 @@ class HotPathTests(SynchronousTestCase):
         self.assertEqual({len(link.writes) for link in links}, {3})
         self.assertEqual(self.server.engine.sessions, {})
         # Three are of plain.py's functions, which are one call in C where that is built.
-        self.assertLessEqual(events["call"] / ROUNDS, 343)
+        self.assertLessEqual(events["call"] / ROUNDS, 345)
         self.assertLessEqual(events["c_call"] / ROUNDS, 220)
 
 
@@ -251,3 +255,61 @@ class AcceleratedTests(SynchronousTestCase):
         events = self.repeat(link, self.frame(b"421" + MESSAGE) * 8)
         self.assertLessEqual(events["call"], 152)
         self.assertLessEqual(events["c_call"], 152)
+
+
+class ClientTests(SynchronousTestCase):
+    """
+    The calls of the client, with those of Twisted's Deferred and coroutine: 15 for an ack.
+
+    :ivar wrote: the frames of the client, since its connection is cut behind the handshake.
+    """
+
+    def setUp(self) -> None:
+        clock = Clock()
+        server = Server(reactor=clock)
+        server.startService()
+        self.addCleanup(server.stopService)
+        endpoint = MemoryEndpoint(clock, server.webSocketFactory())
+        self.client = Client(
+            "http://localhost",
+            transports=["websocket"],
+            reactor=clock,
+            endpoint=endpoint,
+            parser=JSONParser(accelerated=False),
+        )
+        self.client.startService()
+        for _ in range(10):
+            clock.advance(0)
+        self.assertTrue(self.client.connected)
+        (end,) = endpoint.connections
+        self.wrote: list[bytes] = []
+        end.write = self.wrote.append  # type: ignore[method-assign]
+        self.receive = end.protocol.dataReceived
+
+    def test_ack(self) -> None:
+        """One at a time, by a coroutine that calls again as soon as it has the ack."""
+        acks: list[str] = []
+
+        async def ask() -> None:
+            while True:
+                acks.append(await self.client.call("echo", "x" * 64))
+
+        asking = Deferred.fromCoroutine(ask())
+        frames = [frame(b'43%d["%s"]' % (id, b"x" * 64), False) for id in range(2 * ROUNDS)]
+        for each in frames[:ROUNDS]:
+            self.receive(each)
+        events = counted(lambda: [self.receive(each) for each in frames[ROUNDS:]])
+        self.assertEqual((len(acks), len(self.wrote)), (2 * ROUNDS, 2 * ROUNDS + 1))
+        self.assertLessEqual(events["call"] / ROUNDS, 45)
+        self.assertLessEqual(events["c_call"] / ROUNDS, 47)
+        asking.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+
+    def test_event(self) -> None:
+        got: list[str] = []
+        self.client.on("news")(got.append)
+        news = frame(b'42["news","%s"]' % (b"x" * 64), False) * ROUNDS
+        self.receive(news)
+        events = counted(lambda: self.receive(news))
+        self.assertEqual(len(got), 2 * ROUNDS)
+        self.assertLessEqual(events["call"] / ROUNDS, 14)
+        self.assertLessEqual(events["c_call"] / ROUNDS, 12)

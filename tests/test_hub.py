@@ -229,6 +229,41 @@ class StrictTests(HubTestCase):
         await self.flush(publisher, subscriber)
         self.assertEqual(heard, [])
 
+    async def test_oneRead(self) -> None:
+        """Frames that come in one read have their order, and each goes to its subscribers at that moment."""
+
+        def publish(topic: bytes, payload: bytes) -> bytes:
+            return frame(hubframes.PUBLISH, topic, payload)
+
+        subscriber = await self.subscriber()
+        heard, _ = await self.listen(subscriber, "t")
+        other, _ = await self.listen(subscriber, "u")
+        sent = [publish(b"t", b"1"), publish(b"t", b"2"), frame(hubframes.SUBSCRIBE, b"t")]
+        sent += [
+            publish(b"t", b"3"),
+            frame(hubframes.BEAT, b"t", b"4"),
+            publish(b"u", b"5"),
+            publish(b"t", b"6"),
+        ]
+        sent += [publish(b"nobody", b"7"), frame(hubframes.UNSUBSCRIBE, b"t"), publish(b"t", b"8")]
+        # The subscriptions of the moment, and a confirmation of all but the beat and what needs none.
+        replies = [frame(hubframes.HELLO, b"", hubframes.VERSION), publish(b"t", b"3")]
+        replies += [frame(hubframes.BEAT, b"t", b"4"), publish(b"t", b"6")]
+        replies += [frame(hubframes.CONFIRM, b"", number(8))]
+        starred: list[Any] = []
+        for patterns in (False, True):
+            if patterns:
+                starred, _ = await self.listen(await self.subscriber(), "*", True)
+            heard.clear()
+            other.clear()
+            before = self.hub.published
+            client = self.raw(GREETING, b"".join(sent))
+            self.assertEqual(heard, [("t", b"%d" % number) for number in (1, 2, 3, 4, 6, 8)])
+            self.assertEqual(other, [("u", b"5")])
+            self.assertEqual(client.data, b"".join(replies))
+            self.assertEqual(self.hub.published - before, 7)
+        self.assertEqual([payload for _, payload in starred], [b"%d" % number for number in range(1, 9)])
+
     async def test_topicThatIsNoText(self) -> None:
         await self.listen(await self.subscriber(), "*", True)
         self.assertTrue(self.raw(GREETING, frame(hubframes.PUBLISH, b"\xff")).lost)

@@ -25,6 +25,7 @@ from txrealtime import Socket, logs
 from txrealtime.logs import Repeats
 from txrealtime.monitor import blocked, output
 from txrealtime.monitor.blocked import Watch
+from txrealtime.monitor.metrics import Metrics
 from txrealtime.monitor.output import jsonLine, observer
 from txrealtime.monitor.trace import Trace
 from txrealtime.service import Options, StartupError
@@ -301,9 +302,13 @@ class WatchTests(SynchronousTestCase):
         self.block(1)
         self.assertEqual(len(self.lines), 3)
 
-    def handle(self, handler: Any) -> None:
+    def handle(self, handler: Any, metrics: bool = False, middleware: bool = False) -> None:
         """Let a handler handle an event."""
         server = makeServer()
+        if metrics:
+            Metrics(server)
+        if middleware:
+            server.use(lambda incoming, proceed: proceed(incoming))
         self.patch(logs, "repeats", Repeats(self.reactor.seconds))
         server.on("compute")(handler)
         client = Client(server)
@@ -318,6 +323,21 @@ class WatchTests(SynchronousTestCase):
 
         self.handle(handler)
         self.assertIn("<locals>.handler, the handler of 'compute' in /, and all clients wait", self.lines[0])
+
+    def test_timedHandler(self) -> None:
+        """So has one that metrics time, with middleware and without."""
+
+        def handler(socket: Socket) -> None:
+            self.block(1)
+            self.assertEqual(list(blocked._handlersOf(sys._getframe())), [f"{name}.handler, {ending}"])
+            self.go(1)
+
+        name, ending = f"{type(self).__name__}.test_timedHandler.<locals>", "the handler of 'compute' in /"
+        for middleware in (False, True):
+            self.lines.clear()
+            self.handle(handler, True, middleware)
+            self.assertIn(f"<locals>.handler, {ending}, and all clients wait", self.lines[0])
+            self.assertIn("turns again", self.lines[1])
 
     def test_asyncHandler(self) -> None:
         """So has an async one, before and after it waits."""

@@ -4,16 +4,18 @@ The project as people install it: sdist, wheel and editable, each in an environm
 
 from __future__ import annotations
 
+import email
 import os
 import shutil
 import sys
 import tarfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import ROOT, run
+from tests.support import ROOT, requirePart, run
 
 LEFT_OUT = (
     ".git",
@@ -95,6 +97,8 @@ class PackagingTests(SynchronousTestCase):
         twistd = home / "bin" / "twistd"
         self.assertIn("realtime  ", run(twistd, "--help", cwd=self.folder, environment=ENVIRONMENT))
         self.assertIn("--listen", run(twistd, "realtime", "--help", cwd=self.folder, environment=ENVIRONMENT))
+        command = home / "bin" / "txrealtime"
+        self.assertIn("txrealtime ", run(command, "--version", cwd=self.folder, environment=ENVIRONMENT))
         # What is not Python is there too: the page of the demo, and the mark for type checkers.
         where = "import os, txrealtime; print(os.path.dirname(txrealtime.__file__))"
         package = Path(
@@ -138,15 +142,11 @@ class PackagingTests(SynchronousTestCase):
 
     def test_wheel(self) -> None:
         built = self.build("wheel")
+        self.checkMetadata(built)
         self.checkInstalled(f"{built}[speed]")
-        with zipfile.ZipFile(built) as archive:
-            names = archive.namelist()
-            [metadata] = [archive.read(name).decode() for name in names if name.endswith("/METADATA")]
-        # The extra of former releases is there, and empty.
-        self.assertIn("Provides-Extra: speed\n", metadata)
-        self.assertNotIn('extra == "speed"', metadata)
         if shutil.which("cc"):
-            self.assertIn("txrealtime/_speedups.abi3.so", names)
+            with zipfile.ZipFile(built) as archive:
+                self.assertIn("txrealtime/_speedups.abi3.so", archive.namelist())
             self.assertIn("-abi3-", built.name)
             self.assertEqual(self.accelerators(), ["True", "True"])
 
@@ -160,6 +160,29 @@ class PackagingTests(SynchronousTestCase):
         run(pip, "uninstall", "--quiet", "--yes", "orjson", cwd=self.folder, environment=ENVIRONMENT)
         self.assertEqual(self.accelerators(), ["False", "False"])
         self.assertEqual(self.execute(_CONVERSATION).strip(), "[4]")
+
+    def checkMetadata(self, built: Path) -> None:
+        """PyPI takes it, and shows users what is for users."""
+        with zipfile.ZipFile(built) as archive:
+            [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+            [points] = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
+            metadata = email.message_from_bytes(archive.read(name))
+            self.assertIn("txrealtime = txrealtime.__main__:main", archive.read(points).decode())
+        self.assertEqual(metadata["License-Expression"], "MIT")
+        self.assertNotIn("License", metadata)
+        self.assertIn("Flask-SocketIO", metadata["Keywords"])
+        labels = {url.partition(", ")[0] for url in metadata.get_all("Project-URL") or []}
+        self.assertEqual(labels, {"Documentation", "Source", "Issues", "Changelog"})
+        python = f"Programming Language :: Python :: {sys.version_info[0]}.{sys.version_info[1]}"
+        self.assertIn(python, metadata.get_all("Classifier") or [])
+        extras = set(metadata.get_all("Provides-Extra") or [])
+        self.assertEqual(extras & {"dev", "fuzz", "test"}, set())
+        # The extra of former releases is there, and empty.
+        self.assertLessEqual({"flask", "redis", "reload", "completion", "speed"}, extras)
+        needed = metadata.get_all("Requires-Dist") or []
+        self.assertEqual([each for each in needed if "speed" in each], [])
+        requirePart(find_spec("twine"), "no twine: pip install --group dev")
+        run(sys.executable, "-m", "twine", "check", "--strict", built, environment=ENVIRONMENT)
 
     def test_editable(self) -> None:
         self.checkInstalled("--editable", self.sources)

@@ -5,7 +5,6 @@ Three workers in memory: a session is found wherever its requests land, by relay
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from tests.memory import Exchange, Link, WebSocket, WireTestCase
+from txrealtime.engineio.http.fastpath import _ChannelRequest
 from txrealtime.engineio.session import CloseReason
 from txrealtime.workers import relay
 from txrealtime.workers.fleet import Fleet
@@ -234,6 +234,33 @@ class RelayTests(SiblingsTestCase):
             self.assertTrue(link.take().endswith(b"\r\n\r\nok"))
         self.assertEqual([len(worker.owner.heard) for worker in (self.one, self.two, self.three)], [3, 3, 3])
 
+    def test_keptAfterOthers(self) -> None:
+        """A connection that has carried a request for something else takes the fast path afterwards."""
+        sid = self.one.openPolling()
+        link = Link().connect(self.two.site)
+        url = f"/engine.io/?EIO=4&transport=polling&sid={sid}"
+        link.deliver(self.two.requestBytes("GET", "/elsewhere", {}, b""))
+        self.assertIn(b"404", link.take())
+        link.deliver(self.two.requestBytes("POST", url, {}, b"4x"))
+        self.network.settle()
+        self.assertTrue(link.take().endswith(b"\r\n\r\nok"))
+        with patch("txrealtime.engineio.http.resource.EngineResource.render", lambda *request: 1 // 0):
+            for _ in range(3):
+                link.deliver(self.two.requestBytes("POST", url, {}, b"4x"))
+                self.network.settle()
+                self.assertTrue(link.take().endswith(b"\r\n\r\nok"))
+        # A sid of nobody is for the site to judge: a guard may be before the engine.
+        link.deliver(self.two.requestBytes("POST", url[:-1] + "!", {}, b"4x"))
+        self.assertIn(b" 400 ", link.take())
+        self.assertEqual(len(self.one.owner.heard), 4)
+
+    def test_lineFeed(self) -> None:
+        """A header with a line feed, which no parser should let pass, is refused before the owner."""
+        sid = self.one.openPolling()
+        with patch.object(_ChannelRequest, "headers", lambda request: {"x-a": "1\norigin"}):
+            self.assertEqual(self.settled(self.two.get(sid)).answer.error[:2], (400, 3))
+        self.assertEqual(self.one.siblings.relays.received, 0)
+
     def test_clientGone(self) -> None:
         """A client that drops its GET on another worker ends the session, as on its own."""
         sid = self.one.openPolling()
@@ -390,44 +417,84 @@ class RelayOnAnySiteTests(RelayTests):
     def test_full(self) -> None:
         """Tested with the fast path."""
 
+    def test_lineFeed(self) -> None:
+        """Tested with the fast path."""
+
+
+class Quiet(relay._Frames):
+    """A connection that notes down its frames and its writes."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__(clock or Clock())
+        self.got: list[Any] = []
+        self.written: list[bytes] = []
+
+    def frameReceived(self, kind: int, number: int, lines: bytes, body: bytes) -> None:
+        self.got.append((kind, number, lines, body))
+        if kind == 2:
+            self.send(b"reply")
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
 
 class FrameTests(SynchronousTestCase):
     def test_pieces(self) -> None:
         """Frames arrive whole, however the bytes are cut."""
-        got: list[Any] = []
-
-        class Frames(relay._Frames):
-            def frameReceived(self, kind: int, number: int, data: bytes) -> None:
-                got.append((kind, number, relay._unpacked(data)))
-
-        sent = [(1, 7, [b"", b"x" * 300, b"\0"]), (3, 2**32 - 1, []), (2, 0, [b"y"])]
+        sent: list[Any] = [
+            (1, 7, ["", "x" * 300, "\0\xff"], b"\n\0" * 200),
+            (3, 2**32 - 1, [], b""),
+            (1, 0, ["y"], b""),
+        ]
         data = b"".join(relay._packed(*each) for each in sent)
-        for size in (1, 2, 7, 1000):
-            got.clear()
-            frames = Frames()
+        for size in (1, 2, 7, 13, 1000):
+            frames = Quiet()
             for at in range(0, len(data), size):
                 frames.dataReceived(data[at : at + size])
-            self.assertEqual(got, sent)
+            self.assertEqual(
+                frames.got,
+                [
+                    (kind, number, "\n".join(lines).encode("latin-1"), body)
+                    for kind, number, lines, body in sent
+                ],
+            )
+
+    def test_lineFeeds(self) -> None:
+        """No line can become two at the other end."""
+        for lines in (["GET", "/", "192.0.2.1", "", "x-a", "1\nx-b"], ["\n"], ["", "\n"]):
+            self.assertRaises(ValueError, relay._packed, 1, 1, lines)
+        self.assertRaises(ValueError, relay._packed, 1, 1, ["\u0100"])
+
+    def test_together(self) -> None:
+        """The frames of one turn of the reactor, and the replies to one read, leave in one write."""
+        clock = Clock()
+        frames = Quiet(clock)
+        frames.send(b"one")
+        frames.send(b"two")
+        self.assertEqual(frames.written, [])
+        clock.advance(0)
+        self.assertEqual(frames.written, [b"onetwo"])
+        frames.dataReceived(relay._packed(2, 1) * 3)
+        self.assertEqual(frames.written[1:], [b"reply" * 3])
+        clock.advance(1)
+        self.assertEqual(len(frames.written), 2)
 
     def test_failure(self) -> None:
         """A request that fails does not end those of others on the same connection."""
         got: list[int] = []
 
-        class Frames(relay._Frames):
-            def frameReceived(self, kind: int, number: int, data: bytes) -> None:
+        class Frames(Quiet):
+            def frameReceived(self, kind: int, number: int, lines: bytes, body: bytes) -> None:
                 got.append(1 // number)
 
-        Frames().dataReceived(relay._packed(1, 0, []) + relay._packed(1, 1, []))
+        Frames().dataReceived(relay._packed(1, 0) + relay._packed(1, 1))
         self.assertEqual(got, [1])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_damaged(self) -> None:
-        self.assertRaises(struct.error, relay._unpacked, b"\0\0")
-
     def test_request(self) -> None:
         answers: list[Any] = []
-        strings = [b"POST", b"/?a=\xe4", b"192.0.2.1", b"1", b"body", b"x-a", b"1"]
-        request = RelayedRequest(strings, answers.append)
+        lines = "POST\n/?a=\xe4\n192.0.2.1\n1\nx-a\n1".encode("latin-1")
+        request = RelayedRequest(lines, b"body", lambda *answer: answers.append(answer))
         self.assertEqual((request.method, request.url, request.peer), ("POST", "/?a=ä", "192.0.2.1"))
         self.assertTrue(request.secure)
         self.assertEqual((request.header("x-a"), request.header("x-b"), request.body(2)), ("1", "", b"bo"))

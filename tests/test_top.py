@@ -94,7 +94,7 @@ class ScrapedTests(SynchronousTestCase):
 
 class TopTests(SynchronousTestCase):
     def setUp(self) -> None:
-        requirePart(find_spec("rich"), "no rich: pip install '.[test]'")
+        requirePart(find_spec("rich"), "no rich: pip install --group test")
 
     def scraper(self, *pages: Any) -> Any:
         """Make a scraper of two servers; each page is a text, or an error."""

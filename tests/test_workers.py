@@ -374,7 +374,7 @@ class CrashTests(SupervisorTestCase):
         """The sockets of a killed worker are removed, as others would take them for a sign of life."""
         one, two = self.start()
         for process in (one, two):
-            for kind in ("relay", "tunnel", "handoff", "counts", "counts.new"):
+            for kind in ("relay", "tunnel", "handoff", "handoff15", "counts", "counts.new"):
                 (self.folder / f"{process.command[2]}.{kind}").touch()
         one.end(1, signal.SIGKILL)
         left = {path.name.partition(".")[0] for path in self.folder.iterdir()}

@@ -314,6 +314,9 @@ splitHead(PyObject *module, PyObject *message)
 /* Sockets that are written to before the interpreter looks at the results. */
 #define AT_ONCE 64
 
+/* Members after which sendAll gives up if none was ready: over TLS, or with metrics, none ever is. */
+#define PATIENCE 8
+
 typedef struct {
     PyObject *member, *transport; /* both owned */
     int fd;
@@ -425,7 +428,7 @@ sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     Receiver receivers[AT_ONCE];
     PyObject *members, *rest;
     Py_ssize_t at = 0;
-    int waiting = 0, ready = 0;
+    int waiting = 0, ready = 0, someReady = 0;
 
     if (count != 5 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) {
         PyErr_SetString(PyExc_TypeError, "sendAll() takes a list, a frame, two types and a state");
@@ -436,10 +439,14 @@ sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         return NULL;
     /* The list's size is read anew each time, as other threads run while the GIL is released. */
     for (; ready >= 0 && at < PyList_Size(members); at++) {
+        if (at == PATIENCE && !someReady) {
+            Py_DECREF(rest);
+            return Py_NewRef(members);
+        }
         PyObject *member = Py_NewRef(PyList_GetItem(members, at));
         ready = isReady(member, arguments + 2, arguments[4], receivers + waiting);
         if (ready == 1)
-            waiting++;
+            someReady = ++waiting;
         else if (ready == 0)
             ready = PyList_Append(rest, member);
         Py_DECREF(member);

@@ -93,7 +93,7 @@ def main() -> bool:
     if unknown:
         parser.error(f"no target {', '.join(sorted(unknown))}: there are {', '.join(SEEDS)}")
     if find_spec("atheris") is None:
-        parser.error("no atheris, which has wheels for Linux: pip install '.[fuzz]'")
+        parser.error("no atheris, which has wheels for Linux: pip install --group fuzz")
     folder = ROOT / ".fuzz"
     with ThreadPoolExecutor(options.jobs) as pool:
         outcomes = pool.map(

@@ -29,10 +29,12 @@ from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.websocket.autobahn import FrameFactory
+from txrealtime.engineio.websocket.plain import readMessages
 from txrealtime.errors import HandshakeError, PacketError
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.msgpack import MsgpackParser
-from txrealtime.socketio.packet import IDecoder, JSONParser, Packet, PacketType
+from txrealtime.socketio.packet import IDecoder, JSONParser, Packet, PacketType, splitHead
+from txrealtime.speedups import REFERENCES
 
 __all__ = ["DECODERS"]
 
@@ -160,6 +162,8 @@ def socketio(data: bytes) -> None:
         message = line[1:] if line[:1] == b"=" else _textOf(line)
         if message is None:
             return
+        if isinstance(message, str):
+            assert splitHead(message) == REFERENCES["splitHead"](message), "C reads it in another way"
         padded = message + _BLANKS if isinstance(message, str) and message[-1:] in "]}" else message
         packets = [_fed(decoder, padded) for decoder in decoders]
         assert repr(packets[0]) == repr(packets[1]), "orjson reads it in another way"
@@ -233,6 +237,9 @@ def frames(data: bytes) -> None:
     in one piece and in many, and with the fast paths and without.
     """
     size, data = data[0] % 64 + 1 if data else 1, data[1:]
+    for most in (-1, size % 4):
+        arguments = (data, min(size % 5, len(data)), 100_000, most)
+        assert readMessages(*arguments) == REFERENCES["readMessages"](*arguments), "C reads it in another way"
     # Autobahn finds text that is not UTF-8 in a frame that is not complete: let every frame be.
     rest = bytes(600)
     outcomes = [

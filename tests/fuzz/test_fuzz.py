@@ -102,7 +102,7 @@ class HonestyTests(SynchronousTestCase):
 class FuzzTests(SynchronousTestCase):
     def test_briefly(self) -> None:
         """All targets, each for seconds; `scripts/fuzz` has more patience."""
-        requirePart(find_spec("atheris"), "no atheris: pip install '.[fuzz]', where there is a wheel")
+        requirePart(find_spec("atheris"), "no atheris: pip install --group fuzz, where there is a wheel")
         folder = Path(self.mktemp()).resolve()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             outcomes = list(pool.map(lambda name: fuzz(name, SECONDS, folder, seed=1), TARGETS))

@@ -15,7 +15,7 @@ from txrealtime.engineio.session import State
 from txrealtime.workers import relay
 from txrealtime.workers.marks import markOf
 
-FRAME = relay._packed(1, 7, [b"POST", b"/engine.io/?sid=x", b"127.0.0.1", b"1", b"4smuggled"])
+FRAME = relay._packed(1, 7, ["POST", "/engine.io/?sid=x", "127.0.0.1", "1"], b"4smuggled")
 
 TARGET = b"/engine.io/?EIO=4&transport=polling&sid=SID"
 

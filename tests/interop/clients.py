@@ -45,7 +45,7 @@ def requirePythonClient(*modules: str) -> None:
     Skip (or fail, see `requirePart`) without the modules that a client of python-socketio needs.
     """
     missing = [name for name in modules if find_spec(name) is None]
-    requirePart(not missing, f"no {', '.join(missing)}: pip install '.[test]'")
+    requirePart(not missing, f"no {', '.join(missing)}: pip install --group test")
 
 
 def oldPython() -> str:

@@ -29,7 +29,7 @@ class ApplicationTests(TestCase):
     timeout = 900
 
     def setUp(self) -> None:
-        requirePart(socketio, "no python-socketio: pip install '.[test]'")
+        requirePart(socketio, "no python-socketio: pip install --group test")
 
     async def visited(self, application: Published, front: list[str]) -> dict[str, Any]:
         """Start an application, visit it, and end it by SIGINT."""

@@ -254,6 +254,77 @@ class ChatPageTests(PageTestCase):
         grace.sees("#log .said", "in the lobby")
         grace.sees("#me-name", "ada")
 
+    def test_links(self) -> None:
+        """Addresses in messages are links, without the point behind them; nothing else is."""
+        ada, grace = self.window(), self.window()
+        ada.enter("Ada")
+        grace.enter("Grace")
+        text = (
+            "See https://a.example/x_(y)?q=1&r=<2. Or (http://b.example), javascript:alert(1) "
+            "and https://c.example/é!"
+        )
+        ada.say(text)
+        for window in ada, grace:
+            window.sees("#log .said", text)
+            links = window.driver.execute_script(
+                "return [...document.querySelectorAll('#log .said a')].map("
+                "(a) => [a.textContent, a.protocol, a.target, a.rel])"
+            )
+            rest = ["_blank", "noopener noreferrer nofollow"]
+            self.assertEqual(
+                links,
+                [
+                    ["https://a.example/x_(y)?q=1&r=", "https:", *rest],
+                    ["http://b.example", "http:", *rest],
+                    ["https://c.example/é", "https:", *rest],
+                ],
+            )
+            self.assertEqual(window.complaints(), [])
+
+    def test_oneTick(self) -> None:
+        """A message that the server has taken has one tick, with its meaning in words."""
+        ada = self.window()
+        ada.enter("Ada")
+        ada.say("hello")
+        ada.sees("#log .mine[data-state=delivered] .said", "hello")
+        path = ada.driver.execute_script(
+            "return document.querySelector('#icon-delivered path').getAttribute('d')"
+        )
+        self.assertEqual(path.count("M"), 1)
+        title = ada.driver.execute_script("return document.querySelector('.mine .stamp [title]').title")
+        self.assertEqual(title, "Taken by the server")
+
+    def test_panelOfAPhone(self) -> None:
+        """The page behind the open panel takes no focus; Escape gives the focus back."""
+        ada = self.window(PHONE)
+        ada.enter("Ada")
+        ada.sees("#link-text", "WebSocket")
+        inert = "return document.getElementById('talk').inert"
+        focus = "return document.activeElement.id"
+        self.assertFalse(ada.driver.execute_script(inert))
+        ada["#side-open"].click()
+        self.assertTrue(ada.driver.execute_script(inert))
+        ada.driver.execute_script(
+            "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}))"
+        )
+        self.assertFalse(ada.driver.execute_script(inert))
+        self.assertEqual(ada.driver.execute_script(focus), "side-open")
+        self.assertEqual(ada.complaints(), [])
+
+    def test_longName(self) -> None:
+        """A name that is too long is kept, and refused with the reason, until it is short enough."""
+        ada = self.window()
+        ada.driver.get(ada.url)
+        ada["#nick"].send_keys("A" * 25)
+        ada.sees("#entry-error", "A name has at most 24 characters; this one has 25.")
+        value = "return document.getElementById('nick').value.length"
+        self.assertEqual(ada.driver.execute_script(value), 25)
+        ada["#enter"].click()
+        self.assertFalse(ada.driver.execute_script("return document.getElementById('entry').hidden"))
+        ada["#nick"].send_keys("\ue003")  # backspace, as WebDriver writes it
+        ada["#enter"].click()
+        ada.sees("#link-text", "WebSocket")
+
     def test_markupStaysText(self) -> None:
         """
         HTML in a name, a room or a message is shown as it was written.

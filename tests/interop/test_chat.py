@@ -32,7 +32,7 @@ WITHIN = 40.0
 class ChatTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         requirePythonClient("socketio", "requests", "websocket")
-        requirePart(socketio, "no python-socketio: pip install '.[test]'")
+        requirePart(socketio, "no python-socketio: pip install --group test")
         self.folder = Path(self.mktemp()).resolve()
         self.folder.mkdir()
         self.keys: dict[Visitor, str] = {}

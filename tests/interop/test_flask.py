@@ -81,6 +81,7 @@ class FlaskTests(TestCase):
     async def test_run(self) -> None:
         """SIGTERM ends run() without an error."""
         program, url = await self.run_()
+        await program.whenPrinted(f"on {url} (Press CTRL+C to quit)")
         await self.play(url)
         program.signal("TERM")
         self.assertEqual(await program.whenEnded(), 0, program.output)

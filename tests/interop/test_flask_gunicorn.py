@@ -55,7 +55,7 @@ class GunicornTests(TestCase):
     timeout = 120
 
     def setUp(self) -> None:
-        requirePart(find_spec("gunicorn"), "no gunicorn: pip install '.[test]'")
+        requirePart(find_spec("gunicorn"), "no gunicorn: pip install --group test")
         self.port = freePort()
 
     def gunicorn(self, *options: str, bind: str = "", app: str = "app", **environment: str) -> Program:

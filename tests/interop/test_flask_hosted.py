@@ -69,7 +69,7 @@ class HostedTests(TestCase):
     timeout = 180
 
     def setUp(self) -> None:
-        requirePart(socketio, "no python-socketio: pip install '.[test]'")
+        requirePart(socketio, "no python-socketio: pip install --group test")
         self.port = freePort()
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -100,7 +100,7 @@ class HostedTests(TestCase):
         await self.play(await self.served(executable, APP, "gevent", str(self.port)))
 
     async def gunicorn(self, *options: str) -> Program:
-        requirePart(find_spec("gunicorn"), "no gunicorn: pip install '.[test]'")
+        requirePart(find_spec("gunicorn"), "no gunicorn: pip install --group test")
         command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "-b", f"127.0.0.1:{self.port}"]
         return await self.served(*command, *options, "flask_hosted:app")
 

@@ -28,7 +28,7 @@ ADDRESSES = [f"127.0.{number}.1" for number in range(1, 8)]
 
 class DeploymentTests(TestCase):
     def setUp(self) -> None:
-        requirePart(socketio, "no python-socketio: pip install '.[test]'")
+        requirePart(socketio, "no python-socketio: pip install --group test")
         self.folder = Path(self.mktemp()).resolve()
         shutil.copytree(GUIDE, self.folder)
 

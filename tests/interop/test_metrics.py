@@ -319,7 +319,7 @@ class PrometheusTests(MetricsTestCase):
 
     async def seenByTop(self, servers: Servers) -> None:
         """Look at two servers by ``python -m txrealtime top``."""
-        requirePart(find_spec("rich"), "no rich: pip install '.[test]'")
+        requirePart(find_spec("rich"), "no rich: pip install --group test")
         command = [sys.executable, "-m", "txrealtime", "top", servers.workers, servers.plain, "--once"]
         top = startProgram(self, command, cwd=str(ROOT), environment={"COLUMNS": "120"})
         self.assertEqual(await top.whenEnded(30), 0, top.output)

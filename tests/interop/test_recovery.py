@@ -158,7 +158,7 @@ class RecoveryTests(TestCase):
                 line
                 for server in servers
                 for line in server.program.output.splitlines()
-                if "totals" in line or "fresh session" in line
+                if "totals" in line or "fresh session" in line or "did not reply" in line
             ],
         )
 

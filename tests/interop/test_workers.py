@@ -104,7 +104,7 @@ class WorkersTestCase(TestCase):
         program = self.start(
             *("--app", "shop:server", "--workers", str(count), "--listen", listen), *arguments
         )
-        await program.whenPrinted("serving Socket.IO at", 60)
+        await program.whenPrinted("serving Socket.IO at", 120)
         found = ADDRESS.search(program.output)
         assert found is not None
         return program, found[1]

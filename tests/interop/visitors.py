@@ -122,7 +122,7 @@ class GuideTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         requirePythonClient("socketio", "requests", "websocket")
-        requirePart(socketio, "no python-socketio: pip install '.[test]'")
+        requirePart(socketio, "no python-socketio: pip install --group test")
         self.folder = Path(self.mktemp()).resolve()
         self.folder.mkdir()
 

@@ -39,7 +39,7 @@ class Acks:
     def __init__(self, reactor: IReactorTime, forget: Callable[[int], object]) -> None:
         self._forget = forget
         self._awaited: dict[int, _Ack] = {}
-        self._deadlines = Deadlines(reactor, self._awaited.__contains__, self._awaited.__len__, self._late)
+        self._deadlines = Deadlines(reactor, self._awaited.__contains__, self._late)
 
     def __len__(self) -> int:
         return len(self._awaited)

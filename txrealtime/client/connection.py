@@ -17,7 +17,7 @@ from txrealtime.client.session import Session, State, encodedSize
 from txrealtime.client.settings import ClientSettings
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet as Message
-from txrealtime.engineio.packet import message
+from txrealtime.engineio.packet import PacketType, message
 from txrealtime.errors import LimitExceeded, PacketError, PayloadTooLarge, TransportError
 from txrealtime.logs import Logger
 from txrealtime.socketio.packet import IDecoder, IParser, Packet
@@ -28,6 +28,9 @@ _log = Logger()
 
 # With an ack still to come, which a handler may be waiting for, so many times as many events may wait.
 _PATIENCE: Final = 4
+
+# Members of an enumeration cost a call to look up.
+_MESSAGE: Final = PacketType.MESSAGE
 
 
 class Connection:
@@ -210,11 +213,10 @@ class Connection:
 
     def encode(self, packet: Packet) -> list[Message]:
         """Encode a packet as messages."""
-        return [message(part) for part in self._parser.encode(packet)]
-
-    def sendNow(self, message: Message) -> bool:
-        """Send a message at once and return ``True``, unless anything is in its way."""
-        return self.session is not None and self.session.sendNow(message)
+        parts = self._parser.encode(packet)
+        if len(parts) == 1:
+            return [Message(_MESSAGE, parts[0])]
+        return [message(part) for part in parts]
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send the messages of one packet, if there is a session."""
@@ -268,11 +270,6 @@ class Connection:
                     f"a message of {size} bytes, and the server accepts {session.maxPayload} (its setting "
                     "maxPayload, or maxHttpBufferSize on Node)"
                 )
-
-    @property
-    def isPaused(self) -> bool:
-        """True while the client does not read."""
-        return self.session is not None and not self.session.isReading
 
     def checkWaiting(self) -> None:
         """Pause reading while too many events wait for their handlers."""

@@ -22,7 +22,7 @@ class Deadlines:
     """
     The deadlines of some keys.
 
-    :param waits: tells if a key still waits; the number of keys that do is ``count()``.
+    :param waits: tells if a key still waits.
     :param late: called with each key that still waits at its deadline.
     """
 
@@ -30,16 +30,16 @@ class Deadlines:
         self,
         reactor: IReactorTime,
         waits: Callable[[int], bool],
-        count: Callable[[], int],
         late: Callable[[int], object],
     ) -> None:
         self._reactor = reactor
         self._waits = waits
-        self._count = count
         self._late = late
         self._heap: list[tuple[float, int]] = []
         self._timer: IDelayedCall | None = None
         self._next = 0.0
+        # Entries above which those whose keys are gone are dropped.
+        self._most = _SLACK
 
     def add(self, key: int, delay: float) -> None:
         """
@@ -51,9 +51,10 @@ class Deadlines:
         heappush(self._heap, (time, key))
         if self._timer is None or time < self._next:
             self._start(time, delay)
-        if len(self._heap) > 2 * self._count() + _SLACK:
+        if len(self._heap) > self._most:
             self._heap = [entry for entry in self._heap if self._waits(entry[1])]
             heapify(self._heap)
+            self._most = 2 * len(self._heap) + _SLACK
 
     def _start(self, time: float, delay: float) -> None:
         self._next = time

@@ -9,7 +9,7 @@ write.  Every other frame goes to the complete protocol with all bytes that foll
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from txrealtime.engineio.tcp import writeNow
@@ -53,24 +53,24 @@ class Frames:
 
     :ivar isFast: true to use the fast path, once the handshake is complete.
     :ivar maxPayload: bytes that a message may have.
+    :ivar textReceived: called with each text message.
+    :ivar bytesReceived: called with each binary message.
     """
+
+    textReceived: Callable[[str], None]
+    bytesReceived: Callable[[bytes], None]
 
     transport: Any
 
     isFast = False
     maxPayload = 0
     _partial: bytearray | None = None
+    _readsFully = True
     _wanted = 0
     _cork: list[bytes] | None = None
     _corked = 0
 
     # -- for the complete protocol ---------------------------------------------------
-
-    def textReceived(self, text: str) -> None:
-        """Called with each text message."""
-
-    def bytesReceived(self, data: bytes) -> None:
-        """Called with each binary message."""
 
     def readFully(self, data: bytes) -> None:
         """Read some bytes by the complete protocol."""
@@ -90,8 +90,9 @@ class Frames:
             if len(partial) < self._wanted:
                 return
             data, self._partial = bytes(partial), None
-        if not (self.isFast and self.isBetweenMessages):
+        if self._readsFully:
             self.readFully(data)
+            self._readsFully = not (self.isFast and self.isBetweenMessages)
             return
         self._cork = []
         try:
@@ -141,10 +142,16 @@ class Frames:
         if position < end:
             self._keep(data, position)
 
+    def leaveFastPath(self) -> None:
+        """Leave all frames from now on to the complete protocol."""
+        self.isFast = False
+        self._readsFully = True
+
     def _readRest(self, data: bytes) -> None:
         if data:
             self.uncork()
             self.readFully(data)
+        self._readsFully = not (self.isFast and self.isBetweenMessages)
 
     def _keep(self, data: bytes, position: int) -> None:
         """Keep the beginning of a frame until its length, or all of it, has come."""

@@ -28,7 +28,7 @@ from txrealtime.errors import (
 )
 from txrealtime.logs import Logger
 from txrealtime.socketio.handler import PLAIN
-from txrealtime.socketio.packet import Packet, PacketType, checkName
+from txrealtime.socketio.packet import RESERVED, Packet, PacketType, checkName
 
 if TYPE_CHECKING:
     from txrealtime.client.connection import Connection
@@ -44,6 +44,9 @@ ACK_TIMEOUT: Final = -1.0
 # Members of an enumeration cost a call to look up.
 _EVENT: Final = PacketType.EVENT
 _ACK: Final = PacketType.ACK
+
+# Packet(...) takes three times as long.
+_newTuple: Final = tuple.__new__
 
 
 class Namespace(Decorators):
@@ -112,7 +115,8 @@ class Namespace(Decorators):
         :raises LimitExceeded: if more than ``maxBuffered`` bytes would wait.
         :raises PayloadTooLarge: if the event is larger than the server accepts.
         """
-        checkName(event)
+        if event.__class__ is not str or event in RESERVED:
+            checkName(event)
         if self._retries is None or volatile:
             self._send(event, args, None, volatile)
         else:
@@ -135,7 +139,8 @@ class Namespace(Decorators):
         :raises TypeError: if a value cannot be sent, as for :meth:`emit`.
         :raises ValueError: if the name is reserved, as for :meth:`emit`, or the timeout is below 0.
         """
-        checkName(event)
+        if event.__class__ is not str or event in RESERVED:
+            checkName(event)
         if timeout == ACK_TIMEOUT:
             timeout = self._settings.ackTimeout
         elif timeout is not None and not timeout >= 0:
@@ -158,7 +163,8 @@ class Namespace(Decorators):
         except Exception:
             self._acks.drop(id)
             raise
-        if self._connection.isPaused:
+        session = self._connection.session
+        if session is not None and not session.isReading:
             # The ack may be among what is not read.
             self._connection.checkWaiting()
         return ack
@@ -180,9 +186,11 @@ class Namespace(Decorators):
     def _send(
         self, event: str, args: tuple[Any, ...], id: int | None, volatile: bool, reserved: bool = False
     ) -> None:
-        messages = self._encode(Packet(_EVENT, self.path, [event, *args], id))
         connection = self._connection
-        if self.id is not None and len(messages) == 1 and connection.sendNow(messages[0]):
+        messages = connection.encode(_newTuple(Packet, (_EVENT, self.path, [event, *args], id)))
+        session = connection.session
+        isPlain = self.id is not None and session is not None and len(messages) == 1
+        if isPlain and session.sendNow(messages[0]):  # type: ignore[union-attr]
             return
         isConnected = self.connected and not connection.isOverdue
         if isConnected:
@@ -411,12 +419,12 @@ class Namespace(Decorators):
     # -- events ----------------------------------------------------------------------
 
     def _eventReceived(self, packet: Packet, size: int) -> None:
-        if not self.connected:
+        if self.id is None:
             if self._admission is not None:
                 self._admission.hold(packet, size)
             return
         event, *args = packet.data
-        if packet.id is None:
+        if packet.id is None and self._recovery.isOffered:
             args = self._recovery.stripped(args)
         self._turns.add(self._handle, event, args, packet.id, self._era, size=size)
 
@@ -424,7 +432,8 @@ class Namespace(Decorators):
         result = self._handlers.dispatch(self, event, args)
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
             return result.addCallback(self._acknowledge, id, era)
-        self._acknowledge(result, id, era)
+        if id is not None:
+            self._acknowledge(result, id, era)
         return None
 
     def _acknowledge(self, result: Any, id: int | None, era: int) -> None:

@@ -60,6 +60,7 @@ class Recovery:
     """
     The state of one namespace that a server can restore.
 
+    :ivar isOffered: true if the server can restore the state of this connection.
     :param now: the time of day in seconds since 1970.
     """
 
@@ -68,6 +69,7 @@ class Recovery:
         self._pid: str | None = None
         self._offset: str | None = None
         self._epoch: str | None = None
+        self.isOffered = False
 
     def auth(self, auth: Any) -> Any:
         """Add the state to the auth value of a CONNECT; fields of the application replace it."""
@@ -87,6 +89,7 @@ class Recovery:
         """
         pid = pid if isinstance(pid, str) else None
         self._epoch = _epochOf(offset) if isinstance(offset, str) else None
+        self.isOffered = pid is not None
         recovered = pid is not None and pid == self._pid
         if not recovered:
             # An offset of another pid would make the next recovery fail.

@@ -281,7 +281,7 @@ class Session:
             or self._queue
             or self._switching
             or self.state is not _OPEN
-            or len(packet.wire) > self._easySize
+            or len(packet.encoded or packet.wire) > self._easySize
             or self._reactor.seconds() >= self._lastPing + self._patience
         ):
             return False

@@ -1,8 +1,10 @@
 """
-The WebSocket transport, by Autobahn's client, with the fast path of :mod:`~txrealtime.client.frames`.
+The WebSocket transport.
 
-Everything that the fast path leaves out is Autobahn's: the handshakes, extensions, fragments, control frames,
-and violations of RFC 6455.  No other module of the client imports autobahn.
+A connection begins as a :class:`~txrealtime.client.opening.Plain`, and nearly all stay one.  Everything
+unusual is Autobahn's: extensions, fragments, control frames, closing handshakes and violations of RFC 6455;
+messages have the fast path of :mod:`~txrealtime.client.frames` there too.  No other module of the client
+imports autobahn.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from txrealtime.client.address import Address
 from txrealtime.client.cookies import Cookies
 from txrealtime.client.frames import Frames, maskedFrame
 from txrealtime.client.interfaces import TransportOwner
+from txrealtime.client.opening import Plain, PlainFactory, accepting
 from txrealtime.client.polling import explained
 from txrealtime.client.requests import MAX_HEAD, USER_AGENT
 from txrealtime.engineio.packet import EngineIO4, Packet
+from txrealtime.engineio.tcp import setProtocol
 from txrealtime.engineio.websocket.autobahn import Autobahn
 from txrealtime.errors import PacketError, ProtocolError, TransportError
 from txrealtime.foreign import stands
@@ -100,22 +104,29 @@ class WebSocket:
         self.maxPayload = maxPayload
         self._deflate = deflate
         self._connecting: Deferred[Any] | None = None
-        self._protocol: _Protocol | None = None
+        self._protocol: _Protocol | Plain | None = None
         self._closing = False
 
     def open(self, sid: str | None) -> None:
         self.url = self._address.url(self.name, sid)
-        self._connecting = self._endpoint.connect(self._factory())
+        # A compressed WebSocket has no fast path.
+        factory = self._factory() if self._deflate else PlainFactory(self)
+        self._connecting = self._endpoint.connect(factory)
         self._connecting.addCallbacks(self._connected, self._failed)
 
-    def _factory(self) -> WebSocketClientFactory:
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the opening request that the handshake does not need."""
         headers = dict(self._headers)
         cookie = self.cookies.header(self.url)
         if cookie is not None:
             headers["Cookie"] = cookie
-        own = "user-agent" in map(str.lower, headers)
+        if "user-agent" not in map(str.lower, headers):
+            headers["User-Agent"] = USER_AGENT
+        return headers
+
+    def _factory(self) -> WebSocketClientFactory:
         factory = WebSocketClientFactory(
-            self.url, headers=headers, useragent=None if own else USER_AGENT, reactor=self._reactor
+            self.url, headers=self.headers(), useragent=None, reactor=self._reactor
         )
         factory.protocol = lambda: self._buildProtocol(factory)  # type: ignore[assignment]
         factory.noisy = False
@@ -145,6 +156,9 @@ class WebSocket:
             setattr(protocol, name, getattr(factory, name))
         protocol.owner = self
         protocol.maxPayload = self.maxPayload
+        # The methods that the protocol calls for each message are those of this object: a call less.
+        protocol.textReceived = self.textReceived
+        protocol.bytesReceived = self.bytesReceived
         return protocol
 
     def _connected(self, protocol: Any) -> None:
@@ -159,7 +173,20 @@ class WebSocket:
 
     # -- for the protocol ------------------------------------------------------------
 
-    def made(self, protocol: _Protocol) -> None:
+    def becomeFull(self, transport: Any, key: bytes, isOpen: bool) -> _Protocol:
+        """Give a connection to Autobahn: see :class:`~txrealtime.client.opening.Plain`."""
+        factory = self._factory()
+        protocol = self._buildProtocol(factory)
+        protocol.factory = factory
+        setProtocol(transport, protocol)
+        protocol.takeOver(transport, key, isOpen)
+        return protocol
+
+    @property
+    def isOver(self) -> bool:
+        return self._owner is None
+
+    def made(self, protocol: _Protocol | Plain) -> None:
         """Called when the connection is made."""
         self._protocol = protocol
         if self._owner is None:
@@ -221,11 +248,13 @@ class WebSocket:
         if protocol is None:
             return
         if protocol.compresses:
+            assert isinstance(protocol, _Protocol)
             for packet in packets:
                 protocol.sendCompressed(packet.wire, packet.isBinary)
         else:
             for packet in packets:
-                protocol.write(maskedFrame(packet.wire, packet.isBinary))
+                wire = packet.encoded or packet.wire
+                protocol.write(maskedFrame(wire, packet.data.__class__ is bytes))
 
     def pauseWriting(self) -> None:
         """Called when the connection is full."""
@@ -302,6 +331,11 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
     owner: WebSocket
     transport: Any
 
+    compresses = False
+    """True if the handshake agreed on compression."""
+
+    _isOpening = True
+    _isMute = False
     _fragments = 0
     _latePong: bytes | None = None
     _hangingUp: IDelayedCall | None = None
@@ -317,15 +351,31 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
             self.owner.cookies.received(self.owner.url, [cookie])
 
     def onOpen(self) -> None:
+        self.compresses = bool(self.websocket_extensions_in_use)
         self.isFast = not self.compresses and stands(
             self, *_READING, without="Autobahn reads all frames of each WebSocket of a client"
         )
-        self.owner.opened()
+        if self._isOpening:
+            self.owner.opened()
 
-    @property
-    def compresses(self) -> bool:
-        """True if the handshake agreed on compression."""
-        return bool(self.websocket_extensions_in_use)
+    def takeOver(self, transport: Any, key: bytes, isOpen: bool) -> None:
+        """
+        Go on with a connection whose opening request was sent.
+
+        :param key: the request's ``Sec-WebSocket-Key``.
+        :param isOpen: true if the handshake is complete.
+        """
+        self._isMute = True
+        self.makeConnection(transport)  # type: ignore[no-untyped-call]
+        self._isMute = False
+        self.websocket_key = key
+        if isOpen:
+            self._isOpening = False
+            self.readFully(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: %b\r\n\r\n" % accepting(key)
+            )
+            self._readsFully = False
 
     # -- reading -----------------------------------------------------------------
 
@@ -348,12 +398,6 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
                 f"the response to the opening handshake has a head of more than {MAX_HEAD} bytes"
             )
 
-    def textReceived(self, text: str) -> None:
-        self.owner.textReceived(text)
-
-    def bytesReceived(self, data: bytes) -> None:
-        self.owner.bytesReceived(data)
-
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if isBinary:
             self.owner.bytesReceived(payload)
@@ -373,7 +417,8 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
     # -- writing -----------------------------------------------------------------
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        self.write(data)
+        if not self._isMute:
+            self.write(data)
 
     def onPing(self, payload: bytes) -> None:
         # RFC 6455, 5.5.3: one PONG for the last of several PINGs is enough.
@@ -425,7 +470,7 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
     ) -> None:
-        self.isFast = False
+        self.leaveFastPath()
         super().sendCloseFrame(code, reasonUtf8, isReply)
         if self.failedByMe:
             words = (reasonUtf8 or b"").decode("utf-8", "replace")

@@ -210,6 +210,17 @@ class Handover:
                     parts[0]["events"] = [event for part in parts for event in part["events"]]
                     done.callback(parts[0])
 
+        def late(_: object, seconds: float) -> None:
+            if not done.called:
+                _log.limited(
+                    "",
+                    LogLevel.warn,
+                    "{servers} did not reply within {seconds} s about a client that came back: is the "
+                    "machine overloaded?",
+                    servers=", ".join(question.silent),
+                    seconds=seconds,
+                )
+
         def ended(_: object) -> None:
             if not done.called:
                 done.callback(None)
@@ -219,10 +230,14 @@ class Handover:
             question = self._conversation.ask(
                 lambda request: Transfer(list(data), uid, request, recipient), collect
             )
-        except (BusError, TypeError, ValueError):
+        except BusError as error:
+            _log.limited("", LogLevel.warn, "a client that came back: {error}", error=error)
+            return succeed(None)
+        except (TypeError, ValueError):
             _log.failure("no server can be asked for a client that comes back")
             return succeed(None)
-        question.done.addTimeout(_PATIENCE, self._namespaces.reactor).addBoth(ended)
+        clock = self._namespaces.reactor
+        question.done.addTimeout(_PATIENCE, clock, onTimeoutCancel=late).addBoth(ended)
         return done
 
     @property

@@ -21,6 +21,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import LogLevel
 
 from txrealtime.cluster.results import (
     MISSING,
@@ -170,8 +171,8 @@ class Once:
                 return await self._result(clock, name, digest, found)
         except TryAgain:
             raise
-        except Exception:
-            _log.failure("the results of once() cannot be reached; an event was not handled")
+        except Exception as error:
+            _unreachable(error)
             raise TryAgain("the server cannot tell if the event was handled: send it again") from None
         handling = proceed(incoming)
         renewing = None if handling.called else self._renewing(clock, name, mine)
@@ -216,9 +217,16 @@ class Once:
 
     @staticmethod
     def _kept(done: Deferred[Any]) -> Deferred[None]:
-        return done.addCallbacks(
-            lambda _: None, lambda failure: _log.failure("the results of once() cannot be reached", failure)
-        )
+        return done.addCallbacks(lambda _: None, lambda failure: _unreachable(failure.value))
+
+
+def _unreachable(error: BaseException) -> None:
+    _log.limited(
+        "",
+        LogLevel.error,
+        "the results of once() cannot be reached, so its events are not handled: {reason}",
+        reason=f"{type(error).__name__}: {error}",
+    )
 
 
 def _check(first: bytes, digest: bytes) -> None:

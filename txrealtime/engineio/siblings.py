@@ -26,6 +26,9 @@ class Siblings(Protocol):
 
     mark: str
 
+    def has(self, sid: str) -> bool:
+        """Return whether a sid is that of another process, which lives; the session may have ended."""
+
     def serve(self, sid: str, request: HTTPRequest) -> bool:
         """
         Pass a request to the process that has its session.

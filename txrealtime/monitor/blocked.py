@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import LogLevel
 
 from txrealtime.logs import Logger
+from txrealtime.monitor.counts import TIMED
 from txrealtime.socketio.handler import CONTINUING
 from txrealtime.socketio.namespace import Namespace
 
@@ -127,8 +128,10 @@ def _handlersOf(frame: FrameType | None) -> Iterator[str]:
     """Yield the handlers that run in a stack, the innermost first."""
     while frame is not None:
         values = frame.f_locals
-        if frame.f_code is Namespace._handle.__code__ and values.get("handler") is not None:
-            event, path = values["event"][:100], values["self"].path
+        # With middleware, the frame of Namespace._handle is further in.
+        isTimed = frame.f_code in TIMED and not values["middleware"]
+        if (isTimed or frame.f_code is Namespace._handle.__code__) and values.get("handler") is not None:
+            event, path = values["event"][:100], values["namespace" if isTimed else "self"].path
             yield f"{values['handler'].name}, the handler of {event!r} in {path}"
         elif frame.f_code is CONTINUING:
             yield f"{values['coroutine'].__qualname__}, a handler that was waiting"

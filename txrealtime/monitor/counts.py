@@ -11,7 +11,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Final
+from types import CodeType, CoroutineType
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -20,10 +21,13 @@ from txrealtime.engineio.counting import countBytes
 from txrealtime.engineio.counts import BOUNDS, Histogram
 from txrealtime.server import Server
 from txrealtime.socketio.counts import OTHER
-from txrealtime.socketio.handler import PLAIN
+from txrealtime.socketio.handler import PLAIN, start
 from txrealtime.socketio.namespace import Incoming, Namespace
 
-__all__ = ["EventCounts", "Lag", "ServerCounts"]
+if TYPE_CHECKING:
+    from txrealtime.socketio.sockets import Socket
+
+__all__ = ["TIMED", "EventCounts", "Lag", "ServerCounts"]
 
 _SHORTEST: Final = BOUNDS[0]
 
@@ -66,51 +70,62 @@ class ServerCounts:
     def _count(self, namespace: Namespace, made: bool) -> None:
         """Count the events of a namespace."""
         label = OTHER if made else namespace.path
-        known: dict[str, EventCounts] = {}
         counts = self.events
 
         def find(event: str) -> EventCounts:
             """Find the counts of an event; of one without a handler, those of all such."""
-            isHandled = event in namespace._eventsHandled()
-            key = label, event if isHandled else OTHER
+            key = label, event if event in namespace._eventsHandled() else OTHER
             found = counts.get(key)
             if found is None:
                 found = counts[key] = EventCounts()
-            if isHandled:
-                known[event] = found
+            handler = namespace._handlers.events.get(event)
+            if handler is not None:
+                handler.counts = found
             return found
 
         def erred(event: str) -> None:
             find(event).errors += 1
 
+        for handler in namespace._handlers.events.values():
+            handler.counts = None
         replacements: Any = namespace
         replacements._handlerErred = erred
-        replacements._dispatch = _timing(namespace, known, find, self._seconds)
+        replacements._take = _timing(namespace, find, self._seconds)
+
+
+TIMED: Final[set[CodeType]] = set()
+"""The code that calls handlers and counts them, for those who read stacks."""
 
 
 def _timing(
-    namespace: Namespace,
-    known: dict[str, EventCounts],
-    find: Callable[[str], EventCounts],
-    seconds: Callable[[], float],
+    namespace: Namespace, find: Callable[[str], EventCounts], seconds: Callable[[], float]
 ) -> Callable[..., Any]:
     """
     Make a function that dispatches an event, and counts it and its time.
 
-    The function repeats the lines of ``Namespace._dispatch``: with a call more, it would cost twice as much.
+    The function repeats the lines of ``Namespace._dispatch`` and ``Namespace._handle``: each call more would
+    cost as much as a reading of the clock, of which there are two.
     """
-    middleware, handle, hooks = namespace._handlers.middleware, namespace._handle, namespace._hooks
+    events, middleware, hooks = namespace._handlers.events, namespace._handlers.middleware, namespace._hooks
 
-    def dispatch(socket: Any, event: str, args: list[Any]) -> Any:
-        counts = known.get(event) or find(event)
+    def take(socket: Socket, event: str, args: list[Any]) -> Any:
         if hooks.eventReceived is not None:
             hooks.eventReceived(socket, event, args)
+        handler = events.get(event)
+        counts: EventCounts = find(event) if handler is None else handler.counts or find(event)
         begun = seconds()
         try:
             if middleware:
                 result: Any = namespace._proceed(0, Incoming(socket, event, args))
+            elif handler is None:
+                result = namespace._handle(socket, event, args)
             else:
-                result = handle(socket, event, args)
+                given = len(args) + 1
+                if not handler.least <= given <= handler.most:
+                    handler.check(given)
+                result = handler.function(socket, *args)
+                if result.__class__ is CoroutineType:
+                    result = start(result)
         except Exception:
             result = namespace._handlerFailed(Failure(), socket, event)
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
@@ -126,7 +141,8 @@ def _timing(
             counts.buckets[bisect_left(BOUNDS, spent)] += 1
         return result
 
-    return dispatch
+    TIMED.add(take.__code__)
+    return take
 
 
 def _ended(result: Any, counts: EventCounts, begun: float, seconds: Callable[[], float]) -> Any:

@@ -41,7 +41,7 @@ from txrealtime.workers.fleet import Fleet
 from txrealtime.workers.folder import holdFolder
 from txrealtime.workers.handoff import Handoff
 from txrealtime.workers.ledger import CONNECTIONS, SESSIONS, Ledger
-from txrealtime.workers.listening import Inherited, familyOf, withoutPlace
+from txrealtime.workers.listening import Inherited, withoutPlace
 from txrealtime.workers.loglines import toLine
 from txrealtime.workers.ports import AffinePort, PeekingPort, SharedPort
 from txrealtime.workers.siblings import WorkerSiblings
@@ -96,8 +96,7 @@ class _Worker:
         self._shareLimits()
         self._siblings = WorkerSiblings(reactor, folder, self._fleet, self.server.engine)
         self._handoff = Handoff(reactor, folder, mark, self._adopt)
-        # By the number of the port: TLS is part of the factory.
-        self._factories: dict[int, Any] = {}
+        self._ports: dict[int, SharedPort] = {}
         self._listeners = [self._listener(place, text) for place, text in enumerate(terms["listen"])]
         self.service = RealtimeService(
             reactor,
@@ -174,19 +173,14 @@ class _Worker:
         """Start a port that all workers share."""
         listening = socket.socket(fileno=_FIRST_PORT + place)
         listening.setblocking(False)
-        self._factories[place] = factory
         port = kind(self._reactor, listening, place, factory, self._handoff, self._fleet)
+        self._ports[place] = port
         port.startListening()
         return port
 
     def _adopt(self, port: int, descriptor: int) -> None:
         """Serve a connection that another worker has accepted."""
-        try:
-            self._reactor.adoptStreamConnection(descriptor, familyOf(descriptor), self._factories[port])
-        except OSError as error:
-            _log.debug("a connection from another worker has ended: {error}", error=error)
-        finally:
-            os.close(descriptor)
+        self._ports[port].take(descriptor)
 
     # -- life ------------------------------------------------------------------------
 

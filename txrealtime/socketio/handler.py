@@ -30,18 +30,20 @@ class Handler:
 
     :ivar least: the smallest number of arguments that the function takes.
     :ivar most: the largest.
+    :ivar counts: the counts of its event, kept here by :mod:`txrealtime.monitor.counts`.
     :param given: the smallest number of arguments that it will be called with.
     :param atMost: the largest; ``None`` for no limit.
     :raises TypeError: if it is not callable, takes fewer, needs more or keyword arguments, or is a generator
         function, whose body would never run.
     """
 
-    __slots__ = ("function", "least", "most")
+    __slots__ = ("counts", "function", "least", "most")
 
     def __init__(self, function: Callable[..., Any], given: int = 1, atMost: int | None = None) -> None:
         if not callable(function):
             raise TypeError(f"a handler is callable, not {type(function).__name__}")
         self.function = function
+        self.counts: Any = None
         self.least, self.most = _arity(function)
         if self.most < given:
             raise TypeError(f"{self.describe()}, but is called with {given} or more")

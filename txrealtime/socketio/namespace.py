@@ -8,7 +8,7 @@ is the ack.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 from types import CoroutineType
@@ -151,6 +151,8 @@ class Namespace(Decorators):
     _home: Home
     # Replaced when the namespace is mounted.
     _hooks: Hooks = NO_HOOKS
+    # Set when the namespace is mounted, to _dispatch or to a function that counts too.
+    _take: Callable[[Socket, str, list[Any]], Any]
     _sent = EventsSent()
 
     def __init__(self, concurrency: int | None = 1) -> None:
@@ -413,6 +415,7 @@ class Namespace(Decorators):
     def _bind(self, path: str, home: Home) -> None:
         """Take a place on a server."""
         self.path, self._home = path, home
+        self._take = self._dispatch
         self._hooks = self.rooms.hooks = home.hooks
         if home.peers is not None:
             self._meet(home.peers)

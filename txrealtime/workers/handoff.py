@@ -5,7 +5,8 @@ The descriptor goes there in a datagram (``SCM_RIGHTS``), and the connection sta
 7 us of system calls.  :mod:`~txrealtime.workers.ports` chooses the worker.
 
 A datagram needs no connection between the workers, arrives whole or not at all, and is sent at once: the
-descriptor may be closed behind it.
+descriptor may be closed behind it.  The system keeps 11 datagrams for a socket (``net.unix.max_dgram_qlen``,
+which is 10 unless the machine raises it), and a worker has several sockets for that reason.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from zope.interface import implementer
 
 from txrealtime.logs import Logger
 
-__all__ = ["AT_ONCE", "Handed", "Handoff"]
+__all__ = ["AT_ONCE", "INBOXES", "Handed", "Handoff"]
 
 _log = Logger()
 
@@ -35,8 +36,14 @@ Connections that one turn of the reactor accepts.  A worker that took more at a 
 idle.
 """
 
+INBOXES: Final = ("handoff", *(f"handoff{number}" for number in range(1, 16)))
+"""
+The endings of a worker's sockets for connections.  With one socket, every second connection of a busy
+server found it full, and came back 20 ms later.
+"""
+
 # Connections from others that one turn of the reactor takes.  Nobody else can serve these, and the queue of a
-# socket has room for few: 11 with Linux's net.unix.max_dgram_qlen of 10.
+# socket has room for few.
 _MOST_TAKEN: Final = 64
 
 _INT: Final = struct.Struct("i")
@@ -48,15 +55,14 @@ class Handed(Enum):
     TAKEN = auto()
     "The other worker has the connection."
     BUSY = auto()
-    "The other worker has more connections waiting than its socket holds."
+    "The other worker has more connections waiting than its sockets hold."
     GONE = auto()
     "The other worker does not live."
 
 
-@implementer(IReadDescriptor)
 class Handoff:
     """
-    A worker's socket for connections from other workers.
+    A worker's sockets for connections from other workers.
 
     :param folder: the folder of all workers' sockets; only this user may enter it.
     :param mark: this worker's mark.
@@ -74,26 +80,33 @@ class Handoff:
         self._folder = folder
         self._mark = mark
         self._adopt = adopt
-        self._socket: socket.socket | None = None
+        self._inboxes: list[_Inbox] = []
+        self._outgoing: socket.socket | None = None
+        # The inbox of others that had room at last.  Few inboxes in use are cheaper to read than many.
+        self._place = 0
 
     def start(self) -> None:
-        """Open the socket."""
-        opened = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        opened.setblocking(False)
-        opened.bind(self._pathOf(self._mark))
-        self._reactor.addReader(self)
+        """Open the sockets."""
+        self._outgoing = _opened()
+        for name in INBOXES:
+            opened = _opened()
+            opened.bind(f"{self._folder}/{self._mark}.{name}")
+            inbox = _Inbox(self, opened)
+            self._inboxes.append(inbox)
+            self._reactor.addReader(inbox)
 
     def stop(self) -> None:
-        """Close the socket."""
-        opened, self._socket = self._socket, None
-        if opened is not None:
-            self._reactor.removeReader(self)
-            opened.close()
+        """Close the sockets."""
+        outgoing, self._outgoing = self._outgoing, None
+        if outgoing is not None:
+            outgoing.close()
+        inboxes, self._inboxes = self._inboxes, []
+        for inbox in inboxes:
+            self._reactor.removeReader(inbox)
+            inbox.socket.close()
+        for name in INBOXES if inboxes else ():
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._pathOf(self._mark))
-
-    def _pathOf(self, mark: str) -> str:
-        return os.path.join(self._folder, f"{mark}.handoff")
+                os.unlink(f"{self._folder}/{self._mark}.{name}")
 
     def give(self, owner: str, port: int, descriptor: int) -> Handed:
         """
@@ -102,12 +115,21 @@ class Handoff:
         :param owner: the mark of the other worker.
         :param port: the number of the port that accepted the connection, below 256.
         """
-        if self._socket is None:
+        handed = Handed.GONE
+        for _ in INBOXES:
+            handed = self._giveAt(f"{self._folder}/{owner}.{INBOXES[self._place]}", port, descriptor)
+            if handed is not Handed.BUSY:
+                break
+            self._place = (self._place + 1) % len(INBOXES)
+        return handed
+
+    def _giveAt(self, path: str, port: int, descriptor: int) -> Handed:
+        if self._outgoing is None:
             return Handed.GONE
         try:
             # Not socket.send_fds(), which ignores the address.
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(descriptor))
-            self._socket.sendmsg([bytes([port])], [rights], 0, self._pathOf(owner))
+            self._outgoing.sendmsg([bytes([port])], [rights], 0, path)
         except (BlockingIOError, InterruptedError):
             return Handed.BUSY
         except OSError as error:
@@ -116,36 +138,60 @@ class Handoff:
         self.sent += 1
         return Handed.TAKEN
 
-    # -- IReadDescriptor -----------------------------------------------------------
+    def receive(self, inbox: socket.socket) -> bool:
+        """
+        Take a connection from an inbox.
+
+        :return: ``False`` if there was none.
+        """
+        try:
+            # Not socket.recv_fds(), which ignores the flags.
+            data, ancillary, _, _ = inbox.recvmsg(1, socket.CMSG_LEN(_INT.size), socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            _log.warn("a connection from another worker is lost: {error}", error=error)
+            return False
+        if not ancillary:
+            _log.warn("a connection from another worker is lost: no file descriptor is left for it")
+            return True
+        self.received += 1
+        try:
+            self._adopt(data[0], _INT.unpack(ancillary[0][2])[0])
+        except Exception:  # an error that left here would close the socket
+            _log.failure("a connection from another worker failed")
+        return True
+
+    def doRead(self) -> None:
+        """Take a few connections from each inbox."""
+        for inbox in tuple(self._inboxes):
+            inbox.doRead()
+
+
+@implementer(IReadDescriptor)
+class _Inbox:
+    """A socket for connections from other workers."""
+
+    def __init__(self, handoff: Handoff, opened: socket.socket) -> None:
+        self.socket = opened
+        self._handoff = handoff
 
     def fileno(self) -> int:
-        return -1 if self._socket is None else self._socket.fileno()
+        return self.socket.fileno()
 
     def logPrefix(self) -> str:
         return "handoff"
 
     def doRead(self) -> None:
         for _ in range(_MOST_TAKEN):
-            if self._socket is None:
+            if self.socket.fileno() < 0 or not self._handoff.receive(self.socket):
                 return
-            try:
-                # Not socket.recv_fds(), which ignores the flags.
-                data, ancillary, _, _ = self._socket.recvmsg(
-                    1, socket.CMSG_LEN(_INT.size), socket.MSG_CMSG_CLOEXEC
-                )
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                _log.warn("a connection from another worker is lost: {error}", error=error)
-                return
-            if not ancillary:
-                _log.warn("a connection from another worker is lost: no file descriptor is left for it")
-                continue
-            self.received += 1
-            try:
-                self._adopt(data[0], _INT.unpack(ancillary[0][2])[0])
-            except Exception:  # an error that left here would close the socket
-                _log.failure("a connection from another worker failed")
 
     def connectionLost(self, reason: Failure) -> None:
-        self.stop()
+        self._handoff.stop()
+
+
+def _opened() -> socket.socket:
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    opened.setblocking(False)
+    return opened

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from txrealtime.cluster.bus import hubframes
 from txrealtime.cluster.bus.hubframes import FrameProtocol, decode, frame, number
-from txrealtime.engineio.tcp import writeNow
+from txrealtime.engineio.tcp import readPlainly, writeNow
 from txrealtime.logs import Logger
 from txrealtime.workers.topics import Topics
 
@@ -65,7 +65,11 @@ class HubConnection(FrameProtocol):
         self.patterns: set[bytes] = set()
         self._hub = hub
         self._unconfirmed = 0
-        self._lately: dict[HubConnection, None] | None = None
+        # The run of messages being read: its last topic, where it is in the data, and its receivers.
+        self._topic: bytes | None = None
+        self._run = b"", 0
+        self._end = 0
+        self._receivers: dict[HubConnection, None] | None = None
         self._paused = False
         self._waiting: deque[bytes] = deque()
         self._queued = 0
@@ -74,6 +78,7 @@ class HubConnection(FrameProtocol):
 
     def connectionMade(self) -> None:
         self._hub.connected(self)
+        readPlainly(self.transport)
         self.transport.registerProducer(self, True)  # type: ignore[union-attr]
         self._greeting = self._hub.reactor.callLater(
             GREETING_TIMEOUT, self._refuse, f"no greeting within {GREETING_TIMEOUT:g} s"
@@ -82,31 +87,43 @@ class HubConnection(FrameProtocol):
     # -- input -------------------------------------------------------------------------
 
     def frameReceived(self, kind: int, topic: bytes, data: bytes, start: int, end: int) -> None:
-        if not self.name:
-            self._greet(kind, topic, self.payloadOf(topic, data, start, end))
-        elif kind in (hubframes.PUBLISH, hubframes.BEAT):
+        if self.name and kind in (hubframes.PUBLISH, hubframes.BEAT):
             self._publish(kind, topic, data, start, end)
-        else:
+            return
+        self._endRun()
+        if self.name:
             self._reply(kind, topic)
+        else:
+            self._greet(kind, topic, self.payloadOf(topic, data, start, end))
 
     def _publish(self, kind: int, topic: bytes, data: bytes, start: int, end: int) -> None:
-        hub = self._hub
         if kind == hubframes.PUBLISH:
             self._unconfirmed += 1
-            hub.published += 1
-        try:
-            receivers = hub.topics.receivers(topic)
-        except UnicodeDecodeError:
-            self.malformed("a topic is not UTF-8")
+            self._hub.published += 1
+        if topic != self._topic:
+            try:
+                receivers = self._hub.topics.receivers(topic)
+            except UnicodeDecodeError:
+                self.malformed("a topic is not UTF-8")
+                return
+            # Messages in a row for the same connections go on as one piece: 1.5 us less for each.
+            if self._topic is None or receivers != self._receivers:
+                self._endRun()
+                self._receivers, self._run = receivers, (data, start)
+            self._topic = topic
+        self._end = end
+
+    def _endRun(self) -> None:
+        """Put the run of messages into the outboxes of its receivers."""
+        if self._topic is None:
             return
-        if receivers:
-            whole = data[start:end]
-            for connection in receivers:
+        self._topic = None
+        if self._receivers:
+            data, start = self._run
+            whole = data[start : self._end]
+            for connection in self._receivers:
                 connection.outbox.append(whole)
-            if receivers is not self._lately:
-                # Many messages in a row go to the same connections.
-                self._lately = receivers
-                hub.touched |= receivers
+            self._hub.touched |= self._receivers
 
     def _reply(self, kind: int, topic: bytes) -> None:
         """Act on a frame that is rarer than a message."""
@@ -161,7 +178,7 @@ class HubConnection(FrameProtocol):
         self._hub.touched[self] = None
 
     def framesRead(self) -> None:
-        self._lately = None
+        self._endRun()
         if not self.ended:
             self.confirm()
         self._hub.flush()

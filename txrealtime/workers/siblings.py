@@ -68,12 +68,8 @@ class WorkerSiblings(Service):
         ports, self._ports = self._ports, []
         for port in ports:
             await maybeDeferred(port.stopListening)
-        for relay in tuple(self._open.values()):
-            if relay.transport is not None:
-                relay.transport.loseConnection()
-        for connection in tuple(self.relays.connections):
-            if connection.transport is not None:
-                connection.transport.loseConnection()
+        for connection in (*self._open.values(), *self.relays.connections):
+            connection.end()
 
     def stopService(self) -> Deferred[None]:
         """Close this worker's sockets."""
@@ -86,11 +82,18 @@ class WorkerSiblings(Service):
     def _ownerOf(self, sid: str, kind: str) -> str | None:
         """Return the mark of the other worker that has a session, if that worker lives."""
         owner = ownerOf(sid)
+        # A worker to which there is a connection lives: no call of the system for each request.
+        if owner in self._open:
+            return owner
         if owner is None or owner == self.mark or not os.path.exists(self._pathOf(owner, kind)):
             return None
         return owner
 
     # -- for the engine --------------------------------------------------------------
+
+    def has(self, sid: str) -> bool:
+        """See :class:`~txrealtime.engineio.siblings.Siblings`."""
+        return self._ownerOf(sid, "relay") is not None
 
     def serve(self, sid: str, request: HTTPRequest) -> bool:
         """See :class:`~txrealtime.engineio.siblings.Siblings`."""
@@ -134,7 +137,10 @@ class WorkerSiblings(Service):
         relay = self._open.get(owner)
         if relay is None:
             relay = made = Relay(
-                self._engine.settings.maxPayload + 1, partial(self._relayLost, owner), self._engine.refuse
+                self._reactor,
+                self._engine.settings.maxPayload + 1,
+                partial(self._relayLost, owner),
+                self._engine.refuse,
             )
             self._open[owner] = relay
             connecting = self._connect(owner, "relay", Factory.forProtocol(lambda: made))

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import OpeningRequest
-from txrealtime.engineio.tcp import peerAddress, replaceProtocol
+from txrealtime.engineio.tcp import peerAddress, readPlainly, replaceProtocol
 from txrealtime.engineio.websocket.transport import WebSocketFactory
 
 __all__ = ["Carried", "CarriedFactory", "Carriers"]
@@ -148,6 +148,7 @@ class _Far(Protocol):
         self._carrier = carrier
 
     def connectionMade(self) -> None:
+        readPlainly(self.transport)
         self._carrier.stands(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
@@ -189,6 +190,7 @@ class Carried(ProtocolWrapper):
 
     def connectionMade(self) -> None:
         """Wait for the first line."""
+        readPlainly(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         if self._line is None:

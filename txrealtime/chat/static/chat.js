@@ -268,7 +268,7 @@ function show(message) {
   const mine = Boolean(message.mine);
   const name = make("span", "name", message.nick);
   name.style.setProperty("--hue", hue(message.nick));
-  const body = message.type || message.kind === "picture" ? pictureBody(message) : make("span", "said", message.text);
+  const body = message.type || message.kind === "picture" ? pictureBody(message) : make("span", "said", ...linked(message.text));
   const stamp = make("span", "stamp", make("time", "", clock(new Date(message.time * 1000))));
   message.node = make("li", `message${mine ? " mine" : ""}`, avatar(message.nick), name, make("div", "bubble", body, stamp));
   if (body.tagName === "BUTTON") message.node.classList.add("picture");
@@ -278,12 +278,32 @@ function show(message) {
   if (mine) mark(message, message.state ?? "delivered");
 }
 
+const LINK = /\bhttps?:\/\/[^\s<>"]+/gi;
+
+// A text, with its addresses as links. The point or the bracket behind an address is not a part of it.
+function* linked(text) {
+  let end = 0;
+  for (const found of text.matchAll(LINK)) {
+    let url = found[0].replace(/[.,;:!?'…]+$/, "");
+    if (url.endsWith(")") && !url.includes("(")) url = url.slice(0, -1).replace(/[.,;:!?'…]+$/, "");
+    if (!URL.canParse(url)) continue;
+    const link = make("a", "", url);
+    link.href = url;
+    link.target = "_blank";
+    link.rel = "noopener noreferrer nofollow";
+    yield text.slice(end, found.index);
+    yield link;
+    end = found.index + url.length;
+  }
+  yield text.slice(end);
+}
+
 function mark(message, state, why = "") {
   message.state = state;
   const node = message.node;
   if (!node) return;
   node.dataset.state = state;
-  const words = { sending: "Sending", delivered: "Delivered", failed: "Not delivered" }[state];
+  const words = { sending: "Sending", delivered: "Taken by the server", failed: "Not delivered" }[state];
   const tick = make("span", "", icon(state, "tick"), make("span", "unseen", words));
   tick.title = words;
   node.querySelector(".stamp").replaceChildren(node.querySelector("time"), tick);
@@ -512,6 +532,17 @@ $("entry-form").addEventListener("submit", (submit) => {
   enter($("nick").value.trim(), $("entry-room").value.trim());
 });
 
+// A name that is too long is refused with a word, and not cut.
+for (const input of document.querySelectorAll("[data-most]")) {
+  input.addEventListener("input", () => {
+    const most = Number(input.dataset.most), length = Array.from(input.value.trim()).length;
+    const words = length > most ? `A name has at most ${most} characters; this one has ${length}.` : "";
+    input.setCustomValidity(words);
+    if (input.form.id === "entry-form") $("entry-error").textContent = words;
+    else if (words) tell(words);
+  });
+}
+
 $("leave").addEventListener("click", () => {
   side(false);
   remember(sessionStorage, "key", "");
@@ -533,13 +564,19 @@ addEventListener("hashchange", () => {
 });
 
 function side(open) {
+  const wasOpen = $("side").classList.contains("open");
   $("side").classList.toggle("open", open);
   $("shade").hidden = !open;
+  $("talk").inert = open;              // what the panel covers takes no focus
   $("side-open").setAttribute("aria-expanded", String(open));
   if (open) $("side-close").focus();
+  else if (wasOpen) $("side-open").focus();
 }
+// A wide window shows both, and has no button for the panel.
+const narrow = matchMedia("(max-width: 760px)");
+narrow.addEventListener("change", () => side(false));
 $("side-open").addEventListener("click", () => side(true));
-$("side-close").addEventListener("click", () => { side(false); $("side-open").focus(); });
+$("side-close").addEventListener("click", () => side(false));
 $("shade").addEventListener("click", () => side(false));
 
 document.addEventListener("keydown", (key) => {

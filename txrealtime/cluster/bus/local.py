@@ -26,6 +26,7 @@ from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.hubframes import FrameProtocol, decode, encode, frame
 from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
 from txrealtime.cluster.bus.patterns import compilePattern
+from txrealtime.engineio.tcp import readPlainly
 from txrealtime.errors import BusError
 
 __all__ = ["LocalBus", "checkGreeting", "nameOf", "whyNoHub"]
@@ -118,6 +119,7 @@ class _Connection(FrameProtocol):
         self._established = False
 
     def connectionMade(self) -> None:
+        readPlainly(self.transport)
         self._write(frame(hubframes.HELLO, self._name, hubframes.VERSION))
 
     def _write(self, data: bytes) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txrealtime.cluster.bus.address import Address
@@ -26,7 +26,7 @@ class RedisCommands:
     def __init__(self, address: Address) -> None:
         self._bus = RedisBus(address)
         self._connection: Connection | None = None
-        self._connecting = DeferredLock()
+        self._waiting: list[Deferred[Connection]] = []
 
     async def ask(self, reactor: IReactorTime, *command: str | bytes) -> Any:
         """
@@ -45,15 +45,27 @@ class RedisCommands:
             raise BusError(f"{self._bus.name}: {error}") from None
 
     async def _connected(self, reactor: IReactorTime) -> Connection:
-        await self._connecting.acquire()
-        try:
-            if self._connection is None or self._connection.hasEnded:
-                connection = Connection()
-                await self._bus.connect(reactor, connection)
-                self._connection = connection
-            return self._connection
-        finally:
-            self._connecting.release()
+        connection = self._connection
+        # While a lost connection fails its commands, it is not marked as ended yet.
+        if connection is not None and connection.connected and not connection.hasEnded:
+            return connection
+        waiting: Deferred[Connection] = Deferred()
+        self._waiting.append(waiting)
+        if len(self._waiting) == 1:
+            Deferred.fromCoroutine(self._connect(reactor)).addBoth(self._tell)
+        return await waiting
+
+    async def _connect(self, reactor: IReactorTime) -> Connection:
+        connection = Connection()
+        await self._bus.connect(reactor, connection)
+        self._connection = connection
+        return connection
+
+    def _tell(self, result: Any) -> None:
+        """Called with the connection, or with the failure to connect.  Very many may wait: no recursion."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(result)
 
     def close(self) -> None:
         """Disconnect."""

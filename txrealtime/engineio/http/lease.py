@@ -72,7 +72,10 @@ class _ForeignSite:
         if uri.partition(b"?")[0] != self._path:
             return False
         query = readQuery(uri.decode("latin-1"))
-        return query.get("transport") == "polling" and query.get("sid") in self.engine.sessions
+        if query.get("transport") != "polling":
+            return False
+        sid, siblings = query.get("sid", ""), self.engine.siblings
+        return sid in self.engine.sessions or (siblings is not None and siblings.has(sid))
 
     def giveWay(self, transport: Any, address: IAddress | None) -> IProtocol:
         setProtocol(transport, self._owner)
