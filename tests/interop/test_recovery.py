@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections import Counter
+from itertools import cycle
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -17,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.interop import proxies
-from tests.interop.brokers import Redis, rabbitMQ
+from tests.interop.brokers import Redis, pauseProcess, rabbitMQ
 from tests.interop.clients import (
     RealtimeServer,
     javaScript,
@@ -67,7 +69,7 @@ class RecoveryTests(TestCase):
         self.addCleanup(network.stop)
         url = f"http://127.0.0.1:{port.getHost().port}"
         crowds = {name: self.crowd(name, url) for name in CROWDS}
-        await deferLater(reactor, MINUTES * 60)
+        await self.sleepInTurn([*crowds.values()], MINUTES * 60)
         for name, program in crowds.items():
             await self.leave(name, program, server)
         network.stop()
@@ -146,6 +148,18 @@ class RecoveryTests(TestCase):
         await self.leave("socket.io-client-4", clients)
         for server in servers:
             await server.stop()
+
+    async def sleepInTurn(self, programs: list[Program], seconds: float) -> None:
+        """Suspend one program after another for longer than the server waits for a pong, as laptops sleep."""
+        end = reactor.seconds() + seconds
+        for program in cycle(programs):
+            if reactor.seconds() + 12 > end:
+                break
+            await deferLater(reactor, 3)
+            pauseProcess(program.transport.pid)
+            await deferLater(reactor, 8)
+            os.kill(program.transport.pid, signal.SIGCONT)
+        await deferLater(reactor, max(0, end - reactor.seconds()))
 
     async def leave(self, name: str, program: Program, *servers: RealtimeServer) -> None:
         self.assertFalse(program.ended, program.output[-3000:])
