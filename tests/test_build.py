@@ -24,8 +24,8 @@ class BuildTests(SynchronousTestCase):
     def test_isOptimized(self) -> None:
         for arguments, prefix, isDebug, expected in (
             (
-                "'--enable-shared' '--prefix=/root/.pyenv/versions/3.11.7'",
-                "/root/.pyenv/versions/3.11.7",
+                "'--enable-shared' '--prefix=/opt/python3.11'",
+                "/opt/python3.11",
                 False,
                 False,
             ),
