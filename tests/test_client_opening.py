@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.clientmemory import FakeServer, Wire, World
 from txrealtime.client import Client
-from txrealtime.client.opening import Plain, accepting, isAccepted, request
+from txrealtime.client.opening import Plain, isAccepted, request
+from txrealtime.engineio.websocket.opening import acceptOf
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -51,7 +52,7 @@ class ResponseTests(SynchronousTestCase):
         return isAccepted("\r\n".join([status, *lines]).encode(), KEY)
 
     def test_plain(self) -> None:
-        self.assertEqual(accepting(KEY), ACCEPT)
+        self.assertEqual(acceptOf(KEY), ACCEPT)
         self.assertTrue(self.isAccepted())
         self.assertTrue(self.isAccepted("HTTP/1.1 101"))
         self.assertTrue(

@@ -12,7 +12,6 @@ import os
 import re
 from base64 import b64encode
 from collections.abc import Mapping
-from hashlib import sha1
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -21,11 +20,9 @@ from twisted.python.failure import Failure
 
 from txrealtime.client.frames import Frames
 from txrealtime.engineio.tcp import setProtocol
+from txrealtime.engineio.websocket.opening import acceptOf
 
-__all__ = ["Plain", "PlainFactory", "PlainOwner", "accepting", "isAccepted", "request"]
-
-# RFC 6455, 1.3
-_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+__all__ = ["Plain", "PlainFactory", "PlainOwner", "isAccepted", "request"]
 
 # Bytes of a head that is read here; Autobahn reads longer ones, up to the limit of all heads.
 _MOST: Final = 4096
@@ -52,7 +49,9 @@ def request(url: str, headers: Mapping[str, str], key: bytes) -> bytes:
     """Write an opening request (RFC 6455, 4.1)."""
     parts = urlsplit(url)
     target = parts.path + ("?" + parts.query if parts.query else "")
-    host = f"{parts.hostname if ':' not in (parts.hostname or '') else '[' + str(parts.hostname) + ']'}"
+    host = parts.hostname or ""
+    if ":" in host:  # IPv6
+        host = f"[{host}]"
     lines = [
         f"GET {target} HTTP/1.1",
         f"Host: {host}:{parts.port or (443 if parts.scheme == 'wss' else 80)}",
@@ -65,11 +64,6 @@ def request(url: str, headers: Mapping[str, str], key: bytes) -> bytes:
         "Sec-WebSocket-Version: 13",
     ]
     return "\r\n".join([*lines, "", ""]).encode()
-
-
-def accepting(key: bytes) -> bytes:
-    """Return the ``Sec-WebSocket-Accept`` for a key."""
-    return b64encode(sha1(key + _GUID).digest())
 
 
 def isAccepted(head: bytes, key: bytes) -> bool:
@@ -93,7 +87,7 @@ def isAccepted(head: bytes, key: bytes) -> bool:
     return (
         headers.get(b"upgrade", b"").lower() == b"websocket"
         and headers.get(b"connection", b"").lower() == b"upgrade"
-        and headers.get(b"sec-websocket-accept") == accepting(key)
+        and headers.get(b"sec-websocket-accept") == acceptOf(key)
     )
 
 
@@ -131,6 +125,7 @@ class Plain(Frames):
     """
     The protocol of a connection while all is plain.
 
+    :param owner: the transport.
     """
 
     compresses: Final = False

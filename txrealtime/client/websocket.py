@@ -28,12 +28,13 @@ from txrealtime.client.address import Address
 from txrealtime.client.cookies import Cookies
 from txrealtime.client.frames import Frames, maskedFrame
 from txrealtime.client.interfaces import TransportOwner
-from txrealtime.client.opening import Plain, PlainFactory, accepting
+from txrealtime.client.opening import Plain, PlainFactory
 from txrealtime.client.polling import explained
 from txrealtime.client.requests import MAX_HEAD, USER_AGENT
 from txrealtime.engineio.packet import EngineIO4, Packet
 from txrealtime.engineio.tcp import setProtocol
 from txrealtime.engineio.websocket.autobahn import Autobahn
+from txrealtime.engineio.websocket.opening import acceptOf
 from txrealtime.errors import PacketError, ProtocolError, TransportError
 from txrealtime.foreign import stands
 
@@ -373,7 +374,7 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
             self._isOpening = False
             self.readFully(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Accept: %b\r\n\r\n" % accepting(key)
+                b"Sec-WebSocket-Accept: %b\r\n\r\n" % acceptOf(key)
             )
             self._readsFully = False
 

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from txrealtime.engineio.tcp import endConnection
 
-__all__ = ["Closing", "closeFrame", "isPlainClose", "replyTo"]
+__all__ = ["Closing", "acceptOf", "closeFrame", "isPlainClose", "replyTo"]
 
 _HOST: Final = r"(?:[A-Za-z0-9.\-_]+|\[[0-9A-Fa-f:.]+\])"
 _PORT: Final = r"(?::[0-9]{1,4}|:[1-5][0-9]{4})?"
@@ -39,6 +39,11 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 # A request with one of these headers is not plain.
 _UNUSUAL: Final = ("sec-websocket-protocol", "content-length", "transfer-encoding", "expect")
+
+
+def acceptOf(key: bytes) -> bytes:
+    """Return the ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key`` (RFC 6455, 4.2.2)."""
+    return b64encode(sha1(key + _GUID).digest())
 
 
 def replyTo(url: str, headers: Mapping[str, str]) -> bytes | None:
@@ -74,7 +79,7 @@ def replyTo(url: str, headers: Mapping[str, str]) -> bytes | None:
             return None
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\n\r\n" % b64encode(sha1(key.encode() + _GUID).digest())
+        b"Sec-WebSocket-Accept: %b\r\n\r\n" % acceptOf(key.encode())
     )
 
 
