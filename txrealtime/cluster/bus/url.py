@@ -68,7 +68,7 @@ def busesFromURL(url: str, spread: Spread | None, *, fanout: Collection[str] = (
 
     :param spread: the owners of topics, if there are several buses: see
         :class:`~txrealtime.cluster.dialects.choice.DialectChoice`.
-    :raises ValueError: as that of :func:`busFromURL`.
+    :raises ValueError: if a URL is broken, or the library of Redis is not installed.
     """
     if spread is None:
         return busFromURL(url, fanout=fanout)
