@@ -19,7 +19,7 @@ from txrealtime.client import Client
 
 class SessionTests(GuideTestCase):
     def test_session(self) -> None:
-        """Who has logged in at the site is known to Socket.IO, until the session ends."""
+        """Socket.IO knows the user of a login at the site, until the session ends."""
         self.serve("session")
         self.assertIn("failed to connect", self.refused())
         browser = self.browser()
