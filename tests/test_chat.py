@@ -233,7 +233,7 @@ class MessageTests(ChatTestCase):
 
     def test_historyOutlivesThePeople(self) -> None:
         """
-        Who comes to a room that everybody has left sees what was said, for a day.
+        The messages of a room that everybody has left are there for a day.
         """
         self.ask(self.elsewhere, "say", "1", "Hello")
         self.elsewhere.close()
@@ -246,7 +246,7 @@ class MessageTests(ChatTestCase):
 
     def test_onlyMessagesAreKept(self) -> None:
         """
-        Who comes and goes, and who types, is not in the history.
+        Coming, going and typing are not in the history.
         """
         self.ada.emit("typing", True)
         self.ask(self.grace, "join", "hut")
