@@ -37,7 +37,7 @@ from txrealtime.logs import Logger
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.namespace import NO_ACK, Incoming
 
-__all__ = ["Once", "once"]
+__all__ = ["Key", "Once", "keyOf", "once"]
 
 _log = Logger()
 
@@ -82,7 +82,9 @@ def once(
     :raises ValueError: if there is no key, or no event for a key that is an argument.
     :raises TypeError: if the key is none of these.
     """
-    return Once(events, _keyOf(events, key, header), store, seconds, lease)
+    if not (events or callable(key)):
+        raise ValueError("once() needs the names of the events, such as once('order', key=0)")
+    return Once(events, keyOf(key, header), store, seconds, lease)
 
 
 class _Run:
@@ -280,13 +282,17 @@ def _unpacked(data: bytes) -> Any:
     return NO_ACK if result is MISSING else result
 
 
-def _keyOf(events: tuple[str, ...], key: Key | None, header: str | None) -> Callable[[Incoming], object]:
+def keyOf(key: Key | None, header: str | None) -> Callable[[Incoming], object]:
+    """
+    Make the function that returns the key of an event; see :func:`once`.
+
+    :raises ValueError: if there is no key, or there are two.
+    :raises TypeError: if the key is none.
+    """
     if (key is None) == (header is None):
         raise ValueError("once() needs either key=, such as key=0 for the first argument, or header=")
     if callable(key):
         return key
-    if not events:
-        raise ValueError("once() needs the names of the events, such as once('order', key=0)")
     if header is not None:
         name = header.lower()
         return lambda incoming: incoming.socket.handshake.headers.get(name)
