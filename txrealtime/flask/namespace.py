@@ -10,7 +10,7 @@ from typing import Any
 from txrealtime.flask.interfaces import Application
 from txrealtime.socketio.past import Limit, PastEvent
 
-__all__ = ["Namespace", "attach", "handles"]
+__all__ = ["Namespace", "attach", "handles", "methodFor"]
 
 
 class Namespace:
@@ -150,6 +150,11 @@ def attach(namespace: Namespace, socketio: Application, methods: dict[str, Calla
     """
     namespace.socketio = socketio
     namespace._txrealtimeMethods = methods
+
+
+def methodFor(namespace: Namespace, event: str) -> Callable[..., Any] | None:
+    """Return the method that handles an event; ``None`` if there is none."""
+    return namespace._txrealtimeMethods.get(event)
 
 
 def handles(namespace: Namespace, event: str) -> bool:

@@ -18,6 +18,7 @@ from txrealtime.cluster.results import IResults
 from txrealtime.errors import TryAgain
 from txrealtime.flask.invoking import ErrorAck
 from txrealtime.flask.membership import Membership
+from txrealtime.flask.namespace import methodFor
 from txrealtime.flask.routes import Route
 from txrealtime.socketio.namespace import Incoming
 from txrealtime.socketio.sockets import Socket
@@ -63,7 +64,7 @@ def onceOf(route: Route) -> Once | None:
     """Return the middleware of a marked handler; ``None`` for others."""
     handler: Any = route.function
     if route.namespace is not None:
-        handler = route.namespace._txrealtimeMethods.get(route.message or "")
+        handler = methodFor(route.namespace, route.message or "")
     return getattr(handler, _MARK, None)
 
 
