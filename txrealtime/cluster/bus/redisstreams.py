@@ -31,7 +31,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from txrealtime.cluster.bus.address import Address
-from txrealtime.cluster.bus.entries import NATIVE, Entries
+from txrealtime.cluster.bus.entries import Entries, entriesOf
 from txrealtime.cluster.bus.interfaces import (
     IKeepingBus,
     IKeepingPublisher,
@@ -90,24 +90,24 @@ class RedisStreamsBus(RedisBus):
     A bus over a stream of one Redis, or of the master that Sentinels name.
 
     :param address: of a scheme that ends with ``+streams``.
-    :ivar streams: the names of all streams.
+    :ivar streams: the names of all streams: several among Node's servers.
     :ivar most: the number of entries that Redis keeps in a stream, roughly.
     """
 
     patterns = False
-    entries: Entries = NATIVE
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         self.stream = address.stream
-        self.streams = [self.stream]
+        self.entries = entriesOf(address)
+        self.streams = self.entries.streams
         self.most = address.maxLength
         self._outboxes: WeakKeyDictionary[IPublisherOwner, dict[str, Outbox]] = WeakKeyDictionary()
         self._places: dict[tuple[Callable[[str], object], str], Place] = {}
 
     def streamOf(self, topic: str) -> str | None:
         """Return the stream that has the messages of a topic; ``None`` for Redis's pub/sub."""
-        return self.stream
+        return self.entries.streamOf(topic)
 
     # -- publishing --------------------------------------------------------------------
 
