@@ -4,6 +4,7 @@ The streams of Node's servers in memory: a hub that keeps entries and keys, as a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +35,10 @@ class StreamsHub(FaultyHub):
 
     def __init__(self) -> None:
         super().__init__()
-        self.entries: list[tuple[int, str, bytes]] = []
         self.keys: dict[bytes, bytes] = {}
         self.asked: list[list[bytes]] = []
-        self.last = 1795938910000
+        self.last = int(time.time() * 1000)
+        self.entries: list[tuple[int, str, bytes]] = [(self.last, "a heartbeat", b"1")]
 
     def deliver(self, topic: str, payload: bytes) -> None:
         if topic.startswith("/"):
@@ -61,7 +62,10 @@ class StreamsHub(FaultyHub):
         if name == b"EVAL":
             return self._take(*rest[2:]) if rest[0] == nodesessions._TAKE.encode() else self._write(*rest[2:])
         assert name == b"XRANGE"
-        low, high = ({b"-": 0, b"+": 1 << 60}.get(each) or int(each.partition(b"-")[0]) for each in rest[1:3])
+        low, high = (
+            {b"-": 0, b"+": 1 << 60}[each] if each in b"-+" else int(each.partition(b"-")[0])
+            for each in rest[1:3]
+        )
         after = rest[1].endswith(b"-1")
         found = [
             [b"%d-0" % id, ENTRIES.write(topic, payload)]

@@ -323,7 +323,7 @@ class NodeSessions:
     async def fetch(self, namespace: Namespace, claim: Claim, address: str) -> Ticket | None:
         """Fetch a client from Redis.  ``None`` if no server has left it there, or events are gone."""
         link, recovery = self._link, namespace._recovery
-        if link is None or not isinstance(recovery, StreamedRecovery):
+        if link is None or not isinstance(recovery, StreamedRecovery) or not claim.isSound:
             return None
         bus: Any = link.bus
         if isinstance(bus.entries, NodeEntries) and not bus.entries.isWhole(namespace.path):
@@ -373,11 +373,13 @@ class NodeSessions:
 
     async def _hasRead(self, link: Link, path: str, place: Id) -> bool:
         """Wait until this server has read an entry, which the server that the client left had read."""
-        for _ in range(int(_PATIENCE / _WAIT)):
-            if idOf(link.placeOf(path).replace(".", "-").encode()) >= place:
-                return True
-            await deferLater(self._namespaces.reactor, _WAIT)
-        return False
+        clock = self._namespaces.reactor
+        until = clock.seconds() + _PATIENCE
+        while idOf(link.placeOf(path).replace(".", "-").encode()) < place:
+            if clock.seconds() > until:
+                return False
+            await deferLater(clock, _WAIT)
+        return True
 
     async def _missed(
         self, link: Link, recovery: StreamedRecovery, session: _Session, place: Id
