@@ -77,7 +77,7 @@ class StreamsTestCase(HandoverTestCase):
 
 class ReturnTests(StreamsTestCase):
     def test_moves(self) -> None:
-        """What all servers have said meanwhile, once, in the order of all, with the room and the data."""
+        """The client gets once, in one order, what all servers have said; it has its room and its data."""
         self.socket.data["n"] = 7
         self.alice.lose()
         self.settle()
@@ -354,7 +354,7 @@ class FaultTests(StreamsTestCase):
         self.assertEqual(self.get(self.alice), [[]])
 
     def test_unknownOffset(self) -> None:
-        """It deletes no session: neither one of the future nor one that is trimmed."""
+        """No offset deletes a session: neither one of the future nor one that cannot be."""
         self.alice.lose()
         self.one.emit("a")
         self.settle()
@@ -399,7 +399,7 @@ class FaultTests(StreamsTestCase):
         self.assertEqual(self.results(self.two), {"unknown": 1})
 
     def test_longGap(self) -> None:
-        """It is read page by page."""
+        """The stream is read page by page."""
         self.patch(nodesessions, "_PAGE", 7)
         self.alice.lose()
         for number in range(50):
@@ -461,7 +461,7 @@ class FaultTests(StreamsTestCase):
         self.assertEqual((self.alice.received(), self.alice.recovered()), ([], True))
 
     def test_onlyOne(self) -> None:
-        """Of two servers that a client comes to at the same time, one gets it."""
+        """One of two servers gets a client that comes to both at the same time."""
         self.alice.lose()
         self.settle()
         pid = self.key.decode().rpartition(":")[2]
