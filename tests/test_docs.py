@@ -405,7 +405,7 @@ class SheetTests(TestCase):
         "one client, by its id": "bob",
         "another namespace": "news",
         "the clients of this server only": "ann bob carl",
-        "those to whom it can go at once": "ann bob",  # Carl's connection is full
+        "the sockets that can take it at once": "ann bob",  # Carl's connection is full
         "several values, bytes among them": "ann",
         "an event without a name (``message``)": "ann",
         "a client, with its ack": "ann",
