@@ -522,7 +522,7 @@ class ComingFromTests(SynchronousTestCase):
             self.assertGreater(sum(map(self.check, codes)), 20, page)
 
     def answers(self, left: str) -> Iterator[str]:
-        """What a server says to options of others."""
+        """Yield the words of a server to options of others."""
         for name in re.findall(r"(?:^``|, ``)(\w+)", left):
             try:
                 Server(**{name: object()})
