@@ -55,6 +55,8 @@ CROWDS = {
 
 OPTIONS = (
     *("--app", "tests.interop.recovery:server", "--allow-eio3", "--recovery-window", "60"),
+    # 300 clients are sent 1,500 events a second, each to one alone: the log has to hold a window of these.
+    *("--recovery-events", "200000", "--recovery-bytes", "200000000"),
     *("--ping-interval", "3", "--ping-timeout", "3", "--upgrade-timeout", "5", "--connect-timeout", "8"),
 )
 

@@ -36,6 +36,7 @@ from txrealtime.cluster.dialects.nodevalues import readRooms, readText
 from txrealtime.cluster.dialects.ownevents import OwnEvents
 from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.link.link import Link, LinkStatus
+from txrealtime.cluster.link.links import Links
 from txrealtime.cluster.requests import Requests
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
@@ -135,11 +136,11 @@ class NodeSessions:
 
     # -- life --------------------------------------------------------------------------
 
-    def start(self, link: Link) -> None:
+    def start(self, link: Link | Links) -> None:
         """Take a link that has not been started yet."""
         parking, dialect = self._namespaces.parking, self._conversation.dialect
         assert isinstance(dialect, NodeStreamsDialect)
-        if parking is None or not IKeepingBus.providedBy(link.bus):
+        if parking is None or isinstance(link, Links) or not IKeepingBus.providedBy(link.bus):
             dialect.own = None
             return
         self._link, self.isOn, self._dialect, self._parking = link, True, dialect, parking
