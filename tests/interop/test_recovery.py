@@ -64,6 +64,9 @@ OPTIONS = (
 class RecoveryTests(TestCase):
     timeout = (MINUTES + FAULTS) * 60 + 240
 
+    began: list[tuple[float, str]] = []
+    "When each fault began."
+
     trims: list[tuple[float, float]] = []
     "When a stream was trimmed before it was read, and when all that follows was over."
 
@@ -143,13 +146,14 @@ class RecoveryTests(TestCase):
         await nginx.start()
         clients = self.crowd("socket.io-client-4", nginx.url, "apart")
         await deferLater(reactor, 4)
-        self.redis, self.servers, self.trims = redis, servers, []
+        self.redis, self.trims, self.began = redis, [], []
         end = reactor.seconds() + FAULTS * 60
         for number in itertools.count():
             fault = self.FAULTS[number % len(self.FAULTS)]
             if number >= 2 and reactor.seconds() > end:
                 break
             print(f"\n{fault.__name__}", file=sys.stderr, flush=True)
+            self.began.append((time.time(), fault.__name__))
             await fault(self, servers[number // len(self.FAULTS) % 2])
         await self.leave("socket.io-client-4", clients, *(servers if FAULTS else ()))
         for server in servers:
@@ -234,7 +238,7 @@ class RecoveryTests(TestCase):
 
     def check(self, name: str, program: Program, told: list[str]) -> None:
         lines = [json.loads(line) for line in program.output.splitlines() if line.startswith("{")]
-        complaints = [line["violation"] for line in lines if "violation" in line and not self.isTrim(line)]
+        complaints = [self.placed(line) for line in lines if "violation" in line and not self.isTrim(line)]
         totals = Counter(lines[-1]["totals"])
         print(f"\n{name}: {dict(totals)}", file=sys.stderr, flush=True)
         self.assertEqual(complaints[:3], [], "\n".join([f"{len(complaints)} violations", *told]))
@@ -242,6 +246,12 @@ class RecoveryTests(TestCase):
         self.assertEqual([totals[wrong] for wrong in wrongs], [0] * len(wrongs))
         self.assertGreater(totals["events"], 100)
         self.assertEqual(totals["recovered"] > 0, CROWDS[name][1])
+
+    def placed(self, line: dict[str, Any]) -> str:
+        """Return a violation, with the fault before it and the seconds since that began."""
+        before = [(at, name) for at, name in self.began if at <= line["at"]]
+        when = f", {line['at'] - before[-1][0]:.1f} s after {before[-1][1]}" if before else ""
+        return f"{line['violation']}{when}"
 
     def isTrim(self, line: dict[str, Any]) -> bool:
         """Return true if a stream that was trimmed too early explains a violation."""
