@@ -137,8 +137,7 @@ class Options(usage.Options):
         """the bus that makes several servers one: unix:PATH for the hub of this machine, redis://, rediss://,
         redis+unix://, redis+sentinel://, redis+streams://, amqp:// or amqps://, with ?dialect=node,
         ?dialect=node-streams or ?dialect=python-socketio to join servers of these; redis://A,redis://B,...
-        spreads the load over several Redis servers (default: none, unless the application says
-        otherwise)"""
+        spreads the load over several Redis servers (default: none, unless the application says otherwise)"""
         try:
             DialectChoice.fromURL(url)
         except ValueError as error:

@@ -217,7 +217,8 @@ class Audience:
         """
         List the last events that were said to any of these rooms, on all servers, the oldest first.
 
-        Events that left out any of the rooms in :attr:`excluded` are not listed.  See :doc:`/howto/history`.
+        Events that left out any of the rooms in :attr:`excluded` are not listed.  For a :attr:`local`
+        audience, no other server is asked.  See :doc:`/howto/history`.
 
         :param last: so many events, or those of so much time; by default all that are kept.
         :return: a Deferred that does not fail.  On several servers, the others may be asked first.

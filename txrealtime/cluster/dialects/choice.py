@@ -49,14 +49,14 @@ class DialectChoice:
 
     :ivar dialect: the dialect's name.
     :ivar key: the cluster's name: the beginning of its topics, or their channel.
-    :ivar sessions: the beginning of the keys of sessions in Redis, among Node's servers.
     :ivar spread: the owners of topics, if the URL names several brokers.
+    :ivar sessions: the beginning of the keys of sessions in Redis, among Node's servers.
     """
 
     dialect: str = "native"
     key: str = "txrealtime"
-    sessions: str = "sio:session:"
     spread: Spread | None = None
+    sessions: str = "sio:session:"
 
     @classmethod
     def fromURL(cls, url: str) -> tuple[DialectChoice, str]:
@@ -86,7 +86,7 @@ class DialectChoice:
         scheme = Address.fromURL(rest).scheme
         if name == "node" and scheme.startswith("amqp"):
             raise ValueError("dialect=node: Node's adapter is for Redis, expected redis://")
-        return cls(name, key, sessions), rest
+        return cls(name, key, sessions=sessions), rest
 
     @classmethod
     def _ofMany(cls, urls: Sequence[str]) -> tuple[DialectChoice, str]:
@@ -163,6 +163,23 @@ class DialectChoice:
         return NodeDialect(uid, self.key, namespaces)
 
 
+def _spreadOf(marks: Mapping[str, str], key: str) -> Spread:
+    """
+    Return the owners of topics among brokers, from the marks by the brokers' names.
+
+    :raises ValueError: if a mark is unknown, or they make no list.
+    """
+    marked = [name for name, mark in marks.items() if mark]
+    kinds = set(marks.values()) - {""}
+    if unknown := kinds - set(MARKS):
+        raise ValueError(f"{MARK}={min(unknown)}: expected {' or '.join(MARKS)}")
+    if len(kinds) > 1:
+        raise ValueError(f"{MARK}= differs between the brokers: one step at a time, on all of them")
+    if len(marked) == len(marks):
+        raise ValueError(f"{MARK}= is at all brokers: it is for those that are added or taken away")
+    return Spread(list(marks), key, marked, "".join(kinds))
+
+
 def _checkStreams(name: str, key: str, isStreams: bool, fields: dict[str, str]) -> str:
     """
     Complete the fields of a URL for streams.
@@ -187,20 +204,3 @@ def _checkStreams(name: str, key: str, isStreams: bool, fields: dict[str, str]) 
             raise ValueError(f"dialect={name}: its servers do not read streams, expected redis://")
         fields.setdefault("stream", f"{key}:stream")
     return sessions
-
-
-def _spreadOf(marks: Mapping[str, str], key: str) -> Spread:
-    """
-    Return the owners of topics among brokers, from the marks by the brokers' names.
-
-    :raises ValueError: if a mark is unknown, or they make no list.
-    """
-    marked = [name for name, mark in marks.items() if mark]
-    kinds = set(marks.values()) - {""}
-    if unknown := kinds - set(MARKS):
-        raise ValueError(f"{MARK}={min(unknown)}: expected {' or '.join(MARKS)}")
-    if len(kinds) > 1:
-        raise ValueError(f"{MARK}= differs between the brokers: one step at a time, on all of them")
-    if len(marked) == len(marks):
-        raise ValueError(f"{MARK}= is at all brokers: it is for those that are added or taken away")
-    return Spread(list(marks), key, marked, "".join(kinds))
