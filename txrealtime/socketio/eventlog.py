@@ -184,7 +184,17 @@ class EventLog:
     :ivar hole: the number of the newest entry that stands for events which never came.
     """
 
-    __slots__ = ("_droppedTime", "_entries", "_last", "_splices", "_store", "crowded", "dropped", "hole", "top")
+    __slots__ = (
+        "_droppedTime",
+        "_entries",
+        "_last",
+        "_splices",
+        "_store",
+        "crowded",
+        "dropped",
+        "hole",
+        "top",
+    )
 
     def __init__(self, store: Store) -> None:
         self._store = store
