@@ -113,6 +113,84 @@ class SameTests(SynchronousTestCase):
         for unmask in self.both("unmask"):
             self.assertEqual(unmask(payload, mask), plainly)
 
+    @given(
+        st.lists(FRAMES, max_size=6).map(b"".join),
+        st.integers(0, 400),
+        st.integers(0, 5000),
+        st.integers(-1, 4),
+        st.text(max_size=150),
+    )
+    def test_meter(self, data: bytes, start: int, maxPayload: int, most: int, text: str) -> None:
+        """A meter's methods do as the functions do, and count the same messages and bytes."""
+        encodable = text.encode("utf-8", "replace").decode()
+        meters = [meter() for meter in self.both("Meter")]
+        results = [
+            [
+                meter.readMessages(data, min(start, len(data)), maxPayload, most),
+                meter.readMessages(data, 0, 1_000_000, -1),
+                meter.textFrame("4", encodable),
+                meter.frame(data, start % 2 == 0),
+                meter.add(start, maxPayload),
+            ]
+            for meter in meters
+        ]
+        self.assertEqual(results[0], results[1])
+        sums = [(meter.messages, meter.bytes) for meter in meters]
+        self.assertEqual(sums[0], sums[1])
+        (first, _), (second, _), *_ = results[0]
+        came = [message if isinstance(message, bytes) else message.encode() for message in first + second]
+        sent = [b"4" + encodable.encode(), data]
+        expected = (len(came) + 2 + start, sum(map(len, came + sent)) + maxPayload)
+        self.assertEqual(sums[0], expected)
+
+    @given(
+        st.lists(st.floats(0, 1), max_size=16).map(sorted),
+        st.lists(st.floats(allow_nan=False, allow_infinity=False, min_value=-1, max_value=2), max_size=20),
+    )
+    @example([0.5], [0.5])
+    def test_histogram(self, bounds: list[float], seconds: list[float]) -> None:
+        """Durations are in the same buckets, each within its bound."""
+        histograms = [histogram(bounds) for histogram in self.both("Histogram")]
+        for each in histograms:
+            for duration in seconds:
+                each.add(duration)
+            each.addAll(each.buckets, each.total)
+        one, other = histograms
+        self.assertEqual(
+            (one.bounds, one.buckets, one.total, one.count),
+            (other.bounds, other.buckets, other.total, other.count),
+        )
+        self.assertEqual(one.count, 2 * len(seconds))
+        for place, bound in enumerate(bounds):
+            within = sum(duration <= bound for duration in seconds)
+            if bound not in bounds[place + 1 :]:
+                self.assertEqual(sum(one.buckets[: place + 1]), 2 * within)
+
+    def test_times(self) -> None:
+        """A time that began some seconds ago is as long, on a clock that only goes forward."""
+        for kind in self.both("Histogram"):
+            histogram = kind((0.1, 1.0, 10.0))
+            histogram.end(histogram.begin())
+            histogram.end(histogram.begin() - 0.5)
+            histogram.end(histogram.begin() - 5)
+            self.assertEqual((histogram.buckets, histogram.count), ([1, 1, 1, 0], 3))
+            self.assertTrue(5.5 <= histogram.total < 6)
+
+    def test_subclass(self) -> None:
+        """A subclass has slots of its own, and leaves nothing behind."""
+        for kind in self.both("Histogram"):
+            subclass: Any = type("Sub", (kind,), {"__slots__": ("more",)})
+            tracemalloc.start()
+            self.addCleanup(tracemalloc.stop)
+            for _ in range(2000):
+                made = subclass((0.5,))
+                made.more = made
+                made.add(0.1)
+                made.more = None
+            held, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            self.assertLess(held, 20_000)
+
     @given(st.text(max_size=70), st.sampled_from("0123456"))
     def test_textFrame(self, text: str, type: str) -> None:
         if any("\ud800" <= letter <= "\udfff" for letter in text):
@@ -168,6 +246,31 @@ class SameTests(SynchronousTestCase):
             tracemalloc.stop()
             # One small object for each call would be 50 kB.
             self.assertLess(held, 20_000, f"{name}{arguments!r}"[:100])
+
+    def test_wrongCounts(self) -> None:
+        """So do those of the types."""
+        for kind in self.both("Meter"):
+            meter = kind()
+            self.assertRaises(TypeError, kind, 1)
+            for method, arguments in (
+                (meter.add, (1,)),
+                (meter.add, ("1", 2)),
+                (meter.readMessages, (b"", 0)),
+                (meter.textFrame, (b"4", "")),
+                (meter.frame, ("", True)),
+            ):
+                self.assertRaises(TypeError, method, *arguments)
+        for kind in self.both("Histogram"):
+            for bounds in ((), (1,), ((1.0,), (2.0,))):
+                self.assertRaises(TypeError, kind, *bounds)
+            histogram = kind((1.0,))
+            self.assertRaises(TypeError, histogram.add, "1")
+            self.assertRaises(TypeError, histogram.end, None)
+            self.assertRaises(TypeError, histogram.addAll, [1, 2])
+            self.assertRaises(ValueError, histogram.addAll, [1, 2, 3], 1.0)
+            self.assertRaises(AttributeError, setattr, histogram, "more", 1)
+            self.assertEqual((histogram.buckets, histogram.total), ([0, 0], 0))
+        self.assertRaises(ValueError, self.both("Histogram")[0], [1.0] * 17)
 
     def test_wrongArguments(self) -> None:
         """Wrong arguments raise an exception."""
@@ -231,5 +334,5 @@ class ReferenceTests(SynchronousTestCase):
     def test_readable(self) -> None:
         """The source in C stays small."""
         source = (ROOT / "txrealtime" / "_speedups.c").read_text()
-        self.assertLess(source.count("\n"), 520)
+        self.assertLess(source.count("\n"), 540)
         self.assertIsNotNone(re.search("Py_LIMITED_API 0x030b0000", source))

@@ -314,18 +314,18 @@ splitHead(PyObject *module, PyObject *message)
 /* Sockets that are written to before the interpreter looks at the results. */
 #define AT_ONCE 64
 
-/* Members after which sendAll gives up if none was ready: over TLS, or with metrics, none ever is. */
+/* Members after which sendAll gives up if none was ready: none ever is that polls. */
 #define PATIENCE 8
 
 typedef struct {
     PyObject *member, *transport; /* both owned */
-    int fd;
+    int fd; /* of its socket, or -1 if the transport must write */
     Py_ssize_t sent;
 } Receiver;
 
 /* Names of attributes, made when the module is imported. */
 static struct {
-    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send;
+    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send, *writeNow;
 } names;
 
 /* Compare an attribute with an object: 1 if it is that one, 0 if not, -1 with an exception. */
@@ -375,9 +375,10 @@ isReady(PyObject *member, PyObject *const *types, PyObject *open, Receiver *rece
          (ready = Py_TYPE(transport) == (PyTypeObject *)types[1]) == 0 ||
          (ready = attributeIs(transport, names.writable, Py_True)) != 1 ||
          (ready = attributeIs(transport, names._sharesFrames, Py_True)) != 1 ||
-         (ready = attributeIs(transport, names._cork, Py_None)) != 1 ||
-         (receiver->fd = descriptorOf(transport)) < 0))
+         (ready = attributeIs(transport, names._cork, Py_None)) != 1))
         ready = 0;
+    else if (ready == 1)
+        receiver->fd = descriptorOf(transport);
     if (PyErr_Occurred())
         ready = -1;
     if (ready == 1) {
@@ -419,6 +420,16 @@ writeTo(Receiver *receivers, int count, PyObject *frame, PyObject *rest)
     return failed ? -1 : 0;
 }
 
+/* Have a transport write a frame, as over TLS. */
+static int
+writeBy(Receiver *receiver, PyObject *frame)
+{
+    PyObject *done = PyObject_CallMethodObjArgs(receiver->transport, names.writeNow, frame, NULL);
+
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 PyDoc_STRVAR(sendAll_doc, "sendAll(members, frame, sessionType, transportType, open, /)\n--\n\n"
                           "Write a frame to many sockets: see engineio/broadcast.py.");
 
@@ -445,7 +456,15 @@ sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         }
         PyObject *member = Py_NewRef(PyList_GetItem(members, at));
         ready = isReady(member, arguments + 2, arguments[4], receivers + waiting);
-        if (ready == 1)
+        if (ready == 1 && receivers[waiting].fd < 0) {
+            /* The transport's code may close the sockets of others: those that wait are written to before. */
+            Receiver slow = receivers[waiting];
+            ready = writeTo(receivers, waiting, arguments[1], rest) || writeBy(&slow, arguments[1]) ? -1 : 0;
+            waiting = 0;
+            someReady = 1;
+            Py_DECREF(slow.member);
+            Py_DECREF(slow.transport);
+        } else if (ready == 1)
             someReady = ++waiting;
         else if (ready == 0)
             ready = PyList_Append(rest, member);
@@ -468,6 +487,8 @@ sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 }
 
 #endif
+
+#include "_counters.h"
 
 /* -- the module ------------------------------------------------------------------------------------------------- */
 
@@ -495,10 +516,15 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC
 PyInit__speedups(void)
 {
+    PyObject *module;
+
 #ifndef _WIN32
     if (NAME(connected) || NAME(session) || NAME(state) || NAME(_queue) || NAME(transport) || NAME(writable) ||
-        NAME(_sharesFrames) || NAME(_cork) || NAME(_send))
+        NAME(_sharesFrames) || NAME(_cork) || NAME(_send) || NAME(writeNow))
         return NULL;
 #endif
-    return PyModule_Create(&definition);
+    module = PyModule_Create(&definition);
+    if (module != NULL && addCounters(module))
+        Py_CLEAR(module);
+    return module;
 }
