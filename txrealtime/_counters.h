@@ -58,7 +58,7 @@ readCounted(Meter *self, PyObject *const *arguments, Py_ssize_t count)
     data = (const unsigned char *)PyBytes_AsString(arguments[0]);
     position = PyLong_AsSsize_t(arguments[1]);
     stop = PyLong_AsSsize_t(PyTuple_GetItem(result, 1));
-    while (position < stop && readHead(data + position, stop - position, &head)) {
+    while (position < stop && readHead(data + position, stop - position, &head, 1)) {
         self->messages++;
         self->bytes += head.size;
         position += head.length + (Py_ssize_t)head.size;

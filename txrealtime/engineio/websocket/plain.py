@@ -12,7 +12,17 @@ from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-
 
 from txrealtime.speedups import accelerated
 
-__all__ = ["Meter", "frame", "payloadSize", "readMessages", "textFrame", "unmask"]
+__all__ = [
+    "Meter",
+    "frame",
+    "maskedFrame",
+    "maskedTextFrame",
+    "payloadSize",
+    "readMessages",
+    "readUnmasked",
+    "textFrame",
+    "unmask",
+]
 
 _HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for first in (0x81, 0x82))
 
@@ -75,6 +85,41 @@ def readMessages(data: bytes, position: int, maxPayload: int, most: int) -> tupl
 
 
 @accelerated
+def readUnmasked(data: bytes, position: int, maxPayload: int, most: int) -> tuple[list[str | bytes], int]:
+    """Read the plain data frames of a server, as :func:`readMessages` does those of a client."""
+    end = len(data)
+    messages: list[str | bytes] = []
+    while most and end - position >= 2:
+        first, size = data[position], data[position + 1]
+        start = position + 2
+        if size > 125:
+            # RFC 6455, 5.1: a server's frame has no mask.
+            if size > 127:
+                break
+            start += 2 if size == 126 else 8
+            if end < start:
+                break
+            size = int.from_bytes(data[position + 2 : start], "big")
+            # RFC 6455, 5.2: the length must have its shortest form.
+            if size < (65536 if start - position == 10 else 126):
+                break
+        stop = start + size
+        if size > maxPayload or (first != 0x81 and first != 0x82) or stop > end:
+            break
+        payload = data[start:stop]
+        if first == 0x82:
+            messages.append(payload)
+        else:
+            try:
+                messages.append(payload.decode())
+            except UnicodeDecodeError:
+                break
+        position = stop
+        most -= 1
+    return messages, position
+
+
+@accelerated
 def frame(payload: bytes, isBinary: bool) -> bytes:
     """Build an unmasked, unfragmented data frame (RFC 6455, 5.2)."""
     size = len(payload)
@@ -93,6 +138,26 @@ _frame: Final = frame
 def textFrame(type: str, text: str) -> bytes:
     """Build the frame of a text packet: the digit of its type, and its text."""
     return _frame((type + text).encode(), False)
+
+
+@accelerated
+def maskedFrame(payload: bytes, isBinary: bool, mask: bytes) -> bytes:
+    """
+    Build a masked, unfragmented data frame (RFC 6455, 5.2 and 5.3).
+
+    :param mask: 4 bytes.
+    """
+    head = _frame(payload, isBinary)[: -len(payload) or None]
+    return bytes((head[0], head[1] | 128)) + head[2:] + mask + (_unmask(payload, mask) if payload else b"")
+
+
+_maskedFrame: Final = maskedFrame
+
+
+@accelerated
+def maskedTextFrame(type: str, text: str, mask: bytes) -> bytes:
+    """Build the masked frame of a text packet: the digit of its type, and its text."""
+    return _maskedFrame((type + text).encode(), False, mask)
 
 
 def payloadSize(frame: bytes) -> int:
