@@ -47,6 +47,8 @@ CROWDS = {
 
 OPTIONS = (
     *("--app", "tests.interop.recovery:server", "--allow-eio3", "--recovery-window", "60"),
+    # 300 clients are sent 1,500 events a second, each to one alone: the log has to hold a window of these.
+    *("--recovery-events", "200000", "--recovery-bytes", "200000000"),
     *("--ping-interval", "3", "--ping-timeout", "3", "--upgrade-timeout", "5", "--connect-timeout", "8"),
 )
 
@@ -156,6 +158,7 @@ class RecoveryTests(TestCase):
             if reactor.seconds() + 12 > end:
                 break
             await deferLater(reactor, 3)
+            self.assertFalse(program.ended, program.output[-3000:])
             pauseProcess(program.transport.pid)
             await deferLater(reactor, 8)
             os.kill(program.transport.pid, signal.SIGCONT)

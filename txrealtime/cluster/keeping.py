@@ -31,6 +31,7 @@ from txrealtime.cluster.dialects.messages import Emit
 from txrealtime.cluster.dialects.native import UID_LENGTH, NativeDialect
 from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.link.link import Link, LinkStatus
+from txrealtime.cluster.link.links import Links
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import BusError, PacketError
@@ -98,10 +99,15 @@ class Keeping:
         self._written: dict[str, str] = {}
         self._reader = NativeDialect("", numbered=False)
 
-    def start(self, link: Link) -> None:
+    def start(self, link: Link | Links) -> None:
         """Take a link that has not been started yet."""
         parking, dialect = self._namespaces.parking, self._conversation.dialect
-        if parking is None or not IKeepingBus.providedBy(link.bus) or dialect.name != "native":
+        if (
+            parking is None
+            or isinstance(link, Links)
+            or not IKeepingBus.providedBy(link.bus)
+            or dialect.name != "native"
+        ):
             return
         self._link, self.isOn = link, True
         parking.keeper = self

@@ -29,6 +29,8 @@ from twisted.internet.ssl import (
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
+from txrealtime.cluster.bus.spread import splitBuses
+
 __all__ = ["Address", "splitURL"]
 
 PORTS = {
@@ -244,6 +246,8 @@ def splitURL(url: str) -> SplitResult:
 
     :raises ValueError: if the text is not the URL of a broker.  The error does not show the password.
     """
+    if len(splitBuses(url)) > 1:
+        raise ValueError("the URL names several brokers, and here one is expected")
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -8,8 +8,9 @@ from collections.abc import Collection
 
 from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.interfaces import IBus
+from txrealtime.cluster.bus.spread import Buses, Spread, splitBuses
 
-__all__ = ["busFromURL"]
+__all__ = ["busFromURL", "busesFromURL"]
 
 
 def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
@@ -59,3 +60,16 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
             f"{address.scheme}:// needs a library that is not installed ({error}): "
             f"pip install txrealtime[{extra}]"
         ) from error
+
+
+def busesFromURL(url: str, spread: Spread | None, *, fanout: Collection[str] = ()) -> IBus | Buses:
+    """
+    Return the bus at a URL, or the buses at a list of URLs with commas between them.
+
+    :param spread: the owners of topics, if there are several buses: see
+        :class:`~txrealtime.cluster.dialects.choice.DialectChoice`.
+    :raises ValueError: if a URL is broken, or the library of Redis is not installed.
+    """
+    if spread is None:
+        return busFromURL(url, fanout=fanout)
+    return Buses(spread, [busFromURL(each) for each in splitBuses(url)])

@@ -48,6 +48,13 @@ class LinkStatus(StrEnum):
     "Ready before, but not now: messages that other servers publish meanwhile may be lost for this one."
     STOPPED = "stopped"
     "Not started, or stopped."
+    PARTLY = "partly"
+    "Of several links, some are ready: only the topics of the others suffer."
+
+    @property
+    def carries(self) -> bool:
+        """True if messages are carried: of all topics, or of those whose brokers are ready."""
+        return self is LinkStatus.READY or self is LinkStatus.PARTLY
 
 
 class Link:
@@ -206,6 +213,10 @@ class Link:
         return replied
 
     # -- status ------------------------------------------------------------------------
+
+    def carries(self, *topics: str) -> bool:
+        """Return true if the link is ready by which these topics are published and heard."""
+        return self.status is LinkStatus.READY
 
     def watch(self, callback: Callable[[LinkStatus], object]) -> None:
         """Call a function with the new status at each change from now on."""
