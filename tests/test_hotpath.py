@@ -286,7 +286,7 @@ class AcceleratedTests(SynchronousTestCase):
 
 class ClientTests(SynchronousTestCase):
     """
-    The calls of the client with functions in C, and with those of Twisted's Deferred and coroutine: 15 for an ack.
+    The calls of the client with functions in C, and of Twisted's Deferred and coroutine: 15 for an ack.
 
     :ivar wrote: the frames of the client, since its connection is cut behind the handshake.
     """
