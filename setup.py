@@ -16,6 +16,7 @@ setup(
         Extension(
             "txrealtime._speedups",
             ["txrealtime/_speedups.c"],
+            depends=["txrealtime/_counters.h"],
             py_limited_api=limited,
             optional=True,
         )

@@ -94,7 +94,10 @@ def _recipe(packages: Sequence[str]) -> str:
     recipe = f"{sys.version}\n{packages}\n"
     if str(ROOT) not in " ".join(packages):
         return recipe
-    return recipe + "".join((ROOT / name).read_text() for name in ("setup.cfg", "txrealtime/_speedups.c"))
+    return recipe + "".join(
+        (ROOT / name).read_text()
+        for name in ("setup.cfg", "txrealtime/_counters.h", "txrealtime/_speedups.c")
+    )
 
 
 def _installPython(folder: Path, packages: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 The cost of metrics: servers with and without them, taking turns.
 
 ``python -m benchmarks.metrics`` prints for an ack and for a broadcast the CPU time of a message without
-metrics and with them, and the median of the ratios with the quartiles.  By default both are processes behind
+metrics and with them, and the median of the ratios with the quartiles.  Both are processes, by default behind
 sockets, as in use; ``--memory`` leaves the sockets out, so that the ratio is larger and varies less.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -80,21 +81,43 @@ def spent(receive: Callable[[bytes], Any], data: bytes, times: int) -> float:
     return time.process_time() - begun
 
 
-def measure(name: str, payload: bytes, clients: int, times: int, rounds: int) -> None:
-    """Measure one kind of message, and print the result."""
-    data = frame(payload)
-    with serving(False, clients) as off, serving(True, clients) as on:
+def serve(turns: Any, counted: bool, clients: int, data: bytes, times: int) -> None:
+    """Run a server in a process of its own: take turns, until told to end."""
+    with serving(counted, clients) as receive:
         gc.collect()
         gc.disable()
-        without, withThem = [], []
-        for number in range(rounds + 2):
-            # The order changes, since the first of a pair has the colder caches.
-            pair = [off, on] if number % 2 else [on, off]
-            seconds = {receive: spent(receive, data, times) for receive in pair}
-            if number >= 2:
-                without.append(seconds[off] / times * 1e6)
-                withThem.append(seconds[on] / times * 1e6)
-        gc.enable()
+        while turns.recv():
+            turns.send(spent(receive, data, times))
+
+
+def measure(name: str, payload: bytes, clients: int, times: int, rounds: int) -> None:
+    """
+    Measure one kind of message, and print the result.
+
+    Each server has a process: in one, both would share the interpreter's caches of attributes, which suit one
+    class of WebSockets or the other.
+    """
+    context = multiprocessing.get_context("fork")
+    servers = []
+    for counted in (False, True):
+        here, there = context.Pipe()
+        process = context.Process(target=serve, args=(there, counted, clients, frame(payload), times))
+        process.start()
+        servers.append((here, process))
+    off, on = [turns for turns, _ in servers]
+    without, withThem = [], []
+    for number in range(rounds + 2):
+        # The order changes, since the first of a pair has the colder caches.
+        seconds = {}
+        for turns in [off, on] if number % 2 else [on, off]:
+            turns.send(True)
+            seconds[turns] = turns.recv()
+        if number >= 2:
+            without.append(seconds[off] / times * 1e6)
+            withThem.append(seconds[on] / times * 1e6)
+    for turns, process in servers:
+        turns.send(False)
+        process.join()
     report(name, without, withThem)
 
 
@@ -110,7 +133,7 @@ def report(name: str, without: Sequence[float], withThem: Sequence[float]) -> No
 
 
 def inMemory(rounds: int) -> None:
-    """Measure in this process."""
+    """Measure without sockets."""
     text = b"x" * 64
     measure("ack", b'421["echo","' + text + b'"]', 1, 1000, rounds)
     measure("broadcast", b'42["broadcast","' + text + b'"]', 100, 30, rounds)

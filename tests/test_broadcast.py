@@ -4,6 +4,7 @@ A broadcast in C: every client gets the same bytes as in Python, whatever its so
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 from typing import Any
@@ -15,7 +16,8 @@ from tests.memory import Link, clientFrame
 from tests.support import requirePart, withoutC
 from txrealtime import Server, speedups
 from txrealtime.engineio import broadcast
-from txrealtime.engineio.websocket.plain import textFrame
+from txrealtime.engineio.websocket.plain import payloadSize, textFrame
+from txrealtime.monitor.metrics import Metrics
 
 UPGRADE = (
     b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
@@ -125,6 +127,38 @@ class BroadcastTests(SynchronousTestCase):
         for number in range(6):
             self.assertEqual(self.taken(number), self.frameOf(text) * 8)
 
+    def test_byTransports(self) -> None:
+        """Clients over TLS, whose transports write, are done too, between those with plain sockets."""
+        self.connect(20)
+        for number in range(0, 20, 3):
+            self.pairs[number][0].protocol._send = None
+        rest: list[list[Any]] = []
+        send = broadcast.sendAll
+        self.patch(broadcast, "sendAll", lambda *given: rest.append(send(*given)) or rest[-1])
+        self.server.emit("news", "x")
+        self.assertEqual([len(members) for members in rest], [0 if self.inC else 20])
+        for number in range(20):
+            self.assertEqual(bool(self.pairs[number][0].writes), number % 3 == 0)
+            self.assertEqual(self.taken(number), self.frameOf("x"))
+
+    def test_transportFails(self) -> None:
+        """An exception of one client's transport ends the broadcast, and reaches the sender of the event."""
+        self.connect(9)
+        self.pairs[5][0].protocol._send = None
+
+        def fail(data: bytes) -> None:
+            raise RuntimeError("a transport")
+
+        self.pairs[5][0].write = fail  # type: ignore[method-assign]
+        held = []
+        for _ in range(3):
+            self.assertRaises(RuntimeError, self.server.emit, "news", "x")
+            self.assertEqual([self.taken(number) != b"" for number in range(6)], [True] * 5 + [False])
+            gc.collect()
+            held.append([sys.getrefcount(each) for each in self.members])
+        self.assertEqual(held[1], held[2])
+        del self.pairs[5][0].write
+
     def test_part(self) -> None:
         """A frame that is larger than the socket's buffer arrives once and whole."""
         self.connect(5)
@@ -174,6 +208,42 @@ class BroadcastTests(SynchronousTestCase):
 
 
 class PurePythonTests(BroadcastTests):
+    inC = False
+
+
+class CountedTests(BroadcastTests):
+    """The same with metrics, which count each message for each of its receivers once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        Metrics(self.server)
+        self.counts = self.server.engine.counts
+        self.got: list[bytes] = []
+
+    def taken(self, number: int) -> bytes:
+        data = super().taken(number)
+        self.got.append(data)
+        return data
+
+    def test_counted(self) -> None:
+        """Whatever way a message takes: in C, by its transport, when a full connection takes more."""
+        self.connect(40)
+        self.pairs[1][0].fill()
+        self.pairs[2][0].protocol._send = None
+        self.pairs[3][1].close()
+        self.pairs[4][0].lose()
+        packets, size = self.counts.packetsSent, self.counts.sentByWebSocket
+        frames = [self.frameOf(text) for text in ("x" * 1000, "y" * 30_000, "z")]
+        for text in ("x" * 1000, "y" * 30_000, "z"):
+            self.server.emit("news", text)
+        self.pairs[1][0].drain()
+        for number in set(range(40)) - {4}:
+            self.assertEqual(self.taken(number), b"".join(frames))
+        self.assertEqual(self.counts.packetsSent - packets, 39 * 3)
+        self.assertEqual(self.counts.sentByWebSocket - size, 39 * sum(map(payloadSize, frames)))
+
+
+class CountedPurePythonTests(CountedTests):
     inC = False
 
 

@@ -19,11 +19,12 @@ from txrealtime.client.address import Address
 from txrealtime.client.buffer import Buffer
 from txrealtime.client.cookies import Cookies
 from txrealtime.client.deadlines import Deadlines
-from txrealtime.client.frames import maskedFrame
+from txrealtime.client.frames import nextMask
 from txrealtime.client.polling import explained
 from txrealtime.client.session import encodedSize
 from txrealtime.client.tunnel import TunnelEndpoint
 from txrealtime.engineio.packet import EngineIO4, message
+from txrealtime.engineio.websocket.plain import maskedFrame
 from txrealtime.errors import TransportError
 
 
@@ -239,7 +240,7 @@ class FrameTests(SynchronousTestCase):
         for size in (0, 1, 125, 126, 65535, 65536):
             payload = bytes(index % 251 for index in range(size))
             for isBinary in (False, True):
-                frame = maskedFrame(payload, isBinary)
+                frame = maskedFrame(payload, isBinary, nextMask())
                 self.assertEqual(frame[0], 0x82 if isBinary else 0x81)
                 start = 2 if size < 126 else 4 if size < 65536 else 10
                 length = frame[1] & 127 if start == 2 else int.from_bytes(frame[2:start], "big")
@@ -249,7 +250,9 @@ class FrameTests(SynchronousTestCase):
                 self.assertEqual(plain, payload)
 
     def test_masksDiffer(self) -> None:
-        self.assertGreater(len({maskedFrame(b"x", False)[2:6] for _ in range(20)}), 15)
+        masks = [nextMask() for _ in range(2000)]
+        self.assertEqual({len(mask) for mask in masks}, {4})
+        self.assertGreater(len(set(masks)), 1990)
 
     def test_encodedSize(self) -> None:
         for data in ("", "ä€", b"", b"1", b"12", b"123", b"1" * 1000):

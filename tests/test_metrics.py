@@ -338,6 +338,33 @@ class SessionTests(MetricsTestCase):
         size += len("20") - len("1") + 20 * 3
         self.assertEqual(more("websocket"), 7 * 1013 + 3 * size)
 
+    def test_bytesOfMany(self) -> None:
+        """Every frame of a read counts, of any size; those behind one that ends the WebSocket count once."""
+        link = self.webSocket()
+        counts = self.server.engine.counts
+        before = counts.packetsReceived, counts.receivedByWebSocket
+        sizes = [4, 118, 119, 120, 65_528, 65_529, 300]
+        events = [f'42["{"x" * size}"]'.encode() for size in sizes]
+        link.deliver(b"".join(map(textFrame, events)))
+        self.assertEqual(counts.packetsReceived - before[0], len(sizes))
+        self.assertEqual(counts.receivedByWebSocket - before[1], sum(sizes) + 6 * len(sizes))
+        self.server.on("leave")(lambda socket: socket.disconnect(close=True))
+        before = counts.packetsReceived, counts.receivedByWebSocket
+        link.deliver(textFrame(b'42["leave"]') + textFrame(b'42["more"]') * 2)
+        self.assertEqual(counts.packetsReceived - before[0], 3)
+        self.assertEqual(counts.receivedByWebSocket - before[1], 11 + 20)
+
+    def test_alreadyOpen(self) -> None:
+        """Messages count that come from clients who were there before."""
+        self.server = Server(reactor=Clock())
+        self.server.startService()
+        self.addCleanup(self.server.stopService)
+        link, counts = self.webSocket(), self.server.engine.counts
+        for _ in range(2):  # the second one changes nothing
+            Metrics(self.server)
+            link.deliver(textFrame(b'42["news"]'))
+        self.assertEqual((counts.packetsReceived, counts.receivedByWebSocket), (2, 20))
+
     def test_bytesOfUnusualFrames(self) -> None:
         """Autobahn reads fragments; each message counts once."""
         link = self.webSocket()

@@ -55,6 +55,14 @@ FRAMES = st.one_of(
     ),
 )
 
+FROM_SERVERS = st.builds(
+    plain.frame,
+    st.one_of(
+        st.binary(max_size=300), st.text(max_size=150).map(lambda text: text.encode("utf-8", "replace"))
+    ),
+    st.booleans(),
+)
+
 HEADS = st.one_of(
     st.from_regex(r"[0-6]?([0-9]{1,3}-)?(/[^,]{0,4},?)?[0-9]{0,18}(\[.*)?", fullmatch=True),
     st.text(alphabet='23/,[]019-a\u0661\u00b2"\U0001f600\0', max_size=24),
@@ -92,6 +100,33 @@ class SameTests(SynchronousTestCase):
         self.assertSame("readMessages", data, 0, 1_000_000, most)
         self.assertSame("readMessages", data[:-1], 0, 1_000_000, -1)
 
+    @given(
+        st.lists(st.one_of(FRAMES, FROM_SERVERS), max_size=6).map(b"".join),
+        st.integers(0, 400),
+        st.integers(0, 5000),
+        st.integers(-1, 4),
+    )
+    @example(b"\x81\xfe\x00\x7e", 0, 5000, -1)
+    @example(b"\x81\x7f" + b"\xff" * 12, 0, 5000, -1)
+    @example(b"\x82\x7f" + (65535).to_bytes(8, "big") + b"x" * 65535, 0, 5000, -1)
+    def test_readUnmasked(self, data: bytes, start: int, maxPayload: int, most: int) -> None:
+        self.assertSame("readUnmasked", data, min(start, len(data)), maxPayload, most)
+        self.assertSame("readUnmasked", data, 0, 1_000_000, most)
+        self.assertSame("readUnmasked", data[:-1], 0, 1_000_000, -1)
+
+    @given(
+        st.text(max_size=150), st.sampled_from("0123456"), st.binary(min_size=4, max_size=4), st.booleans()
+    )
+    def test_masked(self, text: str, type: str, mask: bytes, isBinary: bool) -> None:
+        """A masked frame is as the unmasked one, with its payload under the mask."""
+        text = text.encode("utf-8", "replace").decode()
+        self.assertSame("maskedTextFrame", type, text, mask)
+        self.assertSame("maskedFrame", text.encode(), isBinary, mask)
+        self.assertEqual(
+            self.both("maskedTextFrame")[0](type, text, mask),
+            clientFrame(TEXT, (type + text).encode(), True, 0, mask),
+        )
+
     def test_sizes(self) -> None:
         """Every size around the forms of a head, and all tails of 8 bytes."""
         for size in (*range(20), *range(120, 132), 1499, 1500, 1501, 4095, 4096, 4097, 65535, 65536, 100_003):
@@ -103,6 +138,14 @@ class SameTests(SynchronousTestCase):
                 self.assertSame("readMessages", data, 0, size, -1)
                 self.assertSame("readMessages", data, 0, max(0, size - 1), -1)
             self.assertSame("unmask", payload, b"\x01\x7f\x80\xff")
+            self.assertSame("maskedFrame", payload, True, b"\x01\x7f\x80\xff")
+            self.assertSame("maskedTextFrame", "4", payload.decode(), b"\x01\x7f\x80\xff")
+            for isBinary in (True, False):
+                data = plain.frame(payload, isBinary) + b"\x89\0"
+                self.assertSame("readUnmasked", data, 0, 1_000_000, -1)
+                self.assertSame("readUnmasked", data[: size + 1], 0, 1_000_000, -1)
+                self.assertSame("readUnmasked", data, 0, size, -1)
+                self.assertSame("readUnmasked", data, 0, max(0, size - 1), -1)
             self.assertSame("frame", payload, True)
             self.assertSame("frame", payload, False)
             self.assertSame("textFrame", "4", payload.decode())
@@ -112,6 +155,84 @@ class SameTests(SynchronousTestCase):
         plainly = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
         for unmask in self.both("unmask"):
             self.assertEqual(unmask(payload, mask), plainly)
+
+    @given(
+        st.lists(FRAMES, max_size=6).map(b"".join),
+        st.integers(0, 400),
+        st.integers(0, 5000),
+        st.integers(-1, 4),
+        st.text(max_size=150),
+    )
+    def test_meter(self, data: bytes, start: int, maxPayload: int, most: int, text: str) -> None:
+        """A meter's methods do as the functions do, and count the same messages and bytes."""
+        encodable = text.encode("utf-8", "replace").decode()
+        meters = [meter() for meter in self.both("Meter")]
+        results = [
+            [
+                meter.readMessages(data, min(start, len(data)), maxPayload, most),
+                meter.readMessages(data, 0, 1_000_000, -1),
+                meter.textFrame("4", encodable),
+                meter.frame(data, start % 2 == 0),
+                meter.add(start, maxPayload),
+            ]
+            for meter in meters
+        ]
+        self.assertEqual(results[0], results[1])
+        sums = [(meter.messages, meter.bytes) for meter in meters]
+        self.assertEqual(sums[0], sums[1])
+        (first, _), (second, _), *_ = results[0]
+        came = [message if isinstance(message, bytes) else message.encode() for message in first + second]
+        sent = [b"4" + encodable.encode(), data]
+        expected = (len(came) + 2 + start, sum(map(len, came + sent)) + maxPayload)
+        self.assertEqual(sums[0], expected)
+
+    @given(
+        st.lists(st.floats(0, 1), max_size=16).map(sorted),
+        st.lists(st.floats(allow_nan=False, allow_infinity=False, min_value=-1, max_value=2), max_size=20),
+    )
+    @example([0.5], [0.5])
+    def test_histogram(self, bounds: list[float], seconds: list[float]) -> None:
+        """Durations are in the same buckets, each within its bound."""
+        histograms = [histogram(bounds) for histogram in self.both("Histogram")]
+        for each in histograms:
+            for duration in seconds:
+                each.add(duration)
+            each.addAll(each.buckets, each.total)
+        one, other = histograms
+        self.assertEqual(
+            (one.bounds, one.buckets, one.total, one.count),
+            (other.bounds, other.buckets, other.total, other.count),
+        )
+        self.assertEqual(one.count, 2 * len(seconds))
+        for place, bound in enumerate(bounds):
+            within = sum(duration <= bound for duration in seconds)
+            if bound not in bounds[place + 1 :]:
+                self.assertEqual(sum(one.buckets[: place + 1]), 2 * within)
+
+    def test_times(self) -> None:
+        """A time that began some seconds ago is as long, on a clock that only goes forward."""
+        for kind in self.both("Histogram"):
+            histogram = kind((0.1, 1.0, 10.0))
+            histogram.end(histogram.begin())
+            histogram.end(histogram.begin() - 0.5)
+            histogram.end(histogram.begin() - 5)
+            self.assertEqual((histogram.buckets, histogram.count), ([1, 1, 1, 0], 3))
+            self.assertTrue(5.5 <= histogram.total < 6)
+
+    def test_subclass(self) -> None:
+        """A subclass has slots of its own, and leaves nothing behind."""
+        for kind in self.both("Histogram"):
+            subclass: Any = type("Sub", (kind,), {"__slots__": ("more",)})
+            tracemalloc.start()
+            self.addCleanup(tracemalloc.stop)
+            for _ in range(2000):
+                made = subclass((0.5,))
+                made.more = made
+                made.add(0.1)
+                made.more = None
+            held, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            self.assertLess(held, 20_000)
 
     @given(st.text(max_size=70), st.sampled_from("0123456"))
     def test_textFrame(self, text: str, type: str) -> None:
@@ -143,6 +264,12 @@ class SameTests(SynchronousTestCase):
             ("readMessages", (clientFrame(TEXT, b"\xff" * 5000), 0, 5000, -1)),
             ("readMessages", (clientFrame(TEXT, b"x" * 5000), 0, 5000, -1)),
             ("readMessages", (frame, 0, 1 << 80, -1)),
+            ("readUnmasked", (plain.frame(b"some text", False) + plain.frame(b"data", True), 0, 100, -1)),
+            ("readUnmasked", (plain.frame(b"\xff" * 500, False), 0, 5000, -1)),
+            ("maskedFrame", (b"x" * 1000, True, b"abcd")),
+            ("maskedFrame", (b"x" * 1000, True, b"abc")),
+            ("maskedTextFrame", ("4", "x\xe9" * 500, b"abcd")),
+            ("maskedTextFrame", ("4", "x", b"abcde")),
             ("unmask", (b"x" * 1000, b"abcd")),
             ("unmask", (b"x", b"abc")),
             ("frame", (b"x" * 1000, True)),
@@ -169,6 +296,31 @@ class SameTests(SynchronousTestCase):
             # One small object for each call would be 50 kB.
             self.assertLess(held, 20_000, f"{name}{arguments!r}"[:100])
 
+    def test_wrongCounts(self) -> None:
+        """So do those of the types."""
+        for kind in self.both("Meter"):
+            meter = kind()
+            self.assertRaises(TypeError, kind, 1)
+            for method, arguments in (
+                (meter.add, (1,)),
+                (meter.add, ("1", 2)),
+                (meter.readMessages, (b"", 0)),
+                (meter.textFrame, (b"4", "")),
+                (meter.frame, ("", True)),
+            ):
+                self.assertRaises(TypeError, method, *arguments)
+        for kind in self.both("Histogram"):
+            for bounds in ((), (1,), ((1.0,), (2.0,))):
+                self.assertRaises(TypeError, kind, *bounds)
+            histogram = kind((1.0,))
+            self.assertRaises(TypeError, histogram.add, "1")
+            self.assertRaises(TypeError, histogram.end, None)
+            self.assertRaises(TypeError, histogram.addAll, [1, 2])
+            self.assertRaises(ValueError, histogram.addAll, [1, 2, 3], 1.0)
+            self.assertRaises(AttributeError, setattr, histogram, "more", 1)
+            self.assertEqual((histogram.buckets, histogram.total), ([0, 0], 0))
+        self.assertRaises(ValueError, self.both("Histogram")[0], [1.0] * 17)
+
     def test_wrongArguments(self) -> None:
         """Wrong arguments raise an exception."""
         frame = clientFrame(TEXT, b"x")
@@ -181,6 +333,13 @@ class SameTests(SynchronousTestCase):
             ("readMessages", (frame, 0, -1, -1)),
             ("readMessages", (frame, 1 << 70, 10, -1)),
             ("readMessages", (frame, "0", 10, -1)),
+            ("readUnmasked", ("x", 0, 10, -1)),
+            ("readUnmasked", (frame, len(frame) + 1, 10, -1)),
+            ("maskedFrame", (b"x", True)),
+            ("maskedFrame", (b"x", True, b"abc")),
+            ("maskedFrame", ("x", True, b"abcd")),
+            ("maskedTextFrame", ("4", b"x", b"abcd")),
+            ("maskedTextFrame", ("4", "x", "abcd")),
             ("unmask", (b"x", b"abc")),
             ("unmask", (b"x",)),
             ("unmask", ("x", b"abcd")),
@@ -231,5 +390,5 @@ class ReferenceTests(SynchronousTestCase):
     def test_readable(self) -> None:
         """The source in C stays small."""
         source = (ROOT / "txrealtime" / "_speedups.c").read_text()
-        self.assertLess(source.count("\n"), 520)
+        self.assertLess(source.count("\n"), 640)
         self.assertIsNotNone(re.search("Py_LIMITED_API 0x030b0000", source))

@@ -101,25 +101,29 @@ unmaskedText(const unsigned char *source, Py_ssize_t size, const unsigned char *
     return text;
 }
 
-/* The head of a client's frame. */
+/* The head of a frame. */
 typedef struct {
-    unsigned char first;
+    unsigned char first, isMasked;
     uint64_t size;
     Py_ssize_t length; /* of the head itself */
 } Head;
 
-/* Read the head of a plain data frame: whole, masked, final, of type text or binary, its length in the shortest form. */
+/*
+ * Read the head of a plain data frame: whole, final, of type text or binary, its length in the shortest form, and with a
+ * mask or without one, as is demanded.
+ */
 static int
-readHead(const unsigned char *data, Py_ssize_t size, Head *head)
+readHead(const unsigned char *data, Py_ssize_t size, Head *head, int isMasked)
 {
-    int at, most;
+    int at, most, mask = isMasked ? 4 : 0;
 
-    if (size < 6 || (data[0] != 0x81 && data[0] != 0x82) || !(data[1] & 0x80))
+    if (size < 2 + mask || (data[0] != 0x81 && data[0] != 0x82) || !(data[1] & 0x80) != !isMasked)
         return 0;
+    head->isMasked = (unsigned char)isMasked;
     head->first = data[0];
     head->size = data[1] & 0x7f;
     most = head->size < 126 ? 2 : head->size == 126 ? 4 : 10;
-    head->length = most + 4;
+    head->length = most + mask;
     if (most > 2) {
         if (size < head->length)
             return 0;
@@ -131,11 +135,26 @@ readHead(const unsigned char *data, Py_ssize_t size, Head *head)
     return 1;
 }
 
-PyDoc_STRVAR(readMessages_doc, "readMessages(data, position, maxPayload, most, /)\n--\n\n"
-                               "Read the plain data frames at a position: see engineio/websocket/plain.py.");
-
+/* Return the message of a payload: see unmaskedText(). */
 static PyObject *
-readMessages(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+messageOf(const Head *head, const unsigned char *payload)
+{
+    PyObject *text;
+    Py_ssize_t size = (Py_ssize_t)head->size;
+
+    if (head->isMasked)
+        return head->first == 0x81 ? unmaskedText(payload, size, payload - 4) : unmasked(payload, size, payload - 4);
+    if (head->first == 0x82)
+        return PyBytes_FromStringAndSize((const char *)payload, size);
+    text = PyUnicode_DecodeUTF8((const char *)payload, size, NULL);
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+        PyErr_Clear();
+    return text;
+}
+
+/* Read the plain data frames at a position, either with masks or without them. */
+static PyObject *
+readAll(PyObject *const *arguments, Py_ssize_t count, int areMasked)
 {
     char *start;
     Py_ssize_t end, position, most, maxPayload;
@@ -143,7 +162,7 @@ readMessages(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     Head head;
 
     if (count != 4) {
-        PyErr_SetString(PyExc_TypeError, "readMessages() takes 4 arguments");
+        PyErr_SetString(PyExc_TypeError, "4 arguments are expected");
         return NULL;
     }
     if (PyBytes_AsStringAndSize(arguments[0], &start, &end) < 0)
@@ -159,15 +178,14 @@ readMessages(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     }
     if ((messages = PyList_New(0)) == NULL)
         return NULL;
-    for (; most != 0 && readHead((unsigned char *)start + position, end - position, &head); most--) {
+    for (; most != 0 && readHead((unsigned char *)start + position, end - position, &head, areMasked); most--) {
         const unsigned char *payload = (unsigned char *)start + position + head.length;
         PyObject *message;
         int failed;
 
         if (head.size > (uint64_t)maxPayload || head.size > (uint64_t)(end - position - head.length))
             break;
-        message = head.first == 0x81 ? unmaskedText(payload, (Py_ssize_t)head.size, payload - 4)
-                                     : unmasked(payload, (Py_ssize_t)head.size, payload - 4);
+        message = messageOf(&head, payload);
         if (message == NULL) {
             if (!PyErr_Occurred())
                 break;
@@ -185,31 +203,62 @@ readMessages(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     return packed(2, (PyObject *[]){messages, PyLong_FromSsize_t(position)});
 }
 
+PyDoc_STRVAR(readMessages_doc, "readMessages(data, position, maxPayload, most, /)\n--\n\n"
+                               "Read the plain data frames of a client: see engineio/websocket/plain.py.");
+
+static PyObject *
+readMessages(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    return readAll(arguments, count, 1);
+}
+
+PyDoc_STRVAR(readUnmasked_doc, "readUnmasked(data, position, maxPayload, most, /)\n--\n\n"
+                               "Read the plain data frames of a server: see engineio/websocket/plain.py.");
+
+static PyObject *
+readUnmasked(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    return readAll(arguments, count, 0);
+}
+
+/* Return the 4 bytes of a mask, or NULL with an exception. */
+static const unsigned char *
+maskOf(PyObject *given)
+{
+    char *mask;
+    Py_ssize_t size;
+
+    if (PyBytes_AsStringAndSize(given, &mask, &size) < 0)
+        return NULL;
+    if (size != 4) {
+        PyErr_SetString(PyExc_ValueError, "a mask has 4 bytes");
+        return NULL;
+    }
+    return (unsigned char *)mask;
+}
+
 PyDoc_STRVAR(unmask_doc, "unmask(payload, mask, /)\n--\n\nApply a mask of 4 bytes to a payload (RFC 6455, 5.3).");
 
 static PyObject *
 unmask(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
-    char *payload, *mask;
-    Py_ssize_t size, four;
+    const unsigned char *mask;
+    char *payload;
+    Py_ssize_t size;
 
     if (count != 2) {
         PyErr_SetString(PyExc_TypeError, "unmask() takes 2 arguments");
         return NULL;
     }
-    if (PyBytes_AsStringAndSize(arguments[0], &payload, &size) < 0 ||
-        PyBytes_AsStringAndSize(arguments[1], &mask, &four) < 0)
+    if (PyBytes_AsStringAndSize(arguments[0], &payload, &size) < 0 || (mask = maskOf(arguments[1])) == NULL)
         return NULL;
-    if (four != 4) {
-        PyErr_SetString(PyExc_ValueError, "a mask has 4 bytes");
-        return NULL;
-    }
-    return unmasked((unsigned char *)payload, size, (unsigned char *)mask);
+    return unmasked((unsigned char *)payload, size, mask);
 }
 
-/* Build a server's frame of a payload in two parts. */
+/* Build a frame of a payload in two parts: with a mask, a client's. */
 static PyObject *
-makeFrame(int isBinary, const char *type, Py_ssize_t typeSize, const char *payload, Py_ssize_t payloadSize)
+makeFrame(int isBinary, const char *type, Py_ssize_t typeSize, const char *payload, Py_ssize_t payloadSize,
+          const unsigned char *mask)
 {
     unsigned char head[MOST_HEAD];
     uint64_t size = (uint64_t)typeSize + (uint64_t)payloadSize;
@@ -221,12 +270,19 @@ makeFrame(int isBinary, const char *type, Py_ssize_t typeSize, const char *paylo
     head[1] = (unsigned char)(length == 2 ? size : length == 4 ? 126 : 127);
     for (at = 2; at < length; at++)
         head[at] = (unsigned char)(size >> 8 * (length - 1 - at));
+    if (mask != NULL) {
+        head[1] |= 0x80;
+        memcpy(head + length, mask, 4);
+        length += 4;
+    }
     if ((frame = PyBytes_FromStringAndSize(NULL, length + typeSize + payloadSize)) == NULL)
         return NULL;
     target = PyBytes_AsString(frame);
     memcpy(target, head, length);
     memcpy(target + length, type, typeSize);
     memcpy(target + length + typeSize, payload, payloadSize);
+    if (mask != NULL)
+        applyMask((unsigned char *)target + length, (unsigned char *)target + length, (Py_ssize_t)size, mask);
     return frame;
 }
 
@@ -247,7 +303,7 @@ frame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     if (PyBytes_AsStringAndSize(arguments[0], &payload, &size) < 0 ||
         (isBinary = PyObject_IsTrue(arguments[1])) < 0)
         return NULL;
-    return makeFrame(isBinary, "", 0, payload, size);
+    return makeFrame(isBinary, "", 0, payload, size, NULL);
 }
 
 PyDoc_STRVAR(textFrame_doc, "textFrame(type, text, /)\n--\n\nBuild the frame of a packet of text.");
@@ -265,7 +321,48 @@ textFrame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     if ((type = PyUnicode_AsUTF8AndSize(arguments[0], &typeSize)) == NULL ||
         (text = PyUnicode_AsUTF8AndSize(arguments[1], &size)) == NULL)
         return NULL;
-    return makeFrame(0, type, typeSize, text, size);
+    return makeFrame(0, type, typeSize, text, size, NULL);
+}
+
+PyDoc_STRVAR(maskedFrame_doc, "maskedFrame(payload, isBinary, mask, /)\n--\n\n"
+                              "Build a masked, unfragmented data frame (RFC 6455, 5.2 and 5.3).");
+
+static PyObject *
+maskedFrame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    const unsigned char *mask;
+    char *payload;
+    Py_ssize_t size;
+    int isBinary;
+
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "maskedFrame() takes 3 arguments");
+        return NULL;
+    }
+    if (PyBytes_AsStringAndSize(arguments[0], &payload, &size) < 0 ||
+        (isBinary = PyObject_IsTrue(arguments[1])) < 0 || (mask = maskOf(arguments[2])) == NULL)
+        return NULL;
+    return makeFrame(isBinary, "", 0, payload, size, mask);
+}
+
+PyDoc_STRVAR(maskedTextFrame_doc, "maskedTextFrame(type, text, mask, /)\n--\n\n"
+                                  "Build the masked frame of a packet of text.");
+
+static PyObject *
+maskedTextFrame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    const unsigned char *mask;
+    const char *type, *text;
+    Py_ssize_t typeSize, size;
+
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "maskedTextFrame() takes 3 arguments");
+        return NULL;
+    }
+    if ((type = PyUnicode_AsUTF8AndSize(arguments[0], &typeSize)) == NULL ||
+        (text = PyUnicode_AsUTF8AndSize(arguments[1], &size)) == NULL || (mask = maskOf(arguments[2])) == NULL)
+        return NULL;
+    return makeFrame(0, type, typeSize, text, size, mask);
 }
 
 /* -- packets --------------------------------------------------------------------------------------------------- */
@@ -314,18 +411,18 @@ splitHead(PyObject *module, PyObject *message)
 /* Sockets that are written to before the interpreter looks at the results. */
 #define AT_ONCE 64
 
-/* Members after which sendAll gives up if none was ready: over TLS, or with metrics, none ever is. */
+/* Members after which sendAll gives up if none was ready: none ever is that polls. */
 #define PATIENCE 8
 
 typedef struct {
     PyObject *member, *transport; /* both owned */
-    int fd;
+    int fd; /* of its socket, or -1 if the transport must write */
     Py_ssize_t sent;
 } Receiver;
 
 /* Names of attributes, made when the module is imported. */
 static struct {
-    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send;
+    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send, *writeNow;
 } names;
 
 /* Compare an attribute with an object: 1 if it is that one, 0 if not, -1 with an exception. */
@@ -375,9 +472,10 @@ isReady(PyObject *member, PyObject *const *types, PyObject *open, Receiver *rece
          (ready = Py_TYPE(transport) == (PyTypeObject *)types[1]) == 0 ||
          (ready = attributeIs(transport, names.writable, Py_True)) != 1 ||
          (ready = attributeIs(transport, names._sharesFrames, Py_True)) != 1 ||
-         (ready = attributeIs(transport, names._cork, Py_None)) != 1 ||
-         (receiver->fd = descriptorOf(transport)) < 0))
+         (ready = attributeIs(transport, names._cork, Py_None)) != 1))
         ready = 0;
+    else if (ready == 1)
+        receiver->fd = descriptorOf(transport);
     if (PyErr_Occurred())
         ready = -1;
     if (ready == 1) {
@@ -419,6 +517,16 @@ writeTo(Receiver *receivers, int count, PyObject *frame, PyObject *rest)
     return failed ? -1 : 0;
 }
 
+/* Have a transport write a frame, as over TLS. */
+static int
+writeBy(Receiver *receiver, PyObject *frame)
+{
+    PyObject *done = PyObject_CallMethodObjArgs(receiver->transport, names.writeNow, frame, NULL);
+
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 PyDoc_STRVAR(sendAll_doc, "sendAll(members, frame, sessionType, transportType, open, /)\n--\n\n"
                           "Write a frame to many sockets: see engineio/broadcast.py.");
 
@@ -445,7 +553,15 @@ sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         }
         PyObject *member = Py_NewRef(PyList_GetItem(members, at));
         ready = isReady(member, arguments + 2, arguments[4], receivers + waiting);
-        if (ready == 1)
+        if (ready == 1 && receivers[waiting].fd < 0) {
+            /* The transport's code may close the sockets of others: those that wait are written to before. */
+            Receiver slow = receivers[waiting];
+            ready = writeTo(receivers, waiting, arguments[1], rest) || writeBy(&slow, arguments[1]) ? -1 : 0;
+            waiting = 0;
+            someReady = 1;
+            Py_DECREF(slow.member);
+            Py_DECREF(slow.transport);
+        } else if (ready == 1)
             someReady = ++waiting;
         else if (ready == 0)
             ready = PyList_Append(rest, member);
@@ -469,6 +585,8 @@ sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 
 #endif
 
+#include "_counters.h"
+
 /* -- the module ------------------------------------------------------------------------------------------------- */
 
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
@@ -478,6 +596,9 @@ static PyMethodDef methods[] = {
     FAST(unmask),
     FAST(frame),
     FAST(textFrame),
+    FAST(readUnmasked),
+    FAST(maskedFrame),
+    FAST(maskedTextFrame),
     {"splitHead", splitHead, METH_O, splitHead_doc},
 #ifndef _WIN32
     FAST(sendAll),
@@ -495,10 +616,15 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC
 PyInit__speedups(void)
 {
+    PyObject *module;
+
 #ifndef _WIN32
     if (NAME(connected) || NAME(session) || NAME(state) || NAME(_queue) || NAME(transport) || NAME(writable) ||
-        NAME(_sharesFrames) || NAME(_cork) || NAME(_send))
+        NAME(_sharesFrames) || NAME(_cork) || NAME(_send) || NAME(writeNow))
         return NULL;
 #endif
-    return PyModule_Create(&definition);
+    module = PyModule_Create(&definition);
+    if (module != NULL && addCounters(module))
+        Py_CLEAR(module);
+    return module;
 }

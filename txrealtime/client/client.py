@@ -177,7 +177,7 @@ class Client(Decorators, Service):
 
     def call(self, event: str, *args: Any, timeout: float | None = ACK_TIMEOUT) -> Deferred[Any]:
         """Send an event and wait for its ack: see :meth:`Namespace.call`."""
-        return self._own.call(event, *args, timeout=timeout)
+        return self._own._ask(event, args, timeout)
 
     def connect(self) -> None:
         """Connect again after a refusal or a disconnect: see :meth:`Namespace.connect`."""

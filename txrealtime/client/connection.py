@@ -39,6 +39,7 @@ class Connection:
 
     :param open: makes a session of a receiver, with the names of transports to use in order.
     :param random: returns a number from 0 to 1, without 1.
+    :ivar parser: turns packets into messages and back.
     :ivar namespaces: the namespaces, by path.
     :ivar session: the current session, opening or open, or ``None``.
     """
@@ -56,7 +57,7 @@ class Connection:
         self.namespaces: dict[str, Namespace] = {}
         self.session: Session | None = None
         self._open = open
-        self._parser = parser
+        self.parser = parser
         self._decoder: IDecoder | None = None
         self._arrived = 0
         self._backoff = Backoff(
@@ -124,7 +125,7 @@ class Connection:
     def _connect(self) -> None:
         self._delay = None
         self._arrived = 0
-        self._decoder = self._parser.decoder(self.settings.maxAttachments)
+        self._decoder = self.parser.decoder(self.settings.maxAttachments)
         self.session = self._open(self, self._transports)
         self.session.open()
 
@@ -213,7 +214,7 @@ class Connection:
 
     def encode(self, packet: Packet) -> list[Message]:
         """Encode a packet as messages."""
-        parts = self._parser.encode(packet)
+        parts = self.parser.encode(packet)
         if len(parts) == 1:
             return [Message(_MESSAGE, parts[0])]
         return [message(part) for part in parts]

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from operator import length_hint
 from typing import Any, Final
 
 from txrealtime.engineio.tcp import writeNow
-from txrealtime.engineio.websocket.plain import unmask
+from txrealtime.engineio.websocket.plain import readUnmasked
 
-__all__ = ["Frames", "maskedFrame"]
+__all__ = ["Frames", "nextMask"]
 
 # Bytes.  What one read leads to leaves in one write, up to this size.
 _CORK_LIMIT: Final = 65536
-
-_HEADS: Final = tuple(tuple(bytes((first, 128 | size)) for size in range(126)) for first in (0x81, 0x82))
 
 
 def _masks() -> Iterator[bytes]:
@@ -31,20 +30,8 @@ def _masks() -> Iterator[bytes]:
             yield pool[start : start + 4]
 
 
-_nextMask: Final = _masks().__next__
-
-
-def maskedFrame(payload: bytes, isBinary: bool) -> bytes:
-    """Build a masked, unfragmented data frame (RFC 6455, 5.2 and 5.3)."""
-    size = len(payload)
-    mask = _nextMask()
-    if size < 126:
-        head = _HEADS[isBinary][size]
-    elif size < 65536:
-        head = (b"\x82\xfe" if isBinary else b"\x81\xfe") + size.to_bytes(2, "big")
-    else:
-        head = (b"\x82\xff" if isBinary else b"\x81\xff") + size.to_bytes(8, "big")
-    return head + mask + unmask(payload, mask) if size else head + mask
+nextMask: Final = _masks().__next__
+"""Return a mask that nobody can foresee (RFC 6455, 5.3)."""
 
 
 class Frames:
@@ -101,46 +88,43 @@ class Frames:
             self.uncork()
 
     def _readFrames(self, data: bytes) -> None:
-        """
-        Read the complete plain frames, and keep the beginning of an incomplete one.
-
-        The loop runs for every message and contains its helpers' code, since a call costs more.
-        """
-        position, end, limit = 0, len(data), self.maxPayload
+        """Read the complete plain frames, and keep the beginning of an incomplete one."""
+        messages, stop = readUnmasked(data, 0, self.maxPayload, -1)
         textReceived = self.textReceived
-        while end - position >= 2:
-            first, size = data[position], data[position + 1]
-            start = position + 2
-            if size > 125:
-                start += 2 if size == 126 else 8
-                if end < start and size < 128:
-                    break
-                least = 126 if size == 126 else 65536 if size == 127 else limit + 1
-                size = int.from_bytes(data[position + 2 : start], "big")
-                # RFC 6455, 5.1 and 5.2: a server's frame has no mask, and the length its shortest form.
-                if size < least:
-                    size = limit + 1
-            if size > limit or (first != 0x81 and first != 0x82):
-                self._readRest(data[position:])
-                return
-            stop = start + size
-            if stop > end:
-                break
-            if first == 0x81:
-                try:
-                    text = data[start:stop].decode()
-                except UnicodeDecodeError:
-                    self._readRest(data[position:])
-                    return
-                textReceived(text)
+        rest = iter(messages)
+        for message in rest:
+            if message.__class__ is str:
+                textReceived(message)
             else:
-                self.bytesReceived(data[start:stop])
-            position = stop
+                self.bytesReceived(message)  # type: ignore[arg-type]
             if not self.isFast:  # the message led to a closing handshake
-                self._readRest(data[position:])
+                taken = len(messages) - length_hint(rest)
+                self._readRest(data[readUnmasked(data, 0, self.maxPayload, taken)[1] :])
                 return
-        if position < end:
-            self._keep(data, position)
+        if stop < len(data):
+            if self._isIncomplete(data, stop):
+                self._keep(data, stop)
+            else:
+                self._readRest(data[stop:])
+
+    def _isIncomplete(self, data: bytes, position: int) -> bool:
+        """Return ``True`` at the beginning of a plain frame whose rest has not come."""
+        end = len(data)
+        if end - position < 2:
+            return True
+        first, size = data[position], data[position + 1]
+        if size > 127 or (first != 0x81 and first != 0x82):
+            return False
+        start = position + 2
+        if size > 125:
+            start += 2 if size == 126 else 8
+            if end < start:
+                return True
+            size = int.from_bytes(data[position + 2 : start], "big")
+            # RFC 6455, 5.2: the length must have its shortest form.
+            if size < (65536 if start - position == 10 else 126):
+                return False
+        return size <= self.maxPayload and start + size > end
 
     def leaveFastPath(self) -> None:
         """Leave all frames from now on to the complete protocol."""

@@ -122,6 +122,13 @@ class Handlers:
         try:
             if self._middleware:
                 result: Any = self._proceed(0, Incoming(namespace, event, args))
+            elif (handler := self._events.get(event)) is not None and handler.least <= len(
+                args
+            ) <= handler.most:
+                # As _handle(), without the call.
+                result = handler.function(*args)
+                if result.__class__ is CoroutineType:
+                    result = start(result)
             else:
                 result = self._handle(event, args)
         except Exception:
@@ -203,12 +210,14 @@ class Turns:
     Calls that are made one after the other, each when the Deferred of the one before has fired.
 
     :ivar size: the bytes of their events.
+    :ivar isBusy: ``True`` while a call runs or waits.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._waiting: deque[tuple[Callable[..., Any], tuple[Any, ...], int]] = deque()
         self._isRunning = False
         self._isDraining = False
+        self.isBusy = False
         self._changed = changed
         self.size = 0
 
@@ -223,18 +232,26 @@ class Turns:
 
         :param call: returns a value, or a Deferred that never fails.
         """
-        if self._isRunning or self._waiting:
+        if self.isBusy:
             self._waiting.append((call, args, size))
             self.size += size
             self._changed()
         else:
+            self.isBusy = True
+            self.ended(call(*args))
+
+    def ended(self, result: Any) -> None:
+        """
+        Called at the end of a call that was made while :attr:`isBusy` was false, and has set it.
+
+        :param result: a value, or a Deferred that never fails.
+        """
+        if result.__class__ in PLAIN and not self._waiting:
+            # Nearly always: the rest of _ran() and _done() would do no more.
+            self.isBusy = False
+        else:
             self._isRunning = True
-            result = call(*args)
-            if result.__class__ in PLAIN and not self._waiting:
-                # Nearly always: the rest of _run() and _done() would do no more.
-                self._isRunning = False
-            else:
-                self._ran(result)
+            self._ran(result)
 
     def _run(self, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._isRunning = True
@@ -248,8 +265,10 @@ class Turns:
 
     def _done(self, _: object) -> None:
         self._isRunning = False
-        if self._isDraining or not self._waiting:
-            # While draining, the loop below goes on.
+        if self._isDraining:
+            return  # The loop below goes on.
+        if not self._waiting:
+            self.isBusy = False
             return
         self._isDraining = True
         try:
@@ -259,4 +278,5 @@ class Turns:
                 self._run(call, args)
         finally:
             self._isDraining = False
+            self.isBusy = self._isRunning or bool(self._waiting)
         self._changed()

@@ -20,6 +20,7 @@ from txrealtime.client.recovery import Recovery
 from txrealtime.client.retries import Retries
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet as Message
+from txrealtime.engineio.packet import PacketType as MessageType
 from txrealtime.errors import (
     Disconnected,
     LimitExceeded,
@@ -42,6 +43,7 @@ ACK_TIMEOUT: Final = -1.0
 
 
 # Members of an enumeration cost a call to look up.
+_MESSAGE: Final = MessageType.MESSAGE
 _EVENT: Final = PacketType.EVENT
 _ACK: Final = PacketType.ACK
 
@@ -139,15 +141,7 @@ class Namespace(Decorators):
         :raises TypeError: if a value cannot be sent, as for :meth:`emit`.
         :raises ValueError: if the name is reserved, as for :meth:`emit`, or the timeout is below 0.
         """
-        if event.__class__ is not str or event in RESERVED:
-            checkName(event)
-        if timeout == ACK_TIMEOUT:
-            timeout = self._settings.ackTimeout
-        elif timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout is {timeout!r}, expected seconds, or None for no limit")
-        if self._retries is None:
-            return self._ask(event, args, timeout)
-        return self._retry(event, args, timeout)
+        return self._ask(event, args, timeout)
 
     def _askReserved(self, event: str, args: tuple[Any, ...], timeout: float | None) -> Deferred[Any]:
         """Send an event of the queue of retries, which has its room in the buffer."""
@@ -156,6 +150,14 @@ class Namespace(Decorators):
     def _ask(
         self, event: str, args: tuple[Any, ...], timeout: float | None, reserved: bool = False
     ) -> Deferred[Any]:
+        if event.__class__ is not str or event in RESERVED:
+            checkName(event)
+        if timeout == ACK_TIMEOUT:
+            timeout = self._settings.ackTimeout
+        elif timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout is {timeout!r}, expected seconds, or None for no limit")
+        if self._retries is not None and not reserved:
+            return self._retry(event, args, timeout)
         id = next(self._ids)
         ack = self._acks.expect(id, event, timeout)
         try:
@@ -187,11 +189,15 @@ class Namespace(Decorators):
         self, event: str, args: tuple[Any, ...], id: int | None, volatile: bool, reserved: bool = False
     ) -> None:
         connection = self._connection
-        messages = connection.encode(_newTuple(Packet, (_EVENT, self.path, [event, *args], id)))
+        # As connection.encode(), without the call.
+        parts = connection.parser.encode(_newTuple(Packet, (_EVENT, self.path, [event, *args], id)))
         session = connection.session
-        isPlain = self.id is not None and session is not None and len(messages) == 1
-        if isPlain and session.sendNow(messages[0]):  # type: ignore[union-attr]
-            return
+        if len(parts) == 1:
+            messages = [Message(_MESSAGE, parts[0])]
+            if self.id is not None and session is not None and session.sendNow(messages[0]):
+                return
+        else:
+            messages = [Message(_MESSAGE, part) for part in parts]
         isConnected = self.connected and not connection.isOverdue
         if isConnected:
             connection.checkSize(messages)
@@ -292,7 +298,18 @@ class Namespace(Decorators):
         """Called with each packet of this namespace, in order."""
         type = packet.type
         if type is _EVENT:
-            self._eventReceived(packet, size)
+            if self.id is None or self._turns.isBusy:
+                self._eventReceived(packet, size)
+                return
+            # As _eventReceived() and _handle(), without their calls.
+            turns, (event, *args), id = self._turns, packet.data, packet.id
+            if id is None and self._recovery.isOffered:
+                args = self._recovery.stripped(args)
+            turns.isBusy = True
+            result = self._handlers.dispatch(self, event, args)
+            if id is not None:
+                result = self._acknowledgeWhen(result, id, self._era)
+            turns.ended(result)
         elif type is _ACK:
             self._acks.received(packet.id, packet.data)
         elif type is PacketType.CONNECT:
@@ -430,14 +447,17 @@ class Namespace(Decorators):
 
     def _handle(self, event: str, args: list[Any], id: int | None, era: int) -> Any:
         result = self._handlers.dispatch(self, event, args)
+        return result if id is None else self._acknowledgeWhen(result, id, era)
+
+    def _acknowledgeWhen(self, result: Any, id: int, era: int) -> Any:
+        """Send an ack, now or when a Deferred fires."""
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
             return result.addCallback(self._acknowledge, id, era)
-        if id is not None:
-            self._acknowledge(result, id, era)
+        self._acknowledge(result, id, era)
         return None
 
-    def _acknowledge(self, result: Any, id: int | None, era: int) -> None:
-        if id is None or result is NO_ACK or era != self._era or not self.connected:
+    def _acknowledge(self, result: Any, id: int, era: int) -> None:
+        if result is NO_ACK or era != self._era or not self.connected:
             return
         data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
         try:

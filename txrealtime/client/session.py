@@ -281,7 +281,8 @@ class Session:
             or self._queue
             or self._switching
             or self.state is not _OPEN
-            or len(packet.encoded or packet.wire) > self._easySize
+            # UTF-8 has 4 bytes at most for a character, and one goes before.
+            or (4 * len(packet.data) >= self._easySize and len(packet.wire) > self._easySize)
             or self._reactor.seconds() >= self._lastPing + self._patience
         ):
             return False

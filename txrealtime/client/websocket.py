@@ -26,15 +26,16 @@ from twisted.python.failure import Failure
 
 from txrealtime.client.address import Address
 from txrealtime.client.cookies import Cookies
-from txrealtime.client.frames import Frames, maskedFrame
+from txrealtime.client.frames import Frames, nextMask
 from txrealtime.client.interfaces import TransportOwner
 from txrealtime.client.opening import Plain, PlainFactory
 from txrealtime.client.polling import explained
 from txrealtime.client.requests import MAX_HEAD, USER_AGENT
-from txrealtime.engineio.packet import EngineIO4, Packet
+from txrealtime.engineio.packet import DIGITS, EngineIO4, Packet
 from txrealtime.engineio.tcp import setProtocol
 from txrealtime.engineio.websocket.autobahn import Autobahn
 from txrealtime.engineio.websocket.opening import acceptOf
+from txrealtime.engineio.websocket.plain import maskedFrame, maskedTextFrame
 from txrealtime.errors import PacketError, ProtocolError, TransportError
 from txrealtime.foreign import stands
 
@@ -254,8 +255,12 @@ class WebSocket:
                 protocol.sendCompressed(packet.wire, packet.isBinary)
         else:
             for packet in packets:
-                wire = packet.encoded or packet.wire
-                protocol.write(maskedFrame(wire, packet.data.__class__ is bytes))
+                data = packet.data
+                protocol.write(
+                    maskedFrame(data, True, nextMask())
+                    if isinstance(data, bytes)
+                    else maskedTextFrame(DIGITS[packet.type], data, nextMask())
+                )
 
     def pauseWriting(self) -> None:
         """Called when the connection is full."""

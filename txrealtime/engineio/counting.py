@@ -1,73 +1,80 @@
 """
-Transports that count the bytes of their messages, for servers whose metrics are read.
+The counting of bytes, for servers whose metrics are read.
 
-They repeat a few lines of the plain transports instead of calling them: a call more for each receiver of a
-broadcast would be 5 % of its cost.
+What comes is counted once for each read, and what a broadcast writes in C once for all its receivers.  The
+transports here count the rest.  They repeat a few lines of the plain transports instead of calling them: a
+call more for each receiver of a broadcast would be 5 % of its cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from txrealtime.engineio.counts import Counts, tallied
-from txrealtime.engineio.packet import Packet
+from txrealtime.engineio.counts import Counts
+from txrealtime.engineio.packet import DIGITS, Packet, PacketType
 from txrealtime.engineio.polling.request import HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
-from txrealtime.engineio.websocket.transport import WebSocketTransport, framed
+from txrealtime.engineio.websocket.plain import Meter, payloadSize
+from txrealtime.engineio.websocket.transport import WebSocketTransport
 
 if TYPE_CHECKING:
     from txrealtime.engineio.engine import Engine
 
 __all__ = ["countBytes"]
 
+_MESSAGE: Final = PacketType.MESSAGE
+
 
 def countBytes(engine: Engine) -> None:
-    """Count the bytes of the sessions that an engine opens from now on."""
-    engine.webSocketType = _countingWebSocket(engine.counts)
-    engine.pollingType = _countingPolling(engine.counts)
+    """Count the bytes that come from now on, and those sent by the sessions that open from now on."""
+    counts = engine.counts
+    if counts.sent is None:
+        counts.received, counts.sent = Meter(), Meter()
+        counts.read = counts.received.readMessages
+        engine.webSocketType = counts.counting = _countingWebSocket(counts, counts.sent)
+        engine.pollingType = _countingPolling(counts)
 
 
-def _countingWebSocket(counts: Counts) -> type[WebSocketTransport]:
+def _countingWebSocket(counts: Counts, sent: Meter) -> type[WebSocketTransport]:
+    binaryFrame, textFrame = sent.frame, sent.textFrame
+
+    def toFirst(packet: Packet) -> bytes:
+        """Count a packet for a receiver, the first one unless it was framed for others; return the frame."""
+        made = packet.frame
+        if made is None:
+            data = packet.data
+            packet.frame = made = (
+                binaryFrame(data, True) if isinstance(data, bytes) else textFrame(DIGITS[packet.type], data)
+            )
+        elif packet.type is _MESSAGE:
+            counts.share(packet)
+        else:
+            # Such as PING, the same object for all engines.
+            sent.add(1, payloadSize(made))
+        return made
 
     class CountingWebSocket(WebSocketTransport):
-        """A WebSocket that counts the bytes of messages, without the heads of frames."""
+        """A WebSocket that counts the bytes of the messages sent, without the heads of frames."""
 
         __slots__ = ()
 
         def send(self, packets: Sequence[Packet]) -> None:
             if self._sharesFrames:
-                write = self.writeNow if self._cork is None else self.write
                 for packet in packets:
-                    frame = packet.frame
-                    if frame is None:
-                        frame = framed(packet)
-                        write(frame)
-                        size = len(frame)
-                        # Without the head: the payload's size is in 1, 3 or 9 of its bytes (RFC 6455, 5.2).
-                        counts.framedBytes += size - (2 if size < 128 else 4 if size < 65540 else 10)
-                        counts.framed += 1
+                    times = packet.times
+                    if times:
+                        packet.times = times + 1
+                        frame: bytes = packet.frame  # type: ignore[assignment]
                     else:
-                        counts.repeated += packet.tally or tallied(packet)
-                        write(frame)
-            else:
-                counts.framedBytes += sum([len(packet.wire) for packet in packets])
-                counts.framed += len(packets)
+                        frame = toFirst(packet)
+                    if self._cork is None:
+                        self.writeNow(frame)
+                    else:
+                        self.write(frame)
+            elif self.session is not None:
+                sent.add(len(packets), sum([len(packet.wire) for packet in packets]))
                 super().send(packets)
-
-        def textReceived(self, text: str) -> None:
-            counts.packetsReceived += 1
-            counts.receivedByWebSocket += len(text) if text.isascii() else len(text.encode())
-            session = self.session
-            if session is not None and text[:1] == "4" and session.transport is self:
-                session.messageReceived(text[1:])
-            else:
-                super().textReceived(text)
-
-        def bytesReceived(self, data: bytes) -> None:
-            counts.packetsReceived += 1
-            counts.receivedByWebSocket += len(data)
-            super().bytesReceived(data)
 
     return CountingWebSocket
 
@@ -87,7 +94,7 @@ def _countingPolling(counts: Counts) -> type[PollingTransport]:
         def bodyOf(self, request: HTTPRequest, most: int) -> bytes:
             body = super().bodyOf(request, most)
             counts.receivedByPolling += len(body)
-            counts.packetsReceived += 1
+            counts.bodies += 1
             return body
 
     return CountingPolling

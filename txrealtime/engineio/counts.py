@@ -2,36 +2,40 @@
 The counts of an engine: plain numbers, added to where things happen and read when somebody asks.
 
 All that happens rarely is always counted.  The bytes of messages are counted only after
-:func:`~txrealtime.engineio.counting.countBytes`, by transports that take the place of the others.
+:func:`~txrealtime.engineio.counting.countBytes`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Final
 
 from txrealtime.engineio.packet import Packet
+from txrealtime.engineio.websocket.plain import Meter, payloadSize
+from txrealtime.speedups import accelerated
 
-__all__ = ["BOUNDS", "Counts", "Histogram", "tallied"]
+__all__ = ["BOUNDS", "Counts", "Histogram"]
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0)
 
 
+@accelerated
 class Histogram:
     """
     A count of durations by their size.
 
-    :ivar bounds: the largest duration of each bucket but the last, in seconds.
+    :ivar bounds: the largest duration of each bucket but the last, in seconds; at most 16 of them.
     :ivar buckets: the durations in each bucket; those of earlier ones are not in later ones.
     :ivar total: the sum of the durations, in seconds.
     """
 
     __slots__ = ("bounds", "buckets", "total")
 
-    def __init__(self, bounds: Sequence[float] = BOUNDS) -> None:
-        self.bounds = bounds
+    def __init__(self, bounds: Sequence[float], /) -> None:
+        self.bounds = tuple(bounds)
         self.buckets = [0] * (len(bounds) + 1)
         self.total = 0.0
 
@@ -40,10 +44,32 @@ class Histogram:
         """The number of durations."""
         return sum(self.buckets)
 
-    def add(self, seconds: float) -> None:
+    def add(self, seconds: float, /) -> None:
         """Count a duration."""
         self.buckets[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
+
+    def begin(self) -> float:
+        """Return the time, for :meth:`end`."""
+        return perf_counter()
+
+    def end(self, begun: float, /) -> None:
+        """Count the time since a :meth:`begin`."""
+        # As add(), without the call.
+        seconds = perf_counter() - begun
+        self.buckets[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def addAll(self, buckets: list[int], total: float, /) -> None:
+        """
+        Add the durations of another histogram.
+
+        :raises ValueError: if it has another number of buckets.
+        """
+        if len(buckets) != len(self.buckets):
+            raise ValueError("a histogram with other bounds")
+        self.buckets = [one + other for one, other in zip(self.buckets, buckets, strict=True)]
+        self.total += total
 
 
 class Counts:
@@ -60,29 +86,30 @@ class Counts:
     :ivar pings: the times from the server's PING to the client's PONG.
     :ivar receivedByPolling: bytes of polling bodies that came, if they are counted.
     :ivar sentByPolling: bytes of packets sent in polling bodies, likewise.
-    :ivar receivedByWebSocket: bytes of messages that came, likewise.
-    :ivar framedBytes: bytes of messages sent by WebSocket, likewise, each for its first receiver.
-    :ivar framed: the number of these messages.
-    :ivar repeated: bytes of messages sent to more receivers, and above the 64 lowest bits their number: one
-        addition counts both.
-    :ivar packetsReceived: messages that came by WebSocket and bodies that came by polling, likewise.
+    :ivar bodies: polling bodies that came, likewise.
     :ivar packetsByPolling: Engine.IO packets sent in polling bodies, likewise.
+    :ivar received: the messages that came by WebSocket, if they are counted.
+    :ivar sent: the messages sent by WebSocket, likewise; see :meth:`settle`.
+    :ivar read: reads messages and counts them, if they are counted.
+    :ivar counting: the class of the WebSockets that count what they send, if there is one.
     """
 
     __slots__ = (
+        "_shared",
+        "_sharedSize",
+        "bodies",
         "buffered",
         "closed",
-        "framed",
-        "framedBytes",
+        "counting",
         "opened",
         "packetsByPolling",
-        "packetsReceived",
         "paused",
         "pings",
+        "read",
+        "received",
         "receivedByPolling",
-        "receivedByWebSocket",
         "refused",
-        "repeated",
+        "sent",
         "sentByPolling",
         "sessions",
         "upgrades",
@@ -96,32 +123,59 @@ class Counts:
         self.upgrades: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.paused: Counter[str] = Counter()
-        self.pings = Histogram()
+        self.pings = Histogram(BOUNDS)
         self.receivedByPolling = 0
         self.sentByPolling = 0
-        self.receivedByWebSocket = 0
-        self.framedBytes = 0
-        self.framed = 0
-        self.repeated = 0
-        self.packetsReceived = 0
+        self.bodies = 0
         self.packetsByPolling = 0
+        self.received: Meter | None = None
+        self.sent: Meter | None = None
+        self.read: Callable[[bytes, int, int, int], tuple[list[str | bytes], int]] | None = None
+        self.counting: type | None = None
+        # The messages that count their receivers themselves.
+        self._shared: list[Packet] = []
+        self._sharedSize = 0
+
+    @property
+    def receivedByWebSocket(self) -> int:
+        """The bytes of messages that came by WebSocket, if they are counted."""
+        return 0 if self.received is None else self.received.bytes
+
+    @property
+    def packetsReceived(self) -> int:
+        """The messages that came by WebSocket, and the bodies that came by polling, likewise."""
+        return self.bodies + (0 if self.received is None else self.received.messages)
 
     @property
     def sentByWebSocket(self) -> int:
-        """The bytes of messages sent by WebSocket, if they are counted."""
-        return self.framedBytes + (self.repeated & (_ONE - 1))
+        """The bytes of messages sent by WebSocket, likewise."""
+        self.settle()
+        return 0 if self.sent is None else self.sent.bytes
 
     @property
     def packetsSent(self) -> int:
         """The Engine.IO packets sent, likewise."""
-        return self.framed + (self.repeated >> _SHIFT) + self.packetsByPolling
+        self.settle()
+        return self.packetsByPolling + (0 if self.sent is None else self.sent.messages)
+
+    def share(self, packet: Packet) -> None:
+        """Have a packet that was framed for an earlier receiver count its receivers from this one on."""
+        packet.times = 1
+        self._shared.append(packet)
+        assert packet.frame is not None
+        self._sharedSize += len(packet.frame)
+        if self._sharedSize > _MOST_SHARED:
+            self.settle()
+
+    def settle(self) -> None:
+        """Add the numbers that packets hold to :attr:`sent`."""
+        for packet in self._shared:
+            if self.sent is not None and packet.frame is not None:
+                self.sent.add(packet.times, packet.times * payloadSize(packet.frame))
+            packet.times = 0
+        self._shared.clear()
+        self._sharedSize = 0
 
 
-_SHIFT: Final = 64
-_ONE: Final = 1 << _SHIFT
-
-
-def tallied(packet: Packet) -> int:
-    """Return the amount of ``repeated`` for a packet, and keep it for other clients."""
-    packet.tally = made = _ONE + len(packet.wire)
-    return made
+_MOST_SHARED: Final = 65536
+"""Bytes of packets that are kept for their numbers of receivers."""

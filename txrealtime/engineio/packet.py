@@ -62,18 +62,17 @@ class Packet:
     :ivar data: text, or bytes for a binary message.
     :ivar encoded: the wire form, as soon as it was needed.
     :ivar frame: the finished WebSocket frame, kept here by the WebSocket transport.
-    :ivar tally: the amount of ``repeated`` in :class:`~txrealtime.engineio.counts.Counts`, as soon as it was
-        needed.
+    :ivar times: the receivers of the frame that :class:`~txrealtime.engineio.counts.Counts` has yet to count.
     """
 
-    __slots__ = ("data", "encoded", "frame", "tally", "type")
+    __slots__ = ("data", "encoded", "frame", "times", "type")
 
     def __init__(self, type: PacketType, data: str | bytes = "") -> None:
         self.type = type
         self.data = data
         self.frame: bytes | None = None
         self.encoded: bytes | None = None
-        self.tally = 0
+        self.times = 0
 
     @property
     def isBinary(self) -> bool:

@@ -8,9 +8,7 @@ that a client chose.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
-from time import perf_counter
 from types import CodeType, CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TIMED", "EventCounts", "Lag", "ServerCounts"]
 
-_SHORTEST: Final = BOUNDS[0]
-
 
 class EventCounts(Histogram):
     """
@@ -43,7 +39,7 @@ class EventCounts(Histogram):
     __slots__ = ("errors", "pending")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(BOUNDS)
         self.errors = 0
         self.pending = 0
 
@@ -57,13 +53,11 @@ class ServerCounts:
     """
     The counts of a server's events and bytes, from now on.
 
-    :param seconds: the clock of handlers.
     :ivar events: by the namespace's label and the event's.
     """
 
-    def __init__(self, server: Server, seconds: Callable[[], float] = perf_counter) -> None:
+    def __init__(self, server: Server) -> None:
         self.events: dict[tuple[str, str], EventCounts] = {}
-        self._seconds = seconds
         countBytes(server.engine)
         server._namespaces.watchedBy(self._count)
 
@@ -90,21 +84,19 @@ class ServerCounts:
             handler.counts = None
         replacements: Any = namespace
         replacements._handlerErred = erred
-        replacements._take = _timing(namespace, find, self._seconds)
+        replacements._take = _timing(namespace, find)
 
 
 TIMED: Final[set[CodeType]] = set()
 """The code that calls handlers and counts them, for those who read stacks."""
 
 
-def _timing(
-    namespace: Namespace, find: Callable[[str], EventCounts], seconds: Callable[[], float]
-) -> Callable[..., Any]:
+def _timing(namespace: Namespace, find: Callable[[str], EventCounts]) -> Callable[..., Any]:
     """
     Make a function that dispatches an event, and counts it and its time.
 
-    The function repeats the lines of ``Namespace._dispatch`` and ``Namespace._handle``: each call more would
-    cost as much as a reading of the clock, of which there are two.
+    The function repeats the lines of ``Namespace._dispatch`` and ``Namespace._handle``: the call that this
+    saves pays for a reading of the clock, of which there are two.
     """
     events, middleware, hooks = namespace._handlers.events, namespace._handlers.middleware, namespace._hooks
 
@@ -113,7 +105,7 @@ def _timing(
             hooks.eventReceived(socket, event, args)
         handler = events.get(event)
         counts: EventCounts = find(event) if handler is None else handler.counts or find(event)
-        begun = seconds()
+        begun = counts.begin()
         try:
             if middleware:
                 result: Any = namespace._proceed(0, Incoming(socket, event, args))
@@ -131,23 +123,17 @@ def _timing(
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
             counts.pending += 1
             result.addErrback(namespace._handlerFailed, socket, event)
-            return result.addBoth(_ended, counts, begun, seconds)
-        # As counts.add(), without the call; nearly all handlers are in the first bucket.
-        spent = seconds() - begun
-        counts.total += spent
-        if spent <= _SHORTEST:
-            counts.buckets[0] += 1
-        else:
-            counts.buckets[bisect_left(BOUNDS, spent)] += 1
+            return result.addBoth(_ended, counts, begun)
+        counts.end(begun)
         return result
 
     TIMED.add(take.__code__)
     return take
 
 
-def _ended(result: Any, counts: EventCounts, begun: float, seconds: Callable[[], float]) -> Any:
+def _ended(result: Any, counts: EventCounts, begun: float) -> Any:
     counts.pending -= 1
-    counts.add(seconds() - begun)
+    counts.end(begun)
     return result
 
 
@@ -161,7 +147,7 @@ class Lag:
     PERIOD: Final = 0.25
 
     def __init__(self, reactor: Any) -> None:
-        self.seconds = Histogram()
+        self.seconds = Histogram(BOUNDS)
         self._reactor = reactor
         self._call: Any = None
 

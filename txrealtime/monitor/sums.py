@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from txrealtime.engineio.counts import Histogram
+from txrealtime.engineio.counts import BOUNDS, Histogram
 from txrealtime.monitor.families import FAMILIES, GAUGE, Family, Value, Values
 
 __all__ = ["Snapshot", "Sums", "snapshot"]
@@ -86,8 +86,5 @@ def _add(values: dict[tuple[str, ...], Value], key: tuple[str, ...], value: list
         return
     buckets, total = value
     if found is None:
-        found = values[key] = Histogram()
-        found.buckets, found.total = list(buckets), total
-    else:
-        found.buckets = [one + other for one, other in zip(found.buckets, buckets, strict=True)]
-        found.total += total
+        found = values[key] = Histogram(BOUNDS)
+    found.addAll(buckets, total)

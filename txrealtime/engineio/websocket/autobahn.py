@@ -97,10 +97,7 @@ class Autobahn(WebSocketServerProtocol):
         self.owner.handshakeDone()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if isBinary:
-            self.owner.bytesReceived(payload)
-        else:
-            self.owner.textReceived(payload.decode())
+        self.owner.unusualReceived(payload, isBinary)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         self.owner.write(data)

@@ -53,6 +53,15 @@ class FrameProtocol(Handshakes):
     def bytesReceived(self, data: bytes) -> None:
         """Called when a binary message is complete."""
 
+    def unusualReceived(self, payload: bytes, isBinary: bool) -> None:
+        """Called when Autobahn has read a message."""
+        if self.factory.counts.received is not None:
+            self.factory.counts.received.add(1, len(payload))
+        if isBinary:
+            self.bytesReceived(payload)
+        else:
+            self.textReceived(payload.decode())
+
     def pinged(self, payload: bytes) -> None:
         """Called when a PING has come, which requires a PONG at some time (RFC 6455, 5.5.3)."""
         if self._autobahn is None:
@@ -87,9 +96,10 @@ class FrameProtocol(Handshakes):
     def _readFrames(self, data: bytes) -> None:
         """Read all complete frames, and keep the beginning of an incomplete one."""
         maxPayload = self.factory.settings.maxPayload
+        read = self.factory.counts.read or readMessages
         position, end = 0, len(data)
         while True:
-            messages, stop = readMessages(data, position, maxPayload, -1)
+            messages, stop = read(data, position, maxPayload, -1)
             rest = iter(messages)
             for message in rest:
                 if message.__class__ is str:
@@ -97,8 +107,8 @@ class FrameProtocol(Handshakes):
                 else:
                     self.bytesReceived(message)  # type: ignore[arg-type]
                 if self._autobahnReads:  # the message led to a closing handshake
-                    read = len(messages) - length_hint(rest)
-                    position = readMessages(data, position, maxPayload, read)[1]
+                    taken = len(messages) - length_hint(rest)
+                    position = readMessages(data, position, maxPayload, taken)[1]
                     self._readByAutobahn(data[position:])
                     return
             if stop == end:

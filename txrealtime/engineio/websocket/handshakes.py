@@ -37,8 +37,7 @@ class FullWebSocket(Interface):
     The complete WebSocket protocol of one connection, for everything that the fast path leaves out.
 
     It reports to its :class:`~txrealtime.engineio.websocket.frames.FrameProtocol`: ``handshakeReceived``,
-    ``handshakeDone``, ``refuse``, ``textReceived``, ``bytesReceived``, ``pinged``, ``closing``, and ``write``
-    for its output.
+    ``handshakeDone``, ``refuse``, ``unusualReceived``, ``pinged``, ``closing``, and ``write`` for its output.
     """
 
     @property

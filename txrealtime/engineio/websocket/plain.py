@@ -1,7 +1,7 @@
 """
 Plain data frames: final, uncompressed, of type text or binary (RFC 6455, 5.2).
 
-These functions are the references of those in ``_speedups.c``.
+The functions and the class are the references of those in ``_speedups.c``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-
 
 from txrealtime.speedups import accelerated
 
-__all__ = ["frame", "readMessages", "textFrame", "unmask"]
+__all__ = [
+    "Meter",
+    "frame",
+    "maskedFrame",
+    "maskedTextFrame",
+    "payloadSize",
+    "readMessages",
+    "readUnmasked",
+    "textFrame",
+    "unmask",
+]
 
 _HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for first in (0x81, 0x82))
 
@@ -75,6 +85,41 @@ def readMessages(data: bytes, position: int, maxPayload: int, most: int) -> tupl
 
 
 @accelerated
+def readUnmasked(data: bytes, position: int, maxPayload: int, most: int) -> tuple[list[str | bytes], int]:
+    """Read the plain data frames of a server, as :func:`readMessages` does those of a client."""
+    end = len(data)
+    messages: list[str | bytes] = []
+    while most and end - position >= 2:
+        first, size = data[position], data[position + 1]
+        start = position + 2
+        if size > 125:
+            # RFC 6455, 5.1: a server's frame has no mask.
+            if size > 127:
+                break
+            start += 2 if size == 126 else 8
+            if end < start:
+                break
+            size = int.from_bytes(data[position + 2 : start], "big")
+            # RFC 6455, 5.2: the length must have its shortest form.
+            if size < (65536 if start - position == 10 else 126):
+                break
+        stop = start + size
+        if size > maxPayload or (first != 0x81 and first != 0x82) or stop > end:
+            break
+        payload = data[start:stop]
+        if first == 0x82:
+            messages.append(payload)
+        else:
+            try:
+                messages.append(payload.decode())
+            except UnicodeDecodeError:
+                break
+        position = stop
+        most -= 1
+    return messages, position
+
+
+@accelerated
 def frame(payload: bytes, isBinary: bool) -> bytes:
     """Build an unmasked, unfragmented data frame (RFC 6455, 5.2)."""
     size = len(payload)
@@ -93,3 +138,77 @@ _frame: Final = frame
 def textFrame(type: str, text: str) -> bytes:
     """Build the frame of a text packet: the digit of its type, and its text."""
     return _frame((type + text).encode(), False)
+
+
+@accelerated
+def maskedFrame(payload: bytes, isBinary: bool, mask: bytes) -> bytes:
+    """
+    Build a masked, unfragmented data frame (RFC 6455, 5.2 and 5.3).
+
+    :param mask: 4 bytes.
+    """
+    head = _frame(payload, isBinary)[: -len(payload) or None]
+    return bytes((head[0], head[1] | 128)) + head[2:] + mask + (_unmask(payload, mask) if payload else b"")
+
+
+_maskedFrame: Final = maskedFrame
+
+
+@accelerated
+def maskedTextFrame(type: str, text: str, mask: bytes) -> bytes:
+    """Build the masked frame of a text packet: the digit of its type, and its text."""
+    return _maskedFrame((type + text).encode(), False, mask)
+
+
+def payloadSize(frame: bytes) -> int:
+    """Return the bytes of the payload of a server's frame."""
+    # The payload's size is in 1, 3 or 9 bytes of the head (RFC 6455, 5.2).
+    size = len(frame)
+    return size - (2 if size < 128 else 4 if size < 65540 else 10)
+
+
+@accelerated
+class Meter:
+    """
+    A count of messages and of their bytes, without the heads of frames.
+
+    Its methods stand for the functions of the same names: in C, these do not take longer because they count.
+
+    :ivar messages: the number of messages.
+    :ivar bytes: the bytes of their payloads.
+    """
+
+    __slots__ = ("bytes", "messages")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.bytes = 0
+
+    def add(self, messages: int, bytes: int, /) -> None:
+        """Count some messages."""
+        self.messages += messages
+        self.bytes += bytes
+
+    def readMessages(
+        self, data: bytes, position: int, maxPayload: int, most: int, /
+    ) -> tuple[list[str | bytes], int]:
+        """Read messages, as :func:`readMessages` does, and count them."""
+        result = readMessages(data, position, maxPayload, most)
+        messages = result[0]
+        self.messages += len(messages)
+        for each in messages:
+            self.bytes += len(each if isinstance(each, bytes) or each.isascii() else each.encode())
+        return result
+
+    def frame(self, payload: bytes, isBinary: bool, /) -> bytes:
+        """Build a frame, as :func:`frame` does, and count its message."""
+        self.messages += 1
+        self.bytes += len(payload)
+        return frame(payload, isBinary)
+
+    def textFrame(self, type: str, text: str, /) -> bytes:
+        """Build a frame, as :func:`textFrame` does, and count its message."""
+        made = textFrame(type, text)
+        self.messages += 1
+        self.bytes += payloadSize(made)
+        return made
