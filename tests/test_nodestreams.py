@@ -291,7 +291,7 @@ class ChoiceTests(SynchronousTestCase):
             (NODE_STREAMS, "redis+streams://host/0?stream=socket.io&entries=node"),
         )
         choice, rest = DialectChoice.fromURL(f"{url}&key=k&sessions=s:&stream=x&streams=3&maxlen=7")
-        self.assertEqual(choice, DialectChoice("node-streams", "k", "s:"))
+        self.assertEqual(choice, DialectChoice("node-streams", "k", sessions="s:"))
         address = Address.fromURL(rest)
         self.assertEqual((address.stream, address.streamCount, address.maxLength), ("x", 3, 7))
         self.assertIsInstance(entriesOf(address), NodeEntries)
