@@ -156,6 +156,7 @@ class RecoveryTests(TestCase):
             if reactor.seconds() + 12 > end:
                 break
             await deferLater(reactor, 3)
+            self.assertFalse(program.ended, program.output[-3000:])
             pauseProcess(program.transport.pid)
             await deferLater(reactor, 8)
             os.kill(program.transport.pid, signal.SIGCONT)
