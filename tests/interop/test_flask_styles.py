@@ -1,5 +1,5 @@
 """
-How published applications use Flask-SocketIO, in a program of our own, here and on the real library.
+A program of our own that uses Flask-SocketIO as published applications do, here and on the real library.
 
 The applications themselves are tried by ``scripts/applications``.
 """
