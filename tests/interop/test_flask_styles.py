@@ -1,11 +1,12 @@
 """
 A program of our own that uses Flask-SocketIO as published applications do, here and on the real library.
 
-The applications themselves are tried by ``scripts/applications``.
+The applications themselves are tried by ``scripts/applications``, and so are the modes for gevent.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any, ClassVar
@@ -163,5 +164,10 @@ class StylesTests(TestCase):
         """Without patched threads, the greenlets of handlers and views run in their threads."""
         await self.compare(environmentOf(*OTHERS), "eventlet")
 
-    async def test_gevent(self) -> None:
-        await self.compare(environmentOf(*OTHERS), "gevent")
+    if os.environ.get("APPLICATIONS") == "all":
+
+        async def test_gevent(self) -> None:
+            await self.compare(environmentOf(*OTHERS), "gevent")
+
+        async def test_geventUnpatched(self) -> None:
+            await self.compare(environmentOf(*OTHERS), "gevent-unpatched")

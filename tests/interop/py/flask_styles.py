@@ -1,5 +1,7 @@
 """
-`python flask_styles.py MODULE PORT [eventlet|gevent]`: how published applications use Flask-SocketIO.
+`python flask_styles.py MODULE PORT [WORLD]`: how published applications use Flask-SocketIO.
+
+WORLD is eventlet (with its patches, but those of threads), gevent (with all patches) or gevent-unpatched.
 
 Each namespace is one application's way: what it calls, where it calls it, and with what around it.
 """
@@ -13,11 +15,12 @@ if PATCHED == ["eventlet"]:
     import eventlet
 
     eventlet.monkey_patch(all=True, thread=False, os=False)
-elif PATCHED == ["gevent"]:
+elif PATCHED:
     import gevent
     import gevent.monkey
 
-    gevent.monkey.patch_all()
+    if PATCHED == ["gevent"]:
+        gevent.monkey.patch_all()
 
 import functools  # noqa: E402
 import importlib  # noqa: E402
@@ -44,7 +47,7 @@ def later(seconds, function, *args):
     """Call a function after some time, in the way of each world."""
     if PATCHED == ["eventlet"]:
         eventlet.spawn_after(seconds, function, *args)
-    elif PATCHED == ["gevent"]:
+    elif PATCHED:
         gevent.spawn_later(seconds, function, *args)
     else:
         threading.Timer(seconds, function, args).start()
