@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from tests.test_flask import FlaskTestCase
-from txrealtime.flask import hosted
+from txrealtime.flask import greenlets, hosted
 from txrealtime.flask.client import Stage
 
 PATH = "/socket.io/?EIO=4&transport=polling"
@@ -158,7 +158,7 @@ class HostedTests(FlaskTestCase):
         class Patched:
             __module__ = "gevent.thread"
 
-        self.patch(hosted._thread, "start_new_thread", Patched())
+        self.patch(greenlets._thread, "start_new_thread", Patched())
         self.open(environ={"wsgi.multithread": False})
 
     def test_stopped(self) -> None:

@@ -31,6 +31,7 @@ LIBRARIES = {
     "flask": "txrealtime.flask",
     "werkzeug": "txrealtime.flask",
     "click": "txrealtime.flask",
+    "eventlet": "txrealtime.flask.greenlets",
     "gunicorn": "txrealtime.gunicorn",
     "prometheus_client": "txrealtime.monitor.metrics",
     "rich": "txrealtime.monitor.top",

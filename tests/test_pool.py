@@ -105,6 +105,48 @@ class PoolTests(SynchronousTestCase):
         for producer in producers:
             producer.join(PATIENCE)
 
+    def test_leftovers(self) -> None:
+        """A job's thread does the work that the job has left, outside of the pool, and ends."""
+        local, go, done = threading.local(), threading.Event(), threading.Semaphore(0)
+        at: list[threading.Thread] = []
+
+        def work() -> None:
+            at.append(threading.current_thread())
+            done.release()
+            go.wait(PATIENCE)
+
+        def leftovers() -> Callable[[], object] | None:
+            return getattr(local, "work", None)
+
+        def job() -> None:
+            local.work = work
+            at.append(threading.current_thread())
+
+        pool = Pool(1, "view", leftovers)
+        self.addCleanup(pool.stop)
+        pool.submit("job", job)
+        self.assertTrue(done.acquire(timeout=PATIENCE))
+        self.assertIs(at[0], at[1])
+        self.assertEqual(pool.states, {"busy": 0, "idle": 0, "waiting": 0})
+        # The pool has a thread again for the next job, although it is full with one.
+        pool.submit("next", lambda: (at.append(threading.current_thread()), done.release()))
+        self.assertTrue(done.acquire(timeout=PATIENCE))
+        self.assertIsNot(at[2], at[0])
+        go.set()
+        at[0].join(PATIENCE)
+        self.assertFalse(at[0].is_alive())
+
+    def test_leftoversWhileJobsWait(self) -> None:
+        """Jobs that wait for a thread do not wait for the work of another job."""
+        go, done = threading.Event(), threading.Semaphore(0)
+        begin = threading.Event()
+        self.addCleanup(go.set)
+        pool = Pool(1, "view", lambda: lambda: go.wait(PATIENCE))
+        pool.submit("first", lambda: begin.wait(PATIENCE))
+        pool.submit("second", done.release)
+        begin.set()
+        self.assertTrue(done.acquire(timeout=PATIENCE))
+
     def test_busyAndStop(self) -> None:
         """A pool names its busy threads; stopped, they end after their jobs."""
         pool, begun, go = Pool(2), threading.Event(), threading.Event()

@@ -18,7 +18,10 @@ from twisted.internet.task import deferLater
 
 from txrealtime.logs import Logger
 
-__all__ = ["Jobs", "Pool", "Threads"]
+__all__ = ["Jobs", "Leftovers", "Pool", "Threads"]
+
+Leftovers = Callable[[], Callable[[], object] | None]
+"""A function that tells what a job has left behind in its thread: work for this thread alone, or none."""
 
 _log = Logger()
 
@@ -54,11 +57,14 @@ class Pool:
 
     :param size: the most threads.
     :param name: the first part of the threads' names, for logs and debuggers.
+    :param leftovers: called after each job.  If the job has left work behind, its thread leaves the pool,
+        does the work, and ends; another thread takes its place.
     """
 
-    def __init__(self, size: int, name: str = "handler") -> None:
+    def __init__(self, size: int, name: str = "handler", leftovers: Leftovers | None = None) -> None:
         self.size = size
         self._name = name
+        self._leftovers = leftovers
         self._jobs: deque[tuple[str, Callable[[], object]]] = deque()
         self._lock = Lock()
         self._idle: list[_Worker] = []
@@ -132,6 +138,12 @@ class Pool:
                 _log.failure("{job} failed", job=name)
             del job
             worker.job = None
+            if self._leftovers is not None and (work := self._leftovers()) is not None:
+                with lock:
+                    self._workers.remove(worker)
+                    self._send()
+                work()
+                return
             with lock:
                 self._searching += 1
 
@@ -173,12 +185,14 @@ class Threads:
 
     :param size: the most threads.
     :param name: the first part of the threads' names.
+    :param leftovers: see :class:`Pool`.
     """
 
-    def __init__(self, size: int, name: str = "handler") -> None:
+    def __init__(self, size: int, name: str = "handler", leftovers: Leftovers | None = None) -> None:
         self.size = size
         self._name = name
-        self._pool = Pool(size, name)
+        self._leftovers = leftovers
+        self._pool = Pool(size, name, leftovers)
 
     def submit(self, name: str, job: Callable[[], object]) -> None:
         self._pool.submit(name, job)
@@ -190,7 +204,7 @@ class Threads:
 
     def restart(self) -> None:
         """Take jobs again after :meth:`drain`."""
-        self._pool = Pool(self.size, self._name)
+        self._pool = Pool(self.size, self._name, self._leftovers)
 
     async def drain(self, reactor: Any, timeout: float) -> None:
         """Wait for running jobs, `timeout` seconds at most, and log those that have not ended."""

@@ -21,7 +21,7 @@ Visit = Callable[[str], dict[str, Any]]
 @dataclass(frozen=True)
 class Published:
     """
-    An application on PyPI.
+    An application on PyPI, or one whose sources lie in a folder.
 
     :ivar requirements: the packages to install.
     :ivar command: what to run, of the environment's programs; ``{port}`` and ``{folder}`` are filled in.
@@ -30,6 +30,9 @@ class Published:
     :ivar tools: other programs that the application needs.
     :ivar files: files for the folder, by name, with the same fields; a script becomes executable.
     :ivar environment: variables, with the same fields.
+    :ivar source: the repository with the sources, as OWNER/NAME; none for a package.
+    :ivar below: the folder of the sources in which the command runs.
+    :ivar environmentName: the name of the virtual environment, if it is another one than the application's.
     """
 
     name: str
@@ -40,11 +43,14 @@ class Published:
     tools: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+    source: str | None = None
+    below: str = "."
+    environmentName: str | None = None
 
     def arguments(self, bin: Path, port: int, folder: Path) -> list[str]:
-        """Return the command line, with the programs of an environment."""
+        """Return the command line, with the programs of an environment or those among the sources."""
         program, *rest = [part.format(port=port, folder=folder) for part in self.command]
-        return [str(bin / "python"), str(bin / program), *rest]
+        return [str(bin / "python"), program if self.source else str(bin / program), *rest]
 
 
 def until(visitor: Visitor, namespace: str, found: Callable[[tuple[Any, ...]], Any], most: int = 500) -> Any:

@@ -11,6 +11,9 @@ import os
 import signal
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
 from txrealtime import CloseReason, ConnectionRejected, Namespace, Server, Socket
 
 server = Server()
@@ -27,8 +30,9 @@ def note(socket: Socket, number: int, *rest: Any) -> None:
 
 
 @server.on("end")
-def end(socket: Socket, how: str) -> None:
-    """Send three events, and end the connection of the client who asks for it."""
+async def end(socket: Socket, how: str, wait: float) -> None:
+    """After so many seconds, send three events, and end the connection of the client who asks for it."""
+    await deferLater(reactor, wait)
     if how == "flood":
         for _ in range(400):
             socket.emit("flood", "x" * 100_000)

@@ -1,7 +1,8 @@
 """
 Published applications for Flask-SocketIO on this server, beside the same on the real library.
 
-``scripts/applications`` tries all; without ``APPLICATIONS=all``, those that install quickly.
+``scripts/applications`` tries all; without ``APPLICATIONS=all``, those that install quickly.  Those that are
+published as sources only are tried if ``SOURCES`` names a folder with them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from twisted.trial.unittest import TestCase
 from tests.interop.applications import LONG, SHORT, Published
 from tests.interop.clients import FOLDER, untilListening
 from tests.interop.environments import environmentOf
+from tests.interop.sources import FROM_SOURCE
 from tests.interop.visitors import socketio
 from tests.support import ROOT, freePort, requirePart, startProgram
+
+SOURCES = Path(os.environ.get("SOURCES", ""))
 
 OURS = [str(FOLDER / "py" / "substitute"), str(ROOT)]
 THEIRS = [str(FOLDER / "py" / "terminal")]
@@ -33,11 +37,16 @@ class ApplicationTests(TestCase):
 
     async def visited(self, application: Published, front: list[str]) -> dict[str, Any]:
         """Start an application, visit it, and end it by SIGINT."""
-        bin = Path(environmentOf(application.name, *application.requirements, later=application.later)).parent
+        name = application.environmentName or application.name
+        bin = Path(environmentOf(name, *application.requirements, later=application.later)).parent
         port = freePort()
         folder = Path(self.mktemp()).resolve()
-        folder.mkdir()
+        if application.source:
+            shutil.copytree(SOURCES / application.source.replace("/", "+"), folder)
+        else:
+            folder.mkdir()
         for name, text in application.files:
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text.format(port=port, folder=folder))
             (folder / name).chmod(0o755 if text.startswith("#!") else 0o644)
         environment = {"PYTHONPATH": os.pathsep.join([*front, str(folder)]), "HOME": str(folder)}
@@ -45,7 +54,8 @@ class ApplicationTests(TestCase):
             name: value.format(port=port, folder=folder) for name, value in application.environment
         }
         command = application.arguments(bin, port, folder)
-        program = startProgram(self, command, cwd=str(folder), environment=environment)
+        cwd = str(folder / application.below)
+        program = startProgram(self, command, cwd=cwd, environment=environment)
         await untilListening(program, port, 120)
         try:
             seen: dict[str, Any] = await deferToThread(application.visit, f"http://127.0.0.1:{port}")
@@ -78,5 +88,11 @@ def add(application: Published) -> None:
     setattr(ApplicationTests, f"test_{application.name}", test)
 
 
-for each in SHORT + (LONG if os.environ.get("APPLICATIONS") == "all" else []):
+for each in SHORT:
     add(each)
+if os.environ.get("APPLICATIONS") == "all":
+    for each in LONG:
+        add(each)
+if "SOURCES" in os.environ:
+    for each in FROM_SOURCE:
+        add(each)

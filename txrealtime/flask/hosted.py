@@ -9,7 +9,6 @@ is no WebSocket, because WSGI has no way to pass the connection.
 
 from __future__ import annotations
 
-import _thread
 from collections.abc import Callable, Iterable
 from threading import Event, Thread
 from typing import Any, Final
@@ -21,6 +20,7 @@ from twisted.web.http import NOT_IMPLEMENTED, RESPONSES, SERVICE_UNAVAILABLE
 from txrealtime.engineio.polling.request import TEXT
 from txrealtime.errors import Disconnected
 from txrealtime.flask.bridge import Bridge
+from txrealtime.flask.greenlets import threadsAreGreen
 from txrealtime.flask.serving import hasRun, startLogging
 from txrealtime.logs import Logger
 
@@ -152,18 +152,13 @@ def _whyNot(environ: dict[str, Any]) -> str | None:
             "Socket.IO does not pass through several processes of a WSGI server, because the requests of one "
             "client go to any of them."
         )
-    if not environ["wsgi.multithread"] and not _threadsAreGreen():
+    if not environ["wsgi.multithread"] and not threadsAreGreen():
         return (
             "Socket.IO does not pass through this WSGI server, which handles one request at a time, while "
             "each client of long polling waits in one: give the server threads, or with gevent call "
             "gevent.monkey.patch_all() before all other imports."
         )
     return None
-
-
-def _threadsAreGreen() -> bool:
-    """Tell if gevent or eventlet has put greenlets in the place of threads."""
-    return _thread.start_new_thread.__module__ != "_thread"
 
 
 def _headersOf(environ: dict[str, Any]) -> dict[str, str]:

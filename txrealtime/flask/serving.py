@@ -24,6 +24,7 @@ from twisted.logger import (
 from twisted.web.resource import IResource
 
 from txrealtime.flask.bridge import Bridge
+from txrealtime.flask.greenlets import leftGreenlets
 from txrealtime.flask.listening import ListeningAddress, takeTLS
 from txrealtime.flask.options import warning
 from txrealtime.flask.signals import OwnHandlers, inMainThread
@@ -52,7 +53,7 @@ def rootOf(bridge: Bridge, reactor: Any, application: Any = None, threads: int |
     :param threads: the most threads; by default as many as handlers have.
     """
     threads = threads or bridge.configuration.threads
-    return Views(reactor, application or bridge.app, threads, bridge.server.settings)
+    return Views(reactor, application or bridge.app, threads, bridge.server.settings, leftGreenlets)
 
 
 def run(bridge: Bridge, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from txrealtime.flask.contexts import environOf
 from txrealtime.flask.errors import OutsideOfHandler
 from txrealtime.flask.facade import QueueFacade, ServerFacade
 from txrealtime.flask.flaskrun import refuseFlaskRun, takeOverRun
+from txrealtime.flask.greenlets import Task, leftGreenlets
 from txrealtime.flask.hosted import SocketIOPath
 from txrealtime.flask.interfaces import Sender
 from txrealtime.flask.names import roomNames
@@ -113,7 +114,7 @@ class SocketIO:
             return
         refuseFlaskRun(app)
         app.extensions["socketio"] = self
-        threads, asks = Threads(configuration.threads), configuration.asksOrigin
+        threads, asks = Threads(configuration.threads, leftovers=leftGreenlets), configuration.asksOrigin
         server = BridgedServer(
             configuration.path,
             parser=configuration.parser(),
@@ -411,7 +412,7 @@ class SocketIO:
         self, target: Callable[..., Any], *args: Any, **keywords: Any
     ) -> threading.Thread:
         """Run a function in a daemon thread, and return the thread."""
-        thread = threading.Thread(target=target, args=args, kwargs=keywords, daemon=True)
+        thread = Task(target=target, args=args, kwargs=keywords, daemon=True)
         thread.start()
         return thread
 

@@ -21,7 +21,7 @@ from twisted.web.pages import errorPage
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from txrealtime.pool import Threads
+from txrealtime.pool import Leftovers, Threads
 from txrealtime.service.body import Bodies, Body
 from txrealtime.service.environ import environOf
 from txrealtime.service.gateway import Call
@@ -44,14 +44,22 @@ class Views(Resource):
     :param size: the most threads.
     :param settings: supplies ``drainTimeout``, the seconds that views have when the reactor stops, and
         ``maxUpload``.
+    :param leftovers: see :class:`txrealtime.pool.Pool`.
     """
 
     isLeaf = True
 
-    def __init__(self, reactor: Any, application: Any, size: int, settings: Settings) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        application: Any,
+        size: int,
+        settings: Settings,
+        leftovers: Leftovers | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.reactor = reactor
-        self.threads = Threads(size, "view")
+        self.threads = Threads(size, "view", leftovers)
         self.bodies = Bodies(reactor, settings.maxUpload)
         self.stopped = False
         self._application = application

@@ -7,11 +7,12 @@ const io = new Server(port, { maxHttpBufferSize: maxPayload, serveClient: false,
 io.on("connection", (socket) => {
   const heard = (what) => console.log("HEARD", JSON.stringify([socket.handshake.query.name, what]));
   socket.on("note", (number) => heard(`note ${number}`));
-  socket.on("end", (how) => {
+  const end = (how) => {
     for (let number = 0; number < 3; number += 1) socket.emit("note", number);
     if (how === "close") socket.disconnect(true);
     else if (how === "leave") socket.disconnect();
-  });
+  };
+  socket.on("end", (how, wait) => setTimeout(end, wait * 1000, how));
   socket.on("stop", () => {
     for (let number = 0; number < 3; number += 1) io.emit("note", number);
     io.close();

@@ -1,7 +1,7 @@
 // Clients whose connections end in many ways: node lastwords.cjs PACKAGE URL SLOW CELL...
 //
 // A cell is END:TRANSPORT.  All clients are connected before the first connection ends.  If SLOW is "slow", the process then
-// does nothing for a second.  In the end it writes all that the clients have heard, by cell; that a server stops, it awaits.
+// does nothing for a second or more, in the middle of which the server does what ends connections.  In the end it writes all that the clients have heard, by cell; that a server stops, it awaits.
 const path = require("node:path");
 
 const [packageName, url, slow, ...cells] = process.argv.slice(2);
@@ -26,7 +26,7 @@ function client(cell) {
 
 function begin(socket, end, hear) {
   const notes = () => [0, 1, 2].forEach((number) => socket.emit("note", number));
-  if (end === "close" || end === "leave" || end === "flood") socket.emit("end", end);
+  if (end === "close" || end === "leave" || end === "flood") socket.emit("end", end, slow === "slow" ? 0.5 : 0);
   else if (end === "client closes") notes(), socket.disconnect();
   else if (end === "violation") notes(), socket.io.engine.write("x");
   else if (end === "too large") notes(), setTimeout(() => socket.emit("note", 3, LARGE), 1500);
@@ -41,11 +41,13 @@ function begin(socket, end, hear) {
   const begins = await Promise.all(cells.map(client));
   begins.forEach((begin) => begin());
   last = Date.now();
-  if (cells.some((cell) => cell.startsWith("stop:"))) {
+  const stops = cells.some((cell) => cell.startsWith("stop:"));
+  if (stops) {
     console.log("READY");
     last += 15_000;
   }
-  if (slow === "slow") setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000), 20);
+  const nap = stops ? 2000 : 1000;
+  if (slow === "slow") setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, nap), 20);
   const timer = setInterval(() => {
     if (Date.now() - last < SETTLED) return;
     clearInterval(timer);

@@ -3,7 +3,8 @@ Clients of python-socketio whose connections end in many ways, as js/lastwords.c
 
     python lastwords.py URL SLOW CELL...
 
-If SLOW is "slow", the process stops for a second, right after the connections have begun to end.
+If SLOW is "slow", the process stops for a second or more, in the middle of which the server does what ends
+connections.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def client(cell: str) -> Callable[[], None]:
 
     def begin() -> None:
         if end in ("close", "leave", "flood"):
-            sio.emit("end", end)
+            sio.emit("end", (end, 0.5 if slow == "slow" else 0))
             return
         if end in ("refused", "stop"):
             return
@@ -82,14 +83,16 @@ begins = [client(cell) for cell in cells]
 threads = [threading.Thread(target=begin) for begin in begins]
 for thread in threads:
     thread.start()
+for thread in threads:
+    thread.join()
+stops = any(cell.startswith("stop:") for cell in cells)
+if stops:
+    print("READY", flush=True)
 if slow == "slow":
     time.sleep(0.02)
-    subprocess.Popen(["sh", "-c", f"sleep 1; kill -CONT {os.getpid()}"])
+    subprocess.Popen(["sh", "-c", f"sleep {2 if stops else 1}; kill -CONT {os.getpid()}"])
     os.kill(os.getpid(), signal.SIGSTOP)
-last = time.monotonic()
-if any(cell.startswith("stop:") for cell in cells):
-    print("READY", flush=True)
-    last += 15
+last = time.monotonic() + (15 if stops else 0)
 while time.monotonic() - last < SETTLED:
     time.sleep(0.05)
 print("RESULT", json.dumps(heard), flush=True)
