@@ -57,5 +57,33 @@ def describeSettings(
         lines += ["", *(f":param {field.name}: {field.metadata['help']}" for field in fields(Settings))]
 
 
+READABLE = {
+    # The captions of the navigation are headings.
+    'role="heading">': 'role="heading" aria-level="2">',
+    # A block or table that is wider than the window scrolls by the keyboard too.
+    "<pre>": '<pre tabindex="0">',
+    '<div class="table-wrapper docutils container">': '<div class="table-wrapper docutils container" tabindex="0">',
+    # Two landmarks of one kind have names; links are in a landmark.
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<div class="content-icon-container">': '<div class="content-icon-container" role="navigation" '
+    'aria-label="This page">',
+}
+"""What the theme's pages lack for readers of a screen, by axe-core: text -> text."""
+
+
+def makeReadable(app: Sphinx, error: Exception | None) -> None:
+    """
+    Mend the pages of the theme; a page that is mended stays as it is.
+    """
+    if error is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            before = text = page.read_text()
+            for lacking, mended in READABLE.items():
+                text = text.replace(lacking, mended)
+            if text != before:
+                page.write_text(text)
+
+
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", describeSettings)
+    app.connect("build-finished", makeReadable)
