@@ -130,6 +130,14 @@ class SiteTests(SynchronousTestCase):
                 found.update([numbers] if isinstance(numbers, int) else numbers)
             self.assertIn(page, {index["docnames"][number] for number in found}, word)
 
+    def test_news(self) -> None:
+        """Each change since the last release is in the news."""
+        text = (self.folder / "news.html").read_text()
+        fragments = len([*(ROOT / "docs" / "newsfragments").glob("+*.rst")])
+        self.assertGreaterEqual(text.count("<li>"), fragments)
+        if fragments:
+            self.assertIn("(unreleased)", text)
+
     def test_everyPage(self) -> None:
         """Each page has the favicon and a link to edit it."""
         for name in READ:
