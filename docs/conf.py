@@ -87,8 +87,8 @@ def makeReadable(app: Sphinx, error: Exception | None) -> None:
 
 def addUnreleased(app: Sphinx, page: str, source: list[str]) -> None:
     """Add the changes since the last release to the news, from the fragments."""
-    if page == "news":
-        root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent
+    if page == "news" and any((root / "docs" / "newsfragments").glob("+*.rst")):
         command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", release]
         draft = subprocess.run(
             [*command, "--date", "unreleased"], cwd=root, check=True, text=True, stdout=subprocess.PIPE

@@ -6,6 +6,7 @@ that everybody can read. The chat's page is held to the last rule too.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -115,6 +116,12 @@ class SiteTests(SynchronousTestCase):
                 self.assertTrue(target.exists(), f"{page}: {link}")
                 if anchor and target in pages:
                     self.assertIn(unquote(anchor), pages[target].anchors, f"{page}: {link}")
+
+    def test_markdown(self) -> None:
+        """Each link of the files at the root leads to a file."""
+        for page in ROOT.glob("*.md"):
+            for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+                self.assertTrue((ROOT / link).exists(), f"{page.name}: {link}")
 
     def test_search(self) -> None:
         """The index of the site has the words that people search for."""
