@@ -9,7 +9,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, Protocol
 
 from benchmarks.frames import CLOSE, CONNECT, HEARTBEAT, PING, PONG, TEXT, bounds, masked, plain
@@ -32,6 +32,9 @@ _UPGRADE = (
     "Upgrade: websocket\r\n"
     "\r\n"
 )
+
+REST = 0.15
+"The part of a broadcast's time for which a crowd rests before the next."
 
 _ACK = re.compile(rb"43(\d+)(\[.*)", re.DOTALL)
 
@@ -307,7 +310,7 @@ class Asker(WebSocketClient):
 
 class Crowd(Tally):
     """
-    Everybody hears what the first says, and then the first says the next.
+    Everybody hears what the first says, and then the first says the next, after a short rest.
 
     :param values: what is said, one after the other.
     """
@@ -335,7 +338,9 @@ class Crowd(Tally):
         self.done += 1
         self.left -= 1
         if not self.left and self.active:
-            self._next(now)
+            # Without a rest, the load is busy all the time beside a server that is faster than it.
+            sleep(REST * (now - self.saidAt))
+            self._next(perf_counter())
 
     def check(self, payload: bytes) -> None:
         """Look into a message that is not, byte by byte, the one that was expected."""

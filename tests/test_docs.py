@@ -17,7 +17,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
@@ -36,7 +35,7 @@ from tests.interop.brokers import Redis
 from tests.interop.clients import NODE, requireJavaScriptClient, untilListening
 from tests.support import ROOT, TWISTD, TXREALTIME, Program, freePort, startProgram
 from txrealtime.clientfiles import NAMES
-from txrealtime.testing import Client
+from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer
 
 DOCS = ROOT / "docs"
 PAGES = {str(page.relative_to(DOCS).with_suffix("")): page for page in sorted(DOCS.rglob("*.rst"))}
@@ -130,6 +129,7 @@ class PageTestCase(TestCase):
         """Run the blocks of a page; only those in some languages if these are named."""
         if page.startswith("guide/"):
             self.folder /= "guide"  # where its programs are
+            sys.path.insert(0, str(self.folder))
         redis = hub = None
         for block in blocksOf(page):
             if BROKER in block.text:
@@ -195,7 +195,8 @@ class PageTestCase(TestCase):
             name, *arguments = shlex.split(command)
             printed = await getattr(self, f"command_{name}", partial(self.command, name))(*arguments)
             for shown, line in zip(output.splitlines(), printed.splitlines(), strict=False):
-                self.assertTrue(fnmatch(line, shown.replace("...", "*")), f"{shown!r} is shown, not {line!r}")
+                expected = ".*".join(map(re.escape, shown.split("...")))
+                self.assertTrue(re.fullmatch(expected, line), f"{shown!r} is shown, not {line!r}")
 
     # -- commands --------------------------------------------------------------------
 
@@ -361,3 +362,83 @@ class TutorialTests(PageTestCase):
         self.assertEqual(self.successResultOf(self.alice.call("leave", "red")), ["red"])
         self.alice.on("sure?", lambda room: True)
         self.assertEqual(self.successResultOf(self.alice.call("leave", "red")), [])
+
+
+class SheetTests(TestCase):
+    """
+    The table of ways to send: each line of code sends to those whom it names.
+    """
+
+    HEARD = {
+        "the client of a socket": "ann",
+        "everybody in the namespace": "ann bob carl dora",
+        "everybody but the socket": "bob carl dora",
+        "a room": "ann bob carl",
+        "a room, but not the socket": "bob carl",
+        "several rooms, to each socket once": "ann bob carl",
+        "everybody but a room": "dora",
+        "a room, but not those in another one": "ann bob",
+        "one client, by its id": "bob",
+        "another namespace": "news",
+        "the clients of this server only": "ann bob carl",
+        "those to whom it can go at once": "ann bob",  # Carl's connection is full
+        "several values, bytes among them": "ann",
+        "an event without a name (``message``)": "ann",
+        "a client, with its ack": "ann",
+        "many clients, with a list of their acks": "ann bob carl",
+        "the other servers of the cluster, not clients": "peer",
+        "from another thread": "ann bob carl",
+    }
+    ROOMS = {"ann": ["red"], "bob": ["red", "blue"], "carl": ["red", "muted"], "dora": []}
+
+    def setUp(self) -> None:
+        self.heard: list[str] = []
+        self.hub = MemoryHub()
+        self.clock = MemoryReactorClock()
+        self.clock.callFromThread = partial(self.clock.callLater, 0)
+        self.server, self.peer = (makeServer(reactor=self.clock, bus=MemoryBus(self.hub)) for _ in range(2))
+        self.peer.cluster.on("news")(lambda number: self.heard.append("peer"))
+        self.settle()
+        self.clients = {name: self.client(name) for name in self.ROOMS}
+        self.server.namespace("/news")
+        self.clients["news"] = self.client("news", "/news")
+        sockets = self.server.namespace().sockets
+        self.sockets = {name: sockets[self.clients[name].id()] for name in self.ROOMS}
+        for name, rooms in self.ROOMS.items():
+            self.sockets[name].join(*rooms)
+
+    def client(self, name: str, path: str = "/") -> Client:
+        client = Client(self.server)
+        self.successResultOf(client.connect(path))
+        for event in ("news", "message"):
+            client.on(event, namespace=path)(lambda *values: self.heard.append(name) or name)
+        return client
+
+    def settle(self) -> None:
+        for _ in range(30):
+            self.clock.advance(0.1)
+            for client in getattr(self, "clients", {}).values():
+                if client.transport.writable:
+                    client.flush()
+
+    def test_sheet(self) -> None:
+        table = (DOCS / "guide" / "sending.rst").read_text()
+        rows = re.findall(r"^   \* - (.+)\n     - ``(.+)``$", table, re.MULTILINE)
+        self.assertEqual([to for to, _ in rows], list(self.HEARD))
+        names = {"server": self.server, "socket": self.sockets["ann"], "bob": self.sockets["bob"]}
+        for to, code in rows:
+            with self.subTest(to):
+                self.heard = []
+                if "volatile" in code:
+                    self.clients["carl"].stopReading()
+                if code.startswith("await "):
+                    result = eval(code.removeprefix("await "), names)
+                    self.settle()
+                    acks = self.successResultOf(result)
+                    self.assertEqual(sorted([acks] if isinstance(acks, str) else acks), sorted(self.heard))
+                else:
+                    eval(code, names)
+                    self.settle()
+                if "volatile" in code:
+                    self.clients["carl"].resumeReading()
+                self.assertEqual(sorted(self.heard), sorted(self.HEARD[to].split()))

@@ -522,10 +522,15 @@ class ReloadTests(SupervisorTestCase):
         self.assertEqual(len(self.reactor.processes), 6)
 
     def test_beforeItServes(self) -> None:
+        """A reload that is asked for before the workers serve comes when they do."""
         self.supervisor.startService()
         self.addCleanup(self.clear)
         self.supervisor.reload()
         self.assertEqual(len(self.reactor.processes), 2)
+        for process in self.reactor.alive:
+            process.ready()
+        self.pause(0.1)
+        self.assertEqual(len(self.reactor.processes), 4)
 
     def test_moreAndLess(self) -> None:
         """One worker more, and down to one, but not to none."""

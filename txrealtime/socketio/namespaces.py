@@ -75,6 +75,7 @@ class Namespaces:
     peers: Peers | None = None
     idPrefix = ""
     joining: object = None
+    recoveryClass: type[Recovery] = Recovery
 
     def __init__(self, parser: IParser, reactor: IReactorTime | None = None) -> None:
         self.parser = parser
@@ -114,7 +115,15 @@ class Namespaces:
         if settings.recoveryWindow:
             self.parking = Parking(settings, self.reactor, self.parser, self.counts.recoveries)
             for namespace in self:
-                namespace._recovery = Recovery(namespace, self.parking)
+                namespace._recovery = self.recoveryClass(namespace, self.parking)
+
+    def recoverBy(self, recoveryClass: type[Recovery]) -> None:
+        """Let clients come back by another class of recovery, before any client is here."""
+        self.recoveryClass = recoveryClass
+        if self.parking is not None:
+            for namespace in self:
+                if type(namespace._recovery) is not recoveryClass:
+                    namespace._recovery = recoveryClass(namespace, self.parking)
 
     def nobodyComesBack(self) -> None:
         """Called when the server has stopped."""

@@ -207,9 +207,10 @@ class Supervisor(Service):
 
     def reload(self) -> None:
         """Start a new generation, and stop the old one when the new one serves."""
-        if not self.running or not self._served:
+        if not self.running:
             return
-        if self._isReplacing:
+        if not self._served or self._isReplacing:
+            # Workers that are starting may have loaded the old code already.
             self._reloadAgain = True
             return
         _log.info("reloading: {count} new workers start", count=len(self._slots))
@@ -273,7 +274,7 @@ class Supervisor(Service):
         if not self._served and len(self.workers) == len(self._slots):
             self._served = True
             self._serving(child.facts)
-            self._notifier.tell(READY=1)
+            self._replaced()
         self._tellFleet()
         self._tellStatus()
 
@@ -375,6 +376,7 @@ class Supervisor(Service):
         self._replaced()
 
     def _replaced(self) -> None:
+        """Called when a generation serves, or the one before goes on; a reload may have been asked for."""
         self._notifier.tell(READY=1)
         if self._reloadAgain:
             self._reloadAgain = False

@@ -34,6 +34,10 @@ class Client {
     const socket = (this.socket = io(url, {
       transports: this.transports, forceNew: true, reconnectionDelay: 100, reconnectionDelayMax: 600, timeout: 8_000, ...(this.agent ? { agent: this.agent } : {}),
     }));
+    // socket.io-parser 3 keeps an event that lacks its attachments over the end of the connection, and throws at the first
+    // packet of the next one.
+    const decoder = socket.io.decoder;
+    if (able !== "1") decoder.destroy = () => (decoder.reconstructor = null);
     // The client keeps events that it takes in after its own end of a connection, handles them at the next CONNECT, and
     // does not count them in the offset of that: they would come twice.
     socket.io.on("reconnect_attempt", () => {
