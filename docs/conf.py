@@ -2,6 +2,7 @@
 Settings of Sphinx. The pages are reStructuredText; tests/test_docs.py runs their code blocks.
 """
 
+import subprocess
 import sys
 from configparser import ConfigParser
 from dataclasses import fields
@@ -57,5 +58,45 @@ def describeSettings(
         lines += ["", *(f":param {field.name}: {field.metadata['help']}" for field in fields(Settings))]
 
 
+READABLE = {
+    # The captions of the navigation are headings.
+    'role="heading">': 'role="heading" aria-level="2">',
+    # A block or table that is wider than the window scrolls by the keyboard too.
+    "<pre>": '<pre tabindex="0">',
+    'class="table-wrapper docutils container">': 'class="table-wrapper docutils container" tabindex="0">',
+    # Two landmarks of one kind have names; links are in a landmark.
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<div class="content-icon-container">': '<div class="content-icon-container" role="navigation" '
+    'aria-label="This page">',
+}
+"""What the theme's pages lack for readers of a screen, by axe-core: text -> text."""
+
+
+def makeReadable(app: Sphinx, error: Exception | None) -> None:
+    """
+    Mend the pages of the theme; a page that is mended stays as it is.
+    """
+    if error is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            before = text = page.read_text()
+            for lacking, mended in READABLE.items():
+                text = text.replace(lacking, mended)
+            if text != before:
+                page.write_text(text)
+
+
+def addUnreleased(app: Sphinx, page: str, source: list[str]) -> None:
+    """Add the changes since the last release to the news, from the fragments."""
+    root = Path(__file__).parent.parent
+    if page == "news" and any((root / "docs" / "newsfragments").glob("+*.rst")):
+        command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", release]
+        draft = subprocess.run(
+            [*command, "--date", "unreleased"], cwd=root, check=True, text=True, stdout=subprocess.PIPE
+        )
+        source[0] += f"\n{draft.stdout}"
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", addUnreleased)
     app.connect("autodoc-process-docstring", describeSettings)
+    app.connect("build-finished", makeReadable)

@@ -5,7 +5,6 @@ The checks that are programs of their own, as tests, so that each is reported an
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,13 +30,3 @@ class TypeTests(SynchronousTestCase):
 
     def test_types(self) -> None:
         run(sys.executable, "-m", "mypy", cwd=ROOT)
-
-
-class DocumentationTests(SynchronousTestCase):
-    """
-    Sphinx's settings are in docs/conf.py; any warning of it is an error here.
-    """
-
-    def test_builds(self) -> None:
-        output = Path(self.mktemp()).resolve()
-        run(sys.executable, "-m", "sphinx", "-qW", "--keep-going", "docs", output, cwd=ROOT)

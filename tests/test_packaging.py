@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import email
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -34,6 +35,24 @@ LEFT_OUT = (
 
 # Nothing of this checkout may be found by the programs under test.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+TESTED = (
+    "tests.test_layers",
+    "tests.test_routes",
+    "tests.test_prose",
+    "tests.test_build",
+    "tests.test_server",
+    "tests.test_metrics",
+    "tests.hostile.test_documents",
+)
+"""Tests that read many files of the project; with TXREALTIME_SDIST=1, all tests in memory run."""
+
+
+def memoryTests(folder: Path) -> list[str]:
+    """Return the names of the tests in a folder that need no network, nor an installation."""
+    alone = ("test_packaging", "test_docs", "test_checks", "test_serve", "test_upstream")
+    files = sorted((folder / "tests").glob("test_*.py"))
+    return [f"tests.{file.stem}" for file in files if file.stem not in alone]
 
 
 _CONVERSATION = """
@@ -182,8 +201,33 @@ class PackagingTests(SynchronousTestCase):
         self.assertLessEqual({"flask", "redis", "reload", "completion", "speed"}, extras)
         needed = metadata.get_all("Requires-Dist") or []
         self.assertEqual([each for each in needed if "speed" in each], [])
+        # Links of PyPI's page lead to the repository, and the files that they name are there.
+        page = metadata.get_payload()
+        self.assertIn("Socket.IO server for [Twisted]", page)
+        source = next(
+            url.partition(", ")[2] for url in metadata.get_all("Project-URL") or [] if "Source" in url
+        )
+        links = re.findall(r"\]\(([^)]*)\)", page)
+        self.assertGreater(len(links), 15)
+        for link in links:
+            self.assertRegex(link, "^https://")
+            if link.startswith(source):
+                path = re.sub("^/(blob|raw)/main/", "", link.removeprefix(source))
+                self.assertTrue((ROOT / path).exists(), link)
         requirePart(find_spec("twine"), "no twine: pip install --group dev")
         run(sys.executable, "-m", "twine", "check", "--strict", built, environment=ENVIRONMENT)
+
+    def test_sdistTestsItself(self) -> None:
+        """The archive has all that the tests need: those without a network pass in the unpacked folder."""
+        with tarfile.open(self.build("sdist")) as archive:
+            archive.extractall(self.folder, filter="data")
+        [unpacked] = self.folder.glob("txrealtime-*")
+        names = TESTED if not os.environ.get("TXREALTIME_SDIST") else memoryTests(unpacked)
+        environment = {**ENVIRONMENT, "PYTHONPATH": str(unpacked)}
+        where = "import os, txrealtime; print(os.path.dirname(txrealtime.__file__))"
+        found = run(sys.executable, "-c", where, cwd=unpacked, environment=environment)
+        self.assertEqual(Path(found.strip()), unpacked / "txrealtime")
+        run(sys.executable, "-m", "tests", *names, cwd=unpacked, environment=environment)
 
     def test_editable(self) -> None:
         self.checkInstalled("--editable", self.sources)
