@@ -11,13 +11,15 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.interfaces import IBus
-from txrealtime.cluster.bus.url import busFromURL
+from txrealtime.cluster.bus.spread import Buses
+from txrealtime.cluster.bus.url import busesFromURL
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.cluster.dialects.interfaces import Dialect
@@ -27,6 +29,7 @@ from txrealtime.cluster.histories import cannotTellHistory
 from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.keeping import Keeping
 from txrealtime.cluster.link.link import Link, LinkStatus
+from txrealtime.cluster.link.links import Links
 from txrealtime.cluster.remote import RemotePeers
 from txrealtime.cluster.requests import Requests
 from txrealtime.cluster.rosters import cannotCarry
@@ -34,7 +37,12 @@ from txrealtime.errors import BusError
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import checkName
+from txrealtime.socketio.recovery import Recovery
 from txrealtime.socketio.registry import checkUnregistered
+from txrealtime.socketio.streamed import StreamedRecovery
+
+if TYPE_CHECKING:
+    from txrealtime.cluster.nodesessions import NodeSessions
 
 __all__ = ["Cluster"]
 
@@ -57,37 +65,51 @@ class Cluster:
         self.uid = secrets.token_urlsafe(6)[:UID_LENGTH]
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.lease = LEASE
-        self._bus: IBus | str | None = None
+        self._bus: IBus | Buses | str | None = None
         self._choice = DialectChoice()
         self._namespaces = namespaces
         self._conversation = Conversation(self.uid)
         self._requests = Requests(self._conversation, namespaces)
         self._joins = Joins(namespaces)
-        self._keeping = Keeping(self._conversation, namespaces, self._joins)
+        self._keeping: Keeping | NodeSessions = Keeping(self._conversation, namespaces, self._joins)
         self._remote = RemotePeers(
             self._conversation, namespaces, self._joins, self._requests.handover, self._keeping
         )
 
     # -- life ----------------------------------------------------------------------------
 
-    def use(self, bus: IBus | str, dialect: DialectChoice | None = None) -> None:
+    def use(self, bus: IBus | Buses | str, dialect: DialectChoice | None = None) -> None:
         """
         Take part in a cluster, from the next :meth:`start` on.
 
         :param bus: the bus, or its URL, which may name the dialect too: see
-            :func:`~txrealtime.cluster.bus.url.busFromURL` and :mod:`~txrealtime.cluster.dialects.choice`.
+            :func:`~txrealtime.cluster.bus.url.busFromURL` and :mod:`~txrealtime.cluster.dialects.choice`; or
+            several buses.
         :param dialect: the dialect, for a bus without a URL.
         :raises ValueError: if the URL is broken, or a library that it needs is not installed.
         """
         if isinstance(bus, str):
             dialect, bus = DialectChoice.fromURL(bus)
         self._choice = dialect or DialectChoice()
+        if isinstance(bus, Buses):
+            self._choice = replace(self._choice, spread=bus.spread)
         self._conversation.dialect = self._choice.create(
             self.uid,
             self._conversation.servers,
             self._namespaces,
             lambda: self._namespaces.reactor.seconds(),
         )
+        keeping: Keeping | NodeSessions
+        if self._choice.dialect == "node-streams":
+            # Imported here: msgpack may not be installed.
+            from txrealtime.cluster.nodesessions import NodeSessions
+
+            self._namespaces.recoverBy(StreamedRecovery)
+            keeping = NodeSessions(self._conversation, self._namespaces, self._joins, self._requests)
+        else:
+            self._namespaces.recoverBy(Recovery)
+            keeping = Keeping(self._conversation, self._namespaces, self._joins)
+        self._keeping = self._remote.keeping = keeping
         self._bus = bus
 
     def open(self) -> None:
@@ -97,14 +119,20 @@ class Cluster:
         :meth:`use` does not, because txredisapi and pika's adapter import the reactor.
 
         :raises ValueError: if the library is not installed, or if a namespace uses presence or keeps history
-            and the dialect cannot carry it.
+            and the dialect cannot carry it, or if the settings and the dialect do not go together.
         """
         if not self.dialect.hasPresence and any(each._roster.isUsed for each in self._namespaces):
             raise ValueError(cannotCarry(self.dialect))
         if self.dialect.numbers is None and any(each._history is not None for each in self._namespaces):
             raise ValueError(cannotTellHistory(self.dialect))
+        parking = self._namespaces.parking
+        if self.dialect.name == "node-streams" and parking is not None and parking.settings.recoveryAway:
+            raise ValueError(
+                "recoveryAway (--recovery-away): no socket can stay with dialect=node-streams, "
+                "as the client may come to any server"
+            )
         if isinstance(self._bus, str):
-            self._bus = busFromURL(self._bus, fanout=self._choice.fanout)
+            self._bus = busesFromURL(self._bus, self._choice.spread, fanout=self._choice.fanout)
 
     def start(self) -> None:
         """Connect, and stay connected.  Without a bus, do nothing."""
@@ -115,7 +143,12 @@ class Cluster:
         assert not isinstance(bus, str)
         parser = type(self._namespaces.parser)
         me = Alive(self.uid, self.name, self.lease, f"{parser.__module__}.{parser.__qualname__}")
-        link = Link(bus, clock)
+        link: Link | Links
+        if isinstance(bus, Buses):
+            me = me._replace(publishes=bus.spread.publishes, hears=bus.spread.hears)
+            link = Links(bus, clock)
+        else:
+            link = Link(bus, clock)
         self._conversation.start(link, clock, me)
         self._joins.watch(link)
         self._keeping.start(link)
@@ -146,7 +179,8 @@ class Cluster:
         """
         ``alone`` without a bus, otherwise the status of the link.
 
-        A link is ``connecting``, ``ready``, ``deaf`` or ``stopped``: see
+        A link is ``connecting``, ``ready``, ``deaf`` or ``stopped``; several links together may be ``partly``
+        ready: see
         :class:`~txrealtime.cluster.link.link.LinkStatus`.
         """
         if self._bus is None:
@@ -155,8 +189,8 @@ class Cluster:
 
     @property
     def isReady(self) -> bool:
-        """True if the link is ready, or there is no bus."""
-        return self.status in ("alone", LinkStatus.READY.value)
+        """True if the link is ready, or at least one of several, or there is no bus."""
+        return self.status in ("alone", LinkStatus.READY.value, LinkStatus.PARTLY.value)
 
     @property
     def servers(self) -> list[str]:
@@ -164,9 +198,20 @@ class Cluster:
         return list(self._conversation.servers.values())
 
     @property
-    def link(self) -> Link | None:
+    def link(self) -> Link | Links | None:
         """The link to the peer servers, with its counts; ``None`` while stopped or alone."""
         return self._conversation.link
+
+    @property
+    def links(self) -> list[Link]:
+        """The link to each broker."""
+        link = self.link
+        return [] if link is None else [link] if isinstance(link, Link) else link.links
+
+    @property
+    def apart(self) -> list[str]:
+        """The names of the peer servers that spread topics over other brokers, so that events are lost."""
+        return self._conversation.servers.apart
 
     @property
     def dialect(self) -> Dialect:

@@ -33,6 +33,7 @@ from txrealtime.cluster.dialects.messages import (
 )
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.cluster.link.link import Link, LinkStatus
+from txrealtime.cluster.link.links import Links
 from txrealtime.cluster.questions import Question, Questions
 from txrealtime.cluster.servers import PeerServers
 from txrealtime.errors import BusError, PacketError
@@ -102,7 +103,7 @@ class Conversation:
     def __init__(self, uid: str) -> None:
         self.uid = uid
         self.dialect: Dialect = NativeDialect(uid)
-        self.link: Link | None = None
+        self.link: Link | Links | None = None
         self.questions = Questions(uid)
         self.servers = PeerServers(self.say, self._met, self._lost, self._announced)
         self.ignored = 0
@@ -125,7 +126,7 @@ class Conversation:
 
     # -- the link ------------------------------------------------------------------------
 
-    def start(self, link: Link, clock: IReactorTime, me: Alive) -> None:
+    def start(self, link: Link | Links, clock: IReactorTime, me: Alive) -> None:
         """
         Take a link that has not been started yet, and subscribe to the topics of every server.
 
@@ -167,7 +168,9 @@ class Conversation:
         link = self.link
         if link is None:
             return
-        if status is LinkStatus.READY:
+        if status.carries:
+            if self._isListening:
+                return  # another of several links is ready, or no longer so
             if self.dialect.announces:
                 self.servers.listening(self._clock, self._me)
                 self._settling = self._clock.callLater(_SETTLE, self._settled)
@@ -260,14 +263,18 @@ class Conversation:
         link = self.link
         if link is None:
             raise BusError(f"other servers cannot be asked, the link is {LinkStatus.STOPPED.value}")
-        if link.status is not LinkStatus.READY:
+        if not link.status.carries:
             raise BusError(f"other servers cannot be asked, the link is {link.status.value}: {link.reason}")
         question = self.questions.new(collect)
         message = make(question.request)
         question.message = message
         question.wantsSockets = isinstance(message, Fetch)
         try:
-            for _, data in self.dialect.write(message):
+            for topic, data in self.dialect.write(message):
+                if not link.carries(topic, *(each.name for each in self.dialect.topics)):
+                    raise BusError(
+                        f"other servers cannot be asked, the link is {link.status.value}: {link.reason}"
+                    )
                 if len(data) > link.maxMessage:
                     raise ValueError(
                         f"a question of {len(data)} bytes is too large for the other servers: the limit "

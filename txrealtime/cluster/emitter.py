@@ -7,8 +7,8 @@ Emitting from processes that serve no clients: workers, scripts, web application
     emitter.to("red").emit("news", {"headline": "hello"})
 
 An emitter publishes the messages that a server of the cluster would publish, and receives nothing.  Its URL
-is that of the servers, with the same dialect.  :class:`Emitter` blocks until the broker has the message;
-:class:`DeferredEmitter` is for processes in which Twisted's reactor runs.
+is that of the servers, with the same dialect and the same list of brokers.  :class:`Emitter` blocks until the
+broker has the message; :class:`DeferredEmitter` is for processes in which Twisted's reactor runs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.blocking import publisherFromURL
+from txrealtime.cluster.bus.spread import splitBuses
 from txrealtime.cluster.bus.url import busFromURL
 from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.cluster.dialects.messages import Disconnect, Emit, Join, Leave, Message, Target
@@ -142,12 +143,17 @@ class _Everybody(Receivers[R]):
     def __init__(self, url: str, parser: IParser | None = None) -> None:
         super().__init__(self, Target("/"))
         self.parser = JSONParser() if parser is None else parser
-        self._choice, self._url = DialectChoice.fromURL(url)
+        self._choice, rest = DialectChoice.fromURL(url)
+        self._urls = splitBuses(rest)
         self._dialect = self._choice.create(secrets.token_urlsafe(6)[:UID_LENGTH])
 
     def say(self, message: Message) -> R:
         """Publish a message to the servers that it concerns."""
         raise NotImplementedError
+
+    def _ownerOf(self, topic: str) -> int:
+        """Return the place of the broker that a message on a topic goes to."""
+        return 0 if self._choice.spread is None else self._choice.spread.ownerOf(topic)
 
     def namespace(self, path: str) -> Receivers[R]:
         """
@@ -185,15 +191,16 @@ class Emitter(_Everybody[None]):
 
     def __init__(self, url: str, parser: IParser | None = None, timeout: float = 5.0) -> None:
         super().__init__(url, parser)
-        self._publisher = publisherFromURL(self._url, self._choice.fanout, timeout)
+        self._publishers = [publisherFromURL(each, self._choice.fanout, timeout) for each in self._urls]
 
     def say(self, message: Message) -> None:
         for topic, data in self._written(message):
-            self._publisher.publish(topic, data)
+            self._publishers[self._ownerOf(topic)].publish(topic, data)
 
     def close(self) -> None:
         """Disconnect from the broker.  The next message connects again."""
-        self._publisher.close()
+        for publisher in self._publishers:
+            publisher.close()
 
     def __enter__(self) -> Emitter:
         return self
@@ -220,10 +227,14 @@ class DeferredEmitter(_Everybody[Deferred[None]]):
         super().__init__(url, parser)
         if reactor is None:
             from twisted.internet import reactor
-        self._link = OneWayLink(busFromURL(self._url, fanout=self._choice.fanout), reactor, timeout)
+        self._links = [
+            OneWayLink(busFromURL(each, fanout=self._choice.fanout), reactor, timeout) for each in self._urls
+        ]
 
     def say(self, message: Message) -> Deferred[None]:
-        published = [self._link.publish(topic, data) for topic, data in self._written(message)]
+        published = [
+            self._links[self._ownerOf(topic)].publish(topic, data) for topic, data in self._written(message)
+        ]
         return gatherResults(published, consumeErrors=True).addCallbacks(lambda _: None, _firstError)
 
     def close(self) -> Deferred[None]:
@@ -232,7 +243,7 @@ class DeferredEmitter(_Everybody[Deferred[None]]):
 
         :return: fires when the broker has all messages, or has not answered in time.
         """
-        return self._link.close()
+        return gatherResults([link.close() for link in self._links]).addCallback(lambda _: None)
 
 
 def _firstError(failure: Failure) -> Failure:

@@ -29,7 +29,6 @@ from txrealtime.cluster import transfers
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Reply, Target, Transfer
 from txrealtime.cluster.dialects.native import UID_LENGTH
-from txrealtime.cluster.link.link import LinkStatus
 from txrealtime.errors import BusError, PacketError
 from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim
@@ -122,7 +121,7 @@ class Handover:
             return False
         ready = link.whenReady().addTimeout(_PATIENCE, self._namespaces.reactor)
         await ready.addErrback(lambda failure: None)
-        if link.status is not LinkStatus.READY:
+        if not link.status.carries:
             _log.limited(
                 "",
                 LogLevel.warn,
@@ -131,7 +130,7 @@ class Handover:
                 status=link.status.value,
                 why=link.reason,
             )
-        return link.status is LinkStatus.READY
+        return link.status.carries
 
     async def _fetch(self, recovery: Recovery, owner: str, words: list[Any]) -> bool:
         """Fetch a client.  ``False`` if another attempt may be better."""

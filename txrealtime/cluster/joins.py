@@ -14,6 +14,7 @@ from collections import deque
 from twisted.internet.defer import Deferred, succeed
 
 from txrealtime.cluster.link.link import Link, LinkStatus
+from txrealtime.cluster.link.links import Links
 from txrealtime.socketio.namespaces import Namespaces
 
 __all__ = ["Joins"]
@@ -35,13 +36,13 @@ class Joins:
         self._pending: dict[int, None] = {}
         self._waiting: deque[tuple[int, Deferred[None]]] = deque()
 
-    def watch(self, link: Link) -> None:
+    def watch(self, link: Link | Links) -> None:
         """Take a link that has not been started yet."""
         link.watch(self._linkChanged)
 
-    def subscribed(self, link: Link, topic: str) -> None:
+    def subscribed(self, link: Link | Links, topic: str) -> None:
         """Called when this server has subscribed to the topic of a room."""
-        if link.status is not LinkStatus.READY:
+        if not link.carries(topic):
             return
         self.wait(link.whenSubscribed(topic))
 

@@ -35,6 +35,8 @@ class _Server:
     lease: float
     beats: int
     "This server's announcements after which the peer server has gone, unless it was heard meanwhile."
+    isApart: bool
+    "True if events between the two servers are lost, as they spread topics over different brokers."
 
 
 class PeerServers(Mapping[str, str]):
@@ -79,6 +81,11 @@ class PeerServers(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._servers)
 
+    @property
+    def apart(self) -> list[str]:
+        """The names of the peer servers that spread topics over other brokers than this server."""
+        return [server.name for server in self._servers.values() if server.isApart]
+
     # -- from peer servers -------------------------------------------------------------
 
     def heard(self, alive: Alive) -> None:
@@ -98,7 +105,16 @@ class PeerServers(Mapping[str, str]):
                     theirs=alive.parser,
                     ours=self._me.parser,
                 )
-        self._servers[alive.sender] = _Server(alive.name, alive.lease, self._beatsOf(alive.lease))
+            if not self._me.hearsAll(alive):
+                _log.error(
+                    "{name} spreads topics over other brokers than this server: events between the two are "
+                    "lost; give all servers the same --bus, and change it in steps, by spread=listen and "
+                    "spread=both",
+                    name=alive.name,
+                )
+        self._servers[alive.sender] = _Server(
+            alive.name, alive.lease, self._beatsOf(alive.lease), not self._me.hearsAll(alive)
+        )
         if alive.asks:
             self._publish(self._me._replace(recipient=alive.sender))
         if server is None:

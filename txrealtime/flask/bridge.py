@@ -43,6 +43,7 @@ from txrealtime.logs import Logger
 from txrealtime.pool import Jobs, Threads
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.namespace import NO_ACK
+from txrealtime.socketio.namespaces import invalidNamespace
 from txrealtime.socketio.packet import IParser, Packet
 
 __all__ = ["Bridge", "BridgedNamespace", "BridgedServer"]
@@ -164,7 +165,7 @@ class BridgedNamespace(Namespace):
     def connected(self, socket: Socket, auth: Any) -> Any:
         bridge = self._bridge
         if not bridge.accepts(self.path):
-            raise ConnectionRejected("Invalid namespace")
+            raise invalidNamespace(self.path, self._bridge.routes.paths)
         if bridge.visitOf(socket).jobs > bridge.mostJobs:
             # Handlers of sockets that the client has left are counted nowhere else.
             raise ConnectionRejected("Too many events wait")

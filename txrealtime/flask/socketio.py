@@ -201,7 +201,7 @@ class SocketIO:
     def event(self, namespace: str | None = None) -> Callable[[F], F]: ...
 
     def event(self, *args: Any, **options: Any) -> Any:
-        """Decorate the handler of the event that has the function's name."""
+        """Decorate the handler of the event of the function's name: ``handler(*args)`` returns the ack."""
         if len(args) == 1 and not options and callable(args[0]):
             return self.on(args[0].__name__)(args[0])
         return lambda handler: self.on(handler.__name__, *args, **options)(handler)
@@ -233,7 +233,7 @@ class SocketIO:
         return register
 
     def on_error_default(self, exception_handler: F) -> F:
-        """Decorate the error handler of namespaces that have none of their own."""
+        """Decorate the error handler of namespaces without one: ``handler(exception)`` returns the ack."""
         if not callable(exception_handler):
             raise ValueError(f"an error handler is callable, not {exception_handler!r}")
         self._routes.errorDefault = exception_handler

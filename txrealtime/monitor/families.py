@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from txrealtime._version import __version__
+from txrealtime.cluster.link.link import LinkStatus
 from txrealtime.engineio.counts import Histogram
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.monitor.counts import Lag, ServerCounts
@@ -85,6 +86,10 @@ FAMILIES: Final = {
         Family("recoveries", COUNTER, "sessions that asked to come back", ("result",)),
         Family("handovers", COUNTER, "connections and requests handed to other workers", ("way",)),
         Family("bus_up", GAUGE, "1 while the link to peer servers is ready", isApart=True),
+        Family("bus_link_up", GAUGE, "1 while the link to this broker is ready", ("bus",), isApart=True),
+        Family("bus_link_published", COUNTER, "messages for this broker", ("bus",)),
+        Family("bus_link_lost", COUNTER, "messages that were lost with this broker", ("bus",)),
+        Family("servers_apart", GAUGE, "peer servers that spread topics over other brokers", isApart=True),
         Family("servers", GAUGE, "servers that are known, with this one", isApart=True),
         Family("bus_published", COUNTER, "messages for the peer servers", ("result",)),
         Family("bus_received", COUNTER, "messages of peer servers"),
@@ -178,6 +183,12 @@ class Reader:
         return {
             "bus_up": {(): int(cluster.isReady)},
             "servers": {(): 1 + len(cluster.servers)},
+            "servers_apart": {(): len(cluster.apart)},
+            "bus_link_up": {(link.bus.name,): int(link.status is LinkStatus.READY) for link in cluster.links},
+            "bus_link_published": {(link.bus.name,): link.counts.published for link in cluster.links},
+            "bus_link_lost": {
+                (link.bus.name,): sum([getattr(link.counts, name) for name in lost]) for link in cluster.links
+            },
             "bus_published": {(name,): getattr(counts, name, 0) for name in ("published", "dropped")},
             "bus_received": {(): getattr(counts, "received", 0)},
             "bus_lost": {(name,): getattr(counts, name, 0) for name in lost} | {("missed",): cluster.missed},

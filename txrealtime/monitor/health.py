@@ -15,6 +15,7 @@ from twisted.web.http import OK, SERVICE_UNAVAILABLE
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
+from txrealtime.cluster.link.link import LinkStatus
 from txrealtime.engineio.http.site import Beside
 from txrealtime.server import Server
 
@@ -62,7 +63,8 @@ class Health(_Page):
     A page with status 200 while the server is ready, and 503 while its link to the other servers is down.
 
     The body is JSON: the ``status`` of the link, the number of ``clients``, and of the other ``servers``
-    if the dialect tells.  None of this is a secret.  The access log leaves these requests out.
+    if the dialect tells; of several ``buses`` the status of each.  None of this is a secret.  The access log
+    leaves these requests out.
 
     Among workers, any of them answers for all: with status 200 while at least one is ready, with the clients
     of all, and with a list of ``workers``.
@@ -77,6 +79,8 @@ class Health(_Page):
             "clients": len(server.engine.sessions),
             "servers": len(cluster.servers),
         }
+        if len(cluster.links) > 1:
+            body["buses"] = {link.bus.name: link.status.value for link in cluster.links}
         fit = bool(server.running) and not server.isRetiring and cluster.isReady
         if self._fleet is not None:
             body["workers"] = workers = self._fleet.report()
@@ -153,7 +157,7 @@ class Ready(_Probe):
     name = "readyz"
 
     def checks(self) -> list[Check]:
-        server, engine = self._server, self._server.engine
+        engine = self._server.engine
         room = Check("room", not engine.isFull, self._room())
         workers = self._fleet.report() if self._fleet is not None else []
         if workers:
@@ -161,7 +165,13 @@ class Ready(_Probe):
                 f"{each['number']} {each['status'] if each['fit'] else each['state']}" for each in workers
             ]
             return [Check("workers", any(each["fit"] for each in workers), ", ".join(shown)), room]
-        return [self._service(), Check("bus", server.cluster.isReady, server.cluster.status), room]
+        return [self._service(), self._bus(), room]
+
+    def _bus(self) -> Check:
+        cluster = self._server.cluster
+        away = [link.bus.name for link in cluster.links if link.status is not LinkStatus.READY]
+        without = f", without {', '.join(away)}" if away and len(cluster.links) > 1 else ""
+        return Check("bus", cluster.isReady, cluster.status + without)
 
     def _service(self) -> Check:
         server = self._server

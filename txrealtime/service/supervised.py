@@ -89,12 +89,17 @@ class SupervisedService(MultiService):
         Return the broker that the hub stands before: that of ``--bus``, unless it is a hub itself.
 
         Workers read a stream of Redis themselves: a hub would have to remember for each of them where it was.
+        They also connect to several brokers themselves: a hub has one state for all topics, and would be down
+        for all with one of the brokers.
 
         :raises StartupError: if a library is not installed.
         """
         if url is None or url.startswith("unix:") or "+streams" in url.partition("://")[0]:
             return None
-        self._choice, url = DialectChoice.fromURL(url)
+        choice, url = DialectChoice.fromURL(url)
+        if choice.spread is not None:
+            return None
+        self._choice = choice
         try:
             return busFromURL(url, fanout=self._choice.fanout)
         except ValueError as error:

@@ -311,7 +311,12 @@ class Audience:
         namespace = self.namespace
         id = next(namespace._ids)
         messages = namespace._encode(Packet(PacketType.EVENT, namespace.path, data, id))
-        sockets = self._deliver(messages)
+        recovery = namespace._recovery
+        if recovery is None:
+            sockets = self._deliver(messages)
+        else:
+            sockets = self.here()
+            recovery.inOrder(lambda: self._deliver(messages, False, sockets))
         if namespace._hooks.eventSent is not None:
             namespace._hooks.eventSent(sockets, data[0], data[1:])
         return [socket._expectAck(id, early) for socket in sockets]

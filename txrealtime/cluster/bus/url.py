@@ -8,8 +8,9 @@ from collections.abc import Collection
 
 from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.interfaces import IBus
+from txrealtime.cluster.bus.spread import Buses, Spread, splitBuses
 
-__all__ = ["busFromURL"]
+__all__ = ["busFromURL", "busesFromURL"]
 
 
 def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
@@ -23,7 +24,7 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
     ``redis+streams://...``, ``rediss+streams://...``, ``redis+sentinel+streams://...`` and so on
         The same Redis, with a stream that keeps the messages in place of its pub/sub: see
         :mod:`~txrealtime.cluster.bus.redisstreams`.  ``?maxlen=10000`` is the number of messages that it
-        keeps, ``?stream=`` its name.
+        keeps, ``?stream=`` its name.  The dialect ``node-streams`` adds ``?entries=node`` and ``?streams=``.
     ``amqp://[user:password@]host[:port][/vhost]``
         RabbitMQ; ``amqps://`` over TLS.
     ``unix:/path/of/socket``
@@ -42,6 +43,10 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
 
         return LocalBus(address)
     try:
+        if address.isNode:
+            from txrealtime.cluster.bus.nodestreams import NodeStreamsBus
+
+            return NodeStreamsBus(address)
         if address.isStreams:
             from txrealtime.cluster.bus.redisstreams import RedisStreamsBus
 
@@ -59,3 +64,16 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
             f"{address.scheme}:// needs a library that is not installed ({error}): "
             f"pip install txrealtime[{extra}]"
         ) from error
+
+
+def busesFromURL(url: str, spread: Spread | None, *, fanout: Collection[str] = ()) -> IBus | Buses:
+    """
+    Return the bus at a URL, or the buses at a list of URLs with commas between them.
+
+    :param spread: the owners of topics, if there are several buses: see
+        :class:`~txrealtime.cluster.dialects.choice.DialectChoice`.
+    :raises ValueError: if a URL is broken, or the library of Redis is not installed.
+    """
+    if spread is None:
+        return busFromURL(url, fanout=fanout)
+    return Buses(spread, [busFromURL(each) for each in splitBuses(url)])

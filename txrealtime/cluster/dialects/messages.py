@@ -59,6 +59,7 @@ class Emit(NamedTuple):
     :ivar packet: the event.
     :ivar messages: the event as clients get it.
     :ivar logged: its number in the sender's log of the namespace, on a bus that keeps messages; otherwise 0.
+    :ivar place: the id of its entry in a stream of Node's servers; otherwise empty.
     """
 
     target: Target
@@ -66,6 +67,7 @@ class Emit(NamedTuple):
     messages: Sequence[engineio.Packet] | None
     volatile: bool = False
     logged: int = 0
+    place: str = ""
 
 
 class Join(NamedTuple):
@@ -188,6 +190,9 @@ class Alive(NamedTuple):
     :ivar parser: the name of the class that encodes its packets.
     :ivar asks: true if the server wants the announcements of the others.
     :ivar recipient: the uid of the only server that is told; empty for all.
+    :ivar publishes: the digest of the list of brokers by which the server publishes; empty for one broker.
+    :ivar hears: the digests of the lists by which it hears: see
+        :class:`~txrealtime.cluster.bus.spread.Spread`.
     """
 
     sender: str
@@ -196,6 +201,12 @@ class Alive(NamedTuple):
     parser: str
     asks: bool = False
     recipient: str = ""
+    publishes: str = ""
+    hears: tuple[str, ...] = ("",)
+
+    def hearsAll(self, other: Alive) -> bool:
+        """Return true if each of two servers hears what the other publishes."""
+        return other.publishes in self.hears and self.publishes in other.hears
 
 
 class Gone(NamedTuple):

@@ -24,6 +24,9 @@ Topics, where ``txrealtime`` stands for the key of the URL:
 
 ``txrealtime``
     for every server: announcements, and questions to all.
+``txrealtime#<n>``
+    the same topic, at one of several brokers: see :mod:`~txrealtime.cluster.bus.spread`.  There, an
+    announcement has the numbers of the topics that this broker owns, as it would overtake messages of others.
 ``txrealtime@<uid>``
     for one server: replies, and messages about a single socket of the server.  The id of a socket begins with
     the uid of its server.
@@ -34,7 +37,8 @@ Topics, where ``txrealtime`` stands for the key of the URL:
 
 A server subscribes to a room when its first member joins, and hears what is published from then on.  So that
 no event overtakes a join that a server has asked another one for, the asking server publishes to all that
-have the namespace for five seconds after.
+have the namespace for five seconds after.  With several brokers, the join itself goes to these too, as topics
+of different brokers have no order among each other.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ from secrets import token_urlsafe
 from time import monotonic
 from typing import Any, Final
 
+from txrealtime.cluster.bus.spread import Spread
 from txrealtime.cluster.dialects import checks
 from txrealtime.cluster.dialects.interfaces import Respondents, Topic
 from txrealtime.cluster.dialects.messages import (
@@ -112,6 +117,7 @@ class NativeDialect:
     :param known: the peer servers: name by uid.
     :param seconds: returns the time.
     :param numbered: ``False`` for an emitter: after a fork, two processes would use one row of numbers.
+    :param spread: the owners of topics, if there are several brokers.
     """
 
     name: Final = "native"
@@ -126,6 +132,7 @@ class NativeDialect:
         known: Mapping[str, str] | None = None,
         seconds: Callable[[], float] = monotonic,
         numbered: bool = True,
+        spread: Spread | None = None,
     ) -> None:
         self.uid = self.idPrefix = uid
         self._key = key
@@ -134,6 +141,7 @@ class NativeDialect:
         self._own = f"{key}@{uid}"
         self.topics = (Topic(key), Topic(self._own))
         self._seconds = seconds
+        self._spread = spread
         # Rooms that others were asked to let sockets join, with the times, the latest last.
         self._joined: OrderedDict[tuple[str, str], float] = OrderedDict()
         self.numbers = Numbers()
@@ -143,7 +151,7 @@ class NativeDialect:
         self._writers: dict[type, Callable[[Any], tuple[str, list[Any], Wire]]] = {
             Emit: self._writeEmit,
             Join: self._writeJoin,
-            Leave: lambda m: (self._topicOf(m.target), ["leave", *_listed(m.target), list(m.rooms)], ()),
+            Leave: lambda m: (self._leaveTopic(m), ["leave", *_listed(m.target), list(m.rooms)], ()),
             Disconnect: lambda m: (self._topicOf(m.target), ["disconnect", *_listed(m.target), m.close], ()),
             Ask: self._writeAsk,
             Fetch: lambda m: (self._askedOn(m), ["fetch", *_listed(m.target), m.request], ()),
@@ -151,11 +159,11 @@ class NativeDialect:
             Transfer: self._writeTransfer,
             Reply: self._writeReply,
             Alive: self._writeAlive,
-            Gone: lambda m: (self._key, ["gone", self.numbers.announced()], ()),
+            Gone: lambda m: (self._key, ["gone"], ()),
             Track: self._writeTrack,
             Roll: lambda m: (f"{self._key}@{m.recipient}", ["roll"], self._list(m.paths)),
             RosterPage: self._writePage,
-            RosterNumbers: lambda m: (self._key, ["rosters"], self._list(list(m.numbers.items()))),
+            RosterNumbers: lambda m: (self._key, ["rosters"], ()),
         }
         self._readers: dict[str, Callable[[str, list[Any], list[engineio.Packet]], Message]] = {
             "emit": self._readEmit,
@@ -244,10 +252,15 @@ class NativeDialect:
 
     def write(self, message: Message) -> Sequence[tuple[str, bytes]]:
         topic, head, packet = self._writers[type(message)](message)
+        if topic == self._key and head[0] in _ANNOUNCED:
+            return self._writeAnnounced(message, head)
         if head[0] in self._numbered and (head[0] != "tell" or head[1] is None):
             head.append(self.numbers.next(topic))
         elif head[0] == "emit":
             head.append(token_urlsafe(_NAME_BYTES))
+        return [(topic, self._encode(head, packet))]
+
+    def _encode(self, head: list[Any], packet: Wire) -> bytes:
         parts = []
         sizes = []
         for part in packet:
@@ -265,7 +278,25 @@ class NativeDialect:
                 f"the names of the rooms are too long for the other servers: {len(encoded)} bytes with all "
                 f"that belongs to them, the limit is {_MAX_HEAD}"
             )
-        return [(topic, b"".join((self._mine, encoded, b"\n", *parts)))]
+        return b"".join((self._mine, encoded, b"\n", *parts))
+
+    def _writeAnnounced(self, message: Any, head: list[Any]) -> Sequence[tuple[str, bytes]]:
+        """Write an announcement for each broker, with the numbers of the topics that the broker owns."""
+        isRosters = head[0] == "rosters"
+        numbers = message.numbers if isRosters else self.numbers.announced()
+        written = []
+        for place, topic in enumerate((self._key,) if self._spread is None else self._spread.controls):
+            share = {
+                name: number
+                for name, number in numbers.items()
+                if self._spread is None
+                or self._spread.ownerOf(f"{self._key},{name}" if isRosters else name) == place
+            }
+            if not isRosters:
+                written.append((topic, self._encode([*head, share], ())))
+            elif share or self._spread is None:
+                written.append((topic, self._encode(head.copy(), self._list(list(share.items())))))
+        return written
 
     def _writeEmit(self, emit: Emit) -> tuple[str, list[Any], Wire]:
         assert emit.messages is not None
@@ -277,7 +308,7 @@ class NativeDialect:
         return topic, ["emit", *_listed(emit.target), emit.volatile or emit.logged or False], wire
 
     def _writeJoin(self, join: Join) -> tuple[str, list[Any], Wire]:
-        topic = self._topicOf(join.target)
+        topic = self._topicOf(join.target) if self._spread is None else f"{self._key},{join.target.path}"
         now, path, joined = self._seconds(), join.target.path, self._joined
         for room in join.rooms:
             joined[path, room] = now
@@ -285,6 +316,12 @@ class NativeDialect:
         while joined and now - next(iter(joined.values())) >= _SUBSCRIBING:
             joined.popitem(last=False)
         return topic, ["join", *_listed(join.target), list(join.rooms)], ()
+
+    def _leaveTopic(self, leave: Leave) -> str:
+        path = leave.target.path
+        if self._spread is not None and any(self._wasJoined(path, room) for room in leave.rooms):
+            return f"{self._key},{path}"
+        return self._topicOf(leave.target)
 
     def _writeAsk(self, ask: Ask) -> tuple[str, list[Any], Wire]:
         head = ["ask", *_listed(ask.target), ask.request, ask.timeout]
@@ -312,8 +349,10 @@ class NativeDialect:
 
     def _writeAlive(self, alive: Alive) -> tuple[str, list[Any], Wire]:
         topic = f"{self._key}@{alive.recipient}" if alive.recipient else self._key
-        head = ["alive", alive.name, alive.lease, alive.parser, alive.asks]
-        return topic, head if alive.recipient else [*head, self.numbers.announced()], ()
+        head: list[Any] = ["alive", alive.name, alive.lease, alive.parser, alive.asks]
+        if alive.publishes or alive.hears != ("",):
+            head.append([alive.publishes, *alive.hears])
+        return topic, head, ()
 
     def _writeTrack(self, track: Track) -> tuple[str, list[Any], Wire]:
         head = ["track", track.path, track.before, track.number, track.isPresent]
@@ -398,13 +437,22 @@ class NativeDialect:
         return Reply(None, checks.name(request), uid, total, values, checks.number(lapsed), moved)
 
     def _readAlive(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
-        if len(fields) == 5:
+        if len(fields) > 4 and isinstance(fields[-1], dict):
             self.numbers.heard(uid, fields.pop())
+        publishes, *hears = checks.rooms(fields.pop()) if len(fields) == 5 else ("", "")
         name, lease, parser, asks = checks.last(fields, 4)
         lease = float(checks.typed(lease, (int, float)))
         if not 0 < lease <= 86400:
             raise PacketError("a lease that is not above 0 and at most 86400 seconds")
-        return Alive(uid, checks.name(name), lease, checks.name(parser), checks.typed(asks, bool))
+        return Alive(
+            uid,
+            checks.name(name),
+            lease,
+            checks.name(parser),
+            checks.typed(asks, bool),
+            publishes=publishes,
+            hears=tuple(hears),
+        )
 
     def _readGone(self, uid: str, fields: list[Any], parts: list[engineio.Packet]) -> Message:
         if fields:
@@ -470,6 +518,9 @@ class NativeDialect:
 
 # The length of a head with a number, by the kind of message.
 _NUMBERED: Final = {"emit": 7, "join": 7, "leave": 7, "disconnect": 7, "tell": 4}
+
+_ANNOUNCED: Final = ("alive", "gone", "rosters")
+"""Kinds of messages that go to each broker, if there are several."""
 
 # The values of a reply: for each class of question the name of their form, and how to write one.
 _FORMS: Final[dict[type, tuple[str, Callable[[Any], Any]]]] = {

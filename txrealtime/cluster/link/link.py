@@ -48,6 +48,13 @@ class LinkStatus(StrEnum):
     "Ready before, but not now: messages that other servers publish meanwhile may be lost for this one."
     STOPPED = "stopped"
     "Not started, or stopped."
+    PARTLY = "partly"
+    "Of several links, some are ready: only the topics of the others suffer."
+
+    @property
+    def carries(self) -> bool:
+        """True if messages are carried: of all topics, or of those whose brokers are ready."""
+        return self is LinkStatus.READY or self is LinkStatus.PARTLY
 
 
 class Link:
@@ -192,12 +199,18 @@ class Link:
         place: str = bus.placeOf(self._incoming.reconnecting.lost)
         return place
 
+    def placeOf(self, topic: str) -> str:
+        """Return the id of the last message delivered, on a bus that has several places, for a topic."""
+        bus: Any = self.bus
+        place: str = bus.placeOf(self._incoming.reconnecting.lost, topic)
+        return place
+
     @property
     def isWaiting(self) -> bool:
         """True if messages wait for the broker."""
         return self._outgoing.isWaiting
 
-    def command(self, *words: str) -> Deferred[Any]:
+    def command(self, *words: str | bytes) -> Deferred[Any]:
         """Send a command to a broker that keeps messages: see :class:`IKeepingPublisher`."""
         publisher: Any = self._outgoing.reconnecting.connection
         if publisher is None:
@@ -206,6 +219,10 @@ class Link:
         return replied
 
     # -- status ------------------------------------------------------------------------
+
+    def carries(self, *topics: str) -> bool:
+        """Return true if the link is ready by which these topics are published and heard."""
+        return self.status is LinkStatus.READY
 
     def watch(self, callback: Callable[[LinkStatus], object]) -> None:
         """Call a function with the new status at each change from now on."""
