@@ -43,6 +43,14 @@ NODE = {
         "@socket.io/cluster-adapter@0.3.0",
         "@socket.io/sticky@2.0.1",
     ],
+    "node-streams": [
+        "socket.io@4.8.4",
+        "ws@8",
+        "bufferutil@4",
+        "@socket.io/redis-adapter@8.3.0",
+        "@socket.io/redis-streams-adapter@0.3.0",
+        "redis@5.8.2",
+    ],
     # Later ones do not run on Node 20.
     "eiows": ["socket.io@4.8.4", "eiows@9.2.0"],
 }

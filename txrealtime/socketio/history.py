@@ -14,7 +14,7 @@ asks; nothing here knows of a bus.
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -68,8 +68,8 @@ class History:
         self._namespace = namespace
         self._rooms: dict[str, PastRoom] = {}
         self._known: dict[Key, Said] = {}
-        # In the order in which this server got them.
-        self._order: dict[Said, None] = {}
+        # In the order in which this server got them.  A dict would pass over the places of dropped ones.
+        self._order: OrderedDict[Said, None] = OrderedDict()
         self._arrivals = 0
         # The number of events after which messages may have been lost; see doubt().
         self._doubts = 0
