@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from txrealtime.engineio.admission import isRefusal
+from txrealtime.engineio.pace import Pace
 from txrealtime.errors import ConnectionRejected
 from txrealtime.socketio.counts import OTHER, TalkCounts
 from txrealtime.socketio.handler import Handler
@@ -42,6 +43,7 @@ class Namespaces:
     :ivar hooks: the hooks of the server.
     :ivar clientOf: describes a socket's client to the admin UI of Node's servers; ``None`` without an admin.
     :ivar counts: the counts of all namespaces.
+    :ivar pace: the pace at which clients are let in; ``None`` without an engine.
     :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
     :ivar joining: ``None`` as a rule; while other servers do not know of all joins, another object with each
         join.
@@ -61,6 +63,7 @@ class Namespaces:
         self.parking: Parking | None = None
         self.counts = TalkCounts()
         self.hooks = Hooks()
+        self.pace: Pace | None = None
         self.clientOf: Callable[[Socket], dict[str, Any]] | None = None
         self.watch: Callable[[Namespace, bool], object] | None = None
 
