@@ -1,9 +1,9 @@
 """
 A model of how many clients a machine holds: ``python -m benchmarks.capacity``.
 
-The model is fitted to the figures of ``benchmarks/capacity.json``, by ``python -m benchmarks.idle --json`` and
-``python -m benchmarks.spread``.  Two numbers of clients are left out of the fit, and the model is compared with
-them.  Then it is worked out for one million clients on one machine, and twenty million on many.
+The model is fitted to the figures of ``benchmarks/capacity.json``, of ``python -m benchmarks.idle`` and
+``python -m benchmarks.spread``.  Two numbers of clients are left out of the fit, and the model is compared
+with them.  Then it is worked out for one million clients on one machine, and twenty million on many.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 FIGURES = Path(__file__).parent / "capacity.json"
@@ -76,7 +77,7 @@ class Model:
             idle=over("idle", float),
             ack=over("ack us", math.log10),
             delivery=over("broadcast us", math.log10),
-            opening=max(point["open us"] for point in points),
+            opening=median(point["open us"] for point in points),
             kernel=kernel,
             redis=redis,
         )
@@ -103,6 +104,7 @@ class Load:
     :ivar room: the members of a room, anywhere.
     :ivar size: bytes of an event.
     :ivar machines: the machines with servers.
+    :ivar cores: the cores of a machine.
     :ivar perProcess: clients of a process.
     """
 
@@ -112,6 +114,7 @@ class Load:
     room: int = 20
     size: int = 200
     machines: int = 1
+    cores: int = 16
     perProcess: int = 50_000
 
     def needs(self, model: Model) -> dict[str, float]:
@@ -139,7 +142,7 @@ class Load:
             "Redis messages a second": messages,
             "Redis servers": math.ceil(messages * model.redis / 1e6 / BUSY) if messages else 0,
             "network, bits a second": 8 * (packets * 2 * OVERHEAD + (2 * sent + delivered) * self.size),
-            "all back after a restart, s": self.clients * model.opening / 1e6 / max(1.0, cpu / BUSY),
+            "a restart of all, s": self.clients * model.opening / 1e6 / (self.machines * self.cores),
         }
 
 

@@ -97,7 +97,8 @@ class Admission:
         self._checkVersion(request)
         self.origins.check(request)
         self._checkRoom(request)
-        self._checkPace()
+        if self.pace.waiting >= self.pace.few:
+            self._checkPace()
         await self._askApplication(request)
         # While the application thought, others came, or the server began to shut down.
         self._checkRoom(request)

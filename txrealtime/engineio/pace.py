@@ -39,10 +39,12 @@ class Pace:
     :param reactor: the clock.
     :param most: seconds that a client may have to wait.
     :ivar waiting: the clients that wait.
+    :ivar few: the clients that may always wait.
     """
 
     def __init__(self, reactor: IReactorTime, most: float) -> None:
         self.waiting = 0
+        self.few = _FEW
         self._reactor = reactor
         self._most = most
         self._since = 0.0
@@ -68,7 +70,7 @@ class Pace:
 
     def retryAfter(self) -> int:
         """Return 0 if one more client has its answer in time, otherwise seconds until it may try again."""
-        if self.waiting < _FEW:
+        if self.waiting < self.few:
             return 0
         now = self._reactor.seconds()
         elapsed = now - self._since
