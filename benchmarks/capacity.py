@@ -51,7 +51,7 @@ class Model:
     :ivar memory: bytes of the process without clients, and for each client.
     :ivar idle: seconds of CPU a second without clients, and for each client: heartbeats.
     :ivar ack: microseconds of an event with its ack, with one client and for each ten times as many.
-    :ivar delivery: microseconds of one receiver of a broadcast, likewise.
+    :ivar delivery: microseconds of a broadcast without receivers, and for each receiver.
     :ivar opening: microseconds of a client that connects and joins a room.
     :ivar kernel: bytes of the kernel for each connection of the server.
     :ivar redis: microseconds of Redis for each message, in or out.
@@ -76,7 +76,7 @@ class Model:
             memory=over("memory", float),
             idle=over("idle", float),
             ack=over("ack us", math.log10),
-            delivery=over("broadcast us", math.log10),
+            delivery=line([(p["clients"], p["broadcast us"] * p["clients"]) for p in points]),
             opening=median(point["open us"] for point in points),
             kernel=kernel,
             redis=redis,
@@ -89,7 +89,7 @@ class Model:
             "memory": self.memory[0] + self.memory[1] * clients,
             "idle": self.idle[0] + self.idle[1] * clients,
             "ack us": self.ack[0] + self.ack[1] * decades,
-            "broadcast us": self.delivery[0] + self.delivery[1] * decades,
+            "broadcast us": self.delivery[0] / clients + self.delivery[1],
         }
 
 
