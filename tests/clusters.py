@@ -63,10 +63,12 @@ class ClusterTestCase(TalkTestCase):
 
     NAMES = ("one", "two", "three")
     DIALECT = DialectChoice()
+    HUB: Any = FaultyHub
+    BUS: Any = MemoryBus
 
     def setUp(self) -> None:
         super().setUp()
-        self.hub = FaultyHub()
+        self.hub = self.HUB()
         for name in self.NAMES:
             setattr(self, name, self.member(name))
         self.advance(SETTLED)
@@ -74,7 +76,7 @@ class ClusterTestCase(TalkTestCase):
     def member(self, name: str, **options: Any) -> Server:
         """Start one more server."""
         server = self.makeServer(start=False, **options)
-        server.cluster.use(MemoryBus(self.hub), self.DIALECT)
+        server.cluster.use(self.BUS(self.hub), self.DIALECT)
         server.cluster.name = name
         server.startService()
         return server

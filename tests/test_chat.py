@@ -19,7 +19,8 @@ from twisted.web.test.requesthelper import DummyRequest
 from tests.examples import given, settings, st
 from tests.support import ROOT
 from txrealtime import ConnectionRejected, Server, Settings
-from txrealtime.chat import chat, checks, pages, room
+from txrealtime.chat import chat, checks, pages
+from txrealtime.chat.room import KEPT_PICTURES
 from txrealtime.testing import Client, makeServer
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
@@ -90,12 +91,13 @@ class EntryTests(ChatTestCase):
 
     def test_answerToJoin(self) -> None:
         self.come("Grace", room="lobby")
-        ada = self.come("Ada")
+        ada = self.come("Ada", key="ada's")
         self.assertEqual(
             self.ask(ada, "join", "lobby"),
             {
                 "room": "lobby",
                 "you": "Ada",
+                "author": chat.authorOf("ada's", "lobby"),
                 "people": ["Grace", "Ada"],
                 "said": [],
                 "maxPicture": checks.MAX_PICTURE,
@@ -180,12 +182,13 @@ class MessageTests(ChatTestCase):
         self.grace = self.come("Grace", key="grace's", room="lobby")
         self.elsewhere = self.come("Alan", room="hut")
         self.ada.received()
+        self.author = chat.authorOf("ada's", "lobby")
 
     def test_textReachesTheOthersInTheRoom(self) -> None:
         self.assertEqual(self.ask(self.ada, "say", "1", "Hello\nyou"), 1000)
         self.assertEqual(
             self.events(self.grace, "said"),
-            [{"id": "1", "nick": "Ada", "time": 1000, "mine": False, "text": "Hello\nyou"}],
+            [{"id": "1", "nick": "Ada", "author": self.author, "time": 1000, "text": "Hello\nyou"}],
         )
         self.assertEqual(self.events(self.ada, "said"), [])
         self.assertEqual(self.events(self.elsewhere, "said"), [])
@@ -202,7 +205,7 @@ class MessageTests(ChatTestCase):
         self.clock.advance(7)
         self.assertEqual(self.ask(self.ada, "say", "1", "Hello"), 1000)
         self.assertEqual(len(self.events(self.grace, "said")), 1)
-        self.assertEqual(len(self.chat.open["lobby"].said), 1)
+        self.assertEqual(len(self.ask(self.ada, "join", "lobby")["said"]), 1)
 
     def test_idOfSomebodyElse(self) -> None:
         """
@@ -214,41 +217,68 @@ class MessageTests(ChatTestCase):
 
     def test_newcomerGetsTheNewest(self) -> None:
         """
-        A room keeps so many messages and no more; those of the newcomer's key are marked.
+        A room keeps so many messages and no more; those of the newcomer's key have the newcomer's mark.
         """
-        for n in range(room.KEPT_MESSAGES + 5):
+        for n in range(chat.KEPT_MESSAGES + 5):
             self.ask(self.ada, "say", str(n), f"text {n}")
         self.ask(self.grace, "say", "last", "the last")
         self.grace.close()
-        said = self.ask(self.come("Grace", key="grace's"), "join", "lobby")["said"]
-        self.assertEqual(len(said), room.KEPT_MESSAGES)
-        self.assertEqual([said[0]["text"], said[0]["mine"]], ["text 6", False])
-        self.assertEqual([said[-1]["text"], said[-1]["mine"]], ["the last", True])
+        answer = self.ask(self.come("Grace", key="grace's"), "join", "lobby")
+        said = answer["said"]
+        self.assertEqual(len(said), chat.KEPT_MESSAGES)
+        self.assertEqual([said[0]["text"], said[0]["author"]], ["text 6", self.author])
+        self.assertEqual([said[-1]["text"], said[-1]["author"]], ["the last", answer["author"]])
+        self.assertNotEqual(answer["author"], self.author)
         self.assertNotIn("ada's", repr(said))
 
-    def test_pictureArrivesAsItWas(self) -> None:
-        self.assertEqual(self.ask(self.ada, "picture", "1", PNG), 1000)
-        self.assertEqual(
-            self.events(self.grace, "said"),
-            [{"id": "1", "nick": "Ada", "time": 1000, "mine": False, "type": "image/png", "picture": PNG}],
-        )
+    def test_historyOutlivesThePeople(self) -> None:
+        """
+        The messages of a room that everybody has left are there for a day.
+        """
+        self.ask(self.elsewhere, "say", "1", "Hello")
+        self.elsewhere.close()
+        self.assertNotIn("hut", self.chat.open)
+        told = self.ask(self.come("Ada"), "join", "hut")["said"]
+        self.assertEqual([said["text"] for said in told], ["Hello"])
+        for _ in range(25):
+            self.clock.advance(3600)
+        self.assertEqual(self.ask(self.come("Grace"), "join", "hut")["said"], [])
 
-    def test_pictureIsFetchedLater(self) -> None:
+    def test_onlyMessagesAreKept(self) -> None:
         """
-        A picture sent before somebody came is named in the answer to `join`, and fetched by its id.
+        Coming, going and typing are not in the history.
         """
-        self.ask(self.ada, "picture", "1", PNG)
-        [seen] = self.ask(self.elsewhere, "join", "lobby")["said"]
-        self.assertEqual(seen, {"id": "1", "nick": "Ada", "time": 1000, "mine": False, "type": "image/png"})
+        self.ada.emit("typing", True)
+        self.ask(self.grace, "join", "hut")
+        self.assertEqual(self.successResultOf(self.chat.to("lobby").history()), [])
+
+    def test_picture(self) -> None:
+        """
+        A picture is named in its message, to those who are here and to those who come, and fetched by its id.
+        """
+        self.assertEqual(self.ask(self.ada, "picture", "1", PNG), 1000)
+        named = {"id": "1", "nick": "Ada", "author": self.author, "time": 1000, "type": "image/png"}
+        self.assertEqual(self.events(self.grace, "said"), [named])
+        self.assertEqual(self.ask(self.grace, "fetch", "1"), PNG)
+        self.assertEqual(self.ask(self.elsewhere, "join", "lobby")["said"], [named])
         self.assertEqual(self.ask(self.elsewhere, "fetch", "1"), PNG)
         self.ask(self.elsewhere, "join", "hut")
         self.assertIn("no longer kept", self.assertRefused(self.elsewhere, "fetch", "1"))
 
+    def test_pictureOfSomebodyElse(self) -> None:
+        """
+        A picture is not replaced by another one with its id.
+        """
+        self.ask(self.ada, "picture", "1", PNG)
+        self.ask(self.grace, "picture", "1", PNG + b"spam")
+        self.assertEqual(self.ask(self.grace, "fetch", "1"), PNG)
+
     def test_oldPicturesAreForgotten(self) -> None:
-        for n in range(room.KEPT_PICTURES + 1):
+        for n in range(KEPT_PICTURES + 1):
             self.ask(self.ada, "picture", str(n), PNG)
         self.assertRefused(self.grace, "fetch", "0")
         self.assertEqual(self.ask(self.grace, "fetch", "1"), PNG)
+        self.assertEqual(len(self.chat.open["lobby"].pictures), KEPT_PICTURES)
 
     def test_kindOfPicture(self) -> None:
         """

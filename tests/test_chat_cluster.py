@@ -6,55 +6,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.clusters import SETTLED, ClusterTestCase
-from tests.examples import given, settings, st
 from txrealtime import Server
 from txrealtime.chat import chat
-from txrealtime.chat.room import KEPT_MESSAGES, KEPT_PICTURES, Message, Room
+from txrealtime.chat.chat import KEPT_MESSAGES
 from txrealtime.service.application import StartupError, serverOf
 from txrealtime.service.options import Options
 from txrealtime.testing import Client
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
-
-
-class RoomTests(SynchronousTestCase):
-    @settings(max_examples=50)
-    @given(
-        st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abcdef")), unique=True, max_size=12), st.data()
-    )
-    def test_sameWhicheverWayItCame(self, said: list[tuple[int, str]], data: Any) -> None:
-        """Two rooms that have heard the same messages have the same history."""
-        messages = [Message(id, str(time), "Ada", time, str(time)) for time, id in said]
-        one, two = Room("red"), Room("red")
-        for message in messages:
-            one.keep(message)
-        for message in data.draw(st.permutations(messages)):
-            two.keep(message)
-        for message in messages:  # once more, as servers do that have been apart
-            self.assertFalse(two.keep(message))
-        self.assertEqual(one.said, two.said)
-        self.assertEqual(sorted(one.said, key=lambda each: each.place), one.said)
-
-    def test_newest(self) -> None:
-        """The newest messages and pictures are kept, in whichever order they come."""
-        messages = [Message(f"{n:03}", "k", "Ada", n, type="image/png") for n in range(KEPT_MESSAGES + 5)]
-        room = Room("red")
-        for message in reversed(messages):
-            room.keep(message, message.id.encode())
-        self.assertEqual(room.said, messages[5:])
-        self.assertEqual(sorted(room.pictures), [each.id for each in messages[-KEPT_PICTURES:]])
-        self.assertFalse(room.keep(messages[0], b"late"))
-        self.assertEqual(len(room.pictures), KEPT_PICTURES)
-
-    def test_pictureOfSomebodyElse(self) -> None:
-        """A picture is not replaced by another one with its id."""
-        room = Room("red")
-        room.keep(Message("1", "ada's", "Ada", 1, type="image/png"), b"lake")
-        room.keep(Message("1", "eve's", "Eve", 2, type="image/png"), b"spam")
-        self.assertEqual(room.pictures, {"1": b"lake"})
 
 
 class ChatTestCase(ClusterTestCase):
@@ -93,9 +56,14 @@ class ChatTestCase(ClusterTestCase):
         """Return the texts in the answer to a client that joins the lobby again."""
         return [each.get("text", "") for each in self.ask(client, "join", "lobby")["said"]]
 
-    def histories(self) -> list[list[str]]:
+    def known(self, each: chat.Chat, *names: str) -> list[Any]:
+        """Return what a server knows of what was said in the lobby, without asking the others."""
         self.settle()
-        return [[message.text for message in each.open["lobby"].said] for each in self.chats]
+        past = self.successResultOf(Deferred.fromCoroutine(each.past("lobby", here=True)))
+        return [said[name] for said in past for name in names]
+
+    def histories(self) -> list[list[str]]:
+        return [self.known(each, "text") for each in self.chats]
 
 
 class StartTests(SynchronousTestCase):
@@ -231,14 +199,17 @@ class HistoryTests(ChatTestCase):
         self.assertEqual(others, [first, first])
 
     def test_authorStaysUnknown(self) -> None:
-        """The key of an author is not told to clients, and marks the author's own messages."""
+        """The key of an author is not told to clients.  A mark tells the author's own messages."""
         ada, grace = self.come(self.one, "Ada", key="secret"), self.come(self.two, "Grace")
         self.settle()
         self.ask(ada, "say", "1", "Hello")
         [(_, said)] = self.events(grace, "said")
         self.assertNotIn("secret", repr(said))
         again = self.ask(self.come(self.three, "Ada", None, "secret"), "join", "lobby")
-        self.assertEqual([each["mine"] for each in again["said"]], [True])
+        self.assertEqual([each["author"] for each in again["said"]], [again["author"]])
+        self.assertNotEqual(again["author"], self.ask(grace, "join", "lobby")["author"])
+        elsewhere = self.ask(self.come(self.three, "Ada", None, "secret"), "join", "hut")
+        self.assertNotEqual(again["author"], elsewhere["author"])
 
     def test_sentAgainElsewhere(self) -> None:
         """A message that is sent again to another server is shown once."""
@@ -250,13 +221,27 @@ class HistoryTests(ChatTestCase):
         self.assertEqual(self.ask(self.come(self.two, "Ada"), "say", "1", "Hello"), time)
         self.assertEqual(len(self.events(grace, "said")), 1)
 
+    def test_sentAgainAtTheSameMoment(self) -> None:
+        """A message that two servers take before they hear of each other stands in the history once."""
+        ada, grace = self.come(self.one, "Ada"), self.come(self.three, "Grace")
+        again = self.come(self.two, "Ada", key="other")
+        self.settle()
+        self.socketOf(self.two, again).data["key"] = "Ada's key"
+        for client in ada, again:
+            client.call("say", "1", "Hello")
+        self.settle()
+        self.assertEqual(len(self.successResultOf(self.chats[2].to("lobby").history())), 2)
+        self.assertEqual(self.told(grace), ["Hello"])
+
     def test_picture(self) -> None:
-        """A picture reaches clients of other servers at once, and those who come later ask for it."""
+        """A picture reaches the other servers with its message, where clients fetch it."""
         ada, grace = self.come(self.one, "Ada"), self.come(self.two, "Grace")
         self.settle()
         self.ask(ada, "picture", "1", PNG)
         [(_, said)] = self.events(grace, "said")
-        self.assertEqual(said["picture"], PNG)
+        self.assertEqual((said["id"], said["type"]), ("1", "image/png"))
+        self.patch(self.chats[1], "ask", None)  # it is here already
+        self.assertEqual(self.ask(grace, "fetch", "1"), PNG)
         alan = self.come(self.three, "Alan")
         self.assertEqual(self.ask(alan, "fetch", "1"), PNG)
 
@@ -267,7 +252,7 @@ class HistoryTests(ChatTestCase):
         self.ask(ada, "picture", "2", PNG)
         four = self.member("four")
         self.advance(SETTLED)
-        self.assertEqual([message.id for message in self.chats[3].open["lobby"].said], ["1", "2"])
+        self.assertEqual(self.known(self.chats[3], "id"), ["1", "2"])
         grace = self.come(four, "Grace", None)
         answer = self.ask(grace, "join", "lobby")
         self.assertEqual([each["id"] for each in answer["said"]], ["1", "2"])
@@ -308,10 +293,15 @@ class HistoryTests(ChatTestCase):
         self.hub.heal()
         self.hub.start()
         self.advance(5)
+        self.assertEqual(self.events(grace, "said"), [])
         self.ask(ada, "join", "lobby")
-        self.assertEqual(self.histories()[0], self.histories()[1])
-        self.assertEqual(len(self.histories()[0]), 2)
-        self.assertEqual([said["text"] for _, said in self.events(grace, "said")], ["from Ada"])
+        self.come(self.three, "Alan")
+        self.assertEqual(self.events(grace, "again"), [("again",)])
+        self.assertEqual(sorted(self.told(grace)), ["from Ada", "from Grace"])
+        first, *others = self.histories()
+        self.assertEqual(others, [first, first])
+        self.come(self.one, "Eve")
+        self.assertEqual(self.events(grace, "again"), [])
 
     def test_withoutTheBus(self) -> None:
         """While the bus is away each server is a chat of its own."""
@@ -333,12 +323,24 @@ class HistoryTests(ChatTestCase):
             self.ask(ada, "say", f"{n:03}".ljust(chat.MAX_ID, "\U0001f600"), "\U0001f600" * 2000)
         self.member("four")
         self.advance(SETTLED)
-        self.assertEqual(len(self.chats[3].open["lobby"].said), KEPT_MESSAGES)
+        self.assertEqual(len(self.known(self.chats[3], "id")), KEPT_MESSAGES)
 
     def test_unknownRoom(self) -> None:
         """News and questions of a room that a server does not know make none there."""
         one = self.chats[0]
-        one.heard("hut", {}, None)
-        self.assertEqual(one.exchange("hut", []), [])
+        one.keepPicture("hut", "1", PNG)
         self.assertIsNone(one.pictureOf("hut", "1"))
         self.assertEqual(list(one.open), ["lobby"])
+
+    def test_serverThatHangs(self) -> None:
+        """A message does not wait for a server that does not reply; who enters waits for some seconds."""
+        ada, grace = self.come(self.one, "Ada"), self.come(self.two, "Grace")
+        self.settle()
+        dead = self.three.cluster.uid
+        self.hub.loses = lambda sender, receiver: dead in (sender, receiver)
+        self.chats[0]._history.doubt()  # type: ignore[union-attr]
+        self.ask(ada, "say", "1", "Hello")
+        self.assertEqual([said["text"] for _, said in self.events(grace, "said")], ["Hello"])
+        entering = self.come(self.one, "Alan", None).call("join", "lobby")
+        self.advance(5)
+        self.assertEqual([said["text"] for said in self.successResultOf(entering)["said"]], ["Hello"])

@@ -95,8 +95,11 @@ class AdmissionTests(TalkTestCase):
 
     def test_unknownNamespace(self) -> None:
         client = self.makeClient(self.server)
-        error = self.failureResultOf(client.connect("/nowhere"), ConnectionRejected).value
+        with capturedLogs() as events:
+            error = self.failureResultOf(client.connect("/nowhere"), ConnectionRejected).value
         self.assertEqual((error.message, error.data), ("Invalid namespace", None))
+        [line] = [formatEvent(event) for event in events]
+        self.assertIn("'/nowhere', which does not exist; clients can join '/', '/lobby'", line)
         self.successResultOf(client.connect("/lobby"))
 
     def test_failingIsLoggedAndRefused(self) -> None:

@@ -63,7 +63,7 @@ class DialectChoiceTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         for query, text in (
-            ("dialect=java", "dialect=java: expected native, node, python-socketio"),
+            ("dialect=java", "dialect=java: expected native, node, node-streams, python-socketio"),
             ("channel=x", "it is key="),
             ("dialect=python-socketio&key=x", "it is channel="),
             ("key=", "key= is empty"),

@@ -6,6 +6,7 @@ Files that a page includes whole are the examples, which tests/interop/test_exam
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib
 import os
@@ -17,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
@@ -30,13 +30,15 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.interop.brokers import Redis
 from tests.interop.clients import NODE, requireJavaScriptClient, untilListening
 from tests.support import ROOT, TWISTD, TXREALTIME, Program, freePort, startProgram
+from txrealtime import Audience, Handshake, Namespace, Server, Settings, Socket
 from txrealtime.clientfiles import NAMES
-from txrealtime.testing import Client
+from txrealtime.cluster.cluster import Cluster
+from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer
 
 DOCS = ROOT / "docs"
 PAGES = {str(page.relative_to(DOCS).with_suffix("")): page for page in sorted(DOCS.rglob("*.rst"))}
@@ -122,6 +124,7 @@ class PageTestCase(TestCase):
         self.clock = Clock()
         self.port = 0
         self.server: Program | None = None
+        self.follower: Program | None = None
         loaded = set(sys.modules)
         self.addCleanup(lambda: [sys.modules.pop(name) for name in sys.modules.keys() - loaded])
         self.patch(sys, "path", [str(self.folder), *sys.path])
@@ -130,6 +133,7 @@ class PageTestCase(TestCase):
         """Run the blocks of a page; only those in some languages if these are named."""
         if page.startswith("guide/"):
             self.folder /= "guide"  # where its programs are
+            sys.path.insert(0, str(self.folder))
         redis = hub = None
         for block in blocksOf(page):
             if BROKER in block.text:
@@ -168,7 +172,7 @@ class PageTestCase(TestCase):
 
     async def show_javascript(self, block: Block) -> None:
         """A file, which a command runs."""
-        (self.folder / block.name).write_text(block.text.replace("8000", str(self.port)))
+        (self.folder / block.name).write_text(block.text)
 
     async def show_ini(self, block: Block) -> None:
         """A unit of systemd, whose command must work."""
@@ -195,12 +199,21 @@ class PageTestCase(TestCase):
             name, *arguments = shlex.split(command)
             printed = await getattr(self, f"command_{name}", partial(self.command, name))(*arguments)
             for shown, line in zip(output.splitlines(), printed.splitlines(), strict=False):
-                self.assertTrue(fnmatch(line, shown.replace("...", "*")), f"{shown!r} is shown, not {line!r}")
+                expected = ".*".join(map(re.escape, shown.split("...")))
+                self.assertTrue(re.fullmatch(expected, line), f"{shown!r} is shown, not {line!r}")
 
     # -- commands --------------------------------------------------------------------
 
     async def command_twistd(self, *arguments: str) -> str:
+        if arguments[0] == "-ny":
+            return await self.follow(TWISTD, *arguments)
         return await self.serve(TWISTD, *arguments)
+
+    async def follow(self, *command: str) -> str:
+        """A service that connects to the server must do so, and runs beside it."""
+        self.follower = self.start(*command)
+        await self.follower.whenPrinted("connected")
+        return ""
 
     async def command_txrealtime(self, *arguments: str) -> str:
         if arguments[0] == "serve":
@@ -251,20 +264,29 @@ class PageTestCase(TestCase):
         )
 
     async def command_node(self, script: str) -> str:
-        requireJavaScriptClient("socket.io-client-4")
-        (self.folder / "node_modules").mkdir()
-        (self.folder / "node_modules" / "socket.io-client").symlink_to(
-            ROOT / "tests" / "interop" / "node_modules" / "socket.io-client-4"
-        )
+        """A client, which ends by itself, or a server, which serves what comes after it on the page."""
+        file = self.folder / script
+        text = file.read_text()
+        if 'from "socket.io"' in text:
+            await self.stop()
+            self.port = freePort()
+            file.write_text(text.replace("8000", str(self.port)))
+            self.server = self.start(str(NODE), script)
+            await untilListening(self.server, self.port)
+            return ""
+        if not (self.folder / "node_modules" / "socket.io-client").exists():
+            await self.command_npm("install", "socket.io-client")
+        file.write_text(text.replace("8000", str(self.port)))
         return await self.finished(str(NODE), script)
 
     async def command_npm(self, install: str, *packages: str) -> str:
         """The packages must be those that the tests have."""
         for package in packages:
-            requireJavaScriptClient(package)
+            installed = "socket.io-client-4" if package == "socket.io-client" else package
+            requireJavaScriptClient(installed)
             place = self.folder / "node_modules" / package
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(ROOT / "tests" / "interop" / "node_modules" / package)
+            place.symlink_to(ROOT / "tests" / "interop" / "node_modules" / installed)
         return ""
 
     async def command_openssl(self, *arguments: str) -> str:
@@ -282,11 +304,14 @@ class PageTestCase(TestCase):
         return startProgram(self, command, cwd=str(self.folder), environment=environment, **options)
 
     async def stop(self) -> None:
-        """The server must end well."""
-        program, self.server = self.server, None
-        if program is not None:
-            self.assertEqual(await program.stop(), 0, program.output)
+        """The server, and the service that follows it, must end well."""
+        programs = [program for program in (self.follower, self.server) if program is not None]
+        self.follower = self.server = None
+        for program in programs:
+            code = await program.stop()
             self.assertNotIn("Traceback", program.output)
+            if program.command[0] != str(NODE) and "-ny" not in program.command:  # they end by the signal
+                self.assertEqual(code, 0, program.output)
 
 
 class PageTests(PageTestCase):
@@ -361,3 +386,162 @@ class TutorialTests(PageTestCase):
         self.assertEqual(self.successResultOf(self.alice.call("leave", "red")), ["red"])
         self.alice.on("sure?", lambda room: True)
         self.assertEqual(self.successResultOf(self.alice.call("leave", "red")), [])
+
+
+class SheetTests(TestCase):
+    """
+    The table of ways to send: each line of code sends to those whom it names.
+    """
+
+    HEARD = {
+        "the client of a socket": "ann",
+        "everybody in the namespace": "ann bob carl dora",
+        "everybody but the socket": "bob carl dora",
+        "a room": "ann bob carl",
+        "a room, but not the socket": "bob carl",
+        "several rooms, to each socket once": "ann bob carl",
+        "everybody but a room": "dora",
+        "a room, but not those in another one": "ann bob",
+        "one client, by its id": "bob",
+        "another namespace": "news",
+        "the clients of this server only": "ann bob carl",
+        "the sockets that can take it at once": "ann bob",  # Carl's connection is full
+        "several values, bytes among them": "ann",
+        "an event without a name (``message``)": "ann",
+        "a client, with its ack": "ann",
+        "many clients, with a list of their acks": "ann bob carl",
+        "the other servers of the cluster, not clients": "peer",
+        "from another thread": "ann bob carl",
+    }
+    ROOMS = {"ann": ["red"], "bob": ["red", "blue"], "carl": ["red", "muted"], "dora": []}
+
+    def setUp(self) -> None:
+        self.heard: list[str] = []
+        self.hub = MemoryHub()
+        self.clock = MemoryReactorClock()
+        self.clock.callFromThread = partial(self.clock.callLater, 0)
+        self.server, self.peer = (makeServer(reactor=self.clock, bus=MemoryBus(self.hub)) for _ in range(2))
+        self.peer.cluster.on("news")(lambda number: self.heard.append("peer"))
+        self.settle()
+        self.clients = {name: self.client(name) for name in self.ROOMS}
+        self.server.namespace("/news")
+        self.clients["news"] = self.client("news", "/news")
+        sockets = self.server.namespace().sockets
+        self.sockets = {name: sockets[self.clients[name].id()] for name in self.ROOMS}
+        for name, rooms in self.ROOMS.items():
+            self.sockets[name].join(*rooms)
+
+    def client(self, name: str, path: str = "/") -> Client:
+        client = Client(self.server)
+        self.successResultOf(client.connect(path))
+        for event in ("news", "message"):
+            client.on(event, namespace=path)(lambda *values: self.heard.append(name) or name)
+        return client
+
+    def settle(self) -> None:
+        for _ in range(30):
+            self.clock.advance(0.1)
+            for client in getattr(self, "clients", {}).values():
+                if client.transport.writable:
+                    client.flush()
+
+    def test_sheet(self) -> None:
+        table = (DOCS / "guide" / "sending.rst").read_text()
+        rows = re.findall(r"^   \* - (.+)\n     - ``(.+)``$", table, re.MULTILINE)
+        self.assertEqual([to for to, _ in rows], list(self.HEARD))
+        names = {"server": self.server, "socket": self.sockets["ann"], "bob": self.sockets["bob"]}
+        for to, code in rows:
+            with self.subTest(to):
+                self.heard = []
+                if "volatile" in code:
+                    self.clients["carl"].stopReading()
+                if code.startswith("await "):
+                    result = eval(code.removeprefix("await "), names)
+                    self.settle()
+                    acks = self.successResultOf(result)
+                    self.assertEqual(sorted([acks] if isinstance(acks, str) else acks), sorted(self.heard))
+                else:
+                    eval(code, names)
+                    self.settle()
+                if "volatile" in code:
+                    self.clients["carl"].resumeReading()
+                self.assertEqual(sorted(self.heard), sorted(self.HEARD[to].split()))
+
+
+class ComingFromTests(SynchronousTestCase):
+    """
+    The tables of both APIs side by side: what stands on the right is there, and wrong options are answered.
+    """
+
+    OWNERS = {"server": Server, "socket": Socket}
+
+    def rows(self, page: str, count: int) -> list[list[str]]:
+        """Find the rows of all tables of a page with so many columns, but their heads."""
+        text = (DOCS / "coming-from" / f"{page}.rst").read_text()
+        rows = [row.partition("\n\n")[0] for row in re.split(r"\n   \* - ", text)[1:]]
+        rows = [re.split(r"\n     -(?: |$)", row) for row in rows]
+        return [row for row in rows if len(row) == count]
+
+    def check(self, code: str) -> int:
+        """Check the names of a piece of code, if it is one, and count those that are ours."""
+        try:
+            tree = ast.parse(code.lstrip("@").removeprefix("await "))
+        except SyntaxError:
+            return 0
+        found = 0
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                names = []
+                base: Any = node
+                while isinstance(base, ast.Attribute | ast.Call | ast.Subscript):
+                    if isinstance(base, ast.Attribute):
+                        names.insert(0, base.attr)
+                        base = base.value
+                    else:
+                        base = base.func if isinstance(base, ast.Call) else base.value
+                if isinstance(base, ast.Name) and base.id in self.OWNERS:
+                    found += 1
+                    self.assertTrue(self.has(self.OWNERS[base.id], names), code)
+        return found
+
+    def has(self, owner: type, names: list[str]) -> bool:
+        """Tell if the first name is an attribute, and the second one of the first or of an audience."""
+        if not hasattr(owner, names[0]) and names[0] != "cluster":  # which instances have
+            return False
+        then: tuple[Any, ...] = {
+            "cluster": (Cluster,),
+            "namespace": (Namespace(),),
+            "handshake": (Handshake,),
+            "call": (Deferred,),
+        }.get(names[0], (Audience,))
+        return len(names) == 1 or any(hasattr(each, names[1]) for each in then)
+
+    def test_names(self) -> None:
+        for page in ("node", "python-socketio"):
+            codes = [code for _, right in self.rows(page, 2) for code in re.findall("``(.+?)``", right)]
+            self.assertGreater(sum(map(self.check, codes)), 20, page)
+
+    def answers(self, left: str) -> Iterator[str]:
+        """Yield the words of a server to options of others."""
+        for name in re.findall(r"(?:^``|, ``)(\w+)", left):
+            try:
+                Server(**{name: object()})
+            except (TypeError, ValueError) as error:
+                yield str(error)
+
+    def test_options(self) -> None:
+        """An option that is given as it was is refused, with the name of ours, or has the same name."""
+        rows = [row[:2] for row in self.rows("node", 3)]
+        rows += [row for row in self.rows("python-socketio", 2) if re.match(r"``\w+=", row[0])]
+        checked = 0
+        for left, right in rows:
+            name = re.match(r"``(\w+)", left)
+            ours = re.match(r"``(\w+)", right)
+            if name is None or ours is None or left == "Node":
+                continue
+            checked += 1
+            self.assertIn(ours[1], [*Settings.__dataclass_fields__, "bus", "parser", "path", "allowRequest"])
+            if name[1] != ours[1]:
+                [answer] = self.answers(left)
+                self.assertIn(f"pass {ours[1]}", answer)
+        self.assertEqual(checked, 25)

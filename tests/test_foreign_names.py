@@ -268,6 +268,14 @@ TABLE = [
         "Needed: commands while a connection starts.",
     ),
     Use("txredisapi", "HiredisProtocol InvalidData hiredis", "cluster.bus.redis", "Needed: the protocol."),
+    # asyncio
+    Use("asyncio", "_get_running_loop", "socketio.handler", "Needed, for handlers that are tasks."),
+    Use(
+        "asyncio:Future",
+        "_asyncio_future_blocking",
+        "socketio.tasks",
+        "Needed: a task takes a Future that `await` gives, by this sign.",
+    ),
     # Flask
     Use("werkzeug.local:LocalProxy", "_get_current_object", "flask.contexts", "Needed; Flask documents it."),
     Use("werkzeug.local:LocalProxy", "_get_current_object", "flask.socketio", "Needed; Flask documents it."),
@@ -277,7 +285,7 @@ TABLE = [
 OPTIONAL = {"twisted.web._http2"}
 """Modules that need more than the tests do."""
 
-DOCUMENTED = {"_current_frames", "_exit", "_replace", "_thread"}
+DOCUMENTED = {"_current_frames", "_enter_task", "_exit", "_leave_task", "_replace", "_thread"}
 """Names with an underscore that Python's documentation promises."""
 
 SOURCES = {

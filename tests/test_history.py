@@ -374,6 +374,17 @@ class SeveralServersTests(ClusterHistoryTestCase):
         self.assertEqual(self.got(self.come(self.two)), [1, 2])
         self.assertEqual(asked, [])
 
+    def test_whatThisServerKnows(self) -> None:
+        """The history of a local audience is what the server has heard: no other is asked, nor followed."""
+        self.say(self.one, 1)
+        here = self.two.to("red").local
+        self.assertEqual(self.successResultOf(here.history()), [])
+        self.say(self.two, 2)
+        self.assertEqual([past.args for past in self.successResultOf(here.history())], [[2]])
+        self.assertFalse(historyOf(self.two)._rooms["red"].isFollowed)
+        self.assertEqual(self.got(self.come(self.two)), [1, 2])
+        self.assertEqual(len(self.successResultOf(here.history())), 2)
+
     def test_followedWhileItHasEvents(self) -> None:
         """A room that nobody needs any more is not followed."""
         self.say(self.one, 1)

@@ -4,10 +4,12 @@ Events handled once: a repeated event gets the ack of the first, and its handler
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from tests.talk import TalkTestCase
 from txrealtime import BusError, Incoming, Server, TryAgain, once
@@ -197,6 +199,150 @@ class OnceTests(OnceTestCase):
 
         client = self.join(self.serve(Broken()))
         self.assertEqual(self.ack(client, "order", "a"), {"number": 1})
+
+
+class UnusualEndTests(OnceTestCase):
+    """Runs that end without a result and without an exception of the application: nothing of them stays."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        (handler,) = self.one.namespace()._handlers.middleware
+        self.once: Any = handler.function
+
+    def begin(self, proceed: Any = None) -> Deferred[Any]:
+        """Handle the event "slow" with the key "a", past the server."""
+        socket = self.socketOf(self.one, self.ann)
+        handle = proceed or (lambda incoming: self.one.namespace()._handle(*incoming))
+        return Deferred.fromCoroutine(self.once(Incoming(socket, "slow", ["a"]), handle))
+
+    def assertNothingStays(self) -> None:
+        """The next event of the key is handled at once, on either server."""
+        self.settle()
+        self.assertEqual((self.once._runs, len(self.results)), ({}, 0))
+        before = len(self.ran)
+        self.bob.call("slow", "a")
+        self.assertEqual(len(self.ran), before + 1)
+
+    def test_handlerExits(self) -> None:
+        """sys.exit() and its like in a handler end a run, too."""
+        for error in SystemExit(1), KeyboardInterrupt(), GeneratorExit(), CancelledError():
+            self.ann.call("slow", "a")
+            waits = self.join(self.one).call("slow", "a")
+            self.slow[-1].errback(Failure(error))
+            self.settle()
+            self.assertIn("send it again", self.successResultOf(waits)["error"])
+            self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
+            self.assertEqual((self.once._runs, len(self.results)), ({}, 0))
+        self.assertNothingStays()
+
+    def test_collected(self) -> None:
+        """A handler that waits for something which nobody will tell is collected, and its run ends."""
+
+        @self.one.on("slow", replace=True)
+        async def forgets(socket: Any, key: Any) -> None:
+            await Deferred()
+
+        self.ann.call("slow", "a")
+        self.assertEqual(len(self.once._runs), 1)
+        gc.collect()
+        self.assertNothingStays()
+        self.assertEqual(len(self.clock.getDelayedCalls()), self.delayed(self.bob))
+
+    def delayed(self, client: Client) -> int:
+        """Return the number of timers while a client's event is handled, and none other."""
+        again = len(self.clock.getDelayedCalls())
+        self.slow[-1].callback(None)
+        self.settle()
+        self.assertEqual(len(self.clock.getDelayedCalls()), again - 1)
+        return again
+
+    def test_cancelledWhileHandling(self) -> None:
+        run = self.begin()
+        waits = self.begin()
+        run.cancel()
+        self.failureResultOf(run, CancelledError)
+        self.failureResultOf(waits, TryAgain)
+        self.assertNothingStays()
+
+    def test_cancelledWhileClaiming(self) -> None:
+        """A claim that has been sent is released."""
+        claim, asked = self.results.claim, Deferred[Any]()
+
+        def slow(*args: Any) -> Deferred[Any]:
+            claim(*args)
+            return asked
+
+        self.patch(self.results, "claim", slow)
+        run = self.begin()
+        self.assertEqual(len(self.results), 1)
+        run.cancel()
+        self.failureResultOf(run, CancelledError)
+        self.patch(self.results, "claim", claim)
+        self.assertNothingStays()
+
+    def test_cancelledWhileWaiting(self) -> None:
+        """An event that does not wait any more gets no result, and takes none from the others."""
+        run = self.begin()
+        first, second = self.begin(), self.begin()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.slow[0].callback(7)
+        self.assertEqual([self.successResultOf(each) for each in (run, second)], [7, 7])
+
+    def test_closed(self) -> None:
+        """A coroutine that is closed, whatever it waits for, cannot wait for the store."""
+        socket = self.socketOf(self.one, self.ann)
+        for waits in Deferred[Any](), None:
+            if waits is not None:
+                self.patch(self.results, "claim", lambda *args, waits=waits: waits)
+            else:
+                self.patch(self.results, "claim", MemoryResults.claim.__get__(self.results))
+            coroutine = self.once(Incoming(socket, "slow", ["a"]), lambda incoming: Deferred())
+            coroutine.send(None)
+            coroutine.close()
+            self.assertEqual((self.once._runs, len(self.results)), ({}, 0))
+        self.assertNothingStays()
+
+    def test_patienceOnOneServer(self) -> None:
+        """A repeated event does not wait for ever for a run on its own server, either."""
+        self.ann.call("slow", "a")
+        waits = self.join(self.one).call("slow", "a")
+        self.advance(59)
+        self.assertNoResult(waits)
+        self.advance(2)
+        self.assertIn("later", self.successResultOf(waits)["error"])
+        self.slow[0].callback(None)
+        self.settle()
+        self.assertEqual(self.once._runs, {})
+
+    def test_serverStops(self) -> None:
+        """A handler that goes on while its server stops leaves its result for the other servers."""
+        self.ann.call("slow", "a")
+        stopped = self.one.stopService()
+        waits = self.bob.call("slow", "a")
+        self.advance(1)
+        self.slow[0].callback(7)
+        self.advance(1)
+        self.assertEqual(self.successResultOf(waits), 7)
+        self.advance(5)
+        self.successResultOf(stopped)
+        self.assertEqual(self.ran, ["a"])
+
+    def test_storeRaises(self) -> None:
+        """A store that raises is as one that fails."""
+
+        def broken(*args: Any) -> Any:
+            raise OSError("no store")
+
+        for name in "renew", "release", "finish":
+            self.patch(self.results, name, broken)
+        run, waits = self.ann.call("slow", "a"), self.join(self.one).call("slow", "a")
+        self.advance(12)
+        self.slow[0].callback(7)
+        self.settle()
+        self.assertEqual((self.successResultOf(run), self.successResultOf(waits)), (7, 7))
+        self.patch(self.results, "claim", broken)
+        self.assertIn("send it again", self.ack(self.ann, "order", "b")["error"])
 
 
 class KeyTests(TalkTestCase):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -434,6 +435,15 @@ class HeartbeatTests(SessionTestCase):
         self.assertOpen()
         self.clock.advance(0.1)
         self.assertEnded(CloseReason.PING_TIMEOUT)
+
+    def test_missingInTheLog(self) -> None:
+        """A timeout is one line, with the setting and where to look."""
+        self.openWebSocket(pingInterval=3, pingTimeout=2)
+        self.clock.advance(3)
+        with capturedLogs() as events:
+            self.clock.advance(2)
+        [line] = [formatEvent(event) for event in events]
+        self.assertIn(": ping timeout: no sign of life in time (pingTimeout, 2 s): ", line)
 
     def test_noGET(self) -> None:
         """A polling client without another GET times out too."""

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.clusters import ClusterTestCase
 from tests.support import requirePart
 from tests.test_redis import MASTER, _BusTestCase
+from txrealtime.cluster.bus import places
 from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.interfaces import Subscription
 from txrealtime.cluster.dialects.choice import DialectChoice
@@ -40,7 +41,7 @@ def bulk(*texts: object) -> bytes:
 
 
 def info(first: int, last: int, length: int, added: int | None) -> Any:
-    return redisstreams._Info((first, 0), (last, 0), length, added)
+    return places.Info((first, 0), (last, 0), length, added)
 
 
 class PlaceTests(SynchronousTestCase):
@@ -50,7 +51,7 @@ class PlaceTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         requirePart(redisstreams, "no txredisapi, or no hiredis: pip install '.[redis]'")
-        self.place = redisstreams._Place()
+        self.place = places.Place()
         self.assertIsNone(self.place.opened(info(10, 50, 20, 100)))
 
     def read(self, id: int, count: int) -> None:
@@ -60,8 +61,8 @@ class PlaceTests(SynchronousTestCase):
     def test_begins(self) -> None:
         """A first connection reads what comes from now on."""
         self.assertEqual((self.place.id, self.place.count, self.place.goal), ((50, 0), 100, (50, 0)))
-        empty = redisstreams._Place()
-        self.assertIsNone(empty.opened(redisstreams._infoOf(Exception("ERR no such key"))))
+        empty = places.Place()
+        self.assertIsNone(empty.opened(places.infoOf(Exception("ERR no such key"))))
         self.assertEqual((empty.id, empty.count), ((0, 0), 0))
 
     def test_nothingMissing(self) -> None:
@@ -102,7 +103,7 @@ class PlaceTests(SynchronousTestCase):
 
     def test_beforeRedis7(self) -> None:
         """Without the number of added entries, a gap is known and its size is not."""
-        place = redisstreams._Place()
+        place = places.Place()
         self.assertIsNone(place.opened(info(10, 50, 20, None)))
         self.assertIsNone(place.compare(info(50, 90, 20, None)))
         self.assertEqual(place.compare(info(60, 90, 20, None)), 0)
@@ -140,7 +141,7 @@ class PublisherTests(_BusTestCase):
 
     @property
     def mark(self) -> str:
-        return self.bus._outboxes[self.owner].mark
+        return self.bus._outboxes[self.owner]["s"].mark
 
     def test_added(self) -> None:
         self.publisher.publish("a", b"x")
@@ -203,7 +204,9 @@ class PublisherTests(_BusTestCase):
         self.publisher.beat("a", b"1")
         self.publisher.publish("a", b"2")
         self.answer(bulk("5-0") + MASTER + bulk("6-0"))
-        self.assertEqual((self.publisher.unconfirmed, self.bus._outboxes[self.owner].confirmed), (0, "6-0"))
+        self.assertEqual(
+            (self.publisher.unconfirmed, self.bus._outboxes[self.owner]["s"].confirmed), (0, "6-0")
+        )
         self.publisher.beat("a", b"3")
         self.cut()
         self.successResultOf(self.opened(self.open()))

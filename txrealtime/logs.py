@@ -23,6 +23,18 @@ __all__ = ["Logger", "Repeats", "printable", "printableLines", "repeats"]
 # C0 with DEL, C1 (0x9B is an ESC [ of one character), and the two line ends of Unicode.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+_NO_LOOP: Final = (
+    "no running event loop",
+    "There is no current event loop",
+    "await of a Future of asyncio",
+    "unknown async library",
+)
+"""Beginnings of the errors of asyncio's libraries outside of its event loop."""
+
+_ASYNCIO: Final = (
+    "; libraries of asyncio need the asyncio reactor (--reactor asyncio), and work in its thread only"
+)
+
 _ALL_SHOWN: Final = 10
 """Lines of one kind within a minute that are all shown."""
 
@@ -156,6 +168,8 @@ class Logger(twisted.logger.Logger):
         if failure is None:
             failure = Failure()
         number = repeats.count(format, failure)
+        if failure.check(RuntimeError) and str(failure.value).startswith(_NO_LOOP):
+            format += _ASYNCIO
         if number == 1:
             super().failure(format, _PrintableFailure(failure), level, **values)
         elif re.fullmatch("10+", str(number)):

@@ -12,7 +12,7 @@ from typing import Final
 from tests.interop.clients import FETCHED
 from tests.support import ROOT, requirePart, run
 
-OTHERS: Final = ("others", "eventlet>=0.40", "gevent>=24", "waitress>=3")
+OTHERS: Final = ("others", "eventlet>=0.40", "flask-socketio>=5.7", "gevent>=24", "waitress>=3")
 """The environment with other servers, as the arguments of :func:`environmentOf`."""
 
 

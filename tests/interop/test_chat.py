@@ -99,7 +99,8 @@ class ChatTestCase(SynchronousTestCase):
         self.assertEqual(histories, histories[:1] * len(people))
         people[0].call("picture", "lake", PNG)
         for person in people[1:]:
-            self.assertEqual(self.next(person, "said")[0]["picture"], PNG)
+            self.assertEqual(self.next(person, "said")[0]["id"], "lake")
+            self.assertEqual(person.call("fetch", "lake"), PNG)
         waiting = list(people[1:])
 
         def typing() -> bool:

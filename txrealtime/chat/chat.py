@@ -1,32 +1,31 @@
 """
 The chat that ``twistd -n realtime`` serves: an example to read, and a page to try the server with.
 
-`Chat` is the whole server side: a namespace whose handlers keep the people of each room and its newest
-messages. `page` serves the browser's side, the files in ``static``.
+`Chat` is the whole server side: a namespace whose handlers keep the people of each room. `page` serves the
+browser's side, the files in ``static``.
 
 The chat is one chat on any number of servers, with ``--workers`` or ``--bus``, and on a server alone:
 
 - `presence` tells each server who is in which room, whichever server they are connected to.
-- A message goes to all servers by `cluster.emit`. Each keeps it, and shows it to its own clients.
-- A server that does not know the past of a room asks the others by `cluster.call`.
+- A message is an event to its room, and the namespace keeps history. So all that was said is there for those
+  who come later, on each server, in the form in which everybody gets it.
+- A picture is no part of the message that names it, because 100 pictures would be too much for the history.
+  The server of its author gives it to all others, and each keeps the newest ones for the pages to fetch.
 
-Everything is kept in the memory of the servers within bounds: the constants below, and a room is forgotten
-when the last person leaves.
+Everything is kept in the memory of the servers within bounds: the constants below.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from hashlib import blake2b
 from typing import Any, Unpack
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txrealtime import (
     AckTimeout,
-    Audience,
     BusError,
     ConnectionRejected,
     Namespace,
@@ -36,7 +35,7 @@ from txrealtime import (
     on,
 )
 from txrealtime.chat.checks import MAX_PICTURE, Refusal, line, pictureType, prose
-from txrealtime.chat.room import Message, Room
+from txrealtime.chat.room import KEPT_PICTURES, Room
 from txrealtime.cluster.cluster import Cluster
 from txrealtime.server import ServerOptions
 
@@ -53,6 +52,10 @@ MAX_ID = 64
 "Characters of what a client makes up: the ids of its messages, and its key."
 
 MAX_ROOMS = 50
+
+KEPT_MESSAGES = 100
+KEPT_FOR = 24 * 3600.0
+"The messages of a room that a newcomer sees, and their age in seconds."
 
 WITHIN = 2.0
 "Seconds that other servers have to tell what they know."
@@ -71,11 +74,12 @@ class Chat(Namespace):
         self.cluster = cluster
         self.now = now
         self.open = {LOBBY: Room(LOBBY)}
+        self.outages = 0
+        self.keepHistory(KEPT_MESSAGES, KEPT_FOR)
         self.onError(Refusal)(self.refused)
         self.presence().watch(joined=self.came, left=self.went, changed=self.came)
-        cluster.on("chat said")(self.heard)
-        cluster.on("chat history")(self.exchange)
-        cluster.on("chat picture")(self.pictureOf)
+        cluster.on("chat picture")(self.keepPicture)
+        cluster.on("chat fetch")(self.pictureOf)
 
     # -- coming and going ------------------------------------------------------------------
 
@@ -111,12 +115,14 @@ class Chat(Namespace):
         room, key = self.roomNamed(name), socket.data["key"]
         # A key that is there is a lost connection that comes back before its server has noticed.
         self.seat(socket, name, room.people.get(key) or room.freeNick(socket.data["nick"]))
-        await self.recall(room)
+        said = await self.past(name)
+        self.checkOutages()
         return {
             "room": name,
             "you": socket.data["seat"],
+            "author": authorOf(key, name),
             "people": list(dict.fromkeys(each.data["nick"] for each in self.presence(name).known)),
-            "said": [message.seenBy(key) for message in room.said],
+            "said": said,
             "maxPicture": MAX_PICTURE,
         }
 
@@ -143,10 +149,12 @@ class Chat(Namespace):
                 socket.emit("replaced")
                 socket.disconnect()
         self.separate(room, nick)
-        await self.recall(room)
+        # The servers that know what was said there may stop soon.
+        await self.to(room.name).history(0)
+        self.checkOutages()
 
     def went(self, present: Present) -> None:
-        """Called when somebody has left a room; with the last of them the room is forgotten."""
+        """Called when somebody has left a room; with the last of them the room is off the list."""
         room = self.roomNamed(present.room)
         before = list(room.people.values())
         room.people.pop(present.key, None)
@@ -181,23 +189,27 @@ class Chat(Namespace):
     # -- messages --------------------------------------------------------------------------
 
     @on("say")
-    def say(self, socket: Socket, id: Any, text: Any) -> float:
+    async def say(self, socket: Socket, id: Any, text: Any) -> float:
         """Send text to the others in the room, and acknowledge with the time."""
-        return self.publish(socket, id, text=prose(text))
+        return await self.publish(socket, id, text=prose(text))
 
     @on("picture")
-    def sendPicture(self, socket: Socket, id: Any, picture: Any) -> float:
-        """Send a picture to the others in the room, as bytes."""
-        return self.publish(socket, id, type=pictureType(picture), picture=picture)
+    async def sendPicture(self, socket: Socket, id: Any, picture: Any) -> float:
+        """Send a picture to the others in the room: its id, by which each page fetches it."""
+        return await self.publish(socket, id, type=pictureType(picture), picture=picture)
 
     @on("fetch")
     async def fetchPicture(self, socket: Socket, id: Any) -> bytes:
-        """Acknowledge with a picture that was sent before the client came."""
+        """Acknowledge with a picture."""
         room = self.roomOf(socket)
-        if id in room.newestPictures() and id not in room.pictures:
-            for picture in await self.ask("chat picture", room.name, id):
+        past = await self.past(room.name, here=True)
+        if id not in [said["id"] for said in past if "type" in said][-KEPT_PICTURES:]:
+            raise Refusal("This picture is no longer kept.")
+        if id not in room.pictures:
+            # A server that is new here, and has heard of the picture by the history alone.
+            for picture in filter(None, await self.ask("chat fetch", room.name, id)):
                 room.keepPicture(id, picture)
-        if not isinstance(id, str) or id not in room.pictures:
+        if id not in room.pictures:
             raise Refusal("This picture is no longer kept.")
         return room.pictures[id]
 
@@ -207,63 +219,55 @@ class Chat(Namespace):
         room = self.roomOf(socket)
         socket.to(room.name).emit("typing", socket.data["seat"], busy is True, volatile=True)
 
-    def publish(self, socket: Socket, id: Any, *, picture: bytes | None = None, **content: str) -> float:
-        """Keep and send a message, unless a server has it: a client without an ack sends it again."""
-        room = self.roomOf(socket)
-        id, key = line(id, "An id", MAX_ID), socket.data["key"]
-        known = room.find(id, key)
-        if known is not None:
-            return known.time
-        message = Message(id, key, socket.data["seat"], room.timeOfNext(self.now()), **content)
-        self.show(socket.to(room.name), room, message, picture)
-        self.cluster.emit("chat said", room.name, asdict(message), picture)
-        return message.time
+    async def publish(
+        self, socket: Socket, id: Any, *, picture: bytes | None = None, **content: str
+    ) -> float:
+        """Send a message, unless this server has heard it: a client without an ack sends it again."""
+        name, id = self.roomOf(socket).name, line(id, "An id", MAX_ID)
+        author = authorOf(socket.data["key"], name)
+        # No other server is asked: a message must not wait for a server that is gone.
+        past = await self.past(name, here=True)
+        for said in past:
+            if (said["id"], said["author"]) == (id, author):
+                return float(said["time"])
+        # Behind all that was said, even if the servers' clocks differ.
+        now: float = max([self.now(), *(said["time"] + 0.001 for said in past[-1:])])
+        if picture is not None:
+            self.keepPicture(name, id, picture)
+            self.cluster.emit("chat picture", name, id, picture)
+        message = {"id": id, "nick": socket.data["seat"], "author": author, "time": now}
+        socket.to(name).emit("said", message | content)
+        return now
 
-    def show(self, audience: Audience, room: Room, message: Message, picture: bytes | None = None) -> None:
-        """Keep a message, and send it to this server's part of an audience, unless it is known."""
-        if room.keep(message, picture):
-            seen = message.seenBy("")
-            audience.local.emit("said", seen if picture is None else seen | {"picture": picture})
-
-    # -- other servers ---------------------------------------------------------------------
-
-    def heard(self, name: str, message: dict[str, Any], picture: bytes | None) -> None:
-        """Called when something was said on another server."""
-        if name in self.open:
-            self.show(self.to(name), self.open[name], Message(**message), picture)
-
-    def recall(self, room: Room) -> Deferred[None]:
+    async def past(self, name: str, here: bool = False) -> list[dict[str, Any]]:
         """
-        Exchange the history of a room with the other servers: once, and again after an outage.
+        Return what was said in a room, in the order that all servers and pages agree on.
 
-        :return: fires when the history is here.
+        :param here: as far as this server knows.
         """
+        audience = self.to(name).local if here else self.to(name)
+        said = [past.args[0] for past in await audience.history()]
+        said.sort(key=lambda message: (message["time"], message["id"], message["author"]))
+        # Two servers may take a message that a client sends again at the same moment.
+        first: dict[tuple[str, str], dict[str, Any]] = {}
+        for message in said:
+            first.setdefault((message["id"], message["author"]), message)
+        return list(first.values())
+
+    def checkOutages(self) -> None:
+        """After an outage, let the pages enter again: people may have missed what was said elsewhere."""
         link = self.cluster.link
         outages = 0 if link is None else link.counts.outages
-        if room.recalledAt != outages and self.cluster.isReady:
-            room.recalledAt = outages
-            room.recalled = Deferred.fromCoroutine(self.askForHistory(room))
-        return room.recalled
+        if self.outages != outages and self.cluster.isReady:
+            self.outages = outages
+            self.local.emit("again")
 
-    async def askForHistory(self, room: Room) -> None:
-        """Ask the other servers for the history of a room, and tell them this server's."""
-        mine = [asdict(message) for message in room.said]
-        for said in await self.ask("chat history", room.name, mine):
-            self.learn(room, said)
+    # -- pictures --------------------------------------------------------------------------
 
-    def exchange(self, name: str, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Called when another server tells the history of a room as it knows it, and asks for the same."""
-        room = self.open.get(name)
-        if room is None:
-            return []
-        mine = [asdict(message) for message in room.said]
-        self.learn(room, said)
-        return mine
-
-    def learn(self, room: Room, said: list[dict[str, Any]]) -> None:
-        """Add what another server has heard; people here who have missed it see it now."""
-        for message in said:
-            self.show(self.to(room.name), room, Message(**message))
+    def keepPicture(self, name: str, id: str, picture: bytes) -> None:
+        """Keep a picture of a room that has people here or elsewhere."""
+        if name in self.open:
+            self.open[name].keepPicture(id, picture)
 
     def pictureOf(self, name: str, id: str) -> bytes | None:
         """Called when another server asks for a picture."""
@@ -295,6 +299,15 @@ class Chat(Namespace):
         """Return the rooms with the number of people in each; the lobby first."""
         rooms = sorted(self.open.values(), key=lambda room: (room.name != LOBBY, room.name.casefold()))
         return [(room.name, len(room.people)) for room in rooms]
+
+
+def authorOf(key: str, room: str) -> str:
+    """
+    Return the mark of an author in a room.
+
+    A page knows its own messages by it.  It does not tell the key, nor who is the same in another room.
+    """
+    return blake2b(f"{room}\n{key}".encode(), digest_size=9).hexdigest()
 
 
 def makeServer(reactor: IReactorTime | None = None, **settings: Unpack[ServerOptions]) -> Server:

@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -37,7 +37,12 @@ from txrealtime.errors import BusError
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import checkName
+from txrealtime.socketio.recovery import Recovery
 from txrealtime.socketio.registry import checkUnregistered
+from txrealtime.socketio.streamed import StreamedRecovery
+
+if TYPE_CHECKING:
+    from txrealtime.cluster.nodesessions import NodeSessions
 
 __all__ = ["Cluster"]
 
@@ -66,7 +71,7 @@ class Cluster:
         self._conversation = Conversation(self.uid)
         self._requests = Requests(self._conversation, namespaces)
         self._joins = Joins(namespaces)
-        self._keeping = Keeping(self._conversation, namespaces, self._joins)
+        self._keeping: Keeping | NodeSessions = Keeping(self._conversation, namespaces, self._joins)
         self._remote = RemotePeers(
             self._conversation, namespaces, self._joins, self._requests.handover, self._keeping
         )
@@ -94,6 +99,17 @@ class Cluster:
             self._namespaces,
             lambda: self._namespaces.reactor.seconds(),
         )
+        keeping: Keeping | NodeSessions
+        if self._choice.dialect == "node-streams":
+            # Imported here: msgpack may not be installed.
+            from txrealtime.cluster.nodesessions import NodeSessions
+
+            self._namespaces.recoverBy(StreamedRecovery)
+            keeping = NodeSessions(self._conversation, self._namespaces, self._joins, self._requests)
+        else:
+            self._namespaces.recoverBy(Recovery)
+            keeping = Keeping(self._conversation, self._namespaces, self._joins)
+        self._keeping = self._remote.keeping = keeping
         self._bus = bus
 
     def open(self) -> None:
@@ -103,12 +119,18 @@ class Cluster:
         :meth:`use` does not, because txredisapi and pika's adapter import the reactor.
 
         :raises ValueError: if the library is not installed, or if a namespace uses presence or keeps history
-            and the dialect cannot carry it.
+            and the dialect cannot carry it, or if the settings and the dialect do not go together.
         """
         if not self.dialect.hasPresence and any(each._roster.isUsed for each in self._namespaces):
             raise ValueError(cannotCarry(self.dialect))
         if self.dialect.numbers is None and any(each._history is not None for each in self._namespaces):
             raise ValueError(cannotTellHistory(self.dialect))
+        parking = self._namespaces.parking
+        if self.dialect.name == "node-streams" and parking is not None and parking.settings.recoveryAway:
+            raise ValueError(
+                "recoveryAway (--recovery-away): no socket can stay with dialect=node-streams, "
+                "as the client may come to any server"
+            )
         if isinstance(self._bus, str):
             self._bus = busesFromURL(self._bus, self._choice.spread, fanout=self._choice.fanout)
 

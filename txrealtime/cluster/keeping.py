@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
@@ -116,6 +116,21 @@ class Keeping:
         self._milliseconds = str(round(parking.store.age * 1000))
         self._refresh = max(1, int(parking.store.age / _REFRESH / _LOOK))
         self._timer = self._namespaces.reactor.callLater(_LOOK, self._look)
+
+    def said(self) -> None:
+        """Called when this server has emitted an event: its clients have it already."""
+
+    def parked(self, ticket: Ticket) -> None:
+        """Called in no case: a ticket is parked on its server."""
+
+    def place(self, namespace: Namespace) -> str:
+        return self._link.place if self._link is not None else ""
+
+    def whenDelivered(self) -> Deferred[None]:
+        return succeed(None)
+
+    def onTheWay(self, namespace: Namespace) -> Sequence[Any]:
+        return ()
 
     def _linkChanged(self, status: LinkStatus) -> None:
         if status is not LinkStatus.READY:

@@ -16,9 +16,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import LogLevel
@@ -37,7 +37,7 @@ from txrealtime.logs import Logger
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.namespace import NO_ACK, Incoming
 
-__all__ = ["Once", "once"]
+__all__ = ["Key", "Once", "keyOf", "once"]
 
 _log = Logger()
 
@@ -82,7 +82,9 @@ def once(
     :raises ValueError: if there is no key, or no event for a key that is an argument.
     :raises TypeError: if the key is none of these.
     """
-    return Once(events, _keyOf(events, key, header), store, seconds, lease)
+    if not (events or callable(key)):
+        raise ValueError("once() needs the names of the events, such as once('order', key=0)")
+    return Once(events, keyOf(key, header), store, seconds, lease)
 
 
 class _Run:
@@ -92,11 +94,34 @@ class _Run:
     :ivar digest: the digest of its arguments.
     """
 
-    __slots__ = ("digest", "waiting")
+    __slots__ = ("_waiting", "digest")
 
     def __init__(self, digest: bytes) -> None:
         self.digest = digest
-        self.waiting: list[Deferred[Any]] = []
+        self._waiting: list[Deferred[Any]] = []
+
+    async def result(self, clock: IReactorTime) -> Any:
+        """Wait for the result, for a repeated event."""
+        waiting: Deferred[Any] = Deferred()
+        self._waiting.append(waiting)
+        waiting.addTimeout(_PATIENCE, clock, onTimeoutCancel=_late)
+        try:
+            return await waiting
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+
+    def ended(self, result: Any) -> None:
+        """Give those that wait the result."""
+        waits, self._waiting = self._waiting, []
+        for each in waits:
+            each.callback(result)
+
+    def failed(self, error: TryAgain) -> None:
+        """Tell those that wait that there is no result."""
+        waits, self._waiting = self._waiting, []
+        for each in waits:
+            each.errback(error)
 
 
 class Once:
@@ -136,21 +161,17 @@ class Once:
         run = self._runs.get(name)
         if run is not None:
             _check(run.digest, digest)
-            waiting: Deferred[Any] = Deferred()
-            run.waiting.append(waiting)
-            return await waiting
+            return await run.result(incoming.socket.namespace.reactor)
         self._runs[name] = run = _Run(digest)
         try:
             result = await self._first(name, digest, incoming, proceed)
-        except Exception as error:
+        except BaseException as error:
+            # Also if the coroutine is closed: an entry that stays would let all events of the key wait.
             del self._runs[name]
-            again = error if isinstance(error, TryAgain) else TryAgain("the event failed: send it again")
-            for each in run.waiting:
-                each.errback(again)
+            run.failed(error if isinstance(error, TryAgain) else TryAgain("the event failed: send it again"))
             raise
         del self._runs[name]
-        for each in run.waiting:
-            each.callback(result)
+        run.ended(result)
         return result
 
     def _digest(self, values: Any) -> bytes:
@@ -171,6 +192,9 @@ class Once:
                 return await self._result(clock, name, digest, found)
         except TryAgain:
             raise
+        except (CancelledError, GeneratorExit):
+            self._kept(self._store.release, clock, name, mine)
+            raise
         except Exception as error:
             _unreachable(error)
             raise TryAgain("the server cannot tell if the event was handled: send it again") from None
@@ -178,15 +202,17 @@ class Once:
         renewing = None if handling.called else self._renewing(clock, name, mine)
         try:
             result = await handling
-        except Exception:
-            await self._kept(self._store.release(clock, name, mine))
+        except BaseException as error:
+            released = self._kept(self._store.release, clock, name, mine)
+            # A coroutine that is closed cannot wait.
+            if not isinstance(error, GeneratorExit):
+                await released
             raise
         finally:
             if renewing is not None:
                 renewing.stop()
-        await self._kept(
-            self._store.finish(clock, name, mine, _DONE + digest + _packed(result), self._seconds)
-        )
+        value = _DONE + digest + _packed(result)
+        await self._kept(self._store.finish, clock, name, mine, value, self._seconds)
         return result
 
     async def _result(self, clock: IReactorTime, name: str, digest: bytes, found: bytes) -> Any:
@@ -197,7 +223,7 @@ class Once:
             if found[:1] == _DONE:
                 return _unpacked(found[1 + _DIGEST :])
             if clock.seconds() >= until:
-                raise TryAgain("the event is being handled for long already: ask again later")
+                _late()
             await deferLater(clock, pause)
             pause = min(2 * pause, _LAST_LOOK)
             later = await self._store.find(clock, name)
@@ -213,11 +239,18 @@ class Once:
         return renewing
 
     def _renew(self, clock: IReactorTime, name: str, mine: bytes) -> Deferred[None]:
-        return self._kept(self._store.renew(clock, name, mine, self._lease))
+        return self._kept(self._store.renew, clock, name, mine, self._lease)
 
     @staticmethod
-    def _kept(done: Deferred[Any]) -> Deferred[None]:
-        return done.addCallbacks(lambda _: None, lambda failure: _unreachable(failure.value))
+    def _kept(call: Callable[..., Deferred[Any]], *args: Any) -> Deferred[None]:
+        """Change the value of a run.  If that fails, log it: the handler has run."""
+        return maybeDeferred(call, *args).addCallbacks(
+            lambda _: None, lambda failure: _unreachable(failure.value)
+        )
+
+
+def _late(*ignored: object) -> NoReturn:
+    raise TryAgain("the event is being handled for long already: ask again later")
 
 
 def _unreachable(error: BaseException) -> None:
@@ -249,13 +282,17 @@ def _unpacked(data: bytes) -> Any:
     return NO_ACK if result is MISSING else result
 
 
-def _keyOf(events: tuple[str, ...], key: Key | None, header: str | None) -> Callable[[Incoming], object]:
+def keyOf(key: Key | None, header: str | None) -> Callable[[Incoming], object]:
+    """
+    Make the function that returns the key of an event; see :func:`once`.
+
+    :raises ValueError: if there is no key, or there are two.
+    :raises TypeError: if the key is none.
+    """
     if (key is None) == (header is None):
         raise ValueError("once() needs either key=, such as key=0 for the first argument, or header=")
     if callable(key):
         return key
-    if not events:
-        raise ValueError("once() needs the names of the events, such as once('order', key=0)")
     if header is not None:
         name = header.lower()
         return lambda incoming: incoming.socket.handshake.headers.get(name)

@@ -8,7 +8,7 @@ sockets.  It turns an audience into a message of the cluster and never touches a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -34,13 +34,20 @@ from txrealtime.socketio.past import Told
 from txrealtime.socketio.presence import Entry
 from txrealtime.socketio.tickets import Ticket
 
+if TYPE_CHECKING:
+    from txrealtime.cluster.nodesessions import NodeSessions
+
 __all__ = ["RemotePeers"]
 
 _log = Logger()
 
 
 class RemotePeers:
-    """The peer servers, as this server's namespaces and audiences see them."""
+    """
+    The peer servers, as this server's namespaces and audiences see them.
+
+    :ivar keeping: the sessions of clients in the broker, if it keeps them.
+    """
 
     def __init__(
         self,
@@ -48,13 +55,13 @@ class RemotePeers:
         namespaces: Namespaces,
         joins: Joins,
         handover: Handover,
-        keeping: Keeping,
+        keeping: Keeping | NodeSessions,
     ) -> None:
         self._conversation = conversation
         self._joins = joins
         self._rosters = Rosters(conversation)
         self._handover = handover
-        self._keeping = keeping
+        self.keeping = keeping
         self._histories = Histories(conversation, namespaces, handover)
 
     # -- audiences -------------------------------------------------------------------
@@ -68,12 +75,14 @@ class RemotePeers:
         logged: int = 0,
     ) -> Mark:
         target = _targetOf(audience)
-        if target is None and logged and self._keeping.isOn and audience.rooms is not None:
+        if target is None and logged and self.keeping.isOn and audience.rooms is not None:
             target = Target(audience.namespace.path, audience.rooms, audience.excluded)
         if target is None:
             return False
         conversation = self._conversation
-        conversation.say(Emit(target, packet, messages, volatile, logged if self._keeping.isOn else 0))
+        conversation.say(Emit(target, packet, messages, volatile, logged if self.keeping.isOn else 0))
+        if self.keeping.isOn:
+            self.keeping.said()
         numbers = conversation.dialect.numbers
         if numbers is None or numbers.latestSent is None or conversation.link is None:
             return False
@@ -86,7 +95,7 @@ class RemotePeers:
     async def _fetched(self, namespace: Namespace, claim: Claim, address: str) -> Ticket | None:
         """Fetch a client from its owner, or if that has died, its session from Redis."""
         ticket = await self._handover.fetch(namespace, claim, address)
-        return ticket or await self._keeping.fetch(namespace, claim, address)
+        return ticket or await self.keeping.fetch(namespace, claim, address)
 
     def call(
         self, audience: Audience, packet: Packet, answered: Callable[[Any], object], timeout: float

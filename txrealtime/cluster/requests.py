@@ -98,6 +98,8 @@ class Requests:
             return
         numbers = self._conversation.dialect.numbers
         mark = None if numbers is None else numbers.latest
+        if emit.place:
+            mark = [emit.place]
         if history is not None and not emit.volatile and audience.rooms is not None:
             audience = history.arrived(audience, messages, mark)
         if recovery is None:

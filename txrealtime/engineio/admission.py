@@ -145,7 +145,13 @@ class Admission:
                 advice=f"transport={shown} came, and the setting transports (--transport) allows {spoken}",
             )
         if asked != transport:
-            raise HandshakeError(3, f"Bad request: transport={asked} came as {transport}")
+            advice = (
+                "a WebSocket was asked for, and no header 'Upgrade: websocket' came: let the proxy pass on "
+                "Upgrade and Connection"
+                if asked == "websocket"
+                else ""
+            )
+            raise HandshakeError(3, f"Bad request: transport={asked} came as {transport}", advice=advice)
 
     def _checkVersion(self, request: OpeningRequest) -> None:
         if request.protocol not in self._versions:

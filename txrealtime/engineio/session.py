@@ -340,7 +340,13 @@ class Session:
         if self._alive or self._paused:
             self.signOfLifeWithin(self.settings.pingTimeout)
         else:
-            self.abort(CloseReason.PING_TIMEOUT)
+            # Nothing that one client does can write more: of all timeouts in a minute few are shown.
+            seconds = self.settings.pingTimeout
+            self.abort(
+                CloseReason.PING_TIMEOUT,
+                f"no sign of life in time (pingTimeout, {seconds:g} s): the client is gone or blocked, or a "
+                "proxy holds packets back",
+            )
 
     # -- the upgrade ---------------------------------------------------------
 

@@ -27,12 +27,14 @@ from txrealtime.flask.functions import (
     close_room,
     disconnect,
     emit,
+    history,
     join_room,
     leave_room,
     rooms,
     send,
 )
 from txrealtime.flask.namespace import Namespace
+from txrealtime.flask.repeats import once
 from txrealtime.flask.socketio import SocketIO
 
 __all__ = [
@@ -44,8 +46,10 @@ __all__ = [
     "close_room",
     "disconnect",
     "emit",
+    "history",
     "join_room",
     "leave_room",
+    "once",
     "rooms",
     "send",
 ]

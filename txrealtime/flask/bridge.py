@@ -34,14 +34,16 @@ from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import ConnectionRejected
 from txrealtime.flask.contexts import Visit, environOf
 from txrealtime.flask.eventlog import LoggedReceiver, encodeAndLog
-from txrealtime.flask.invoking import Invoker
+from txrealtime.flask.invoking import ErrorAck, Invoker
 from txrealtime.flask.membership import Membership
 from txrealtime.flask.options import Configuration
+from txrealtime.flask.repeats import handledOnce, onceOf
 from txrealtime.flask.routes import ANY, Route, Routes
 from txrealtime.logs import Logger
 from txrealtime.pool import Jobs, Threads
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.namespace import NO_ACK
+from txrealtime.socketio.namespaces import invalidNamespace
 from txrealtime.socketio.packet import IParser, Packet
 
 __all__ = ["Bridge", "BridgedNamespace", "BridgedServer"]
@@ -143,6 +145,9 @@ class BridgedNamespace(Namespace):
     def _bind(self, path: str, home: Any) -> None:
         super()._bind(path, home)
         self._bridge.spaces[path] = self
+        limits = self._bridge.configuration.histories.get(path)
+        if limits is not None:
+            self.keepHistory(**limits)
 
     def _encode(self, packet: Packet) -> list[engineio.Packet]:
         log = self._bridge.server.packetLog
@@ -160,7 +165,7 @@ class BridgedNamespace(Namespace):
     def connected(self, socket: Socket, auth: Any) -> Any:
         bridge = self._bridge
         if not bridge.accepts(self.path):
-            raise ConnectionRejected("Invalid namespace")
+            raise invalidNamespace(self.path, self._bridge.routes.paths)
         if bridge.visitOf(socket).jobs > bridge.mostJobs:
             # Handlers of sockets that the client has left are counted nowhere else.
             raise ConnectionRejected("Too many events wait")
@@ -244,7 +249,11 @@ class BridgedNamespace(Namespace):
             self._nobodyHandles(event)
         if route is None or membership.isRefused or membership.hasEnded:
             return NO_ACK
-        return self._bridge.schedule(route, socket, membership, event, args)
+        schedule = partial(self._bridge.schedule, route, socket, membership, event, args)
+        once = onceOf(route)
+        if once is None:
+            return schedule()
+        return handledOnce(once, socket, membership, event, args, partial(schedule, telling=True))
 
     def _eventsHandled(self) -> Iterable[str]:
         return self._bridge.routes.names(self.path)
@@ -376,9 +385,20 @@ class Bridge(Invoker):
             visit.noteReturn(socket.namespace.path, socket.recovered)
 
     def schedule(
-        self, route: Route, socket: Socket, membership: Membership, event: str, args: Sequence[Any]
+        self,
+        route: Route,
+        socket: Socket,
+        membership: Membership,
+        event: str,
+        args: Sequence[Any],
+        telling: bool = False,
     ) -> Deferred[Any]:
-        """Have a handler called in a thread, and return a Deferred of its result."""
+        """
+        Have a handler called in a thread.
+
+        :param telling: tell if the handler has failed, by :class:`ErrorAck`.
+        :return: a Deferred of its result, or of that of an error handler.
+        """
         done: Deferred[Any] = Deferred()
         path, visit = socket.namespace.path, self.visitOf(socket)
         visit.jobs += 1
@@ -387,6 +407,11 @@ class Bridge(Invoker):
 
         def finish(result: Any) -> None:
             visit.jobs -= 1
+            if isinstance(result, ErrorAck):
+                if event not in ("connect", "disconnect"):
+                    socket.namespace._handlerErred(event)
+                if not telling:
+                    result = result.ack
             done.callback(result)
             # Afterwards, since the ack may let the next event of the client begin.
             membership.finished()
@@ -455,14 +480,8 @@ class Bridge(Invoker):
                 self.server.callFromThread(finish, Failure())
                 return
             self.failed(error)
-            result = False if event == "connect" else NO_ACK
+            result = ErrorAck(False if event == "connect" else NO_ACK)
         self.server.callFromThread(finish, result)
-
-    def errorHandled(self, path: str, event: str) -> None:
-        space = self.spaces.get(path)
-        # As elsewhere, only handlers of events count: a callback has no event.
-        if space is not None and event not in ("", "connect", "disconnect"):
-            self.server.callFromThread(space._handlerErred, event)
 
     def _twice(self, path: str, call: Callable[[], Any]) -> Any:
         """Make a call, and once more after a TypeError.  After two, raise the first one."""

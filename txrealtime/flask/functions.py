@@ -13,8 +13,9 @@ import flask
 
 from txrealtime.flask.contexts import currentEvent
 from txrealtime.flask.interfaces import Application
+from txrealtime.socketio.past import Limit, PastEvent
 
-__all__ = ["call", "close_room", "disconnect", "emit", "join_room", "leave_room", "rooms", "send"]
+__all__ = ["call", "close_room", "disconnect", "emit", "history", "join_room", "leave_room", "rooms", "send"]
 
 
 def _socketio() -> Application:
@@ -114,15 +115,29 @@ def call(
     )
 
 
-def join_room(room: Any, sid: str | None = None, namespace: str | None = None) -> None:
+def join_room(room: Any, sid: str | None = None, namespace: str | None = None, rewind: Limit = None) -> None:
     """
     Put the client of the current event, or the one named, into a room.
 
-    :raises ValueError: if the room is another client's own.
+    :param rewind: send the client the last events of the room: so many, or those of a ``timedelta``.  Then
+        the call waits until the client is in the room; see :meth:`SocketIO.keep_history`.
+    :raises ValueError: if the room is another client's own; or with `rewind`, if the namespace keeps no
+        history, or the client is on another server.
     :raises RuntimeError: if called outside of a handler without a sid and a namespace.
     """
     sid, namespace = _named("join_room()", sid, namespace)
-    _socketio().enter_room(sid, room, namespace)
+    _socketio().enter_room(sid, room, namespace, rewind)
+
+
+def history(room: Any, last: Limit = None, namespace: str | None = None) -> list[PastEvent]:
+    """
+    Return the last events that were said to a room, the oldest first; see :meth:`SocketIO.history`.
+
+    :param namespace: that of the current event by default.
+    :raises RuntimeError: if called outside of a handler without a namespace.
+    """
+    namespace = namespace or currentEvent("history()").namespace
+    return _socketio().history(room, last, namespace)
 
 
 def leave_room(room: Any, sid: str | None = None, namespace: str | None = None) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from txrealtime.socketio.past import Limit, PastEvent
+
 __all__ = ["Application", "Sender"]
 
 
@@ -35,14 +37,17 @@ class Sender(Protocol):
     def rooms(self, path: str, sid: str) -> list[str]:
         """Return the rooms of a client."""
 
-    def join(self, path: str, sid: str, room: Any) -> None:
-        """Put a client into a room."""
+    def join(self, path: str, sid: str, room: Any, rewind: Limit = None) -> None:
+        """Put a client into a room, and send it the last events of the room."""
 
     def leave(self, path: str, sid: str, room: Any) -> None:
         """Take a client out of a room."""
 
     def close(self, path: str, room: Any) -> None:
         """Take everybody out of a room."""
+
+    def history(self, path: str, room: Any, last: Limit) -> list[PastEvent]:
+        """Return the last events of a room."""
 
     def disconnect(self, path: str, sid: str) -> None:
         """Disconnect a client from a namespace."""
@@ -60,8 +65,11 @@ class Application(Protocol):
     def call(self, event: str, *args: Any, **options: Any) -> Any:
         """Send an event and wait for its ack."""
 
-    def enter_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
-        """Put a client into a room."""
+    def enter_room(self, sid: str, room: Any, namespace: str | None = None, rewind: Limit = None) -> None:
+        """Put a client into a room, and send it the last events of the room."""
+
+    def history(self, room: Any, last: Limit = None, namespace: str | None = None) -> list[PastEvent]:
+        """Return the last events of a room."""
 
     def leave_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
         """Take a client out of a room."""

@@ -5,7 +5,7 @@ Calls of an application's handlers, in a handler's thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Flask
 
@@ -16,7 +16,17 @@ from txrealtime.flask.jsonmodule import JSONModule
 from txrealtime.flask.options import Configuration
 from txrealtime.flask.routes import ANY, Route, Routes
 
-__all__ = ["Invoker"]
+__all__ = ["ErrorAck", "Invoker"]
+
+
+class ErrorAck(NamedTuple):
+    """
+    The result of an error handler.
+
+    :ivar ack: the ack of the event.
+    """
+
+    ack: Any
 
 
 class Invoker:
@@ -41,27 +51,22 @@ class Invoker:
         """
         Call a handler in its contexts, and the error handlers if it fails.
 
-        :return: the result of the handler, or of the error handler.
+        :return: the result of the handler, or the :class:`ErrorAck` of an error handler.
         """
         shown = [event, *args] if route.message == ANY else tuple(args)
         managed = self.configuration.manageSession
         with inContext(self.app, visit, managed, sid, path, route.message, shown):
             try:
-                return self._guard(path, event, lambda: _invoke(route, event, sid, shown))
+                return self._guard(path, lambda: _invoke(route, event, sid, shown))
             except ConnectionRejected:
                 raise
             except Exception as error:
                 last = getattr(route.namespace, "error", None)
                 if last is None:
                     raise
-                result = last(error)
-                self.errorHandled(path, event)
-                return result
+                return ErrorAck(last(error))
 
-    def errorHandled(self, path: str, event: str) -> None:
-        """Called when a handler has raised, and an error handler has returned."""
-
-    def _guard(self, path: str, event: str, call: Callable[[], Any]) -> Any:
+    def _guard(self, path: str, call: Callable[[], Any]) -> Any:
         """Make a call; give an exception to the error handler of the namespace, if there is one."""
         handler = self.routes.errorHandler(path)
         if handler is None:
@@ -71,17 +76,22 @@ class Invoker:
         except ConnectionRejected:
             raise
         except Exception as error:
-            result = handler(error)
-            self.errorHandled(path, event)
-            return result
+            return ErrorAck(handler(error))
 
     def inContextOf(self, request: Any, callback: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a callback so that it runs in the contexts of the current event."""
         visit, sid, path = request.visit, request.sid, request.namespace
-        return lambda *args: self.callInContext(Route(callback, None), visit, sid, path, "", args)
+
+        def call(*args: Any) -> Any:
+            result = self.callInContext(Route(callback, None), visit, sid, path, "", args)
+            return result.ack if isinstance(result, ErrorAck) else result
+
+        return call
 
     def sendable(self, value: Any) -> Any:
         """Return a copy of a value to be sent, made by the application's JSON module if it has one."""
+        if isinstance(value, ErrorAck):
+            return ErrorAck(self.sendable(value.ack))
         return copied(value) if self.json is None else self.json.plain(value)
 
     def received(self, value: Any) -> Any:

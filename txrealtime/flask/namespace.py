@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from txrealtime.flask.interfaces import Application
+from txrealtime.socketio.past import Limit, PastEvent
 
-__all__ = ["Namespace", "attach", "handles"]
+__all__ = ["Namespace", "attach", "handles", "methodFor"]
 
 
 class Namespace:
@@ -94,9 +95,13 @@ class Namespace:
         to = sid if to is None else to
         return self._attached.call(event, data, namespace=namespace or self.namespace, to=to, timeout=timeout)
 
-    def enter_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
-        """Put a client into a room."""
-        self._attached.enter_room(sid, room, namespace or self.namespace)
+    def enter_room(self, sid: str, room: Any, namespace: str | None = None, rewind: Limit = None) -> None:
+        """Put a client into a room; see :meth:`SocketIO.enter_room`."""
+        self._attached.enter_room(sid, room, namespace or self.namespace, rewind)
+
+    def history(self, room: Any, last: Limit = None, namespace: str | None = None) -> list[PastEvent]:
+        """Return the last events of a room; see :meth:`SocketIO.history`."""
+        return self._attached.history(room, last, namespace or self.namespace)
 
     def leave_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
         """Take a client out of a room."""
@@ -145,6 +150,11 @@ def attach(namespace: Namespace, socketio: Application, methods: dict[str, Calla
     """
     namespace.socketio = socketio
     namespace._txrealtimeMethods = methods
+
+
+def methodFor(namespace: Namespace, event: str) -> Callable[..., Any] | None:
+    """Return the method that handles an event; ``None`` if there is none."""
+    return namespace._txrealtimeMethods.get(event)
 
 
 def handles(namespace: Namespace, event: str) -> bool:

@@ -37,6 +37,7 @@ class Configuration:
     :ivar json: a module whose ``dumps`` knows more types.
     :ivar eventLog: the logger of events, if ``logger`` asks for one.
     :ivar packetLog: the logger of packets, if ``engineio_logger`` asks for one.
+    :ivar histories: the limits of the namespaces that keep history, by path.
     :ivar ignored: the names of options that change nothing here.
     :ivar asksOrigin: the function that decides which origins are allowed, if there is one.
     :ivar strangeOrigins: allowed origins that no browser sends.
@@ -55,6 +56,7 @@ class Configuration:
     channel: str = "flask-socketio"
     eventLog: Logger | None = None
     packetLog: Logger | None = None
+    histories: dict[str, dict[str, Any]] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     asksOrigin: Callable[..., object] | None = None
     strangeOrigins: list[str] = field(default_factory=list)

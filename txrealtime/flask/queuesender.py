@@ -13,6 +13,7 @@ from txrealtime.cluster.emitter import Emitter, Receivers
 from txrealtime.flask.jsonmodule import JSONModule
 from txrealtime.flask.names import roomNames
 from txrealtime.flask.options import Configuration
+from txrealtime.socketio.past import Limit
 
 __all__ = ["QueueSender"]
 
@@ -72,8 +73,14 @@ class QueueSender:
         """Refuse: no answer can come back."""
         _refuse("rooms()")
 
-    def join(self, path: str, sid: str, room: Any) -> None:
-        """Put a client into a room."""
+    def history(self, path: str, room: Any, last: Limit) -> NoReturn:
+        """Refuse: no answer can come back."""
+        _refuse("history()")
+
+    def join(self, path: str, sid: str, room: Any, rewind: Limit = None) -> None:
+        """Put a client into a room; refuse to wait for the past."""
+        if rewind is not None:
+            _refuse("rewind=")
         receivers = self._to(path, sid)
         if receivers is not None:
             receivers.join(*roomNames(room))

@@ -22,6 +22,7 @@ from txrealtime.logs import Logger
 from txrealtime.socketio.acks import simplified
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.packet import Packet, PacketType, checkName
+from txrealtime.socketio.past import Limit, PastEvent
 from txrealtime.socketio.peers import Peers
 
 __all__ = ["ServerSender"]
@@ -227,12 +228,13 @@ class ServerSender:
         answer.addTimeout(timeout, space.reactor, onTimeoutCancel=late)
         return answer.addCallbacks(lambda given: [simplified(given)], _nobody)
 
-    def join(self, path: str, sid: str, room: Any) -> None:
+    def join(self, path: str, sid: str, room: Any, rewind: Limit = None) -> None:
         """
         Put a client into a room.
 
+        :param rewind: wait until the client is there and has been sent so much of the past.
         :raises ValueError: if the room is another client's own, or the sid is unknown and no other server may
-            know it.
+            know it; with `rewind`, if this server does not, or the namespace keeps no history.
         """
         names = roomNames(room)
         if not self._mayKnow(path, sid):
@@ -241,8 +243,47 @@ class ServerSender:
         if own is not None:
             raise ValueError(f"room {own!r} is another client's own: nobody else can join it")
         audience = self._named(path, sid)
-        if audience is not None:
+        if audience is None:
+            return
+        if rewind is None:
             self._server.callFromThread(audience.join, *names)
+        else:
+            join = partial(self._rewind, self._keeper(path), sid, names, rewind)
+            self._server.blockingCallFromThread(join)
+
+    @staticmethod
+    def _rewind(space: BridgedNamespace, sid: str, names: list[str], rewind: Limit) -> Deferred[None] | None:
+        """Put a client into rooms, and send it their last events."""
+        socket = space.rooms.find(sid)
+        if socket is not None:
+            assert rewind is not None
+            return socket.join(*names, rewind=rewind)
+        if sid not in space.parting:
+            raise ValueError(f"rewind= is for a client of this server, and {sid!r} is none in {space.path}")
+        return None
+
+    def history(self, path: str, room: Any, last: Limit) -> list[PastEvent]:
+        """
+        Return the last events of a room; none before the server runs.
+
+        :raises ValueError: if the namespace keeps no history.
+        """
+        names, space = roomNames(room), self._keeper(path)
+        if not names or not self.isOpen:
+            return []
+        past: list[PastEvent] = self._server.blockingCallFromThread(space.to(*names).history, last)
+        return [each._replace(args=list(self._bridge.received(each.args))) for each in past]
+
+    def _keeper(self, path: str) -> BridgedNamespace:
+        """
+        Return the namespace at a path, which keeps history.
+
+        :raises ValueError: if it keeps none.
+        """
+        space = self._bridge.spaces.get(path)
+        if space is None or space._history is None:
+            raise ValueError(f"{path} keeps no history: call socketio.keep_history(namespace={path!r}) first")
+        return space
 
     def leave(self, path: str, sid: str, room: Any) -> None:
         """Take a client out of a room."""

@@ -17,6 +17,7 @@ from twisted.web.resource import IResource
 from werkzeug.local import LocalProxy
 from zope.interface import implementer
 
+from txrealtime import Namespace as RealtimeNamespace
 from txrealtime.flask.askedorigins import AskedOrigins
 from txrealtime.flask.bridge import Bridge, BridgedServer
 from txrealtime.flask.client import SocketIOTestClient
@@ -35,6 +36,7 @@ from txrealtime.flask.sender import ServerSender
 from txrealtime.flask.serving import rootOf, run, stop
 from txrealtime.pool import Threads
 from txrealtime.server import IApplication
+from txrealtime.socketio.past import Limit, PastEvent
 
 __all__ = ["SocketIO"]
 
@@ -74,6 +76,7 @@ class SocketIO:
         self.server_options: dict[str, Any] = {}
         self._routes = Routes()
         self._bridge: Bridge | None = None
+        self._histories: dict[str, dict[str, Any]] = {}
         self._serverSender: ServerSender | None = None
         self._queueSender: QueueSender | None = None
         if app is not None or options.get("message_queue"):
@@ -95,6 +98,7 @@ class SocketIO:
         configuration = configured(
             {name: value for name, value in given.items() if not isinstance(value, QueueFacade)}
         )
+        configuration.histories = self._histories
         if configuration.ignored:
             warnings.warn(warning("SocketIO()", configuration.ignored), stacklevel=3)
         if configuration.strangeOrigins:
@@ -197,7 +201,7 @@ class SocketIO:
     def event(self, namespace: str | None = None) -> Callable[[F], F]: ...
 
     def event(self, *args: Any, **options: Any) -> Any:
-        """Decorate the handler of the event that has the function's name."""
+        """Decorate the handler of the event of the function's name: ``handler(*args)`` returns the ack."""
         if len(args) == 1 and not options and callable(args[0]):
             return self.on(args[0].__name__)(args[0])
         return lambda handler: self.on(handler.__name__, *args, **options)(handler)
@@ -229,7 +233,7 @@ class SocketIO:
         return register
 
     def on_error_default(self, exception_handler: F) -> F:
-        """Decorate the error handler of namespaces that have none of their own."""
+        """Decorate the error handler of namespaces without one: ``handler(exception)`` returns the ack."""
         if not callable(exception_handler):
             raise ValueError(f"an error handler is callable, not {exception_handler!r}")
         self._routes.errorDefault = exception_handler
@@ -328,13 +332,16 @@ class SocketIO:
 
     # -- rooms, from any thread ---------------------------------------------------------------
 
-    def enter_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
+    def enter_room(self, sid: str, room: Any, namespace: str | None = None, rewind: Limit = None) -> None:
         """
         Put a client into a room.
 
-        :raises ValueError: if the room is another client's own.
+        :param rewind: send the client the last events of the room, if it was not there: so many, or those of
+            a ``timedelta``.  Then the call waits until the client is in the room.
+        :raises ValueError: if the room is another client's own; or with `rewind`, if the namespace keeps no
+            history, or the client is on another server.
         """
-        self._sender.join(namespace or "/", sid, room)
+        self._sender.join(namespace or "/", sid, room, rewind)
 
     def leave_room(self, sid: str, room: Any, namespace: str | None = None) -> None:
         """Take a client out of a room."""
@@ -355,6 +362,48 @@ class SocketIO:
     def disconnect(self, sid: str, namespace: str | None = None) -> None:
         """Disconnect a client from a namespace."""
         self._sender.disconnect(namespace or "/", sid)
+
+    # -- history -----------------------------------------------------------------------------------
+
+    def keep_history(
+        self,
+        events: int = 100,
+        seconds: float = 3600.0,
+        bytes: int = 16_000_000,
+        namespace: str | None = None,
+    ) -> None:
+        """
+        Keep the events that are said to the rooms of a namespace, for :func:`join_room` with ``rewind``.
+
+        Call it before the server runs.  See :doc:`/howto/history`.
+
+        :param events: the most events of one room.
+        :param seconds: the time for which an event is kept.
+        :param bytes: the most memory for all events of the namespace.
+        :param namespace: ``/`` by default.
+        :raises ValueError: if a limit is not above 0, or the namespace keeps history already.
+        """
+        path = namespace or "/"
+        limits = {"events": events, "seconds": seconds, "bytes": bytes}
+        space = None if self._bridge is None else self._bridge.spaces.get(path)
+        # A namespace that does not exist yet is checked by another one.
+        (space or RealtimeNamespace()).keepHistory(**limits)  # type: ignore[arg-type]
+        if path in self._histories:
+            raise ValueError(f"{path} keeps history already")
+        self._histories[path] = limits
+
+    def history(self, room: Any, last: Limit = None, namespace: str | None = None) -> list[PastEvent]:
+        """
+        Return the last events that were said to a room, the oldest first.
+
+        Other servers may be asked first, so the call waits, as :meth:`call` does.
+
+        :param room: a room, or a list of rooms.
+        :param last: so many events, or those of a ``timedelta``; by default all that are kept.
+        :return: each as a :class:`~txrealtime.PastEvent` with ``event``, ``args`` and ``age``.
+        :raises ValueError: if the namespace keeps no history: see :meth:`keep_history`.
+        """
+        return self._sender.history(namespace or "/", room, last)
 
     # -- threads ---------------------------------------------------------------------------------
 

@@ -133,6 +133,6 @@ def _handlersOf(frame: FrameType | None) -> Iterator[str]:
         if (isTimed or frame.f_code is Namespace._handle.__code__) and values.get("handler") is not None:
             event, path = values["event"][:100], values["namespace" if isTimed else "self"].path
             yield f"{values['handler'].name}, the handler of {event!r} in {path}"
-        elif frame.f_code is CONTINUING:
+        elif frame.f_code in CONTINUING:
             yield f"{values['coroutine'].__qualname__}, a handler that was waiting"
         frame = frame.f_back

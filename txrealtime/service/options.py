@@ -135,9 +135,9 @@ class Options(usage.Options):
 
     def opt_bus(self, url: str) -> None:
         """the bus that makes several servers one: unix:PATH for the hub of this machine, redis://, rediss://,
-        redis+unix://, redis+sentinel://, redis+streams://, amqp:// or amqps://, with ?dialect=node or
-        ?dialect=python-socketio to join servers of these; redis://A,redis://B,... spreads the load over
-        several Redis servers (default: none, unless the application says otherwise)"""
+        redis+unix://, redis+sentinel://, redis+streams://, amqp:// or amqps://, with ?dialect=node,
+        ?dialect=node-streams or ?dialect=python-socketio to join servers of these; redis://A,redis://B,...
+        spreads the load over several Redis servers (default: none, unless the application says otherwise)"""
         try:
             DialectChoice.fromURL(url)
         except ValueError as error:

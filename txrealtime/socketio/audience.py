@@ -217,7 +217,8 @@ class Audience:
         """
         List the last events that were said to any of these rooms, on all servers, the oldest first.
 
-        Events that left out any of the rooms in :attr:`excluded` are not listed.  See :doc:`/howto/history`.
+        Events that left out any of the rooms in :attr:`excluded` are not listed.  For a :attr:`local`
+        audience, no other server is asked.  See :doc:`/howto/history`.
 
         :param last: so many events, or those of so much time; by default all that are kept.
         :return: a Deferred that does not fail.  On several servers, the others may be asked first.
@@ -310,7 +311,12 @@ class Audience:
         namespace = self.namespace
         id = next(namespace._ids)
         messages = namespace._encode(Packet(PacketType.EVENT, namespace.path, data, id))
-        sockets = self._deliver(messages)
+        recovery = namespace._recovery
+        if recovery is None:
+            sockets = self._deliver(messages)
+        else:
+            sockets = self.here()
+            recovery.inOrder(lambda: self._deliver(messages, False, sockets))
         if namespace._hooks.eventSent is not None:
             namespace._hooks.eventSent(sockets, data[0], data[1:])
         return [socket._expectAck(id, early) for socket in sockets]

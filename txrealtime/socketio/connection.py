@@ -452,6 +452,8 @@ class Connection:
     def _sendAway(self, socket: Socket, reason: CloseReason) -> None:
         path = socket.namespace.path
         if self._sockets.get(path) is socket:
+            if socket._ticket is not None:
+                socket._ticket.recovery.leaving(socket)
             self.session.sendPackets(socket.namespace._encode(Packet(PacketType.DISCONNECT, path)))
         # The DISCONNECT may have exceeded a slow client's buffer, which has ended all its sockets.
         if self._sockets.get(path) is socket:

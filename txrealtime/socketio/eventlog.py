@@ -218,7 +218,7 @@ class EventLog:
         :return: the event with its offset.
         """
         number = self.top + 1
-        marked = self._marked(messages, number, packet)
+        marked = self.marked(messages, self._offset(number), packet)
         last = self._last
         if rooms is None:
             previous: tuple[int, ...] = (last.get(None, 0),)
@@ -263,20 +263,21 @@ class EventLog:
 
         A JavaScript client takes any text at the end of an event, even the name of one without arguments.
         """
-        if packet is not None:
-            endsInText = isinstance(packet.data[-1], str)
-        elif self._splices:
-            text = messages[0].data
-            endsInText = isinstance(text, str) and text.endswith('"]')
-        else:
-            endsInText = isinstance(self._read(messages).data[-1], str)
-        return self._marked(messages, self.top, packet) if endsInText else messages
+        return self.marked(messages, self.offset(), packet) if self.endsInText(messages, packet) else messages
 
-    def _marked(
-        self, messages: Sequence[engineio.Packet], number: int, packet: Packet | None
+    def endsInText(self, messages: Sequence[engineio.Packet], packet: Packet | None) -> bool:
+        """Return true if the last argument of an event, or its name if there is none, is a text."""
+        if packet is not None:
+            return isinstance(packet.data[-1], str)
+        if self._splices:
+            text = messages[0].data
+            return isinstance(text, str) and text.endswith('"]')
+        return isinstance(self._read(messages).data[-1], str)
+
+    def marked(
+        self, messages: Sequence[engineio.Packet], offset: str, packet: Packet | None
     ) -> list[engineio.Packet]:
         """Add an offset to an event, as its last argument."""
-        offset = self._offset(number)
         text = messages[0].data
         if self._splices and isinstance(text, str) and text.endswith("]"):
             # The text has the name of the event at least, so a comma follows a value.

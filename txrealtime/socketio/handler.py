@@ -7,14 +7,16 @@ Plain functions, ``async`` functions and functions that return a Deferred are ca
 from __future__ import annotations
 
 import inspect
+from asyncio import _get_running_loop, isfuture
 from collections.abc import Callable, Generator
 from contextvars import copy_context
 from types import CoroutineType
 from typing import Any, Final
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 
 from txrealtime.errors import ArgumentsMismatch
+from txrealtime.socketio.tasks import STEPS, runAsTask
 
 __all__ = ["CONTINUING", "PLAIN", "Handler", "run", "start"]
 
@@ -126,8 +128,12 @@ def start(coroutine: Any) -> Any:
 
     Most handlers never wait, and ``Deferred.fromCoroutine`` costs 2.8 us where this takes 0.6.
     The coroutine runs in its own context: context variables that it sets do not reach other handlers.
+    Under the asyncio reactor it is a task: see :mod:`txrealtime.socketio.tasks`.
     """
     context = copy_context()
+    loop = _get_running_loop()
+    if loop is not None:
+        return runAsTask(coroutine, context, loop)
     try:
         waitsFor = context.run(coroutine.send, None)
     except StopIteration as stop:
@@ -140,6 +146,8 @@ def _continue(coroutine: Any, waitsFor: Any) -> Generator[Any, Any, Any]:
     """Run the rest of a coroutine that waits for a Deferred."""
     while True:
         try:
+            if waitsFor.__class__ is not Deferred and isfuture(waitsFor):
+                raise RuntimeError("await of a Future of asyncio, but no running event loop")
             value = yield waitsFor
         except GeneratorExit:
             # Nothing can fire the Deferred any longer, and the garbage collector ends the wait.
@@ -155,8 +163,8 @@ def _continue(coroutine: Any, waitsFor: Any) -> Generator[Any, Any, Any]:
             return stop.value
 
 
-CONTINUING: Final = _continue.__wrapped__.__code__  # type: ignore[attr-defined]
-"""The code that runs the rest of a coroutine, for those who read stacks."""
+CONTINUING: Final = frozenset([_continue.__wrapped__.__code__, STEPS])  # type: ignore[attr-defined]
+"""The code that runs a coroutine step by step, as ``coroutine``, for those who read stacks."""
 
 PLAIN: Final = frozenset([type(None), str, int, float, bool, list, tuple, dict, bytes, object])
 """

@@ -178,7 +178,8 @@ class History:
             entries = self._select(rooms, limit, since, lambda entry: entry.excluded.isdisjoint(excluded))
             return [self._read(entry, now) for entry in entries]
 
-        return self._whenKnown(rooms).addCallback(read)
+        known = succeed(None) if audience._isLocal else self._whenKnown(rooms)
+        return known.addCallback(read)
 
     def _select(
         self, rooms: Iterable[str], limit: Limit, since: int, wanted: Callable[[Said], bool]

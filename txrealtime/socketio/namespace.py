@@ -92,6 +92,7 @@ class Home(Protocol):
 
     idPrefix: str
     parking: Parking | None
+    recoveryClass: type[Recovery]
 
     def socketGone(self, namespace: Namespace) -> None: ...
 
@@ -420,7 +421,7 @@ class Namespace(Decorators):
         if home.peers is not None:
             self._meet(home.peers)
         if home.parking is not None:
-            self._recovery = Recovery(self, home.parking)
+            self._recovery = home.recoveryClass(self, home.parking)
 
     def _meet(self, peers: Peers) -> None:
         """Tell other servers, from now on, of this namespace and its rooms."""

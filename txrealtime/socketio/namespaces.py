@@ -5,15 +5,17 @@ The namespaces of a server: those mounted at a path, and those made for a patter
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import LogLevel
 
 from txrealtime.engineio.admission import isRefusal
 from txrealtime.engineio.pace import Pace
 from txrealtime.errors import ConnectionRejected
+from txrealtime.logs import Logger
 from txrealtime.socketio.counts import OTHER, TalkCounts
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.hooks import Hooks
@@ -26,11 +28,34 @@ from txrealtime.socketio.recovery import Recovery
 from txrealtime.socketio.settings import Settings
 from txrealtime.socketio.sockets import Socket
 
-__all__ = ["Namespaces"]
+__all__ = ["Namespaces", "invalidNamespace"]
+
+_log = Logger()
+
+_MOST_NAMED = 10
+"""Namespaces that a line of the log names."""
 
 Predicate = Callable[[str, Any], bool | Awaitable[bool]]
 Where = str | re.Pattern[str] | Predicate
 Factory = Callable[[], Namespace]
+
+
+def invalidNamespace(path: str, known: Iterable[str]) -> ConnectionRejected:
+    """
+    Make the refusal of a client that asks for a namespace that nobody has made, and log it.
+
+    :param known: the paths of the namespaces that exist.
+    """
+    names = sorted(known)
+    _log.limited(
+        "",
+        LogLevel.info,
+        "a client asked for the namespace {path!r}, which does not exist; clients can join {known}",
+        path=path[:100],
+        known=", ".join(map(repr, names[:_MOST_NAMED])) + (", ..." if names[_MOST_NAMED:] else "")
+        or "no namespace",
+    )
+    return ConnectionRejected("Invalid namespace")
 
 
 class Namespaces:
@@ -52,6 +77,7 @@ class Namespaces:
     peers: Peers | None = None
     idPrefix = ""
     joining: object = None
+    recoveryClass: type[Recovery] = Recovery
 
     def __init__(self, parser: IParser, reactor: IReactorTime | None = None) -> None:
         self.parser = parser
@@ -92,7 +118,15 @@ class Namespaces:
         if settings.recoveryWindow:
             self.parking = Parking(settings, self.reactor, self.parser, self.counts.recoveries)
             for namespace in self:
-                namespace._recovery = Recovery(namespace, self.parking)
+                namespace._recovery = self.recoveryClass(namespace, self.parking)
+
+    def recoverBy(self, recoveryClass: type[Recovery]) -> None:
+        """Let clients come back by another class of recovery, before any client is here."""
+        self.recoveryClass = recoveryClass
+        if self.parking is not None:
+            for namespace in self:
+                if type(namespace._recovery) is not recoveryClass:
+                    namespace._recovery = recoveryClass(namespace, self.parking)
 
     def nobodyComesBack(self) -> None:
         """Called when the server has stopped."""
@@ -190,7 +224,7 @@ class Namespaces:
                 return self._namespaces[path]
         if path == "/":  # the default namespace always exists
             return self.get(path)
-        raise ConnectionRejected("Invalid namespace")
+        raise invalidNamespace(path, self._namespaces)
 
     def socketGone(self, namespace: Namespace) -> None:
         """Called when a socket has left a namespace, or was refused."""

@@ -5,9 +5,10 @@ The clients of a server that are away: how many there may be, and for how long.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import LogLevel
 
@@ -20,6 +21,7 @@ from txrealtime.socketio.packet import IParser, Packet
 from txrealtime.socketio.settings import Settings
 
 if TYPE_CHECKING:
+    from txrealtime.socketio.namespace import Namespace
     from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["Keeper", "Parking"]
@@ -38,6 +40,22 @@ class Keeper(Protocol):
 
     def emitted(self, ticket: Ticket, messages: Sequence[engineio.Packet], packet: Packet) -> None:
         """Called with an event for one client of this server, which is the newest of the log."""
+
+    # Of a bus that keeps all events:
+
+    def parked(self, ticket: Ticket) -> None:
+        """Called when the client of a ticket has gone, and may come back to any server."""
+
+    def place(self, namespace: Namespace) -> str:
+        """Return the offset of the newest event that this server has read."""
+
+    def whenDelivered(self) -> Deferred[None]:
+        """Wait until this server's own events have come back from the bus, and are delivered."""
+
+    def onTheWay(
+        self, namespace: Namespace
+    ) -> Iterable[tuple[tuple[str, ...] | None, frozenset[str], Sequence[engineio.Packet]]]:
+        """List this server's own events that have not come back: rooms, exclusions and messages."""
 
 
 class Parking:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from txrealtime.socketio.namespace import Namespace
     from txrealtime.socketio.sockets import Socket
 
-__all__ = ["Recovery", "Return"]
+__all__ = ["RECOVERABLE", "Recovery", "Return"]
 
 _log = Logger()
 
@@ -52,7 +52,7 @@ _json: Final = JSONText()
 
 _PID_BYTES: Final = 18
 
-_RECOVERABLE: Final = frozenset(
+RECOVERABLE: Final = frozenset(
     [
         CloseReason.TRANSPORT_CLOSE,
         CloseReason.TRANSPORT_ERROR,
@@ -163,6 +163,13 @@ class Recovery:
             if self.parking.keeper is not None and ticket is not None:
                 self.parking.keeper.emitted(ticket, messages, packet)
 
+    def inOrder(self, send: Callable[[], object]) -> None:
+        """Send something to clients past the log, behind the events that were emitted before."""
+        send()
+
+    def leaving(self, socket: Socket) -> None:
+        """Called before the server disconnects a client."""
+
     # -- tickets -------------------------------------------------------------------
 
     def offer(self, socket: Socket) -> None:
@@ -222,7 +229,7 @@ class Recovery:
         """
         ticket, session = socket._ticket, socket.session
         assert ticket is not None
-        if reason not in _RECOVERABLE or not session.mayReturn or not self.parking.isOpen:
+        if reason not in RECOVERABLE or not session.mayReturn or not self.parking.isOpen:
             return False
         if session.provenTime > ticket.admitted:
             # The client has answered a PING that was sent after all of these.

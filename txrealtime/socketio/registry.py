@@ -73,7 +73,7 @@ def checkHandled(event: str) -> None:
 
 def on(event: str, *, replace: bool = False) -> Callable[[F], F]:
     """
-    Mark a method of a :class:`Namespace` class as the handler of an event.
+    Mark a method of a :class:`Namespace` class as an event's handler: ``handler(self, socket, *args)``.
 
     :param replace: take the event from another method of the same class.
     :raises ValueError: if the name is no event of clients (``connected``, ``disconnecting`` and
@@ -329,9 +329,7 @@ class Decorators:
 
     def onDisconnecting(self, function: Any = None, *, replace: bool = False) -> Any:
         """
-        Decorate a function in place of :meth:`Namespace.disconnecting`.
-
-        The function is ``f(socket)`` or ``f(socket, reason)``.
+        Decorate a function for :meth:`Namespace.disconnecting`: ``f(socket)`` or ``f(socket, reason)``.
 
         :param replace: as for :meth:`on`.
         """
@@ -345,9 +343,7 @@ class Decorators:
 
     def onDisconnect(self, function: Any = None, *, replace: bool = False) -> Any:
         """
-        Decorate a function in place of :meth:`Namespace.disconnected`.
-
-        The function is ``f(socket)`` or ``f(socket, reason)``.
+        Decorate a function for :meth:`Namespace.disconnected`: ``f(socket)`` or ``f(socket, reason)``.
 
         :param replace: as for :meth:`on`.
         """

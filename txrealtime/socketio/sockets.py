@@ -156,7 +156,10 @@ class Socket:
         if ack.called:
             return ack
         namespace._sent.count += 1
-        self._deliver(messages)
+        if self._ticket is None:
+            self._deliver(messages)
+        else:
+            self._ticket.recovery.inOrder(lambda: self._deliver(messages))
         if namespace._hooks.eventSent is not None:
             namespace._hooks.eventSent((self,), event, args)
 

@@ -376,7 +376,7 @@ class Supervisor(Service):
         self._replaced()
 
     def _replaced(self) -> None:
-        """Called when a generation serves, or the one before goes on: reload if that was asked for meanwhile."""
+        """Called when a generation serves, or the one before goes on; a reload may have been asked for."""
         self._notifier.tell(READY=1)
         if self._reloadAgain:
             self._reloadAgain = False

@@ -1,12 +1,13 @@
 // A server of a cluster that does what its clients tell it, as member.py does for ours:
 //
-//     node member.cjs PORT redis://127.0.0.1:PORT
+//     node member.cjs PORT redis://127.0.0.1:PORT [STREAMS]
+//
+// With STREAMS it has the Streams adapter, over so many streams, and its clients may come back.
 const { createServer } = require("node:http");
 const { createClient } = require("redis");
 const { Server } = require("socket.io");
-const { createAdapter } = require("@socket.io/redis-adapter");
 
-const [port, url] = process.argv.slice(2);
+const [port, url, streams] = process.argv.slice(2);
 
 const operations = {
   enter: (io, socket, audience, order) => socket.join(order.names),
@@ -45,7 +46,10 @@ async function main() {
   await Promise.all([publisher.connect(), subscriber.connect()]);
 
   const http = createServer();
-  const io = new Server(http, { adapter: createAdapter(publisher, subscriber) });
+  const adapter = streams
+    ? require("@socket.io/redis-streams-adapter").createAdapter(publisher, { streamCount: Number(streams) })
+    : require("@socket.io/redis-adapter").createAdapter(publisher, subscriber);
+  const io = new Server(http, { adapter, ...(streams && { connectionStateRecovery: {} }) });
   io.told = [];
   io.on("news", (...args) => io.told.push(args));
   io.on("double", (number, answer) => answer(2 * number));

@@ -73,7 +73,7 @@ function tell(text) {
 
 // The key tells the server that a connection which comes back is the same person, not a namesake.
 const me = { nick: remember(localStorage, "nick"), key: remember(sessionStorage, "key") };
-const here = { room: "", you: "", people: new Set(), maxPicture: 0 };   // as the server last told
+const here = { room: "", you: "", author: "", people: new Set(), maxPicture: 0 };   // as the server last told
 let wanted = "";                       // the room that this page is in, or is on its way to
 let joined = false;                    // true while the server counts this connection in `wanted`
 
@@ -124,6 +124,7 @@ function start() {
   socket.on("renamed", (nick) => { here.people.add(here.you = nick); showMe(); showPeople(); });
   socket.on("typing", (nick, busy) => (busy ? typing(nick) : stopped(nick)));
   socket.on("said", (message) => { stopped(message.nick); show(message); unread(); });
+  socket.on("again", () => { if (joined) join(here.room); });       // others may have said more meanwhile
 }
 
 // ---- Rooms and people -------------------------------------------------------------------------
@@ -153,9 +154,9 @@ function join(room) {
   });
 }
 
-function arrive({ room, you, people, said, maxPicture }) {
+function arrive({ room, you, author, people, said, maxPicture }) {
   if (room !== here.room) clearLog();
-  Object.assign(here, { room, you, people: new Set(people), maxPicture });
+  Object.assign(here, { room, you, author, people: new Set(people), maxPicture });
   wanted = room;
   joined = true;
   said.forEach(show);
@@ -265,7 +266,7 @@ function show(message) {
     if (known.state && known !== message) delivered(known, message.time);
     return;
   }
-  const mine = Boolean(message.mine);
+  const mine = message.mine ??= message.author === here.author;      // what I send has no author yet
   const name = make("span", "name", message.nick);
   name.style.setProperty("--hue", hue(message.nick));
   const body = message.type || message.kind === "picture" ? pictureBody(message) : make("span", "said", ...linked(message.text));
@@ -447,13 +448,12 @@ function pictureBody(message) {
   const button = make("button", "shown");
   button.type = "button";
   button.setAttribute("aria-label", `Picture from ${message.nick}, open it`);
-  const bytes = message.picture ?? message.body;
-  if (bytes) fill(button, message, bytes);
+  if (message.body) fill(button, message, message.body);
   else fetchPicture(button, message);
   return button;
 }
 
-// What was said earlier names its pictures only, and each is fetched by itself.
+// What was said names its pictures only, and each is fetched by itself. What I send has its bytes here.
 function fetchPicture(button, message) {
   const words = make("span", "missing", "Loading the picture…");
   button.replaceChildren(words);
@@ -468,7 +468,6 @@ function fetchPicture(button, message) {
 
 function fill(button, message, bytes) {
   message.url = URL.createObjectURL(new Blob([bytes], { type: message.type }));
-  message.picture = undefined;         // the page need not hold it twice
   const image = make("img");
   image.alt = "";
   image.src = message.url;

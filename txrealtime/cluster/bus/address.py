@@ -58,10 +58,13 @@ FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 STREAMS = "+streams"
 "The end of a scheme of Redis, for its streams in place of its pub/sub."
 
-STREAM_OPTIONS = ("stream", "maxlen")
+STREAM_OPTIONS = ("stream", "maxlen", "streams", "entries")
 
 MAX_LENGTH = 10_000
 """Messages that Redis keeps in a stream, roughly, if the URL does not tell."""
+
+MOST_STREAMS = 100
+"""Streams of one cluster: each takes a connection to Redis."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class Address:
             )
         if self.isStreams:
             _ = self.maxLength
+            _ = self.streamCount
         if "ssl_keyfile" in self.options and "ssl_certfile" not in self.options:
             raise ValueError(f"{self.name} has the option ssl_keyfile without ssl_certfile")
         if len(self.hosts) > 1 and self.scheme != "redis+sentinel":
@@ -164,8 +168,31 @@ class Address:
         return int(text)
 
     @property
+    def isNode(self) -> bool:
+        """True if the entries of the stream are those of Node's servers."""
+        return self.options.get("entries") == "node"
+
+    @property
+    def streamCount(self) -> int:
+        """
+        The number of the streams.
+
+        :raises ValueError: if it is no number from 1 to 100, or servers that are not Node's have several.
+        """
+        text = self.options.get("streams", "1")
+        if not (text.isascii() and text.isdigit() and 0 < int(text) <= MOST_STREAMS):
+            raise ValueError(
+                f"{self.name} has streams={text}: expected a number of streams, 1 to {MOST_STREAMS}"
+            )
+        if int(text) > 1 and not self.isNode:
+            raise ValueError(
+                f"{self.name} has streams={text}: only with dialect=node-streams there are several"
+            )
+        return int(text)
+
+    @property
     def stream(self) -> str:
-        """The name of the stream."""
+        """The name of the stream, or the beginning of the names of several."""
         return self.options.get("stream", "txrealtime:stream")
 
     @property

@@ -110,18 +110,19 @@ class IKeepingBus(IBus):
 
     stream: str = Attribute("The name of the place where the broker keeps the messages.")
 
-    def placeOf(lost: Callable[[str], object]) -> str:
+    def placeOf(lost: Callable[[str], object], topic: str = "") -> str:
         """
         Return how far an owner's subscribers have delivered the messages.
 
         :param lost: as that of :meth:`openSubscriber`.
+        :param topic: a topic, on a bus that has several places.
         """
 
 
 class IKeepingPublisher(IPublisher):
     """A publisher of such a bus."""
 
-    def command(*words: str) -> Deferred[Any]:
+    def command(*words: str | bytes) -> Deferred[Any]:
         """
         Send a command of the broker, behind the messages that were published before.
 

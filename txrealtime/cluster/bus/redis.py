@@ -283,6 +283,9 @@ class Publisher(Connection):
         self.unconfirmed -= 1
         self.pending -= len(payload)
         self._expected[-1] = Reply.BEAT
+        self._askRole()
+
+    def _askRole(self) -> None:
         # A master that became a replica goes on accepting messages, for its own clients only.
         self._expected.append(Reply.ROLE)
         self.transport.write(b"*1\r\n$4\r\nROLE\r\n")

@@ -15,6 +15,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from txrealtime.cluster.bus.address import STREAM_OPTIONS, STREAMS, Address
+from txrealtime.cluster.bus.entries import entriesOf
 from txrealtime.errors import BusError
 
 __all__ = ["BlockingRedis"]
@@ -31,7 +32,8 @@ class BlockingRedis:
 
     def __init__(self, address: Address, url: str, timeout: float) -> None:
         self._name = address.name
-        self._stream = (address.stream, address.maxLength) if address.isStreams else None
+        self._entries = entriesOf(address) if address.isStreams else None
+        self._most = address.maxLength if address.isStreams else 0
         # No retries: redis-py would repeat a message that may have arrived, and others would get it twice.
         common: dict[str, Any] = {
             "socket_timeout": timeout,
@@ -60,11 +62,13 @@ class BlockingRedis:
     def publish(self, topic: str, payload: bytes) -> None:
         name = topic.encode("utf-8", "surrogatepass")
         try:
-            if self._stream is None:
+            stream = None if self._entries is None else self._entries.streamOf(topic)
+            if self._entries is None or stream is None:
                 self._client.publish(name, payload)
             else:
-                stream, most = self._stream
-                self._client.xadd(stream, {"t": name, "p": payload}, maxlen=most)
+                fields = self._entries.write(topic, payload)
+                named: Any = dict(zip(fields[::2], fields[1::2], strict=True))
+                self._client.xadd(stream, named, maxlen=self._most)
         except RedisError as error:
             raise BusError(f"{self._name} has not taken the message: {error}") from None
 

@@ -31,6 +31,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from txrealtime.cluster.bus.address import Address
+from txrealtime.cluster.bus.entries import Entries, entriesOf
 from txrealtime.cluster.bus.interfaces import (
     IKeepingBus,
     IKeepingPublisher,
@@ -39,10 +40,11 @@ from txrealtime.cluster.bus.interfaces import (
     ISubscriber,
     Subscription,
 )
+from txrealtime.cluster.bus.places import Place, idOf, infoOf
 from txrealtime.cluster.bus.redis import Connection, Publisher, RedisBus, Reply
 from txrealtime.errors import BusError
 
-__all__ = ["RedisStreamsBus"]
+__all__ = ["Outbox", "RedisStreamsBus", "StreamPublisher", "StreamReader"]
 
 _BATCH: Final = 100
 """Entries that one XREAD returns at most."""
@@ -52,9 +54,6 @@ _BLOCK: Final = 5000
 
 _PAGE: Final = 200
 """Entries in which a publisher looks for its own at a time."""
-
-Id = tuple[int, int]
-"The id of an entry."
 
 
 class _Message(NamedTuple):
@@ -66,7 +65,7 @@ class _Message(NamedTuple):
     isAwaited: bool
 
 
-class _Outbox:
+class Outbox:
     """
     The messages of one owner that Redis has not confirmed, over all its connections.
 
@@ -85,189 +84,162 @@ class _Outbox:
         self.sent = deque(each for each in self.sent if each.number > number and not each.isAwaited)
 
 
-class _Info(NamedTuple):
-    """
-    The state of the stream.
-
-    :ivar added: the number of entries that were ever added; ``None`` before Redis 7.
-    """
-
-    first: Id
-    last: Id
-    length: int
-    added: int | None
-
-
-class _Place:
-    """
-    The place in the stream up to which one server has read.
-
-    :ivar id: the id of the last entry read; ``None`` before the first connection.
-    :ivar count: the number of entries up to it that were ever added; ``None`` if that is not known.
-    :ivar goal: the id of the last entry of an outage.
-    :ivar delivered: the id of the last entry delivered, as in ``1795884975163.0``.
-    """
-
-    def __init__(self) -> None:
-        self.id: Id | None = None
-        self.count: int | None = None
-        self.goal: Id = (0, 0)
-        self.delivered = "0.0"
-
-    def opened(self, info: _Info) -> int | None:
-        """Called with the state of the stream on a new connection: see :meth:`compare`."""
-        if self.id is None:
-            self.id, self.count = info.last, info.added
-            self.delivered = f"{info.last[0]}.{info.last[1]}"
-        self.goal = info.last
-        return self.compare(info)
-
-    def compare(self, info: _Info) -> int | None:
-        """
-        Compare the place with the state of the stream at the same time.
-
-        :return: the number of entries that are gone and were not read, 0 if that is not known; ``None`` if
-            there are none.
-        """
-        assert self.id is not None
-        count, added = self.count, info.added
-        if info.last < self.id:
-            # Another stream, or an older state of this one.
-            self.id, self.count = info.last, added
-            return 0
-        if added is None:
-            return 0 if self.id != (0, 0) and info.first > self.id else None
-        if self.id == info.last or count is None or added < count:
-            self.count = added if self.id == info.last else None
-            if count is None or count == added:
-                return None
-            return max(added - count, 0)
-        before = added - info.length
-        if count < before:
-            self.count = before
-            return before - count
-        return None
-
-
 @implementer(IKeepingBus)
 class RedisStreamsBus(RedisBus):
     """
     A bus over a stream of one Redis, or of the master that Sentinels name.
 
     :param address: of a scheme that ends with ``+streams``.
+    :ivar streams: the names of all streams: several among Node's servers.
+    :ivar most: the number of entries that Redis keeps in a stream, roughly.
     """
 
     patterns = False
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
-        self.stream = self._stream = address.stream
-        self._most = address.maxLength
-        self._outboxes: WeakKeyDictionary[IPublisherOwner, _Outbox] = WeakKeyDictionary()
-        self._places: dict[Callable[[str], object], _Place] = {}
+        self.stream = address.stream
+        self.entries = entriesOf(address)
+        self.streams = self.entries.streams
+        self.most = address.maxLength
+        self._outboxes: WeakKeyDictionary[IPublisherOwner, dict[str, Outbox]] = WeakKeyDictionary()
+        self._places: dict[tuple[Callable[[str], object], str], Place] = {}
+
+    def streamOf(self, topic: str) -> str | None:
+        """Return the stream that has the messages of a topic; ``None`` for Redis's pub/sub."""
+        return self.entries.streamOf(topic)
+
+    # -- publishing --------------------------------------------------------------------
 
     async def _openPublisher(self, reactor: IReactorTime, owner: IPublisherOwner) -> IPublisher:
-        outbox = self._outboxes.setdefault(owner, _Outbox())
-        publisher = _Publisher(owner, outbox, self._stream.encode(), self._most)
+        outboxes = self._outboxes.setdefault(owner, {stream: Outbox() for stream in self.streams})
+        publisher = self._newPublisher(owner, outboxes)
 
         async def prepare() -> None:
             await self._prepare(publisher, owner)
-            await self._reconcile(publisher, outbox)
+            for stream, outbox in outboxes.items():
+                await self._reconcile(publisher, stream, outbox)
 
         await self._connect(reactor, publisher, prepare)
         publisher.sendAgain()
         return publisher
 
-    async def _reconcile(self, publisher: _Publisher, outbox: _Outbox) -> None:
+    def _newPublisher(self, owner: IPublisherOwner, outboxes: dict[str, Outbox]) -> StreamPublisher:
+        return StreamPublisher(owner, self, outboxes)
+
+    async def _reconcile(self, publisher: StreamPublisher, stream: str, outbox: Outbox) -> None:
         """Find out which messages of the last connection Redis has taken."""
         outbox.taken(0)
         end, first = "+", f"({outbox.confirmed}" if outbox.confirmed != "-" else "-"
         while outbox.sent:
-            page = await publisher.ask("XREVRANGE", self._stream, end, first, "COUNT", str(_PAGE))
+            page = await publisher.ask("XREVRANGE", stream, end, first, "COUNT", str(_PAGE))
             if isinstance(page, Exception):
                 raise BusError(str(page))
             for _, fields in page:
-                mark, _, number = (fields[5] if fields and len(fields) > 5 else b"").partition(b"-")
+                mark, _, number = (fields[-1] if fields and fields[-2] == b"n" else b"").partition(b"-")
                 if mark == outbox.mark.encode():
                     outbox.taken(int(number))
                     return
             if len(page) < _PAGE:
-                await self._checkTrimmed(publisher, outbox)
+                await self._checkTrimmed(publisher, stream, outbox)
                 break
             end = f"({page[-1][0].decode()}"
 
-    async def _checkTrimmed(self, publisher: _Publisher, outbox: _Outbox) -> None:
+    async def _checkTrimmed(self, publisher: StreamPublisher, stream: str, outbox: Outbox) -> None:
         """Give up the messages of the last connection if Redis may have taken and trimmed them."""
-        oldest = await publisher.ask("XRANGE", self._stream, "-", "+", "COUNT", "1")
-        if outbox.confirmed != "-" and oldest and _idOf(oldest[0][0]) > _idOf(outbox.confirmed.encode()):
-            publisher.giveUp()
+        oldest = await publisher.ask("XRANGE", stream, "-", "+", "COUNT", "1")
+        if outbox.confirmed != "-" and oldest and idOf(oldest[0][0]) > idOf(outbox.confirmed.encode()):
+            publisher.giveUp(outbox)
 
-    def placeOf(self, lost: Callable[[str], object]) -> str:
-        return self._places[lost].delivered
+    # -- reading -----------------------------------------------------------------------
+
+    def placeOf(self, lost: Callable[[str], object], topic: str = "") -> str:
+        return self._places[lost, self.streamOf(topic) or self.stream].delivered
 
     async def _openSubscriber(self, reactor: IReactorTime, lost: Callable[[str], object]) -> ISubscriber:
-        place = self._places.setdefault(lost, _Place())
-        subscriber = _Subscriber(reactor, lost, self._stream, place)
-        await self._connect(reactor, subscriber, subscriber.prepare)
-        return subscriber
+        return await self._openReader(reactor, lost, lost, self.stream)
+
+    async def _openReader(
+        self,
+        reactor: IReactorTime,
+        lost: Callable[[str], object],
+        owner: Callable[[str], object],
+        stream: str,
+    ) -> StreamReader:
+        place = self._places.setdefault((owner, stream), Place())
+        reader = StreamReader(reactor, lost, stream, place, self.entries)
+        await self._connect(reactor, reader, reader.prepare)
+        return reader
 
 
 @implementer(IKeepingPublisher)
-class _Publisher(Publisher):
-    """A connection that adds entries to the stream."""
+class StreamPublisher(Publisher):
+    """A connection that adds entries to streams."""
 
-    def __init__(self, owner: IPublisherOwner, outbox: _Outbox, stream: bytes, most: int) -> None:
+    def __init__(self, owner: IPublisherOwner, bus: RedisStreamsBus, outboxes: dict[str, Outbox]) -> None:
         super().__init__(owner)
-        self._outbox = outbox
+        self._bus = bus
+        self._outboxes = outboxes
         self._commands: deque[Deferred[Any]] = deque()
-        head = b"$4\r\nXADD\r\n$%d\r\n%b\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n" % (len(stream), stream)
-        self._head = head + b"$%d\r\n%d\r\n$1\r\n*\r\n" % (len(str(most)), most)
+        # For each unconfirmed message, in order: the outbox that has it, or None if Redis does not keep it.
+        self._order: deque[Outbox | None] = deque()
 
     def publish(self, topic: str, payload: bytes, answer: Deferred[None] | None = None) -> None:
-        outbox = self._outbox
+        stream = self._bus.streamOf(topic)
+        if stream is None:
+            self._order.append(None)
+            super().publish(topic, payload, answer)
+            return
+        outbox = self._outboxes[stream]
         outbox.number += 1
         message = _Message(outbox.number, topic, payload, answer is not None)
         outbox.sent.append(message)
-        self.expect(len(payload), self._command(message), answer)
+        self._send(stream, outbox, message, answer)
+
+    def _send(self, stream: str, outbox: Outbox, message: _Message, answer: Deferred[None] | None) -> None:
+        fields = self._bus.entries.write(message.topic, message.payload)
+        mark = f"{outbox.mark}-{message.number}".encode()
+        self._order.append(outbox)
+        self.expect(len(message.payload), self._added(stream, [*fields, b"n", mark]), answer)
+
+    def _added(self, stream: str, fields: list[bytes]) -> bytes:
+        """Return the command that adds an entry."""
+        most = b"%d" % self._bus.most
+        return _command([b"XADD", stream.encode(), b"MAXLEN", b"~", most, b"*", *fields])
 
     def beat(self, topic: str, payload: bytes) -> None:
-        super().beat(topic, payload)
-        self._outbox.sent.pop()  # nobody misses a heartbeat
-
-    def _command(self, message: _Message) -> bytes:
-        name = message.topic.encode("utf-8", "surrogatepass")
-        payload, mark = message.payload, f"{self._outbox.mark}-{message.number}".encode()
-        return b"*12\r\n%b$1\r\nt\r\n$%d\r\n%b\r\n$1\r\np\r\n$%d\r\n%b\r\n$1\r\nn\r\n$%d\r\n%b\r\n" % (
-            self._head,
-            len(name),
-            name,
-            len(payload),
-            payload,
-            len(mark),
-            mark,
-        )
+        fields = self._bus.entries.write(topic, payload)
+        for stream in self._outboxes:
+            self._expected.append(Reply.BEAT)
+            self.transport.write(self._added(stream, fields))
+        self._askRole()
 
     def sendAgain(self) -> None:
         """Send the messages again that Redis did not take from the last connection."""
-        for message in self._outbox.sent:
-            self.expect(len(message.payload), self._command(message), None)
+        for stream, outbox in self._outboxes.items():
+            for message in outbox.sent:
+                self._send(stream, outbox, message, None)
 
-    def giveUp(self) -> None:
+    def giveUp(self, outbox: Outbox) -> None:
         """Forget the messages of the last connection, and count them as refused."""
-        while self._outbox.sent:
-            self._outbox.sent.popleft()
+        while outbox.sent:
+            outbox.sent.popleft()
             self._owner.refused("the stream was trimmed before the broker confirmed a message")
 
     def confirmed(self, reply: Any) -> None:
-        self._outbox.sent.popleft()
-        if isinstance(reply, bytes):
-            self._outbox.confirmed = reply.decode()
+        outbox = self._order.popleft()
+        if outbox is not None:
+            outbox.sent.popleft()
+            if isinstance(reply, bytes):
+                outbox.confirmed = reply.decode()
 
-    def command(self, *words: str) -> Deferred[Any]:
-        encoded = [word.encode("utf-8", "surrogatepass") for word in words]
+    def command(self, *words: str | bytes) -> Deferred[Any]:
         self._expected.append(Reply.COMMAND)
-        parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded]
-        self.transport.write(b"*%d\r\n%b" % (len(parts), b"".join(parts)))
+        self.transport.write(
+            _command(
+                [word if isinstance(word, bytes) else word.encode("utf-8", "surrogatepass") for word in words]
+            )
+        )
         replied: Deferred[Any] = Deferred()
         self._commands.append(replied)
         return replied
@@ -280,6 +252,8 @@ class _Publisher(Publisher):
             replied.callback(reply)
 
     def countSubscribers(self, topic: str) -> Deferred[int]:
+        if self._bus.streamOf(topic) is None:
+            return super().countSubscribers(topic)
         return fail(BusError("a stream of Redis does not tell how many servers read it"))
 
     def ended(self, reason: str) -> None:
@@ -294,14 +268,22 @@ class _Publisher(Publisher):
         """Leave the unconfirmed messages to the next connection, which sends them again."""
         while self._commands:
             self._commands.popleft().errback(BusError("the connection was ended"))
-        if self._closing is None:
-            self.unconfirmed = sum(message.isAwaited for message in self._outbox.sent)
-        else:
-            self._outbox.sent.clear()
+        if self._closing is not None:
+            for outbox in self._outboxes.values():
+                outbox.sent.clear()
+            return
+        awaited = [
+            message for outbox in self._outboxes.values() for message in outbox.sent if message.isAwaited
+        ]
+        self.unconfirmed = len(awaited) + self._order.count(None)
+
+
+def _command(words: list[bytes]) -> bytes:
+    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
 
 
 @implementer(ISubscriber)
-class _Subscriber(Connection):
+class StreamReader(Connection):
     """
     A connection that reads the stream.
 
@@ -310,13 +292,19 @@ class _Subscriber(Connection):
     """
 
     def __init__(
-        self, reactor: IReactorTime, lost: Callable[[str], object], stream: str, place: _Place
+        self,
+        reactor: IReactorTime,
+        lost: Callable[[str], object],
+        stream: str,
+        place: Place,
+        entries: Entries,
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._lost = lost
         self._stream = stream
         self._place = place
+        self._entry = entries.read
         self._topics: dict[bytes, Subscription] = {}
         self._asked: list[Deferred[None]] = []
         # True for the reply to an XINFO.
@@ -334,7 +322,7 @@ class _Subscriber(Connection):
         info = await self.ask("XINFO", "STREAM", self._stream)
         if isinstance(info, Exception) and "no such key" not in str(info):
             raise BusError(str(info))
-        self._found(self._place.opened(_infoOf(info)))
+        self._found(self._place.opened(infoOf(info)))
 
     def _found(self, missed: int | None) -> None:
         if missed is not None:
@@ -397,7 +385,7 @@ class _Subscriber(Connection):
         if isinstance(reply, Exception) and not (isInfo and "no such key" in str(reply)):
             self.fail(str(reply))
         elif isInfo:
-            self._found(self._place.compare(_infoOf(reply)))
+            self._found(self._place.compare(infoOf(reply)))
             self._tellMissed()
         else:
             self._entriesCame(reply[0][1] if reply else [])
@@ -407,7 +395,7 @@ class _Subscriber(Connection):
         place = self._place
         before = place.id
         if entries:
-            place.id = _idOf(entries[-1][0])
+            place.id = idOf(entries[-1][0])
             if place.count is not None:
                 place.count += len(entries)
         # A server that fell behind may have been overtaken by the trimming.
@@ -416,12 +404,12 @@ class _Subscriber(Connection):
         if before is not None and before < place.goal:
             self._deliverLate(entries)
         else:
-            topics = self._topics
+            topics, read = self._topics, self._entry
             for each, fields in entries:
-                subscription = topics.get(fields[1])
-                if subscription is not None and len(fields) > 3:
+                message = read(each, fields)
+                if message is not None and (subscription := topics.get(message[0])) is not None:
                     place.delivered = each.decode().replace("-", ".")
-                    subscription.deliver(subscription.topic, fields[3])
+                    subscription.deliver(subscription.topic, message[1])
         if place.id is not None and not self._ended:
             place.delivered = f"{place.id[0]}.{place.id[1]}"
 
@@ -429,14 +417,14 @@ class _Subscriber(Connection):
         place = self._place
         goal = place.goal
         for each, fields in entries:
-            subscription = self._topics.get(fields[1])
-            if subscription is not None and len(fields) > 3:
+            message = self._entry(each, fields)
+            if message is not None and (subscription := self._topics.get(message[0])) is not None:
                 place.delivered = each.decode().replace("-", ".")
-                id = _idOf(each)
+                id = idOf(each)
                 if id > goal:
-                    subscription.deliver(subscription.topic, fields[3])
+                    subscription.deliver(subscription.topic, message[1])
                 elif id > subscription.start:
-                    subscription.late(subscription.topic, fields[3])
+                    subscription.late(subscription.topic, message[1])
 
     def ended(self, reason: str) -> None:
         if self.established:
@@ -444,22 +432,3 @@ class _Subscriber(Connection):
             for deferred in asked:
                 deferred.errback(BusError(reason))
             self._lost(reason)
-
-
-def _idOf(text: bytes) -> Id:
-    milliseconds, _, number = text.partition(b"-")
-    return int(milliseconds), int(number)
-
-
-def _infoOf(reply: Any) -> _Info:
-    """Read the reply to XINFO STREAM; an error stands for a stream that is not there."""
-    if isinstance(reply, Exception):
-        return _Info((0, 0), (0, 0), 0, 0)
-    fields = dict(zip(reply[::2], reply[1::2], strict=True))
-    first = fields.get(b"first-entry")
-    return _Info(
-        _idOf(first[0]) if first else (0, 0),
-        _idOf(fields[b"last-generated-id"]),
-        fields[b"length"],
-        fields.get(b"entries-added"),
-    )

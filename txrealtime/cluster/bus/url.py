@@ -24,7 +24,7 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
     ``redis+streams://...``, ``rediss+streams://...``, ``redis+sentinel+streams://...`` and so on
         The same Redis, with a stream that keeps the messages in place of its pub/sub: see
         :mod:`~txrealtime.cluster.bus.redisstreams`.  ``?maxlen=10000`` is the number of messages that it
-        keeps, ``?stream=`` its name.
+        keeps, ``?stream=`` its name.  The dialect ``node-streams`` adds ``?entries=node`` and ``?streams=``.
     ``amqp://[user:password@]host[:port][/vhost]``
         RabbitMQ; ``amqps://`` over TLS.
     ``unix:/path/of/socket``
@@ -43,6 +43,10 @@ def busFromURL(url: str, *, fanout: Collection[str] = ()) -> IBus:
 
         return LocalBus(address)
     try:
+        if address.isNode:
+            from txrealtime.cluster.bus.nodestreams import NodeStreamsBus
+
+            return NodeStreamsBus(address)
         if address.isStreams:
             from txrealtime.cluster.bus.redisstreams import RedisStreamsBus
 

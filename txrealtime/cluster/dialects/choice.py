@@ -6,6 +6,9 @@ The choice of a dialect, by the URL of the bus.
     ``unix:/run/chat.hub?key=chat``.
 ``redis://host?dialect=node&key=socket.io``
     Node's servers with ``@socket.io/redis-adapter``; ``key`` is that adapter's option.
+``redis+streams://host?dialect=node-streams&stream=socket.io&streams=1&key=socket.io&sessions=sio:session:``
+    Node's servers with ``@socket.io/redis-streams-adapter``; the fields are that adapter's options
+    ``streamName``, ``streamCount``, ``channelPrefix`` and ``sessionKeyPrefix``, with its defaults.
 ``redis://host?dialect=python-socketio&channel=flask-socketio``
     python-socketio and Flask-SocketIO; ``channel`` is their option, by default ``flask-socketio`` in
     Flask-SocketIO.
@@ -34,6 +37,7 @@ __all__ = ["DialectChoice"]
 _DIALECTS: Final = {
     "native": ("key", "txrealtime"),
     "node": ("key", "socket.io"),
+    "node-streams": ("key", "socket.io"),
     "python-socketio": ("channel", "socketio"),
 }
 
@@ -46,11 +50,13 @@ class DialectChoice:
     :ivar dialect: the dialect's name.
     :ivar key: the cluster's name: the beginning of its topics, or their channel.
     :ivar spread: the owners of topics, if the URL names several brokers.
+    :ivar sessions: the beginning of the keys of sessions in Redis, among Node's servers.
     """
 
     dialect: str = "native"
     key: str = "txrealtime"
     spread: Spread | None = None
+    sessions: str = "sio:session:"
 
     @classmethod
     def fromURL(cls, url: str) -> tuple[DialectChoice, str]:
@@ -75,15 +81,12 @@ class DialectChoice:
         key = fields.pop(field, default)
         if not key:
             raise ValueError(f"{field}= is empty: expected a name")
-        if STREAMS in bare.partition("://")[0]:
-            if name != "native":
-                raise ValueError(f"dialect={name}: its servers do not read streams, expected redis://")
-            fields.setdefault("stream", f"{key}:stream")
+        sessions = _checkStreams(name, key, STREAMS in bare.partition("://")[0], fields)
         rest = f"{bare}?{urlencode(fields)}" if fields else bare
         scheme = Address.fromURL(rest).scheme
         if name == "node" and scheme.startswith("amqp"):
             raise ValueError("dialect=node: Node's adapter is for Redis, expected redis://")
-        return cls(name, key), rest
+        return cls(name, key, sessions=sessions), rest
 
     @classmethod
     def _ofMany(cls, urls: Sequence[str]) -> tuple[DialectChoice, str]:
@@ -149,9 +152,14 @@ class DialectChoice:
         if self.dialect == "python-socketio":
             return PythonSocketIODialect(uid, self.key)
         try:
+            if self.dialect == "node-streams":
+                from txrealtime.cluster.dialects.nodestreams import EMITTER, NodeStreamsDialect
+
+                name = EMITTER if namespaces is None else uid
+                return NodeStreamsDialect(name, self.key, namespaces, self.sessions)
             from txrealtime.cluster.dialects.nodejs import NodeDialect
         except ModuleNotFoundError as error:
-            raise ValueError(f"dialect=node: {error}; pip install txrealtime[msgpack]") from None
+            raise ValueError(f"dialect={self.dialect}: {error}; pip install txrealtime[msgpack]") from None
         return NodeDialect(uid, self.key, namespaces)
 
 
@@ -170,3 +178,29 @@ def _spreadOf(marks: Mapping[str, str], key: str) -> Spread:
     if len(marked) == len(marks):
         raise ValueError(f"{MARK}= is at all brokers: it is for those that are added or taken away")
     return Spread(list(marks), key, marked, "".join(kinds))
+
+
+def _checkStreams(name: str, key: str, isStreams: bool, fields: dict[str, str]) -> str:
+    """
+    Complete the fields of a URL for streams.
+
+    :param isStreams: true if the scheme has streams.
+    :return: the beginning of the keys of sessions.
+    :raises ValueError: if the dialect and the scheme do not go together.
+    """
+    if "entries" in fields:
+        raise ValueError(f"entries={fields['entries']}: choose the form of the entries by dialect=")
+    sessions = DialectChoice.sessions
+    if name == "node-streams":
+        if not isStreams:
+            raise ValueError("dialect=node-streams: its servers read streams, expected redis+streams://")
+        if key.startswith("/"):
+            raise ValueError(f"key={key}: expected a name that does not begin like a namespace")
+        sessions = fields.pop("sessions", sessions)
+        fields.setdefault("stream", "socket.io")
+        fields["entries"] = "node"
+    elif isStreams:
+        if name != "native":
+            raise ValueError(f"dialect={name}: its servers do not read streams, expected redis://")
+        fields.setdefault("stream", f"{key}:stream")
+    return sessions

@@ -1,10 +1,12 @@
 """
 The interface of a dialect: the wire form of the messages between servers.
 
-There are three: the native one (:mod:`~txrealtime.cluster.dialects.native`), that of python-socketio
-(:mod:`~txrealtime.cluster.dialects.pythonsocketio`) and that of Node's Redis adapter
-(:mod:`~txrealtime.cluster.dialects.nodejs`).  :class:`~txrealtime.cluster.conversation.Conversation` and the
-emitters write with a dialect; only the conversation reads.  A dialect never publishes or subscribes itself.
+There are four: the native one (:mod:`~txrealtime.cluster.dialects.native`), that of python-socketio
+(:mod:`~txrealtime.cluster.dialects.pythonsocketio`), and those of Node's Redis adapter
+(:mod:`~txrealtime.cluster.dialects.nodejs`) and of its Streams adapter
+(:mod:`~txrealtime.cluster.dialects.nodestreams`).
+:class:`~txrealtime.cluster.conversation.Conversation` and the emitters write with a dialect; only the
+conversation reads.  A dialect never publishes or subscribes itself.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ class Emit(NamedTuple):
     :ivar packet: the event.
     :ivar messages: the event as clients get it.
     :ivar logged: its number in the sender's log of the namespace, on a bus that keeps messages; otherwise 0.
+    :ivar place: the id of its entry in a stream of Node's servers; otherwise empty.
     """
 
     target: Target
@@ -66,6 +67,7 @@ class Emit(NamedTuple):
     messages: Sequence[engineio.Packet] | None
     volatile: bool = False
     logged: int = 0
+    place: str = ""
 
 
 class Join(NamedTuple):

@@ -40,9 +40,9 @@ from txrealtime.cluster.dialects.messages import (
     Transfer,
 )
 from txrealtime.cluster.dialects.nodevalues import (
+    describedSocket,
     eventOf,
     firstOf,
-    handshakeOf,
     optionsOf,
     readAudience,
     readFlag,
@@ -53,8 +53,8 @@ from txrealtime.cluster.dialects.nodevalues import (
     readRooms,
     readTarget,
     readText,
+    readTimeout,
     shown,
-    shownIfPossible,
 )
 from txrealtime.errors import PacketError
 from txrealtime.socketio.audience import Person
@@ -64,9 +64,6 @@ from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import PacketType, checkedData
 
 __all__ = ["NodeDialect"]
-
-_MAX_TIMEOUT: Final = 3600.0
-"""Seconds for which a question of another server can have this one wait for acks."""
 
 
 class _Type(IntEnum):
@@ -218,20 +215,8 @@ class NodeDialect:
             return {"rooms": sorted({room for person in people for room in person.rooms})}
         if fetch.form == "sockets":
             return {"sockets": [person.id for person in people]}
-        return {"sockets": [self._described(fetch.target.path, person) for person in people]}
-
-    def _described(self, path: str, person: Person) -> dict[str, Any]:
-        """Describe a socket as a RemoteSocket of Node."""
-        namespace = None if self._namespaces is None else self._namespaces.find(path)
-        socket = None if namespace is None else namespace.sockets.get(person.id)
-        data = shownIfPossible(person.data)
-        if socket is not None and self._namespaces is not None and self._namespaces.clientOf is not None:
-            data = {**data, "_admin": self._namespaces.clientOf(socket)}
         return {
-            "id": person.id,
-            "handshake": {} if socket is None else handshakeOf(socket.handshake),
-            "rooms": sorted(person.rooms),
-            "data": data,
+            "sockets": [describedSocket(self._namespaces, fetch.target.path, person) for person in people]
         }
 
     def _plain(self, message: dict[str, Any]) -> bytes:
@@ -297,9 +282,7 @@ class NodeDialect:
 
     def _readAsk(self, path: str, message: dict[str, Any]) -> Message:
         packet = readPacket(message["packet"])._replace(namespace=path)
-        timeout = readFlag(message["opts"], "timeout")
-        isSane = timeout.__class__ in (int, float) and 0 <= timeout <= _MAX_TIMEOUT * 1000  # NaN is not
-        seconds = timeout / 1000 if isSane else _MAX_TIMEOUT
+        seconds = readTimeout(message["opts"])
         return Ask(
             readAudience(path, message),
             packet,

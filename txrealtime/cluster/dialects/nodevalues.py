@@ -14,9 +14,11 @@ from txrealtime.cluster.dialects.messages import Target
 from txrealtime.errors import PacketError
 from txrealtime.socketio.audience import Person
 from txrealtime.socketio.handshake import Handshake
+from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import Packet, PacketType, checkedData
 
 __all__ = [
+    "describedSocket",
     "eventOf",
     "firstOf",
     "handshakeOf",
@@ -30,9 +32,13 @@ __all__ = [
     "readRooms",
     "readTarget",
     "readText",
+    "readTimeout",
     "shown",
     "shownIfPossible",
 ]
+
+_MAX_TIMEOUT: Final = 3600.0
+"""Seconds for which a question of another server can have this one wait for acks."""
 
 _EVENT: Final = PacketType.EVENT.value
 _EVENTS: Final = (_EVENT, PacketType.BINARY_EVENT.value)
@@ -69,6 +75,25 @@ def handshakeOf(handshake: Handshake) -> dict[str, Any]:
         "url": handshake.url,
         "query": dict(handshake.query),
         "auth": shownIfPossible(handshake.auth or {}),
+    }
+
+
+def describedSocket(namespaces: Namespaces | None, path: str, person: Person) -> dict[str, Any]:
+    """
+    Describe a socket as a RemoteSocket of Node.
+
+    :param namespaces: those of the server, which have the handshake; ``None`` for an emitter.
+    """
+    namespace = None if namespaces is None else namespaces.find(path)
+    socket = None if namespace is None else namespace.sockets.get(person.id)
+    data = shownIfPossible(person.data)
+    if socket is not None and namespaces is not None and namespaces.clientOf is not None:
+        data = {**data, "_admin": namespaces.clientOf(socket)}
+    return {
+        "id": person.id,
+        "handshake": {} if socket is None else handshakeOf(socket.handshake),
+        "rooms": sorted(person.rooms),
+        "data": data,
     }
 
 
@@ -139,6 +164,13 @@ def readFlag(options: dict[str, Any], name: str) -> Any:
     # Some emitters write an empty array, or nil, if there are no flags.
     flags = options.get("flags")
     return flags.get(name) if isinstance(flags, dict) else None
+
+
+def readTimeout(options: dict[str, Any]) -> float:
+    """Return the seconds that the adapter's broadcast options give for acks; an hour if they give none."""
+    timeout = readFlag(options, "timeout")
+    isSane = timeout.__class__ in (int, float) and 0 <= timeout <= _MAX_TIMEOUT * 1000  # NaN is not
+    return timeout / 1000 if isSane else _MAX_TIMEOUT
 
 
 def readRooms(rooms: Any) -> tuple[str, ...]:

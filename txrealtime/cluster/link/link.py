@@ -199,12 +199,18 @@ class Link:
         place: str = bus.placeOf(self._incoming.reconnecting.lost)
         return place
 
+    def placeOf(self, topic: str) -> str:
+        """Return the id of the last message delivered, on a bus that has several places, for a topic."""
+        bus: Any = self.bus
+        place: str = bus.placeOf(self._incoming.reconnecting.lost, topic)
+        return place
+
     @property
     def isWaiting(self) -> bool:
         """True if messages wait for the broker."""
         return self._outgoing.isWaiting
 
-    def command(self, *words: str) -> Deferred[Any]:
+    def command(self, *words: str | bytes) -> Deferred[Any]:
         """Send a command to a broker that keeps messages: see :class:`IKeepingPublisher`."""
         publisher: Any = self._outgoing.reconnecting.connection
         if publisher is None:

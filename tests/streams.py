@@ -1,0 +1,117 @@
+"""
+The streams of Node's servers in memory: a hub that keeps entries and keys, as a Redis does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from tests.clusters import FaultyHub
+from txrealtime.cluster import nodesessions
+from txrealtime.cluster.bus.entries import NodeEntries
+from txrealtime.cluster.bus.interfaces import IKeepingBus, IKeepingPublisher, IPublisher, IPublisherOwner
+from txrealtime.cluster.bus.memory import MemoryBus, _Publisher
+from txrealtime.cluster.dialects.choice import DialectChoice
+
+NODE_STREAMS = DialectChoice("node-streams", "socket.io")
+
+ENTRIES = NodeEntries("socket.io")
+
+
+class StreamsHub(FaultyHub):
+    """
+    A Redis with one stream.
+
+    :ivar entries: the entries: id, topic and payload.
+    :ivar keys: the values of the keys.
+    :ivar asked: the commands so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: dict[bytes, bytes] = {}
+        self.asked: list[list[bytes]] = []
+        self.last = int(time.time() * 1000)
+        self.entries: list[tuple[int, str, bytes]] = [(self.last, "a heartbeat", b"1")]
+
+    def deliver(self, topic: str, payload: bytes) -> None:
+        if topic.startswith("/"):
+            self.last += 1
+            self.entries.append((self.last, topic, payload))
+            payload = b"%d-0 %b" % (self.last, payload)
+        super().deliver(topic, payload)
+
+    def trim(self) -> None:
+        """Throw away all entries but the last."""
+        del self.entries[:-1]
+
+    def command(self, *words: str | bytes) -> Any:
+        name, *rest = [word if isinstance(word, bytes) else word.encode() for word in words]
+        self.asked.append([name, *rest])
+        if name == b"GET":
+            return self.keys.get(rest[0])
+        if name == b"SET":
+            self.keys[rest[0]] = rest[1]
+            return "OK"
+        if name == b"EVAL":
+            return self._take(*rest[2:]) if rest[0] == nodesessions._TAKE.encode() else self._write(*rest[2:])
+        assert name == b"XRANGE"
+        low, high = (
+            {b"-": 0, b"+": 1 << 60}[each] if each in b"-+" else int(each.partition(b"-")[0])
+            for each in rest[1:3]
+        )
+        after = rest[1].endswith(b"-1")
+        found = [
+            [b"%d-0" % id, ENTRIES.write(topic, payload)]
+            for id, topic, payload in self.entries
+            if low + after <= id <= high
+        ]
+        return found[: int(rest[4])] if len(rest) > 3 else found
+
+    def _take(self, key: bytes, value: bytes) -> int:
+        if self.keys.get(key) != value:
+            return 0
+        del self.keys[key]
+        return 1
+
+    def _write(self, key: bytes, last: bytes, value: bytes, age: bytes, mayBeMissing: bytes) -> int:
+        present = self.keys.get(key)
+        if last and present != last and (present is not None or not mayBeMissing):
+            return 0
+        if value:
+            self.keys[key] = value
+        else:
+            self.keys.pop(key, None)
+        return 1
+
+
+@implementer(IKeepingBus)
+class StreamsBus(MemoryBus):
+    """A bus to such a hub."""
+
+    entries = ENTRIES
+    stream = "socket.io"
+    hub: StreamsHub
+
+    def streamOf(self, topic: str) -> str | None:
+        return ENTRIES.streamOf(topic)
+
+    def placeOf(self, lost: Callable[[str], object], topic: str = "") -> str:
+        return f"{self.hub.last}.0"
+
+    def openPublisher(self, reactor: IReactorTime, owner: IPublisherOwner) -> Deferred[IPublisher]:
+        return self.hub.opened(reactor, KeepingPublisher(self.hub, reactor, owner), self.hub.publishers)
+
+
+@implementer(IKeepingPublisher)
+class KeepingPublisher(_Publisher):
+    def command(self, *words: str | bytes) -> Deferred[Any]:
+        replied: Deferred[Any] = Deferred()
+        self._hub.later(self._reactor, lambda: replied.callback(self._hub.command(*words)))  # type: ignore[attr-defined]
+        return replied

@@ -1,0 +1,95 @@
+"""
+The place in a stream of Redis up to which a server has read, and the entries that were trimmed before it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["Id", "Info", "Place", "idOf", "infoOf"]
+
+Id = tuple[int, int]
+"The id of an entry."
+
+
+class Info(NamedTuple):
+    """
+    The state of the stream.
+
+    :ivar added: the number of entries that were ever added; ``None`` before Redis 7.
+    """
+
+    first: Id
+    last: Id
+    length: int
+    added: int | None
+
+
+class Place:
+    """
+    The place in the stream up to which one server has read.
+
+    :ivar id: the id of the last entry read; ``None`` before the first connection.
+    :ivar count: the number of entries up to it that were ever added; ``None`` if that is not known.
+    :ivar goal: the id of the last entry of an outage.
+    :ivar delivered: the id of the last entry delivered, as in ``1795884975163.0``.
+    """
+
+    def __init__(self) -> None:
+        self.id: Id | None = None
+        self.count: int | None = None
+        self.goal: Id = (0, 0)
+        self.delivered = "0.0"
+
+    def opened(self, info: Info) -> int | None:
+        """Called with the state of the stream on a new connection: see :meth:`compare`."""
+        if self.id is None:
+            self.id, self.count = info.last, info.added
+            self.delivered = f"{info.last[0]}.{info.last[1]}"
+        self.goal = info.last
+        return self.compare(info)
+
+    def compare(self, info: Info) -> int | None:
+        """
+        Compare the place with the state of the stream at the same time.
+
+        :return: the number of entries that are gone and were not read, 0 if that is not known; ``None`` if
+            there are none.
+        """
+        assert self.id is not None
+        count, added = self.count, info.added
+        if info.last < self.id:
+            # Another stream, or an older state of this one.
+            self.id, self.count = info.last, added
+            return 0
+        if added is None:
+            return 0 if self.id != (0, 0) and info.first > self.id else None
+        if self.id == info.last or count is None or added < count:
+            self.count = added if self.id == info.last else None
+            if count is None or count == added:
+                return None
+            return max(added - count, 0)
+        before = added - info.length
+        if count < before:
+            self.count = before
+            return before - count
+        return None
+
+
+def idOf(text: bytes) -> Id:
+    milliseconds, _, number = text.partition(b"-")
+    return int(milliseconds), int(number)
+
+
+def infoOf(reply: Any) -> Info:
+    """Read the reply to XINFO STREAM; an error stands for a stream that is not there."""
+    if isinstance(reply, Exception):
+        return Info((0, 0), (0, 0), 0, 0)
+    fields = dict(zip(reply[::2], reply[1::2], strict=True))
+    first = fields.get(b"first-entry")
+    return Info(
+        idOf(first[0]) if first else (0, 0),
+        idOf(fields[b"last-generated-id"]),
+        fields[b"length"],
+        fields.get(b"entries-added"),
+    )
