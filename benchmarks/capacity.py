@@ -221,7 +221,8 @@ def main() -> None:
     print(f"{model.idle[1] * 1e6:.2f} us a second, {model.opening:.0f} us to open")
     print(f"an ack: {model.ack[0]:.1f} us and {model.ack[1]:.1f} for each ten times as many clients")
     print(
-        f"a delivery: {model.delivery[0]:.2f} us and {model.delivery[1]:.2f}; Redis: {model.redis:.2f} us\n"
+        f"a broadcast: {model.delivery[0]:.0f} us and {model.delivery[1]:.2f} for each receiver; "
+        f"Redis: {model.redis:.2f} us for each message\n"
     )
     print("not used for the fit          measured      model")
     for point in held:
