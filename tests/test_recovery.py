@@ -853,6 +853,21 @@ class AttackTests(RecoveryTestCase):
             self.back(other)
             self.assertTrue(other.recovered())
 
+    def test_handlesNothing(self) -> None:
+        """A client that comes back again and again, and handles no event for longer than one is kept."""
+        self.server.emit("first")
+        offset = self.alice._recoveries["/"]._offset
+        self.alice.lose()
+        for _ in range(6):
+            self.server.emit("next")
+            client = self.makeClient(self.server)
+            self.sendText(client, f'0{{"pid":"{self.pid}","offset":"{offset}"}}')
+            client.lose()
+            self.clock.advance(WINDOW / 2)
+        self.assertFresh(self.claim(f'{{"pid":"{self.pid}","offset":"{offset}"}}'))
+        results = self.results()
+        self.assertEqual((results.get("expired"), results.get("dropped")), (1, None))
+
     def test_full(self) -> None:
         server = self.makeServer(recoveryWindow=WINDOW, recoverySessions=2)
         clients = [self.join(server, address=f"192.0.2.{number}") for number in range(3)]

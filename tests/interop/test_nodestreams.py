@@ -1,7 +1,7 @@
 """
 Servers of txrealtime among Node's servers with the Streams adapter: two of each kind.
 
-THROWN clients are thrown from one server to another in the second step, by default a few; scripts/thrown
+THROWN clients are thrown from one server to another in the second step, by default a few; scripts/streams
 takes more.
 """
 

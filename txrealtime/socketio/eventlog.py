@@ -129,8 +129,10 @@ class Store:
         self._expire(now)
         while self.count > self._most or self.bytes > self._mostBytes:
             self.crowded += 1
-            self._complain(now - self._order[0].oldest)
+            log = self._order[0]
+            self._complain(now - log.oldest)
             self._dropOldest()
+            log.crowded = log.dropped
         if self._timer is None:
             self._timer = self.reactor.callLater(self.age, self._tick)
 
@@ -178,16 +180,28 @@ class EventLog:
 
     :ivar top: the number of the newest entry, 0 before the first.
     :ivar dropped: the number of the newest entry that has been dropped.
+    :ivar crowded: the number of the newest entry that was dropped before its time, as the store was full.
     :ivar hole: the number of the newest entry that stands for events which never came.
     """
 
-    __slots__ = ("_droppedTime", "_entries", "_last", "_splices", "_store", "dropped", "hole", "top")
+    __slots__ = (
+        "_droppedTime",
+        "_entries",
+        "_last",
+        "_splices",
+        "_store",
+        "crowded",
+        "dropped",
+        "hole",
+        "top",
+    )
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._splices = isinstance(store.parser, JSONParser)
         self.top = 0
         self.dropped = 0
+        self.crowded = 0
         self.hole = 0
         self._droppedTime = float("-inf")
         self._entries: dict[int, Entry] = {}

@@ -112,8 +112,10 @@ def missed(log: EventLog, ticket: Ticket, claim: Claim | None) -> list[tuple[int
     after = max(number, ticket.floor)
     if after < log.hole:
         return "hole"
-    if after < max(log.dropped, ticket.known):
+    if after < max(log.crowded, ticket.known):
         return "dropped"
+    if after < log.dropped:
+        return "expired"
     return _since(log, ticket, after)
 
 

@@ -463,6 +463,7 @@ _WHY: Final = {
     "offset": "its offset is none that this server has sent",
     "dropped": "the log does not reach back so far: raise recoveryBytes (--recovery-bytes) or recoveryEvents "
     "(--recovery-events)",
+    "expired": "it has handled no event for longer than recoveryWindow (--recovery-window)",
     "hole": "events of other servers were lost meanwhile (server.cluster.missed)",
     "size": "it missed more than maxBuffered (--max-buffered) allows",
 }

@@ -17,7 +17,7 @@ const totals = {
   connects: 0, recovered: 0, fresh: 0, events: 0, missing: 0, double: 0, disordered: 0, kept: 0,
 };
 const report = (line) => process.stdout.write(JSON.stringify(line) + "\n");
-const violated = (what) => report({ violation: `${packageName}: ${what}` });
+const violated = (what) => report({ violation: `${packageName}: ${what}`, at: Date.now() / 1000 });
 
 class Client {
   constructor(index) {
