@@ -24,6 +24,7 @@ from txrealtime.engineio.drain import Slices
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.http.site import EngineSite
+from txrealtime.engineio.pace import Pace
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.engineio.websocket.transport import WebSocketFactory
 from txrealtime.pool import Threads
@@ -216,7 +217,8 @@ class Server(Decorators, Service):
         asked = None if allowRequest is None else lambda request: allowRequest(Handshake(request))
         namespaces = self._namespaces
         namespaces.recover(self.settings)
-        engine = Engine(self._connection, self.settings, namespaces.reactor, asked, namespaces.hooks)
+        namespaces.pace = pace = Pace(namespaces.reactor, self.settings.handshakeTimeout)
+        engine = Engine(self._connection, self.settings, namespaces.reactor, asked, namespaces.hooks, pace)
         engine.files = ClientFiles(self.settings.client).serve
         return engine
 

@@ -25,6 +25,7 @@ from twisted.web.http import SERVICE_UNAVAILABLE
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.limits import Tally
 from txrealtime.engineio.origins import Origins
+from txrealtime.engineio.pace import Pace
 from txrealtime.engineio.session import Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.errors import ConnectionRejected, HandshakeError
@@ -58,15 +59,21 @@ class Admission:
     :ivar retryAfter: seconds after which a client that is refused meanwhile may try again.
     :ivar tally: the sessions that there are.
     :ivar origins: the origins that may connect.
+    :ivar pace: the clients that wait for the application.
     """
 
     def __init__(
-        self, settings: Settings, sessions: Mapping[str, Session], allowRequest: AllowRequest | None
+        self,
+        settings: Settings,
+        sessions: Mapping[str, Session],
+        allowRequest: AllowRequest | None,
+        pace: Pace,
     ) -> None:
         self.isOpen = True
         self.retryAfter = 1
         self.tally = Tally("sessions", settings.maxConnections, settings.maxConnectionsPerAddress)
         self.origins = Origins(settings.origins)
+        self.pace = pace
         self._settings = settings
         self._sessions = sessions
         self._allowRequest = allowRequest
@@ -90,6 +97,8 @@ class Admission:
         self._checkVersion(request)
         self.origins.check(request)
         self._checkRoom(request)
+        if self.pace.waiting >= self.pace.few:
+            self._checkPace()
         await self._askApplication(request)
         # While the application thought, others came, or the server began to shut down.
         self._checkRoom(request)
@@ -183,13 +192,35 @@ class Admission:
                 "proxy's, set trustedProxies (--trusted-proxy)",
             )
 
+    def _checkPace(self) -> None:
+        later = self.pace.retryAfter()
+        if later:
+            raise HandshakeError(
+                3,
+                "Bad request: the server is busy",
+                SERVICE_UNAVAILABLE,
+                reason="busy",
+                advice=f"{self.pace.waiting} clients wait for the application, and one more would wait for "
+                "more than handshakeTimeout (--handshake-timeout): make connect handlers and allowRequest "
+                "faster, or add servers",
+                retryAfter=later,
+            )
+
+    async def _awaited(self, allowed: Awaitable[bool | None]) -> bool | None:
+        """Wait for the application's answer, and count the client as waiting meanwhile."""
+        self.pace.began()
+        try:
+            return await allowed
+        finally:
+            self.pace.ended(None)
+
     async def _askApplication(self, request: OpeningRequest) -> None:
         if self._allowRequest is None:
             return
         try:
             allowed = self._allowRequest(request)
             if isinstance(allowed, Awaitable):
-                allowed = await allowed
+                allowed = await self._awaited(allowed)
             refused = isRefusal(allowed)
         except ConnectionRejected as rejection:
             raise HandshakeError(4, rejection.message, reason="application", advice=_REFUSED) from None

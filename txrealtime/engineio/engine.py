@@ -28,6 +28,7 @@ from txrealtime.engineio.handshake import OpeningRequest, proxyFilter, readHands
 from txrealtime.engineio.hooks import SessionHooks
 from txrealtime.engineio.limits import Tally, Throttle
 from txrealtime.engineio.origins import Origins, preflightHeaders
+from txrealtime.engineio.pace import Pace
 from txrealtime.engineio.packet import Codec, EngineIO4
 from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
@@ -73,6 +74,7 @@ class Engine:
         raising :exc:`ConnectionRejected` refuses the request (403); the function may be ``async`` or return a
         Deferred.
     :param hooks: the hooks of the sessions; by default some that nobody has set.
+    :param pace: the pace of admissions, if the receivers wait for the application too.
     :ivar sessions: the sessions by sid, including those that still deliver their last messages.
     :ivar reactor: the clock.
     :ivar trusts: tells whether an address is one of ``trustedProxies``.
@@ -94,6 +96,7 @@ class Engine:
         reactor: IReactorTime | None = None,
         allowRequest: AllowRequest | None = None,
         hooks: SessionHooks | None = None,
+        pace: Pace | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor as installed
@@ -117,7 +120,12 @@ class Engine:
         self._timers = Timers(reactor, tick)
         # At the end, as logs show the beginning of a sid.  A dot is in no other part.
         self._sidEnd = f".{self.settings.name}" if self.settings.name else ""
-        self._admission = Admission(self.settings, self.sessions, allowRequest)
+        self._admission = Admission(
+            self.settings,
+            self.sessions,
+            allowRequest,
+            pace or Pace(reactor, self.settings.handshakeTimeout),
+        )
         isUpgradable = self.settings.allowUpgrades and "websocket" in self.settings.transports
         self.upgrades: Sequence[str] = ("websocket",) if isUpgradable else ()
         self.siblings: Siblings | None = None

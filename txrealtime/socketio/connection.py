@@ -200,6 +200,9 @@ class Connection:
         if self._admissions.get(path) is not admission:
             # Decided already; or the client left while the coroutine ran its first step.
             admission.asked.cancel()
+        elif self._namespaces.pace is not None:
+            self._namespaces.pace.began()
+            admission.asked.addBoth(self._namespaces.pace.ended)
 
     async def _admit(
         self, admission: _Admission, path: str, auth: Any, claim: Claim | None, wanted: bool

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 
 from txrealtime.engineio.admission import isRefusal
+from txrealtime.engineio.pace import Pace
 from txrealtime.errors import ConnectionRejected
 from txrealtime.logs import Logger
 from txrealtime.socketio.counts import OTHER, TalkCounts
@@ -67,6 +68,7 @@ class Namespaces:
     :ivar hooks: the hooks of the server.
     :ivar clientOf: describes a socket's client to the admin UI of Node's servers; ``None`` without an admin.
     :ivar counts: the counts of all namespaces.
+    :ivar pace: the pace at which clients are let in; ``None`` without an engine.
     :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
     :ivar joining: ``None`` as a rule; while other servers do not know of all joins, another object with each
         join.
@@ -87,6 +89,7 @@ class Namespaces:
         self.parking: Parking | None = None
         self.counts = TalkCounts()
         self.hooks = Hooks()
+        self.pace: Pace | None = None
         self.clientOf: Callable[[Socket], dict[str, Any]] | None = None
         self.watch: Callable[[Namespace, bool], object] | None = None
 
