@@ -20,6 +20,7 @@ from txrealtime import AckTimeout, Namespace, Person
 from txrealtime.cluster import requests as reception
 from txrealtime.cluster.dialects.messages import Alive, Reply
 from txrealtime.cluster.dialects.native import NativeDialect
+from txrealtime.cluster.dialects.nativereading import NativeReader
 from txrealtime.errors import BusError
 from txrealtime.socketio.msgpack import MsgpackParser
 from txrealtime.testing import Client, MemoryBus, MemoryHub, makeServer
@@ -203,8 +204,7 @@ class EconomyTests(AcrossTestCase):
         def refuse(*args: Any) -> Any:
             raise AssertionError("decoded")
 
-        dialect = self.two.cluster.dialect
-        self.patch(dialect, "_packetOf", refuse)
+        self.patch(NativeReader, "_packetOf", refuse)
         self.patch(self.two, "parser", None)
         self.one.emit("hi")
         self.assertEqual(self.get(self.bob), [[("hi",)]])

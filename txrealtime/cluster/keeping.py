@@ -28,7 +28,9 @@ from twisted.python.failure import Failure
 from txrealtime.cluster.bus.interfaces import IKeepingBus
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Emit
-from txrealtime.cluster.dialects.native import UID_LENGTH, NativeDialect
+from txrealtime.cluster.dialects.native import UID_LENGTH
+from txrealtime.cluster.dialects.nativereading import NativeReader
+from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.link.links import Links
@@ -97,7 +99,7 @@ class Keeping:
         self._looks = 0
         # What Redis has, by pid.
         self._written: dict[str, str] = {}
-        self._reader = NativeDialect("", numbered=False)
+        self._reader = NativeReader("", Numbers())
 
     def start(self, link: Link | Links) -> None:
         """Take a link that has not been started yet."""
