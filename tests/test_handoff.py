@@ -319,6 +319,17 @@ class HandoffTests(SynchronousTestCase):
         self.accept(head)
         self.assertEqual(self.one.reactor.adopted, [head])
 
+    def test_leaves(self) -> None:
+        """A worker that ends takes what is on its way, and nothing after: the refusal comes from here."""
+        head = line("x" * 16 + self.two.mark)
+        self.accept(head)
+        self.two.handoff.leave()
+        self.accept(head)
+        self.two.turn()
+        self.assertEqual(self.two.taken, [(3, head)])
+        self.assertEqual(self.one.reactor.adopted, [head])
+        self.two.handoff.stop()
+
     def test_fails(self) -> None:
         """A connection that cannot be served is closed, and the next ones are served."""
 

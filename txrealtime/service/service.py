@@ -45,6 +45,9 @@ _log = Logger()
 # Seconds that polling clients have before the port closes.
 _FETCH_TIME: Final = 1.5
 
+# Seconds in which requests are answered that another worker has handed over at the last moment.
+_LAST_REQUESTS: Final = 0.1
+
 
 def makeService(options: Options, reactor: Any = None) -> Service:
     """
@@ -241,6 +244,8 @@ class RealtimeService(MultiService):
                 carried=self._siblings.carried,
                 kept=self._handoff.kept,
             )
+            self._handoff.leave()
+            await deferLater(reactor, _LAST_REQUESTS)
             self._handoff.stop()
             await self._siblings.stopService()
         await untilWritten(reactor, deadline)

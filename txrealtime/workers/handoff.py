@@ -95,8 +95,15 @@ class Handoff:
             self._inboxes.append(inbox)
             self._reactor.addReader(inbox)
 
+    def leave(self) -> None:
+        """Take no more connections than are on their way: others find this worker gone from now on."""
+        for name in INBOXES if self._inboxes else ():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self._folder}/{self._mark}.{name}")
+
     def stop(self) -> None:
-        """Close the sockets."""
+        """Close the sockets.  Connections on their way are closed; :meth:`leave` before that spares them."""
+        self.leave()
         outgoing, self._outgoing = self._outgoing, None
         if outgoing is not None:
             outgoing.close()
@@ -104,9 +111,6 @@ class Handoff:
         for inbox in inboxes:
             self._reactor.removeReader(inbox)
             inbox.socket.close()
-        for name in INBOXES if inboxes else ():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self._folder}/{self._mark}.{name}")
 
     def give(self, owner: str, port: int, descriptor: int) -> Handed:
         """
