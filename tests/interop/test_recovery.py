@@ -91,6 +91,20 @@ class RecoveryTests(TestCase):
         network.stop()
         await server.stop()
 
+    async def test_keptByTheClient(self) -> None:
+        """JavaScript clients keep an event that comes as they close: it comes twice, and the others once."""
+        requireJavaScriptClient("socket.io-client-4")
+        server = RealtimeServer(self, *OPTIONS)
+        await server.start()
+        client = startProgram(self, javaScript("kept.cjs", server.url))
+        await client.whenEnded()
+        came = json.loads(client.output.splitlines()[-1])["came"]
+        self.assertEqual(Counter(came.values())[2], 1, client.output)
+        self.assertEqual(set(came.values()), {1, 2})
+        numbers = sorted(map(int, came))
+        self.assertEqual(numbers, list(range(numbers[0], numbers[0] + len(numbers))))
+        await server.stop()
+
     async def test_workers(self) -> None:
         """New generations of workers under traffic: the old ones hand their clients over."""
         requireJavaScriptClient("socket.io-client-4")
