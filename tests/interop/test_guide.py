@@ -213,7 +213,9 @@ class ConnectingTests(GuideTestCase):
         other = socketio.Client(reconnection=False)
         other.on("connect_error", told.append, namespace="/members")
         with self.assertRaises(socketio.exceptions.ConnectionError):
-            other.connect(self.url, namespaces=["/members"], transports=["websocket"], retry=False)
+            other.connect(
+                self.url, namespaces=["/members"], transports=["websocket"], wait_timeout=20, retry=False
+            )
         self.assertEqual(told, [{"message": "members only", "data": {"register at": "/register"}}])
 
 

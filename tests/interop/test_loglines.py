@@ -55,7 +55,7 @@ class LineTests(OperationsTestCase):
         """Have a client try to connect in vain."""
         requirePart(socketio, "no python-socketio: pip install python-socketio requests websocket-client")
         client = socketio.Client(reconnection=False)
-        options = {"transports": ["websocket"], **options}
+        options = {"transports": ["websocket"], "wait_timeout": 20, **options}
         connecting = deferToThread(client.connect, url, **options)
         await self.assertFailure(connecting, socketio.exceptions.ConnectionError)
 
@@ -63,7 +63,7 @@ class LineTests(OperationsTestCase):
         """Connect a client that stays."""
         requirePart(socketio, "no python-socketio: pip install python-socketio requests websocket-client")
         client = socketio.Client(reconnection=False)
-        await deferToThread(client.connect, url, transports=[transport], **options)
+        await deferToThread(client.connect, url, transports=[transport], wait_timeout=20, **options)
         self.addCleanup(deferToThread, client.disconnect)
         return client
 

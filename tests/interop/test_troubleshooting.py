@@ -157,7 +157,7 @@ class TroubleTests(OperationsTestCase):
     async def talk(self, url: str, *transports: str) -> Any:
         """Connect a client that stays."""
         client = socketio.Client(reconnection=False)
-        await deferToThread(client.connect, url, transports=list(transports) or None)
+        await deferToThread(client.connect, url, transports=list(transports) or None, wait_timeout=20)
         self.addCleanup(deferToThread, client.disconnect)
         return client
 
@@ -229,7 +229,9 @@ class TroubleTests(OperationsTestCase):
 
     async def cause_namespace(self, program: Program, url: str) -> None:
         client = socketio.Client(reconnection=False)
-        connecting = deferToThread(client.connect, url, namespaces=["/loby"], transports=["websocket"])
+        connecting = deferToThread(
+            client.connect, url, namespaces=["/loby"], transports=["websocket"], wait_timeout=20
+        )
         await self.assertFailure(connecting, socketio.exceptions.ConnectionError)
         await self.logged(program)
 
