@@ -1,5 +1,5 @@
 """
-The ends of sessions when a server stops: at once, or in slices over some time.
+The ends of sessions when a server stops: at once, or after a delay and in slices over some time.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import random
 from collections.abc import Callable, Collection
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txrealtime.engineio.session import Session, State
 from txrealtime.engineio.websocket.transport import WebSocketTransport
 
-__all__ = ["Drain", "Slices"]
+__all__ = ["Drain", "Retirement", "Slices"]
 
 # Seconds between two slices: few enough clients come back at a time, and few timers run.
 _STEP: Final = 0.1
@@ -92,3 +92,60 @@ class Slices:
     def _end(self) -> None:
         self._waiting.clear()
         self.done.callback(None)
+
+
+class Retirement:
+    """
+    The time before a server stops: a delay, and then slices.
+
+    :param slices: begins the slices, if there are any.
+    """
+
+    def __init__(self, reactor: IReactorTime, slices: Callable[[], Slices] | None = None) -> None:
+        self._reactor = reactor
+        self._begin = slices
+        self._timer: IDelayedCall | None = None
+        self._slices: Slices | None = None
+        self._isDone = False
+        self._waiting: list[Deferred[None]] = []
+
+    def start(self, delay: float) -> None:
+        """
+        Begin.
+
+        :param delay: seconds before the first slice.
+        """
+        if delay:
+            self._timer = self._reactor.callLater(delay, self._drain)
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
+        self._timer = None
+        if self._begin is None:
+            self._done()
+            return
+        self._slices = self._begin()
+        self._slices.done.addCallback(lambda _: self._done())
+
+    def end(self) -> None:
+        """Wait no longer."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        if self._slices is not None:
+            self._slices.end()
+        self._done()
+
+    def _done(self) -> None:
+        self._isDone = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def whenDone(self) -> Deferred[None]:
+        """Return a Deferred that fires when the last slice has gone."""
+        if self._isDone:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
