@@ -11,11 +11,15 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import LogLevel
 
-from txrealtime.engineio.session import Session, State
+from txrealtime.engineio.session import CloseReason, Session, State
 from txrealtime.engineio.websocket.transport import WebSocketTransport
+from txrealtime.logs import Logger
 
 __all__ = ["Drain", "Retirement", "Slices"]
+
+_log = Logger()
 
 # Seconds between two slices: few enough clients come back at a time, and few timers run.
 _STEP: Final = 0.1
@@ -25,18 +29,77 @@ class Drain:
     """
     The sessions and WebSockets that one call of :meth:`Engine.drain` waits for.
 
+    :param drains: the engine's drains; this one is removed when all have gone.
     :ivar sessions: the sessions that have not ended.
     :ivar closing: the WebSockets without a session whose connections are still there.
-    :ivar late: the call at the drain's timeout.
     :ivar done: fires when all have gone.
     """
 
-    late: IDelayedCall
-
-    def __init__(self, sessions: Collection[Session], closing: Collection[WebSocketTransport]) -> None:
+    def __init__(
+        self,
+        drains: list[Drain],
+        sessions: Collection[Session],
+        closing: Collection[WebSocketTransport],
+    ) -> None:
         self.sessions = set(sessions)
         self.closing = set(closing)
         self.done: Deferred[None] = Deferred()
+        self._drains = drains
+        self._late: IDelayedCall | None = None
+
+    def start(
+        self, reactor: IReactorTime, timeout: float, dismiss: Callable[[Session], object] | None
+    ) -> None:
+        """
+        Close the sessions.
+
+        :param timeout: seconds after which the remaining sessions are dropped.
+        :param dismiss: called with each open session before it is closed.
+        """
+        self._late = reactor.callLater(timeout, self.drop)
+        self._drains.append(self)
+        for session in list(self.sessions):
+            if dismiss is not None and session.state is State.OPEN:
+                dismiss(session)
+            session.close(CloseReason.SHUTTING_DOWN)
+        self._check()
+
+    def sessionEnded(self, session: Session) -> None:
+        """Called when any session has ended."""
+        self.sessions.discard(session)
+        self._check()
+
+    def webSocketClosing(self, transport: WebSocketTransport) -> None:
+        """Called when any WebSocket takes and sends no more messages, but is still connected."""
+        if transport.session in self.sessions:
+            self.closing.add(transport)
+
+    def webSocketLost(self, transport: WebSocketTransport) -> None:
+        """Called when the connection of any WebSocket is lost."""
+        self.closing.discard(transport)
+        self._check()
+
+    def drop(self) -> None:
+        """Wait no longer: drop the remaining sessions."""
+        late = len(self.sessions) + len(self.closing)
+        # Limited, since there may be ten slices in a second.
+        _log.limited(
+            "", LogLevel.info, "{count} clients did not take their last messages in time", count=late
+        )
+        for session in list(self.sessions):
+            session.abort(CloseReason.SHUTTING_DOWN)
+        for transport in list(self.closing):
+            # Not a reset: what the kernel has may still arrive.
+            transport.transport.loseConnection()
+        self.closing.clear()
+        self._check()
+
+    def _check(self) -> None:
+        if not self.sessions and not self.closing and self in self._drains:
+            self._drains.remove(self)
+            if self._late is not None and self._late.active():
+                self._late.cancel()
+            self.done.callback(None)
 
 
 class Slices:
