@@ -249,10 +249,12 @@ class CostTests(TestCase):
                     got += data
                 return got
 
+        begun = time.monotonic()
         uploading = deferToThread(upload)
         worst = await deferToThread(self.worstPoll, server.port, lambda: bool(uploading.called))
         self.assertTrue((await uploading).endswith(b"100000000"))
-        self.assertLess(worst, 0.5)
+        # A server that took the file in one go would answer no request for most of the time.
+        self.assertLess(worst, max(0.5, (time.monotonic() - begun) / 2))
         self.assertLess(self.memory(server) - before, 20)
 
     def worstPoll(self, port: int, isOver: Any) -> float:
