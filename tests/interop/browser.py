@@ -44,7 +44,7 @@ ALONE = (
 DESKTOP = (1280, 860)
 PHONE = (390, 844)
 
-WITHIN = 20.0
+WITHIN = 60.0
 "Seconds in which the page has to show what is expected of it."
 
 
@@ -139,7 +139,7 @@ class ChatServer:
             process, self.process = self.process, None
             process.terminate()
             try:
-                process.wait(15)
+                process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

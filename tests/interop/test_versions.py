@@ -65,7 +65,7 @@ class _VersionTests:
         command = self.command(transport, format, server.url)
         await server.start()
         client = startProgram(self, command)
-        frozen = json.loads(await client.whenPrinted('"ask"', timeout=60))
+        frozen = json.loads(await client.whenPrinted('"ask"', timeout=120))
         *passed, _ = reports(client)
         failed = "\n".join(f"{report['step']}: {report['error']}" for report in passed if not report["ok"])
         self.assertFalse(failed, f"{failed}\nThe server's log:\n{server.program.output[-3000:]}")
@@ -76,7 +76,7 @@ class _VersionTests:
     async def freeze(self, client: Program, id: str, server: RealtimeServer) -> None:
         """The server gives up a client that lives, but does not answer any more."""
         client.signal("STOP")
-        await server.program.whenPrinted(f"{id} is gone: ping timeout", timeout=10)
+        await server.program.whenPrinted(f"{id} is gone: ping timeout", timeout=30)
         client.signal("KILL")
         await client.whenEnded()
 
@@ -230,7 +230,7 @@ class MeetingTests(TestCase):
             startProgram(self, [*command, name, str(len(names))])
             for name, command in zip(names, commands, strict=True)
         ]
-        await gatherResults([client.whenEnded(60) for client in clients])
+        await gatherResults([client.whenEnded(150) for client in clients])
         for client in clients:
             self.assertEqual(reports(client)[0], {"heard": names}, client.output)
             self.assertEqual(client.exitCode, 0, client.output)
