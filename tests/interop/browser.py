@@ -210,6 +210,20 @@ class Window:
         """
         self.waitFor(f"{texts} at {selector}", lambda: self.texts(selector) == list(texts))
 
+    def seesTyping(self, other: Window, text: str) -> None:
+        """
+        Wait until the page says that another person types; that one goes on, as the events are volatile.
+        """
+
+        def seen() -> bool:
+            if self.texts(".typing.on #typing-text") == [text]:
+                return True
+            other["#text"].send_keys(" \ue003")  # backspace, as WebDriver writes it
+            time.sleep(0.2)
+            return False
+
+        self.waitFor(text, seen)
+
     def seesAmong(self, selector: str, text: str) -> None:
         """
         Wait until an element of a CSS selector has this text.
