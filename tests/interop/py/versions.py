@@ -158,7 +158,7 @@ def heartbeat():
     since = time.monotonic()
     peer = Peer().connect()
     interval, timeout = peer.client.eio.ping_interval, peer.client.eio.ping_timeout
-    until(lambda: time.monotonic() > since + max(KEPT_INTERVALS * interval, 1.5 * (interval + timeout)))
+    until(lambda: time.monotonic() > since + max(KEPT_INTERVALS * interval, interval + timeout + 0.3))
     same(peer.heard["disconnect"], [])
     same(peer.call("echo", "alive"), "alive")
 
