@@ -389,9 +389,12 @@ class PrometheusTests(MetricsTestCase):
             client._isLively = False
         servers.ofFlask.signal("KILL")
         await self.until(prometheus.isDown, missing, 60)
-        # More than waits for a hub that is away.
-        one.send('42["large"]')
+        # More than waits for a hub that is away; again and again, as a busy Prometheus misses pages.
+        losing = LoopingCall(lambda: one.send('42["large"]'))
+        losing.start(3)
+        self.addCleanup(lambda: losing.running and losing.stop())
         await self.until(lambda: allFired(wanted), missing, 60)
+        losing.stop()
 
     def refused(self, url: str) -> None:
         """Make some requests that are refused."""

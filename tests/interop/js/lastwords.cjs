@@ -30,7 +30,15 @@ function begin(socket, end, hear) {
   if (end === "close" || end === "leave" || end === "flood") socket.emit("end", end, slow === "slow" ? 0.5 : 0);
   else if (end === "client closes") notes(), socket.disconnect();
   else if (end === "violation") notes(), socket.io.engine.write("x");
-  else if (end === "too large") notes(), setTimeout(() => socket.emit("note", 3, LARGE), 1500);
+  else if (end === "too large") {
+    notes();
+    // Not in one request with the numbers, which the server would refuse with it.
+    const timer = setInterval(() => {
+      if (socket.io.engine.writeBuffer.length) return;
+      clearInterval(timer);
+      socket.emit("note", 3, LARGE);
+    }, 1500);
+  }
   else if (end === "refused") {
     const closed = socket.io.socket("/closed");
     const event = packageName.endsWith("-4") ? "connect_error" : "error";

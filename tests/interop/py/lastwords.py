@@ -69,6 +69,8 @@ def client(cell: str) -> Callable[[], None]:
         for number in range(3):
             sio.emit("note", number)
         # Its own thread sends; what that has not sent when the client closes is lost.
+        while sio.eio.queue.unfinished_tasks:
+            time.sleep(0.01)
         time.sleep(0.3)
         if end == "client closes":
             sio.disconnect()
