@@ -69,7 +69,7 @@ def client(cell: str) -> Callable[[], None]:
         for number in range(3):
             sio.emit("note", number)
         # Its own thread sends; what that has not sent when the client closes is lost.
-        while sio.eio.queue.unfinished_tasks:
+        while sio.eio.queue.unfinished_tasks and sio.eio.state == "connected":
             time.sleep(0.01)
         time.sleep(0.3)
         if end == "client closes":
