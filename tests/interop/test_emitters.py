@@ -35,7 +35,7 @@ class EmittersTestCase(TestCase):
     One client on each of two servers.
     """
 
-    timeout = 150
+    timeout = 300
 
     async def serve(self, bus: str, query: str, *others: Sequence[str]) -> None:
         """Start a server of txrealtime, a second one unless there are others, and the clients."""
@@ -195,7 +195,7 @@ class RedisFaultTests(TestCase):
 
 
 class RabbitMQFaultTests(TestCase):
-    timeout = 150
+    timeout = 300
 
     async def test_hangs(self) -> None:
         """Each wait has its limit, though a connection lives on until heartbeats are missed."""

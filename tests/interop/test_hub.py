@@ -143,7 +143,7 @@ class ClusterTests(TestCase):
     Servers of several processes, each with two clients: the steps of test_clusters.
     """
 
-    timeout = 200
+    timeout = 400
 
     async def test_ours(self) -> None:
         """The first server runs the hub."""

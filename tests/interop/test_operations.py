@@ -157,7 +157,7 @@ class SignalTests(OperationsTestCase):
 
 
 class ClockTests(OperationsTestCase):
-    timeout = 120
+    timeout = 240
 
     async def test_steps(self) -> None:
         """Heartbeats go on, whatever the time of day does: nobody is closed or forgotten."""

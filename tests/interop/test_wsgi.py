@@ -150,7 +150,7 @@ class DifferentialTests(TestCase):
     Clients and applications see the same as with Werkzeug's server and gunicorn.
     """
 
-    timeout = 120
+    timeout = 240
 
     async def start(self, name: str) -> int:
         port = freePort()
@@ -186,7 +186,7 @@ class CostTests(TestCase):
     The cost of slow clients and large bodies, on real sockets.
     """
 
-    timeout = 120
+    timeout = 240
 
     async def start(self, code: str, *arguments: str) -> RealtimeServer:
         folder = Path(self.mktemp())
