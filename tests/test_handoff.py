@@ -548,7 +548,7 @@ class HandoffTests(SynchronousTestCase):
                     self.assertEqual(connection.recv(65536), head)
             received.clear()
             self.assertEqual(set(os.listdir("/proc/self/fd")), before)
-            self.assertIn(f"{5 - left} connections from another worker are lost", self.messages[-1])
+            self.assertIn(f"{5 - left} of 5 connections from another worker are lost", self.messages[-1])
             self.assertTrue(all(map(self.gone, clients)))
         self.assertEqual((self.one.handoff.sent, self.two.handoff.received), (10, 2))
         self.acceptAll(heads[0])

@@ -160,8 +160,10 @@ class Handoff:
         if lost:
             # The system has closed them: it passes as many as it has descriptors for, the first ones.
             _log.warn(
-                "{lost} connections from another worker are lost: no file descriptor is left for them",
+                "{lost} of {count} connections from another worker are lost: no file descriptor is left "
+                "for them",
                 lost=lost,
+                count=len(places),
             )
         self.received += len(descriptors)
         for port, descriptor in zip(places, descriptors, strict=False):
