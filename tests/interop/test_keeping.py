@@ -209,7 +209,8 @@ class KilledTests(TestCase):
         claim = Claim(key.rpartition(":")[2], None, True)
         fetching = [self.two.cluster._keeping.fetch(self.two.namespace(), claim, "") for _ in range(2)]
         found = [await each for each in [Deferred.fromCoroutine(each) for each in fetching]]
-        self.assertEqual(found.count(None), 1, "taken once")
+        self.assertIsNotNone(found[0])
+        self.assertIs(found[0], found[1], "taken once")
         self.assertEqual(len(self.one.namespace()._recovery.tickets), 1)
         self.socket.data["late"] = True
         await self.until(lambda: not self.one.namespace()._recovery.tickets)

@@ -24,6 +24,14 @@ class Info(NamedTuple):
     length: int
     added: int | None
 
+    def reaches(self, place: Id) -> bool:
+        """Return true if the stream has each entry that was added after a place."""
+        if place >= self.last:
+            return place == self.last
+        if place == (0, 0):
+            return self.added in (None, self.length)
+        return self.length > 0 and self.first <= place
+
 
 class Place:
     """

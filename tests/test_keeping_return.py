@@ -1,0 +1,274 @@
+"""
+Clients that come back when their server has died or hangs: their sessions and events are in Redis.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tests.streams import NativeBus, NativeHub
+from tests.test_handover import HandoverTestCase
+from txrealtime import Server
+from txrealtime.errors import BusError
+from txrealtime.socketio.clients import Claim
+from txrealtime.testing import Client
+
+
+class KeepingTestCase(HandoverTestCase):
+    """
+    Three servers on one stream; alice is on the first, in red, has the events 1, and is away.
+    """
+
+    HUB = NativeHub
+    BUS = NativeBus
+    options: dict[str, Any] = {"recovery": "all"}
+    hub: NativeHub
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.alice = self.arrive()
+        self.tell(1)
+        self.assertEqual(self.get(self.alice), [[("one", 1), ("two", 1)]])
+        self.alice.lose()
+        self.settle()
+
+    def tearDown(self) -> None:
+        self.hub.heal()
+        super().tearDown()
+
+    def arrive(self) -> Client:
+        client = self.join(self.one)
+        self.socketOf(self.one, client).join("red")
+        self.settle()
+        return client
+
+    def hang(self, *servers: Server) -> None:
+        """Let servers hear nothing from now on."""
+        uids = {server.cluster.uid for server in servers}
+        self.hub.loses = lambda sender, receiver: receiver in uids
+
+    def kill(self, *servers: Server) -> None:
+        """Let servers do nothing from now on that the test does not do."""
+        self.hang(*servers)
+        for server in servers:
+            server.cluster._keeping.stop()
+
+    def during(self, name: bytes, act: Any) -> None:
+        """Do something once when the next command of a name comes to Redis."""
+
+        def came(words: list[bytes]) -> None:
+            if words[0] == name:
+                self.hub.answers = lambda words: None
+                act()
+
+        self.hub.answers = came
+
+    def back(self, client: Client, server: Server, seconds: float = 10.0) -> None:
+        coming = client.comeBack(server=server)
+        self.advance(seconds)
+        self.successResultOf(coming)
+
+    def tell(self, *numbers: int) -> None:
+        """Send numbers to everybody, from two servers."""
+        for number in numbers:
+            self.one.emit("one", number)
+            self.two.emit("two", number)
+            self.settle()
+
+    def assertGot(self, client: Client, **numbers: list[int]) -> None:
+        """Compare what a client that was recovered has got since the last time, by the name of the event."""
+        self.settle()
+        got = client.received()
+        self.assertTrue(client.recovered())
+        for name, expected in numbers.items():
+            self.assertEqual([number for event, number in got if event == name], expected, name)
+        self.assertEqual(len(got), sum(map(len, numbers.values())))
+
+
+class DiedTests(KeepingTestCase):
+    def test_all(self) -> None:
+        """The events of all servers, in the order of each, and then the live ones."""
+        self.tell(2)
+        self.kill(self.one)
+        self.two.emit("two", 3)
+        self.back(self.alice, self.two)
+        self.two.emit("two", 4)
+        self.assertGot(self.alice, one=[2], two=[2, 3, 4])
+
+    def test_goesWhileItIsFetched(self) -> None:
+        """
+        The connection is cut again while the second server reads.
+
+        The offset of the client's last event stays one of the first server's, whoever has the key.
+        """
+        self.tell(2)
+        self.kill(self.one)
+        self.during(b"XRANGE", self.alice.lose)
+        self.alice.comeBack(server=self.two).addErrback(lambda failure: None)
+        self.advance(10)
+        self.two.emit("two", 3)
+        self.back(self.alice, self.two)
+        self.assertGot(self.alice, one=[2], two=[2, 3])
+
+    def test_twoServersDie(self) -> None:
+        """The second server dies after it has taken the key, and before the client is there."""
+        self.tell(2)
+        self.kill(self.one)
+        (key,) = self.hub.keys
+        claim = Claim(key.decode().rpartition(":")[2], None, True)
+        fetching = self.two.cluster._keeping.fetch(self.two.namespace(), claim, "127.0.0.1")
+        Deferred.fromCoroutine(fetching)
+        self.settle()
+        uid, _, text = self.hub.keys[key].decode().partition(" ")
+        self.assertEqual((uid, json.loads(text)["server"]), (self.two.cluster.uid, self.one.cluster.uid))
+        self.two.emit("two", 3)
+        self.settle()
+        self.kill(self.one, self.two)
+        self.back(self.alice, self.three)
+        self.assertGot(self.alice, one=[2], two=[2, 3])
+
+    def test_heardWhileItIsRead(self) -> None:
+        """An event that comes while the second server reads is in the stream and in that server's log."""
+        self.kill(self.one)
+
+        def speak() -> None:
+            self.three.emit("three", 1)
+            self.two.emit("two", 2)
+            self.three.to("red").emit("three", 2)
+            self.clock.advance(0)
+
+        self.during(b"XINFO", speak)
+        self.back(self.alice, self.two)
+        self.three.emit("three", 3)
+        self.assertGot(self.alice, three=[1, 2, 3], two=[2])
+
+    def test_fromTheQueue(self) -> None:
+        """An event of the second server's own that waits for Redis when the client comes."""
+        self.kill(self.one)
+        outgoing = self.two.cluster.link._outgoing
+        self.during(b"EVAL", lambda: setattr(outgoing, "_outlet", None))
+        self.clock.callLater(6.5, lambda: self.two.emit("two", 2))
+        self.clock.callLater(8, outgoing.proven)
+        self.back(self.alice, self.two)
+        self.assertGot(self.alice, two=[2])
+
+    def test_trimmedWhileItIsRead(self) -> None:
+        self.tell(2, 3)
+        self.kill(self.one)
+
+        def trim() -> None:
+            del self.hub.entries[:-1]
+
+        self.during(b"XRANGE", trim)
+        self.back(self.alice, self.two)
+        self.assertFalse(self.alice.recovered())
+
+    def test_once(self) -> None:
+        """Many clients of a dead server read the stream together."""
+        others = [self.arrive() for _ in range(20)]
+        for each in others:
+            each.lose()
+        self.tell(2)
+        self.kill(self.one)
+        self.hub.asked.clear()
+        coming = [each.comeBack(server=self.two) for each in (self.alice, *others)]
+        self.advance(10)
+        for each in coming:
+            self.successResultOf(each)
+        for each in others:
+            self.assertGot(each, one=[2], two=[2])
+        self.assertGot(self.alice, one=[2], two=[2])
+        self.assertLess(sum(words[0] == b"XRANGE" for words in self.hub.asked), 4)
+
+
+class FailureTests(KeepingTestCase):
+    """
+    The connection to Redis ends at each of the commands, and is there again.
+    """
+
+    def check(self, name: bytes) -> None:
+        def fail() -> None:
+            raise BusError("the connection was ended")
+
+        self.tell(2)
+        self.kill(self.one)
+        self.during(name, fail)
+        self.back(self.alice, self.two)
+        self.assertGot(self.alice, one=[2], two=[2])
+
+    def test_get(self) -> None:
+        self.check(b"GET")
+
+    def test_eval(self) -> None:
+        self.check(b"EVAL")
+
+    def test_xinfo(self) -> None:
+        self.check(b"XINFO")
+
+    def test_xrange(self) -> None:
+        self.check(b"XRANGE")
+
+
+class HungTests(KeepingTestCase):
+    """
+    The first server hears nothing, and goes on to speak.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.id = self.alice.id()
+        self.hang(self.one)
+
+    def test_toItsClient(self) -> None:
+        """It sends to the client alone, which is on another server; so does a third one."""
+        self.one.to(self.id).emit("one", 2)
+        self.three.to(self.id).emit("three", 1)
+        self.back(self.alice, self.two)
+        self.one.to(self.id).emit("one", 3)
+        self.three.to(self.id).emit("three", 2)
+        self.assertGot(self.alice, one=[2, 3], three=[1, 2])
+
+    def test_requests(self) -> None:
+        self.back(self.alice, self.two)
+        self.three.to(self.id).join("blue")
+        self.settle()
+        self.three.to("blue").emit("three", 1)
+        self.assertGot(self.alice, three=[1])
+        self.three.to(self.id).leave("blue")
+        self.three.to(self.id).disconnect()
+        self.settle()
+        self.assertEqual(self.two.namespace().sockets, {})
+
+    def test_ends(self) -> None:
+        """Its topic is heard for as long as the client is there."""
+        topic = f"txrealtime@{self.one.cluster.uid}"
+        counted = self.hub.count(topic)
+        self.back(self.alice, self.two)
+        self.assertEqual(self.hub.count(topic), counted + 1)
+        self.alice.close()
+        self.settle()
+        self.advance(100)
+        self.assertEqual(self.hub.count(topic), counted)
+
+
+class MovedTests(KeepingTestCase):
+    """
+    A client that has moved to another server, by the word of both, which then dies.
+    """
+
+    def test_events(self) -> None:
+        """What that server sends to the client alone is in the stream once."""
+        self.back(self.alice, self.two, 1)
+        socket = self.two.namespace().sockets[self.alice.id()]
+        self.alice.lose()
+        for number in range(3):
+            socket.emit("direct", number)
+            self.two.to(socket.id).emit("id", number)
+            self.three.to(socket.id).emit("three", number)
+            self.settle()
+        self.kill(self.two)
+        self.back(self.alice, self.three)
+        self.assertGot(self.alice, direct=[0, 1, 2], id=[0, 1, 2], three=[0, 1, 2])

@@ -1,0 +1,96 @@
+"""
+The choice of the events that a client has missed whose server has died, among those in the stream.
+
+The offset of the client's last event has two halves: a place in the stream, up to which its server had read,
+and the number of its server's own newest event.  So the client has all events of other servers up to the
+place, and those of its own server up to the number, wherever in the stream they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from txrealtime.cluster.bus.places import Id
+from txrealtime.cluster.rereading import Found
+from txrealtime.socketio.clients import Claim
+from txrealtime.socketio.tickets import Ticket
+
+__all__ = ["Missed", "placeOf", "startOf"]
+
+
+class Missed:
+    """
+    The events that one client has missed.
+
+    :param uid: the uid of this server.
+    :param session: the client's session, with its ``server``, whose offset it has.
+    :param top: the number of the newest event in this server's log when the client came here.
+    :ivar events: the events, as :class:`~txrealtime.socketio.missed.Carried` has them.
+    """
+
+    def __init__(self, uid: str, ticket: Ticket, claim: Claim, session: dict[str, Any], top: int) -> None:
+        start = startOf(session, claim)
+        assert start is not None
+        self.ticket = ticket
+        self.path = ticket.recovery.namespace.path
+        self.rooms = ticket.rooms
+        self.place, self._number = start
+        self._uid = uid
+        self._server: str = session["server"]
+        self._top = top
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.events: list[Any] = []
+        self._left = self.ticket.recovery.parking.settings.maxBuffered
+
+    def found(self, event: Found) -> None:
+        """Called with each event for the client behind its place in the stream."""
+        _, _, excluded = event.emit.target
+        if not self._isMissed(event) or not self.rooms.isdisjoint(excluded):
+            return
+        messages = [message.data for message in event.emit.messages or ()]
+        self._left -= sum(len(message) for message in messages)
+        if self.isBounded:
+            self.events.append([_NO_OFFSET, event.mark, messages])
+        else:
+            self.events.clear()
+
+    @property
+    def isBounded(self) -> bool:
+        """False if more has come than a client may have missed."""
+        return self._left >= 0
+
+    def _isMissed(self, event: Found) -> bool:
+        if event.sender == self._server:
+            return event.emit.logged > self._number
+        if event.sender == self._uid:
+            return event.emit.logged <= self._top  # later ones are in this server's log
+        # A live server passes on an event for a client that has left it: the client's server had that one.
+        name, comma, _ = event.topic.partition(",")
+        _, isOwn, owner = name.rpartition("@")
+        return bool(comma) or not isOwn or owner == self._server
+
+
+_NO_OFFSET: Final = "-0"
+"""The offset of an event that is in no log."""
+
+
+def startOf(session: dict[str, Any], claim: Claim) -> tuple[Id, int] | None:
+    """Return the place and the number of a client's last event.  ``None`` if its offset is a stranger's."""
+    start = placeOf(session["offset"])
+    known = start if claim.offset is None else placeOf(claim.offset)
+    if known is None or start is None or known[0] != start[0]:
+        return None
+    return max(known, start)[1:]
+
+
+def placeOf(offset: str) -> tuple[str, Id, int] | None:
+    """Read an offset: the epoch of a log, the place in the stream, and the number in the log."""
+    head, _, number = offset.rpartition("-")
+    epoch, _, place = head.partition(".")
+    milliseconds, _, rest = place.partition(".")
+    if not all(part.isascii() and part.isdecimal() for part in (number, milliseconds, rest)):
+        return None
+    return epoch, (int(milliseconds), int(rest)), int(number)
