@@ -32,6 +32,7 @@ class KeepingTestCase(HandoverTestCase):
         self.alice = self.arrive()
         self.tell(1)
         self.assertEqual(self.get(self.alice), [[("one", 1), ("two", 1)]])
+        self.sid = self.alice.id()
         self.alice.lose()
         self.settle()
 
@@ -219,26 +220,25 @@ class HungTests(KeepingTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.id = self.alice.id()
         self.hang(self.one)
 
     def test_toItsClient(self) -> None:
         """It sends to the client alone, which is on another server; so does a third one."""
-        self.one.to(self.id).emit("one", 2)
-        self.three.to(self.id).emit("three", 1)
+        self.one.to(self.sid).emit("one", 2)
+        self.three.to(self.sid).emit("three", 1)
         self.back(self.alice, self.two)
-        self.one.to(self.id).emit("one", 3)
-        self.three.to(self.id).emit("three", 2)
+        self.one.to(self.sid).emit("one", 3)
+        self.three.to(self.sid).emit("three", 2)
         self.assertGot(self.alice, one=[2, 3], three=[1, 2])
 
     def test_requests(self) -> None:
         self.back(self.alice, self.two)
-        self.three.to(self.id).join("blue")
+        self.three.to(self.sid).join("blue")
         self.settle()
         self.three.to("blue").emit("three", 1)
         self.assertGot(self.alice, three=[1])
-        self.three.to(self.id).leave("blue")
-        self.three.to(self.id).disconnect()
+        self.three.to(self.sid).leave("blue")
+        self.three.to(self.sid).disconnect()
         self.settle()
         self.assertEqual(self.two.namespace().sockets, {})
 

@@ -169,6 +169,9 @@ class Keeping:
         bus: Any = self._link.bus if self._link is not None else None
         return f"{bus.stream}:session:{pid}"
 
+    def offered(self, ticket: Ticket) -> None:
+        ticket.offset = ticket.recovery.log.offset()
+
     def changed(self, ticket: Ticket) -> None:
         if ticket.admitted != float("inf"):
             written = self._write(ticket)
@@ -181,7 +184,12 @@ class Keeping:
         if link is None or link.status is not LinkStatus.READY:
             return None  # all are written when the link is ready
         session = recovery.described(ticket)
-        kept = {**session, "path": recovery.namespace.path, "server": self._conversation.uid}
+        kept = {
+            **session,
+            "path": recovery.namespace.path,
+            "server": self._conversation.uid,
+            "since": ticket.start,
+        }
         ticket.offset = ticket.offset or recovery.log.offset()
         kept["offset"] = ticket.offset
         try:

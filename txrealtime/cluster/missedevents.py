@@ -65,12 +65,12 @@ class Missed:
     def _isMissed(self, event: Found) -> bool:
         if event.sender == self._server:
             return event.emit.logged > self._number
-        if event.sender == self._uid:
-            return event.emit.logged <= self._top  # later ones are in this server's log
-        # A live server passes on an event for a client that has left it: the client's server had that one.
         name, comma, _ = event.topic.partition(",")
         _, isOwn, owner = name.rpartition("@")
-        return bool(comma) or not isOwn or owner == self._server
+        if isOwn and not comma and owner != self._server:
+            return False  # that server has passed it on, so it comes once more
+        # Later ones of this server's own are in its log.
+        return event.sender != self._uid or event.emit.logged <= self._top
 
 
 _NO_OFFSET: Final = "-0"
@@ -78,12 +78,22 @@ _NO_OFFSET: Final = "-0"
 
 
 def startOf(session: dict[str, Any], claim: Claim) -> tuple[Id, int] | None:
-    """Return the place and the number of a client's last event.  ``None`` if its offset is a stranger's."""
+    """
+    Return the place and the number of a client's last event.
+
+    JavaScript clients keep an offset that is older than their session, and send it until they have an event.
+
+    :return: ``None`` if the offset is none, or if the events that the client got when it came to its server
+        have not all arrived: their offsets do not tell their places in the stream.
+    """
     start = placeOf(session["offset"])
     known = start if claim.offset is None else placeOf(claim.offset)
-    if known is None or start is None or known[0] != start[0]:
+    if start is None or known is None:
         return None
-    return max(known, start)[1:]
+    since = session.get("since", start[2])
+    if claim.offset is None or known[0] != start[0] or known[2] < since:
+        return start[1:] if since == start[2] else None
+    return None if known[2] < start[2] else max(known, start)[1:]
 
 
 def placeOf(offset: str) -> tuple[str, Id, int] | None:

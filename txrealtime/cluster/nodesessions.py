@@ -210,6 +210,9 @@ class NodeSessions:
 
     # -- writing -------------------------------------------------------------------------
 
+    def offered(self, ticket: Ticket) -> None:
+        ticket.offset = self.place(ticket.recovery.namespace)
+
     def changed(self, ticket: Ticket) -> None:
         if ticket.admitted != float("inf"):
             written = self._write(ticket)

@@ -178,6 +178,8 @@ class Recovery:
         ticket = Ticket(self, pid, socket.id, socket.data, socket.handshake.address)
         ticket.socket = socket
         socket._ticket = self.tickets[pid] = ticket
+        if self.parking.keeper is not None:
+            self.parking.keeper.offered(ticket)
 
     def admitted(self, ticket: Ticket) -> None:
         """Called when the client was admitted, for the first time or again."""
