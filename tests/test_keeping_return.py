@@ -146,6 +146,21 @@ class DiedTests(KeepingTestCase):
         self.three.emit("three", 3)
         self.assertGot(self.alice, three=[1, 2, 3], two=[2])
 
+    def test_handedOn(self) -> None:
+        """The second server stops before the client is there, and hands it to the third."""
+        self.tell(2)
+        self.kill(self.one)
+        self.during(b"XRANGE", self.alice.lose)
+        self.alice.comeBack(server=self.two).addErrback(lambda failure: None)
+        self.advance(10)
+        self.hub.heal()
+        stopping = self.two.cluster.handOver()
+        self.advance(4)
+        self.successResultOf(stopping)
+        self.three.emit("three", 1)
+        self.back(self.alice, self.three)
+        self.assertGot(self.alice, one=[2], two=[2], three=[1])
+
     def test_fromTheQueue(self) -> None:
         """An event of the second server's own that waits for Redis when the client comes."""
         self.kill(self.one)

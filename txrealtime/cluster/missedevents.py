@@ -73,8 +73,8 @@ class Missed:
         return event.sender != self._uid or event.emit.logged <= self._top
 
 
-_NO_OFFSET: Final = "-0"
-"""The offset of an event that is in no log."""
+_NO_OFFSET: Final = "stream-0"
+"""The offset of an event that is in no log: no client has it as its last."""
 
 
 def startOf(session: dict[str, Any], claim: Claim) -> tuple[Id, int] | None:
