@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from tests.streams import NativeBus, NativeHub
 from tests.test_handover import HandoverTestCase
 from txrealtime import Server
+from txrealtime.cluster import missedevents
 from txrealtime.errors import BusError
 from txrealtime.socketio.clients import Claim
 from txrealtime.testing import Client
@@ -153,10 +154,12 @@ class DiedTests(KeepingTestCase):
         self.during(b"XRANGE", self.alice.lose)
         self.alice.comeBack(server=self.two).addErrback(lambda failure: None)
         self.advance(10)
-        self.hub.heal()
-        stopping = self.two.cluster.handOver()
+        for server in (self.two, self.three):
+            server.cluster._conversation.servers._remove(self.one.cluster.uid, "was killed")
+        stopping = self.two.stopService()
         self.advance(4)
         self.successResultOf(stopping)
+        self.hub.keys.clear()
         self.three.emit("three", 1)
         self.back(self.alice, self.three)
         self.assertGot(self.alice, one=[2], two=[2], three=[1])
@@ -273,6 +276,37 @@ class MovedTests(KeepingTestCase):
     """
     A client that has moved to another server, by the word of both, which then dies.
     """
+
+    def test_eventsOfOthers(self) -> None:
+        """The client has all that it missed, and others have had events since."""
+        self.tell(2)
+        coming = self.alice.comeBack(server=self.two)
+        for _ in range(3):
+            self.two.to("elsewhere").emit("two", 0)
+            self.settle()
+        self.successResultOf(coming)
+        self.assertGot(self.alice, one=[2], two=[2])
+        self.alice.lose()
+        self.two.emit("two", 3)
+        self.settle()
+        self.kill(self.two)
+        self.back(self.alice, self.three)
+        self.assertGot(self.alice, two=[3])
+
+    def test_cutInTheReplay(self) -> None:
+        """The client has had a part of what it missed, and nobody can tell which: a fresh session."""
+        self.tell(2)
+        coming = self.alice.comeBack(server=self.two)
+        self.settle()
+        self.successResultOf(coming)
+        self.alice.recovered()
+        (key,) = self.hub.keys
+        session = json.loads(self.hub.keys[key].decode().partition(" ")[2])
+        offset = session["offset"].rpartition("-")
+        part = f"{offset[0]}-{int(offset[2]) - 1}"
+        claim = Claim(key.decode().rpartition(":")[2], part, True)
+        self.assertIsNone(missedevents.startOf(session, claim))
+        self.assertIsNotNone(missedevents.startOf(session, claim._replace(offset=session["offset"])))
 
     def test_events(self) -> None:
         """What that server sends to the client alone is in the stream once."""
