@@ -241,7 +241,7 @@ class HungTests(KeepingTestCase):
         self.hang(self.one)
 
     def test_toItsClient(self) -> None:
-        """It sends to the client alone, which is on another server; so does a third one."""
+        """Both the first server and a third one send to the client alone, which is on the second."""
         self.one.to(self.sid).emit("one", 2)
         self.three.to(self.sid).emit("three", 1)
         self.back(self.alice, self.two)
@@ -313,7 +313,7 @@ class MovedTests(KeepingTestCase):
         self.assertIsNotNone(missedevents.startOf(session, claim._replace(offset=session["offset"])))
 
     def test_events(self) -> None:
-        """What that server sends to the client alone is in the stream once."""
+        """Events from that server to the client alone are in the stream once."""
         self.back(self.alice, self.two, 1)
         socket = self.two.namespace().sockets[self.alice.id()]
         self.alice.lose()
