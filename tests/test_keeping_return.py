@@ -13,6 +13,9 @@ from tests.streams import NativeBus, NativeHub
 from tests.test_handover import HandoverTestCase
 from txrealtime import Server, Socket
 from txrealtime.cluster import missedevents
+from txrealtime.cluster.dialects.messages import Emit, Target
+from txrealtime.cluster.rereading import Found
+from txrealtime.engineio import packet as engineio
 from txrealtime.errors import BusError
 from txrealtime.socketio.clients import Claim
 from txrealtime.testing import Client
@@ -249,6 +252,20 @@ class HungTests(KeepingTestCase):
         self.three.to(self.sid).emit("three", 2)
         self.assertGot(self.alice, one=[2, 3], three=[1, 2])
 
+    def test_back(self) -> None:
+        """The client comes back to the first server before that knows that the client was elsewhere."""
+        self.back(self.alice, self.two, 6.3)
+        self.two.to(self.sid).emit("two", 2)
+        self.settle()
+        self.assertGot(self.alice, two=[2])
+        self.alice.lose()
+        self.two.to(self.sid).emit("two", 3)
+        self.settle()
+        self.assertIn(self.sid, self.one.namespace()._recovery._ids)
+        self.hub.heal()
+        self.back(self.alice, self.one)
+        self.assertGot(self.alice, two=[3])
+
     def test_requests(self) -> None:
         self.back(self.alice, self.two)
         self.three.to(self.sid).join("blue")
@@ -325,3 +342,59 @@ class MovedTests(KeepingTestCase):
         self.kill(self.two)
         self.back(self.alice, self.three)
         self.assertGot(self.alice, direct=[0, 1, 2], id=[0, 1, 2], three=[0, 1, 2])
+
+
+class SeamTests(KeepingTestCase):
+    """
+    The stream, and the place up to which the second server has read it.
+    """
+
+    def missed(self) -> missedevents.Missed:
+        """Return the choice for a client whose last event was the entry 5 of the first server, number 7."""
+        (ticket,) = self.one.namespace()._recovery.tickets.values()
+        session = {"offset": "epoch.5.0-7", "server": "theirsss"}
+        return missedevents.Missed("oursours", ticket, Claim("pid"), session, 30)
+
+    def found(self, id: int, sender: str, topic: str = "txrealtime,/", logged: int = 0) -> Found:
+        target = Target("/", (self.sid,), frozenset())
+        emit = Emit(target, None, [engineio.message(f"2[{id}]")], False, logged)
+        return Found((id, 0), emit, topic, sender, [sender, topic, id])
+
+    def chosen(self, place: int, *events: Found) -> list[int]:
+        missed = self.missed()
+        for event in events:
+            missed.found(event)
+        return [mark[2] for _, mark, _ in missed.upTo((place, 0))]
+
+    def test_place(self) -> None:
+        """The second server hears later events itself, and never its own."""
+        events = [self.found(id, sender, logged=9) for id in (8, 9) for sender in ("theirsss", "a third1")]
+        self.assertEqual(self.chosen(8, *events), [8, 8])
+        self.assertEqual(self.chosen(9, *events), [8, 8, 9, 9])
+        self.assertEqual(self.chosen(8, self.found(9, "oursours", logged=30)), [9])
+
+    def test_numbers(self) -> None:
+        """Events of the client's server by its log, those of the second one before it had the client."""
+        for sender, logged, expected in (
+            ("theirsss", 7, []),
+            ("theirsss", 8, [8]),
+            ("theirsss", 0, []),
+            ("oursours", 30, [8]),
+            ("oursours", 31, []),
+            ("oursours", 0, [8]),
+            ("a third1", 0, [8]),
+            ("a third1", 99, [8]),
+        ):
+            self.assertEqual(self.chosen(9, self.found(8, sender, logged=logged)), expected, (sender, logged))
+
+    def test_topicsOfServers(self) -> None:
+        """A server passes on what came on its topic for a client that has left, and not its own events."""
+        for topic, sender, expected in (
+            ("txrealtime@theirsss", "a third1", [8]),
+            ("txrealtime@another1", "a third1", []),
+            ("txrealtime@another1", "oursours", []),
+            ("txrealtime@another1", "another1", [8]),
+            ("txrealtime@oursours", "oursours", [8]),
+            ("txrealtime,/,me@home", "a third1", [8]),
+        ):
+            self.assertEqual(self.chosen(9, self.found(8, sender, topic, 1)), expected, (topic, sender))

@@ -21,11 +21,12 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.interfaces import IKeepingBus
-from txrealtime.cluster.bus.places import idOf
+from txrealtime.cluster.bus.places import Id, idOf
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.deputies import Deputies
 from txrealtime.cluster.dialects.messages import Emit
@@ -63,6 +64,10 @@ _REFRESH: Final = 3
 
 _PATIENCE: Final = 3.0
 """Seconds that a client waits for the link."""
+
+_WAIT: Final = 0.05
+_MOST_WAITS: Final = 200
+"""Seconds, and how often, to wait until this server has read as far as the one that died."""
 
 _NOBODY: Final = "txrealtime-nobody"
 """A topic without subscribers."""
@@ -224,6 +229,15 @@ class Keeping:
         """Called when Redis refuses a key or is away: the next look writes all again."""
         self._written.clear()
 
+    async def check(self, ticket: Ticket) -> None:
+        link = self._link
+        if link is None or link.status is not LinkStatus.READY:
+            return
+        with suppress(BusError):
+            value = await link.command("GET", self._key(ticket.pid))
+            if value is not None and not value.startswith(self._conversation.uid.encode()):
+                self._wasPut(0, ticket)
+
     def ended(self, ticket: Ticket) -> None:
         if self._link is not None:
             self._deputies.ended(self._link, ticket)
@@ -293,7 +307,7 @@ class Keeping:
             await self._requests.handover.listening(recovery.namespace, ticket.rooms)
             missed = Missed(self._conversation.uid, ticket, claim, taken, recovery.log.top)
             if await self._again(link, lambda: self._read(link, missed)):
-                carried = {"events": missed.events}
+                carried = {"events": missed.upTo(_placeOf(link))}
         except BusError as error:
             _log.warn("the events of a client cannot be read from Redis: {error}", error=error)
         finally:
@@ -342,7 +356,19 @@ class Keeping:
             link.publish(_NOBODY, b"", published)
             await published
         missed.clear()
-        return await self._rereading.tell(link.command, missed) and missed.isBounded
+        return (
+            await self._rereading.tell(link.command, missed)
+            and missed.isBounded
+            and await self._hasRead(link, missed.place)
+        )
+
+    async def _hasRead(self, link: Link, place: Id) -> bool:
+        """Wait until this server has read the entries that the client has, or they would come twice."""
+        for _ in range(_MOST_WAITS):
+            if _placeOf(link) >= place:
+                return True
+            await deferLater(self._namespaces.reactor, _WAIT)
+        return False
 
     def _eventOf(self, id: bytes, fields: list[bytes]) -> Found | None:
         """Read an entry of the stream: an event for clients."""
@@ -365,6 +391,10 @@ def _plain(data: dict[str, Any]) -> dict[str, Any]:
             json.dumps(value)
             plain[key] = value
     return plain
+
+
+def _placeOf(link: Link) -> Id:
+    return idOf(link.place.replace(".", "-").encode())
 
 
 def _notFetched(failure: Failure) -> None:

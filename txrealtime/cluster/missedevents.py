@@ -25,7 +25,6 @@ class Missed:
     :param uid: the uid of this server.
     :param session: the client's session, with its ``server``, whose offset it has.
     :param top: the number of the newest event in this server's log when the client came here.
-    :ivar events: the events, as :class:`~txrealtime.socketio.missed.Carried` has them.
     """
 
     def __init__(self, uid: str, ticket: Ticket, claim: Claim, session: dict[str, Any], top: int) -> None:
@@ -42,7 +41,7 @@ class Missed:
 
     def clear(self) -> None:
         """Begin anew."""
-        self.events: list[Any] = []
+        self._found: list[tuple[Id, str, list[Any]]] = []
         self._left = self.ticket.recovery.parking.settings.maxBuffered
 
     def found(self, event: Found) -> None:
@@ -53,9 +52,18 @@ class Missed:
         messages = [message.data for message in event.emit.messages or ()]
         self._left -= sum(len(message) for message in messages)
         if self.isBounded:
-            self.events.append([_NO_OFFSET, event.mark, messages])
+            self._found.append((event.id, event.sender, [_NO_OFFSET, event.mark, messages]))
         else:
-            self.events.clear()
+            self._found.clear()
+
+    def upTo(self, place: Id) -> list[Any]:
+        """
+        Return the events, as :class:`~txrealtime.socketio.missed.Carried` has them.
+
+        :param place: the place up to which this server has read.  The later events of other servers come to
+            its log, and the next offsets say that the client has those up to the place.
+        """
+        return [event for id, sender, event in self._found if id <= place or sender == self._uid]
 
     @property
     def isBounded(self) -> bool:
@@ -67,7 +75,7 @@ class Missed:
             return event.emit.logged > self._number
         name, comma, _ = event.topic.partition(",")
         _, isOwn, owner = name.rpartition("@")
-        if isOwn and not comma and owner != self._server:
+        if isOwn and not comma and owner not in (self._server, event.sender):
             return False  # that server has passed it on, so it comes once more
         # Later ones of this server's own are in its log.
         return event.sender != self._uid or event.emit.logged <= self._top

@@ -286,6 +286,9 @@ class NodeSessions:
             del self._late[forgotten]
             self._written.pop(forgotten, None)
 
+    async def check(self, ticket: Ticket) -> None:
+        """Called in no case: no ticket is parked."""
+
     def ended(self, ticket: Ticket) -> None:
         last = self._written.pop(ticket.pid, b"")
         if last and self._link is not None:

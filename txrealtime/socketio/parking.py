@@ -38,6 +38,9 @@ class Keeper(Protocol):
     def changed(self, ticket: Ticket) -> None:
         """Called when the client of a ticket was admitted, or has joined or left a room."""
 
+    async def check(self, ticket: Ticket) -> None:
+        """Let a ticket go if another server has taken it while this one was silent."""
+
     def ended(self, ticket: Ticket) -> None:
         """Called when the client of a ticket cannot come back to this server any more."""
 

@@ -335,10 +335,15 @@ class Recovery:
     async def _found(self, claim: Claim, address: str) -> tuple[str, Ticket | None]:
         """Find the ticket of a client that comes back, and see that it is parked."""
         result = "ok"
+        checked, keeper = None, self.parking.keeper
         while True:
             ticket = self.tickets.get(claim.pid)
             if ticket is None:
                 return "unknown", None
+            if keeper is not None and checked is not ticket:
+                checked = ticket
+                await keeper.check(ticket)
+                continue
             if self.parking.settings.recoveryAddress and ticket.address != address:
                 return "address", None
             if numberOf(self.log, ticket, claim) is None:
