@@ -72,7 +72,7 @@ class RecoveryTests(TestCase):
     "When each fault began."
 
     hangs: list[tuple[float, float]] = []
-    "When Redis hung, and when the servers had its messages."
+    "When Redis was away, and when the servers had its messages."
 
     trims: list[tuple[float, float]] = []
     "When a stream was trimmed before it was read, and when all that follows was over."
@@ -168,7 +168,8 @@ class RecoveryTests(TestCase):
         await nginx.start()
         clients = self.crowd("socket.io-client-4", nginx.url, "apart")
         await deferLater(reactor, 4)
-        self.redis, self.trims, self.hangs, self.began, self.killed = redis, [], [], [], []
+        self.redis, self.servers = redis, servers
+        self.trims, self.hangs, self.began, self.killed = [], [], [], []
         if "FAULTS_OUTPUT" in os.environ:
             self.addCleanup(self.write, clients, servers)
         end = reactor.seconds() + FAULTS * 60
@@ -184,10 +185,23 @@ class RecoveryTests(TestCase):
             await server.stop()
 
     async def redisIsKilled(self, server: RealtimeServer) -> None:
+        begin = time.time()
         await self.redis.stop()
         await deferLater(reactor, 0.5)
         await self.redis.start()
+        await self.ready()
         await deferLater(reactor, 2)
+        self.hangs.append((begin, time.time()))
+
+    async def ready(self) -> None:
+        """Wait until the links of all servers are ready again, for a minute at most."""
+        end = reactor.seconds() + 60
+        for server in self.servers:
+            while reactor.seconds() < end:
+                lines = [line for line in server.program.output.splitlines() if "the link to" in line]
+                if lines and " ready" in lines[-1]:
+                    break
+                await deferLater(reactor, 0.2)
 
     async def serverIsKilled(self, server: RealtimeServer) -> None:
         server.program.signal("KILL")
@@ -207,7 +221,9 @@ class RecoveryTests(TestCase):
         self.redis.pause()
         await deferLater(reactor, 30)
         self.redis.resume()
-        await deferLater(reactor, 10)
+        await deferLater(reactor, 5)
+        await self.ready()
+        await deferLater(reactor, 5)
         self.hangs.append((begin, time.time()))
 
     async def connectionsAreCut(self, server: RealtimeServer) -> None:
@@ -298,7 +314,7 @@ class RecoveryTests(TestCase):
         return f"{line['violation']}{when}"
 
     def isPromised(self, line: dict[str, Any]) -> bool:
-        """Return true if a stream that was trimmed too early explains a violation, or a Redis that hung."""
+        """Return true if a stream that was trimmed too early explains a violation, or a Redis that was away."""
         isTrim, isHang = [
             any(begin <= line["at"] <= end for begin, end in times) for times in (self.trims, self.hangs)
         ]

@@ -339,8 +339,14 @@ class Keeping:
             return None
         owner, _, text = value.decode().partition(" ")
         session: dict[str, Any] = {"server": owner, **json.loads(text)}
-        if session["path"] != recovery.namespace.path or startOf(session, claim) is None:
-            return None  # the session stays: the client may come back with a better offset
+        if session["path"] != recovery.namespace.path:
+            return None
+        if startOf(session, claim) is None:
+            # The session stays: the client may come back with a better offset.
+            _refused(
+                recovery, "its offset is none, or it had a part of what it had missed when its server died"
+            )
+            return None
         if recovery.parking.settings.recoveryAddress and session["address"] != address:
             return None
         taken = f"{self._conversation.uid} {json.dumps(session)}"
@@ -356,11 +362,16 @@ class Keeping:
             link.publish(_NOBODY, b"", published)
             await published
         missed.clear()
-        return (
-            await self._rereading.tell(link.command, missed)
-            and missed.isBounded
-            and await self._hasRead(link, missed.place)
-        )
+        recovery = missed.ticket.recovery
+        if not await self._rereading.tell(link.command, missed):
+            _refused(recovery, "the stream does not reach back so far: raise maxlen in the URL of the bus")
+        elif not missed.isBounded:
+            _refused(recovery, "it missed more than maxBuffered (--max-buffered) allows")
+        elif not await self._hasRead(link, missed.place):
+            _refused(recovery, "this server is behind the one that died: is the machine overloaded?")
+        else:
+            return True
+        return False
 
     async def _hasRead(self, link: Link, place: Id) -> bool:
         """Wait until this server has read the entries that the client has, or they would come twice."""
@@ -391,6 +402,16 @@ def _plain(data: dict[str, Any]) -> dict[str, Any]:
             json.dumps(value)
             plain[key] = value
     return plain
+
+
+def _refused(recovery: Recovery, why: str) -> None:
+    _log.limited(
+        why[:8],
+        LogLevel.info,
+        "{namespace}: a client came back and gets a fresh session: {why}",
+        namespace=recovery.namespace.path,
+        why=why,
+    )
 
 
 def _placeOf(link: Link) -> Id:
