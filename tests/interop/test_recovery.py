@@ -314,7 +314,7 @@ class RecoveryTests(TestCase):
         return f"{line['violation']}{when}"
 
     def isPromised(self, line: dict[str, Any]) -> bool:
-        """Return true if a stream that was trimmed too early explains a violation, or a Redis that was away."""
+        """Return true if a stream trimmed too early, or a Redis that was away, explains a violation."""
         isTrim, isHang = [
             any(begin <= line["at"] <= end for begin, end in times) for times in (self.trims, self.hangs)
         ]
