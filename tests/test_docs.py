@@ -16,6 +16,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -386,6 +387,25 @@ class TutorialTests(PageTestCase):
         self.assertEqual(self.successResultOf(self.alice.call("leave", "red")), ["red"])
         self.alice.on("sure?", lambda room: True)
         self.assertEqual(self.successResultOf(self.alice.call("leave", "red")), [])
+
+
+class FragmentTests(SynchronousTestCase):
+    """
+    News fragments: towncrier passes over a folder that pyproject.toml does not name.
+    """
+
+    def test_folders(self) -> None:
+        settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["towncrier"]
+        folder = DOCS / "newsfragments"
+        used = {str(file.parent.relative_to(folder)) for file in folder.rglob("*.rst")}
+        self.assertLessEqual(used - {"."}, {section["path"] for section in settings["section"]})
+
+    def test_facts(self) -> None:
+        """Each fact has an item of its own, so that none hides in the paragraph of another."""
+        for file in (DOCS / "newsfragments").rglob("*.rst"):
+            [_, *lines] = file.read_text().splitlines()
+            hidden = [line for line in lines if re.match("(Added|Changed|Fixed|Removed): ", line)]
+            self.assertEqual(hidden, [], file.name)
 
 
 class SheetTests(TestCase):
