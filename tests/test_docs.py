@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import configparser
 import importlib
+import json
 import os
 import re
 import shlex
@@ -406,6 +407,35 @@ class FragmentTests(SynchronousTestCase):
             [_, *lines] = file.read_text().splitlines()
             hidden = [line for line in lines if re.match("(Added|Changed|Fixed|Removed): ", line)]
             self.assertEqual(hidden, [], file.name)
+
+
+class ClientListTests(SynchronousTestCase):
+    """
+    The list of clients: what it names is what the tests play.
+    """
+
+    PAGE = (DOCS / "clients.rst").read_text()
+
+    def test_tests(self) -> None:
+        named = set(re.findall("tests/[a-z0-9_/]+[.]py", self.PAGE))
+        self.assertGreater(len(named), 5)
+        for file in named:
+            self.assertTrue((ROOT / file).exists(), file)
+
+    def test_versions(self) -> None:
+        """The JavaScript and old Python clients are those that the tests install."""
+        interop = ROOT / "tests" / "interop"
+        packages = json.loads((interop / "package.json").read_text())["dependencies"]
+        installed = {
+            version.rpartition("@")[2]
+            for name, version in packages.items()
+            if name.startswith(("socket.io-client-", "socket.io-msgpack-parser"))
+        }
+        installed.update(
+            re.findall(r"(?:client|python-socketio.*)[@=]+([\d.]+)", (interop / "clients.py").read_text())
+        )
+        played = self.PAGE.partition("Not played whole")[0]
+        self.assertEqual(set(re.findall(r"\d+[.]\d+[.]\d+", played)), installed)
 
 
 class SheetTests(TestCase):
