@@ -207,9 +207,18 @@ class PageTestCase(TestCase):
     # -- commands --------------------------------------------------------------------
 
     async def command_twistd(self, *arguments: str) -> str:
-        if arguments[0] == "-ny":
+        if arguments[0] != "-ny":
+            return await self.serve(TWISTD, *arguments)
+        file = self.folder / arguments[1]
+        if "tcp:8000" not in file.read_text():
             return await self.follow(TWISTD, *arguments)
-        return await self.serve(TWISTD, *arguments)
+        await self.stop()
+        self.port = freePort()
+        file.write_text(file.read_text().replace("tcp:8000", f"tcp:{self.port}"))
+        self.server = self.start(TWISTD, *arguments)
+        await untilListening(self.server, self.port)
+        await answered(self.port)
+        return ""
 
     async def follow(self, *command: str) -> str:
         """A service that connects to the server must do so, and runs beside it."""
