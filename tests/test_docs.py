@@ -133,8 +133,9 @@ class PageTestCase(TestCase):
 
     async def runPage(self, page: str, *languages: str) -> None:
         """Run the blocks of a page; only those in some languages if these are named."""
-        if page.startswith("guide/"):
-            self.folder /= "guide"  # where its programs are
+        chapter = Path(page).parent.name
+        if chapter in ("guide", "coming-from"):
+            self.folder /= chapter  # where its programs are
             sys.path.insert(0, str(self.folder))
         redis = hub = None
         for block in blocksOf(page):
