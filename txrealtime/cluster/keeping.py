@@ -406,7 +406,7 @@ def _plain(data: dict[str, Any]) -> dict[str, Any]:
 
 def _refused(recovery: Recovery, why: str) -> None:
     _log.limited(
-        why[:8],
+        why,
         LogLevel.info,
         "{namespace}: a client came back and gets a fresh session: {why}",
         namespace=recovery.namespace.path,
