@@ -64,7 +64,7 @@ OPTIONS = (
 
 
 class RecoveryTests(TestCase):
-    timeout = (MINUTES + FAULTS) * 60 + 240
+    timeout = (MINUTES + 2 * FAULTS) * 60 + 240
 
     killed: list[Program] = []
 
