@@ -28,7 +28,7 @@ from txrealtime.socketio.counts import EventsSent, TalkCounts
 from txrealtime.socketio.handler import PLAIN, Handler, run, start
 from txrealtime.socketio.history import History
 from txrealtime.socketio.hooks import NO_HOOKS, Hooks
-from txrealtime.socketio.packet import IParser, Packet
+from txrealtime.socketio.packet import AckEncoder, IParser, Packet
 from txrealtime.socketio.peers import Peers
 from txrealtime.socketio.presence import Presence, Roster
 from txrealtime.socketio.recovery import Recovery
@@ -83,6 +83,9 @@ class Home(Protocol):
 
     @property
     def parser(self) -> IParser: ...
+
+    @property
+    def encodeAck(self) -> AckEncoder: ...
 
     @property
     def counts(self) -> TalkCounts: ...
@@ -154,6 +157,8 @@ class Namespace(Decorators):
     _hooks: Hooks = NO_HOOKS
     # Set when the namespace is mounted, to _dispatch or to a function that counts too.
     _take: Callable[[Socket, str, list[Any]], Any]
+    # Set likewise: encodes an ack.
+    _encodeAck: AckEncoder
     _sent = EventsSent()
 
     def __init__(self, concurrency: int | None = 1) -> None:
@@ -244,11 +249,21 @@ class Namespace(Decorators):
         """
         if self._hooks.eventReceived is not None:
             self._hooks.eventReceived(socket, event, args)
+        middleware = self._handlers.middleware
+        handler = self._handlers.events.get(event)
         try:
-            if self._handlers.middleware:
+            if middleware:
                 result: Any = self._proceed(0, Incoming(socket, event, args))
-            else:
+            elif handler is None:
                 result = self._handle(socket, event, args)
+            else:
+                # As _handle(), in its frame 0.1 us less.
+                given = len(args) + 1
+                if not handler.least <= given <= handler.most:
+                    handler.check(given)
+                result = handler.function(socket, *args)
+                if result.__class__ is CoroutineType:
+                    result = start(result)
         except Exception:
             return self._handlerFailed(Failure(), socket, event)
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
@@ -417,11 +432,16 @@ class Namespace(Decorators):
         """Take a place on a server."""
         self.path, self._home = path, home
         self._take = self._dispatch
+        self._useParser()
         self._hooks = self.rooms.hooks = home.hooks
         if home.peers is not None:
             self._meet(home.peers)
         if home.parking is not None:
             self._recovery = home.recoveryClass(self, home.parking)
+
+    def _useParser(self) -> None:
+        """Encode by the server's parser, which may be replaced until the server is in use."""
+        self._encodeAck = self._home.encodeAck
 
     def _meet(self, peers: Peers) -> None:
         """Tell other servers, from now on, of this namespace and its rooms."""
