@@ -104,7 +104,12 @@ def _recipe(packages: Sequence[str]) -> str:
         return recipe
     return recipe + "".join(
         (ROOT / name).read_text()
-        for name in ("setup.cfg", "txrealtime/_counters.h", "txrealtime/_speedups.c")
+        for name in (
+            "setup.cfg",
+            "txrealtime/_counters.h",
+            "txrealtime/_packets.h",
+            "txrealtime/_speedups.c",
+        )
     )
 
 

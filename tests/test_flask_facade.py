@@ -196,6 +196,11 @@ class LogTests(FlaskTestCase):
             self.make(engineio_logger=True)
             self.join().emit("x", b"bytes")
         self.assertIn("received packet attachment, length 5", lines[-1])
+        with LogCatcher("txrealtime.flask.packets") as lines:
+            self.make(engineio_logger=True)
+            self.socketio.on("ask")(lambda: "x")
+            self.join().emit("ask", callback=True)
+        self.assertRegex(lines[-1], r"sending packet ACK \[/\], \d+ bytes")
 
     def test_off(self) -> None:
         for option in (False, None):

@@ -107,23 +107,23 @@ class HotPathTests(SynchronousTestCase):
         link = self.connect()
         events = self.repeat(link, self.frame(b"421" + MESSAGE))
         self.assertEqual(len(link.writes), ROUNDS)
-        self.assertLessEqual(events["call"], 33)
-        self.assertLessEqual(events["c_call"], 31)
+        self.assertLessEqual(events["call"], 30)
+        self.assertLessEqual(events["c_call"], 29)
 
     def test_acksOfOneReadLeaveInOneWrite(self) -> None:
         link = self.connect()
         events = self.repeat(link, self.frame(b"421" + MESSAGE) * 8)
         self.assertEqual(len(link.writes), ROUNDS)
-        self.assertLessEqual(events["call"], 205)
-        self.assertLessEqual(events["c_call"], 200)
+        self.assertLessEqual(events["call"], 170)
+        self.assertLessEqual(events["c_call"], 178)
 
     def test_ackWithMetrics(self) -> None:
         """Without the part in C, metrics add five calls in Python: for a read, a frame, and two times."""
         Metrics(self.server)
         link = self.connect()
         events = self.repeat(link, self.frame(b"421" + MESSAGE))
-        self.assertLessEqual(events["call"], 37)
-        self.assertLessEqual(events["c_call"], 39)
+        self.assertLessEqual(events["call"], 33)
+        self.assertLessEqual(events["c_call"], 36)
 
     def test_deliveryWithMetrics(self) -> None:
         """A receiver costs no call more."""
@@ -146,8 +146,8 @@ class HotPathTests(SynchronousTestCase):
         self.assertEqual(len(self.server.namespace("/admin").sockets), 1)
         link = self.connect()
         events = self.repeat(link, self.frame(b"421" + MESSAGE))
-        self.assertLessEqual(events["call"], 36)
-        self.assertLessEqual(events["c_call"], 36)
+        self.assertLessEqual(events["call"], 33)
+        self.assertLessEqual(events["c_call"], 34)
         message = self.frame(b'42["broadcast","' + b"x" * 64 + b'"]')
         alone = self.repeat(link, message)
         for _ in range(50):
@@ -224,7 +224,7 @@ class HotPathTests(SynchronousTestCase):
         self.assertEqual(self.server.engine.sessions, {})
         # Three are of plain.py's functions, which are one call in C where that is built.
         self.assertLessEqual(events["call"] / ROUNDS, 346)
-        self.assertLessEqual(events["c_call"] / ROUNDS, 220)
+        self.assertLessEqual(events["c_call"] / ROUNDS, 219)
 
 
 class AcceleratedTests(SynchronousTestCase):
@@ -247,14 +247,14 @@ class AcceleratedTests(SynchronousTestCase):
     def test_ack(self) -> None:
         link = self.connect()
         events = self.repeat(link, self.frame(b"421" + MESSAGE))
-        self.assertLessEqual(events["call"], 28)
-        self.assertLessEqual(events["c_call"], 25)
+        self.assertLessEqual(events["call"], 22)
+        self.assertLessEqual(events["c_call"], 18)
 
     def test_eight(self) -> None:
         link = self.connect()
         events = self.repeat(link, self.frame(b"421" + MESSAGE) * 8)
-        self.assertLessEqual(events["call"], 152)
-        self.assertLessEqual(events["c_call"], 152)
+        self.assertLessEqual(events["call"], 114)
+        self.assertLessEqual(events["c_call"], 90)
 
     def test_ackWithMetrics(self) -> None:
         """Metrics add no call in Python, and two in C, which read the clock before a handler and after it."""
@@ -329,7 +329,7 @@ class ClientTests(SynchronousTestCase):
         events = counted(lambda: [self.receive(each) for each in frames[ROUNDS:]])
         self.assertEqual((len(acks), len(self.wrote)), (2 * ROUNDS, 2 * ROUNDS + 1))
         self.assertLessEqual(events["call"] / ROUNDS, 38.5)
-        self.assertLessEqual(events["c_call"] / ROUNDS, 38)
+        self.assertLessEqual(events["c_call"] / ROUNDS, 36)
         asking.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
 
     def test_event(self) -> None:
@@ -340,4 +340,4 @@ class ClientTests(SynchronousTestCase):
         events = counted(lambda: self.receive(news))
         self.assertEqual(len(got), 2 * ROUNDS)
         self.assertLessEqual(events["call"] / ROUNDS, 8.5)
-        self.assertLessEqual(events["c_call"] / ROUNDS, 9.5)
+        self.assertLessEqual(events["c_call"] / ROUNDS, 7.5)

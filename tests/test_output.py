@@ -204,12 +204,14 @@ class TraceTests(WireTestCase):
         client.send("4hello")
         self.session.send("good day")
         self.session.send(b"12")
+        self.session.sendMessages(["an ack"])
         self.assertEqual(
             self.lines[1:],
             [
                 "192.0.2.9 websocket in MESSAGE 5 characters",
                 "192.0.2.9 websocket out MESSAGE 8 characters",
                 "192.0.2.9 websocket out MESSAGE 2 bytes",
+                "192.0.2.9 websocket out MESSAGE 6 characters",
             ],
         )
         self.assertRegex(self.lines[0], r"^192\.0\.2\.9 websocket out OPEN \d+ characters$")

@@ -149,6 +149,7 @@ class PackagingTests(SynchronousTestCase):
         for name in (
             "setup.py",
             "txrealtime/_counters.h",
+            "txrealtime/_packets.h",
             "txrealtime/_speedups.c",
             "docs/index.rst",
             "tac/chat.tac",

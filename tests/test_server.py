@@ -302,6 +302,24 @@ class ConfigureTests(TalkTestCase):
         server.configure(path="chat/")
         self.assertEqual(server.path, "/chat")
 
+    def test_parser(self) -> None:
+        """A parser that comes after a namespace encodes the acks there too, and a subclass as it likes."""
+
+        class Loud(JSONParser):
+            def encode(self, packet: Packet) -> Sequence[str | bytes]:
+                if packet.type is PacketType.ACK:
+                    packet = packet._replace(data=[each.upper() for each in packet.data])
+                return super().encode(packet)
+
+        server = self.makeServer(start=False)
+        server.on("echo")(lambda socket, text: text)
+        server.configure(parser=Loud())
+        server.startService()
+        self.addCleanup(server.stopService)
+        client = self.makeClient(server)
+        client.connect()
+        self.assertEqual(self.successResultOf(client.call("echo", "quiet")), "QUIET")
+
     def test_mistakes(self) -> None:
         server = Server(reactor=self.clock)
         self.assertRaises(TypeError, server.configure, pingInterwal=5)

@@ -33,6 +33,22 @@ UPGRADE = Packet(PacketType.UPGRADE)
 HANDSHAKE = readHandshake({}, "/engine.io/", "127.0.0.1", False, lambda address: False)
 
 
+class QuickTransport(FakeTransport):
+    """
+    A transport that sends a text without a packet.
+
+    :ivar quick: the texts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quick: list[str] = []
+
+    def sendMessage(self, text: str) -> None:
+        self.quick.append(text)
+        self.send([message(text)])
+
+
 class FakePolling(FakeTransport):
     """
     Long polling in memory, where a GET makes the transport writable for one response.
@@ -191,6 +207,41 @@ class SendingTests(SessionTestCase):
         self.session.transportWritable(self.transport)
         self.assertEqual(self.transport.take(), [message(text) for text in "abcd"])
         self.assertEqual(self.session.buffered, 0)
+
+    def test_messages(self) -> None:
+        """Messages for one client go as packets do: in order, behind what waits, and not after the end."""
+        for isQuick in (False, True):
+            self.open(QuickTransport() if isQuick else FakeTransport())
+            self.transport.take()
+            for messages in (["a"], [b"b"], ["c", b"d"]):
+                self.session.sendMessages(messages)
+            self.assertEqual(self.transport.take(), [message(data) for data in ("a", b"b", "c", b"d")])
+            self.transport.writable = False
+            self.session.sendMessages(["e"])
+            self.assertEqual(self.session.buffered, 2)
+            self.transport.writable = True
+            self.session.sendMessages(["f"])
+            self.assertEqual(self.transport.take(), [])
+            self.session.transportWritable(self.transport)
+            self.session.sendMessages(["g"])
+            self.assertEqual(self.transport.take(), [message(data) for data in "efg"])
+            self.session.close(CloseReason.SHUTTING_DOWN)
+            self.session.sendMessages(["h"])
+            self.assertEqual(self.transport.take(), [])
+            if isinstance(self.transport, QuickTransport):
+                self.assertEqual(self.transport.quick, ["a", "g"])
+
+    def test_messagesAfterAnUpgrade(self) -> None:
+        """The transport that the session has moved to is asked what it can do."""
+        self.openPolling()
+        webSocket = QuickTransport()
+        webSocket.session = self.session
+        self.session.upgrade(webSocket)
+        self.session.packetReceived(webSocket, PROBE)
+        self.session.packetReceived(webSocket, UPGRADE)
+        webSocket.take()
+        self.session.sendMessages(["a"])
+        self.assertEqual((webSocket.take(), webSocket.quick), ([message("a")], ["a"]))
 
     def test_bufferedInBytes(self) -> None:
         self.openWebSocket()

@@ -5,6 +5,7 @@ The functions in C: the same results as the references in Python, for all argume
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sys
@@ -68,6 +69,18 @@ HEADS = st.one_of(
     st.text(alphabet='23/,[]019-a\u0661\u00b2"\U0001f600\0', max_size=24),
     st.text(max_size=12),
 )
+
+KINDS = (
+    socketio.Packet,
+    (socketio.PacketType.EVENT, socketio.PacketType.ACK),
+    socketio.RESERVED,
+)
+"""The last arguments of readPlain()."""
+
+
+def _dumps(data: Any, default: object, options: int) -> bytes:
+    """Write JSON by the function that orjson's stands for."""
+    return json.dumps(data).encode()
 
 
 class SameTests(SynchronousTestCase):
@@ -253,8 +266,52 @@ class SameTests(SynchronousTestCase):
     @example("2" + "9" * 16 + "[")
     @example("2" + "9" * 17 + "[")
     @example("2/a,12\u0661[")
-    def test_splitHead(self, message: str) -> None:
-        self.assertSame("splitHead", message)
+    @example('21["x", 1]')
+    @example('3/a,1["x", "\ud800"]')
+    @example("2[]")
+    @example("2[1]")
+    @example('2["connect"]')
+    @example('31["connect"]')
+    @example('2["x"]]')
+    @example("2[" * 2000)
+    def test_readPlain(self, message: str) -> None:
+        """With the JSON of the standard library, and with what stands for all of it."""
+        for loads in (json.loads, lambda text: [text]):
+            self.assertSame("readPlain", message, loads, *KINDS)
+
+    def test_readPlainFails(self) -> None:
+        """An exception other than for bad JSON passes, from C as from Python."""
+
+        def loads(text: str) -> Any:
+            raise LookupError(text)
+
+        for function in self.both("readPlain"):
+            self.assertRaises(LookupError, function, '2["x"]', loads, *KINDS)
+
+    @given(st.text(max_size=20), st.integers(-(2**63), 2**63 - 1), st.text(max_size=40))
+    @example("3/\xe9,", 1, "\xe9")
+    @example("3", 12, "x" * 5000)
+    @example("3", 9007199254740991, "\U0001f600" * 1100)
+    def test_encodeBehind(self, head: str, id: int, text: str) -> None:
+        head, raw = head.encode("utf-8", "replace").decode(), text.encode("utf-8", "replace")
+
+        def dumps(data: object, default: object, options: int) -> bytes:
+            self.assertEqual((data, default, options), (["data"], repr, 4))
+            return raw
+
+        self.assertSame("encodeBehind", head, id, ["data"], dumps, repr, 4)
+
+    def test_encodeBehindFails(self) -> None:
+        """The result is None for a TypeError, also of a subclass; any other exception passes."""
+
+        def dumps(data: type[Exception], default: object, options: int) -> bytes:
+            raise data("no")
+
+        for function in self.both("encodeBehind"):
+            for error in (TypeError, type("Subclass", (TypeError,), {})):
+                self.assertIsNone(function("3", 1, error, dumps, repr, 0))
+            self.assertRaises(LookupError, function, "3", 1, LookupError, dumps, repr, 0)
+            self.assertRaises(UnicodeDecodeError, function, "3", 1, None, lambda *rest: b"\xff", repr, 0)
 
     def test_noLeaks(self) -> None:
         """Calls that succeed, that find nothing and that fail leave no object behind."""
@@ -275,9 +332,20 @@ class SameTests(SynchronousTestCase):
             ("frame", (b"x" * 1000, True)),
             ("textFrame", ("4", "x\xe9" * 500)),
             ("textFrame", ("4", "\ud800")),
-            ("splitHead", ('2/some-namespace,1234567["x"]',)),
-            ("splitHead", ("2/some-namespace[",)),
-            ("splitHead", (b"2",)),
+            ("readPlain", ('2/some-namespace,1234567["x", "some text"]', json.loads, *KINDS)),
+            ("readPlain", ('3/some-namespace,1234567["x", "some text"]', json.loads, *KINDS)),
+            ("readPlain", ("2/some-namespace[", json.loads, *KINDS)),
+            ("readPlain", ('2["x", "some text"', json.loads, *KINDS)),
+            ("readPlain", ('2["connect", "some text"]', json.loads, *KINDS)),
+            ("readPlain", ('2["x", "some text"]', len, *KINDS)),
+            ("readPlain", ('2["x", "some text"]', None, *KINDS)),
+            ("readPlain", (b"2", json.loads, *KINDS)),
+            ("encodeBehind", ("3", 12, ["some text"], _dumps, repr, 0)),
+            ("encodeBehind", ("3", 12, ["x" * 5000], _dumps, repr, 0)),
+            ("encodeBehind", ("3", 12, ["\xff"], lambda *rest: b"\xff" * 9, repr, 0)),
+            ("encodeBehind", ("3", 12, {1}, _dumps, repr, 0)),
+            ("encodeBehind", ("3", 1 << 64, ["some text"], _dumps, repr, 0)),
+            ("encodeBehind", ("3", 12, ["some text"], repr, repr, 0)),
         ]
 
         def often(name: str, arguments: tuple[Any, ...]) -> None:
@@ -347,7 +415,18 @@ class SameTests(SynchronousTestCase):
             ("frame", (b"x",)),
             ("textFrame", (b"4", "x")),
             ("textFrame", ("4",)),
-            ("splitHead", (b"2[",)),
+            ("readPlain", (b"2[", json.loads, *KINDS)),
+            ("readPlain", ()),
+            ("readPlain", ('2["x"]', json.loads, list, *KINDS[1:])),
+            ("readPlain", ('2["x"]', json.loads, 1, *KINDS[1:])),
+            ("readPlain", ('2["x"]', json.loads, KINDS[0], (1,), KINDS[2])),
+            ("readPlain", ('2["x"]', json.loads, KINDS[0], 1, KINDS[2])),
+            ("readPlain", ('2["x"]', json.loads, *KINDS[:2], "connect")),
+            ("encodeBehind", ("3", 12, ["x"], _dumps, repr)),
+            ("encodeBehind", (b"3", 12, ["x"], _dumps, repr, 0)),
+            ("encodeBehind", ("3", "12", ["x"], _dumps, repr, 0)),
+            ("encodeBehind", ("3", 1 << 64, ["x"], _dumps, repr, 0)),
+            ("encodeBehind", ("3", 12, ["x"], lambda *rest: "x", repr, 0)),
         ):
             function = self.both(name)[0]
             with self.assertRaises((TypeError, ValueError, OverflowError)):
@@ -360,7 +439,7 @@ class ReferenceTests(SynchronousTestCase):
     def test_withoutC(self) -> None:
         withoutC(self)
         self.assertIs(plain.frame, speedups.REFERENCES["frame"])
-        self.assertIs(socketio.splitHead, speedups.REFERENCES["splitHead"])
+        self.assertIs(socketio.readPlain, speedups.REFERENCES["readPlain"])
 
     def test_framed(self) -> None:
         """A frame holds the packet as it is on the wire, in C and in Python."""

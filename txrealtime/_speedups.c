@@ -29,14 +29,10 @@
 /* A message up to this size is unmasked on the stack before it becomes a str. */
 #define ON_STACK 4096
 
-/* JavaScript has exact integers up to 2**53, which has 16 digits. */
-#define MOST_ID_DIGITS 16
-
-/* Make a tuple of some new references. If one is NULL, its exception is set already. */
+/* Fill a new tuple with new references. If one of them or the tuple is NULL, its exception is set already. */
 static PyObject *
-packed(int count, PyObject *const *items)
+filled(PyObject *tuple, int count, PyObject *const *items)
 {
-    PyObject *tuple = PyTuple_New(count);
     int at, failed = tuple == NULL;
 
     for (at = 0; at < count; at++) {
@@ -200,7 +196,7 @@ readAll(PyObject *const *arguments, Py_ssize_t count, int areMasked)
         }
         position += head.length + (Py_ssize_t)head.size;
     }
-    return packed(2, (PyObject *[]){messages, PyLong_FromSsize_t(position)});
+    return filled(PyTuple_New(2), 2, (PyObject *[]){messages, PyLong_FromSsize_t(position)});
 }
 
 PyDoc_STRVAR(readMessages_doc, "readMessages(data, position, maxPayload, most, /)\n--\n\n"
@@ -365,44 +361,7 @@ maskedTextFrame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     return makeFrame(0, type, typeSize, text, size, mask);
 }
 
-/* -- packets --------------------------------------------------------------------------------------------------- */
-
-PyDoc_STRVAR(splitHead_doc, "splitHead(message, /)\n--\n\n"
-                            "Split the head of an event or ack from its arguments: see socketio/packet.py.");
-
-static PyObject *
-splitHead(PyObject *module, PyObject *message)
-{
-    Py_ssize_t at = 1, end, pathEnd = 0;
-    int digits = 0;
-    long long id = 0;
-    Py_UCS4 type, letter = 0;
-
-    if ((end = PyUnicode_GetLength(message)) < 0)
-        return NULL;
-    if (end < 2 || ((type = PyUnicode_ReadChar(message, 0)) != '2' && type != '3'))
-        Py_RETURN_NONE;
-    if (PyUnicode_ReadChar(message, 1) == '/') {
-        while (at < end && (letter = PyUnicode_ReadChar(message, at)) != ',' && letter != '[')
-            at++;
-        if (letter != ',')
-            Py_RETURN_NONE;
-        pathEnd = at++;
-    }
-    for (; at < end && (letter = PyUnicode_ReadChar(message, at)) >= '0' && letter <= '9'; at++) {
-        if (++digits > MOST_ID_DIGITS)
-            Py_RETURN_NONE;
-        id = id * 10 + (letter - '0');
-    }
-    if (at >= end || letter != '[' || (type == '3' && !digits))
-        Py_RETURN_NONE;
-    return packed(4, (PyObject *[]){
-                         PyLong_FromLong((long)type - '0'),
-                         pathEnd ? PyUnicode_Substring(message, 1, pathEnd) : PyUnicode_FromStringAndSize("/", 1),
-                         digits ? PyLong_FromLongLong(id) : Py_NewRef(Py_None),
-                         PyLong_FromSsize_t(at),
-                     });
-}
+#include "_packets.h"
 
 /* -- a broadcast ------------------------------------------------------------------------------------------------ */
 
@@ -422,7 +381,8 @@ typedef struct {
 
 /* Names of attributes, made when the module is imported. */
 static struct {
-    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send, *writeNow;
+    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send, *writeNow,
+        *fileno;
 } names;
 
 /* Compare an attribute with an object: 1 if it is that one, 0 if not, -1 with an exception. */
@@ -442,7 +402,7 @@ descriptorOf(PyObject *transport)
     int fd = -1;
 
     if (send != NULL && Py_IS_TYPE(send, &PyCFunction_Type) && (owner = PyCFunction_GetSelf(send)) != NULL) {
-        PyObject *number = PyObject_CallMethod(owner, "fileno", NULL);
+        PyObject *number = PyObject_CallMethodObjArgs(owner, names.fileno, NULL);
         if (number != NULL)
             fd = (int)PyLong_AsLong(number);
         Py_XDECREF(number);
@@ -599,7 +559,8 @@ static PyMethodDef methods[] = {
     FAST(readUnmasked),
     FAST(maskedFrame),
     FAST(maskedTextFrame),
-    {"splitHead", splitHead, METH_O, splitHead_doc},
+    FAST(readPlain),
+    FAST(encodeBehind),
 #ifndef _WIN32
     FAST(sendAll),
 #endif
@@ -620,7 +581,8 @@ PyInit__speedups(void)
 
 #ifndef _WIN32
     if (NAME(connected) || NAME(session) || NAME(state) || NAME(_queue) || NAME(transport) || NAME(writable) ||
-        NAME(_sharesFrames) || NAME(_cork) || NAME(_send) || NAME(writeNow))
+        NAME(_sharesFrames) || NAME(_cork) || NAME(_send) || NAME(writeNow) ||
+        NAME(fileno))
         return NULL;
 #endif
     module = PyModule_Create(&definition);

@@ -154,7 +154,8 @@ class Server(Decorators, Service):
         if path is not None:
             self.path = _checkedPath(path)
         if parser is not None:
-            self.parser = self._namespaces.parser = _provider("parser", IParser, parser)
+            self.parser = _provider("parser", IParser, parser)
+            self._namespaces.useParser(self.parser)
         if allowRequest is not None:
             self._allowRequest = Handler(allowRequest, atMost=1).function
         if bus is not None:

@@ -33,7 +33,7 @@ from txrealtime.engineio.websocket.plain import readMessages
 from txrealtime.errors import HandshakeError, PacketError
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.msgpack import MsgpackParser
-from txrealtime.socketio.packet import IDecoder, JSONParser, Packet, PacketType, splitHead
+from txrealtime.socketio.packet import RESERVED, IDecoder, JSONParser, Packet, PacketType, readPlain
 from txrealtime.speedups import REFERENCES
 
 __all__ = ["DECODERS"]
@@ -163,7 +163,10 @@ def socketio(data: bytes) -> None:
         if message is None:
             return
         if isinstance(message, str):
-            assert splitHead(message) == REFERENCES["splitHead"](message), "C reads it in another way"
+            given = message, _TEXTS[1].decode, Packet, (PacketType.EVENT, PacketType.ACK), RESERVED
+            assert repr(readPlain(*given)) == repr(REFERENCES["readPlain"](*given)), (
+                "C reads it in another way"
+            )
         padded = message + _BLANKS if isinstance(message, str) and message[-1:] in "]}" else message
         packets = [_fed(decoder, padded) for decoder in decoders]
         assert repr(packets[0]) == repr(packets[1]), "orjson reads it in another way"

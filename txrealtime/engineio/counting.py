@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from txrealtime.engineio.counts import Counts
-from txrealtime.engineio.packet import DIGITS, Packet, PacketType
+from txrealtime.engineio.packet import DIGITS, Packet, PacketType, message
 from txrealtime.engineio.polling.request import HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
 from txrealtime.engineio.websocket.plain import Meter, payloadSize
@@ -75,6 +75,16 @@ def _countingWebSocket(counts: Counts, sent: Meter) -> type[WebSocketTransport]:
             elif self.session is not None:
                 sent.add(len(packets), sum([len(packet.wire) for packet in packets]))
                 super().send(packets)
+
+        def sendMessage(self, text: str) -> None:
+            if self._sharesFrames:
+                frame = textFrame("4", text)
+                if self._cork is None:
+                    self.writeNow(frame)
+                else:
+                    self.write(frame)
+            else:
+                self.send([message(text)])
 
     return CountingWebSocket
 

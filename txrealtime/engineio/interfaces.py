@@ -69,7 +69,12 @@ class Nobody:
 
 
 class ITransport(Interface):
-    """The carrier of a session's packets: a polling client's requests, or a WebSocket."""
+    """
+    The carrier of a session's packets: a polling client's requests, or a WebSocket.
+
+    A transport may also have ``sendMessage(text)``, which sends one message of text at once.  The session
+    calls it in place of :meth:`send`, and makes no packet.
+    """
 
     name: str = Attribute("``polling`` or ``websocket``, as in the query ``transport``.")
     writable: bool = Attribute("``True`` if :meth:`send` may be called now.")

@@ -88,6 +88,7 @@ class Session:
         "_heartbeat",
         "_paused",
         "_queue",
+        "_sendsText",
         "_timer",
         "_timers",
         "_upgrade",
@@ -124,7 +125,7 @@ class Session:
         self.sid = sid
         self.handshake = handshake
         self.codec = codec
-        self.transport = transport
+        self._carryBy(transport)
         self.settings = settings
         self.state = State.OPEN
         self.buffered = 0
@@ -154,6 +155,10 @@ class Session:
         """The beginning of the sid, for logs: too little to take the session over."""
         return self.sid[:6]
 
+    def _carryBy(self, transport: ITransport) -> None:
+        self.transport = transport
+        self._sendsText = hasattr(transport, "sendMessage")
+
     def greet(self, upgrades: Sequence[str]) -> None:
         """Send the open packet and start the heartbeat (Engine.IO, "Handshake", "Heartbeat")."""
         settings = self.settings
@@ -177,6 +182,25 @@ class Session:
         :param volatile: drop the message if it cannot leave at once.
         """
         self.sendPackets([message(data)], volatile)
+
+    def sendMessages(self, messages: Sequence[str | bytes]) -> None:
+        """Send messages that belong together, and that no other client gets."""
+        if len(messages) != 1:
+            self.sendPackets([message(each) for each in messages])
+            return
+        data = messages[0]
+        transport: Any = self.transport
+        if (
+            self._sendsText
+            and data.__class__ is str
+            and self.state is _OPEN
+            and not self._queue
+            and transport.writable
+        ):
+            # Nearly always an ack: 0.6 us less than with a packet.
+            transport.sendMessage(data)
+        else:
+            self.sendPackets([Packet(_MESSAGE, data)])
 
     def sendPackets(self, packets: Sequence[Packet], volatile: bool = False) -> None:
         """Send packets that belong together; if volatile, send or drop all of them."""
@@ -355,7 +379,7 @@ class Session:
         self.counts.upgrades["completed"] += 1
         self.counts.sessions[self.transport.name] -= 1
         self.counts.sessions[new.name] += 1
-        self.transport = new
+        self._carryBy(new)
         if self._paused:
             self.transport.pauseReading()
         if self.hooks.sessionUpgraded is not None:

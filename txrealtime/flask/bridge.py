@@ -41,7 +41,7 @@ from txrealtime.pool import Jobs
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.namespaces import invalidNamespace
-from txrealtime.socketio.packet import IParser, Packet
+from txrealtime.socketio.packet import IParser, Packet, PacketType
 
 __all__ = ["Bridge", "BridgedNamespace"]
 
@@ -86,6 +86,14 @@ class BridgedNamespace(Namespace):
     def _encode(self, packet: Packet) -> list[engineio.Packet]:
         log = self._bridge.server.packetLog
         return super()._encode(packet) if log is None else encodeAndLog(log, super()._encode, packet)
+
+    def _useParser(self) -> None:
+        super()._useParser()
+        if self._bridge.server.packetLog is not None:
+            self._encodeAck = self._logAck
+
+    def _logAck(self, path: str, data: list[Any], id: int) -> Sequence[str | bytes]:
+        return [message.data for message in self._encode(Packet(PacketType.ACK, path, data, id))]
 
     def membershipOf(self, socket: Socket) -> Membership:
         """Return the membership of a client that is in the namespace."""

@@ -129,8 +129,10 @@ def _handlersOf(frame: FrameType | None) -> Iterator[str]:
     while frame is not None:
         values = frame.f_locals
         # With middleware, the frame of Dispatcher.handle is further in.
-        isTimed = frame.f_code in TIMED and not values["middleware"]
-        if (isTimed or frame.f_code is Dispatcher.handle.__code__) and values.get("handler") is not None:
+        isTimed = frame.f_code in TIMED
+        isFirst = isTimed or frame.f_code is Dispatcher.dispatch.__code__
+        calls = not values.get("middleware") if isFirst else frame.f_code is Dispatcher.handle.__code__
+        if calls and values.get("handler") is not None:
             event, dispatcher = values["event"][:100], values["dispatcher" if isTimed else "self"]
             yield f"{values['handler'].name}, the handler of {event!r} in {dispatcher.namespace.path}"
         elif frame.f_code in CONTINUING:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.interfaces import ITransport
-from txrealtime.engineio.packet import Packet, PacketType
+from txrealtime.engineio.packet import Packet, PacketType, message
 from txrealtime.engineio.session import Session
 from txrealtime.logs import Logger
 
@@ -81,6 +81,9 @@ class _TracedSession(Session):
         for packet in packets:
             self._trace.tell(self, "out", packet.type, packet.data)
         super().sendPackets(packets, volatile)
+
+    def sendMessages(self, messages: Sequence[str | bytes]) -> None:
+        self.sendPackets([message(each) for each in messages])
 
     def packetReceived(self, transport: ITransport, packet: Packet) -> None:
         if packet.type is not PacketType.MESSAGE:

@@ -45,7 +45,6 @@ _log = Logger()
 _CONNECT: Final = PacketType.CONNECT
 _EVENT: Final = PacketType.EVENT
 _ACK: Final = PacketType.ACK
-_newTuple: Final = tuple.__new__
 
 _PATIENCE: Final = 10
 """A client whose ack is awaited is closed above this many times maxWaiting events, or maxPayload bytes."""
@@ -117,7 +116,9 @@ class Connection:
             self._withoutSocket(packet)
         elif type is _EVENT:
             # While an ack leaves, a pipelined request may bring the next event: the waiting events go first.
-            if socket._running < socket.namespace.concurrency and not socket._waiting:
+            if not socket._waiting and (
+                not socket._running or socket._running < socket.namespace.concurrency
+            ):
                 self._handle(socket, args, id)
             else:
                 self._enqueue(socket, packet, len(data) + self._size)
@@ -340,13 +341,12 @@ class Connection:
         data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
         namespace = socket.namespace
         try:
-            # As Packet(...), in a third of the time.
-            messages = namespace._encode(_newTuple(Packet, (_ACK, namespace.path, data, id)))
+            messages = namespace._encodeAck(namespace.path, data, id)
         except (TypeError, ValueError) as error:
             namespace._ackFailed(socket, error, event)
         else:
             if socket.connected:
-                self.session.sendPackets(messages)
+                self.session.sendMessages(messages)
 
     def takeWaiting(self, other: Connection, socket: Socket) -> None:
         """Take over from another connection the events of a socket that wait for their handlers."""

@@ -86,11 +86,21 @@ class Dispatcher:
         """
         if self.hooks.eventReceived is not None:
             self.hooks.eventReceived(socket, event, args)
+        middleware = self._handlers.middleware
+        handler = self._handlers.events.get(event)
         try:
-            if self._handlers.middleware:
+            if middleware:
                 result: Any = self.proceed(0, Incoming(socket, event, args))
-            else:
+            elif handler is None:
                 result = self.handle(socket, event, args)
+            else:
+                # As handle(), in its frame 0.1 us less.
+                given = len(args) + 1
+                if not handler.least <= given <= handler.most:
+                    handler.check(given)
+                result = handler.function(socket, *args)
+                if result.__class__ is CoroutineType:
+                    result = start(result)
         except Exception:
             return self.failed(Failure(), socket, event)
         if result.__class__ not in PLAIN and isinstance(result, Deferred):

@@ -22,7 +22,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from txrealtime.foreign import stands
-from txrealtime.speedups import isPure
+from txrealtime.speedups import accelerated, isPure
 
 try:
     if isPure:
@@ -57,11 +57,36 @@ _MAKES_ENCODERS: Final = (
 _ESCAPED: Final = bytes((*range(32), *b'"\\'))
 
 
+@accelerated
+def encodeBehind(
+    head: str,
+    id: int,
+    data: Any,
+    dumps: Callable[[Any, Callable[[Any], Any], int], bytes],
+    default: Callable[[Any], Any],
+    options: int,
+    /,
+) -> str | None:
+    """
+    Encode data behind the head of a packet and its id.
+
+    :param id: below 2**63.
+    :param dumps: orjson's, with its other arguments.
+    :return: ``None`` if it raises ``TypeError``.
+    """
+    try:
+        return f"{head}{id}{dumps(data, default, options).decode()}"
+    except TypeError:
+        return None
+
+
 class JSONText:
     """
     An encoder and decoder.
 
     :param accelerated: use orjson, if it is installed.
+    :ivar isAccelerated: ``True`` if orjson is used.
+    :ivar loads: decodes text, and raises ``ValueError`` for some that :meth:`decode` takes.
     """
 
     def __init__(self, accelerated: bool = True) -> None:
@@ -75,7 +100,8 @@ class JSONText:
         else:
             self._toText = self._longToText = self._plainEncoder(ensure_ascii=False)
             self._toASCII = self._plainEncoder(ensure_ascii=True)
-        self._accelerated = accelerated and orjson is not None
+        self.isAccelerated = accelerated and orjson is not None
+        self.loads: Callable[[str], Any] = orjson.loads if self.isAccelerated else self.decode
 
     # -- encoding ----------------------------------------------------------------
 
@@ -89,7 +115,7 @@ class JSONText:
         :raises ValueError: if JSON lacks a number, the data is nested too deeply, or a dictionary looks
             like a placeholder.
         """
-        if self._accelerated:
+        if self.isAccelerated:
             try:
                 text = orjson.dumps(data, self._default, _OPTIONS).decode()
             except TypeError:
@@ -101,6 +127,19 @@ class JSONText:
         else:
             text = self._encodeFully(data, first)
         return (text, self._takeAttachments(text)) if self._attachments else (text, ())
+
+    def encodeBehind(self, head: str, id: int, data: Any) -> str | None:
+        """
+        Encode data behind the head of a packet and its id, while :attr:`isAccelerated`.
+
+        :return: the text, or ``None`` if :meth:`encode` must do it: for attachments and unusual values.
+        """
+        text = encodeBehind(head, id, data, orjson.dumps, self._default, _OPTIONS)
+        if self._attachments:
+            self._attachments.clear()
+            return None
+        # As in encode().
+        return None if text is None or ("null" in text and _mayHoldNaN(data)) else text
 
     def _takeAttachments(self, text: str) -> Sequence[bytes]:
         attachments, self._attachments = self._attachments, []
@@ -171,7 +210,7 @@ class JSONText:
 
         :raises ValueError: if it is not JSON, or nested too deeply.
         """
-        if self._accelerated and len(text) > _READ_FROM:
+        if self.isAccelerated and len(text) > _READ_FROM:
             try:
                 return orjson.loads(text[start:])
             except orjson.JSONDecodeError:

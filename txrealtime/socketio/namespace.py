@@ -26,7 +26,7 @@ from txrealtime.socketio.dispatch import NO_ACK, Dispatcher, Incoming
 from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.history import History
 from txrealtime.socketio.hooks import NO_HOOKS, Hooks
-from txrealtime.socketio.packet import IParser, Packet
+from txrealtime.socketio.packet import AckEncoder, IParser, Packet
 from txrealtime.socketio.peers import Peers
 from txrealtime.socketio.presence import Presence, Roster
 from txrealtime.socketio.recovery import Recovery
@@ -58,6 +58,9 @@ class Home(Protocol):
 
     @property
     def parser(self) -> IParser: ...
+
+    @property
+    def encodeAck(self) -> AckEncoder: ...
 
     @property
     def counts(self) -> TalkCounts: ...
@@ -131,6 +134,8 @@ class Namespace(Decorators):
     _hooks: Hooks = NO_HOOKS
     # Set when the namespace is mounted, to the dispatcher's or to a function that counts too.
     _take: Callable[[Socket, str, list[Any]], Any]
+    # Set likewise: encodes an ack.
+    _encodeAck: AckEncoder
     _sent = EventsSent()
 
     def __init__(self, concurrency: int | None = 1) -> None:
@@ -285,11 +290,16 @@ class Namespace(Decorators):
         """Take a place on a server."""
         self.path, self._home = path, home
         self._take = self._dispatcher.dispatch
+        self._useParser()
         self._hooks = self.rooms.hooks = self._dispatcher.hooks = home.hooks
         if home.peers is not None:
             self._meet(home.peers)
         if home.parking is not None:
             self._recovery = home.recoveryClass(self, home.parking)
+
+    def _useParser(self) -> None:
+        """Encode by the server's parser, which may be replaced until the server is in use."""
+        self._encodeAck = self._home.encodeAck
 
     def _meet(self, peers: Peers) -> None:
         """Tell other servers, from now on, of this namespace and its rooms."""

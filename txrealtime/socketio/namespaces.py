@@ -21,7 +21,7 @@ from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.hooks import Hooks
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
-from txrealtime.socketio.packet import IParser
+from txrealtime.socketio.packet import IParser, ackEncoder
 from txrealtime.socketio.parking import Parking
 from txrealtime.socketio.peers import Peers
 from txrealtime.socketio.recovery import Recovery
@@ -69,6 +69,7 @@ class Namespaces:
     :ivar clientOf: describes a socket's client to the admin UI of Node's servers; ``None`` without an admin.
     :ivar counts: the counts of all namespaces.
     :ivar pace: the pace at which clients are let in; ``None`` without an engine.
+    :ivar encodeAck: encodes acks as the parser does.
     :ivar idPrefix: the beginning of the ids of sockets, where the server may choose them.
     :ivar joining: ``None`` as a rule; while other servers do not know of all joins, another object with each
         join.
@@ -76,16 +77,17 @@ class Namespaces:
 
     peers: Peers | None = None
     idPrefix = ""
-    joining: object = None
     recoveryClass: type[Recovery] = Recovery
 
     def __init__(self, parser: IParser, reactor: IReactorTime | None = None) -> None:
-        self.parser = parser
+        # No class attribute: each event reads it twice, and an instance's is read faster.
+        self.joining: object = None
         if reactor is not None:
             self.reactor = reactor
         self._namespaces: dict[str, Namespace] = {}
         self._patterns: list[tuple[re.Pattern[str] | Predicate, Factory]] = []
         self._made: set[str] = set()
+        self.useParser(parser)
         self.parking: Parking | None = None
         self.counts = TalkCounts()
         self.hooks = Hooks()
@@ -102,6 +104,13 @@ class Namespaces:
 
     def __iter__(self) -> Iterator[Namespace]:
         return iter(list(self._namespaces.values()))
+
+    def useParser(self, parser: IParser) -> None:
+        """Encode and decode by a parser, from now on and before any client is here."""
+        self.parser = parser
+        self.encodeAck = ackEncoder(parser)
+        for namespace in self:
+            namespace._useParser()
 
     def meet(self, peers: Peers, idPrefix: str) -> None:
         """

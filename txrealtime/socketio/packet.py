@@ -15,7 +15,7 @@ A parser turns packets into messages and back.  :class:`JSONParser` is the defau
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -27,15 +27,17 @@ from txrealtime.speedups import accelerated
 
 __all__ = [
     "RESERVED",
+    "AckEncoder",
     "IDecoder",
     "IParser",
     "JSONParser",
     "Packet",
     "PacketType",
+    "ackEncoder",
     "checkName",
     "checkedData",
     "filled",
-    "splitHead",
+    "readPlain",
 ]
 
 
@@ -127,14 +129,25 @@ _HEAD: Final = re.compile(r"([0-6])(?:(\d{1,9})-)?(?:(/[^,]*)(?:,|$))?(\d*)", re
 # JavaScript has exact integers up to 2**53, which has 16 digits.
 _MAX_ID_DIGITS: Final = 16
 
+_newTuple: Final = tuple.__new__
+
 
 @accelerated
-def splitHead(message: str) -> tuple[int, str, int | None, int] | None:
+def readPlain(
+    message: str,
+    loads: Callable[[str], Any],
+    packetType: type[Packet],
+    types: tuple[PacketType, PacketType],
+    reserved: Set[str],
+    /,
+) -> Packet | None:
     """
-    Split the head of the most frequent packets from their data: ``2[...]``, ``213[...]``, ``3/chat,13[...]``.
+    Read the most frequent packets: ``2[...]``, ``213[...]``, ``3/chat,13[...]``.
 
-    :return: the type, 2 or 3; the namespace; the id; the position of the data.  ``None`` for any other
-        packet, well-formed or not.
+    :param loads: reads JSON, and raises ``ValueError`` if it is none.
+    :param types: of an event and of an ack.
+    :param reserved: names that no event may have.
+    :return: ``None`` for any other packet, well-formed or not.
     """
     start = message.find("[", 1)
     type, head, path = message[:1], message[1:start], "/"
@@ -144,50 +157,46 @@ def splitHead(message: str) -> tuple[int, str, int | None, int] | None:
             return None
     if start < 1 or not (type == "2" or (type == "3" and head)):
         return None
-    if not head:
-        return 2, path, None, start
-    if not (head.isdecimal() and head.isascii() and len(head) <= _MAX_ID_DIGITS):
+    if head and not (head.isdecimal() and head.isascii() and len(head) <= _MAX_ID_DIGITS):
         return None
-    return 2 if type == "2" else 3, path, int(head), start
+    try:
+        data = loads(message[start:])
+    except ValueError:
+        return None
+    if type == "2" and not (data and data[0].__class__ is str and data[0] not in reserved):
+        return None
+    # As packetType(...), in a third of the time.
+    return _newTuple(packetType, (types[type == "3"], path, data, int(head) if head else None))
 
 
 _EVENT: Final = PacketType.EVENT
 _ACK: Final = PacketType.ACK
 _DIGITS: Final = tuple(str(type.value) for type in PacketType)
-_newTuple: Final = tuple.__new__
+_PLAIN: Final = (_EVENT, _ACK)
 
 
 @implementer(IDecoder)
 class _Decoder:
     """The decoder of :class:`JSONParser`."""
 
-    __slots__ = ("_attachments", "_decodeJSON", "_maxAttachments", "_missing", "_pending")
+    __slots__ = ("_attachments", "_json", "_loads", "_maxAttachments", "_missing", "_pending")
 
-    def __init__(self, decodeJSON: Callable[[str, int], Any], maxAttachments: int) -> None:
-        self._decodeJSON = decodeJSON
+    def __init__(self, json: JSONText, maxAttachments: int) -> None:
+        self._json = json
+        self._loads = json.loads
         self._maxAttachments = maxAttachments
         self._pending: Packet | None = None
         self._missing = 0
         self._attachments: list[bytes] = []
 
     def feed(self, message: str | bytes) -> Packet | None:
-        if isinstance(message, bytes):
-            return self._attach(message)
+        if message.__class__ is not str:
+            return self._attach(message)  # type: ignore[arg-type]
         if self._pending is not None:
             raise PacketError(f"a text message where {self._missing} attachments were expected")
-        plain = splitHead(message)
+        plain = readPlain(message, self._loads, Packet, _PLAIN, RESERVED)
         if plain is not None:
-            type, path, id, start = plain
-            try:
-                data = self._decodeJSON(message, start)
-                if type == 3:
-                    # As Packet(...), in a third of the time.
-                    return _newTuple(Packet, (_ACK, path, data, id))
-                name = data[0]
-                if name.__class__ is str and name not in RESERVED:
-                    return _newTuple(Packet, (_EVENT, path, data, id))
-            except (ValueError, IndexError):
-                pass  # _parse() says why
+            return plain
         packet, attachments = self._parse(message)
         if not attachments:
             return packet
@@ -219,7 +228,7 @@ class _Decoder:
             raise PacketError(f"an ack id of {len(id)} digits, expected at most {_MAX_ID_DIGITS}")
         text = message[head.end() :].lstrip(" \t\r\n")
         try:
-            data = self._decodeJSON(text, 0) if text else None
+            data = self._json.decode(text) if text else None
         except ValueError as error:
             raise PacketError(f"data that cannot be read: {error}") from None
         if attachments:
@@ -320,5 +329,29 @@ class JSONParser:
             head += str(id)
         return [head + text, *attachments]
 
+    def _encodeAck(self, path: str, data: list[Any], id: int) -> Sequence[str | bytes]:
+        """Encode an ack as :meth:`encode` does, in half the time."""
+        head = "3" if path == "/" else f"3{path},"
+        text = self._json.encodeBehind(head, id, data)
+        if text is None:
+            return self.encode(_newTuple(Packet, (_ACK, path, data, id)))
+        return [text]
+
     def decoder(self, maxAttachments: int) -> IDecoder:
-        return _Decoder(self._json.decode, maxAttachments)
+        return _Decoder(self._json, maxAttachments)
+
+
+AckEncoder = Callable[[str, list[Any], int], Sequence[str | bytes]]
+"""Encodes an ack: takes the namespace's path, the arguments and the ack's id."""
+
+
+def ackEncoder(parser: IParser) -> AckEncoder:
+    """Return the function that encodes acks as a parser does."""
+
+    def encode(path: str, data: list[Any], id: int) -> Sequence[str | bytes]:
+        return parser.encode(_newTuple(Packet, (_ACK, path, data, id)))
+
+    # A subclass may encode in another way.
+    if type(parser) is JSONParser and parser._json.isAccelerated:
+        return parser._encodeAck
+    return encode

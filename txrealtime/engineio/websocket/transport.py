@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
-from txrealtime.engineio.packet import DIGITS, Packet
+from txrealtime.engineio.packet import DIGITS, Packet, message
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import peerAddress
@@ -145,6 +145,18 @@ class WebSocketTransport(FrameProtocol):
             encodeMessage = self.session.codec.encodeMessage
             for packet in packets:
                 self.sendPayload(*encodeMessage(packet, self._base64))
+
+    def sendMessage(self, text: str) -> None:
+        """Send a message of text, without a packet."""
+        if self._sharesFrames:
+            # As framed() and send().
+            data = textFrame("4", text)
+            if self._cork is None:
+                self.writeNow(data)
+            else:
+                self.write(data)
+        else:
+            self.send([message(text)])
 
     def textReceived(self, text: str) -> None:
         session = self.session
