@@ -299,7 +299,9 @@ class Namespace(Decorators):
             return {"error": str(failure.value)}
         if failure.check(Disconnected) and not socket.connected:
             # The handler waited for a client that has gone, which is no fault.
-            _log.debug(
+            _log.limited(
+                "",
+                LogLevel.debug,
                 "{namespace} {socket}: {event!r}: {reason}",
                 namespace=self.path,
                 socket=socket.label,
@@ -345,7 +347,9 @@ class Namespace(Decorators):
 
     def _nobodyHandles(self, event: str) -> None:
         """Log an event without a handler: once for each name, and for few names."""
-        if event in self._unhandled or len(self._unhandled) >= _MOST_UNHANDLED:
+        # Not the whole name: a client may choose one of a megabyte.
+        name = event[:100]
+        if name in self._unhandled or len(self._unhandled) >= _MOST_UNHANDLED:
             return
         handled = sorted(self._eventsHandled())
         shown = _log.limited(
@@ -353,12 +357,12 @@ class Namespace(Decorators):
             LogLevel.info,
             "{namespace}: no handler for the event {event!r}; handlers are registered for {handled}",
             namespace=self.path,
-            event=event[:100],
+            event=name,
             handled=", ".join(map(repr, handled[:_MOST_NAMED])) + (", ..." if handled[_MOST_NAMED:] else "")
             or "no event",
         )
         if shown:
-            self._unhandled.add(event)
+            self._unhandled.add(name)
 
     def _eventsHandled(self) -> Iterable[str]:
         """Return the names of the events that have handlers."""
