@@ -21,6 +21,7 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -154,10 +155,11 @@ class Handoff:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            _log.warn("a connection from another worker is lost: {error}", error=error)
+            _log.limited("", LogLevel.warn, "a connection from another worker is lost: {error}", error=error)
             return False
         if not ancillary:
-            _log.warn("a connection from another worker is lost: no file descriptor is left for it")
+            text = "a connection from another worker is lost: no file descriptor is left for it"
+            _log.limited("", LogLevel.warn, text)
             return True
         self.received += 1
         try:

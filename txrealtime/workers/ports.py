@@ -20,6 +20,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.internet.tcp import Server
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -179,7 +180,8 @@ class SharedPort:
             address = taken.getpeername()
         except OSError as error:  # the client has gone already
             taken.close()
-            _log.debug("a connection from another worker has ended: {error}", error=error)
+            text = "a connection from another worker has ended: {error}"
+            _log.limited("", LogLevel.debug, text, error=error)
         else:
             self._serve(taken, address)
 
