@@ -1,144 +1,31 @@
 """
-A testing kit: clients without sockets, on a clock of the test.
-
-::
-
-    clock = Clock()
-    server = makeServer(reactor=clock)
-    alice = Client(server)
-    alice.connect("/", auth={"token": "x"})
-    self.assertEqual(self.successResultOf(alice.call("say", "hello")), "delivered")
-    self.assertEqual(alice.received(), [("said", alice.id(), "hello")])
-
-A :class:`Client` speaks real Engine.IO and Socket.IO: packets between it and the server are encoded and
-decoded by the codecs of production.
-
-A :class:`MemoryClient` is a :class:`txrealtime.client.Client` in all, for tests of what is written for one::
-
-    bob = MemoryClient(server, "/chat")
-    bob.startService()
-    self.assertEqual(self.successResultOf(bob.call("say", "hello")), "delivered")
-
-Servers that share a hub and a clock are a cluster::
-
-    hub, clock = MemoryHub(), Clock()
-    one, two = (makeServer(reactor=clock, bus=MemoryBus(hub)) for _ in range(2))
-
-Messages between the servers arrive while the clock advances: call ``clock.advance(0)`` some times.  Servers
-know each other, and so each other's presence, a second after their links are ready.
+A client in memory, which a test moves step by step.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeVar, Unpack
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from txrealtime.client.handlers import NO_ACK, Handlers, Turns
-from txrealtime.client.memory import MemoryClient
 from txrealtime.client.recovery import Recovery
-from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
-from txrealtime.engineio.packet import Codec, EngineIO4, Packet, PacketType, message
+from txrealtime.engineio.packet import EngineIO4, Packet, PacketType, message
 from txrealtime.engineio.packet3 import EngineIO3
-from txrealtime.engineio.session import CloseReason, ITransport, Session
+from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import ConnectionRejected, Disconnected
-from txrealtime.logs import repeats
-from txrealtime.server import Server, ServerOptions
+from txrealtime.server import Server
 from txrealtime.socketio import packet as socketio
+from txrealtime.testing.transport import FakeTransport
 
-__all__ = ["Client", "FakeTransport", "MemoryBus", "MemoryClient", "MemoryHub", "makeServer"]
+__all__ = ["Client"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def makeServer(reactor: Any = None, **options: Unpack[ServerOptions]) -> Server:
-    """
-    Make a server for a test, and start it.
-
-    :param reactor: the clock; a new :class:`~twisted.internet.task.Clock` by default.
-    :param options: as for :class:`~txrealtime.server.Server`.
-    """
-    # A test counts failures by flushLoggedErrors(): log each of them.
-    repeats.window = 0.0
-    server = Server(reactor=reactor or Clock(), **options)
-    server.startService()
-    return server
-
-
-@implementer(ITransport)
-class FakeTransport:
-    """
-    A transport that collects packets in a list.
-
-    :ivar sent: the packets sent and not yet taken, as a client decodes them.
-    :ivar writable: true while the transport takes packets; see :meth:`Client.stopReading`.
-    :ivar closed: the reason, once closed.
-    :ivar reading: false while the session pauses reading.  Packets of a :class:`Client` are delivered all the
-        same, where a network would hold them back.
-    :ivar pinged: called after a PING was sent.
-    :ivar ended: called after the transport was closed.
-
-    :param codec: the client's version of Engine.IO; 4 by default.
-    """
-
-    batch: Final = 16
-
-    def __init__(
-        self, name: Literal["polling", "websocket"] = "websocket", codec: Codec | None = None
-    ) -> None:
-        self.name: str = name
-        self._codec = codec or EngineIO4()
-        self.writable = True
-        self.sent: list[Packet] = []
-        self.closed: CloseReason | None = None
-        self.reading = True
-        self.session: Session | None = None
-        self.pinged: Callable[[], object] = lambda: None
-        self.ended: Callable[[], object] = lambda: None
-
-    def send(self, packets: Sequence[Packet]) -> None:
-        assert self.writable, "send() while the transport is not writable"
-        assert self.closed is None, "send() after close()"
-        codec = self._codec
-        for packet in packets:
-            if self.name == "polling":
-                body = codec.encodePayload([packet])
-                self.sent += codec.decodePayload(body, codec.isOctets(body))
-            else:
-                self.sent.append(self.decoded(packet))
-            if packet.type is PacketType.PING:
-                self.pinged()
-
-    def take(self) -> list[Packet]:
-        """Take the packets sent since the last call."""
-        taken, self.sent = self.sent, []
-        return taken
-
-    def decoded(self, packet: Packet) -> Packet:
-        """Decode a packet as the other side of a WebSocket would."""
-        wire, isBinary = self._codec.encodeMessage(packet)
-        return self._codec.decodeBytes(wire) if isBinary else self._codec.decodeText(wire.decode())
-
-    def farewell(self, reason: CloseReason) -> Sequence[Packet]:
-        return ()
-
-    def close(self, reason: CloseReason) -> None:
-        self.closed = self.closed or reason
-        self.writable = False
-        self.ended()
-
-    def pauseReading(self) -> None:
-        self.reading = False
-
-    def resumeReading(self) -> None:
-        self.reading = True
 
 
 class Client:
