@@ -736,6 +736,22 @@ class ClusterTests(AdminTestCase):
         self.advance(1)
         self.failureResultOf(unknown, ConnectionRejected)
 
+    def test_failuresOfTheOther(self) -> None:
+        """A client that fails at one server has no further attempts at the other, for a minute."""
+        one, two = self.pair(PASSWORDS)
+
+        def refusal(server: Server) -> str:
+            refused = self.makeClient(server).connect("/admin", {"username": "ann", "password": "wrong"})
+            self.settle()
+            return self.failureResultOf(refused, ConnectionRejected).value.message
+
+        for number in range(10):
+            self.assertEqual(refusal((one, two)[number % 2]), "invalid credentials")
+        for server in (one, two):
+            self.assertIn("too many failed logins", refusal(server))
+        self.advance(60)
+        self.assertEqual(refusal(two), "invalid credentials")
+
     def test_manySocketsOfTheOther(self) -> None:
         one, two = self.pair(development=True)
         far = [self.join(two) for _ in range(450)]

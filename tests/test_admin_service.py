@@ -87,7 +87,7 @@ class OptionTests(ServiceTestCase):
         """No page hides another."""
         ui = ("--admin", "--admin-auth", "none", "--admin-ui", "auto")
         for problem, *arguments in (
-            ("--metrics /a: --health answers at /a:", "--metrics", "/a", "--health", "/a/"),
+            ("--metrics /a: --health answers at /a/:", "--metrics", "/a", "--health", "/a/"),
             ("--metrics /a/b: --health answers at /a:", "--metrics", "/a/b", "--health", "/a"),
             ("--metrics /a: --health answers at /a/b:", "--metrics", "/a", "--health", "/a/b"),
             ("--metrics /livez: --probes answers at /livez:", "--metrics", "/livez", "--probes"),
