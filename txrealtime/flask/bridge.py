@@ -180,7 +180,7 @@ class BridgedNamespace(Namespace):
     def _schedule(self, socket: Socket, membership: Membership, event: str, args: Sequence[Any]) -> Any:
         route = self._bridge.routes.find(self.path, event)
         if route is None:
-            self._nobodyHandles(event)
+            self._dispatcher.nobodyHandles(event)
         if route is None or membership.isRefused or membership.hasEnded:
             return NO_ACK
         schedule = partial(self._bridge.schedule, route, socket, membership, event, args)
@@ -343,7 +343,7 @@ class Bridge(Invoker):
             visit.jobs -= 1
             if isinstance(result, ErrorAck):
                 if event not in ("connect", "disconnect"):
-                    socket.namespace._handlerErred(event)
+                    socket.namespace._dispatcher.erred(event)
                 if not telling:
                     result = result.ack
             done.callback(result)
