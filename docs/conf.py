@@ -2,6 +2,7 @@
 Settings of Sphinx. The pages are reStructuredText; tests/test_docs.py runs their code blocks.
 """
 
+import re
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -63,13 +64,13 @@ READABLE = {
     'role="heading">': 'role="heading" aria-level="2">',
     # A block or table that is wider than the window scrolls by the keyboard too.
     "<pre>": '<pre tabindex="0">',
-    'class="table-wrapper docutils container">': 'class="table-wrapper docutils container" tabindex="0">',
+    '(class="table-wrapper[^"]*")>': r'\1 tabindex="0">',
     # Two landmarks of one kind have names; links are in a landmark.
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
     '<div class="content-icon-container">': '<div class="content-icon-container" role="navigation" '
     'aria-label="This page">',
 }
-"""What the theme's pages lack for readers of a screen, by axe-core: text -> text."""
+"""What the theme's pages lack for readers of a screen, by axe-core: pattern -> text."""
 
 
 def makeReadable(app: Sphinx, error: Exception | None) -> None:
@@ -80,7 +81,7 @@ def makeReadable(app: Sphinx, error: Exception | None) -> None:
         for page in Path(app.outdir).rglob("*.html"):
             before = text = page.read_text()
             for lacking, mended in READABLE.items():
-                text = text.replace(lacking, mended)
+                text = re.sub(lacking, mended, text)
             if text != before:
                 page.write_text(text)
 

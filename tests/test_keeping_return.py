@@ -103,6 +103,26 @@ class DiedTests(KeepingTestCase):
         self.two.emit("two", 4)
         self.assertGot(self.alice, one=[2], two=[2, 3, 4])
 
+    def test_firstEvents(self) -> None:
+        """A client that has had no event gets those of the handler that admitted it."""
+
+        @self.one.onConnect
+        def came(socket: Socket) -> None:
+            socket.emit("begin", 1)
+
+        bob = self.join(self.one)
+        self.settle()
+        (key,) = [key for key in self.hub.keys if bob.id() in self.hub.keys[key].decode()]
+        session = json.loads(self.hub.keys[key].decode().partition(" ")[2])
+        bob.lose()
+        self.kill(self.one)
+        claim = Claim(key.decode().rpartition(":")[2], None, True)
+        Deferred.fromCoroutine(self.two.cluster._keeping.fetch(self.two.namespace(), claim, "127.0.0.1"))
+        self.advance(4)
+        ticket = self.two.namespace()._recovery.tickets[claim.pid]
+        self.assertEqual([messages for _, _, messages in ticket.carried.events], [['2["begin",1]']])
+        self.assertEqual(missedevents.placeOf(session["offset"])[2], session["since"])
+
     def test_goesWhileItIsFetched(self) -> None:
         """
         The connection is cut again while the second server reads.

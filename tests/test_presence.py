@@ -394,7 +394,7 @@ class ClusterTests(ClusterPresenceTestCase):
         self.assertEqual(self.events(), [[("joined", "ann", 1), ("changed", "ann", 2)]] * 3)
         self.one.presence("red").track(self.socketOf(self.one, ann), {"n": 2}, key="anna")
         self.assertEqual(self.events(), [[("left", "ann", 2), ("joined", "anna", 2)]] * 3)
-        # The only entry of its server: peers forgot the server with the old key, and kept the new one for good.
+        # The only entry of its server: peers kept the new key for good, apart from what they knew of that server.
         ann.close()
         self.assertEqual(self.events(), [[("left", "anna", 2)]] * 3)
         self.assertAlike()

@@ -2,7 +2,8 @@
 Real clients over a faulty network: those that recover miss nothing, and all others are as ever.
 
 `scripts/recovery` runs it for longer; RECOVERY_MINUTES and RECOVERY_CLIENTS in the environment change it.
-`scripts/streams` runs the faults of Redis for longer, and changes FAULTS_MINUTES.
+`scripts/streams` runs the faults of Redis for longer, and changes FAULTS_MINUTES; FAULTS_OUTPUT names a
+folder for the outputs of the clients and of the servers.
 """
 
 from __future__ import annotations

@@ -153,6 +153,11 @@ class SiteTests(SynchronousTestCase):
             self.assertIn("favicon.svg", text)
             self.assertIn(f"/main/docs/{name}.rst", text)
 
+    def test_tablesScroll(self) -> None:
+        """Each table that may be wider than the window can be scrolled by the keyboard."""
+        for page in self.folder.rglob("*.html"):
+            self.assertNotRegex(page.read_text(), 'class="table-wrapper[^"]*">', str(page))
+
     def test_accessible(self) -> None:
         requireAxe()
         for size in (DESKTOP, PHONE):

@@ -400,10 +400,6 @@ class NodeSessions:
         bus: Any = link.bus
         path = recovery.namespace.path
         stream, end = bus.streamOf(path), link.placeOf(path).replace(".", "-")
-        oldest = await link.command("XRANGE", stream, "-", "+", "COUNT", "1")
-        if not oldest or idOf(oldest[0][0]) > place:
-            self._refused(path, "the stream does not reach back so far: raise maxlen in the URL of the bus")
-            return None
         events: list[engineio.Packet] = []
         left, at = self._parking.settings.maxBuffered, f"{place[0]}-{place[1]}"
         while True:
@@ -424,9 +420,15 @@ class NodeSessions:
                 self._refused(path, "it missed more than maxBuffered (--max-buffered) allows")
                 return None
             if len(page) < _PAGE:
-                return events
+                break
             milliseconds, number = idOf(page[-1][0])
             at = f"{milliseconds}-{number + 1}"
+        # Asked for last: the stream may be trimmed while it is read.
+        oldest = await link.command("XRANGE", stream, "-", "+", "COUNT", "1")
+        if not oldest or idOf(oldest[0][0]) > place:
+            self._refused(path, "the stream does not reach back so far: raise maxlen in the URL of the bus")
+            return None
+        return events
 
     @staticmethod
     def _encoded(recovery: StreamedRecovery, event: Emit) -> list[engineio.Packet]:
