@@ -312,6 +312,21 @@ class StatsTests(AdminTestCase):
         [(_, stats)] = self.told(ui, "server_stats")
         self.assertEqual([each["type"] for each in stats["aggregatedEvents"]], ["rawDisconnection"])
 
+    def test_namespacesOfClients(self) -> None:
+        """Clients choose paths for a pattern: the statistics have few of them, and no long ones."""
+        server = self.administered()
+        ui = self.ui(server)
+        server.mount(re.compile("/room-.*"), Namespace)
+        clients = [self.join(server) for _ in range(13)]
+        for number in range(1100):
+            clients[number // 90].connect(f"/room-{number}")
+        clients[12].connect("/room-" + "x" * 200)
+        self.clock.advance(2)
+        stats = self.told(ui, "server_stats")[-1][1]
+        shown = [each["name"] for each in stats["namespaces"]]
+        self.assertEqual(len(shown), 1000)
+        self.assertTrue(all(len(name) <= 200 for name in shown))
+
 
 class SocketTests(AdminTestCase):
     def test_allSockets(self) -> None:
@@ -721,6 +736,22 @@ class ClusterTests(AdminTestCase):
         self.advance(1)
         self.failureResultOf(unknown, ConnectionRejected)
 
+    def test_failuresOfTheOther(self) -> None:
+        """A client that fails at one server has no further attempts at the other, for a minute."""
+        one, two = self.pair(PASSWORDS)
+
+        def refusal(server: Server) -> str:
+            refused = self.makeClient(server).connect("/admin", {"username": "ann", "password": "wrong"})
+            self.settle()
+            return self.failureResultOf(refused, ConnectionRejected).value.message
+
+        for number in range(10):
+            self.assertEqual(refusal((one, two)[number % 2]), "invalid credentials")
+        for server in (one, two):
+            self.assertIn("too many failed logins", refusal(server))
+        self.advance(60)
+        self.assertEqual(refusal(two), "invalid credentials")
+
     def test_manySocketsOfTheOther(self) -> None:
         one, two = self.pair(development=True)
         far = [self.join(two) for _ in range(450)]
@@ -890,6 +921,7 @@ class PasswordTests(SynchronousTestCase):
             (f"ann:{good.replace('ln=4', 'ln=0')}", "line 1: a hash whose parameters"),
             (f"ann:{good.replace('p=3', 'p=0')}", "line 1: a hash whose parameters"),
             (b"\xff\xfe", "not a file of text"),
+            ("# a comment\n" * 100_000, "larger than 1048576 bytes"),
         ):
             error = self.assertRaises(ValueError, Passwords.fromFile, self.write(text))
             self.assertIn(problem, str(error))

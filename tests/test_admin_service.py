@@ -83,6 +83,25 @@ class OptionTests(ServiceTestCase):
         options = parse("--admin", "--admin-auth", "none")
         self.assertOneLine("--admin: there is a namespace at /admin already", adminOf, options, server)
 
+    def test_sharedPaths(self) -> None:
+        """No page hides another."""
+        ui = ("--admin", "--admin-auth", "none", "--admin-ui", "auto")
+        for problem, *arguments in (
+            ("--metrics /a: --health answers at /a/:", "--metrics", "/a", "--health", "/a/"),
+            ("--metrics /a/b: --health answers at /a:", "--metrics", "/a/b", "--health", "/a"),
+            ("--metrics /a: --health answers at /a/b:", "--metrics", "/a", "--health", "/a/b"),
+            ("--metrics /livez: --probes answers at /livez:", "--metrics", "/livez", "--probes"),
+            ("--health /readyz/x: --probes answers at /readyz:", "--health", "/readyz/x", "--probes"),
+            ("--metrics /admin: --admin-ui answers at /admin:", "--metrics", "/admin", *ui),
+            ("--health /admin/x: --admin-ui answers at /admin:", "--health", "/admin/x", *ui),
+        ):
+            self.assertOneLine(problem, rootOf, parse(*arguments), Server(reactor=Clock()), None)
+        for fine in (
+            ("--metrics", "/a", "--health", "/ab", "--probes"),
+            ("--metrics", "/a", "--health", "/a", "--metrics-listen", "tcp:9090"),
+        ):
+            rootOf(parse(*fine), Server(reactor=Clock()), None)
+
     def test_pages(self) -> None:
         options = parse("--admin", "--admin-auth", "none", "--admin-ui", "auto")
         server = Server(reactor=Clock())

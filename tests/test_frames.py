@@ -27,6 +27,7 @@ from tests.memory import (
     clientFrame,
     closeFrame,
 )
+from txrealtime.engineio.refusals import LARGER
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.websocket.autobahn import FrameFactory
 from txrealtime.engineio.websocket.frames import FrameProtocol
@@ -254,7 +255,7 @@ class ReadingTests(FrameTestCase):
                 head = head[:2] + struct.pack("!Q", size) + head[-4:]
             client.link.deliver(head)
             self.assertEqual(client.frames(), [closeFrame(1009)])
-            violation = f"a message of {size} bytes or more, larger than maxPayload, 10 bytes"
+            violation = f"a message of {size} bytes or more, larger than maxPayload, 10 bytes: {LARGER}"
             self.assertEqual(self.server.ends[0], violation)
 
     def test_asLargeAsAllowed(self) -> None:

@@ -444,7 +444,8 @@ class HeaderSizeTests(WireTestCase):
             link.deliver(data)
         (refusal,) = [formatEvent(event) for event in logs]
         limit = "the head of the request is larger than maxHeaderSize, 1000 bytes"
-        self.assertEqual(refusal, f"refused 192.0.2.7: 431 {limit}")
+        advice = "raise maxHeaderSize (--max-header-size) if clients need more, such as for their cookies"
+        self.assertEqual(refusal, f"refused 192.0.2.7: 431 {limit}: {advice}")
         response, rest = readResponse(link.take())
         assert response is not None
         self.assertEqual((*response.error, rest), (431, 3, limit, b""))

@@ -257,6 +257,14 @@ class RefusalTests(WireTestCase):
         self.assertGreaterEqual(len(self.lines), 40)
         self.assertLess(len(self.lines), 100)
 
+    def test_upgrades(self) -> None:
+        """Upgrades that fail, all of one session."""
+        sid = self.openPolling()
+        self.lines.clear()
+        for _ in range(100):
+            self.webSocket(sid).send("4no probe")
+        self.assertEqual(len([line for line in self.lines if "upgrade failed" in line]), 11)
+
     def test_sessions(self) -> None:
         """Sessions that break the protocol, one after the other."""
         for _ in range(100):

@@ -235,6 +235,11 @@ class HandlerTests(TalkTestCase):
                 client.emit(f"made up {number}")
         self.assertEqual(len([event for event in events if "handled" in event]), 12)
         self.assertLessEqual(len(self.server.namespace()._dispatcher._unhandled), 100)
+        self.server.namespace("/long")
+        client.connect("/long")
+        self.server.reactor.advance(60)
+        client.emit("x" * 1_000_000, namespace="/long")
+        self.assertEqual(self.server.namespace("/long")._dispatcher._unhandled, {"x" * 100})
         self.assertEqual(len(repeats._kinds), 1)
         with capturedLogs() as events:
             client.emit("made up 0")

@@ -247,6 +247,26 @@ class TraceTests(WireTestCase):
         )
         self.assertNotIn(sid, "".join(self.lines))
 
+    def test_adminUI(self) -> None:
+        """The session of a login to the admin UI is no text for a log."""
+        Trace([""], 80).install(self.engine)
+        client = self.openWebSocket()
+        self.session.send('2/admin,["session","SECRET"]')
+        self.session.send('51-/admin,["session",{"_placeholder":true}]')
+        client.send('42/admin,["join","SECRET"]')
+        client.send('42/admins,["join","red"]')
+        self.assertNotIn("SECRET", "".join(self.lines))
+        self.assertNotIn("_placeholder", "".join(self.lines))
+        self.assertIn('2/admins,["join","red"]', self.lines[-1])
+
+    def test_formsOfAddresses(self) -> None:
+        """An address of IPv6 has many forms, and one of IPv4 may come as one of IPv6."""
+        Trace(["2001:DB8:0::7", "192.0.2.9"]).install(self.engine)
+        self.openPolling(address="2001:db8::7")
+        self.openPolling(address="::ffff:192.0.2.9")
+        self.openPolling(address="2001:db8::8")
+        self.assertEqual(len(self.lines), 2)
+
     def test_off(self) -> None:
         """Sessions that are not traced are of the plain class."""
         Trace(["192.0.2.9"]).install(self.engine)

@@ -10,6 +10,7 @@ import zlib
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.memory import CLOSE, Exchange, Link, Recorder, WireTestCase
+from txrealtime.engineio.refusals import LARGER
 from txrealtime.engineio.session import CloseReason, Session, State
 
 
@@ -247,7 +248,7 @@ class POSTTests(WireTestCase):
         with capturedLogs() as logs:
             answer = self.post(sid, b"4" + b"x" * 10).answer
         self.assertEqual((answer.status, answer.body), (413, b""))
-        why = "413 a body of 11 bytes, larger than maxPayload, 10 bytes"
+        why = "413 a body of 11 bytes, larger than maxPayload, 10 bytes: " + LARGER
         self.assertEqual([formatEvent(event) for event in logs], [f"refused 192.0.2.7: {why}"])
         self.assertEqual(self.owner.heard, [])
         self.assertEqual(self.post(sid, b"4" + b"x" * 9).answer.body, b"ok")

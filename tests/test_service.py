@@ -453,7 +453,7 @@ class ServerTests(ServiceTestCase):
     def test_workersMetricsListen(self) -> None:
         """A string that makes no endpoint is refused before any worker starts."""
         options = parse("--workers", "2", "--metrics-listen", "nothing:x")
-        self.assertOneLine("nothing:x", makeService, options, Clock())
+        self.assertOneLine("--metrics-listen nothing:x", makeService, options, Clock())
 
     def test_workersOptions(self) -> None:
         """The options of logs and metrics go to the workers."""
@@ -600,7 +600,7 @@ class RootTests(ServiceTestCase):
         self.module(server=Server())
         for health in ("livez", "/readyz/"):
             arguments = ("--app", "served:server", "--health", health, "--probes")
-            self.assertOneLine(f"--health {health}: --probes has this path", self.rootOf, *arguments)
+            self.assertOneLine(f"--health {health}: --probes answers at /", self.rootOf, *arguments)
 
     def test_wsgi(self) -> None:
         self.module(server=Server(), app=lambda environment, start: [b"hello"], number=3)

@@ -13,9 +13,11 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.static import Data
 from twisted.web.test.requesthelper import DummyRequest
 
+import txrealtime.logs
 from tests.memory import Exchange, Link, WireTestCase
 from txrealtime.engineio.http.site import Beside
 from txrealtime.engineio.session import CloseReason, State
+from txrealtime.logs import Repeats
 
 
 class Sized(Resource):
@@ -73,10 +75,25 @@ class EngineSiteTests(WireTestCase):
             self.assertRefused(self.send("Content-Length: 1001"))
         self.assertEqual(
             [formatEvent(event) for event in logs],
-            ["refused 192.0.2.7: 413 a body of 1001 bytes, larger than maxPayload, 1000 bytes"],
+            [
+                "refused 192.0.2.7: 413 a body of 1001 bytes, larger than maxPayload, 1000 bytes: "
+                "raise maxPayload (--max-payload) if clients need more"
+            ],
         )
         self.clock.advance(0.6)
         self.assertEqual(self.owner.ends, [CloseReason.TRANSPORT_ERROR])
+
+    def test_flood(self) -> None:
+        """Refusals of this way count as others do, and 1,000 within a minute are 12 lines."""
+        self.patch(txrealtime.logs, "repeats", Repeats(self.clock.seconds))
+        with capturedLogs() as logs:
+            for _ in range(1000):
+                self.send("Content-Length: 1001")
+                self.send("X: " + "x" * 20_000)
+        lines = [formatEvent(event) or "" for event in logs]
+        for status in (413, 431):
+            self.assertEqual(len([line for line in lines if f": {status} " in line]), 12)
+        self.assertEqual(self.engine.counts.refused, {"size": 1000, "head": 1000})
 
     def test_announcedAsMuchAsAllowed(self) -> None:
         post = self.send("Content-Length: 1000")

@@ -81,6 +81,8 @@ class ScrapedTests(SynchronousTestCase):
         self.assertEqual(one, Sample("x", {}, 1))
         self.assertEqual(two, Sample("sockets", {"namespace": '/a"b\\\nc', "q": "d,e}"}, 2500))
         self.assertTrue(isnan(three.value))
+        (odd,) = parse('x{event="a\u2028b\x85c\rd"} 1\r\n')
+        self.assertEqual(odd.labels, {"event": "a\u2028b\x85c\rd"})
         for wrong in ("<html>", "x", "x{ 1", "x one"):
             self.assertRaises(ValueError, parse, wrong)
 
@@ -148,6 +150,26 @@ class TopTests(SynchronousTestCase):
         self.assertIn("one:8000: refused", picture)
         self.assertIn("two.example: this is no page of metrics: '<html>'", self.drawn(scraper))
 
+    def test_control(self) -> None:
+        """No name and no fault of a page controls the terminal."""
+        page = AFTER.replace('"report"', '"re\x1b[2Jport"')
+        before = BEFORE.replace('"report"', '"re\x1b[2Jport"')
+        scraper = self.scraper(before, BEFORE, page, OSError("404 \x1b]0;title\x07"))
+        scraper.look()
+        picture = self.drawn(scraper)
+        self.assertNotIn("\x1b", picture)
+        self.assertIn("re\\x1b[2Jport", picture)
+        self.assertIn("404 \\x1b]0;title", picture)
+
+    def test_pagesOfOneHost(self) -> None:
+        """Servers behind one proxy differ by their paths; a page that is named twice counts once."""
+        from txrealtime.monitor.top import Scraper
+
+        urls = ["host/one", "http://host/one", "host/two"]
+        scraper = Scraper(urls, lambda url: AFTER, lambda: 0.0)
+        self.assertEqual(list(scraper.urls), ["host", "http://host/two"])
+        self.assertEqual(sum(scraper.look().sessions.values()), 60)
+
     def test_oneView(self) -> None:
         """``--once``, and exit codes."""
         from txrealtime.monitor import top
@@ -164,7 +186,7 @@ class TopTests(SynchronousTestCase):
     def test_unreachable(self) -> None:
         with redirect_stderr(StringIO()) as errors:
             self.assertEqual(main(["top", "ftp://host", "--once"]), 1)
-            self.assertEqual(main(["top", "127.0.0.1:1", "--once"]), 1)
+            self.assertEqual(main(["top", "127.0.0.1:1", "127.0.0.1:1", "--once"]), 1)
         first, second = errors.getvalue().splitlines()
         self.assertIn("ftp://host is no address of a page", first)
         self.assertIn("top: 127.0.0.1:1: ", second)

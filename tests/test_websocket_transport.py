@@ -366,7 +366,9 @@ class ClosingTests(WireTestCase):
                         client.sendFrame(BINARY, b"x" * 1001)
                 size = 1200 if fragmented else 1001
                 self.assertIn(
-                    f"transport error: a message of {size} bytes or more, larger than maxPayload, 1000 bytes",
+                    f"transport error: a message of {size} bytes or more, larger than maxPayload, "
+                    "1000 bytes: "
+                    "raise maxPayload (--max-payload) if clients need more",
                     "".join(formatEvent(event) for event in logs),
                 )
                 self.assertEqual(client.frames(), [closeFrame(1009)])

@@ -189,6 +189,39 @@ class WorkersMetricsTests(SynchronousTestCase):
             samples = self.samples()
             self.assertEqual(samples['txrealtime_events_received_total{event="ask",namespace="/"}'], 1)
 
+    def test_endedMeanwhile(self) -> None:
+        """A worker that ends while the page is made counts once."""
+        first = self.workers[0]
+        for number in range(300):  # more than are added in one turn
+            first.server.on(f"event {number}")(lambda socket: None)
+        client = first.join()
+        for number in range(300):
+            client.emit(f"event {number}")
+        page: Deferred[Any] = Deferred.fromCoroutine(self.collection.page(""))
+        self.assertNoResult(page)
+        first.reporter.stop()
+        self.clock.pump([0.0] * 100)
+        samples = samplesOf(parseText(self.successResultOf(page)[1].decode()))
+        self.assertEqual(samples['txrealtime_events_received_total{event="event 7",namespace="/"}'], 1)
+        self.assertEqual(self.samples()['txrealtime_events_received_total{event="event 7",namespace="/"}'], 1)
+
+    def test_failingCollector(self) -> None:
+        """An application's collector that raises hides nothing of the server, also at the end of a worker."""
+
+        class Failing:
+            def collect(self) -> Any:
+                raise ValueError("no database")
+
+        first = self.workers[0]
+        first.registry.register(Failing())  # type: ignore[arg-type]
+        first.join().emit("ask")
+        name = 'txrealtime_events_received_total{event="ask",namespace="/"}'
+        self.assertEqual(self.samples()[name], 1)
+        first.join().emit("ask")
+        self.successResultOf(first.reporter.stop())
+        self.assertEqual(self.samples()[name], 2)
+        self.assertTrue(self.flushLoggedErrors(ValueError))
+
     def test_twoOfANumber(self) -> None:
         """A worker that leaves, and the one in its place, are told apart."""
         self.addWorker(0).join().emit("join", "red")

@@ -77,7 +77,8 @@ class HandshakeError(RealtimeError):
     :ivar message: the text that the client gets.
     :ivar status: the HTTP status: 403 for code 4, otherwise 400.
     :ivar reason: one word for counts: ``transport``, ``method``, ``version``, ``origin``, ``stopping``,
-        ``full``, ``address``, ``application``, ``sid``, or ``request`` for anything else.
+        ``full``, ``busy``, ``address``, ``application``, ``sid``, ``size`` and ``head`` for a body or a head
+        that is too large, ``disk`` if the disk has no room for a body, or ``request`` for anything else.
     :ivar advice: for the log: the setting to change, or the place to look.
     :ivar retryAfter: seconds for the header Retry-After; 0 for no header.
     """

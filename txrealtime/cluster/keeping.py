@@ -219,7 +219,8 @@ class Keeping:
         if isOurs or recovery.tickets.get(ticket.pid) is not ticket:
             return
         self._written.pop(ticket.pid, None)
-        _log.info("{namespace}: a client has come back to another server", namespace=recovery.namespace.path)
+        text = "{namespace}: a client has come back to another server"
+        _log.limited("", LogLevel.info, text, namespace=recovery.namespace.path)
         if not ticket.isParked and ticket.socket is not None:
             ticket.socket.session.abort(CloseReason.TRANSPORT_CLOSE, "the client is on another server")
         if recovery.tickets.get(ticket.pid) is ticket:

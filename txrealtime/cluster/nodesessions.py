@@ -267,7 +267,8 @@ class NodeSessions:
         if isOurs or recovery.tickets.get(ticket.pid) is not ticket:
             return
         self._written.pop(ticket.pid, None)
-        _log.info("{namespace}: a client has come back to another server", namespace=recovery.namespace.path)
+        text = "{namespace}: a client has come back to another server"
+        _log.limited("", LogLevel.info, text, namespace=recovery.namespace.path)
         ticket.isElsewhere = True
         del recovery.tickets[ticket.pid]
         if ticket.socket is not None:

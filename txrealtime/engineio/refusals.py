@@ -14,9 +14,12 @@ from txrealtime.engineio.counts import Counts
 from txrealtime.errors import HandshakeError
 from txrealtime.logs import Logger
 
-__all__ = ["headTooLarge", "logRefusal", "refusal"]
+__all__ = ["LARGER", "headTooLarge", "logRefusal", "refusal"]
 
 _log = Logger()
+
+LARGER: Final = "raise maxPayload (--max-payload) if clients need more"
+"""The advice for a message or a body that is too large."""
 
 # RFC 6585, 5; absent from twisted.web.
 HEAD_TOO_LARGE: Final = 431
@@ -56,5 +59,9 @@ def headTooLarge(limit: int) -> HandshakeError:
     :param limit: ``maxHeaderSize``.
     """
     return HandshakeError(
-        3, f"the head of the request is larger than maxHeaderSize, {limit} bytes", HEAD_TOO_LARGE
+        3,
+        f"the head of the request is larger than maxHeaderSize, {limit} bytes",
+        HEAD_TOO_LARGE,
+        reason="head",
+        advice="raise maxHeaderSize (--max-header-size) if clients need more, such as for their cookies",
     )

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from twisted.logger import LogLevel
+
 from txrealtime.engineio.interfaces import CloseReason, ITransport
 from txrealtime.engineio.packet import Packet, PacketType
 from txrealtime.engineio.settings import Settings
@@ -84,7 +86,13 @@ class Upgrade:
 
         :param why: for the log.
         """
-        _log.debug("session {session}: upgrade failed: {why}", session=self._session.label, why=why)
+        _log.limited(
+            "",
+            LogLevel.debug,
+            "session {session}: upgrade failed: {why}",
+            session=self._session.label,
+            why=why,
+        )
         self._session.upgradeFailed()
 
     def cancel(self) -> None:

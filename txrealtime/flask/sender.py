@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final, NoReturn
 
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from txrealtime import Namespace
@@ -175,7 +176,13 @@ class ServerSender:
         """Ask clients on other servers; if the dialect has no acks for rooms, only send the event."""
 
         def failed(failure: Failure) -> None:
-            _log.warn("no ack of {event!r}: {reason}", event=data[0][:100], reason=str(failure.value))
+            _log.limited(
+                "",
+                LogLevel.warn,
+                "no ack of {event!r}: {reason}",
+                event=data[0][:100],
+                reason=str(failure.value),
+            )
 
         space = audience.namespace
         packet = Packet(PacketType.EVENT, space.path, data)

@@ -19,7 +19,10 @@ from txrealtime.cluster.link.link import LinkStatus
 from txrealtime.engineio.http.site import Beside
 from txrealtime.server import Server
 
-__all__ = ["Check", "Fleet", "Health", "Live", "Probes", "Ready"]
+__all__ = ["PROBES", "Check", "Fleet", "Health", "Live", "Probes", "Ready"]
+
+PROBES: Final = ("/livez", "/readyz")
+"""The paths of :class:`Live` and :class:`Ready`."""
 
 
 class Fleet(Protocol):
@@ -207,4 +210,5 @@ class Probes(Beside):
     reserved: Final = 16
 
     def __init__(self, server: Server, root: IResource, fleet: Fleet | None = None) -> None:
-        super().__init__("/livez", Live(server), Beside("/readyz", Ready(server, fleet), root))
+        live, ready = PROBES
+        super().__init__(live, Live(server), Beside(ready, Ready(server, fleet), root))

@@ -41,7 +41,9 @@ def parse(text: str) -> list[Sample]:
     :raises ValueError: if there is a line that is none of a page of metrics.
     """
     samples = []
-    for line in text.splitlines():
+    # Not splitlines(): a name may hold what Python takes for a line end, such as U+2028.
+    for line in text.split("\n"):
+        line = line.removesuffix("\r")
         if not line or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line)

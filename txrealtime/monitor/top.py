@@ -20,6 +20,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from txrealtime.logs import printable
 from txrealtime.monitor.scraped import Handler, Part, Sample, View, parse, view
 
 __all__ = ["Scraper", "draw", "run"]
@@ -72,6 +73,7 @@ class Scraper:
     :param urls: the addresses.
     :param fetch: fetches a page.
     :param seconds: the clock.
+    :ivar urls: the addresses of the pages by the name of the server, each page once.
     :ivar faults: by the server, why it has no page.
     """
 
@@ -82,7 +84,11 @@ class Scraper:
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self.faults: dict[str, str] = {}
-        self._urls = dict(map(addressOf, urls))
+        self.urls: dict[str, str] = {}
+        for name, full in map(addressOf, urls):
+            if full not in self.urls.values():
+                # Behind a proxy, several servers may differ by their paths alone.
+                self.urls[full if name in self.urls else name] = full
         self._fetch = fetch
         self._seconds = seconds
         self._pages: dict[str, list[Sample]] = {}
@@ -91,7 +97,7 @@ class Scraper:
     def look(self) -> View:
         """Read the pages, and compare them with the ones before."""
         pages, faults = {}, {}
-        for name, url in self._urls.items():
+        for name, url in self.urls.items():
             try:
                 pages[name] = parse(self._fetch(url))
             except (OSError, ValueError) as error:
@@ -108,7 +114,7 @@ class Scraper:
 def draw(found: View, faults: dict[str, str], rows: int = 15) -> RenderableType:
     """Draw a view; of the handlers only the first `rows`."""
     parts: list[RenderableType] = [_numbers(found), _handlers(found.handlers[:rows]), _servers(found.parts)]
-    parts += [Text(f"{name}: {fault}", style="red") for name, fault in faults.items()]
+    parts += [_plain(f"{name}: {fault}", style="red") for name, fault in faults.items()]
     return Group(*parts)
 
 
@@ -166,8 +172,8 @@ def _handlers(handlers: Sequence[Handler]) -> RenderableType:
         table.add_column(name, justify="right")
     for each in handlers:
         table.add_row(
-            Text(each.namespace),
-            Text(each.event),
+            _plain(each.namespace),
+            _plain(each.event),
             _rate(each.rate),
             _time(each.mean, _SLOW),
             _time(each.most, _SLOW),
@@ -183,8 +189,13 @@ def _servers(parts: Sequence[Part]) -> RenderableType:
         table.add_column(name, justify="right")
     for part in parts:
         link = Text("up") if part.isUp else Text("down", style="bold red")
-        table.add_row(Text(part.name), _time(part.lag, _LAGGING), link, _count(part.servers))
+        table.add_row(_plain(part.name), _time(part.lag, _LAGGING), link, _count(part.servers))
     return table
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Return a text of a page, which cannot control the terminal."""
+    return Text(printable(text), style=style)
 
 
 def _count(value: float) -> Text:
@@ -230,9 +241,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"txrealtime top: {error}", file=sys.stderr)
         return 1
     found = scraper.look()
-    if len(scraper.faults) == len(options.urls):
+    if len(scraper.faults) == len(scraper.urls):
         for name, fault in scraper.faults.items():
-            print(f"txrealtime top: {name}: {fault}", file=sys.stderr)
+            print(f"txrealtime top: {printable(f'{name}: {fault}')}", file=sys.stderr)
         return 1
     console = Console()
     try:

@@ -4,7 +4,9 @@ A trace of packets: a line of the log for each Engine.IO packet of some clients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
+from ipaddress import ip_address
 from typing import Any, Final
 
 from txrealtime.engineio.engine import Engine
@@ -13,6 +15,7 @@ from txrealtime.engineio.interfaces import ITransport
 from txrealtime.engineio.packet import Packet, PacketType, message
 from txrealtime.engineio.session import Session
 from txrealtime.logs import Logger
+from txrealtime.monitor.admin.admin import PATH
 
 __all__ = ["Trace"]
 
@@ -20,6 +23,9 @@ _log = Logger()
 
 _CONNECT: Final = "0"
 """The first character of a Socket.IO CONNECT, which may hold a password in its ``auth``."""
+
+_NAMESPACE: Final = re.compile(r"\d+-?(/[^,?]*)")
+"""The head of a Socket.IO packet: the type, the number of attachments, and a namespace other than /."""
 
 
 class Trace:
@@ -30,20 +36,30 @@ class Trace:
         session id is random, ``A`` is one session in 64.
     :param shown: characters of each payload that are shown; by default none.  Binary payloads, session ids
         and the ``auth`` of clients are never shown.
+    :param hidden: namespaces whose payloads are not shown: by default the admin UI's, which has the sessions
+        of logins.
     """
 
-    def __init__(self, clients: Iterable[str], shown: int = 0) -> None:
+    def __init__(self, clients: Iterable[str], shown: int = 0, hidden: Collection[str] = (PATH,)) -> None:
         self._clients = tuple(clients)
+        self._addresses = {_normal(client) for client in self._clients}
         self._shown = shown
+        self._hidden = frozenset(hidden)
 
     def install(self, engine: Engine) -> None:
         """Trace the sessions that an engine opens from now on."""
         engine.makeSession = self._make
 
     def _make(self, sid: str, handshake: OpeningRequest, *others: Any) -> Session:
-        if handshake.address in self._clients or sid.startswith(self._clients):
+        if _normal(handshake.address) in self._addresses or sid.startswith(self._clients):
             return _TracedSession(self, sid, handshake, *others)
         return Session(sid, handshake, *others)
+
+    def _isSecret(self, type: PacketType, data: str) -> bool:
+        if type is not PacketType.MESSAGE:
+            return type is PacketType.OPEN
+        head = _NAMESPACE.match(data)
+        return data.startswith(_CONNECT) or (head is not None and head[1] in self._hidden)
 
     def tell(self, session: Session, way: str, type: PacketType, data: str | bytes) -> None:
         """
@@ -52,8 +68,7 @@ class Trace:
         :param way: ``in`` or ``out``.
         """
         payload = ""
-        isSecret = type is PacketType.OPEN or (type is PacketType.MESSAGE and data[:1] == _CONNECT)
-        if self._shown and data and isinstance(data, str) and not isSecret:
+        if self._shown and data and isinstance(data, str) and not self._isSecret(type, data):
             payload = f": {data[: self._shown]}{'...' if len(data) > self._shown else ''}"
         _log.info(
             "session {session} {address} {transport} {way} {type} {size} {unit}{payload}",
@@ -66,6 +81,15 @@ class Trace:
             unit="characters" if isinstance(data, str) else "bytes",
             payload=payload,
         )
+
+
+def _normal(address: str) -> str:
+    """Return the one form of an IP address; any other text as it is."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
 class _TracedSession(Session):

@@ -19,7 +19,7 @@ from txrealtime.files import Folder
 from txrealtime.monitor.admin.admin import Admin
 from txrealtime.monitor.admin.files import PLACE, Pages, findPages
 from txrealtime.monitor.admin.passwords import Passwords
-from txrealtime.monitor.health import Fleet, Health, Probes
+from txrealtime.monitor.health import PROBES, Fleet, Health, Probes
 from txrealtime.server import IApplication, Server
 from txrealtime.service.front import Front
 from txrealtime.service.options import Options, StartupError
@@ -161,6 +161,7 @@ def rootOf(
     root, name = _pagesOf(options, server, reactor)
     if name and server.path == "/":
         raise StartupError(f"--path /: Socket.IO would hide {name}, at /: give a path such as /socket.io")
+    _checkApart(options)
     health = options["health"]
     if health is not None:
         _checkPlace(f"--health {health}", health, server, "give a path such as /health")
@@ -177,10 +178,8 @@ def rootOf(
         _checkPlace(f"--metrics {path}", path, server, "give a path such as /metrics")
         root = Beside(path, page, root)
     if options["probes"]:
-        for path in ("/livez", "/readyz"):
+        for path in PROBES:
             _checkPlace(f"--probes: {path}", path, server, "give another --path")
-            if health is not None and health.strip("/") == path.strip("/"):
-                raise StartupError(f"--health {health}: --probes has this path: give another one")
         root = Probes(server, root, fleet)
     return root, name
 
@@ -193,6 +192,26 @@ def _checkPlace(what: str, path: str, server: Server, advice: str) -> None:
     """
     if f"/{path.strip('/')}/".startswith(f"{server.path.rstrip('/')}/"):
         raise StartupError(f"{what}: Socket.IO answers at {server.path} and below: {advice}")
+
+
+def _checkApart(options: Options) -> None:
+    """
+    Check that no page hides another: each answers at its path and below.
+
+    :raises StartupError: if two pages would.
+    """
+    pages = [("--probes", path) for path in PROBES if options["probes"]]
+    if options["adminUI"] is not None:
+        pages.append(("--admin-ui", PLACE))
+    for option in ("health", "metrics"):
+        path = options[option]
+        if path is None or (option == "metrics" and options["metricsListen"] is not None):
+            continue
+        for other, taken in pages:
+            one, two = (f"/{each.strip('/')}/" for each in (path, taken))
+            if one.startswith(two) or two.startswith(one):
+                raise StartupError(f"--{option} {path}: {other} answers at {taken}: give another path")
+        pages.append((f"--{option}", path))
 
 
 def adminOf(options: Options, server: Server) -> Admin | None:

@@ -13,6 +13,8 @@ from tempfile import TemporaryFile
 from threading import Lock
 from typing import IO, Any, Final
 
+from twisted.logger import LogLevel
+
 from txrealtime.logs import Logger
 from txrealtime.pool import Threads
 
@@ -106,7 +108,9 @@ class Body:
         # The first write to the disk takes along the bytes in memory.
         growth = len(data) if self._onDisk else self.size
         if self._bodies.held + growth > self._bodies.mostHeld:
-            _log.warn(
+            _log.limited(
+                "",
+                LogLevel.warn,
                 "a request's body is refused, because bodies take {held} bytes on disk already: "
                 "raise maxUpload if the application needs more at a time",
                 held=self._bodies.held,

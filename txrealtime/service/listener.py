@@ -45,6 +45,7 @@ class Listener(Service):
     :param endpoint: an endpoint in place of one from the string.
     :param announce: whether the log tells where the site is served.
     :param opened: called with the address where the site is served, such as ``http://localhost:8000``.
+    :param option: the option with the endpoint string, for the error.
     :ivar address: this address; the endpoint string until it is known.
     :raises StartupError: if the string makes no endpoint.
     """
@@ -60,6 +61,7 @@ class Listener(Service):
         serves: str = "Socket.IO",
         announce: bool = True,
         opened: Callable[[str], object] | None = None,
+        option: str = "--listen",
     ) -> None:
         try:
             below = description.removeprefix(PREFIX)
@@ -67,7 +69,7 @@ class Listener(Service):
                 reactor, below, None if below == description else self._proxied
             )
         except Exception as error:
-            raise StartupError(f"--listen {description}: {whyNoEndpoint(description, error)}") from None
+            raise StartupError(f"{option} {description}: {whyNoEndpoint(description, error)}") from None
         self._reactor = reactor
         self._description = description
         self._site = site

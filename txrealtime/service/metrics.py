@@ -78,4 +78,6 @@ def listenerOf(options: Options, reactor: Any, page: IResource) -> Listener | No
     site.noisy = False
     # Every 15 seconds, the line of a scrape would say nothing.
     site.log = lambda request: None  # type: ignore[method-assign]
-    return Listener(reactor, options["metricsListen"], site, path, serves="metrics")
+    return Listener(
+        reactor, options["metricsListen"], site, path, serves="metrics", option="--metrics-listen"
+    )

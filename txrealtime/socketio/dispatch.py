@@ -150,7 +150,9 @@ class Dispatcher:
             return {"error": str(failure.value)}
         if failure.check(Disconnected) and not socket.connected:
             # The handler waited for a client that has gone, which is no fault.
-            _log.debug(
+            _log.limited(
+                "",
+                LogLevel.debug,
                 "{namespace} {socket}: {event!r}: {reason}",
                 namespace=self.namespace.path,
                 socket=socket.label,
@@ -180,7 +182,9 @@ class Dispatcher:
 
     def nobodyHandles(self, event: str) -> None:
         """Log an event without a handler: once for each name, and for few names."""
-        if event in self._unhandled or len(self._unhandled) >= _MOST_UNHANDLED:
+        # Not the whole name: a client may choose one of a megabyte.
+        name = event[:100]
+        if name in self._unhandled or len(self._unhandled) >= _MOST_UNHANDLED:
             return
         handled = sorted(self.namespace._eventsHandled())
         shown = _log.limited(
@@ -188,9 +192,9 @@ class Dispatcher:
             LogLevel.info,
             "{namespace}: no handler for the event {event!r}; handlers are registered for {handled}",
             namespace=self.namespace.path,
-            event=event[:100],
+            event=name,
             handled=", ".join(map(repr, handled[:_MOST_NAMED])) + (", ..." if handled[_MOST_NAMED:] else "")
             or "no event",
         )
         if shown:
-            self._unhandled.add(event)
+            self._unhandled.add(name)

@@ -21,6 +21,7 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -153,13 +154,15 @@ class Handoff:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            _log.warn("connections from another worker are lost: {error}", error=error)
+            _log.limited("", LogLevel.warn, "connections from another worker are lost: {error}", error=error)
             return False
         descriptors = array("i", ancillary[0][2] if ancillary else b"")
         lost = len(places) - len(descriptors)
         if lost:
             # The system has closed them: it passes as many as it has descriptors for, the first ones.
-            _log.warn(
+            _log.limited(
+                "",
+                LogLevel.warn,
                 "{lost} of {count} connections from another worker are lost: no file descriptor is left "
                 "for them",
                 lost=lost,

@@ -15,6 +15,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.internet.tcp import Server
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -212,7 +213,9 @@ class SharedPort:
             address = taken.getpeername()
         except OSError as error:  # the client has gone already
             taken.close()
-            _log.debug("a connection from another worker has ended: {error}", error=error)
+            _log.limited(
+                "", LogLevel.debug, "a connection from another worker has ended: {error}", error=error
+            )
         else:
             self._serve(taken, address)
 
@@ -244,6 +247,6 @@ class SharedPort:
         try:
             self._reactor.adoptStreamConnection(connection.fileno(), socket.AF_UNIX, self._factory)
         except OSError as error:  # no descriptor is left
-            _log.debug("a connection ended before it was served: {error}", error=error)
+            _log.limited("", LogLevel.debug, "a connection ended before it was served: {error}", error=error)
         finally:
             connection.close()

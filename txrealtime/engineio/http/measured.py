@@ -24,15 +24,12 @@ from twisted.web.http import (
 from twisted.web.server import Request
 
 from txrealtime.engineio.polling.transport import bodyTooLarge
-from txrealtime.engineio.refusals import refusal
+from txrealtime.engineio.refusals import logRefusal, refusal
 from txrealtime.engineio.tcp import peerAddress
 from txrealtime.errors import HandshakeError
 from txrealtime.foreign import stands
-from txrealtime.logs import Logger
 
 __all__ = ["Bodies", "Body", "MeasuredRequest"]
-
-_log = Logger()
 
 
 class Body(Protocol):
@@ -134,7 +131,7 @@ class MeasuredRequest(Request):
             self._giveMoreTime()
         super().handleContentChunk(data)  # type: ignore[no-untyped-call]
         if self._kept is not None and self._kept.trouble is not None:
-            self._refuse(SERVICE_UNAVAILABLE, self._kept.trouble)
+            self._refuse(HandshakeError(3, self._kept.trouble, SERVICE_UNAVAILABLE, reason="disk"))
 
     def _giveMoreTime(self) -> None:
         """Move the deadline of a large body, after each ``maxPayload`` bytes."""
@@ -163,28 +160,33 @@ class MeasuredRequest(Request):
 
     def _refuseSize(self) -> None:
         if self._kept is not None:
-            message = f"the body is larger than maxUpload, {self._limit} bytes"
-            self._refuse(REQUEST_ENTITY_TOO_LARGE, message)
+            self._refuse(
+                HandshakeError(
+                    3,
+                    f"the body is larger than maxUpload, {self._limit} bytes",
+                    REQUEST_ENTITY_TOO_LARGE,
+                    reason="size",
+                    advice="raise maxUpload (--max-upload) if the application needs more",
+                )
+            )
             return
         length = self.requestHeaders.getRawHeaders(b"content-length", [b""])[0]
-        error = bodyTooLarge(self._limit or 0, length.decode("latin-1"))
-        self._refuse(error.status, error.message)
+        self._refuse(bodyTooLarge(self._limit or 0, length.decode("latin-1")))
         channel: Any = self.channel
         path = channel._path if isinstance(channel, HTTPChannel) else channel.path
         channel.site.engine.bodyTooLarge(path.decode("latin-1"))
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, error: HandshakeError) -> None:
         """Refuse a request before its whole body has arrived."""
-        _log.info(
-            "refused {address}: {status} {why}", address=peerAddress(self.channel), status=status, why=message
-        )
-        self._prepareRefusal(status, message)
+        channel: Any = self.channel
+        engine = channel.site.engine
+        logRefusal(peerAddress(channel), error, engine.counts)
+        self._prepareRefusal(error.status, error.message)
         # The part that has arrived is of no use.
         if self._kept is not None:
             self._kept.close()
         self.content = BytesIO()
-        channel: Any = self.channel
-        most = channel.site.engine.settings.maxPayload
+        most = engine.settings.maxPayload
         self._mostToForget = 2 * most if self._kept is None else self._received + most
         assert self._refusal is not None
         if isinstance(channel, HTTPChannel):

@@ -27,14 +27,11 @@ from txrealtime.engineio.http.fastpath import EngineChannel
 from txrealtime.engineio.http.measured import Bodies, MeasuredRequest
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.limits import Tally
-from txrealtime.engineio.refusals import headTooLarge, refusal
+from txrealtime.engineio.refusals import headTooLarge, logRefusal, refusal
 from txrealtime.engineio.tcp import endAndDiscard, peerAddress, replaceProtocol, whenLost
 from txrealtime.foreign import stands
-from txrealtime.logs import Logger
 
 __all__ = ["Beside", "EngineSite"]
-
-_log = Logger()
 
 _Wrapper: Any = None
 if stands(http, "_GenericHTTPChannelProtocol", without="there is no HTTP/2"):
@@ -86,13 +83,9 @@ class _GuardedChannel(HTTPChannel):
         self._refuseHead()
 
     def _refuseHead(self) -> None:
-        error = headTooLarge(self.site.engine.settings.maxHeaderSize)
-        _log.info(
-            "refused {address}: {status} {why}",
-            address=peerAddress(self),
-            status=error.status,
-            why=error.message,
-        )
+        engine = self.site.engine
+        error = headTooLarge(engine.settings.maxHeaderSize)
+        logRefusal(peerAddress(self), error, engine.counts)
         body = refusal(error)
         transport: Any = self.transport
         transport.write(

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from txrealtime.engineio.packet import CLOSE, NOOP, Packet
 from txrealtime.engineio.polling.request import OCTETS, TEXT, HTTPRequest
+from txrealtime.engineio.refusals import LARGER
 from txrealtime.engineio.session import CloseReason, ITransport, Session
 from txrealtime.errors import HandshakeError, PacketError
 
@@ -40,7 +41,13 @@ def bodyTooLarge(limit: int, size: str) -> HandshakeError:
     :param size: the ``Content-Length``, or empty for a body in chunks.
     """
     body = f"a body of {size} bytes" if size else "a body"
-    return HandshakeError(3, f"{body}, larger than maxPayload, {limit} bytes", REQUEST_ENTITY_TOO_LARGE)
+    return HandshakeError(
+        3,
+        f"{body}, larger than maxPayload, {limit} bytes",
+        REQUEST_ENTITY_TOO_LARGE,
+        reason="size",
+        advice=LARGER,
+    )
 
 
 @implementer(ITransport)

@@ -17,7 +17,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txrealtime.engineio.counts import Counts
-from txrealtime.engineio.refusals import refusal
+from txrealtime.engineio.refusals import LARGER, refusal
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.tcp import replaceProtocol
 from txrealtime.engineio.websocket.frames import FrameProtocol
@@ -131,7 +131,8 @@ class Autobahn(WebSocketServerProtocol):
 
     def _max_message_size_exceeded(self, size: int, limit: int, reason: str) -> None:
         # Clients expect the bare code, and need not know the limit.
-        self._failWith(1009, "", f"a message of {size} bytes or more, larger than maxPayload, {limit} bytes")
+        violation = f"a message of {size} bytes or more, larger than maxPayload, {limit} bytes: {LARGER}"
+        self._failWith(1009, "", violation)
 
     def _fail_connection(self, code: int = 1002, reason: str = "") -> None:
         # Autobahn's reasons name rules and numbers, and quote no text of the client.

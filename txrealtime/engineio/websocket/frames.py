@@ -109,6 +109,7 @@ class FrameProtocol(Handshakes):
                 if self._autobahnReads:  # the message led to a closing handshake
                     taken = len(messages) - length_hint(rest)
                     position = readMessages(data, position, maxPayload, taken)[1]
+                    self._uncount(list(rest))
                     self._readByAutobahn(data[position:])
                     return
             if stop == end:
@@ -116,6 +117,13 @@ class FrameProtocol(Handshakes):
             position = self._readOther(data, stop)
             if position in (0, end):
                 return
+
+    def _uncount(self, messages: list[str | bytes]) -> None:
+        """Take messages out of the counts that were read ahead, and that nobody receives."""
+        received = self.factory.counts.received
+        if received is not None:
+            size = sum([len(each if isinstance(each, bytes) else each.encode()) for each in messages])
+            received.add(-len(messages), -size)
 
     def _readOther(self, data: bytes, position: int) -> int:
         """

@@ -41,6 +41,7 @@ _PERIOD: Final = 2.0
 
 _WATCHED: Final = "txrealtime admin watched"
 _SESSION: Final = "txrealtime admin session"
+_FAILED: Final = "txrealtime admin failed"
 _PATIENCE: Final = 1.0
 """Seconds in which peers tell of a login's session."""
 
@@ -78,7 +79,7 @@ class Admin:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._server = server
-        self._logins = Logins(passwords, server.reactor.seconds, inThread, self._askPeers)
+        self._logins = Logins(passwords, server.reactor.seconds, inThread, self._askPeers, self._tellFailed)
         self._namespace = AdminNamespace(server, self._logins, write, self._arrives)
         server.mount(path, self._namespace)
         self._stats = Stats(server, now)
@@ -94,6 +95,7 @@ class Admin:
         if passwords is None:
             _log.warn("the admin namespace {path} lets in everybody who can reach the server", path=path)
         server.cluster.on(_SESSION)(lambda digest: self._logins.sessions.left(str(digest)))
+        server.cluster.on(_FAILED)(lambda network: self._logins.attempts.add(str(network)))
         if development:
             self._verbose = Verbose(server, self._namespace, self._publish, now)
             self._snapshot = Snapshot(server)
@@ -152,9 +154,17 @@ class Admin:
         return cluster.status != "alone" and not cluster.dialect.announces
 
     def _announce(self) -> None:
+        self._tellPeers(_WATCHED)
+
+    def _tellFailed(self, network: str) -> None:
+        """Tell peers of a failed login."""
+        self._tellPeers(_FAILED, network)
+
+    def _tellPeers(self, event: str, *args: Any) -> None:
+        """Tell the admins of peers, if they are of this make; nothing of this waits for a broker."""
         cluster = self._server.cluster
         if cluster.isReady and cluster.status != "alone" and not self._peersAreSilent:
-            cluster.emit(_WATCHED)
+            cluster.emit(event, *args)
 
     def _peerWatched(self) -> None:
         self._watchedUntil = self._server.reactor.seconds() + 3 * _PERIOD

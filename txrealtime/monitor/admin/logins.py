@@ -57,17 +57,21 @@ class Attempts:
 
         :raises ConnectionRejected: if there were too many.
         """
-        network, now = networkOf(address), self._seconds()
+        since, count = self.add(networkOf(address))
+        if count >= _MOST_FAILURES:
+            wait = math.ceil(since + _WINDOW - self._seconds())
+            raise ConnectionRejected(f"too many failed logins from this address: try again in {wait} s")
+
+    def add(self, network: str) -> tuple[float, int]:
+        """Count a failure, and return the begin of the network's window and the failures before."""
+        now = self._seconds()
         since, count = self._failures.pop(network, (now, 0))
         if now - since >= _WINDOW:
             since, count = now, 0
-        isTooMany = count >= _MOST_FAILURES
-        self._failures[network] = since, count + (not isTooMany)
+        self._failures[network] = since, min(count + 1, _MOST_FAILURES)
         while len(self._failures) > _MOST_NETWORKS:
             self._failures.popitem(last=False)
-        if isTooMany:
-            wait = math.ceil(since + _WINDOW - now)
-            raise ConnectionRejected(f"too many failed logins from this address: try again in {wait} s")
+        return since, count
 
     def succeeded(self, address: str) -> None:
         """Take an attempt back that was no failure."""
@@ -126,6 +130,9 @@ class Logins:
     :param inThread: calls a function in a thread, and returns a Deferred of its result.
     :param askPeers: called with the digest of an unknown session; returns the seconds that it has left by
         the account of peer servers.
+    :param tellPeers: called with the network of a client whose login failed: with many servers or workers, a
+        client would have as many times the attempts.
+    :ivar attempts: the failed logins of late, here and on peer servers.
     :ivar sessions: the sessions of this server.
     """
 
@@ -135,11 +142,13 @@ class Logins:
         seconds: Callable[[], float],
         inThread: Callable[..., Deferred[Any]],
         askPeers: Callable[[str], Awaitable[float]],
+        tellPeers: Callable[[str], None],
     ) -> None:
         self._passwords = passwords
         self._inThread = inThread
         self._askPeers = askPeers
-        self._attempts = Attempts(seconds)
+        self._tellPeers = tellPeers
+        self.attempts = Attempts(seconds)
         self._checks = 0
         self.sessions = Sessions(seconds)
 
@@ -159,16 +168,17 @@ class Logins:
         if "sessionId" in given and id is None and name is None:
             # The page of the UI, before it has asked for a password: without a message it shows its form.
             raise ConnectionRejected("")
-        self._attempts.begin(address)
+        self.attempts.begin(address)
         left = await self._leftOf(id) if isinstance(id, str) and id else 0.0
         if left:
-            self._attempts.succeeded(address)
+            self.attempts.succeeded(address)
             return None, left
         if isinstance(name, str) and isinstance(password, str) and await self._check(name, password):
-            self._attempts.succeeded(address)
+            self.attempts.succeeded(address)
             _log.info("admin: {name!r} has logged in from {address}", name=name[:100], address=address)
             return self.sessions.make(), LIFETIME
         _log.limited("", LogLevel.warn, "admin: a login from {address} failed", address=address)
+        self._tellPeers(networkOf(address))
         # The UI translates this text.
         raise ConnectionRejected("invalid credentials")
 

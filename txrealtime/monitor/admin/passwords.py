@@ -28,6 +28,9 @@ _FORM: Final = re.compile(
     re.ASCII,
 )
 
+_LARGEST: Final = 1 << 20
+"""Bytes of a file of passwords: some 10,000 users."""
+
 _MOST_MEMORY: Final = 256 << 20
 _MOST_WORK: Final = 1 << 30
 """The product of memory and ``p`` of a hash that is accepted: 10 seconds."""
@@ -119,7 +122,11 @@ class Passwords:
         """
         hashes: dict[str, str] = {}
         try:
-            lines = Path(path).read_text("utf-8").splitlines()
+            with open(path, "rb") as file:
+                data = file.read(_LARGEST + 1)
+            if len(data) > _LARGEST:
+                raise ValueError(f"larger than {_LARGEST} bytes: expected a line of 100 for each user")
+            lines = data.decode("utf-8").splitlines()
         except UnicodeDecodeError:
             raise ValueError("not a file of text in UTF-8") from None
         for number, line in enumerate(map(str.strip, lines), 1):

@@ -7,12 +7,20 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
+from heapq import nlargest
+from typing import Any, Final
 
 from txrealtime.engineio.counting import countBytes
 from txrealtime.server import Server
+from txrealtime.socketio.namespace import Namespace
 
 __all__ = ["Stats"]
+
+_MOST: Final = 1000
+"""Namespaces that are told."""
+
+_LONGEST: Final = 200
+"""Characters of the path of one that is told."""
 
 
 class Stats:
@@ -44,9 +52,16 @@ class Stats:
             "aggregatedEvents": list(self._events()),
             "namespaces": [
                 {"name": namespace.path, "socketsCount": len(namespace.sockets)}
-                for namespace in self._server.namespaces
+                for namespace in self._shown()
             ],
         }
+
+    def _shown(self) -> list[Namespace]:
+        """Return the namespaces, or those with the most sockets: clients choose paths for a pattern."""
+        shown = [each for each in self._server.namespaces if len(each.path) <= _LONGEST]
+        if len(shown) > _MOST:
+            shown = nlargest(_MOST, shown, key=lambda each: len(each.sockets))
+        return shown
 
     def _events(self) -> Iterator[dict[str, Any]]:
         now = int(self._time()) * 1000
