@@ -1,8 +1,8 @@
 """
 An echo on the client's WebSocket, which Autobahn's suite plays cases against in its mode `fuzzingserver`.
 
-Usage: ``python -m tests.conformance.fuzzingclient.visitor ws://127.0.0.1:9001`` visits the server that `fuzzer`
-serves; ``--help`` tells the options.
+Usage: ``python -m tests.conformance.fuzzingclient.visitor URL`` visits the server that `fuzzer` serves;
+``--help`` tells the options.
 """
 
 from __future__ import annotations
