@@ -4,8 +4,9 @@ it.
 
 Usage: ``fuzzer.py --list`` prints the ids of all cases, as JSON. ``fuzzer.py URL CASE ...`` plays those named
 against the server there. ``fuzzer.py --serve PEM CASE ...`` listens on a free port, prints ``port`` and its
-number, and plays those that a client asks for, until the client asks for ``/updateReports``; PEM is a file with
-a key and its certificate, for TLS, or empty. Both tell each case as it begins, and last print an object with
+number, and plays those that a client asks for, until the client asks for ``/updateReports``; PEM is a file
+with a key and its certificate, for TLS, or empty. Both tell each case as it begins, and last print an object
+with
 
 ``verdicts``
     for each case that came to an end: ``behavior`` and ``behaviorClose``, which are the suite's grades of
