@@ -19,6 +19,7 @@ with
 from __future__ import annotations
 
 import json
+import os
 import sys
 import zlib
 from typing import Any
@@ -31,6 +32,9 @@ from twisted.logger import globalLogPublisher
 
 FRAMES = 8
 "How many of the last entries of the wire's log a verdict tells."
+
+PATIENCE = float(os.environ.get("PATIENCE", "1"))
+"By how much deadlines, mostly of a second, are longer than the suite's own: the peer's machine may be busy."
 
 
 def octets(text: str | bytes) -> bytes:
@@ -85,6 +89,12 @@ class Octets:
     ) -> None:
         reason = None if reasonUtf8 is None else octets(reasonUtf8)
         super().sendCloseFrame(code, reason, isReply)
+
+    def closeAfter(self, delay: float) -> None:
+        super().closeAfter(delay * PATIENCE)
+
+    def killAfter(self, delay: float) -> None:
+        super().killAfter(delay * PATIENCE)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         self.runCase.onMessage(native(payload), isBinary)
@@ -146,7 +156,9 @@ class FuzzingServer(Verdicts, fuzzing.FuzzingServerFactory):
 
     def __init__(self, certificate: str, cases: list[str]) -> None:
         scheme = "wss" if certificate else "ws"
-        super().__init__({"url": f"{scheme}://127.0.0.1", "cases": cases})
+        # Autobahn gives these 5 s and 1 s.
+        options = {"openHandshakeTimeout": 5 * PATIENCE, "closeHandshakeTimeout": PATIENCE}
+        super().__init__({"url": f"{scheme}://127.0.0.1", "cases": cases, "options": options})
         if certificate:
             with open(certificate) as file:
                 pair = ssl.PrivateCertificate.loadPEM(file.read())

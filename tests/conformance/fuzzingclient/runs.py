@@ -30,6 +30,9 @@ UNIT: Final = 1800.0
 AT_ONCE: Final = 4
 "Cases that a client plays at a time: most of them wait."
 
+PATIENCE: Final = "10"
+"By how much the suite's deadlines are longer: the client and the suite share the machine."
+
 START: Final = 60.0
 "Seconds that a program may take until it listens."
 
@@ -124,7 +127,7 @@ class ClientRun(Run):
     def outputOf(self, suite: Suite, cases: Sequence[str], log: Path) -> str:
         certificate = str(makeCertificate(log.with_suffix(".pem"))) if self.tls else ""
         told = log.with_suffix(".fuzzer")
-        environment = {**os.environ, **suite.environment}
+        environment = {**os.environ, **suite.environment, "PATIENCE": PATIENCE}
         with _running(suite.command("--serve", certificate, *cases), environment, told) as fuzzer:
             _wait(fuzzer, told, lambda: "\nport " in told.read_text())
             port = told.read_text().partition("\nport ")[2].split()[0]
