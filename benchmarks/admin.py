@@ -17,14 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from twisted.internet.task import Clock
 
-from benchmarks.metrics import UPGRADE, Here, Quiet, frame, report
-from benchmarks.peers import ENVIRONMENTS, Running, twistd
-from benchmarks.workloads import WORKLOADS, Effort
+from benchmarks.metrics import UPGRADE, Quiet, addEffort, behindSockets, frame, report
+from benchmarks.peers import Running
 from txrealtime import Server, Socket
 from txrealtime.monitor.admin.admin import Admin
 
@@ -95,30 +93,6 @@ def inMemory(development: bool, rounds: int) -> None:
     measure("broadcast", b'42["broadcast","' + text + b'"]', development, 100, 30, rounds)
 
 
-def behindSockets(development: bool, rounds: int, seconds: float) -> None:
-    """Measure two processes."""
-    ENVIRONMENTS.mkdir(exist_ok=True)
-    off = Here("without-admin", "without the admin UI", "", twistd(), ())
-    options = (
-        "--admin",
-        "--admin-auth",
-        "none",
-        "--admin-mode",
-        "development" if development else "production",
-    )
-    on = replace(off, name="with-admin", command=(*off.command, *options))
-    effort = Effort(rounds=rounds, seconds=seconds, warm=1.0)
-    with Running(off) as one, Running(on) as other, _looking(other):
-        running = {off.name: one, on.name: other}
-        for workload in (each for each in WORKLOADS if each.name in ("ack", "broadcast")):
-            costs: dict[str, list[float]] = {off.name: [], on.name: []}
-            for sample in workload.run([off, on], effort, running):
-                if sample.wrong:
-                    raise SystemExit(f"{workload.name}: {sample.wrong}")
-                costs[sample.peer].append(sample.values["cpu"])
-            report(workload.name, *costs.values())
-
-
 @contextmanager
 def _looking(server: Running) -> Iterator[None]:
     """Have a client of the UI connected."""
@@ -137,17 +111,14 @@ def _looking(server: Running) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.admin", description=__doc__)
-    parser.add_argument("--memory", action="store_true", help="without sockets, in this process")
+    addEffort(parser)
     parser.add_argument("--development", action="store_true", help="the UI is told of each event")
-    parser.add_argument("--rounds", type=int, default=40, metavar="N", help="turns of each server")
-    parser.add_argument(
-        "--seconds", type=float, default=0.5, metavar="S", help="length of a turn with sockets"
-    )
     given = parser.parse_args()
     if given.memory:
         inMemory(given.development, given.rounds)
     else:
-        behindSockets(given.development, given.rounds, given.seconds)
+        mode = "development" if given.development else "production"
+        behindSockets(["--admin", "--admin-auth", "none", "--admin-mode", mode], given, _looking)
 
 
 if __name__ == "__main__":

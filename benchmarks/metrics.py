@@ -14,7 +14,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -148,35 +148,56 @@ class Here(Peer):
         return [str(Path(sys.executable).with_name(name)), *arguments]
 
 
-def behindSockets(rounds: int, seconds: float) -> None:
-    """Measure two processes."""
+def behindSockets(
+    options: Sequence[str],
+    given: argparse.Namespace,
+    meanwhile: Callable[[Running], AbstractContextManager[None]] = lambda server: nullcontext(),
+) -> None:
+    """
+    Measure servers in processes of their own, without some options of ``twistd realtime`` and with them.
+
+    The two are started anew several times: each start puts a process elsewhere in memory, which alone makes
+    a difference of some 5 %.
+
+    :param given: with the numbers of ``starts``, of ``rounds`` and of ``seconds``.
+    :param meanwhile: what goes on at the server with the options.
+    """
     ENVIRONMENTS.mkdir(exist_ok=True)
-    off = Here("without-metrics", "without metrics", "", twistd(), ())
-    on = replace(off, name="with-metrics", command=(*off.command, "--metrics", "/metrics"))
-    effort = Effort(rounds=rounds, seconds=seconds, warm=1.0)
-    with Running(off) as one, Running(on) as other:
-        running = {off.name: one, on.name: other}
-        for workload in (each for each in WORKLOADS if each.name in ("ack", "broadcast")):
-            costs: dict[str, list[float]] = {off.name: [], on.name: []}
-            for sample in workload.run([off, on], effort, running):
-                if sample.wrong:
-                    raise SystemExit(f"{workload.name}: {sample.wrong}")
-                costs[sample.peer].append(sample.values["cpu"])
-            report(workload.name, *costs.values())
+    off = Here("without", "without", "", twistd(), ())
+    on = replace(off, name="with", title="with", command=(*off.command, *options))
+    effort = Effort(rounds=given.rounds, seconds=given.seconds, warm=1.0)
+    workloads = [each for each in WORKLOADS if each.name in ("ack", "broadcast")]
+    costs: dict[tuple[str, str], list[float]] = {}
+    for number in range(given.starts):
+        with Running(off) as one, Running(on) as other, meanwhile(other):
+            running = {off.name: one, on.name: other}
+            for workload in workloads:
+                for sample in workload.run([off, on] if number % 2 else [on, off], effort, running):
+                    if sample.wrong:
+                        raise SystemExit(f"{workload.name}: {sample.wrong}")
+                    costs.setdefault((workload.name, sample.peer), []).append(sample.values["cpu"])
+    for workload in workloads:
+        report(workload.name, costs[workload.name, off.name], costs[workload.name, on.name])
+
+
+def addEffort(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :func:`behindSockets`."""
+    parser.add_argument("--memory", action="store_true", help="without sockets")
+    parser.add_argument("--starts", type=int, default=8, metavar="N", help="starts of both servers")
+    parser.add_argument("--rounds", type=int, default=50, metavar="N", help="turns of each server at a start")
+    parser.add_argument(
+        "--seconds", type=float, default=0.15, metavar="S", help="length of a turn with sockets"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__)
-    parser.add_argument("--memory", action="store_true", help="without sockets, in this process")
-    parser.add_argument("--rounds", type=int, default=40, metavar="N", help="turns of each server")
-    parser.add_argument(
-        "--seconds", type=float, default=0.5, metavar="S", help="length of a turn with sockets"
-    )
+    addEffort(parser)
     given = parser.parse_args()
     if given.memory:
         inMemory(given.rounds)
     else:
-        behindSockets(given.rounds, given.seconds)
+        behindSockets(["--metrics", "/metrics"], given)
 
 
 if __name__ == "__main__":

@@ -238,9 +238,12 @@ MOST_HUB = 4.0
 Costs = dict[tuple[str, str], list[float]]
 
 
-def measureCosts(effort: Effort, chosen: Sequence[str]) -> tuple[Costs, dict[str, list[int]]]:
+def measureCosts(effort: Effort, chosen: Sequence[str], starts: int) -> tuple[Costs, dict[str, list[int]]]:
     """
     Measure the CPU time of a message.
+
+    The servers are started anew several times: each start puts a process elsewhere in memory, which alone
+    makes a difference of some 5 %, and with several processes on one core more.
 
     :return: by workload and server, the microseconds of each turn; and by workload, what was passed on.
     """
@@ -249,15 +252,19 @@ def measureCosts(effort: Effort, chosen: Sequence[str]) -> tuple[Costs, dict[str
     for workload, peers in COSTS.items():
         if workload.name not in chosen:
             continue
-        with ExitStack() as stack:
-            running = {peer.name: stack.enter_context(RunningFamily(peer)) for peer in peers}
-            for sample in workload.run(peers, effort, dict(running)):
-                if sample.wrong:
-                    raise SystemExit(f"{workload.name}, {sample.peer}: {sample.wrong}")
-                costs.setdefault((workload.name, sample.peer), []).append(sample.values["cpu"])
-                say(f"   {workload.name:10} {sample.peer:14} {sample.values['cpu']:8.2f} us")
-        passed[workload.name] = list(running["workers"].passed())
-        gc.collect()
+        passed[workload.name] = [0, 0, 0]
+        for number in range(starts):
+            with ExitStack() as stack:
+                running = {peer.name: stack.enter_context(RunningFamily(peer)) for peer in peers}
+                turns = peers if number % 2 else peers[::-1]
+                for sample in workload.run(turns, effort, dict(running)):
+                    if sample.wrong:
+                        raise SystemExit(f"{workload.name}, {sample.peer}: {sample.wrong}")
+                    costs.setdefault((workload.name, sample.peer), []).append(sample.values["cpu"])
+                    say(f"   {workload.name:10} {sample.peer:14} {sample.values['cpu']:8.2f} us")
+            for place, count in enumerate(running["workers"].passed()):
+                passed[workload.name][place] += count
+            gc.collect()
     return costs, passed
 
 
@@ -366,7 +373,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
     names = ",".join(workload.name for workload in COSTS)
     parser.add_argument("--only", default=names, metavar="WORKLOAD,...", help=f"of {names}")
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns of each server")
+    parser.add_argument("--starts", type=int, default=6, metavar="N", help="starts of each server")
+    parser.add_argument("--rounds", type=int, default=4, metavar="N", help="turns of each server at a start")
     parser.add_argument("--chart", action="store_true", help="the throughput and its chart alone")
     parser.add_argument("--seconds", type=float, default=0.6, metavar="S", help="length of a turn")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER")
@@ -382,7 +390,7 @@ def main() -> None:
         install(only=["node-cluster"])
         hub = measureHub(WORKERS)
         machine.toLoadCore()
-        costs, passed = measureCosts(effort, given.only.split(","))
+        costs, passed = measureCosts(effort, given.only.split(","), given.starts)
     throughput = measureThroughput(effort)
     record = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -56,17 +57,31 @@ def withoutC(test: SynchronousTestCase) -> None:
                 test.patch(module, name, reference)
 
 
+_reserved: list[socket.socket] = []
+
+
 def freePort() -> int:
     """
-    A TCP port of the loopback interface that nobody listens on.
+    Return a TCP port of the loopback interface that nobody listens on, and nobody else is given.
 
-    It is free when this returns and may be taken a moment later; where the program under test can
-    listen on port 0 and print what it got, let it.
+    The port lies below the range of the ports that the system gives to connections and to listeners on port
+    0, so neither takes the port before the program under test does, and no client that connects to the port
+    again and again meets itself.  Test modules run at the same time, and share the reservations by the names
+    of sockets, which last as long as their process.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    ports = range(10_000, 32_000)
+    for port in random.sample(ports, len(ports)):
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0a port of the tests of txrealtime: {port}")
+            with socket.socket() as probe:
+                probe.bind(("", port))
+        except OSError:
+            reservation.close()
+        else:
+            _reserved.append(reservation)
+            return port
+    raise AssertionError("no port is free")
 
 
 def run(*command: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
@@ -98,7 +113,7 @@ class Program(ProcessProtocol):
     Standard output and standard error are read into one text, in the order of arrival.
     """
 
-    STOP_AFTER = 10.0
+    STOP_AFTER = 30.0
     "Seconds between asking it to end (SIGTERM) and ending it (SIGKILL)."
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -123,7 +138,7 @@ class Program(ProcessProtocol):
         for ending in endings:
             ending.callback(self.exitCode)
 
-    def whenPrinted(self, text: str, timeout: float = 30.0) -> Deferred[str]:
+    def whenPrinted(self, text: str, timeout: float = 60.0) -> Deferred[str]:
         """
         Fires with the first line that contains `text`, also when it has been printed already.
 
@@ -139,7 +154,7 @@ class Program(ProcessProtocol):
         self._answer()
         return waiter
 
-    def whenEnded(self, timeout: float = 30.0) -> Deferred[int | None]:
+    def whenEnded(self, timeout: float = 60.0) -> Deferred[int | None]:
         """
         Fires with the exit code (None when a signal ended it), also when it ended already.
         """

@@ -4,7 +4,9 @@ Examples of a session: order, heartbeat, upgrade, backpressure, and each way to 
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -672,6 +674,19 @@ class UpgradeTests(SessionTestCase):
         self.receive(message("hi"))
         self.assertEqual((self.candidate.take(), self.owner.heard), ([message("hello")], ["hi"]))
         self.assertEqual(self.polling.take(), [])
+
+    def test_noCircle(self) -> None:
+        """The WebSocket is freed with the session, and does not wait for the garbage collector."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for packet in (UPGRADE, NOOP):
+            self.setUp()
+            self.session.upgrade(self.candidate)
+            self.probe(packet)
+            self.session.abort(CloseReason.FORCED_CLOSE)
+            gone = weakref.ref(self.candidate)
+            del self.candidate
+            self.assertIsNone(gone())
 
     def test_waitingGETReturns(self) -> None:
         """The waiting GET returns after the probe, since the client waits for it to pause polling."""

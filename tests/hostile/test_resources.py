@@ -154,7 +154,7 @@ class ResourceTestCase(TestCase):
     A server in a process of its own.
     """
 
-    timeout = 200
+    timeout = 400
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).resolve()

@@ -143,7 +143,7 @@ class RabbitMQ:
         }
         atexit.register(self._remove)
 
-    async def start(self, timeout: float = 120.0) -> RabbitMQ:
+    async def start(self, timeout: float = 180.0) -> RabbitMQ:
         """Start RabbitMQ, and wait until it takes connections.  If it runs, do nothing."""
         if self.running:
             return self

@@ -44,7 +44,7 @@ ALONE = (
 DESKTOP = (1280, 860)
 PHONE = (390, 844)
 
-WITHIN = 20.0
+WITHIN = 60.0
 "Seconds in which the page has to show what is expected of it."
 
 
@@ -139,7 +139,7 @@ class ChatServer:
             process, self.process = self.process, None
             process.terminate()
             try:
-                process.wait(15)
+                process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -209,6 +209,20 @@ class Window:
         Wait until the elements of a CSS selector have these texts.
         """
         self.waitFor(f"{texts} at {selector}", lambda: self.texts(selector) == list(texts))
+
+    def seesTyping(self, other: Window, text: str) -> None:
+        """
+        Wait until the page says that another person types; that one goes on, as the events are volatile.
+        """
+
+        def seen() -> bool:
+            if self.texts(".typing.on #typing-text") == [text]:
+                return True
+            other["#text"].send_keys(" \ue003")  # backspace, as WebDriver writes it
+            time.sleep(0.2)
+            return False
+
+        self.waitFor(text, seen)
 
     def seesAmong(self, selector: str, text: str) -> None:
         """

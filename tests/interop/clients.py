@@ -100,7 +100,7 @@ def python(script: str, *arguments: str) -> list[str]:
     return [sys.executable, str(FOLDER / "py" / script), *arguments]
 
 
-async def untilListening(program: Program, port: int, timeout: float = 30.0) -> None:
+async def untilListening(program: Program, port: int, timeout: float = 60.0) -> None:
     """
     Wait until a program accepts connections on a port of 127.0.0.1; AssertionError when it ends instead.
     """
@@ -163,7 +163,7 @@ async def play(case: TestCase, command: Sequence[str], server: RealtimeServer) -
     client = startProgram(case, command)
     await client.whenPrinted('"ask"', timeout=90)
     await server.restart()
-    await client.whenEnded(timeout=60)
+    await client.whenEnded(timeout=120)
     reports = [json.loads(line) for line in client.output.splitlines() if line.startswith('{"step"')]
     failed = "\n".join(f"{report['step']}: {report['error']}" for report in reports if not report["ok"])
     case.assertFalse(failed, f"{failed}\nThe server's log:\n{server.program.output[-3000:]}")

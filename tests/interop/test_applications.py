@@ -64,7 +64,7 @@ class ApplicationTests(TestCase):
             raise
         if front is OURS:
             program.signal("INT")
-            await program.whenEnded(30)
+            await program.whenEnded()
             self.assertNotIn("Unhandled", program.output)
         else:
             program.signal("KILL")

@@ -79,7 +79,7 @@ class ChatPageTests(PageTestCase):
         grace.sees("#room-count", "2 people here")
 
         ada["#text"].send_keys("Good eve")
-        grace.sees(".typing.on #typing-text", "Ada is typing")
+        grace.seesTyping(ada, "Ada is typing")
         ada.say("ning!")
         grace.sees("#log .said", "Good evening!")
         grace.sees(".typing.on")
@@ -122,7 +122,7 @@ class ChatPageTests(PageTestCase):
         grace.seesAmong("#log .said", "Yes 🙂")
         alan["#text"].send_keys("I wi")
         for window in ada, grace:
-            window.sees(".typing.on #typing-text", "Alan is typing")
+            window.seesTyping(alan, "Alan is typing")
         ada.photograph("chat-desktop")
         grace.photograph("chat-phone")
         for window in ada, grace, alan:
@@ -371,7 +371,7 @@ class WorkersPageTests(PageTestCase):
         ada.sees("#people .grow", "Ada", "Grace")
         grace.sees("#people .grow", "Grace", "Ada")
         ada["#text"].send_keys("Good eve")
-        grace.sees(".typing.on #typing-text", "Ada is typing")
+        grace.seesTyping(ada, "Ada is typing")
         ada.say("ning!")
         grace.sees("#log .said", "Good evening!")
         grace.say("It is.")

@@ -258,7 +258,7 @@ class RedisFaultsTests(FaultsTestCase):
         self.assertTrue(first["answers"].get("timeout"), first)
         self.assertEqual(sorted(first["answers"]["answers"]), [0] * CLIENTS + [1] * CLIENTS)
         self.assertEqual(len(first["answers"]["servers"]), 1)
-        self.assertLess(first["took"], 20_000)
+        self.assertLess(first["took"], 60_000)
         await deferLater(reactor, max(0.0, killed + LEASE + 5 - reactor.seconds()))
         asked = len(self.clients.output)
         self.order("ask")

@@ -68,7 +68,7 @@ class ClusterTests(TestCase):
     Four servers, each with two clients.
     """
 
-    timeout = 200
+    timeout = 300
 
     async def setUp(self) -> None:
         requireJavaScriptClient("@socket.io/redis-adapter")

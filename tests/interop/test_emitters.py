@@ -35,7 +35,7 @@ class EmittersTestCase(TestCase):
     One client on each of two servers.
     """
 
-    timeout = 150
+    timeout = 300
 
     async def serve(self, bus: str, query: str, *others: Sequence[str]) -> None:
         """Start a server of txrealtime, a second one unless there are others, and the clients."""
@@ -138,12 +138,12 @@ class RedisTests(EmittersTestCase):
 
 
 class RedisFaultTests(TestCase):
-    timeout = 60
+    timeout = 180
 
     async def setUp(self) -> None:
         self.redis = await Redis(self).start()
 
-    def deferred(self, redis: Redis, timeout: float = 5) -> DeferredEmitter:
+    def deferred(self, redis: Redis, timeout: float = 30) -> DeferredEmitter:
         emitter = DeferredEmitter(redis.url, reactor=reactor, timeout=timeout)
         self.addCleanup(emitter.close)
         return emitter
@@ -178,10 +178,10 @@ class RedisFaultTests(TestCase):
         self.assertEqual(heard, [topic, topic])
 
     async def test_hangs(self) -> None:
-        emitter = self.deferred(self.redis, 0.5)
+        emitter = self.deferred(self.redis, 2)
         await emitter.emit("hi")
         self.redis.pause()
-        with self.assertRaisesRegex(BusError, "no answer within 0.5 s"):
+        with self.assertRaisesRegex(BusError, "no answer within 2 s"):
             await emitter.emit("hi")
         self.redis.resume()
         await emitter.emit("hi")
@@ -189,22 +189,22 @@ class RedisFaultTests(TestCase):
         said = emitter.emit("hi")
         await gatherResults([emitter.close(), emitter.close()])
         self.redis.resume()
-        with self.assertRaisesRegex(BusError, "no answer within 0.5 s"):
+        with self.assertRaisesRegex(BusError, "no answer within 2 s"):
             await said
         await emitter.emit("hi")
 
 
 class RabbitMQFaultTests(TestCase):
-    timeout = 150
+    timeout = 300
 
     async def test_hangs(self) -> None:
         """Each wait has its limit, though a connection lives on until heartbeats are missed."""
         rabbit = await rabbitMQ()
         self.addCleanup(rabbit.resume)
-        with Emitter(rabbit.url, timeout=2) as emitter:
+        with Emitter(rabbit.url, timeout=5) as emitter:
             emitter.emit("hi")
             rabbit.pause()
-            with self.assertRaisesRegex(BusError, "no answer within 2 s"):
+            with self.assertRaisesRegex(BusError, "no answer within 5 s"):
                 emitter.emit("hi")
             rabbit.resume()
             emitter.emit("hi")

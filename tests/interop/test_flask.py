@@ -116,7 +116,7 @@ class FlaskTests(TestCase):
             code = (
                 "import socketio; c = socketio.Client(reconnection=False); "
                 "c.on('disconnect', lambda reason: print('told', reason, flush=True)); "
-                f"c.connect({url!r}, transports=['websocket'], wait_timeout=20); "
+                f"c.connect({url!r}, transports=['websocket'], wait_timeout=30); "
                 "print(c.call('echo', 'here'), flush=True); c.wait()"
             )
             client = startProgram(self, [sys.executable, "-c", code])
@@ -134,7 +134,7 @@ class FlaskTests(TestCase):
         program, url = await self.run_()
         code = (
             "import socketio; c = socketio.Client(); "
-            f"c.connect({url!r}, wait_timeout=20); c.emit('stop'); c.wait()"
+            f"c.connect({url!r}, wait_timeout=30); c.emit('stop'); c.wait()"
         )
         startProgram(self, [sys.executable, "-c", code])
         self.assertEqual(await program.whenEnded(), 0, program.output)
@@ -220,7 +220,7 @@ class FlaskTests(TestCase):
         await server.start()
         code = (
             "import socketio; c = socketio.Client(); c.on('is stuck', lambda: print('stuck', flush=True)); "
-            f"c.connect({server.url!r}, wait_timeout=20); c.emit('stuck'); c.wait()"
+            f"c.connect({server.url!r}, wait_timeout=30); c.emit('stuck'); c.wait()"
         )
         await startProgram(self, [sys.executable, "-c", code]).whenPrinted("stuck")
         await server.stop()

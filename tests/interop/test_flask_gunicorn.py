@@ -52,7 +52,7 @@ class ToSocket:
 
 
 class GunicornTests(TestCase):
-    timeout = 120
+    timeout = 240
 
     def setUp(self) -> None:
         requirePart(find_spec("gunicorn"), "no gunicorn: pip install --group test")
@@ -87,7 +87,7 @@ class GunicornTests(TestCase):
         found = []
         for at in transports:
             start = json.dumps({"at": at, key: 0}, separators=(",", ":")).removesuffix("0}")
-            deadline = reactor.seconds() + 30
+            deadline = reactor.seconds() + 60
             while clients.output.count(start) < count:
                 self.assertLess(reactor.seconds(), deadline, clients.output)
                 await deferLater(reactor, 0.02)

@@ -30,7 +30,7 @@ class OrderTests(TestCase):
     async def play(self, module: str, **options: Any) -> Stories:
         command = python("flask_order.py", module, str(freePort()), json.dumps(options))
         program = startProgram(self, command, environment={"PYTHONPATH": str(ROOT)})
-        await program.whenEnded(timeout=60)
+        await program.whenEnded(timeout=120)
         (line,) = [line for line in program.output.splitlines() if line.startswith("{")]
         stories: Stories = json.loads(line)
         return stories

@@ -209,12 +209,14 @@ class ConnectingTests(GuideTestCase):
         self.assertEqual(client.next(), ("my response", {"data": "connected"}))
         import socketio
 
+        from tests.interop.py.orderly import Client
+
         told = []
-        other = socketio.Client(reconnection=False)
+        other = Client(reconnection=False)
         other.on("connect_error", told.append, namespace="/members")
         with self.assertRaises(socketio.exceptions.ConnectionError):
             other.connect(
-                self.url, namespaces=["/members"], transports=["websocket"], wait_timeout=20, retry=False
+                self.url, namespaces=["/members"], transports=["websocket"], wait_timeout=30, retry=False
             )
         self.assertEqual(told, [{"message": "members only", "data": {"register at": "/register"}}])
 

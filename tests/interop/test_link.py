@@ -38,10 +38,12 @@ SECRET = "s3cr3t"
 
 class LinkTestCase(TestCase):
     """
-    Links whose heartbeat is soon missed, and their log lines.
+    Links and their log lines.
+
+    A busy machine may be late by seconds: heartbeats that are soon missed are for tests of that alone.
     """
 
-    timeout = 120
+    timeout = 240
 
     def setUp(self) -> None:
         self.logged: list[str] = []
@@ -50,7 +52,7 @@ class LinkTestCase(TestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def link(self, url: str, **options: object) -> Link:
-        settings = {"heartbeat": 0.5, "heartbeatTimeout": 1.0, "backoff": BACKOFF, **options}
+        settings = {"heartbeat": 0.5, "heartbeatTimeout": 10.0, "backoff": BACKOFF, **options}
         link = Link(busFromURL(url), reactor, **settings)
         self.addCleanup(link.stop)
         return link
@@ -137,13 +139,13 @@ class RedisFaultsTests(CountingTestCase):
 
     async def test_paused(self) -> None:
         """The heartbeat shows it, and what Redis had not read of the old connection overtakes nothing."""
-        await self.begin()
+        await self.begin(heartbeatTimeout=3.0)
         before = self.said
         self.redis.pause()
         for _ in range(3000):
             self.say(b"x" * 1000)
         await self.until(lambda: self.speaker.status is self.listener.status is LinkStatus.DEAF)
-        self.assertLogged("is deaf: the heartbeat did not come back within 1 s", 2)
+        self.assertLogged("is deaf: the heartbeat did not come back within 3 s", 2)
         await deferLater(reactor, 2)
         self.redis.resume()
         await self.recovered()
@@ -157,7 +159,7 @@ class RedisFaultsTests(CountingTestCase):
 
     async def test_pausedUntilTheQueueIsFull(self) -> None:
         """The oldest are dropped, counted, and logged once."""
-        await self.begin(maxQueued=100_000)
+        await self.begin(maxQueued=100_000, heartbeatTimeout=3.0)
         self.redis.pause()
         await self.until(lambda: self.speaker.status is LinkStatus.DEAF)
         for _ in range(1000):
@@ -227,7 +229,7 @@ class RedisFaultsTests(CountingTestCase):
 class RabbitMQFaultsTests(CountingTestCase):
     async def test_killedAndRestarted(self) -> None:
         rabbit: RabbitMQ = await rabbitMQ()
-        await self.count(rabbit.url, rabbit.url, heartbeatTimeout=5.0)
+        await self.count(rabbit.url, rabbit.url)
         rabbit.stop()
         await self.until(lambda: self.speaker.status is self.listener.status is LinkStatus.DEAF)
         noticed = self.said
@@ -269,7 +271,7 @@ class RabbitMQFaultsTests(CountingTestCase):
     async def test_queueDeleted(self) -> None:
         """A stranger deletes the subscriber's queue."""
         rabbit = await rabbitMQ()
-        await self.count(rabbit.url, rabbit.url, heartbeatTimeout=5.0)
+        await self.count(rabbit.url, rabbit.url)
         subscriber = self.listener._incoming.reconnecting.connection
         subscriber.channel.queue_delete(subscriber._queue).addErrback(lambda failure: None)
         await self.until(lambda: self.listener.status is LinkStatus.DEAF)

@@ -17,6 +17,8 @@ from tests.support import Program, requirePart
 
 try:
     import socketio
+
+    from tests.interop.py.orderly import Client
 except ImportError:
     socketio = None
 
@@ -41,7 +43,7 @@ def report(socket):
 
 
 class LineTests(OperationsTestCase):
-    timeout = 90
+    timeout = 180
 
     def setUp(self) -> None:
         super().setUp()
@@ -54,16 +56,16 @@ class LineTests(OperationsTestCase):
     async def fail(self, url: str, **options: Any) -> None:  # type: ignore[override]
         """Have a client try to connect in vain."""
         requirePart(socketio, "no python-socketio: pip install python-socketio requests websocket-client")
-        client = socketio.Client(reconnection=False)
-        options = {"transports": ["websocket"], "wait_timeout": 20, **options}
+        client = Client(reconnection=False)
+        options = {"transports": ["websocket"], "wait_timeout": 30, **options}
         connecting = deferToThread(client.connect, url, **options)
         await self.assertFailure(connecting, socketio.exceptions.ConnectionError)
 
     async def talk(self, url: str, transport: str = "websocket", **options: Any) -> Any:
         """Connect a client that stays."""
         requirePart(socketio, "no python-socketio: pip install python-socketio requests websocket-client")
-        client = socketio.Client(reconnection=False)
-        await deferToThread(client.connect, url, transports=[transport], wait_timeout=20, **options)
+        client = Client(reconnection=False)
+        await deferToThread(client.connect, url, transports=[transport], wait_timeout=30, **options)
         self.addCleanup(deferToThread, client.disconnect)
         return client
 
@@ -141,7 +143,7 @@ class LineTests(OperationsTestCase):
         await self.fail(url, headers={"Origin": "https://evil.example"}, transports=["polling"])
         await program.whenPrinted("refused 127.0.0.1")
         program.signal("TERM")
-        await program.whenEnded(20)
+        await program.whenEnded()
         lines = [json.loads(line) for line in program.output.splitlines()]
         for line in lines:
             self.assertEqual(list(line)[:5], ["time", "level", "system", "message", "values"])
@@ -155,7 +157,7 @@ class LineTests(OperationsTestCase):
         program, url = await self.start()
         await deferToThread(self.flood, url, 3000)
         program.signal("TERM")
-        await program.whenEnded(20)
+        await program.whenEnded()
         lines = [line for line in program.output.splitlines() if "refused 127.0.0.1" in line]
         self.assertEqual(len(lines), 12, lines)
         self.assertIn("line 1000 of this kind within a minute", lines[-1])

@@ -40,7 +40,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-server = Server(pingInterval=2, pingTimeout=1, maxBuffered=10_000)
+server = Server(pingInterval=2, pingTimeout=5, maxBuffered=10_000)
 
 @server.on("echo")
 def echo(socket, *args):
@@ -263,7 +263,7 @@ class RulesTests(MetricsTestCase):
 
 
 class PrometheusTests(MetricsTestCase):
-    timeout = 150
+    timeout = 400
 
     async def start(self) -> Servers:
         """Start a server that is alone, one for Flask with the hub of both, and one with workers."""
@@ -303,10 +303,7 @@ class PrometheusTests(MetricsTestCase):
         load = LoopingCall(lambda: [client.send('421["echo","hello"]') for client in (*crowd, *others)])
         load.start(0.2)
         self.addCleanup(lambda: load.running and load.stop())
-        await self.until(lambda: prometheus.healthy(), lambda: prometheus.program.output, 30)
-        await deferLater(reactor, 4)
-        self.assertEqual(await prometheus.healthy(), 3)
-        self.assertEqual(await prometheus.firing(), set())
+        await self.until(lambda: self.calm(prometheus), lambda: prometheus.program.output, 90)
         await self.causeAll(prometheus, servers, crowd)
         await self.showAll(prometheus)
         page = await self.page(f"{servers.workers}metrics")
@@ -317,12 +314,24 @@ class PrometheusTests(MetricsTestCase):
         self.checkPage(page)
         self.checkPage(await self.page(f"{servers.plain}metrics"))
 
+    async def calm(self, prometheus: Prometheus) -> bool:
+        """
+        Return true if all is read and no alert fires for 4 seconds.
+
+        On a machine that is too busy to read the pages in time, an alert fires for a while.
+        """
+        for _ in range(9):
+            if await prometheus.healthy() != 3 or await prometheus.firing():
+                return False
+            await deferLater(reactor, 0.5)
+        return True
+
     async def seenByTop(self, servers: Servers) -> None:
         """Look at two servers by ``python -m txrealtime top``."""
         requirePart(find_spec("rich"), "no rich: pip install --group test")
         command = [sys.executable, "-m", "txrealtime", "top", servers.workers, servers.plain, "--once"]
         top = startProgram(self, command, cwd=str(ROOT), environment={"COLUMNS": "120"})
-        self.assertEqual(await top.whenEnded(30), 0, top.output)
+        self.assertEqual(await top.whenEnded(), 0, top.output)
         for pattern in (
             r"received +[1-9][\d.]*/s ",
             r"/ +│ echo +│ +[1-9]",
@@ -374,15 +383,18 @@ class PrometheusTests(MetricsTestCase):
         late = {"RealtimeSessionsFell", "RealtimeClientsVanish", "RealtimeDown"}
         late |= {"RealtimeBusDown", "RealtimeBusLost"}
         missing = lambda: f"not fired: {sorted(wanted - fired)}"  # noqa: E731
-        await self.until(lambda: allFired(wanted - late), missing, 40)
+        await self.until(lambda: allFired(wanted - late), missing, 60)
         causing.stop()
         for client in silent[:18]:
             client._isLively = False
         servers.ofFlask.signal("KILL")
-        await self.until(prometheus.isDown, missing, 20)
-        # More than waits for a hub that is away.
-        one.send('42["large"]')
-        await self.until(lambda: allFired(wanted), missing, 40)
+        await self.until(prometheus.isDown, missing, 60)
+        # More than waits for a hub that is away; again and again, as a busy Prometheus misses pages.
+        losing = LoopingCall(lambda: one.send('42["large"]'))
+        losing.start(3)
+        self.addCleanup(lambda: losing.running and losing.stop())
+        await self.until(lambda: allFired(wanted), missing, 60)
+        losing.stop()
 
     def refused(self, url: str) -> None:
         """Make some requests that are refused."""

@@ -28,7 +28,7 @@ class NodeStreamsTests(TestCase):
     All servers have three streams, and their clients may come back to any of them.
     """
 
-    timeout = 240 + THROWS
+    timeout = 400 + THROWS
 
     async def start(self, streams: int, *options: str) -> None:
         requireJavaScriptClient("@socket.io/redis-streams-adapter")

@@ -38,7 +38,7 @@ COOKIE = "io=SID; Path=/; HttpOnly; SameSite=Lax"
 
 
 class ProxyTests(TestCase):
-    timeout = 90
+    timeout = 180
 
     def setUp(self) -> None:
         requireJavaScriptClient("socket.io-client-4")
@@ -61,7 +61,7 @@ class ProxyTests(TestCase):
     async def report(self, command: list[str], certificate: str = "") -> Any:
         """Run a client's script, and return its report."""
         client = startProgram(self, command, environment={"NODE_EXTRA_CA_CERTS": certificate})
-        await client.whenEnded(60)
+        await client.whenEnded(120)
         self.assertEqual(client.exitCode, 0, client.output)
         return json.loads(client.output.splitlines()[-1])
 
@@ -232,7 +232,7 @@ class TLSTests(ProxyTests):
     def asked(self, place: Path, origin: str) -> bytes:
         """Open a session by a UNIX socket, and return the response."""
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
+            client.settimeout(30)
             client.connect(str(place))
             request = (
                 f"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n\r\n"

@@ -19,7 +19,7 @@ CLIENTS = 40
 
 
 class RollingTests(TestCase):
-    timeout = 120
+    timeout = 240
 
     async def test_twoServers(self) -> None:
         """Servers with one Redis, each stopped by SIGTERM and started again."""

@@ -30,7 +30,7 @@ class ServersTests(EmittersTestCase):
         return [line for line in self.clients.output.splitlines() if line.startswith(f"{client} ")]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        deadline = reactor.seconds() + 20
+        deadline = reactor.seconds() + 60
         while not condition():
             self.assertLess(reactor.seconds(), deadline, self.clients.output)
             await deferLater(reactor, 0.02)
@@ -71,7 +71,7 @@ class KilledTests(LinkTestCase):
         choice, rest = DialectChoice.fromURL(url)
         buses = busesFromURL(rest, choice.spread)
         assert isinstance(buses, Buses)
-        links = Links(buses, reactor, heartbeat=0.5, heartbeatTimeout=1.0, backoff=BACKOFF)
+        links = Links(buses, reactor, heartbeat=0.5, heartbeatTimeout=10.0, backoff=BACKOFF)
         self.addCleanup(links.stop)
         return links
 
@@ -103,10 +103,9 @@ class KilledTests(LinkTestCase):
         await redises[1].stop()
         await self.until(lambda: speaker.status == hearer.status == LinkStatus.PARTLY)
         before = said
-        await self.until(lambda: said > before + 100)
-        for topic, numbers in heard.items():
-            if owners[topic] == 0:
-                self.assertGreaterEqual(numbers[-1], before + 95)  # none waits for the other
+        # None waits for the other, which is still away.
+        others = [heard[topic] for topic in TOPICS if owners[topic] == 0]
+        await self.until(lambda: all(numbers[-1] > before + 100 for numbers in others))
         await redises[1].start()
         await self.until(lambda: speaker.status == hearer.status == LinkStatus.READY)
         await deferLater(reactor, 0.3)

@@ -72,7 +72,7 @@ class NamesTests(WorkersTestCase):
             ("fresh", ["polling", "websocket"]),
         ):
             await self.play(proxy.url, transports, by)
-        with urlopen(proxy.url + HANDSHAKE, timeout=10) as response:
+        with urlopen(proxy.url + HANDSHAKE, timeout=30) as response:
             self.assertIsNone(response.headers["Set-Cookie"])
             sid = json.loads(response.read()[1:])["sid"]
         self.assertRegex(sid, r"\A[A-Za-z0-9_-]{20}\.[abc]\Z")
@@ -86,7 +86,7 @@ class NamesTests(WorkersTestCase):
 
     def poll(self, url: str, sid: str) -> tuple[int, bytes]:
         try:
-            with urlopen(f"{url}{HANDSHAKE}&sid={sid}", timeout=10) as response:
+            with urlopen(f"{url}{HANDSHAKE}&sid={sid}", timeout=30) as response:
                 return response.status, response.read()
         except HTTPError as error:
             return error.code, error.read()

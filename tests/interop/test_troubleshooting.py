@@ -26,6 +26,8 @@ from tests.support import ROOT, TWISTD, Program, freePort, requirePart, startPro
 
 try:
     import socketio
+
+    from tests.interop.py.orderly import Client
 except ImportError:
     socketio = None
 
@@ -106,7 +108,7 @@ class TroubleTests(OperationsTestCase):
     :ivar lines: the lines of the section whose scene plays, that are still to be seen.
     """
 
-    timeout = 120
+    timeout = 240
 
     def setUp(self) -> None:
         super().setUp()
@@ -137,7 +139,7 @@ class TroubleTests(OperationsTestCase):
         await self.until(
             lambda: sum(matches(shown, line) for line in messages(program)) >= count,
             f"not in the log, {count} times: {shown}\n",
-            10,
+            30,
         )
 
     async def request(self, url: str, data: bytes | None = None, **headers: str) -> tuple[int, str]:
@@ -146,7 +148,7 @@ class TroubleTests(OperationsTestCase):
         def send() -> tuple[int, str]:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             try:
-                with urlopen(Request(url, data, named), timeout=20) as response:
+                with urlopen(Request(url, data, named), timeout=30) as response:
                     return response.status, response.read().decode()
             except HTTPError as error:
                 with error:
@@ -156,8 +158,8 @@ class TroubleTests(OperationsTestCase):
 
     async def talk(self, url: str, *transports: str) -> Any:
         """Connect a client that stays."""
-        client = socketio.Client(reconnection=False)
-        await deferToThread(client.connect, url, transports=list(transports) or None, wait_timeout=20)
+        client = Client(reconnection=False)
+        await deferToThread(client.connect, url, transports=list(transports) or None, wait_timeout=30)
         self.addCleanup(deferToThread, client.disconnect)
         return client
 
@@ -222,15 +224,15 @@ class TroubleTests(OperationsTestCase):
     async def cause_port(self, program: Program, url: str) -> None:
         port = re.findall(r":(\d+)/", url)[0]
         second = self.begin("--listen", f"tcp:{port}:interface=127.0.0.1")
-        await second.whenEnded(20)
+        await second.whenEnded()
         await self.logged(second)
 
     # -- what is caused by clients --------------------------------------------------------
 
     async def cause_namespace(self, program: Program, url: str) -> None:
-        client = socketio.Client(reconnection=False)
+        client = Client(reconnection=False)
         connecting = deferToThread(
-            client.connect, url, namespaces=["/loby"], transports=["websocket"], wait_timeout=20
+            client.connect, url, namespaces=["/loby"], transports=["websocket"], wait_timeout=30
         )
         await self.assertFailure(connecting, socketio.exceptions.ConnectionError)
         await self.logged(program)
@@ -269,7 +271,7 @@ class TroubleTests(OperationsTestCase):
         client = str(FOLDER / "node_modules" / "socket.io-client-4")
         command = [str(NODE), "-e", TWICE, client, url]
         node = startProgram(self, command)
-        self.assertEqual(await node.whenEnded(20), 0, node.output)
+        self.assertEqual(await node.whenEnded(), 0, node.output)
         shown = self.lines[0]
         await self.logged(traced, 2)
         self.assertEqual(sum(matches(shown, line) for line in messages(traced)), 2)
@@ -336,7 +338,7 @@ class TroubleTests(OperationsTestCase):
 
 def _testOf(group: tuple[str, ...]) -> Any:
     async def test(self: TroubleTests) -> None:
-        options = ("--ping-interval", "0.5", "--ping-timeout", "0.5") if group == ("ping",) else ()
+        options = ("--ping-interval", "0.5", "--ping-timeout", "5") if group == ("ping",) else ()
         await self.play(group, *await self.start(*options))
 
     return test

@@ -38,6 +38,8 @@ from tests.support import (
 
 try:
     import socketio
+
+    from tests.interop.py.orderly import Client
 except ImportError:
     socketio = None
 
@@ -116,7 +118,7 @@ class ProcessTestCase(TestCase):
         content: dict[str, Any] = json.loads(body[1:])
         return content
 
-    async def stopped(self, program: Program, name: str = "TERM", within: float = 20) -> None:
+    async def stopped(self, program: Program, name: str = "TERM", within: float = 60) -> None:
         """Stop it; it must end well, and in time."""
         program.signal(name)
         self.assertEqual(await program.whenEnded(within), 0, program.output)
@@ -233,7 +235,7 @@ class StartTests(ProcessTestCase):
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
 
     def failed(self, *arguments: str) -> str:
@@ -246,7 +248,7 @@ class StartTests(ProcessTestCase):
 
     async def gone(self, file: Path) -> None:
         """Wait until a file has been removed."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while file.exists():
             self.assertLess(time.monotonic(), deadline)
             await deferLater(reactor, 0.05)
@@ -372,7 +374,7 @@ class ForegroundTests(ProcessTestCase):
         )
         self.opened(self.get(url + HANDSHAKE))
         program.signal("TERM")
-        self.assertEqual(await program.whenEnded(20), 0, program.output)
+        self.assertEqual(await program.whenEnded(), 0, program.output)
 
     async def test_reload(self) -> None:
         """A change starts the server anew, and also the repair of a file that is no Python."""
@@ -395,7 +397,7 @@ class ForegroundTests(ProcessTestCase):
             await program.whenPrinted(words)
         self.assertEqual(self.opened(self.get(url + HANDSHAKE))["pingInterval"], 11000)
         program.signal("TERM")
-        self.assertEqual(await program.whenEnded(20), 0, program.output)
+        self.assertEqual(await program.whenEnded(), 0, program.output)
         self.assertIn("stopped", program.output)
 
 
@@ -413,16 +415,16 @@ class StopTests(ProcessTestCase):
         program, url = await self.serveShop()
         gone = []
         for transport in ("polling", "websocket"):
-            client = socketio.Client(reconnection=False)
+            client = Client(reconnection=False)
             left = threading.Event()
             client.on("disconnect", lambda *reason, left=left: left.set())
-            await deferToThread(client.connect, url, transports=[transport], wait_timeout=20)
+            await deferToThread(client.connect, url, transports=[transport], wait_timeout=30)
             self.addCleanup(deferToThread, client.disconnect)
             self.assertEqual(await deferToThread(client.call, "echo", "hello"), "hello")
             gone.append(left)
         await self.stopped(program, name)
         for left in gone:
-            self.assertTrue(await deferToThread(left.wait, 20))
+            self.assertTrue(await deferToThread(left.wait, 60))
 
     async def test_terminated(self) -> None:
         await self.clientsSee("TERM")
@@ -435,16 +437,16 @@ class StopTests(ProcessTestCase):
         requirePart(socketio, "no python-socketio: pip install python-socketio requests websocket-client")
         for transport in ("websocket", "polling"):
             program, url = await self.serveShop()
-            client = socketio.Client(reconnection=False)
+            client = Client(reconnection=False)
             numbers: list[int] = []
             left = threading.Event()
             client.on("number", lambda number, text, numbers=numbers: numbers.append(number))
             client.on("disconnect", lambda *reason, left=left: left.set())
-            await deferToThread(client.connect, url, transports=[transport], wait_timeout=20)
+            await deferToThread(client.connect, url, transports=[transport], wait_timeout=30)
             self.addCleanup(deferToThread, client.disconnect)
             await deferToThread(client.emit, "burst", 300)
-            self.assertEqual(await program.whenEnded(20), 0, program.output)
-            self.assertTrue(await deferToThread(left.wait, 20))
+            self.assertEqual(await program.whenEnded(), 0, program.output)
+            self.assertTrue(await deferToThread(left.wait, 60))
             self.assertEqual(numbers, list(range(300)), transport)
 
     def occupy(self, url: str) -> None:
@@ -474,7 +476,7 @@ class StopTests(ProcessTestCase):
         """A request that runs when the signal comes is answered."""
         program, url = await self.serveShop("--wsgi", "shop:wsgi")
         self.assertEqual(await deferToThread(self.get, f"{url}last"), b"/last")
-        self.assertEqual(await program.whenEnded(20), 0, program.output)
+        self.assertEqual(await program.whenEnded(), 0, program.output)
 
     async def test_secondSignal(self) -> None:
         """A second signal ends the process at once, whoever is still connected."""
@@ -484,5 +486,5 @@ class StopTests(ProcessTestCase):
             program.signal(first)
             await program.whenPrinted("stopping: 1 clients have 600 seconds")
             program.signal(second)
-            self.assertIsNone(await program.whenEnded(20), program.output)  # ended by the signal
+            self.assertIsNone(await program.whenEnded(), program.output)  # ended by the signal
             self.assertNotIn("stopped", program.output)

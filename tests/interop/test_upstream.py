@@ -33,7 +33,7 @@ class MachinesTests(TestCase):
     Four servers, each with two clients; two of ours share a hub, and the hub's connections to Redis.
     """
 
-    timeout = 200
+    timeout = 300
 
     async def setUp(self) -> None:
         requireJavaScriptClient("@socket.io/redis-adapter")
@@ -86,11 +86,11 @@ class SupervisedTests(WorkersTestCase):
     """
 
     def post(self, url: str, sid: str, body: bytes) -> None:
-        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=10) as response:
+        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=30) as response:
             self.assertEqual(response.read(), b"ok")
 
     def poll(self, url: str, sid: str) -> bytes:
-        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", timeout=20) as response:
+        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", timeout=30) as response:
             body: bytes = response.read()
             return body
 
@@ -117,10 +117,10 @@ class SupervisedTests(WorkersTestCase):
         # Workers see the outage, keep what they publish, and go on when Redis is back.
         await redis.stop()
         for program in (one, two):
-            await program.whenPrinted("is deaf: the hub has no link to redis", 20)
+            await program.whenPrinted("is deaf: the hub has no link to redis", 60)
         await redis.start()
         for program in (one, two):
-            await program.whenPrinted("ready again after", 30)
+            await program.whenPrinted("ready again after", 60)
         await self.until(lambda: one.output.count("ready again") == two.output.count("ready again") == 3)
         await deferToThread(self.post, *members[5], b'42["post","red","me",2,""]')
         for url, sid in members:

@@ -79,7 +79,7 @@ def alive(pid: int) -> bool:
 class WorkersTestCase(TestCase):
     """Tests of a supervisor with an application, `shop.py`, in a folder of its own."""
 
-    timeout = 180
+    timeout = 300
 
     def setUp(self) -> None:
         requirePart(Path("/proc/self/stat").exists(), "no /proc: the tests look for processes there")
@@ -113,7 +113,7 @@ class WorkersTestCase(TestCase):
         """The processes that have served as workers, in the order of their starts."""
         return [int(pid) for pid in re.findall(r"worker \d+ serves, as process (\d+)", program.output)]
 
-    async def until(self, condition: Any, seconds: float = 30.0) -> None:
+    async def until(self, condition: Any, seconds: float = 60.0) -> None:
         """Wait until a condition holds."""
         deadline = reactor.seconds() + seconds
         while not condition():
@@ -123,7 +123,7 @@ class WorkersTestCase(TestCase):
     async def stopped(self, program: Program, name: str = "TERM") -> None:
         """Stop it: it ends with code 0, and its workers with it."""
         program.signal(name)
-        self.assertEqual(await program.whenEnded(30), 0, program.output)
+        self.assertEqual(await program.whenEnded(), 0, program.output)
         self.assertEqual(
             [line for line in program.output.splitlines() if "Traceback" in line or "Error" in line], []
         )
@@ -146,13 +146,13 @@ class WorkersTestCase(TestCase):
 
     def open(self, url: str) -> str:
         """Open a session by polling and return its sid."""
-        with urlopen(url + HANDSHAKE, timeout=10) as response:
+        with urlopen(url + HANDSHAKE, timeout=30) as response:
             sid: str = json.loads(response.read()[1:])["sid"]
             return sid
 
     def post(self, url: str, sid: str, body: bytes = b"3") -> bytes:
         """Send packets to a session."""
-        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=10) as response:
+        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=30) as response:
             answer: bytes = response.read()
             return answer
 
@@ -172,10 +172,8 @@ class LifeTests(WorkersTestCase):
     async def test_cannotStart(self) -> None:
         """An application that no worker can load is one line, and code 1, and the port is free."""
         self.application("import sys; sys.exit(7)")
-        begun = time.monotonic()
         program = self.start("--app", "shop:server", "--workers", "2", "--listen", PLACE)
-        self.assertEqual(await program.whenEnded(30), 1, program.output)
-        self.assertLess(time.monotonic() - begun, 20)
+        self.assertEqual(await program.whenEnded(), 1, program.output)
         told = [line for line in program.output.splitlines() if line.startswith("twistd realtime: ")]
         self.assertEqual(len(told), 1, program.output)
         self.assertIn("--app shop:server: shop called sys.exit(7)", told[0])
@@ -187,7 +185,7 @@ class LifeTests(WorkersTestCase):
         other = self.start(
             "--app", "shop:server", "--workers", "2", "--listen", f"tcp:{port}:interface=127.0.0.1"
         )
-        self.assertEqual(await other.whenEnded(30), 1)
+        self.assertEqual(await other.whenEnded(), 1)
         self.assertIn(f"twistd realtime: cannot listen on tcp:{port}:interface=127.0.0.1: ", other.output)
         await self.stopped(program)
 
@@ -223,10 +221,10 @@ class LifeTests(WorkersTestCase):
         await deferToThread(self.post, url, sid, b"40")
         emit = [sys.executable, "-m", "txrealtime", "emit", "--bus", f"unix:{hub}", "news", "1"]
         emitting = startProgram(self, emit, cwd=str(self.folder), environment={"PYTHONPATH": str(ROOT)})
-        self.assertEqual(await emitting.whenEnded(30), 0, emitting.output)
+        self.assertEqual(await emitting.whenEnded(), 0, emitting.output)
         body = b""
         while b'42["news",1]' not in body:
-            with await deferToThread(urlopen, f"{url}{HANDSHAKE}&sid={sid}", timeout=10) as response:
+            with await deferToThread(urlopen, f"{url}{HANDSHAKE}&sid={sid}", timeout=30) as response:
                 body += response.read()
         await self.stopped(program)
         self.assertFalse(hub.exists())
@@ -245,7 +243,8 @@ class LifeTests(WorkersTestCase):
                 outcomes[sid] = await deferToThread(self.post, url, sid)
             except HTTPError as error:
                 outcomes[sid] = error.read()
-                self.assertLess(time.monotonic() - begun, 1.0)
+                # Otherwise it would be the ping timeout, which is a minute.
+                self.assertLess(time.monotonic() - begun, 20)
         lost = {sid[-4:] for sid, outcome in outcomes.items() if outcome != b"ok"}
         self.assertLessEqual(len(lost), 1)
         self.assertEqual(
@@ -268,9 +267,8 @@ class LifeTests(WorkersTestCase):
         folder = self.folderOf(pids[0])
         self.assertTrue(folder.exists())
         program.signal("KILL")
-        begun = time.monotonic()
-        await self.until(lambda: not any(map(alive, pids)), 15)
-        self.assertLess(time.monotonic() - begun, 10)
+        # Before the delay and the drain are over.
+        await self.until(lambda: not any(map(alive, pids)), 50)
         again, _ = await self.serve(1, listen=f"tcp:{url.rpartition(':')[2]}:interface=127.0.0.1")
         self.assertFalse(folder.exists())
         await self.stopped(again)
@@ -282,11 +280,11 @@ class LifeTests(WorkersTestCase):
         self.block(url, sid)
         [pid] = self.pids(program)
         program.signal("KILL")
-        await self.until(lambda: not alive(pid), 15)
+        await self.until(lambda: not alive(pid))
 
     async def test_hangs(self) -> None:
         """A worker that hangs is killed, after its stacks have gone to the log, and replaced."""
-        program, url = await self.serve(1, "--hang-timeout", "2")
+        program, url = await self.serve(1, "--hang-timeout", "4")
         sid = self.open(url)
         self.block(url, sid)
         await self.until(lambda: len(self.pids(program)) == 2)
@@ -306,7 +304,7 @@ class LifeTests(WorkersTestCase):
         def visit() -> None:
             while not ends:
                 try:
-                    with urlopen(url + "/", timeout=10) as response:
+                    with urlopen(url + "/", timeout=30) as response:
                         version, pid = response.read().decode().split()
                         seen.append((version, int(pid)))
                     self.open(url)
@@ -340,7 +338,7 @@ class LifeTests(WorkersTestCase):
         self.assertEqual(await deferToThread(self.post, url, sid), b"ok")
         self.assertEqual(len([pid for pid in self.pids(program) if alive(pid)]), 2)
         program.signal("TERM")
-        self.assertEqual(await program.whenEnded(30), 0)
+        self.assertEqual(await program.whenEnded(), 0)
 
     async def test_moreAndLess(self) -> None:
         program, _ = await self.serve(1)

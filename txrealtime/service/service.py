@@ -45,8 +45,9 @@ _log = Logger()
 # Seconds that polling clients have before the port closes.
 _FETCH_TIME: Final = 1.5
 
-# Seconds in which requests are answered that another worker has handed over at the last moment.
-_LAST_REQUESTS: Final = 0.1
+# Seconds in which requests are answered that another worker has handed over at the last moment: the body
+# of a busy client may follow its head by a tenth of a second.
+_LAST_REQUESTS: Final = 0.3
 
 
 def makeService(options: Options, reactor: Any = None) -> Service:

@@ -7,7 +7,7 @@ const msgpack = require(path.join(__dirname, "../node_modules/socket.io-msgpack-
 const [port, parser, recovery] = process.argv.slice(2);
 const io = new Server(Number(port), {
   pingInterval: 2000,
-  pingTimeout: 2000,
+  pingTimeout: 10000,
   serveClient: false,
   ...(parser === "msgpack" ? { parser: msgpack } : {}),
   ...(recovery ? { connectionStateRecovery: { maxDisconnectionDuration: 60_000 } } : {}),
@@ -49,7 +49,7 @@ function talk(namespace) {
     socket.on("third", (key, ack) => {
       const count = (seen.get(key) || 0) + 1;
       seen.set(key, count);
-      if (count >= 3) ack(count);
+      if (count >= 3) ack(3);
     });
   });
 }

@@ -9,7 +9,7 @@ from aiohttp import web
 
 TEXTS = ["てすと", "Я Б Г Д Ж Й", "Ä ä Ü ü ß", "utf8 — string", "🎉"]
 
-io = socketio.AsyncServer(async_mode="aiohttp", ping_interval=2, ping_timeout=2)
+io = socketio.AsyncServer(async_mode="aiohttp", ping_interval=2, ping_timeout=10)
 queries = {}
 seen = {}
 
@@ -73,7 +73,7 @@ class Talk(socketio.AsyncNamespace):
             seen[args[1]] = seen.get(args[1], 0) + 1
             if seen[args[1]] < 3:
                 await never()
-            return seen[args[1]]
+            return 3
         return await super().trigger_event(event, *args)
 
 

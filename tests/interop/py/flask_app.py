@@ -20,7 +20,7 @@ app.secret_key = "only for tests"
 socketio = SocketIO(
     app,
     ping_interval=1,
-    ping_timeout=2,
+    ping_timeout=20,
     message_queue=os.environ.get("QUEUE"),
     async_handlers="ORDERED" not in os.environ,
     handler_threads=int(os.environ.get("THREADS", "64")),

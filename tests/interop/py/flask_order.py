@@ -35,11 +35,11 @@ def connect(auth: Any) -> Any:
     note("connect begins")
     story = request.args["story"]
     if story == "slow":
-        gate.wait(10)
+        gate.wait(30)
     elif story == "callback":
         module.emit("riddle", 7, callback=lambda answer: note(f"callback {answer}"))
     elif story == "refused":
-        gate.wait(10)
+        gate.wait(30)
         note("connect ends")
         return False
     note("connect ends")
@@ -54,22 +54,22 @@ def disconnect(reason: str) -> None:
 @socketio.on("work")
 def work(number: int) -> None:
     note(f"work {number} begins")
-    gate.wait(10)
+    gate.wait(30)
     note(f"work {number} ends")
 
 
 def until(*words: str) -> None:
     """Wait until all of these were noted."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not set(words) <= set(log) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def come(story: str) -> WebSocket:
-    for _ in range(100):
+    for _ in range(300):
         try:
             client = create_connection(
-                f"ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket&story={story}", timeout=10
+                f"ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket&story={story}", timeout=30
             )
             break
         except OSError:

@@ -13,6 +13,7 @@ from typing import Any
 
 import requests
 import socketio
+from orderly import Client
 
 
 class Person:
@@ -22,7 +23,7 @@ class Person:
 
     def __init__(self, url: str, **options: Any) -> None:
         self.got: queue.Queue[tuple[Any, ...]] = queue.Queue()
-        self.client = socketio.Client(reconnection=False)
+        self.client = Client(reconnection=False)
         self.client.on("*", lambda *event: self.got.put(event))
         self.client.on("question", lambda text: f"{text}!")
         self.client.connect(url, wait_timeout=30, **options)
@@ -59,7 +60,7 @@ def session(url: str, other: str) -> None:
 def refusal(url: str, other: str) -> None:
     """A refused client hears the reason."""
     told: queue.Queue[Any] = queue.Queue()
-    client = socketio.Client(reconnection=False)
+    client = Client(reconnection=False)
     client.on("connect_error", told.put)
     try:
         client.connect(url, auth={"user": "nobody"}, wait_timeout=30)

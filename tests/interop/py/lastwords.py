@@ -19,10 +19,11 @@ import time
 from collections.abc import Callable
 from urllib.parse import quote
 
-import socketio
+from orderly import Client
 
 LARGE = "x" * 150_000
 SETTLED = 2.0
+LONGEST = 90.0
 
 url, slow, *cells = sys.argv[1:]
 heard: dict[str, list[str]] = {cell: [] for cell in cells}
@@ -32,7 +33,7 @@ last = time.monotonic()
 def client(cell: str) -> Callable[[], None]:
     """Connect a client, and return a function that begins its end."""
     end, transport = cell.split(":")
-    sio = socketio.Client(reconnection=False)
+    sio = Client(reconnection=False)
 
     def hear(what: str) -> None:
         global last
@@ -68,6 +69,8 @@ def client(cell: str) -> Callable[[], None]:
         for number in range(3):
             sio.emit("note", number)
         # Its own thread sends; what that has not sent when the client closes is lost.
+        while sio.eio.queue.unfinished_tasks and sio.eio.state == "connected":
+            time.sleep(0.01)
         time.sleep(0.3)
         if end == "client closes":
             sio.disconnect()
@@ -92,8 +95,11 @@ if slow == "slow":
     time.sleep(0.02)
     subprocess.Popen(["sh", "-c", f"sleep {2 if stops else 1}; kill -CONT {os.getpid()}"])
     os.kill(os.getpid(), signal.SIGSTOP)
-last = time.monotonic() + (15 if stops else 0)
-while time.monotonic() - last < SETTLED:
+last = began = time.monotonic()
+# Each has an end; after the last one nothing more may come.
+while time.monotonic() - began < LONGEST and (
+    time.monotonic() - last < SETTLED or not all(any(": " in word for word in heard[cell]) for cell in cells)
+):
     time.sleep(0.05)
 print("RESULT", json.dumps(heard), flush=True)
 os._exit(0)

@@ -23,7 +23,7 @@ BYTES = bytes(20_000)
 async def connect(session, origin, *transports):
     """Return a client whose page has this origin."""
     client = socketio.AsyncClient(reconnection=False, http_session=session)
-    await client.connect(URL, {"Origin": origin}, transports=transports, wait_timeout=10, retry=False)
+    await client.connect(URL, {"Origin": origin}, transports=transports, wait_timeout=30, retry=False)
     assert client.transport() == transports[-1], client.transport()
     return client
 

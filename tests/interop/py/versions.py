@@ -14,7 +14,7 @@ import traceback
 from importlib.metadata import version
 from urllib.parse import quote
 
-import socketio
+from orderly import Client
 
 TRANSPORT, URL, *MEETING = sys.argv[1:]
 SPEAKS = 3 if version("python-socketio").startswith("4.") else 4
@@ -22,7 +22,7 @@ TRANSPORTS = ["polling", "websocket"] if TRANSPORT == "upgrade" else [TRANSPORT]
 TEXT = "Größe € 日本 𝄞"
 NAME = "Zoë & 1/2=½"
 NESTED = {"a": b"\0\1\2\xff", "list": [1, {"b": TEXT.encode()}, b"\4"], "none": None}
-TIMEOUT = 20
+TIMEOUT = 30
 KEPT_INTERVALS = 3
 
 opened = []
@@ -35,7 +35,7 @@ class Peer:
     """
 
     def __init__(self, namespace="/"):
-        self.client = socketio.Client(reconnection=False)
+        self.client = Client(reconnection=False)
         self.namespace = namespace
         self.path = namespace.partition("?")[0]
         self.heard = {}
@@ -158,7 +158,7 @@ def heartbeat():
     since = time.monotonic()
     peer = Peer().connect()
     interval, timeout = peer.client.eio.ping_interval, peer.client.eio.ping_timeout
-    until(lambda: time.monotonic() > since + max(KEPT_INTERVALS * interval, 1.5 * (interval + timeout)))
+    until(lambda: time.monotonic() > since + max(KEPT_INTERVALS * interval, interval + timeout + 0.3))
     same(peer.heard["disconnect"], [])
     same(peer.call("echo", "alive"), "alive")
 
