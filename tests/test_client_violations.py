@@ -350,6 +350,17 @@ class ViolationTests(World):
             webSocket.frame(code.to_bytes(2, "big") + b"why", 8)
             self.broken(client, reason)
 
+    def test_twoCloseFrames(self) -> None:
+        """One deadline for the end of the connection, which goes with the connection: TLS fails after it."""
+        fake = FakeServer()
+        client = self.visit(fake, transports=("websocket",), reconnection=False)
+        fake.webSocket.transport.write(b"\x88\x02\x03\xe8" * 2)
+        self.settle()
+        self.assertEqual((self.endpoint.alive, self.reasons), ([], [CloseReason.TRANSPORT_CLOSE]))
+        client.stopService()
+        self.settle()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_aServerThatNeverHangsUp(self) -> None:
         """The client ends the connection itself, when either side closes."""
         fake = FakeServer()

@@ -7,6 +7,7 @@ Autobahn's suite against the client: what a run of all tests has time for, and t
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -16,7 +17,7 @@ from twisted.internet.tcp import Client
 from tests.conformance.fuzzingclient.verdicts import OK, Verdict, matching, problems, read
 from tests.conformance.fuzzingclient.visitor import Echo, Visit
 from tests.conformance.test_fuzzingclient import DEADLINE, FuzzingTestCase
-from tests.support import ROOT, Program, startProgram
+from tests.support import ROOT, Program, makeCertificate, startProgram
 
 FRAMING = (
     *(
@@ -47,20 +48,24 @@ PATIENCE = "30"
 
 
 class FuzzingServerTestCase(FuzzingTestCase):
-    async def start(self, cases: list[str], patience: str = PATIENCE) -> tuple[Program, str]:
+    async def start(
+        self, cases: list[str], patience: str = PATIENCE, certificate: str = ""
+    ) -> tuple[Program, str]:
         """Let the suite serve some cases; return its program and its URL."""
-        command = self.suite.command("--serve", "", *cases)
+        command = self.suite.command("--serve", certificate, *cases)
         environment = {**self.suite.environment, "PATIENCE": patience}
         fuzzer = startProgram(self, command, environment=environment)
         line = await fuzzer.whenPrinted("port ", DEADLINE)
-        return fuzzer, f"ws://127.0.0.1:{line.split()[1]}"
+        return fuzzer, f"{'wss' if certificate else 'ws'}://127.0.0.1:{line.split()[1]}"
 
 
 class FuzzingServerTests(FuzzingServerTestCase):
-    async def visit(self, *patterns: str, pure: bool = False, deflate: bool = False) -> None:
+    async def visit(
+        self, *patterns: str, pure: bool = False, deflate: bool = False, certificate: str = ""
+    ) -> None:
         """Visit the suite by a program of the client; all cases must pass."""
         cases = matching(self.suite.cases, patterns)
-        fuzzer, url = await self.start(cases)
+        fuzzer, url = await self.start(cases, certificate=certificate)
         command = [
             sys.executable,
             "-m",
@@ -69,6 +74,7 @@ class FuzzingServerTests(FuzzingServerTestCase):
             f"--at-once={AT_ONCE}",
         ]
         command += ["--deflate"] if deflate else []
+        command += ["--certificate", certificate] if certificate else []
         environment = {"TXREALTIME_PURE": "1" if pure else ""}
         visitor = startProgram(self, command, cwd=str(ROOT), environment=environment)
         self.assertEqual((await visitor.whenEnded(DEADLINE), visitor.output), (0, ""))
@@ -80,6 +86,10 @@ class FuzzingServerTests(FuzzingServerTestCase):
 
     async def test_framingInPython(self) -> None:
         await self.visit(*FRAMING, pure=True)
+
+    async def test_tls(self) -> None:
+        certificate = makeCertificate(Path(self.mktemp()).resolve())
+        await self.visit("2.*", "5.15", "7.*", "9.1.1", certificate=str(certificate))
 
     async def test_compression(self) -> None:
         await self.visit(*COMPRESSION, deflate=True)

@@ -458,6 +458,8 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
 
     def _hangUp(self) -> None:
         """End the connection, at the latest after a second: TLS may wait for the server without end."""
+        if self._hangingUp is not None:
+            return  # behind a second close frame
         self.uncork()
         # A producer would keep TLS from closing.
         endConnection(self.transport)
