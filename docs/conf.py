@@ -88,7 +88,7 @@ def makeReadable(app: Sphinx, error: Exception | None) -> None:
 def addUnreleased(app: Sphinx, page: str, source: list[str]) -> None:
     """Add the changes since the last release to the news, from the fragments."""
     root = Path(__file__).parent.parent
-    if page == "news" and any((root / "docs" / "newsfragments").glob("+*.rst")):
+    if page == "news" and any((root / "docs" / "newsfragments").rglob("+*.rst")):
         command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", release]
         draft = subprocess.run(
             [*command, "--date", "unreleased"], cwd=root, check=True, text=True, stdout=subprocess.PIPE
@@ -98,5 +98,7 @@ def addUnreleased(app: Sphinx, page: str, source: list[str]) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", addUnreleased)
+    # Fragments come and go while the page itself stays as it is.
+    app.connect("env-get-outdated", lambda *_: ["news"])
     app.connect("autodoc-process-docstring", describeSettings)
     app.connect("build-finished", makeReadable)

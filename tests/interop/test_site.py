@@ -138,12 +138,13 @@ class SiteTests(SynchronousTestCase):
             self.assertIn(page, {index["docnames"][number] for number in found}, word)
 
     def test_news(self) -> None:
-        """Each change since the last release is in the news."""
+        """Each change since the last release is in the news, under its kind and its part."""
         text = (self.folder / "news.html").read_text()
-        fragments = len([*(ROOT / "docs" / "newsfragments").glob("+*.rst")])
+        fragments = len([*(ROOT / "docs" / "newsfragments").rglob("+*.rst")])
         self.assertGreaterEqual(text.count("<li>"), fragments)
         if fragments:
             self.assertIn("(unreleased)", text)
+            self.assertRegex(text, "<h3>(Added|Fixed|Changed or removed|Documentation)<")
 
     def test_everyPage(self) -> None:
         """Each page has the favicon and a link to edit it."""

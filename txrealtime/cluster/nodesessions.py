@@ -210,6 +210,9 @@ class NodeSessions:
 
     # -- writing -------------------------------------------------------------------------
 
+    def offered(self, ticket: Ticket) -> None:
+        ticket.offset = self.place(ticket.recovery.namespace)
+
     def changed(self, ticket: Ticket) -> None:
         if ticket.admitted != float("inf"):
             written = self._write(ticket)
@@ -282,6 +285,9 @@ class NodeSessions:
             forgotten = next(iter(self._late))
             del self._late[forgotten]
             self._written.pop(forgotten, None)
+
+    async def check(self, ticket: Ticket) -> None:
+        """Called in no case: no ticket is parked."""
 
     def ended(self, ticket: Ticket) -> None:
         last = self._written.pop(ticket.pid, b"")
