@@ -105,6 +105,8 @@ class End:
 
     def abortConnection(self) -> None:
         self.disconnecting = True
+        # What the reactor has not sent is gone, and a reset destroys what the peer has not read.
+        self.other._arriving.clear()
         self.clock.callLater(0, self._end, ConnectionAborted())
         if not self.frozen:
             self.clock.callLater(0, self.other._end, ConnectionLost())

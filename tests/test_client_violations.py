@@ -301,6 +301,33 @@ class ViolationTests(World):
             webSocket.transport.write(frame)
             self.broken(client, CloseReason.TRANSPORT_ERROR)
 
+    def test_theServerIsTold(self) -> None:
+        """An ack that was sent before a violation, and the code of the violation (RFC 6455, 7.1.7)."""
+        for frame, code in (
+            (b"\x81\x81abcd4", 1002),
+            (b"\xc1\x014", 1002),
+            (b"\x81\x024\xff", 1007),
+            (b"\x01\x00" + b"\x00\x00" * 2000, 1008),
+            (b"\x81\x7e\x13\x89", 1009),
+        ):
+            fake = FakeServer()
+            told: list[tuple[int, bytes]] = []
+            fake.frameReceived = lambda wire, opcode, payload, told=told: told.append((opcode, payload))
+            client = self.visit(fake, transports=("websocket",), maxPayload=5000)
+            fake.webSocket.frame('40{"sid":"the-id"}')
+            self.settle()
+            client.on("ask")(lambda: "here")
+            told.clear()
+            fake.webSocket.transport.write(b'\x81\x0a420["ask"]' + frame)
+            self.settle()
+            self.assertEqual(told[0], (1, b'430["here"]'))
+            self.assertEqual([(opcode, payload[:2]) for opcode, payload in told[1:]], [(8, code.to_bytes(2))])
+            # A connection over TLS whose producer stays would not close.
+            self.assertEqual([end.producer for end in self.endpoint.connections], [None])
+            self.assertEqual((self.endpoint.alive, self.reasons), ([], [CloseReason.TRANSPORT_ERROR]))
+            client.stopService()
+            self.settle()
+
     def test_unusualFrames(self) -> None:
         """Fragments, PINGs between them, frames in pieces: as any others, and in order."""
         fake = FakeServer()
@@ -322,6 +349,17 @@ class ViolationTests(World):
             webSocket, fake.webSocket = fake.webSocket, None
             webSocket.frame(code.to_bytes(2, "big") + b"why", 8)
             self.broken(client, reason)
+
+    def test_twoCloseFrames(self) -> None:
+        """One deadline for the end of the connection, which goes with the connection: TLS fails after it."""
+        fake = FakeServer()
+        client = self.visit(fake, transports=("websocket",), reconnection=False)
+        fake.webSocket.transport.write(b"\x88\x02\x03\xe8" * 2)
+        self.settle()
+        self.assertEqual((self.endpoint.alive, self.reasons), ([], [CloseReason.TRANSPORT_CLOSE]))
+        client.stopService()
+        self.settle()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_aServerThatNeverHangsUp(self) -> None:
         """The client ends the connection itself, when either side closes."""

@@ -29,7 +29,7 @@ from twisted import internet
 from twisted.internet import endpoints, reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -201,7 +201,9 @@ class PageTestCase(TestCase):
             command, _, output = part.partition("\n")
             name, *arguments = shlex.split(command)
             printed = await getattr(self, f"command_{name}", partial(self.command, name))(*arguments)
-            for shown, line in zip(output.splitlines(), printed.splitlines(), strict=False):
+            lines = output.splitlines()
+            self.assertGreaterEqual(len(printed.splitlines()), len(lines), f"{command} printed {printed!r}")
+            for shown, line in zip(lines, printed.splitlines(), strict=False):
                 expected = ".*".join(map(re.escape, shown.split("...")))
                 self.assertTrue(re.fullmatch(expected, line), f"{shown!r} is shown, not {line!r}")
 
@@ -300,6 +302,15 @@ class PageTestCase(TestCase):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(ROOT / "tests" / "interop" / "node_modules" / installed)
         return ""
+
+    async def command_cat(self, name: str) -> str:
+        """The file must get a line, which a program beside the test may still be about to write."""
+        file = self.folder / name
+        deadline = reactor.seconds() + 30
+        while not (file.exists() and file.read_text()):
+            self.assertLess(reactor.seconds(), deadline, f"nothing is in {name}")
+            await deferLater(reactor, 0.05)
+        return file.read_text()
 
     async def command_openssl(self, *arguments: str) -> str:
         return await self.finished(str(shutil.which("openssl")), *arguments)

@@ -32,7 +32,7 @@ from txrealtime.client.opening import Plain, PlainFactory
 from txrealtime.client.polling import explained
 from txrealtime.client.requests import MAX_HEAD, USER_AGENT
 from txrealtime.engineio.packet import DIGITS, EngineIO4, Packet
-from txrealtime.engineio.tcp import setProtocol
+from txrealtime.engineio.tcp import endConnection, setProtocol
 from txrealtime.engineio.websocket.autobahn import Autobahn
 from txrealtime.engineio.websocket.opening import acceptOf
 from txrealtime.engineio.websocket.plain import maskedFrame, maskedTextFrame
@@ -226,21 +226,24 @@ class WebSocket:
         """Called when the server has begun or completed the closing handshake."""
         if self._closing:
             return  # until the connection is lost
-        # The protocol ends the connection once its reply has left.
-        self._protocol = None
         if not code or code in (1000, 1001, 1005):
-            self._lost(None)
+            self.hungUp(None)
         else:
             words = _CLOSED.get(code or 0, "")
             quoted = f" ({reason[:100]})" if reason else ""
-            self._lost(TransportError(f"the server closed the WebSocket {words}: {code}{quoted}"))
+            self.hungUp(TransportError(f"the server closed the WebSocket {words}: {code}{quoted}"))
+
+    def hungUp(self, error: Exception | None) -> None:
+        """Called when the protocol ends the connection by itself, once its close frame has left."""
+        self._protocol = None
+        self._lost(error)
 
     def lost(self, error: Exception) -> None:
         """Called when the connection is lost."""
         self._lost(None if self._closing else error)
 
     def violated(self, words: str) -> None:
-        """Called when the server has violated the WebSocket protocol."""
+        """Called when the server has violated the protocol of the opening handshake."""
         self._lost(ProtocolError(words))
 
     # -- for the session ---------------------------------------------------------------
@@ -417,8 +420,9 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
     def onMessageFrameBegin(self, length: int) -> None:
         super().onMessageFrameBegin(length)
         self._fragments += 1
-        if self._fragments > _FRAGMENTS + self.message_data_total_length // 16:
-            self.owner.violated("a message with too many fragments")
+        most = _FRAGMENTS + self.message_data_total_length // 16
+        if self._fragments > most and not self.failedByMe:
+            self._fail_connection(1008, "a message with too many fragments")
 
     # -- writing -----------------------------------------------------------------
 
@@ -454,8 +458,11 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
 
     def _hangUp(self) -> None:
         """End the connection, at the latest after a second: TLS may wait for the server without end."""
+        if self._hangingUp is not None:
+            return  # behind a second close frame
         self.uncork()
-        self.transport.loseConnection()
+        # A producer would keep TLS from closing.
+        endConnection(self.transport)
         self._hangingUp = self.factory.reactor.callLater(_HANG_UP, self.transport.abortConnection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -482,7 +489,9 @@ class _Protocol(Frames, WebSocketClientProtocol):  # type: ignore[misc]
             words = (reasonUtf8 or b"").decode("utf-8", "replace")
             if self.wasMaxFramePayloadSizeExceeded or self.wasMaxMessagePayloadSizeExceeded:
                 words = "a message larger than the client's setting maxPayload allows"
-            self.owner.violated(f"the server broke the WebSocket protocol: {words or code}")
+            # RFC 6455, 7.1.7: the code is for the server, which also gets what was sent before.
+            self._hangUp()
+            self.owner.hungUp(ProtocolError(f"the server broke the WebSocket protocol: {words or code}"))
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         # Autobahn's words tell of the opening handshake, Twisted's of the network and of certificates.

@@ -1,5 +1,6 @@
 """
-All cases of Autobahn's suite against tac/conformance.tac, and the report: see ``scripts/conformance --help``.
+All cases of Autobahn's suite against tac/conformance.tac and the client, and the report: see
+``scripts/conformance --help``.
 
 What has come of a case is kept, and the case is not played again until something changes that it could depend
 on: so an interrupted run goes on where it was.
@@ -12,75 +13,49 @@ import hashlib
 import json
 import os
 import platform
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
 
 from tests.conformance.fuzzingclient.report import report
+from tests.conformance.fuzzingclient.runs import CLIENT, RUNS, SERVER, Run
 from tests.conformance.fuzzingclient.suite import FETCHED, VERSION, Suite, fetch
-from tests.conformance.fuzzingclient.verdicts import OK, Verdict, grades, matching, problems, read
-from tests.support import ROOT, TWISTD, freePort, makeCertificate
+from tests.conformance.fuzzingclient.verdicts import OK, Verdict, grades, matching, problems
+from tests.support import ROOT
 
 PAGE = ROOT / "docs" / "conformance.rst"
 
-MARK = ".. make conformance writes all below this line.\n"
-"The line of the page after which the report stands."
+REPORTS = {
+    "The server's results": SERVER,
+    "The client's results": CLIENT,
+}
+"The runs of each report, by its heading. The reports stand below one another at the end of the page."
 
-QUICK = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*")
-"All groups but those of compression, which takes place above TLS."
-
-UNIT = 1800.0
-"Seconds that the cases of one fuzzer may take."
-
-
-@dataclass(frozen=True)
-class Run:
-    """
-    One way to serve the echo, and the cases that it must pass.
-
-    :ivar name: as on the command line.
-    :ivar title: in the report.
-    :ivar patterns: of the cases.
-    """
-
-    name: str
-    title: str
-    patterns: tuple[str, ...] = ("*",)
-    shortWays: bool = True
-    tls: bool = False
-
-
-RUNS = (
-    Run("short", "On the fast paths"),
-    Run("autobahn", "By Autobahn alone", shortWays=False),
-    Run("tls", "Over TLS, on the fast paths", QUICK, tls=True),
-    Run("tls-autobahn", "Over TLS, by Autobahn alone", QUICK, shortWays=False, tls=True),
-)
+MARK = ".. make conformance writes what is below this line: "
+"The beginning of the line before a report; its heading ends the line."
 
 
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/conformance",
-        description="Play all cases of Autobahn's fuzzingclient against tac/conformance.tac, and write the "
-        f"report in {PAGE.relative_to(ROOT)} once all have been played. It takes half an hour; one that is "
-        "interrupted goes on where it was. Ends with 1 when a case is not OK that could be.",
+        description="Play all cases of Autobahn's suite against tac/conformance.tac and against the client, "
+        f"and write the reports in {PAGE.relative_to(ROOT)}, each once all of its cases have been played. It "
+        "takes most of an hour; one that is interrupted goes on where it was. Ends with 1 when a case is not "
+        "OK that could be.",
     )
     parser.add_argument(
         "--run",
         action="append",
         choices=[run.name for run in RUNS],
-        help="only this way to serve (repeats)",
+        help="only this way to play (repeats)",
     )
     parser.add_argument("--case", action="append", metavar="PATTERN", help="only such cases: 6.* (repeats)")
     parser.add_argument("--again", action="store_true", help="play what has been played already, too")
@@ -106,7 +81,11 @@ def versions() -> dict[str, str]:
 
 def state() -> str:
     """Changes with whatever the results could depend on."""
-    files = [*(ROOT / "txrealtime").rglob("*.py"), ROOT / "tests" / "conformance" / "servers.py"]
+    files = [
+        *(ROOT / "txrealtime").rglob("*.py"),
+        *(ROOT / "txrealtime").rglob("*.c"),
+        ROOT / "tests" / "conformance" / "servers.py",
+    ]
     files += Path(__file__).parent.glob("*.py")
     texts = [f"{file.relative_to(ROOT)}\n{file.read_text()}" for file in sorted(files)]
     return hashlib.sha256("\n".join([str(versions()), *texts]).encode()).hexdigest()
@@ -142,62 +121,12 @@ class Results:
 # -- playing
 
 
-@contextmanager
-def echo(run: Run, log: Path) -> Iterator[str]:
-    """
-    Serve tac/conformance.tac, and give the URL of the echo.
-    """
-    names = ("PORT", "EIO3_PORT", "ECHO_PORT", "CLIENT_PORT", "ENGINE_CLIENT_PORT")
-    environment = {**os.environ, **{name: str(freePort()) for name in names}}
-    environment["SHORT_WAYS"] = "yes" if run.shortWays else "no"
-    if run.tls:
-        certificate = log.with_suffix(".pem")
-        makeCertificate(certificate)
-        environment["CERTIFICATE"] = str(certificate)
-    command = [TWISTD, "-n", "--pidfile=", "-y", str(ROOT / "tac" / "conformance.tac")]
-    port = int(environment["ECHO_PORT"])
-    with log.open("w") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            _untilListening(server, port, log)
-            yield f"{'wss' if run.tls else 'ws'}://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def _untilListening(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the server does not listen:\n{log.read_text()}") from None
-            time.sleep(0.1)
-        else:
-            return
-
-
 def play(suite: Suite, run: Run, cases: Sequence[str], folder: Path) -> dict[str, Verdict]:
     """
-    Play some cases, on a server of their own, and tell how it went.
+    Play some cases, and tell how it went.
     """
     began = time.monotonic()
-    log = folder / f"{run.name}-{cases[0]}.log"
-    with echo(run, log) as url:
-        environment = {**os.environ, **suite.environment}
-        done = subprocess.run(
-            suite.command(url, *cases),
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=UNIT,
-        )
-    verdicts = read(done.stdout)
-    if "Traceback" in log.read_text():
-        raise AssertionError(f"an exception in the server:\n{log.read_text()[-3000:]}")
+    verdicts = run.play(suite, cases, folder / f"{run.name}-{cases[0]}.log")
     well = grades(verdicts, cases)[OK]
     what = cases[0] if len(cases) == 1 else f"{cases[0]} to {cases[-1]}"
     print(
@@ -215,6 +144,15 @@ def units(cases: Sequence[str]) -> Iterator[list[str]]:
 
     for _, together in groupby(cases, unit):
         yield list(together)
+
+
+def write(heading: str, text: str) -> None:
+    """Write a report to its place on the page."""
+    page, *reports = PAGE.read_text().split(MARK)
+    written = {report.partition("\n")[0]: report.rstrip() + "\n" for report in reports}
+    written[heading] = "\n".join([heading, "", heading, "=" * len(heading), text])
+    PAGE.write_text(page + "\n".join([MARK + written[each] for each in REPORTS if each in written]))
+    print(f"-- wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
 
 
 def main() -> int:
@@ -239,10 +177,10 @@ def main() -> int:
         for each in waiting:
             each.result()
     found = [f"{run.name}: {line}" for run in runs for line in problems(results.of(run), chosen[run], True)]
-    if all(case in results.of(run) for run in RUNS for case in wanted[run]):
-        told = [(run.title, wanted[run], results.of(run)) for run in RUNS]
-        PAGE.write_text(PAGE.read_text().partition(MARK)[0] + MARK + report(versions(), suite.titles, told))
-        print(f"-- wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
+    for heading, some in REPORTS.items():
+        if all(case in results.of(run) for run in some for case in wanted[run]):
+            told = [(run.title, wanted[run], results.of(run)) for run in some]
+            write(heading, report(versions(), suite.titles, told))
     print(*found, f"{sum(map(len, chosen.values()))} cases, {len(found)} not passed", sep="\n")
     return 1 if found else 0
 
