@@ -436,7 +436,8 @@ class StopTests(ProcessTestCase):
         """Messages sent before the signal arrive, though they are more than the system buffers."""
         requirePart(socketio, "no python-socketio: pip install python-socketio requests websocket-client")
         for transport in ("websocket", "polling"):
-            program, url = await self.serveShop()
+            # Time enough for a client on a busy machine.
+            program, url = await self.serveShop("--drain-timeout", "60")
             client = Client(reconnection=False)
             numbers: list[int] = []
             left = threading.Event()
