@@ -2,6 +2,7 @@
 Settings of Sphinx. The pages are reStructuredText; tests/test_docs.py runs their code blocks.
 """
 
+import re
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -63,13 +64,13 @@ READABLE = {
     'role="heading">': 'role="heading" aria-level="2">',
     # A block or table that is wider than the window scrolls by the keyboard too.
     "<pre>": '<pre tabindex="0">',
-    'class="table-wrapper docutils container">': 'class="table-wrapper docutils container" tabindex="0">',
+    '(class="table-wrapper[^"]*")>': r'\1 tabindex="0">',
     # Two landmarks of one kind have names; links are in a landmark.
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
     '<div class="content-icon-container">': '<div class="content-icon-container" role="navigation" '
     'aria-label="This page">',
 }
-"""What the theme's pages lack for readers of a screen, by axe-core: text -> text."""
+"""What the theme's pages lack for readers of a screen, by axe-core: pattern -> text."""
 
 
 def makeReadable(app: Sphinx, error: Exception | None) -> None:
@@ -80,7 +81,7 @@ def makeReadable(app: Sphinx, error: Exception | None) -> None:
         for page in Path(app.outdir).rglob("*.html"):
             before = text = page.read_text()
             for lacking, mended in READABLE.items():
-                text = text.replace(lacking, mended)
+                text = re.sub(lacking, mended, text)
             if text != before:
                 page.write_text(text)
 
@@ -88,7 +89,7 @@ def makeReadable(app: Sphinx, error: Exception | None) -> None:
 def addUnreleased(app: Sphinx, page: str, source: list[str]) -> None:
     """Add the changes since the last release to the news, from the fragments."""
     root = Path(__file__).parent.parent
-    if page == "news" and any((root / "docs" / "newsfragments").glob("+*.rst")):
+    if page == "news" and any((root / "docs" / "newsfragments").rglob("+*.rst")):
         command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", release]
         draft = subprocess.run(
             [*command, "--date", "unreleased"], cwd=root, check=True, text=True, stdout=subprocess.PIPE
@@ -98,5 +99,7 @@ def addUnreleased(app: Sphinx, page: str, source: list[str]) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", addUnreleased)
+    # Fragments come and go while the page itself stays as it is.
+    app.connect("env-get-outdated", lambda *_: ["news"])
     app.connect("autodoc-process-docstring", describeSettings)
     app.connect("build-finished", makeReadable)

@@ -1,5 +1,6 @@
 """
-The streams of Node's servers in memory: a hub that keeps entries and keys, as a Redis does.
+Streams in memory: a hub that keeps entries and keys, as a Redis does, for Node's servers and for the native
+dialect.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from tests.clusters import FaultyHub
-from txrealtime.cluster import nodesessions
-from txrealtime.cluster.bus.entries import NodeEntries
+from txrealtime.cluster import keeping, nodesessions
+from txrealtime.cluster.bus.entries import NativeEntries, NodeEntries
 from txrealtime.cluster.bus.interfaces import IKeepingBus, IKeepingPublisher, IPublisher, IPublisherOwner
 from txrealtime.cluster.bus.memory import MemoryBus, _Publisher
 from txrealtime.cluster.dialects.choice import DialectChoice
+from txrealtime.errors import BusError
 
 NODE_STREAMS = DialectChoice("node-streams", "socket.io")
 
@@ -113,5 +115,96 @@ class StreamsBus(MemoryBus):
 class KeepingPublisher(_Publisher):
     def command(self, *words: str | bytes) -> Deferred[Any]:
         replied: Deferred[Any] = Deferred()
-        self._hub.later(self._reactor, lambda: replied.callback(self._hub.command(*words)))  # type: ignore[attr-defined]
+
+        def take() -> None:
+            try:
+                replied.callback(self._hub.command(*words))  # type: ignore[attr-defined]
+            except BusError as error:
+                replied.errback(error)
+
+        self._hub.later(self._reactor, take)
         return replied
+
+
+class NativeHub(FaultyHub):
+    """
+    A Redis with the stream of the native dialect.
+
+    :ivar entries: the entries: id, topic and payload.
+    :ivar keys: the values of the keys.
+    :ivar asked: the commands so far.
+    :ivar answers: called before each command that reads or writes; may raise.
+    """
+
+    ENTRIES = NativeEntries("txrealtime:stream")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: dict[bytes, bytes] = {}
+        self.asked: list[list[bytes]] = []
+        self.answers: Callable[[list[bytes]], object] = lambda words: None
+        self.last = 1_000
+        self.entries: list[tuple[int, str, bytes]] = []
+        self.added = 0
+
+    def deliver(self, topic: str, payload: bytes) -> None:
+        self.last += 1
+        self.added += 1
+        self.entries.append((self.last, topic, payload))
+        super().deliver(topic, payload)
+
+    def command(self, *words: str | bytes) -> Any:
+        command = [word if isinstance(word, bytes) else word.encode() for word in words]
+        self.asked.append(command)
+        self.answers(command)
+        return getattr(self, command[0].decode().lower())(*command[1:])
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.keys.get(key)
+
+    def eval(self, script: bytes, count: bytes, key: bytes, *words: bytes) -> int:
+        present = self.keys.get(key)
+        if script == keeping._TAKE.encode():
+            if present != words[0]:
+                return 0
+            self.keys[key] = words[1]
+            return 1
+        if present is not None and present[:8] != words[0]:
+            return 0
+        if words[1]:
+            self.keys[key] = words[0] + b" " + words[1]
+        else:
+            self.keys.pop(key, None)
+        return 1
+
+    def xinfo(self, what: bytes, stream: bytes) -> list[Any]:
+        state = [b"length", len(self.entries), b"last-generated-id", b"%d-0" % self.last]
+        state += [b"entries-added", self.added]
+        return state + ([b"first-entry", [b"%d-0" % self.entries[0][0], []]] if self.entries else [])
+
+    def xrange(self, stream: bytes, low: bytes, high: bytes, count: bytes, most: bytes) -> list[Any]:
+        start, end = int(low[1:].partition(b"-")[0]), int(high.partition(b"-")[0])
+        found = [
+            [b"%d-0" % id, self.ENTRIES.write(topic, payload)]
+            for id, topic, payload in self.entries
+            if start < id <= end
+        ]
+        return found[: int(most)]
+
+
+@implementer(IKeepingBus)
+class NativeBus(MemoryBus):
+    """A bus to such a hub."""
+
+    entries = NativeHub.ENTRIES
+    stream = "txrealtime:stream"
+    hub: NativeHub
+
+    def streamOf(self, topic: str) -> str | None:
+        return self.stream
+
+    def placeOf(self, lost: Callable[[str], object], topic: str = "") -> str:
+        return f"{self.hub.last}.0"
+
+    def openPublisher(self, reactor: IReactorTime, owner: IPublisherOwner) -> Deferred[IPublisher]:
+        return self.hub.opened(reactor, KeepingPublisher(self.hub, reactor, owner), self.hub.publishers)

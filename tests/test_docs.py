@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import configparser
 import importlib
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -131,8 +133,9 @@ class PageTestCase(TestCase):
 
     async def runPage(self, page: str, *languages: str) -> None:
         """Run the blocks of a page; only those in some languages if these are named."""
-        if page.startswith("guide/"):
-            self.folder /= "guide"  # where its programs are
+        chapter = Path(page).parent.name
+        if chapter in ("guide", "coming-from"):
+            self.folder /= chapter  # where its programs are
             sys.path.insert(0, str(self.folder))
         redis = hub = None
         for block in blocksOf(page):
@@ -205,9 +208,18 @@ class PageTestCase(TestCase):
     # -- commands --------------------------------------------------------------------
 
     async def command_twistd(self, *arguments: str) -> str:
-        if arguments[0] == "-ny":
+        if arguments[0] != "-ny":
+            return await self.serve(TWISTD, *arguments)
+        file = self.folder / arguments[1]
+        if "tcp:8000" not in file.read_text():
             return await self.follow(TWISTD, *arguments)
-        return await self.serve(TWISTD, *arguments)
+        await self.stop()
+        self.port = freePort()
+        file.write_text(file.read_text().replace("tcp:8000", f"tcp:{self.port}"))
+        self.server = self.start(TWISTD, *arguments)
+        await untilListening(self.server, self.port)
+        await answered(self.port)
+        return ""
 
     async def follow(self, *command: str) -> str:
         """A service that connects to the server must do so, and runs beside it."""
@@ -386,6 +398,53 @@ class TutorialTests(PageTestCase):
         self.assertEqual(self.successResultOf(self.alice.call("leave", "red")), ["red"])
         self.alice.on("sure?", lambda room: True)
         self.assertEqual(self.successResultOf(self.alice.call("leave", "red")), [])
+
+
+class FragmentTests(SynchronousTestCase):
+    """
+    News fragments: towncrier passes over a folder that pyproject.toml does not name.
+    """
+
+    def test_folders(self) -> None:
+        settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["towncrier"]
+        folder = DOCS / "newsfragments"
+        used = {str(file.parent.relative_to(folder)) for file in folder.rglob("*.rst")}
+        self.assertLessEqual(used - {"."}, {section["path"] for section in settings["section"]})
+
+    def test_facts(self) -> None:
+        """Each fact has an item of its own, so that none hides in the paragraph of another."""
+        for file in (DOCS / "newsfragments").rglob("*.rst"):
+            [_, *lines] = file.read_text().splitlines()
+            hidden = [line for line in lines if re.match("(Added|Changed|Fixed|Removed): ", line)]
+            self.assertEqual(hidden, [], file.name)
+
+
+class ClientListTests(SynchronousTestCase):
+    """
+    The list of clients: what it names is what the tests play.
+    """
+
+    PAGE = (DOCS / "clients.rst").read_text()
+
+    def test_tests(self) -> None:
+        named = set(re.findall("test_[a-z0-9_]+[.]py", self.PAGE))
+        self.assertGreater(len(named), 5)
+        self.assertLessEqual(named, {file.name for file in (ROOT / "tests").rglob("test_*.py")})
+
+    def test_versions(self) -> None:
+        """The JavaScript and old Python clients are those that the tests install."""
+        interop = ROOT / "tests" / "interop"
+        packages = json.loads((interop / "package.json").read_text())["dependencies"]
+        installed = {
+            version.rpartition("@")[2]
+            for name, version in packages.items()
+            if name.startswith(("socket.io-client-", "socket.io-msgpack-parser"))
+        }
+        installed.update(
+            re.findall(r"(?:client|python-socketio.*)[@=]+([\d.]+)", (interop / "clients.py").read_text())
+        )
+        played = self.PAGE.partition("Not played whole")[0]
+        self.assertEqual(set(re.findall(r"\d+[.]\d+[.]\d+", played)), installed)
 
 
 class SheetTests(TestCase):

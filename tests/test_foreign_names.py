@@ -230,6 +230,7 @@ TABLE = [
         "json.JSONEncoder writes each event, 0.6 us more.",
     ),
     Use("json:JSONDecoder", "scan_once", "socketio.jsontext", "raw_decode reads each event."),
+    Use("socket:socket", "_accept", "workers.sharedport", "Accepting a connection takes 2 us more."),
     # Brokers
     Use(
         "pika.adapters.twisted_connection:TwistedProtocolConnection",

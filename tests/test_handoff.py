@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest.mock import patch
 
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
 
-from txrealtime.workers import ports
+from tests.examples import given, st
+from txrealtime import Server
+from txrealtime.workers import ports, sharedport
 from txrealtime.workers.fleet import Fleet
-from txrealtime.workers.handoff import Handed, Handoff
+from txrealtime.workers.handoff import TOGETHER, Handed, Handoff
 from txrealtime.workers.ledger import SESSIONS, Ledger
 from txrealtime.workers.marks import markOf
 from txrealtime.workers.ports import PeekingPort
@@ -68,18 +77,19 @@ class Listening:
     """A listening socket whose next connections the test makes."""
 
     family = socket.AF_UNIX
+    address: Any = ""
 
     def __init__(self) -> None:
         self.waiting: list[socket.socket] = []
         self.error: OSError | None = None
         self.closed = False
 
-    def accept(self) -> tuple[socket.socket, str]:
+    def _accept(self) -> tuple[int, Any]:
         if self.error is not None:
             raise self.error
         if not self.waiting:
             raise BlockingIOError
-        return self.waiting.pop(0), ""
+        return self.waiting.pop(0).detach(), self.address
 
     def fileno(self) -> int:
         return 1000
@@ -133,6 +143,16 @@ class Worker:
         self.port.doRead()
         return far
 
+    def acceptAll(self, *heads: bytes) -> list[socket.socket]:
+        """Accept connections in one turn of the reactor; return the clients' ends."""
+        pairs = [socket.socketpair() for _ in heads]
+        for (near, far), head in zip(pairs, heads, strict=True):
+            far.setblocking(False)
+            far.sendall(head)
+            self.listening.waiting.append(near)
+        self.port.doRead()
+        return [far for _, far in pairs]
+
     def turn(self) -> None:
         """Take a turn of the reactor, in which all readers but the port are ready."""
         for reader in list(self.reactor.readers):
@@ -143,6 +163,24 @@ class Worker:
 def line(sid: str = "", path: str = "/engine.io/", method: str = "GET") -> bytes:
     query = f"?EIO=4&transport=polling&sid={sid}" if sid else "?EIO=4&transport=polling"
     return f"{method} {path}{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+@contextmanager
+def descriptorsLeft(count: int) -> Iterator[None]:
+    """Leave so many descriptors to this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        # Descriptors below the highest one are free, too.
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        while (filled := os.dup(0)) < highest:
+            stack.callback(os.close, filled)
+        stack.callback(os.close, filled)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (filled + 1 + count, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        yield
+
+
+NEVER = re.compile(rb"(?!)")
 
 
 class HandoffTests(SynchronousTestCase):
@@ -288,12 +326,12 @@ class HandoffTests(SynchronousTestCase):
     def test_busy(self) -> None:
         """An owner whose socket is full gets the connection a moment later, or the site here has it."""
         sent, connections = 0, []
-        while self.one.handoff.give(self.two.mark, 3, 0) is Handed.TAKEN:
+        while self.one.handoff.give(self.two.mark, 3, [0]) is Handed.TAKEN:
             sent += 1
             self.assertLess(sent, 10_000)
         # The system may keep no more than 11 for each socket.
         self.assertGreaterEqual(sent, 176)
-        self.assertIs(self.one.handoff.give(self.two.mark, 3, 0), Handed.BUSY)
+        self.assertIs(self.one.handoff.give(self.two.mark, 3, [0]), Handed.BUSY)
         head = line("x" * 16 + self.two.mark)
         connections.append(self.accept(head))
         self.assertEqual(self.one.reactor.adopted, [])
@@ -303,7 +341,7 @@ class HandoffTests(SynchronousTestCase):
         self.one.reactor.advance(0.1)
         self.two.turn()
         self.assertEqual(self.two.taken, [(3, head)])
-        while self.one.handoff.give(self.two.mark, 3, 0) is Handed.TAKEN:
+        while self.one.handoff.give(self.two.mark, 3, [0]) is Handed.TAKEN:
             pass
         self.accept(head)
         self.one.reactor.advance(1.1)
@@ -398,7 +436,7 @@ class HandoffTests(SynchronousTestCase):
     def test_placedThoughBusy(self) -> None:
         """A new session does not wait for a worker whose socket is full."""
         self.one.count(100)
-        while self.one.handoff.give(self.two.mark, 3, 0) is Handed.TAKEN:
+        while self.one.handoff.give(self.two.mark, 3, [0]) is Handed.TAKEN:
             pass
         self.accept(line())
         self.assertEqual(self.one.reactor.adopted, [line()])
@@ -415,11 +453,107 @@ class HandoffTests(SynchronousTestCase):
             self.clients.append(far)
             far.sendall(b"\x16\x03\x01")
             before = len(self.one.reactor.adopted)
-            self.one.port.accepted(near, (address, 1234))
+            self.one.listening.waiting.append(near)
+            with patch.object(self.one.listening, "address", (address, 1234)):
+                self.one.port.doRead()
             (stayed if len(self.one.reactor.adopted) > before else left).append(address)
             self.two.turn()
         self.assertEqual(self.two.taken, [(3, b"\x16\x03\x01")] * len(left))
         return stayed, left
+
+    def acceptAll(self, *heads: bytes) -> list[socket.socket]:
+        clients = self.one.acceptAll(*heads)
+        self.clients += clients
+        return clients
+
+    def test_together(self) -> None:
+        """Connections that one turn accepts for one worker are one datagram."""
+        mine, nobodys = line("x" * 16 + self.one.mark), line("x" * 16 + markOf(9, 9))
+        theirs = [line("x" * 16 + self.two.mark, method=method) for method in ("GET", "POST") * 3]
+        clients = self.acceptAll(*theirs[:3], mine, nobodys, *theirs[3:])
+        self.assertEqual(self.one.reactor.adopted, [mine, nobodys])
+        [first, *others] = self.two.handoff._inboxes
+        self.assertTrue(self.two.handoff.receive(first.socket))
+        self.assertEqual(self.two.taken, [(3, head) for head in theirs])
+        for inbox in (first, *others):
+            self.assertFalse(self.two.handoff.receive(inbox.socket))
+        self.assertEqual((self.one.handoff.sent, self.two.handoff.received), (6, 6))
+        self.assertTrue(all(map(self.gone, clients)))
+
+    def test_togetherButBusy(self) -> None:
+        """Without room at their owner, connections wait for it; a new session does not."""
+        self.one.count(100)
+        while self.one.handoff.give(self.two.mark, 3, [0]) is Handed.TAKEN:
+            pass
+        heads = [line("x" * 15 + f"{number}" + self.two.mark) for number in range(5)]
+        self.acceptAll(*heads, line())
+        self.assertEqual(self.one.reactor.adopted, [line()])
+        with patch.object(self.two.handoff, "_adopt", lambda port, descriptor: os.close(descriptor)):
+            self.two.turn()
+        self.one.reactor.advance(0.03)
+        self.two.turn()
+        self.assertEqual(self.two.taken, [(3, head) for head in heads])
+        self.assertEqual(self.one.reactor.adopted, [line()])
+
+    def test_togetherButGone(self) -> None:
+        """The refusals of a dead owner's sessions come from here, at once."""
+        heads = [line("x" * 15 + f"{number}" + self.two.mark) for number in range(5)]
+        self.two.handoff.leave()
+        self.acceptAll(*heads)
+        self.assertEqual(self.one.reactor.adopted, heads)
+        self.assertEqual(self.one.reactor.getDelayedCalls(), [])
+
+    def test_oneFails(self) -> None:
+        """A connection that fails in its new worker leaves the others of its datagram alone."""
+        heads = [line("x" * 15 + f"{number}" + self.two.mark) for number in range(5)]
+        adopt, taken = self.two.handoff._adopt, self.two.taken
+
+        def fail(port: int, descriptor: int) -> None:
+            adopt(port, descriptor)
+            if len(taken) == 2:
+                raise TypeError
+
+        self.acceptAll(*heads)
+        with patch.object(self.two.handoff, "_adopt", fail):
+            self.two.turn()
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertEqual(taken, [(3, head) for head in heads])
+
+    def test_oneFailsHere(self) -> None:
+        """A connection that fails after it could not leave is closed, and the others are served."""
+        heads = [line("x" * 15 + f"{number}" + self.two.mark) for number in range(5)]
+        self.two.handoff.leave()
+        adopt, failing = self.one.port.adopt, iter([False, True, False, False, False])
+        with patch.object(self.one.port, "adopt", lambda *given: 1 // 0 if next(failing) else adopt(*given)):
+            clients = self.acceptAll(*heads)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(self.gone(clients[1]))
+        self.assertEqual(self.one.reactor.adopted, heads[:1] + heads[2:])
+
+    def test_receiversShortage(self) -> None:
+        """A worker with too few descriptors left takes the first connections, and tells the loss."""
+        heads = [line("x" * 15 + f"{number}" + self.two.mark) for number in range(5)]
+        received: list[int] = []
+        adopting = patch.object(
+            self.two.handoff, "_adopt", lambda port, descriptor: received.append(descriptor)
+        )
+        for left in (2, 0):
+            clients = self.acceptAll(*heads)
+            before = set(os.listdir("/proc/self/fd"))
+            with descriptorsLeft(left), adopting:
+                self.assertTrue(self.two.handoff.receive(self.two.handoff._inboxes[0].socket))
+            self.assertEqual(len(received), left)
+            for descriptor, head in zip(received, heads, strict=False):
+                with socket.socket(fileno=descriptor) as connection:
+                    self.assertEqual(connection.recv(65536), head)
+            received.clear()
+            self.assertEqual(set(os.listdir("/proc/self/fd")), before)
+            self.assertIn(f"{5 - left} of 5 connections from another worker are lost", self.messages[-1])
+            self.assertTrue(all(map(self.gone, clients)))
+        self.assertEqual((self.one.handoff.sent, self.two.handoff.received), (10, 2))
+        self.acceptAll(heads[0])
+        self.two.turn()
+        self.assertEqual(self.two.taken, [(3, heads[0])])
 
     def test_affine(self) -> None:
         """A client's connections are together, and clients are on all workers."""
@@ -468,15 +602,112 @@ class HandoffTests(SynchronousTestCase):
         self.one.port.stopListening()
         self.assertEqual(self.one.reactor.getDelayedCalls(), [])
 
-    def test_fairness(self) -> None:
-        """One turn accepts few connections, so that other workers get some."""
-        for _ in range(10):
-            near, far = socket.socketpair()
-            far.sendall(line())
-            self.clients.append(far)
-            self.one.listening.waiting.append(near)
-        self.one.port.doRead()
-        self.assertEqual(len(self.one.reactor.adopted) + self.one.handoff.sent, 4)
-        for near in self.one.listening.waiting:
+    def left(self) -> int:
+        """Return the connections that wait to be accepted, and close them."""
+        waiting, self.one.listening.waiting = self.one.listening.waiting, []
+        for near in waiting:
             near.close()
-        self.one.listening.waiting.clear()
+        return len(waiting)
+
+    def test_fairness(self) -> None:
+        """One turn accepts few connections that any worker could serve, so that the others get some."""
+        self.acceptAll(*[line()] * 10)
+        self.assertEqual(self.left(), 6)
+        self.acceptAll(*[b"GET / HTTP/1.1\r\n"] * 10)
+        self.assertEqual(self.left(), 6)
+        self.acceptAll(*[b""] * 10)
+        self.assertEqual(self.left(), 6)
+
+    def test_boundConnections(self) -> None:
+        """One turn accepts many connections that one worker alone can serve, whichever accepts them."""
+        for mark in (self.one.mark, self.two.mark):
+            self.acceptAll(*[line("x" * 16 + mark)] * 70)
+            self.assertEqual(self.left(), 70 - TOGETHER)
+        self.two.turn()
+        self.assertEqual(len(self.one.reactor.adopted), TOGETHER)
+        self.assertEqual(len(self.two.taken), TOGETHER)
+        bound = line("x" * 16 + self.two.mark)
+        self.acceptAll(*[bound, line()] * 10)
+        self.assertEqual(self.left(), 12)
+
+    def test_otherPython(self) -> None:
+        """A Python whose sockets lack a private name accepts by the public one."""
+        with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+            listening.bind(f"{self.folder}/port")
+            listening.listen()
+            client.connect(f"{self.folder}/port")
+            with patch.object(sharedport, "stands", lambda *names, without: False):
+                accepted, _ = sharedport._acceptOf(listening)()
+            with accepted:
+                client.sendall(b"x")
+                self.assertEqual(accepted.recv(9), b"x")
+
+
+WORKERS = [markOf(number, 7) for number in range(3)]
+SIDS = [
+    *("x" * 16 + mark for mark in WORKERS),
+    "x" * 16 + WORKERS[1] + ".a-1",
+    "x" * 15 + WORKERS[1],
+    "é",
+    "",
+]
+FIELDS = ["EIO=4", "t=Nsidx", "sid", "side=1", "a=sid=", "=", "", "?", "#", "a+b", "%26"]
+FIELDS += [f"{name}={sid}" for name in ("sid", "%73id", "xsid", "SID", "sid=", "b&sid") for sid in SIDS]
+PATHS = [
+    "/socket.io/",
+    "/socket.io",
+    "/socket.io/a",
+    "/%73ocket.io/",
+    "/",
+    "//socket.io/",
+    "/socket.io/#",
+    "/a/",
+]
+ENDS = [" HTTP/1.1\r\n", " HTTP/1.0\r\n", " HTTP/1.1\n", " HTTP/1.1\r\n\r\n", " x HTTP/1.1\r\n"]
+
+
+class RequestLineTests(SynchronousTestCase):
+    """The fast path for request lines chooses the same worker as the path for all others."""
+
+    def setUp(self) -> None:
+        fleet: Any = SimpleNamespace(mark=WORKERS[0], place=lambda: "placed")
+        listening: Any = Listening()
+        site = Server().site(Resource())
+        self.port = PeekingPort(Reactor(), listening, 0, site, cast(Handoff, None), fleet)
+
+    def test_officialClients(self) -> None:
+        """Lines of official clients take the fast path."""
+        for head in (
+            f"GET /socket.io/?EIO=4&transport=polling&t=P0xT5i2&sid={SIDS[1]} HTTP/1.1\r\n",
+            f"POST /socket.io/?EIO=4&transport=polling&t=P0xT5i2&sid={SIDS[1]} HTTP/1.1\r\n",
+            f"GET /socket.io/?transport=polling&EIO=4&sid={SIDS[3]}&t=1732878000.123 HTTP/1.1\r\n",
+            f"GET /socket.io/?EIO=3&transport=websocket&sid={SIDS[1]} HTTP/1.1\r\n",
+        ):
+            with patch.object(ports, "readQuery", lambda url: 1 // 0):
+                self.assertEqual(self.port.workerFor(head.encode()), (WORKERS[1], True))
+
+    def compare(self, head: str) -> None:
+        chosen = self.port.workerFor(head.encode())
+        with patch.object(ports, "_PLAIN", NEVER):
+            self.assertEqual(chosen, self.port.workerFor(head.encode()), head)
+
+    def test_oddLines(self) -> None:
+        for pair in product(FIELDS, FIELDS):
+            self.compare(f"GET /socket.io/?{'&'.join(pair)} HTTP/1.1\r\n")
+        for method, path, mark, end in product(("GET", "POST", "OPTIONS", "PUT"), PATHS, "?#", ENDS):
+            self.compare(f"{method} {path}{mark}EIO=4&sid={SIDS[1]}{end}")
+
+    @given(
+        *(st.text(st.sampled_from("sid=&%#+? ;./7x\x00\x7fé"), max_size=8) for _ in range(3)),
+        st.sampled_from([*FIELDS, f"sid={SIDS[1]}"]),
+    )
+    def test_anyLine(self, path: str, before: str, behind: str, field: str) -> None:
+        for first in ("/socket.io/?", f"/socket.io/{path}?", path):
+            self.compare(f"GET {first}{before}{field}{behind} HTTP/1.1\r\n")
+            self.compare(f"GET {first}{before}&{field}&{behind} HTTP/1.1\r\n")
+
+    def test_longLines(self) -> None:
+        """A long line that the fast path cannot take makes it look at no byte again and again."""
+        for field in (b"sid=&", b"a=1&", b"a", b"&", b"s"):
+            head = b"GET /socket.io/?" + field * (4000 // len(field)) + b" HTTP/1.1\r\n"
+            self.assertIsNone(ports._PLAIN.fullmatch(head))

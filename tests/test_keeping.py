@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txrealtime.client.recovery import Recovery
-from txrealtime.cluster import keeping
+from txrealtime.cluster import missedevents
 from txrealtime.cluster.dialects.messages import Emit, Target
 from txrealtime.cluster.dialects.native import NativeDialect
 from txrealtime.engineio import packet as engineio
@@ -36,7 +36,7 @@ class OffsetTests(SynchronousTestCase):
             log.append(None, frozenset(), messages)
             log.append(None, frozenset(), messages)
             offset = log.offset()
-            self.assertEqual(keeping._placeOf(offset), (log.epoch, (18, 0), 2))
+            self.assertEqual(missedevents.placeOf(offset), (log.epoch, (18, 0), 2))
             self.assertEqual(log.numberOf(offset), 2)
             for number in (1, 2):
                 entry = dict(log.after(0, ()))[number]
@@ -56,22 +56,8 @@ class OffsetTests(SynchronousTestCase):
 
     def test_noOffset(self) -> None:
         for text in ("", "-", "a-1", "a.1-1", "a.1.x-1", "a.1.2-", "a.1.2.3-1", "a.1.²-1", "1795884975163-0"):
-            self.assertIsNone(keeping._placeOf(text), text)
-        self.assertLess(keeping._placeOf("a.9.0-3"), keeping._placeOf("a.10.0-2"))
-
-
-class ChoiceTests(SynchronousTestCase):
-    def test_audience(self) -> None:
-        rooms = frozenset(["me", "red"])
-        for wanted, excluded, expected in (
-            (None, (), True),
-            (("red", "blue"), (), True),
-            (("blue",), (), False),
-            (None, ("red",), False),
-            (("me",), ("blue",), True),
-        ):
-            emit = Emit(Target("/", wanted, frozenset(excluded)), None, None)
-            self.assertEqual(keeping._concerns(emit, rooms), expected)
+            self.assertIsNone(missedevents.placeOf(text), text)
+        self.assertLess(missedevents.placeOf("a.9.0-3"), missedevents.placeOf("a.10.0-2"))
 
 
 class NumberTests(SynchronousTestCase):

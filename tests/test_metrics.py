@@ -648,10 +648,10 @@ class OffTests(SynchronousTestCase):
         """Without metrics, namespaces and transports are the plain ones."""
         server = Server(reactor=Clock())
         namespace = server.namespace()
-        self.assertEqual(namespace._take, namespace._dispatch)
+        self.assertEqual(namespace._take, namespace._dispatcher.dispatch)
         self.assertEqual(server.engine.webSocketType.__name__, "WebSocketTransport")
         Metrics(server)
-        self.assertNotEqual(namespace._take, namespace._dispatch)
+        self.assertNotEqual(namespace._take, namespace._dispatcher.dispatch)
         self.assertEqual(server.engine.webSocketType.__name__, "CountingWebSocket")
 
 

@@ -234,7 +234,7 @@ class HandlerTests(TalkTestCase):
             for number in range(5000):
                 client.emit(f"made up {number}")
         self.assertEqual(len([event for event in events if "handled" in event]), 12)
-        self.assertLessEqual(len(self.server.namespace()._unhandled), 100)
+        self.assertLessEqual(len(self.server.namespace()._dispatcher._unhandled), 100)
         self.assertEqual(len(repeats._kinds), 1)
         with capturedLogs() as events:
             client.emit("made up 0")

@@ -398,6 +398,21 @@ class FaultTests(StreamsTestCase):
         self.assertEqual((self.alice.received(), self.alice.recovered()), ([], False))
         self.assertEqual(self.results(self.two), {"unknown": 1})
 
+    def test_trimmedWhileItIsRead(self) -> None:
+        self.patch(nodesessions, "_PAGE", 2)
+        self.alice.lose()
+        for number in range(5):
+            self.one.emit("n", number)
+        self.settle()
+
+        def trim(words: list[bytes]) -> None:
+            if words[0] == "XRANGE" and words[-1] == "2":
+                self.hub.trim()
+
+        self.interfere(trim, isAfter=True)
+        self.back(self.alice, self.two)
+        self.assertEqual((self.alice.received(), self.alice.recovered()), ([], False))
+
     def test_longGap(self) -> None:
         """The stream is read page by page."""
         self.patch(nodesessions, "_PAGE", 7)

@@ -212,7 +212,7 @@ class UnusualEndTests(OnceTestCase):
     def begin(self, proceed: Any = None) -> Deferred[Any]:
         """Handle the event "slow" with the key "a", past the server."""
         socket = self.socketOf(self.one, self.ann)
-        handle = proceed or (lambda incoming: self.one.namespace()._handle(*incoming))
+        handle = proceed or (lambda incoming: self.one.namespace()._dispatcher.handle(*incoming))
         return Deferred.fromCoroutine(self.once(Incoming(socket, "slow", ["a"]), handle))
 
     def assertNothingStays(self) -> None:

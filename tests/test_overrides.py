@@ -93,7 +93,7 @@ class OverrideTests(OverrideTestCase):
         members = {*vars(Namespace), *vars(Decorators), *vars(Namespace())}
         names = {name for name in members if not name.startswith("__")}
         self.assertEqual(names - overrides._OURS, {"connected", "disconnecting", "disconnected"})
-        for name in {"emit", "to", "sockets", "rooms", "use", "on", "_dispatch", "_handlers"}:
+        for name in {"emit", "to", "sockets", "rooms", "use", "on", "_dispatcher", "_handlers"}:
             self.assertIn(name, names)
         for name in sorted(overrides._OURS):
             for value in (lambda self, *args: None, {}, staticmethod(len), partialmethod(len, 1)):

@@ -394,6 +394,10 @@ class ClusterTests(ClusterPresenceTestCase):
         self.assertEqual(self.events(), [[("joined", "ann", 1), ("changed", "ann", 2)]] * 3)
         self.one.presence("red").track(self.socketOf(self.one, ann), {"n": 2}, key="anna")
         self.assertEqual(self.events(), [[("left", "ann", 2), ("joined", "anna", 2)]] * 3)
+        # The only entry of its server: peers kept the new key for good, apart from what they knew of that server.
+        ann.close()
+        self.assertEqual(self.events(), [[("left", "anna", 2)]] * 3)
+        self.assertAlike()
 
     def test_takenOutFromAfar(self) -> None:
         """To put somebody out of the room from another server ends the presence too."""

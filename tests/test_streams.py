@@ -88,6 +88,36 @@ class PlaceTests(SynchronousTestCase):
         self.read(90, 35)
         self.assertIsNone(self.place.compare(info(65, 90, 35, 160)))
 
+    def test_trimmedUnderTraffic(self) -> None:
+        """Three entries are gone behind the place: known when what was there at the comparison is read."""
+        self.read(60, 10)
+        self.assertIsNone(self.place.compare(info(40, 90, 40, 140)))
+        ids = [b"%d-0" % id for id in range(64, 93)]
+        self.assertIsNone(self.place.read(ids[:10]))
+        self.assertIsNone(self.place.compare(info(40, 92, 42, 142)))
+        self.assertEqual(self.place.read(ids[10:]), 3)
+        self.assertEqual((self.place.id, self.place.count), ((92, 0), 142))
+        self.assertIsNone(self.place.compare(info(40, 92, 42, 142)))
+
+    def test_trimmedTwiceUnderTraffic(self) -> None:
+        self.assertIsNone(self.place.compare(info(40, 90, 40, 120)))
+        self.assertEqual(self.place.compare(info(95, 100, 6, 130)), 24)
+        self.assertIsNone(self.place.read([b"%d-0" % id for id in range(95, 102)]))
+        self.assertEqual(self.place.count, 131)
+        self.assertIsNone(self.place.compare(info(95, 101, 7, 131)))
+
+    def test_notTrimmedUnderTraffic(self) -> None:
+        self.assertIsNone(self.place.compare(info(40, 60, 40, 110)))
+        self.assertIsNone(self.place.read([b"%d-0" % id for id in range(51, 62)]))
+        self.assertEqual(self.place.count, 111)
+
+    def test_countedAgain(self) -> None:
+        """After a comparison that could not count, the next one can."""
+        self.assertEqual(self.place.compare(info(60, 90, 5, 5)), 0)
+        self.assertIsNone(self.place.count)
+        self.assertIsNone(self.place.read([b"%d-0" % id for id in (60, 61, 90, 91)]))
+        self.assertEqual(self.place.count, 6)
+
     def test_anotherStream(self) -> None:
         """An older state, such as that of a restarted Redis without its file, is a gap of unknown size."""
         self.assertEqual(self.place.opened(info(10, 40, 10, 80)), 0)
@@ -286,6 +316,24 @@ class SubscriberTests(_BusTestCase):
         self.assertEqual(self.trimmed, [7])
         self.answer(self.entries(("13-0", "a", "1")))
         self.assertEqual(self.heard, [("now", b"1")])
+
+    def test_suspended(self) -> None:
+        """Behind the first reply after a while the stream may have been trimmed."""
+        subscriber = self.open("1-0", "5-0", 5, 5)
+        subscriber.subscribe(self.subscription)
+        self.clock.advance(0)
+        self.asked()
+        self.answer(self.entries(("6-0", "a", "1")))
+        self.assertTrue(self.asked().startswith("XREAD "))
+        self.clock.advance(4)
+        self.answer(self.entries(("7-0", "a", "2")))
+        self.assertTrue(self.asked().startswith("XINFO STREAM s "))
+        self.answer(
+            bulk(["length", 1, "last-generated-id", "13-0", "entries-added", 13, "first-entry", ["13-0", []]])
+        )
+        self.assertEqual((self.trimmed, len(self.heard)), ([5], 2))
+        self.answer(self.entries(("13-0", "a", "3")))
+        self.assertEqual((self.trimmed, len(self.heard)), ([5], 3))
 
     def test_foreignEntries(self) -> None:
         subscriber = self.open("1-0", "5-0", 5, 5)

@@ -21,6 +21,7 @@ EVENTS = [
     ["abcdefgh-1", MARK, ['2["a"]']],
     ["abcdefgh-2", None, ['51-["a",{}]', b"x"]],
     ["ab-3", False, ["2[1]"]],
+    ["stream-0", ["emitters", "txrealtime,/", "a name"], ["2[1]"]],
 ]
 
 QUESTIONS: list[list[Any]] = [

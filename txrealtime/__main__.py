@@ -94,7 +94,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     completion = commands.add_parser(
         "completion", help="print a script that completes commands in a shell", description=_COMPLETION
     )
-    completion.add_argument("shell", choices=("bash", "zsh"))
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.set_defaults(run=_printCompletion)
     return parser, serve
 
@@ -121,7 +121,7 @@ def _fetchClient(options: argparse.Namespace) -> int:
 _COMPLETION: Final = (
     "Print a script that completes the commands and options of txrealtime in a shell. In bash: "
     'eval "$(txrealtime completion bash)". In zsh: txrealtime completion zsh > a file _txrealtime in a '
-    "folder of $fpath."
+    "folder of $fpath. In fish: txrealtime completion fish > ~/.config/fish/completions/txrealtime.fish."
 )
 
 

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 from zope.interface import Attribute, Interface
@@ -20,7 +20,7 @@ from zope.interface import Attribute, Interface
 from txrealtime.clientfiles import ClientFiles
 from txrealtime.cluster.bus.interfaces import IBus
 from txrealtime.cluster.cluster import Cluster
-from txrealtime.engineio.drain import Slices
+from txrealtime.engineio.drain import Retirement, Slices
 from txrealtime.engineio.engine import Engine
 from txrealtime.engineio.http.resource import EngineResource
 from txrealtime.engineio.http.site import EngineSite
@@ -121,7 +121,7 @@ class Server(Decorators, Service):
         self.parser = JSONParser() if parser is None else _provider("parser", IParser, parser)
         self._namespaces = Namespaces(self.parser, reactor)
         self._watchers = Watchers(self._namespaces.hooks)
-        self._retirement: _Retirement | None = None
+        self._retirement: Retirement | None = None
         # Only with disconnectOnStop: nothing else goes from a session to its connection.
         self._connections: WeakKeyDictionary[Session, Connection] = WeakKeyDictionary()
         self.cluster = Cluster(self._namespaces)
@@ -364,15 +364,18 @@ class Server(Decorators, Service):
         if self._retirement is None:
             if self._namespaces.parking is not None:
                 self._namespaces.parking.isStaying = False
-            self._retirement = _Retirement(self)
+            self._retirement = Retirement(self.reactor, self._slices if self.settings.drain else None)
             self._retirement.start(self.settings.drainDelay if delay is None else delay)
         return self._retirement.whenDone()
 
     def hasten(self) -> None:
         """Give up the times of :meth:`retire`: it is done now, and :meth:`stopService` stops at once."""
         if self._retirement is None:
-            self._retirement = _Retirement(self)
+            self._retirement = Retirement(self.reactor)
         self._retirement.end()
+
+    def _slices(self) -> Slices:
+        return self.engine.drainSlowly(self.settings.drain, self.settings.drainTimeout, self._dismiss)
 
     def _dismiss(self, session: Session) -> None:
         """Send DISCONNECT for each namespace that a client is in."""
@@ -399,55 +402,6 @@ class Server(Decorators, Service):
             drained.addCallback(lambda _: self.cluster.handOver())
         drained.addCallback(lambda _: self._namespaces.nobodyComesBack())
         return drained.addCallback(lambda _: self.cluster.stop())
-
-
-class _Retirement:
-    """One :meth:`Server.retire`."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._timer: IDelayedCall | None = None
-        self._slices: Slices | None = None
-        self._isDone = False
-        self._waiting: list[Deferred[None]] = []
-
-    def start(self, delay: float) -> None:
-        if delay:
-            self._timer = self._server.reactor.callLater(delay, self._drain)
-        else:
-            self._drain()
-
-    def _drain(self) -> None:
-        self._timer = None
-        settings = self._server.settings
-        if not settings.drain:
-            self._done()
-            return
-        slices = self._server.engine.drainSlowly(settings.drain, settings.drainTimeout, self._server._dismiss)
-        self._slices = slices
-        slices.done.addCallback(lambda _: self._done())
-
-    def end(self) -> None:
-        """Wait no longer."""
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        if self._slices is not None:
-            self._slices.end()
-        self._done()
-
-    def _done(self) -> None:
-        self._isDone = True
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(None)
-
-    def whenDone(self) -> Deferred[None]:
-        """Return a Deferred that fires when the last slice has gone."""
-        if self._isDone:
-            return succeed(None)
-        self._waiting.append(Deferred())
-        return self._waiting[-1]
 
 
 def _checkedPath(path: str) -> str:

@@ -138,10 +138,10 @@ class RealtimeServer:
         self._command = [TWISTD, "-n", "--pidfile=", "realtime", "--listen", listen, *arguments]
         self.environment = {"PYTHONPATH": str(ROOT)}
 
-    async def start(self) -> None:
+    async def start(self, timeout: float = 30.0) -> None:
         """Start it, and wait until it accepts connections."""
         self.program = startProgram(self._case, self._command, environment=self.environment)
-        await untilListening(self.program, self.port)
+        await untilListening(self.program, self.port, timeout)
 
     async def stop(self) -> None:
         """Stop it by SIGTERM; it must end well, and have logged no traceback."""

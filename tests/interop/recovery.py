@@ -34,6 +34,28 @@ def came(socket: Socket) -> None:
         ticks[socket.id] = 0
 
 
+@server.onDisconnect
+def left(socket: Socket, reason: str) -> None:
+    if reason == "client namespace disconnect":
+        gone(socket.id)
+
+
+@server.on("was")
+def was(socket: Socket, id: str) -> None:
+    gone(id)
+
+
+def gone(id: str) -> None:
+    """Send no more ticks to a client that does not come back, from no server."""
+    forget(id)
+    server.cluster.emit("gone", id)
+
+
+@server.cluster.on("gone")
+def forget(id: str) -> None:
+    ticks.pop(id, None)
+
+
 @server.on("close")
 def close(socket: Socket) -> None:
     socket.session.close()
@@ -70,7 +92,7 @@ def told() -> None:
     print("totals", numbers, dict(server._namespaces.counts.recoveries), flush=True)
 
 
-for call, seconds in ((tell, 0.1), (tickAll, 0.25)):
+for call, seconds in ((tell, 0.1), (tickAll, 0.5)):
     LoopingCall(call).start(seconds, now=False)
 
 reactor.addSystemEventTrigger("before", "shutdown", told)

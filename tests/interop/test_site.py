@@ -138,12 +138,13 @@ class SiteTests(SynchronousTestCase):
             self.assertIn(page, {index["docnames"][number] for number in found}, word)
 
     def test_news(self) -> None:
-        """Each change since the last release is in the news."""
+        """Each change since the last release is in the news, under its kind and its part."""
         text = (self.folder / "news.html").read_text()
-        fragments = len([*(ROOT / "docs" / "newsfragments").glob("+*.rst")])
+        fragments = len([*(ROOT / "docs" / "newsfragments").rglob("+*.rst")])
         self.assertGreaterEqual(text.count("<li>"), fragments)
         if fragments:
             self.assertIn("(unreleased)", text)
+            self.assertRegex(text, "<h3>(Added|Fixed|Changed or removed|Documentation)<")
 
     def test_everyPage(self) -> None:
         """Each page has the favicon and a link to edit it."""
@@ -151,6 +152,11 @@ class SiteTests(SynchronousTestCase):
             text = (self.folder / f"{name}.html").read_text()
             self.assertIn("favicon.svg", text)
             self.assertIn(f"/main/docs/{name}.rst", text)
+
+    def test_tablesScroll(self) -> None:
+        """Each table that may be wider than the window can be scrolled by the keyboard."""
+        for page in self.folder.rglob("*.html"):
+            self.assertNotRegex(page.read_text(), 'class="table-wrapper[^"]*">', str(page))
 
     def test_accessible(self) -> None:
         requireAxe()

@@ -71,7 +71,9 @@ class Cluster:
         self._conversation = Conversation(self.uid)
         self._requests = Requests(self._conversation, namespaces)
         self._joins = Joins(namespaces)
-        self._keeping: Keeping | NodeSessions = Keeping(self._conversation, namespaces, self._joins)
+        self._keeping: Keeping | NodeSessions = Keeping(
+            self._conversation, namespaces, self._joins, self._requests
+        )
         self._remote = RemotePeers(
             self._conversation, namespaces, self._joins, self._requests.handover, self._keeping
         )
@@ -108,7 +110,7 @@ class Cluster:
             keeping = NodeSessions(self._conversation, self._namespaces, self._joins, self._requests)
         else:
             self._namespaces.recoverBy(Recovery)
-            keeping = Keeping(self._conversation, self._namespaces, self._joins)
+            keeping = Keeping(self._conversation, self._namespaces, self._joins, self._requests)
         self._keeping = self._remote.keeping = keeping
         self._bus = bus
 

@@ -15,9 +15,9 @@ server are in the stream too, on a topic that nobody else reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -26,14 +26,19 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.interfaces import IKeepingBus
+from txrealtime.cluster.bus.places import Id, idOf
 from txrealtime.cluster.conversation import Conversation
+from txrealtime.cluster.deputies import Deputies
 from txrealtime.cluster.dialects.messages import Emit
-from txrealtime.cluster.dialects.native import UID_LENGTH
+from txrealtime.cluster.dialects.native import UID_LENGTH, NativeDialect
 from txrealtime.cluster.dialects.nativereading import NativeReader
 from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.link.links import Links
+from txrealtime.cluster.missedevents import Missed, startOf
+from txrealtime.cluster.requests import Requests
+from txrealtime.cluster.rereading import Found, Rereading
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
 from txrealtime.errors import BusError, PacketError
@@ -49,18 +54,23 @@ __all__ = ["Keeping"]
 
 _log = Logger()
 
+T = TypeVar("T")
+
 _LOOK: Final = 1.0
 """Seconds between two looks at the data of all sockets."""
 
 _REFRESH: Final = 3
 """Times that a key is refreshed before it expires."""
 
-_PAGE: Final = 500
-"""Entries of the stream in one reply."""
+_PATIENCE: Final = 3.0
+"""Seconds that a client waits for the link."""
 
-_WAIT: Final = 0.02
-_MOST_WAITS: Final = 100
-"""Seconds, and how often, to wait for this server's own messages to go out."""
+_WAIT: Final = 0.05
+_MOST_WAITS: Final = 200
+"""Seconds, and how often, to wait until this server has read as far as the one that died."""
+
+_NOBODY: Final = "txrealtime-nobody"
+"""A topic without subscribers."""
 
 _HEAD: Final = len("txr1 ") + UID_LENGTH + 1
 """The place of the head in a message."""
@@ -89,8 +99,11 @@ class Keeping:
     :ivar isOn: true on a bus that keeps messages, if clients may come back.
     """
 
-    def __init__(self, conversation: Conversation, namespaces: Namespaces, joins: Joins) -> None:
+    def __init__(
+        self, conversation: Conversation, namespaces: Namespaces, joins: Joins, requests: Requests
+    ) -> None:
         self._conversation = conversation
+        self._requests = requests
         self._namespaces = namespaces
         self._joins = joins
         self.isOn = False
@@ -99,7 +112,8 @@ class Keeping:
         self._looks = 0
         # What Redis has, by pid.
         self._written: dict[str, str] = {}
-        self._reader = NativeReader("", Numbers())
+        self._numbers = Numbers()
+        self._reader = NativeReader("", self._numbers)
 
     def start(self, link: Link | Links) -> None:
         """Take a link that has not been started yet."""
@@ -108,9 +122,12 @@ class Keeping:
             parking is None
             or isinstance(link, Links)
             or not IKeepingBus.providedBy(link.bus)
-            or dialect.name != "native"
+            or not isinstance(dialect, NativeDialect)
         ):
             return
+        bus: Any = link.bus
+        self._rereading = Rereading(bus.stream, self._eventOf)
+        self._deputies = Deputies(self._conversation.uid, dialect.topicOfServer, self._requests)
         self._link, self.isOn = link, True
         parking.keeper = self
         link.watch(self._linkChanged)
@@ -146,6 +163,8 @@ class Keeping:
         parking = self._namespaces.parking
         if self._link is not None and parking is not None:
             parking.keeper = None
+        if self._link is not None:
+            self._deputies.clear()
         self._link, self.isOn = None, False
         self._written.clear()
 
@@ -154,6 +173,9 @@ class Keeping:
     def _key(self, pid: str) -> str:
         bus: Any = self._link.bus if self._link is not None else None
         return f"{bus.stream}:session:{pid}"
+
+    def offered(self, ticket: Ticket) -> None:
+        ticket.offset = ticket.recovery.log.offset()
 
     def changed(self, ticket: Ticket) -> None:
         if ticket.admitted != float("inf"):
@@ -167,7 +189,12 @@ class Keeping:
         if link is None or link.status is not LinkStatus.READY:
             return None  # all are written when the link is ready
         session = recovery.described(ticket)
-        kept = {**session, "path": recovery.namespace.path}
+        kept = {
+            **session,
+            "path": recovery.namespace.path,
+            "server": self._conversation.uid,
+            "since": ticket.start,
+        }
         ticket.offset = ticket.offset or recovery.log.offset()
         kept["offset"] = ticket.offset
         try:
@@ -202,7 +229,18 @@ class Keeping:
         """Called when Redis refuses a key or is away: the next look writes all again."""
         self._written.clear()
 
+    async def check(self, ticket: Ticket) -> None:
+        link = self._link
+        if link is None or link.status is not LinkStatus.READY:
+            return
+        with suppress(BusError):
+            value = await link.command("GET", self._key(ticket.pid))
+            if value is not None and not value.startswith(self._conversation.uid.encode()):
+                self._wasPut(0, ticket)
+
     def ended(self, ticket: Ticket) -> None:
+        if self._link is not None:
+            self._deputies.ended(self._link, ticket)
         if self._written.pop(ticket.pid, None) is not None and self._link is not None:
             self._put(ticket, "")
 
@@ -242,89 +280,117 @@ class Keeping:
         link, recovery = self._link, namespace._recovery
         if link is None or recovery is None or not claim.isSound:
             return None
+        # The client may go meanwhile: then it finds its ticket here the next time.
+        waiter: Deferred[None] = Deferred()
+
+        def fetched(_: object) -> None:
+            if not waiter.called:
+                waiter.callback(None)
+
+        fetching = Deferred.fromCoroutine(self._fetched(link, recovery, claim, address))
+        fetching.addErrback(_notFetched).addCallback(fetched)
+        await waiter
+        return recovery.tickets.get(claim.pid)
+
+    async def _fetched(self, link: Link, recovery: Recovery, claim: Claim, address: str) -> None:
         try:
-            key, value = self._key(claim.pid), await link.command("GET", self._key(claim.pid))
-            if value is None:
-                return None
-            owner, _, text = value.decode().partition(" ")
-            session = json.loads(text)
-            known = _placeOf(session["offset"] if claim.offset is None else claim.offset)
-            start = _placeOf(session["offset"])
-            if session["path"] != namespace.path or known is None or start is None or known[0] != start[0]:
-                return None  # the session stays: the client may come back with a better offset
-            if recovery.parking.settings.recoveryAddress and session["address"] != address:
-                return None
-            taken = f"{self._conversation.uid} {text}"
-            if not await link.command("EVAL", _TAKE, "1", key, value.decode(), taken, self._milliseconds):
-                return None
+            taken = await self._again(link, lambda: self._take(link, recovery, claim, address))
         except BusError as error:
             _log.warn("a client cannot be looked up in Redis: {error}", error=error)
-            return None
-        ticket = recovery.adopt(claim.pid, session)
+            return
+        if taken is None or not recovery.isFree(claim.pid, taken):
+            return
+        ticket = recovery.adopt(claim.pid, taken)
         carried = None
         try:
-            carried = await self._missed(link, recovery, ticket, owner, max(known, start))
+            self._deputies.takeOver(link, ticket, taken["server"])
+            await self._requests.handover.listening(recovery.namespace, ticket.rooms)
+            missed = Missed(self._conversation.uid, ticket, claim, taken, recovery.log.top)
+            if await self._again(link, lambda: self._read(link, missed)):
+                carried = {"events": missed.upTo(_placeOf(link))}
         except BusError as error:
             _log.warn("the events of a client cannot be read from Redis: {error}", error=error)
         finally:
             recovery.arrived(ticket, carried)
-        return recovery.tickets.get(claim.pid)
 
-    async def _missed(
-        self, link: Link, recovery: Recovery, ticket: Ticket, owner: str, known: tuple[str, Any, int]
+    async def _again(self, link: Link, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Ask Redis, and ask again if the link fails meanwhile and is ready soon after."""
+        for isLast in (False, True):
+            try:
+                await link.whenReady().addTimeout(_PATIENCE, self._namespaces.reactor, _notReady)
+                return await ask()
+            except BusError:
+                if isLast:
+                    raise
+        raise AssertionError
+
+    async def _take(
+        self, link: Link, recovery: Recovery, claim: Claim, address: str
     ) -> dict[str, Any] | None:
         """
-        Read the events from the stream that a client has missed, up to those that this server hears itself.
+        Take the key of a client.
 
-        :return: ``None`` if the stream does not reach back so far, or there are too many.
+        :return: the session, with its ``server``, whose offset it has.  ``None`` if another server has taken
+            the key, or the client may not come.
         """
-        _, place, number = known
-        here, top = _idOf(link.place), recovery.log.top
-        for _ in range(_MOST_WAITS):
-            if not link.isWaiting:
-                break
-            await deferLater(self._namespaces.reactor, _WAIT)
-        bus: Any = link.bus
-        stream = bus.stream
-        newest = await link.command("XREVRANGE", stream, "+", "-", "COUNT", "1")
-        oldest = await link.command("XRANGE", stream, "-", "+", "COUNT", "1")
-        if place != (0, 0) and (not oldest or _idOf(oldest[0][0].decode()) > place):
+        key = self._key(claim.pid)
+        value = await link.command("GET", key)
+        if value is None:
             return None
-        end = newest[0][0].decode() if newest else "-"
-        events: list[Any] = []
-        size, at = 0, f"{place[0]}-{place[1]}"
-        most = recovery.parking.settings.maxBuffered
-        while True:
-            page = await link.command("XRANGE", stream, f"({at}", end, "COUNT", str(_PAGE))
-            for id, fields in page:
-                emit = self._emitOf(fields, recovery.namespace.path)
-                if emit is None:
-                    continue
-                sender, event = emit
-                if sender == owner:
-                    isMissed = event.logged > number
-                elif sender == self._conversation.uid:
-                    isMissed = event.logged <= top  # later ones are in this server's log
-                else:
-                    isMissed = _idOf(id.decode()) <= here
-                if isMissed and _concerns(event, ticket.rooms):
-                    messages = [message.data for message in event.messages or ()]
-                    size += sum(len(message) for message in messages)
-                    events.append(["-0", False, messages])
-            if size > most:
-                return None
-            if len(page) < _PAGE:
-                return {"events": events}
-            at = page[-1][0].decode()
+        owner, _, text = value.decode().partition(" ")
+        session: dict[str, Any] = {"server": owner, **json.loads(text)}
+        if session["path"] != recovery.namespace.path:
+            return None
+        if startOf(session, claim) is None:
+            # The session stays: the client may come back with a better offset.
+            _refused(
+                recovery, "its offset is none, or it had a part of what it had missed when its server died"
+            )
+            return None
+        if recovery.parking.settings.recoveryAddress and session["address"] != address:
+            return None
+        taken = f"{self._conversation.uid} {json.dumps(session)}"
+        if not await link.command("EVAL", _TAKE, "1", key, value, taken, self._milliseconds):
+            return None
+        return session
 
-    def _emitOf(self, fields: list[bytes], path: str) -> tuple[str, Emit] | None:
-        """Read an entry of the stream: an event for clients of a namespace."""
-        if len(fields) < 4:
+    async def _read(self, link: Link, missed: Missed) -> bool:
+        """Read the events from the stream that a client has missed.  ``False`` if they are not all there."""
+        if link.isWaiting:
+            # This server's own events from before the client came stand in the queue.
+            published: Deferred[None] = Deferred()
+            link.publish(_NOBODY, b"", published)
+            await published
+        missed.clear()
+        recovery = missed.ticket.recovery
+        if not await self._rereading.tell(link.command, missed):
+            _refused(recovery, "the stream does not reach back so far: raise maxlen in the URL of the bus")
+        elif not missed.isBounded:
+            _refused(recovery, "it missed more than maxBuffered (--max-buffered) allows")
+        elif not await self._hasRead(link, missed.place):
+            _refused(recovery, "this server is behind the one that died: is the machine overloaded?")
+        else:
+            return True
+        return False
+
+    async def _hasRead(self, link: Link, place: Id) -> bool:
+        """Wait until this server has read the entries that the client has, or they would come twice."""
+        for _ in range(_MOST_WAITS):
+            if _placeOf(link) >= place:
+                return True
+            await deferLater(self._namespaces.reactor, _WAIT)
+        return False
+
+    def _eventOf(self, id: bytes, fields: list[bytes]) -> Found | None:
+        """Read an entry of the stream: an event for clients."""
+        if len(fields) < 4 or not fields[3].startswith(b'["emit"', _HEAD):
             return None
         with suppress(PacketError):
-            message = self._reader.read("", fields[3]) if fields[3].startswith(b'["emit"', _HEAD) else None
-            if isinstance(message, Emit) and message.target.path == path and not message.volatile:
-                return fields[3][_HEAD - UID_LENGTH - 1 : _HEAD - 1].decode(), message
+            topic = fields[1].decode("utf-8", "surrogatepass")
+            message = self._reader.read(topic, fields[3])
+            if isinstance(message, Emit) and not message.volatile:
+                sender = fields[3][_HEAD - UID_LENGTH - 1 : _HEAD - 1].decode()
+                return Found(idOf(id), message, topic, sender, self._numbers.latest)
         return None
 
 
@@ -338,21 +404,24 @@ def _plain(data: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _concerns(emit: Emit, rooms: frozenset[str]) -> bool:
-    target = emit.target
-    return (target.rooms is None or not rooms.isdisjoint(target.rooms)) and rooms.isdisjoint(target.excluded)
+def _refused(recovery: Recovery, why: str) -> None:
+    _log.limited(
+        why,
+        LogLevel.info,
+        "{namespace}: a client came back and gets a fresh session: {why}",
+        namespace=recovery.namespace.path,
+        why=why,
+    )
 
 
-def _idOf(text: str) -> tuple[int, int]:
-    milliseconds, _, number = text.replace(".", "-").partition("-")
-    return int(milliseconds), int(number)
+def _placeOf(link: Link) -> Id:
+    return idOf(link.place.replace(".", "-").encode())
 
 
-def _placeOf(offset: str) -> tuple[str, tuple[int, int], int] | None:
-    """Read an offset: the epoch of a log, the place in the stream, and the number in the log."""
-    head, _, number = offset.rpartition("-")
-    epoch, _, place = head.partition(".")
-    milliseconds, _, rest = place.partition(".")
-    if not all(part.isascii() and part.isdecimal() for part in (number, milliseconds, rest)):
-        return None
-    return epoch, (int(milliseconds), int(rest)), int(number)
+def _notFetched(failure: Failure) -> None:
+    """Called when a key makes no sense."""
+    _log.failure("a client that came back could not be fetched from Redis", failure)
+
+
+def _notReady(result: object, seconds: float) -> NoReturn:
+    raise BusError(f"the link was not ready within {seconds:g} s")

@@ -210,6 +210,9 @@ class NodeSessions:
 
     # -- writing -------------------------------------------------------------------------
 
+    def offered(self, ticket: Ticket) -> None:
+        ticket.offset = self.place(ticket.recovery.namespace)
+
     def changed(self, ticket: Ticket) -> None:
         if ticket.admitted != float("inf"):
             written = self._write(ticket)
@@ -282,6 +285,9 @@ class NodeSessions:
             forgotten = next(iter(self._late))
             del self._late[forgotten]
             self._written.pop(forgotten, None)
+
+    async def check(self, ticket: Ticket) -> None:
+        """Called in no case: no ticket is parked."""
 
     def ended(self, ticket: Ticket) -> None:
         last = self._written.pop(ticket.pid, b"")
@@ -393,10 +399,6 @@ class NodeSessions:
         bus: Any = link.bus
         path = recovery.namespace.path
         stream, end = bus.streamOf(path), link.placeOf(path).replace(".", "-")
-        oldest = await link.command("XRANGE", stream, "-", "+", "COUNT", "1")
-        if not oldest or idOf(oldest[0][0]) > place:
-            self._refused(path, "the stream does not reach back so far: raise maxlen in the URL of the bus")
-            return None
         events: list[engineio.Packet] = []
         left, at = self._parking.settings.maxBuffered, f"{place[0]}-{place[1]}"
         while True:
@@ -417,9 +419,15 @@ class NodeSessions:
                 self._refused(path, "it missed more than maxBuffered (--max-buffered) allows")
                 return None
             if len(page) < _PAGE:
-                return events
+                break
             milliseconds, number = idOf(page[-1][0])
             at = f"{milliseconds}-{number + 1}"
+        # Asked for last: the stream may be trimmed while it is read.
+        oldest = await link.command("XRANGE", stream, "-", "+", "COUNT", "1")
+        if not oldest or idOf(oldest[0][0]) > place:
+            self._refused(path, "the stream does not reach back so far: raise maxlen in the URL of the bus")
+            return None
+        return events
 
     @staticmethod
     def _encoded(recovery: StreamedRecovery, event: Emit) -> list[engineio.Packet]:

@@ -34,6 +34,7 @@ from txrealtime.engineio import packet as engineio
 from txrealtime.errors import Disconnected, LimitExceeded, PacketError, ProtocolError
 from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
+from txrealtime.socketio.eventlog import Mark
 from txrealtime.socketio.handler import Handler, run
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.namespaces import Namespaces
@@ -84,7 +85,22 @@ class Requests:
         return None if namespace is None else Audience(namespace, target.rooms, target.excluded)
 
     def emit(self, emit: Emit) -> None:
-        """Send an event to the members of an audience who are here."""
+        """Send an event to the members of an audience who are here, or pass it on."""
+        namespace = self._namespaces.find(emit.target.path)
+        if namespace is None:
+            return
+        # A sender that has an event for one client in its log has the client.
+        if namespace._recovery is not None and not emit.logged and self._passOn(emit):
+            return
+        numbers = self._conversation.dialect.numbers
+        self.deliver(emit, [emit.place] if emit.place else None if numbers is None else numbers.latest)
+
+    def deliver(self, emit: Emit, mark: Mark) -> None:
+        """
+        Send an event to the members of an audience who are here.
+
+        :param mark: the event's place on the bus.
+        """
         audience = self._audience(emit.target)
         if audience is None:
             return
@@ -94,12 +110,6 @@ class Requests:
             with _forClients():
                 messages = audience.namespace._encode(emit.packet)
         recovery, history = audience.namespace._recovery, audience.namespace._history
-        if recovery is not None and self._passOn(emit):
-            return
-        numbers = self._conversation.dialect.numbers
-        mark = None if numbers is None else numbers.latest
-        if emit.place:
-            mark = [emit.place]
         if history is not None and not emit.volatile and audience.rooms is not None:
             audience = history.arrived(audience, messages, mark)
         if recovery is None:
@@ -147,6 +157,15 @@ class Requests:
             return False  # the new server hears the topics of namespaces and rooms itself
         self._conversation.say(message)
         return True
+
+    def carryOut(self, message: Join | Leave | Disconnect) -> None:
+        """Carry out a request that came on the topic of another server."""
+        if isinstance(message, Join):
+            self.join(message)
+        elif isinstance(message, Leave):
+            self.leave(message)
+        else:
+            self.disconnect(message)
 
     def join(self, join: Join) -> None:
         """Put the members of an audience who are here into rooms."""

@@ -116,7 +116,8 @@ def _events(value: Any) -> list[Any]:
             raise PacketError("an offset that is none")
         if mark.__class__ is list:
             sender, topic, count = mark if len(mark) == 3 else (None, None, None)
-            typed(sender, str), typed(topic, str), number(count)
+            typed(sender, str), typed(topic, str)
+            _ = name(count) if isinstance(count, str) else number(count)  # an emitter's, or a server's
         elif mark is not None and mark is not False:
             raise PacketError("a mark that is none")
         if not typed(messages, list) or any(part.__class__ not in (str, bytes) for part in messages):

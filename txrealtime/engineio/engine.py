@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, REQUEST_ENTITY_TOO_LARGE
 
@@ -283,15 +282,13 @@ class Engine:
         """Called when a WebSocket takes and sends no more messages, but is still connected."""
         self._closing.add(transport)
         for drain in self._drains:
-            if transport.session in drain.sessions:
-                drain.closing.add(transport)
+            drain.webSocketClosing(transport)
 
     def webSocketLost(self, transport: WebSocketTransport) -> None:
         """Called when the connection of a WebSocket is lost."""
         self._closing.discard(transport)
         for drain in list(self._drains):
-            drain.closing.discard(transport)
-            self._checkDrained(drain)
+            drain.webSocketLost(transport)
 
     def openSession(self, handshake: OpeningRequest, transport: ITransport) -> Session:
         """Open a session on another kind of transport, for a request that :meth:`verify` accepted."""
@@ -348,8 +345,7 @@ class Engine:
             if self._hooks.sessionClosed is not None:
                 self._hooks.sessionClosed(session)
         for drain in list(self._drains):
-            drain.sessions.discard(session)
-            self._checkDrained(drain)
+            drain.sessionEnded(session)
 
     @property
     def isOpen(self) -> bool:
@@ -419,41 +415,14 @@ class Engine:
         timeout: float,
         dismiss: Callable[[Session], object] | None,
     ) -> Deferred[None]:
-        drain = Drain(sessions, closing)
-        drain.late = self.reactor.callLater(timeout, self._dropAll, drain)
-        self._drains.append(drain)
-        for session in list(drain.sessions):
-            if dismiss is not None and session.state is State.OPEN:
-                dismiss(session)
-            session.close(CloseReason.SHUTTING_DOWN)
-        self._checkDrained(drain)
+        drain = Drain(self._drains, sessions, closing)
+        drain.start(self.reactor, timeout, dismiss)
         return drain.done
 
     def dropLate(self) -> None:
         """Drop the sessions that a drain still waits for, before its timeout."""
         for drain in list(self._drains):
-            self._dropAll(drain)
-
-    def _dropAll(self, drain: Drain) -> None:
-        late = len(drain.sessions) + len(drain.closing)
-        # Limited, since there may be ten slices in a second.
-        _log.limited(
-            "", LogLevel.info, "{count} clients did not take their last messages in time", count=late
-        )
-        for session in list(drain.sessions):
-            session.abort(CloseReason.SHUTTING_DOWN)
-        for transport in list(drain.closing):
-            # Not a reset: what the kernel has may still arrive.
-            transport.transport.loseConnection()
-        drain.closing.clear()
-        self._checkDrained(drain)
-
-    def _checkDrained(self, drain: Drain) -> None:
-        if not drain.sessions and not drain.closing and drain in self._drains:
-            self._drains.remove(drain)
-            if drain.late.active():
-                drain.late.cancel()
-            drain.done.callback(None)
+            drain.drop()
 
 
 def _codecFor(handshake: OpeningRequest) -> Codec:

@@ -369,10 +369,10 @@ class Session:
         self._flush()
 
     def _endUpgrade(self) -> None:
-        """Close the WebSocket being probed, if there is one."""
+        """Close the WebSocket being probed."""
         upgrade, self._upgrade = self._upgrade, None
-        if upgrade is not None:
-            upgrade.cancel()
+        assert upgrade is not None
+        upgrade.cancel()
 
     # -- the end -------------------------------------------------------------
 
@@ -440,7 +440,8 @@ class Session:
 
     def _finish(self) -> None:
         """Release everything that the session holds, and tell the engine."""
-        self._endUpgrade()
+        if self._upgrade is not None:
+            self._endUpgrade()
         self._queue = ()
         self.counts.buffered -= self.buffered
         self.buffered = 0

@@ -13,40 +13,37 @@ Both ways back share one queue, so a client gets the events that a handler has e
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from flask import Flask
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from txrealtime import Namespace, Server, Socket
+from txrealtime import Namespace, Socket
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.admission import isForeignFalse
-from txrealtime.engineio.engine import Engine
-from txrealtime.engineio.origins import Origins
 from txrealtime.engineio.session import CloseReason, Session
 from txrealtime.errors import ConnectionRejected
 from txrealtime.flask.contexts import Visit, environOf
-from txrealtime.flask.eventlog import LoggedReceiver, encodeAndLog
+from txrealtime.flask.eventlog import encodeAndLog
 from txrealtime.flask.invoking import ErrorAck, Invoker
 from txrealtime.flask.membership import Membership
 from txrealtime.flask.options import Configuration
 from txrealtime.flask.repeats import handledOnce, onceOf
 from txrealtime.flask.routes import ANY, Route, Routes
+from txrealtime.flask.server import BridgedServer
 from txrealtime.logs import Logger
-from txrealtime.pool import Jobs, Threads
+from txrealtime.pool import Jobs
 from txrealtime.socketio.audience import Audience
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.namespaces import invalidNamespace
 from txrealtime.socketio.packet import IParser, Packet
 
-__all__ = ["Bridge", "BridgedNamespace", "BridgedServer"]
+__all__ = ["Bridge", "BridgedNamespace"]
 
 _log = Logger()
 
@@ -58,69 +55,6 @@ _REASONS: Final = {
     CloseReason.SERVER_DISCONNECT: "server disconnect",
 }
 """Flask-SocketIO's words for reasons, where they differ from the server's."""
-
-
-class BridgedServer(Server):
-    """
-    A server whose handlers run in threads.
-
-    :param threads: the threads, which start and stop with the server.
-    :param askedOrigins: the allowed origins, if a function of the application decides.
-    :ivar packetLog: the logger of packets, if there is one.
-    :ivar stopped: whether the server has run, and stops or has stopped.
-    :ivar unfinished: how many handlers wait, run, or have results that the reactor's thread has not seen.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        threads: Threads,
-        packetLog: logging.Logger | None = None,
-        askedOrigins: Origins | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(*args, **options)
-        self._askedOrigins = askedOrigins
-        self.packetLog = packetLog
-        self._threads = self.threads = threads
-        self.stopped = False
-        self.unfinished = 0
-
-    @cached_property
-    def engine(self) -> Engine:
-        """The Engine.IO server underneath."""
-        engine = super().engine
-        if self._askedOrigins is not None:
-            engine.useOrigins(self._askedOrigins)
-        return engine
-
-    def _connection(self, session: Session) -> Any:
-        connection = super()._connection(session)
-        return connection if self.packetLog is None else LoggedReceiver(connection, session, self.packetLog)
-
-    def startService(self) -> None:
-        super().startService()
-        if self.stopped:
-            self._threads.restart()
-            self.stopped = False
-
-    def stopService(self) -> Deferred[None]:
-        """
-        Refuse new clients, close the others, and wait for the handlers that run.
-
-        :return: a Deferred that fires when all is done, or after ``drainTimeout`` for either.
-        """
-        self.stopped = True
-        return Deferred.fromCoroutine(self._stop(super().stopService()))
-
-    async def _stop(self, drained: Deferred[None]) -> None:
-        await drained
-        reactor: Any = self.reactor
-        deadline = reactor.seconds() + self.settings.drainTimeout
-        # A handler that has returned may make way for its client's disconnect handler.
-        while self.unfinished and reactor.seconds() < deadline:
-            await deferLater(reactor, 0.02)
-        await self._threads.drain(reactor, deadline - reactor.seconds())
 
 
 class BridgedNamespace(Namespace):
@@ -246,7 +180,7 @@ class BridgedNamespace(Namespace):
     def _schedule(self, socket: Socket, membership: Membership, event: str, args: Sequence[Any]) -> Any:
         route = self._bridge.routes.find(self.path, event)
         if route is None:
-            self._nobodyHandles(event)
+            self._dispatcher.nobodyHandles(event)
         if route is None or membership.isRefused or membership.hasEnded:
             return NO_ACK
         schedule = partial(self._bridge.schedule, route, socket, membership, event, args)
@@ -409,7 +343,7 @@ class Bridge(Invoker):
             visit.jobs -= 1
             if isinstance(result, ErrorAck):
                 if event not in ("connect", "disconnect"):
-                    socket.namespace._handlerErred(event)
+                    socket.namespace._dispatcher.erred(event)
                 if not telling:
                     result = result.ack
             done.callback(result)
@@ -482,22 +416,6 @@ class Bridge(Invoker):
             self.failed(error)
             result = ErrorAck(False if event == "connect" else NO_ACK)
         self.server.callFromThread(finish, result)
-
-    def _twice(self, path: str, call: Callable[[], Any]) -> Any:
-        """Make a call, and once more after a TypeError.  After two, raise the first one."""
-        try:
-            return call()
-        except TypeError as error:
-            first = error
-        _log.failure(
-            "{namespace}: the connect handler raises TypeError, and is called once more as in Flask-SocketIO",
-            Failure(first),
-            namespace=path,
-        )
-        try:
-            return call()
-        except TypeError:
-            raise first from None
 
     def encode(self, packet: Packet) -> list[engineio.Packet]:
         """

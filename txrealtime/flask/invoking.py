@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from flask import Flask
+from twisted.python.failure import Failure
 
 from txrealtime.errors import ConnectionRejected
 from txrealtime.flask.contexts import Visit, inContext
@@ -15,8 +16,11 @@ from txrealtime.flask.copies import copied
 from txrealtime.flask.jsonmodule import JSONModule
 from txrealtime.flask.options import Configuration
 from txrealtime.flask.routes import ANY, Route, Routes
+from txrealtime.logs import Logger
 
 __all__ = ["ErrorAck", "Invoker"]
+
+_log = Logger()
 
 
 class ErrorAck(NamedTuple):
@@ -77,6 +81,22 @@ class Invoker:
             raise
         except Exception as error:
             return ErrorAck(handler(error))
+
+    def _twice(self, path: str, call: Callable[[], Any]) -> Any:
+        """Make a call, and once more after a TypeError.  After two, raise the first one."""
+        try:
+            return call()
+        except TypeError as error:
+            first = error
+        _log.failure(
+            "{namespace}: the connect handler raises TypeError, and is called once more as in Flask-SocketIO",
+            Failure(first),
+            namespace=path,
+        )
+        try:
+            return call()
+        except TypeError:
+            raise first from None
 
     def inContextOf(self, request: Any, callback: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a callback so that it runs in the contexts of the current event."""

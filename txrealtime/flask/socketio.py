@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from txrealtime import Namespace as RealtimeNamespace
 from txrealtime.flask.askedorigins import AskedOrigins
-from txrealtime.flask.bridge import Bridge, BridgedServer
+from txrealtime.flask.bridge import Bridge
 from txrealtime.flask.client import SocketIOTestClient
 from txrealtime.flask.contexts import environOf
 from txrealtime.flask.errors import OutsideOfHandler
@@ -34,6 +34,7 @@ from txrealtime.flask.options import configured, warning, warningOfOrigins
 from txrealtime.flask.queuesender import QueueSender
 from txrealtime.flask.routes import Routes, methodsOf, warnOfAlike
 from txrealtime.flask.sender import ServerSender
+from txrealtime.flask.server import BridgedServer
 from txrealtime.flask.serving import rootOf, run, stop
 from txrealtime.pool import Threads
 from txrealtime.server import IApplication

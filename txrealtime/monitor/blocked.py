@@ -19,8 +19,8 @@ from twisted.logger import LogLevel
 
 from txrealtime.logs import Logger
 from txrealtime.monitor.counts import TIMED
+from txrealtime.socketio.dispatch import Dispatcher
 from txrealtime.socketio.handler import CONTINUING
-from txrealtime.socketio.namespace import Namespace
 
 __all__ = ["Watch"]
 
@@ -128,11 +128,11 @@ def _handlersOf(frame: FrameType | None) -> Iterator[str]:
     """Yield the handlers that run in a stack, the innermost first."""
     while frame is not None:
         values = frame.f_locals
-        # With middleware, the frame of Namespace._handle is further in.
+        # With middleware, the frame of Dispatcher.handle is further in.
         isTimed = frame.f_code in TIMED and not values["middleware"]
-        if (isTimed or frame.f_code is Namespace._handle.__code__) and values.get("handler") is not None:
-            event, path = values["event"][:100], values["namespace" if isTimed else "self"].path
-            yield f"{values['handler'].name}, the handler of {event!r} in {path}"
+        if (isTimed or frame.f_code is Dispatcher.handle.__code__) and values.get("handler") is not None:
+            event, dispatcher = values["event"][:100], values["dispatcher" if isTimed else "self"]
+            yield f"{values['handler'].name}, the handler of {event!r} in {dispatcher.namespace.path}"
         elif frame.f_code in CONTINUING:
             yield f"{values['coroutine'].__qualname__}, a handler that was waiting"
         frame = frame.f_back

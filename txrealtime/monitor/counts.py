@@ -82,8 +82,8 @@ class ServerCounts:
 
         for handler in namespace._handlers.events.values():
             handler.counts = None
+        namespace._dispatcher.erred = erred
         replacements: Any = namespace
-        replacements._handlerErred = erred
         replacements._take = _timing(namespace, find)
 
 
@@ -95,10 +95,11 @@ def _timing(namespace: Namespace, find: Callable[[str], EventCounts]) -> Callabl
     """
     Make a function that dispatches an event, and counts it and its time.
 
-    The function repeats the lines of ``Namespace._dispatch`` and ``Namespace._handle``: the call that this
+    The function repeats the lines of ``Dispatcher.dispatch`` and ``Dispatcher.handle``: the call that this
     saves pays for a reading of the clock, of which there are two.
     """
     events, middleware, hooks = namespace._handlers.events, namespace._handlers.middleware, namespace._hooks
+    dispatcher = namespace._dispatcher
 
     def take(socket: Socket, event: str, args: list[Any]) -> Any:
         if hooks.eventReceived is not None:
@@ -108,9 +109,9 @@ def _timing(namespace: Namespace, find: Callable[[str], EventCounts]) -> Callabl
         begun = counts.begin()
         try:
             if middleware:
-                result: Any = namespace._proceed(0, Incoming(socket, event, args))
+                result: Any = dispatcher.proceed(0, Incoming(socket, event, args))
             elif handler is None:
-                result = namespace._handle(socket, event, args)
+                result = dispatcher.handle(socket, event, args)
             else:
                 given = len(args) + 1
                 if not handler.least <= given <= handler.most:
@@ -119,10 +120,10 @@ def _timing(namespace: Namespace, find: Callable[[str], EventCounts]) -> Callabl
                 if result.__class__ is CoroutineType:
                     result = start(result)
         except Exception:
-            result = namespace._handlerFailed(Failure(), socket, event)
+            result = dispatcher.failed(Failure(), socket, event)
         if result.__class__ not in PLAIN and isinstance(result, Deferred):
             counts.pending += 1
-            result.addErrback(namespace._handlerFailed, socket, event)
+            result.addErrback(dispatcher.failed, socket, event)
             return result.addBoth(_ended, counts, begun)
         counts.end(begun)
         return result

@@ -14,7 +14,7 @@ from txrealtime.service.options import ServeOptions
 
 __all__ = ["SHELLS", "script"]
 
-SHELLS: Final = ("bash", "zsh")
+SHELLS: Final = ("bash", "zsh", "fish")
 
 _FILES: Final = {"admin-auth"}
 _FOLDERS: Final = {"static", "admin-ui", "client"}

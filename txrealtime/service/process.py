@@ -43,7 +43,8 @@ from txrealtime.workers.handoff import Handoff
 from txrealtime.workers.ledger import CONNECTIONS, SESSIONS, Ledger
 from txrealtime.workers.listening import Inherited, withoutPlace
 from txrealtime.workers.loglines import toLine
-from txrealtime.workers.ports import AffinePort, PeekingPort, SharedPort
+from txrealtime.workers.ports import AffinePort, PeekingPort
+from txrealtime.workers.sharedport import SharedPort
 from txrealtime.workers.siblings import WorkerSiblings
 from txrealtime.workers.worker import CANNOT_START, REPORTS, Supervision, reportFailure
 

@@ -4,7 +4,7 @@ Connections: one client's Socket.IO packets, sorted to the sockets of its namesp
 ::
 
     session -> messageReceived -> the decoder -> a packet
-        CONNECT     admission: the namespace is found and asked, then CONNECT or CONNECT_ERROR leaves
+        CONNECT     to an Admission, until CONNECT or CONNECT_ERROR leaves
         EVENT       in turn, to Namespace._take; its result leaves as an ACK
         ACK         at once, to the socket that awaits it
         DISCONNECT  the socket leaves
@@ -24,11 +24,10 @@ from twisted.logger import LogLevel
 from zope.interface import implementer
 
 from txrealtime.engineio import packet as engineio
-from txrealtime.engineio.admission import isRefusal
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
 from txrealtime.logs import Logger
-from txrealtime.socketio.clients import Claim, readClaim
+from txrealtime.socketio.admission import Admission
 from txrealtime.socketio.handler import PLAIN
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.namespace import NO_ACK, Namespace
@@ -50,17 +49,6 @@ _newTuple: Final = tuple.__new__
 
 _PATIENCE: Final = 10
 """A client whose ack is awaited is closed above this many times maxWaiting events, or maxPayload bytes."""
-
-
-class _Admission:
-    """A CONNECT that is not decided yet."""
-
-    __slots__ = ("asked", "returning")
-
-    def __init__(self) -> None:
-        self.asked: Deferred[None] | None = None
-        # The socket of a client that comes back.
-        self.returning: Socket | None = None
 
 
 @implementer(IReceiver)
@@ -95,7 +83,7 @@ class Connection:
         self._decoder = namespaces.parser.decoder(settings.maxAttachments)
         self._revision = revisionOf(session, namespaces.parser)
         self._sockets: dict[str, Socket] = {}
-        self._admissions: dict[str, _Admission] = {}
+        self._admissions: dict[str, Admission] = {}
         # The paths from which the server has disconnected the client; packets to them may be on their way.
         self._parted: set[str] = set()
         self._size = 0
@@ -190,82 +178,30 @@ class Connection:
                 session=self.session.label,
                 count=self.settings.maxNamespaces,
             )
-            self._refuse(path, ConnectionRejected("Too many namespaces"))
+            self.refuse(path, ConnectionRejected("Too many namespaces"))
             return
-        claim, wanted = None, False
-        if self._namespaces.parking is not None and not self._revision.joinsUnasked:
-            auth, claim, wanted = readClaim(auth)
-        self._admissions[path] = admission = _Admission()
-        admission.asked = Deferred.fromCoroutine(self._admit(admission, path, auth, claim, wanted))
+        admission = Admission(self, self._namespaces, self._admissions, path)
+        self._admissions[path] = admission
+        asked = Deferred.fromCoroutine(admission.decide(self._revision, auth))
         if self._admissions.get(path) is not admission:
             # Decided already; or the client left while the coroutine ran its first step.
-            admission.asked.cancel()
-        elif self._namespaces.pace is not None:
+            asked.cancel()
+            return
+        admission.asked = asked
+        if self._namespaces.pace is not None:
             self._namespaces.pace.began()
-            admission.asked.addBoth(self._namespaces.pace.ended)
-
-    async def _admit(
-        self, admission: _Admission, path: str, auth: Any, claim: Claim | None, wanted: bool
-    ) -> None:
-        """
-        Find the namespace, ask it, and admit or refuse the client.
-
-        :param claim: the words of a client that comes back.
-        :param wanted: true if the client asks to be offered recovery.
-        """
-        socket: Socket | None = None
-        missed: Sequence[engineio.Packet] = ()
-        rejection: ConnectionRejected | None = None
-        try:
-            namespace = await self._namespaces.open(path, auth)
-            handshake = Handshake(self.session.handshake, auth)
-            if claim is not None and namespace._recovery is not None:
-                returned = await namespace._recovery.claim(claim, handshake)
-                if returned is not None:
-                    missed = returned.missed
-                    socket = namespace._recovery.revive(returned.ticket, self, handshake)
-                    admission.returning = socket
-            if socket is None:
-                id = self._revision.socketId(self.session, path, self._namespaces.idPrefix)
-                socket = Socket(namespace, self, handshake, id)
-                if namespace._recovery is not None and (wanted or self._isOffered(handshake)):
-                    namespace._recovery.offer(socket)
-            admitted = namespace._admit(socket)
-            if isinstance(admitted, Deferred):
-                admitted = await admitted
-            if isRefusal(admitted) or socket._leftBecause is not None:
-                rejection = ConnectionRejected()
-        except ConnectionRejected as error:
-            rejection = error
-        except Exception:
-            if self._admissions.get(path) is admission:
-                _log.failure("{namespace}: admission failed; the client is refused", namespace=path)
-            rejection = ConnectionRejected("Internal server error")
-        # The client may have gone meanwhile, or left the namespace and asked for it again.
-        stillWanted = self._admissions.get(path) is admission
-        if stillWanted:
-            del self._admissions[path]
-        elif admission.returning is not None:
-            return  # parked again
-        if socket is not None:
-            if rejection is None and stillWanted:
-                self._letIn(socket, missed)
-                return
-            socket.namespace._remove(socket, CloseReason.FORCED_CLOSE)
-            self._namespaces.socketGone(socket.namespace)
-        if rejection is not None and stillWanted:
-            self._refuse(path, rejection)
+            asked.addBoth(self._namespaces.pace.ended)
 
     def newSocket(self, namespace: Namespace, handshake: Handshake, id: str) -> Socket:
         """Make a socket of this client."""
         return Socket(namespace, self, handshake, id)
 
-    def _isOffered(self, handshake: Handshake) -> bool:
-        """Return true if the client is offered recovery, by its handshake."""
-        parking = self._namespaces.parking
-        return parking is not None and parking.isOffered(handshake)
+    def letIn(self, socket: Socket, missed: Sequence[engineio.Packet]) -> None:
+        """
+        Let a client into a namespace.
 
-    def _letIn(self, socket: Socket, missed: Sequence[engineio.Packet] = ()) -> None:
+        :param missed: the events that a returning client has missed.
+        """
         self._cancelTimer()
         namespace, ticket = socket.namespace, socket._ticket
         self._sockets[namespace.path] = socket
@@ -282,25 +218,20 @@ class Connection:
         if socket._leftBecause is None:
             namespace._letIn(socket)
 
-    def _refuse(self, path: str, rejection: ConnectionRejected) -> None:
+    def refuse(self, path: str, rejection: ConnectionRejected) -> None:
+        """Refuse a client."""
         try:
             parts = self._namespaces.parser.encode(self._revision.refusal(path, rejection))
         except (TypeError, ValueError):
             _log.failure("{namespace}: the data of ConnectionRejected cannot be sent", namespace=path)
-            self._refuse(path, ConnectionRejected("Internal server error"))
+            self.refuse(path, ConnectionRejected("Internal server error"))
         else:
             self.session.sendPackets([engineio.message(part) for part in parts])
 
     def _cancelAdmission(self, path: str) -> None:
         admission = self._admissions.pop(path, None)
-        if admission is None:
-            return
-        if admission.returning is not None:
-            ticket = admission.returning._ticket
-            if ticket is not None:
-                ticket.recovery.parkAgain(admission.returning)
-        if admission.asked is not None:
-            admission.asked.cancel()
+        if admission is not None:
+            admission.cancel()
 
     def _nobodyCame(self) -> None:
         self._timer = None

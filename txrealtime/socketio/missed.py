@@ -135,6 +135,8 @@ def _merge(log: EventLog, ticket: Ticket, carried: Carried, claim: Claim | None)
         packets = [engineio.message(message) for message in messages]
         log.append((ticket.id,), frozenset(), packets, mark=mark)
     ticket.start = ticket.floor = ticket.known = start
+    # The newest entry is the last one of these, if there are any.
+    ticket.offset = log.offset()
     ticket.moves.clear()
 
 

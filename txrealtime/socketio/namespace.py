@@ -11,21 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
-from txrealtime.errors import ArgumentsMismatch, Disconnected, TryAgain
 from txrealtime.logs import Logger
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.counts import EventsSent, TalkCounts
-from txrealtime.socketio.handler import PLAIN, Handler, run, start
+from txrealtime.socketio.dispatch import NO_ACK, Dispatcher, Incoming
+from txrealtime.socketio.handler import Handler
 from txrealtime.socketio.history import History
 from txrealtime.socketio.hooks import NO_HOOKS, Hooks
 from txrealtime.socketio.packet import IParser, Packet
@@ -44,29 +42,6 @@ __all__ = ["NO_ACK", "Incoming", "Namespace", "on"]
 _log = Logger()
 
 _MESSAGE: Final = engineio.PacketType.MESSAGE
-
-NO_ACK: Final = object()
-"""The result of an event that is not acked."""
-
-_MOST_UNHANDLED: Final = 100
-"""Names of events without a handler that a namespace logs: clients choose them."""
-
-_MOST_NAMED: Final = 50
-"""Names of handled events in one line of the log."""
-
-
-class Incoming(NamedTuple):
-    """
-    An event on its way through the middleware.
-
-    :ivar socket: its sender.
-    :ivar event: its name.
-    :ivar args: its arguments.
-    """
-
-    socket: Socket
-    event: str
-    args: list[Any]
 
 
 class Home(Protocol):
@@ -97,7 +72,9 @@ class Home(Protocol):
     def socketGone(self, namespace: Namespace) -> None: ...
 
 
-_SET: Final = frozenset(["concurrency", "sockets", "rooms", "_ids", "_handlers", "_made", "_roster"])
+_SET: Final = frozenset(
+    ["concurrency", "sockets", "rooms", "_ids", "_dispatcher", "_handlers", "_made", "_roster"]
+)
 """The attributes that ``Namespace.__init__`` sets."""
 
 
@@ -152,7 +129,7 @@ class Namespace(Decorators):
     _home: Home
     # Replaced when the namespace is mounted.
     _hooks: Hooks = NO_HOOKS
-    # Set when the namespace is mounted, to _dispatch or to a function that counts too.
+    # Set when the namespace is mounted, to the dispatcher's or to a function that counts too.
     _take: Callable[[Socket, str, list[Any]], Any]
     _sent = EventsSent()
 
@@ -173,8 +150,7 @@ class Namespace(Decorators):
         hooks = (self.connected, self.disconnecting, self.disconnected)
         self._handlers = Registry(*(Handler(hook, atMost=2) for hook in hooks))
         self._handlers.events.update(self._marked())
-        # The events without a handler that the log has named.
-        self._unhandled: set[str] = set()
+        self._dispatcher = Dispatcher(self, self._handlers)
         # For the check that an application has not put other values in their places.
         self._made = dict(vars(self))
 
@@ -236,97 +212,6 @@ class Namespace(Decorators):
                 self._recovery.came(socket)
         return self._handlers.connected.callWith(socket, socket.handshake.auth)
 
-    def _dispatch(self, socket: Socket, event: str, args: list[Any]) -> Any:
-        """
-        Handle an event.
-
-        :return: the value to ack, or :data:`NO_ACK`; or a Deferred of it, which never fails.
-        """
-        if self._hooks.eventReceived is not None:
-            self._hooks.eventReceived(socket, event, args)
-        try:
-            if self._handlers.middleware:
-                result: Any = self._proceed(0, Incoming(socket, event, args))
-            else:
-                result = self._handle(socket, event, args)
-        except Exception:
-            return self._handlerFailed(Failure(), socket, event)
-        if result.__class__ not in PLAIN and isinstance(result, Deferred):
-            result.addErrback(self._handlerFailed, socket, event)
-        return result
-
-    def _proceed(self, depth: int, incoming: Incoming) -> Deferred[Any]:
-        """Call the middleware at some depth, or the handler behind the last."""
-        middleware = self._handlers.middleware
-        if depth == len(middleware):
-            return maybeDeferred(self._handle, *incoming)
-        return maybeDeferred(
-            run, middleware[depth].function, incoming, lambda further: self._proceed(depth + 1, further)
-        )
-
-    def _handle(self, socket: Socket, event: str, args: list[Any]) -> Any:
-        handler = self._handlers.events.get(event)
-        if handler is None:
-            handler, args = self._handlers.any, [event, *args]
-            if handler is None:
-                self._nobodyHandles(event)
-                return NO_ACK
-        given = len(args) + 1
-        if not handler.least <= given <= handler.most:
-            handler.check(given)
-        result = handler.function(socket, *args)
-        return start(result) if result.__class__ is CoroutineType else result
-
-    def _handlerErred(self, event: str) -> None:
-        """Called when a handler has raised: see :mod:`txrealtime.monitor.counts`."""
-
-    def _handlerFailed(self, failure: Failure, socket: Socket, event: str) -> Any:
-        self._handlerErred(event)
-        for kinds, handler in self._handlers.errors:
-            if isinstance(failure.value, kinds):
-                try:
-                    result = handler.callWith(socket, failure.value, event)
-                except Exception:
-                    failure = Failure()
-                    break
-                if isinstance(result, Deferred):
-                    result.addErrback(self._logFailure, socket, event)
-                return result
-        return self._logFailure(failure, socket, event)
-
-    def _logFailure(self, failure: Failure, socket: Socket, event: str) -> Any:
-        if failure.check(TryAgain):
-            return {"error": str(failure.value)}
-        if failure.check(Disconnected) and not socket.connected:
-            # The handler waited for a client that has gone, which is no fault.
-            _log.debug(
-                "{namespace} {socket}: {event!r}: {reason}",
-                namespace=self.path,
-                socket=socket.label,
-                event=event[:100],
-                reason=str(failure.value),
-            )
-        elif failure.check(ArgumentsMismatch):
-            # As likely the client's fault as the application's: no traceback.
-            _log.limited(
-                event if event in self._handlers.events else None,
-                LogLevel.warn,
-                "{namespace} {socket}: event {event!r} not handled: {reason}",
-                namespace=self.path,
-                socket=socket.label,
-                event=event[:100],
-                reason=str(failure.value),
-            )
-        else:
-            _log.failure(
-                "{namespace} {socket}: the handler of {event!r} failed",
-                failure,
-                namespace=self.path,
-                socket=socket.label,
-                event=event[:100],
-            )
-        return NO_ACK
-
     def _ackFailed(self, socket: Socket, error: Exception, event: str) -> None:
         """Called when a handler's result cannot be sent as an ack."""
         _log.failure(
@@ -342,23 +227,6 @@ class Namespace(Decorators):
         """Return the name of the function that handles an event, for the log."""
         handler = self._handlers.events.get(event) or self._handlers.any
         return "nobody" if handler is None else handler.name
-
-    def _nobodyHandles(self, event: str) -> None:
-        """Log an event without a handler: once for each name, and for few names."""
-        if event in self._unhandled or len(self._unhandled) >= _MOST_UNHANDLED:
-            return
-        handled = sorted(self._eventsHandled())
-        shown = _log.limited(
-            "",
-            LogLevel.info,
-            "{namespace}: no handler for the event {event!r}; handlers are registered for {handled}",
-            namespace=self.path,
-            event=event[:100],
-            handled=", ".join(map(repr, handled[:_MOST_NAMED])) + (", ..." if handled[_MOST_NAMED:] else "")
-            or "no event",
-        )
-        if shown:
-            self._unhandled.add(event)
 
     def _eventsHandled(self) -> Iterable[str]:
         """Return the names of the events that have handlers."""
@@ -416,8 +284,8 @@ class Namespace(Decorators):
     def _bind(self, path: str, home: Home) -> None:
         """Take a place on a server."""
         self.path, self._home = path, home
-        self._take = self._dispatch
-        self._hooks = self.rooms.hooks = home.hooks
+        self._take = self._dispatcher.dispatch
+        self._hooks = self.rooms.hooks = self._dispatcher.hooks = home.hooks
         if home.peers is not None:
             self._meet(home.peers)
         if home.parking is not None:

@@ -32,8 +32,14 @@ _log = Logger()
 class Keeper(Protocol):
     """A part of the server that keeps the tickets where other servers find them when this one has died."""
 
+    def offered(self, ticket: Ticket) -> None:
+        """Called with the ticket of a new client, whose events begin here."""
+
     def changed(self, ticket: Ticket) -> None:
         """Called when the client of a ticket was admitted, or has joined or left a room."""
+
+    async def check(self, ticket: Ticket) -> None:
+        """Let a ticket go if another server has taken it while this one was silent."""
 
     def ended(self, ticket: Ticket) -> None:
         """Called when the client of a ticket cannot come back to this server any more."""

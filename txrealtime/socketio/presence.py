@@ -293,9 +293,8 @@ class Roster:
     # -- both --------------------------------------------------------------------------------
 
     def _put(self, server: str, entry: Entry) -> None:
-        entries = self._servers.setdefault(server, {})
         place = entry.room, entry.id
-        known = entries.get(place)
+        known = self._servers.get(server, {}).get(place)
         if known == entry:
             return
         if known is not None and known.key != entry.key:
@@ -311,7 +310,7 @@ class Roster:
             )
             return
         self._order = max(self._order, entry.order)
-        entries[place] = entry
+        self._servers.setdefault(server, {})[place] = entry
         keys = self._rooms.setdefault(entry.room, {})
         others = keys.get(entry.key, ())
         keys[entry.key] = tuple(

@@ -178,6 +178,8 @@ class Recovery:
         ticket = Ticket(self, pid, socket.id, socket.data, socket.handshake.address)
         ticket.socket = socket
         socket._ticket = self.tickets[pid] = ticket
+        if self.parking.keeper is not None:
+            self.parking.keeper.offered(ticket)
 
     def admitted(self, ticket: Ticket) -> None:
         """Called when the client was admitted, for the first time or again."""
@@ -333,10 +335,15 @@ class Recovery:
     async def _found(self, claim: Claim, address: str) -> tuple[str, Ticket | None]:
         """Find the ticket of a client that comes back, and see that it is parked."""
         result = "ok"
+        checked, keeper = None, self.parking.keeper
         while True:
             ticket = self.tickets.get(claim.pid)
             if ticket is None:
                 return "unknown", None
+            if keeper is not None and checked is not ticket:
+                checked = ticket
+                await keeper.check(ticket)
+                continue
             if self.parking.settings.recoveryAddress and ticket.address != address:
                 return "address", None
             if numberOf(self.log, ticket, claim) is None:

@@ -42,7 +42,7 @@ class Ticket:
     :ivar deadline: the time until which the ticket is parked.
     :ivar isArriving: true until the events of a client from another server are here.
     :ivar isElsewhere: true when the client has moved to another server.
-    :ivar offset: the offset of the log's newest entry when the ticket was first kept for other servers.
+    :ivar offset: the offset behind which the client's events on this server are, once it is kept for others.
     :ivar carried: the events of a client from another server, until they are in this server's log.
     :ivar waiting: fire when the application has been told of the cut.
     """

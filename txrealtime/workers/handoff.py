@@ -1,8 +1,8 @@
 """
 The handoff: a connection goes to another worker, before a byte of it has been read.
 
-The descriptor goes there in a datagram (``SCM_RIGHTS``), and the connection stays there.  One handoff costs
-7 us of system calls.  :mod:`~txrealtime.workers.ports` chooses the worker.
+The descriptor goes there in a datagram (``SCM_RIGHTS``), and the connection stays there.  A datagram has all
+connections that one turn of a port has for this worker.  :mod:`~txrealtime.workers.ports` chooses the worker.
 
 A datagram needs no connection between the workers, arrives whole or not at all, and is sent at once: the
 descriptor may be closed behind it.  The system keeps 11 datagrams for a socket (``net.unix.max_dgram_qlen``,
@@ -15,8 +15,8 @@ import contextlib
 import errno
 import os
 import socket
-import struct
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -26,15 +26,12 @@ from zope.interface import implementer
 
 from txrealtime.logs import Logger
 
-__all__ = ["AT_ONCE", "INBOXES", "Handed", "Handoff"]
+__all__ = ["INBOXES", "TOGETHER", "Handed", "Handoff"]
 
 _log = Logger()
 
-AT_ONCE: Final = 4
-"""
-Connections that one turn of the reactor accepts.  A worker that took more at a time would leave the others
-idle.
-"""
+TOGETHER: Final = 64
+"""The most connections of a datagram; Linux takes 253."""
 
 INBOXES: Final = ("handoff", *(f"handoff{number}" for number in range(1, 16)))
 """
@@ -42,20 +39,20 @@ The endings of a worker's sockets for connections.  With one socket, every secon
 server found it full, and came back 20 ms later.
 """
 
-# Connections from others that one turn of the reactor takes.  Nobody else can serve these, and the queue of a
+# Datagrams that one turn of the reactor takes.  Nobody else can serve their connections, and the queue of a
 # socket has room for few.
 _MOST_TAKEN: Final = 64
 
-_INT: Final = struct.Struct("i")
+_ROOM: Final = socket.CMSG_LEN(TOGETHER * array("i").itemsize)
 
 
 class Handed(Enum):
     """The outcome of a handoff."""
 
     TAKEN = auto()
-    "The other worker has the connection."
+    "The other worker has the connections."
     BUSY = auto()
-    "The other worker has more connections waiting than its sockets hold."
+    "The other worker has more datagrams waiting than its sockets hold."
     GONE = auto()
     "The other worker does not live."
 
@@ -112,62 +109,72 @@ class Handoff:
             self._reactor.removeReader(inbox)
             inbox.socket.close()
 
-    def give(self, owner: str, port: int, descriptor: int) -> Handed:
+    def give(self, owner: str, port: int, descriptors: Sequence[int]) -> Handed:
         """
-        Hand a connection over to another worker; the caller closes its own descriptor.
+        Hand connections over to another worker, all or none; the caller closes its own descriptors.
 
         :param owner: the mark of the other worker.
-        :param port: the number of the port that accepted the connection, below 256.
+        :param port: the number of the port that accepted the connections, below 256.
+        :param descriptors: the connections, at most :data:`TOGETHER`.
         """
         handed = Handed.GONE
         for _ in INBOXES:
-            handed = self._giveAt(f"{self._folder}/{owner}.{INBOXES[self._place]}", port, descriptor)
+            handed = self._giveAt(f"{self._folder}/{owner}.{INBOXES[self._place]}", port, descriptors)
             if handed is not Handed.BUSY:
                 break
             self._place = (self._place + 1) % len(INBOXES)
         return handed
 
-    def _giveAt(self, path: str, port: int, descriptor: int) -> Handed:
+    def _giveAt(self, path: str, port: int, descriptors: Sequence[int]) -> Handed:
         if self._outgoing is None:
             return Handed.GONE
         try:
             # Not socket.send_fds(), which ignores the address.
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(descriptor))
-            self._outgoing.sendmsg([bytes([port])], [rights], 0, path)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))
+            # A byte for each descriptor, so that the receiver knows how many there were.
+            self._outgoing.sendmsg([bytes([port]) * len(descriptors)], [rights], 0, path)
         except (BlockingIOError, InterruptedError):
             return Handed.BUSY
         except OSError as error:
             # ETOOMANYREFS: more descriptors are on their way than one process may have.
             return Handed.BUSY if error.errno in (errno.ENOBUFS, errno.ETOOMANYREFS) else Handed.GONE
-        self.sent += 1
+        self.sent += len(descriptors)
         return Handed.TAKEN
 
     def receive(self, inbox: socket.socket) -> bool:
         """
-        Take a connection from an inbox.
+        Take the connections of one datagram from an inbox.
 
         :return: ``False`` if there was none.
         """
         try:
             # Not socket.recv_fds(), which ignores the flags.
-            data, ancillary, _, _ = inbox.recvmsg(1, socket.CMSG_LEN(_INT.size), socket.MSG_CMSG_CLOEXEC)
+            places, ancillary, _, _ = inbox.recvmsg(TOGETHER, _ROOM, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            _log.warn("a connection from another worker is lost: {error}", error=error)
+            _log.warn("connections from another worker are lost: {error}", error=error)
             return False
-        if not ancillary:
-            _log.warn("a connection from another worker is lost: no file descriptor is left for it")
-            return True
-        self.received += 1
-        try:
-            self._adopt(data[0], _INT.unpack(ancillary[0][2])[0])
-        except Exception:  # an error that left here would close the socket
-            _log.failure("a connection from another worker failed")
+        descriptors = array("i", ancillary[0][2] if ancillary else b"")
+        lost = len(places) - len(descriptors)
+        if lost:
+            # The system has closed them: it passes as many as it has descriptors for, the first ones.
+            _log.warn(
+                "{lost} of {count} connections from another worker are lost: no file descriptor is left "
+                "for them",
+                lost=lost,
+                count=len(places),
+            )
+        self.received += len(descriptors)
+        for port, descriptor in zip(places, descriptors, strict=False):
+            try:
+                self._adopt(port, descriptor)
+            except Exception:  # an error that left here would close the socket, and lose the others
+                _log.failure("a connection from another worker failed")
         return True
 
     def doRead(self) -> None:
-        """Take a few connections from each inbox."""
+        """Take the connections that wait in each inbox."""
         for inbox in tuple(self._inboxes):
             inbox.doRead()
 

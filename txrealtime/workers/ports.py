@@ -1,7 +1,5 @@
 """
-The ports that all workers accept at, and the choice of the worker for each connection.
-
-A transport cannot release its connection, so the choice is made before there is one.
+The choice of the worker for each connection.
 
 - A :class:`PeekingPort` looks at the first request line without reading it (``MSG_PEEK``).  If the line names
   the session of another worker, the connection goes there.  If it opens a session, the connection goes to
@@ -14,24 +12,21 @@ from __future__ import annotations
 
 import re
 import socket
+from functools import lru_cache
 from typing import Any, Final
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort, IReadDescriptor
-from twisted.internet.tcp import Server
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txrealtime.engineio.handshake import readQuery
-from txrealtime.logs import Logger
 from txrealtime.workers.fleet import Fleet
-from txrealtime.workers.handoff import AT_ONCE, Handed, Handoff
+from txrealtime.workers.handoff import Handed, Handoff
 from txrealtime.workers.marks import ownerOf
+from txrealtime.workers.sharedport import SharedPort
 
-__all__ = ["AffinePort", "PeekingPort", "SharedPort"]
-
-_log = Logger()
+__all__ = ["AffinePort", "PeekingPort"]
 
 # The bytes of a connection that are looked at.  Official clients send some 100 in the first line.
 _PEEKED: Final = 4096
@@ -48,183 +43,28 @@ _PATIENCE: Final = 1.0
 # Connections of one port without a whole line; beyond these, each next one is served here at once.
 _MOST_OPENERS: Final = 512
 
-# Seconds without accepting after the system had no descriptor left.
-_SHORTAGE: Final = 1.0
-
 _LINE: Final = re.compile(rb"(?:GET|POST|OPTIONS) (/[!-~]*) HTTP/1\.1\r\n")
 
+# A line as official clients send it: nothing is encoded, and one field begins with "sid", a worker's.
+_FIELD: Final = rb"(?!sid)[!\"$'-*,-~]*+"
+_PLAIN: Final = re.compile(
+    rb"(?:GET|POST|OPTIONS) (/[!->@-~]*+)\?(?:%s&)*+sid=[A-Za-z0-9_-]{16}([A-Za-z0-9_-]{4})"
+    rb"(?:\.[a-z0-9-]{1,16})?(?:&%s)*+ HTTP/1\.1\r\n" % (_FIELD, _FIELD)
+)
+
 _BEGINNINGS: Final = (b"GET /", b"POST /", b"OPTIONS /")
-
-
-@implementer(IListeningPort, IReadDescriptor)
-class SharedPort:
-    """
-    A port that all workers share.
-
-    :param listening: the listening socket, not blocking.
-    :param number: the number of the port, the same in all workers.
-    :param factory: makes the protocols of the connections that are served here.
-    :param handoff: this worker's handoff.
-    :param fleet: the workers.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        listening: socket.socket,
-        number: int,
-        factory: Any,
-        handoff: Handoff,
-        fleet: Fleet,
-    ) -> None:
-        self._reactor = reactor
-        self._socket = listening
-        self._family = listening.family
-        self._number = number
-        self._factory = factory
-        self._handoff = handoff
-        self._fleet = fleet
-        self._listens = False
-        self._shortage: Any = None
-
-    def startListening(self) -> None:
-        """Accept connections."""
-        self._listens = True
-        self._factory.doStart()
-        self._reactor.addReader(self)
-
-    def stopListening(self) -> Deferred[None]:
-        """Accept no more connections."""
-        if self._listens:
-            self._listens = False
-            if self._shortage is not None:
-                self._shortage.cancel()
-                self._shortage = None
-            self._reactor.removeReader(self)
-            self._socket.close()
-            self._factory.doStop()
-        return succeed(None)
-
-    def getHost(self) -> Any:
-        """Return the address of the port."""
-        name = self._socket.getsockname()
-        if self._socket.family == socket.AF_UNIX:
-            return UNIXAddress(name)
-        if self._socket.family == socket.AF_INET6:
-            return IPv6Address("TCP", *name)
-        return IPv4Address("TCP", *name)
-
-    # -- IReadDescriptor -----------------------------------------------------------
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def logPrefix(self) -> str:
-        return "port"
-
-    def doRead(self) -> None:
-        for _ in range(AT_ONCE):
-            try:
-                accepted, address = self._socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return  # another worker was faster, or the client has gone
-            except OSError as error:
-                self._pause(error)
-                return
-            try:
-                self.accepted(accepted, address)
-            except Exception:  # an error that left here would close the port
-                _log.failure("a connection failed")
-                accepted.close()
-            if not self._listens:
-                return
-
-    def connectionLost(self, reason: Failure) -> None:
-        self.stopListening()
-
-    def _pause(self, error: OSError) -> None:
-        """Accept nothing for a second: the socket stays readable, and would wake the reactor without end."""
-        _log.warn(
-            "no connection can be accepted for {seconds:g} s: {error}. If descriptors have run out, raise "
-            "the limit (ulimit -n, LimitNOFILE), or set maxConnections below it",
-            seconds=_SHORTAGE,
-            error=error,
-        )
-        self._reactor.removeReader(self)
-        self._shortage = self._reactor.callLater(_SHORTAGE, self._readOn)
-
-    def _readOn(self) -> None:
-        self._shortage = None
-        self._reactor.addReader(self)
-
-    # -- connections ---------------------------------------------------------------
-
-    def accepted(self, accepted: socket.socket, address: Any) -> None:
-        """Called with each new connection, which blocks until it has a transport."""
-        raise NotImplementedError
-
-    def give(self, owner: str, accepted: socket.socket) -> Handed:
-        """Hand a connection over to another worker."""
-        return self._handoff.give(owner, self._number, accepted.fileno())
-
-    def adopt(self, accepted: socket.socket, address: Any) -> None:
-        """Serve a connection here."""
-        self._handoff.kept += 1
-        self._serve(accepted, address)
-
-    def take(self, descriptor: int) -> None:
-        """Serve a connection that another worker has accepted."""
-        taken = socket.socket(self._family, socket.SOCK_STREAM, 0, descriptor)
-        try:
-            address = taken.getpeername()
-        except OSError as error:  # the client has gone already
-            taken.close()
-            _log.debug("a connection from another worker has ended: {error}", error=error)
-        else:
-            self._serve(taken, address)
-
-    def _serve(self, connection: socket.socket, address: Any) -> None:
-        """
-        Give a connection to a transport.
-
-        The reactor's ``adoptStreamConnection`` duplicates the descriptor, which is closed then, and asks for
-        both addresses: 20 us more.
-        """
-        if self._family == socket.AF_UNIX:
-            self._serveUNIX(connection)
-            return
-        kind = IPv4Address if len(address) == 2 else IPv6Address
-        protocol = self._factory.buildProtocol(kind("TCP", *address))
-        if protocol is None:
-            connection.close()
-            return
-        transport = Server(connection, protocol, address, None, address[1], self._reactor)  # type: ignore[arg-type]
-        transport.repstr = f"<{protocol.__class__.__name__} of {address[0]} at a shared port>"
-        try:
-            protocol.makeConnection(transport)
-        except Exception:
-            _log.failure("a connection failed")
-            transport.abortConnection()
-
-    def _serveUNIX(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        try:
-            self._reactor.adoptStreamConnection(connection.fileno(), socket.AF_UNIX, self._factory)
-        except OSError as error:  # no descriptor is left
-            _log.debug("a connection ended before it was served: {error}", error=error)
-        finally:
-            connection.close()
 
 
 class AffinePort(SharedPort):
     """A shared port whose connections go to the worker that the client's address chooses."""
 
-    def accepted(self, accepted: socket.socket, address: Any) -> None:
+    def accepted(self, accepted: socket.socket, address: Any) -> bool:
         other = self._fleet.affine(address[0])
-        if other is not None and self.give(other, accepted) is Handed.TAKEN:
-            accepted.close()
-        else:
+        if other is None:
             self.adopt(accepted, address)
+        else:
+            self.giveLater(other, accepted, address)
+        return False
 
 
 class PeekingPort(SharedPort):
@@ -239,6 +79,7 @@ class PeekingPort(SharedPort):
     ) -> None:
         super().__init__(reactor, listening, number, site, handoff, fleet)
         self._openers: set[_Opener] = set()
+        self._isForEngine = lru_cache(maxsize=16)(site.isForEngine)
 
     def stopListening(self) -> Deferred[None]:
         """Accept no more connections; those without a whole line go to another worker, if there is one."""
@@ -247,39 +88,34 @@ class PeekingPort(SharedPort):
                 opener.giveAway()
         return super().stopListening()
 
-    def accepted(self, accepted: socket.socket, address: Any) -> None:
+    def accepted(self, accepted: socket.socket, address: Any) -> bool:
         try:
             data = accepted.recv(_PEEKED, _PEEK)
         except OSError:
             data = b""
         # Nearly every client has sent its first line by now, and needs no opener: 5 us.
         end = data.find(b"\n") + 1
-        if end and self.choose(data[:end], accepted, address):
-            return
-        if len(self._openers) < _MOST_OPENERS:
-            _Opener(self._reactor, self, accepted, address).start()
-        else:
-            self.adopt(accepted, address)
-
-    def choose(self, line: bytes, accepted: socket.socket, address: Any, late: bool = False) -> bool:
-        """
-        Serve a connection with this request line, or hand it over.
-
-        :param late: serve it here if the owner of its session has no room for it.
-        :return: ``False`` if the owner of its session has no room for it at the moment.
-        """
-        worker, owns = self.workerFor(line)
-        handed = Handed.GONE if worker is None else self.give(worker, accepted)
-        if handed is Handed.TAKEN:
-            accepted.close()
-        elif handed is Handed.BUSY and owns and not late:
+        if not end:
+            self._wait(accepted, address)
             return False
-        else:
-            # Also for an owner that is gone: the refusal of its session comes from here.
+        worker, owns = self.workerFor(data[:end])
+        if worker is None:
             self.adopt(accepted, address)
-        return True
+        else:
+            self.giveLater(worker, accepted, address, owns)
+        return owns
 
-    # -- for openers ---------------------------------------------------------------
+    def given(self, handed: Handed, accepted: socket.socket, address: Any, owns: bool) -> None:
+        if handed is Handed.BUSY and owns:
+            self._wait(accepted, address, busy=True)
+        else:
+            super().given(handed, accepted, address, owns)
+
+    def _wait(self, accepted: socket.socket, address: Any, busy: bool = False) -> None:
+        if len(self._openers) < _MOST_OPENERS:
+            _Opener(self._reactor, self, accepted, address).start(busy)
+        else:
+            self.adopt(accepted, address)
 
     def workerFor(self, line: bytes) -> tuple[str | None, bool]:
         """
@@ -287,6 +123,11 @@ class PeekingPort(SharedPort):
 
         :return: the mark of another worker, or ``None`` for this one; and whether the worker has the session.
         """
+        plain = _PLAIN.fullmatch(line)
+        if plain is not None and self._isForEngine(plain[1]):
+            # As below: 1 us instead of 3.
+            mark = plain[2].decode()
+            return (None if mark == self._fleet.mark else mark), True
         match = _LINE.fullmatch(line)
         if match is None or not self._factory.isForEngine(match[1]):
             return None, False
@@ -295,6 +136,25 @@ class PeekingPort(SharedPort):
             return self._fleet.place(), False
         owner = ownerOf(sid)
         return (None if owner == self._fleet.mark else owner), True
+
+    # -- for openers ---------------------------------------------------------------
+
+    def choose(self, line: bytes, accepted: socket.socket, address: Any, late: bool) -> bool:
+        """
+        Serve a connection with this request line, or hand it over.
+
+        :param late: serve it here if the owner of its session has no room for it.
+        :return: ``False`` if the owner of its session has no room for it at the moment.
+        """
+        worker, owns = self.workerFor(line)
+        if worker is None:
+            self.adopt(accepted, address)
+            return True
+        handed = self.give(worker, accepted)
+        if handed is Handed.BUSY and owns and not late:
+            return False
+        super().given(handed, accepted, address, owns)
+        return True
 
     def another(self) -> str | None:
         """Return the mark of another worker that takes new clients."""
@@ -328,10 +188,17 @@ class _Opener:
         self._watched = False
         self._ended = False
 
-    def start(self) -> None:
-        """Wait for the line."""
+    def start(self, busy: bool) -> None:
+        """
+        Wait for the line.
+
+        :param busy: the line is there, and the owner of its session has no room for the connection.
+        """
         self._port.opened(self)
-        self._look()
+        if busy:
+            self._lookLater()
+        else:
+            self._look()
 
     def _look(self) -> None:
         self._stopWaiting()

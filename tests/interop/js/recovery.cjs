@@ -52,9 +52,11 @@ class Client {
       else if (this.wasHere) {
         totals.fresh++;
         if (able === "1") violated(`not recovered, on ${this.transports}`);
+        socket.emit("was", this.id); // who is that no longer
       }
       if (socket.recovered && able !== "1") violated("recovered");
       this.wasHere = true;
+      this.id = socket.id;
     });
     socket.on("disconnect", (reason) => {
       this.welcome = false;

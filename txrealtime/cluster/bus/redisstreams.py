@@ -52,6 +52,9 @@ _BATCH: Final = 100
 _BLOCK: Final = 5000
 """Milliseconds that one XREAD waits.  The heartbeat of a link comes as often."""
 
+_LATE: Final = 1.0
+"""Seconds between two replies, after which the stream may have been trimmed meanwhile."""
+
 _PAGE: Final = 200
 """Entries in which a publisher looks for its own at a time."""
 
@@ -313,6 +316,7 @@ class StreamReader(Connection):
         self._isDoubtful = False
         self._missed: list[int] = []
         self._ahead = 0.0  # of Redis's clock, in seconds
+        self._readAt = reactor.seconds()
 
     async def prepare(self) -> None:
         """Find the place in the stream."""
@@ -394,12 +398,12 @@ class StreamReader(Connection):
         """Called with the entries of one XREAD: ask for the next ones, then deliver these."""
         place = self._place
         before = place.id
+        now = self._reactor.seconds()
         if entries:
-            place.id = idOf(entries[-1][0])
-            if place.count is not None:
-                place.count += len(entries)
-        # A server that fell behind may have been overtaken by the trimming.
-        self._isDoubtful = self._isDoubtful or len(entries) == _BATCH
+            self._found(place.read([each for each, _ in entries]))
+            # A server that fell behind, or was suspended, may have been overtaken by the trimming.
+            self._isDoubtful = self._isDoubtful or len(entries) == _BATCH or now - self._readAt > _LATE
+        self._readAt = now
         self._read()
         if before is not None and before < place.goal:
             self._deliverLate(entries)

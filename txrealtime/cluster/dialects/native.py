@@ -126,7 +126,7 @@ class NativeDialect:
         self._key = key
         self._known: Mapping[str, str] = {} if known is None else known
         self._mine = MAGIC + uid.encode() + b" "
-        self._own = f"{key}@{uid}"
+        self._own = self.topicOfServer(uid)
         self.topics = (Topic(key), Topic(self._own))
         self._seconds = seconds
         self._spread = spread
@@ -157,6 +157,10 @@ class NativeDialect:
         self.read = NativeReader(uid, self.numbers).read
 
     # -- topics ----------------------------------------------------------------------
+
+    def topicOfServer(self, uid: str) -> str:
+        """Return the topic of a server's own."""
+        return f"{self._key}@{uid}"
 
     def topicsOf(self, path: str) -> Sequence[Topic]:
         return (Topic(f"{self._key},{path}"),)
