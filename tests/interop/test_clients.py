@@ -41,6 +41,7 @@ STEPS = [
 class _ClientTests:
     """One client, on each transport."""
 
+    timeout = 300
     steps = STEPS
 
     options: Sequence[str] = ()

@@ -20,6 +20,8 @@ except ImportError:
 class RenamedTests(TestCase):
     """Each test plays every step of py/scenario.py, as tests/interop/test_clients.py does."""
 
+    timeout = 300
+
     async def scenario(self, transport: str, *options: str) -> str:
         """Play a client, and return the server's log."""
         requirePythonClient("socketio", "requests", "websocket")

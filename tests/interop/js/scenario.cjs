@@ -14,7 +14,7 @@ const FINAL_TRANSPORT = TRANSPORTS.at(-1);
 const AUTH = { token: "abc", name: "Zoë", nested: { list: [1, null, true] } };
 const TEXT = "Größe € 日本 𝄞";
 const MEGABYTE = Buffer.from(Uint8Array.from({ length: 1_000_000 }, (_, index) => (index * 31) % 251));
-const STEP_TIMEOUT = 30_000;
+const STEP_TIMEOUT = 60_000;
 
 // A browser says where its page came from: from the server itself, or from the proxy before it.
 const extraHeaders = { Origin: url };

@@ -23,7 +23,7 @@ TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["p
 AUTH = {"token": "abc", "name": "Zoë", "nested": {"list": [1, None, True]}}
 TEXT = "Größe € 日本 𝄞"
 MEGABYTE = bytes(index * 31 % 251 for index in range(1_000_000))
-STEP_TIMEOUT = 30
+STEP_TIMEOUT = 60
 
 
 class Peer:
