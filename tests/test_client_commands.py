@@ -151,6 +151,22 @@ class CommandTests(World):
         self.assertIn("120 came, 0 did not", text)
         self.assertNotIn("doubt", text)
 
+    def test_progress(self) -> None:
+        """A bar on a terminal, which grows, counts, and is gone before the summary."""
+        terminal = StringIO()
+        terminal.isatty = lambda: True  # type: ignore[method-assign]
+        self.patch(sys, "stderr", terminal)
+        code = self.start("load", "--clients", "3", "--duration", "3")
+        self.wait(10, 0.01)
+        self.assertEqual(self.successResultOf(code), 0)
+        _, *bars, gone = terminal.getvalue().split("\r")
+        self.assertEqual(gone, "\x1b[K")
+        filled = [bar.count("#") for bar in bars]
+        self.assertEqual(filled, sorted(filled))
+        self.assertLess(filled[0], filled[-1])
+        self.assertIn("3 connected", bars[-1])
+        self.assertNotIn(" 0 sent, 0 acked", bars[-1])
+
     def test_chart(self) -> None:
         requirePart(find_spec("matplotlib"), "no matplotlib: pip install --group test")
         file = Path(self.mktemp())
