@@ -125,7 +125,8 @@ class Session:
         self.sid = sid
         self.handshake = handshake
         self.codec = codec
-        self._carryBy(transport)
+        self.transport = transport
+        self._sendsText = hasattr(transport, "sendMessage")
         self.settings = settings
         self.state = State.OPEN
         self.buffered = 0
@@ -154,10 +155,6 @@ class Session:
     def label(self) -> str:
         """The beginning of the sid, for logs: too little to take the session over."""
         return self.sid[:6]
-
-    def _carryBy(self, transport: ITransport) -> None:
-        self.transport = transport
-        self._sendsText = hasattr(transport, "sendMessage")
 
     def greet(self, upgrades: Sequence[str]) -> None:
         """Send the open packet and start the heartbeat (Engine.IO, "Handshake", "Heartbeat")."""
@@ -379,7 +376,8 @@ class Session:
         self.counts.upgrades["completed"] += 1
         self.counts.sessions[self.transport.name] -= 1
         self.counts.sessions[new.name] += 1
-        self._carryBy(new)
+        self.transport = new
+        self._sendsText = hasattr(new, "sendMessage")
         if self._paused:
             self.transport.pauseReading()
         if self.hooks.sessionUpgraded is not None:
