@@ -1,7 +1,7 @@
 // Clients whose connections end in many ways: node lastwords.cjs PACKAGE URL SLOW CELL...
 //
 // A cell is END:TRANSPORT.  All clients are connected before the first connection ends.  If SLOW is "slow", the process then
-// does nothing for a second or more, in the middle of which the server does what ends connections.  In the end it writes all that the clients have heard, by cell; that a server stops, it awaits.
+// does nothing for a second, in the middle of which the server does what ends connections.  In the end it writes all that the clients have heard, by cell; that a server stops, it awaits.
 const path = require("node:path");
 
 const [packageName, url, slow, ...cells] = process.argv.slice(2);
@@ -55,8 +55,8 @@ function begin(socket, end, hear) {
     console.log("READY");
     last += 15_000;
   }
-  const nap = stops ? 2000 : 1000;
-  if (slow === "slow") setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, nap), 20);
+  // Shorter than the time that a server which stops gives its polling clients.
+  if (slow === "slow") setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000), 20);
   // Each has an end; after the last one nothing more may come.
   const began = Date.now();
   const ended = () => cells.every((cell) => heard[cell].some((word) => word.includes(": ")));

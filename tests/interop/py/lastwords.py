@@ -3,7 +3,7 @@ Clients of python-socketio whose connections end in many ways, as js/lastwords.c
 
     python lastwords.py URL SLOW CELL...
 
-If SLOW is "slow", the process stops for a second or more, in the middle of which the server does what ends
+If SLOW is "slow", the process stops for a second, in the middle of which the server does what ends
 connections.
 """
 
@@ -93,7 +93,7 @@ if stops:
     print("READY", flush=True)
 if slow == "slow":
     time.sleep(0.02)
-    subprocess.Popen(["sh", "-c", f"sleep {2 if stops else 1}; kill -CONT {os.getpid()}"])
+    subprocess.Popen(["sh", "-c", f"sleep 1; kill -CONT {os.getpid()}"])
     os.kill(os.getpid(), signal.SIGSTOP)
 last = began = time.monotonic()
 # Each has an end; after the last one nothing more may come.
