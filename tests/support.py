@@ -9,6 +9,7 @@ import fcntl
 import ipaddress
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -83,6 +84,13 @@ def freePort() -> int:
             _reserved.append(reservation)
             return port
     raise AssertionError("no port is free")
+
+
+def withPorts(text: str, ports: Mapping[int, int]) -> str:
+    """Replace the ports of an example, as whole numbers: one of the new ports may contain an old one."""
+    for old, new in ports.items():
+        text = re.sub(rf"\b{old}\b", str(new), text)
+    return text
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from tests.interop.clients import untilListening
-from tests.support import ROOT, Program, freePort, makeCertificate, requirePart, startProgram
+from tests.support import ROOT, Program, freePort, makeCertificate, requirePart, startProgram, withPorts
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -49,8 +49,8 @@ class Proxy:
         self._program = str(path)
         self._case = case
         self.edits = dict(edits or {})
-        self._ports = {"8080": freePort(), "8443": freePort()}
-        self.port = self._ports["8443" if tls else "8080"]
+        self.ports = {8080: freePort(), 8443: freePort()}
+        self.port = self.ports[8443 if tls else 8080]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.folder = Path(case.mktemp()).resolve()
         self.folder.mkdir()
@@ -68,13 +68,14 @@ class Proxy:
 
     def serverOptions(self) -> list[str]:
         """Return the options of `twistd realtime` at the head of the example; the endpoint is at `PORT`."""
-        [line] = re.findall("twistd -n realtime (.*)", self._text({"8000": "PORT"}))
+        [line] = re.findall(
+            "twistd -n realtime (.*)", re.sub(r"\b8000\b", "PORT", withPorts(self._text(), self.ports))
+        )
         return shlex.split(line)
 
-    def _text(self, replaced: dict[str, str]) -> str:
+    def _text(self) -> str:
         text = (EXAMPLES / self.example).read_text()
-        ports = {old: str(new) for old, new in self._ports.items()}
-        for old, new in {**self.edits, "localhost": "127.0.0.1", **ports, **replaced}.items():
+        for old, new in {**self.edits, "localhost": "127.0.0.1"}.items():
             text = text.replace(old, new)
         return text
 
@@ -84,7 +85,7 @@ class Proxy:
 
         :param backend: the server's port, in place of 8000.
         """
-        self.file.write_text(self._text({"8000": str(backend)}))
+        self.file.write_text(withPorts(self._text(), {**self.ports, 8000: backend}))
         command = [self._program, *self.command()]
         # Caddy keeps files at home.
         home = {"HOME": str(self.folder)}
@@ -115,7 +116,8 @@ class NginxOfCluster(Nginx):
 
     def __init__(self, case: TestCase, backends: list[int]) -> None:
         third = "        server 127.0.0.1:8003 max_fails=0;\n"
-        super().__init__(case, edits={**_placed(backends), **({third: ""} if len(backends) == 2 else {})})
+        super().__init__(case, edits={third: ""} if len(backends) == 2 else {})
+        self.ports |= _placed(backends)
 
 
 class HAProxy(Proxy):
@@ -127,8 +129,8 @@ class HAProxy(Proxy):
         return ["-f", str(self.file)]
 
 
-def _placed(backends: list[int]) -> dict[str, str]:
-    return {f"800{number}": str(port) for number, port in enumerate(backends, 1)}
+def _placed(backends: list[int]) -> dict[int, int]:
+    return dict(enumerate(backends, 8001))
 
 
 class NginxOfNames(Nginx):
@@ -141,7 +143,8 @@ class NginxOfNames(Nginx):
     example = "nginx-names.conf"
 
     def __init__(self, case: TestCase, backends: list[int], edits: dict[str, str] | None = None) -> None:
-        super().__init__(case, edits={**_placed(backends), **(edits or {})})
+        super().__init__(case, edits=edits)
+        self.ports |= _placed(backends)
 
 
 class HAProxyOfNames(HAProxy):
@@ -154,7 +157,8 @@ class HAProxyOfNames(HAProxy):
     example = "haproxy-names.cfg"
 
     def __init__(self, case: TestCase, backends: list[int], edits: dict[str, str] | None = None) -> None:
-        super().__init__(case, edits={**_placed(backends), **(edits or {})})
+        super().__init__(case, edits=edits)
+        self.ports |= _placed(backends)
 
 
 class HAProxyOfTCP(HAProxy):

@@ -21,7 +21,7 @@ from tests.interop.clients import (
     untilListening,
 )
 from tests.interop.test_clients import STEPS
-from tests.support import ROOT, TWISTD, Program, freePort, requirePart, startProgram
+from tests.support import ROOT, TWISTD, Program, freePort, requirePart, startProgram, withPorts
 
 EXAMPLES = ROOT / "docs" / "examples"
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -90,8 +90,7 @@ class NginxTests(TestCase):
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         configuration = (EXAMPLES / "nginx.conf").read_text()
-        configuration = configuration.replace("8000", str(server.port)).replace("8080", str(port))
-        (folder / "nginx.conf").write_text(configuration)
+        (folder / "nginx.conf").write_text(withPorts(configuration, {8000: server.port, 8080: port}))
         # Started by root, nginx would take a user that cannot enter this folder.
         command = [NGINX, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
         nginx = startProgram(self, [*command, "-g", f"user {getpass.getuser()};"])

@@ -33,7 +33,7 @@ from tests.interop.clients import (
     untilListening,
 )
 from tests.interop.test_examples import EXAMPLES, NGINX
-from tests.support import ROOT, Program, freePort, requirePart, startProgram
+from tests.support import ROOT, Program, freePort, requirePart, startProgram, withPorts
 
 MAX_PAYLOAD = 100_000
 
@@ -131,8 +131,7 @@ class LastWordsTests(TestCase):
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         configuration = (EXAMPLES / "nginx.conf").read_text()
-        configuration = configuration.replace("8000", str(port)).replace("8080", str(front))
-        (folder / "nginx.conf").write_text(configuration)
+        (folder / "nginx.conf").write_text(withPorts(configuration, {8000: port, 8080: front}))
         command = [str(NGINX), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
         nginx = startProgram(self, [*command, "-g", f"user {getpass.getuser()};"])
         await untilListening(nginx, front)
