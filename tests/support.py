@@ -5,13 +5,14 @@ Shared means of several test modules: an optional part, a free port, a program t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import os
 import random
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def freePort() -> int:
             _reserved.append(reservation)
             return port
     raise AssertionError("no port is free")
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make a folder that tests keep while no other process does: modules run at the same time."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run(*command: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> str:

@@ -19,7 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.support import ROOT, TWISTD, Program, freePort, requirePart, run, startProgram
+from tests.support import ROOT, TWISTD, Program, alone, freePort, requirePart, run, startProgram
 
 FOLDER = Path(__file__).parent
 NODE = shutil.which("node") or shutil.which("nodejs")
@@ -58,13 +58,14 @@ def oldPython() -> str:
     folder = FETCHED / "python-socketio-4.6.1"
     executable = str(folder / "bin" / "python")
     ready = folder / "ready"
-    if not ready.exists():
-        try:
-            run(sys.executable, "-m", "venv", "--clear", folder)
-            run(executable, "-m", "pip", "install", "--quiet", "python-socketio[client]==4.6.1")
-        except AssertionError as error:
-            requirePart(False, f"python-socketio 4.6.1 cannot be installed: {error}")
-        ready.touch()
+    with alone(folder):
+        if not ready.exists():
+            try:
+                run(sys.executable, "-m", "venv", "--clear", folder)
+                run(executable, "-m", "pip", "install", "--quiet", "python-socketio[client]==4.6.1")
+            except AssertionError as error:
+                requirePart(False, f"python-socketio 4.6.1 cannot be installed: {error}")
+            ready.touch()
     return executable
 
 

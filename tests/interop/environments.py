@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.interop.clients import FETCHED
-from tests.support import ROOT, requirePart, run
+from tests.support import ROOT, alone, requirePart, run
 
 OTHERS: Final = ("others", "eventlet>=0.40", "flask-socketio>=5.7", "gevent>=24", "waitress>=3")
 """The environment with other servers, as the arguments of :func:`environmentOf`."""
@@ -28,18 +28,19 @@ def environmentOf(name: str, *requirements: str, later: Sequence[str] = ()) -> s
     executable = str(folder / "bin" / "python")
     ready = folder / "ready"
     wanted = "\n".join([*requirements, *later])
-    if not ready.exists() or ready.read_text() != wanted:
-        install = [executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        try:
-            run(sys.executable, "-m", "venv", "--clear", folder)
-            run(*install, *requirements)
-            # Afterwards: an application's own versions come first.
-            run(*install, "--editable", f"{ROOT}[flask]")
-            if later:
-                run(*install, *later)
-        except AssertionError as error:
-            requirePart(False, f"{name} cannot be installed: {error}")
-        ready.write_text(wanted)
+    with alone(folder):
+        if not ready.exists() or ready.read_text() != wanted:
+            install = [executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            try:
+                run(sys.executable, "-m", "venv", "--clear", folder)
+                run(*install, *requirements)
+                # Afterwards: an application's own versions come first.
+                run(*install, "--editable", f"{ROOT}[flask]")
+                if later:
+                    run(*install, *later)
+            except AssertionError as error:
+                requirePart(False, f"{name} cannot be installed: {error}")
+            ready.write_text(wanted)
     return executable
 
 
@@ -51,12 +52,13 @@ def packagesFor(executable: str, name: str, extras: str) -> str:
     """
     folder = FETCHED / name
     ready = folder / "ready"
-    if not ready.exists():
-        pip = [sys.executable, "-m", "pip", "--python", executable, "install", "--quiet"]
-        try:
-            run(*pip, "--upgrade", "--target", folder, f"{ROOT}[{extras}]")
-        except AssertionError as error:
-            requirePart(False, f"packages for {executable} cannot be installed: {error}")
-        shutil.rmtree(folder / "txrealtime")
-        ready.touch()
+    with alone(folder):
+        if not ready.exists():
+            pip = [sys.executable, "-m", "pip", "--python", executable, "install", "--quiet"]
+            try:
+                run(*pip, "--upgrade", "--target", folder, f"{ROOT}[{extras}]")
+            except AssertionError as error:
+                requirePart(False, f"packages for {executable} cannot be installed: {error}")
+            shutil.rmtree(folder / "txrealtime")
+            ready.touch()
     return str(folder)

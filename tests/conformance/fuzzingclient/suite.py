@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tests.support import run
+from tests.support import alone, run
 
 HERE: Final = Path(__file__).parent
 
@@ -69,10 +69,11 @@ def fetch() -> Suite:
     ready = folder / "ready"
     recipe = "\n".join([sys.version, *REQUIREMENTS, (HERE / "convert.py").read_text()])
     digest = hashlib.sha256(recipe.encode()).hexdigest()
-    if not ready.exists() or ready.read_text() != digest:
-        ready.unlink(missing_ok=True)
-        _make(folder)
-        ready.write_text(digest)
+    with alone(folder):
+        if not ready.exists() or ready.read_text() != digest:
+            ready.unlink(missing_ok=True)
+            _make(folder)
+            ready.write_text(digest)
     return Suite(folder)
 
 
