@@ -29,6 +29,7 @@ from tests.memory import (
 )
 from txrealtime.engineio.refusals import LARGER
 from txrealtime.engineio.settings import Settings
+from txrealtime.engineio.websocket import handshakes
 from txrealtime.engineio.websocket.autobahn import FrameFactory
 from txrealtime.engineio.websocket.frames import FrameProtocol
 from txrealtime.engineio.websocket.plain import frame
@@ -637,6 +638,20 @@ class ClosingTests(FrameTestCase):
         self.clock.advance(2.9)
         self.assertFalse(client.link.disconnected)
         self.clock.advance(0.1)
+        self.assertTrue(client.link.disconnected)
+        client.link.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_slowLine(self) -> None:
+        """A peer has more time while it takes what was sent before, and then as long as one that does not."""
+        client = self.connect(handshakeTimeout=3)
+        taken = iter([0, 400_000, 800_000, 801_000])
+        self.patch(handshakes, "unsentBytes", lambda transport: 900_000)
+        self.patch(handshakes, "takenBytes", lambda transport: next(taken))
+        self.server.startClosing(1000, "")
+        self.clock.pump([3, 3, 3])
+        self.assertFalse(client.link.disconnected)
+        self.clock.advance(3)
         self.assertTrue(client.link.disconnected)
         client.link.lose()
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -18,6 +18,7 @@ from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from twisted.internet import reactor
@@ -25,6 +26,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.memory import clientFrame
 from tests.support import (
     ROOT,
     TWISTD,
@@ -449,6 +451,41 @@ class StopTests(ProcessTestCase):
             self.assertEqual(await program.whenEnded(), 0, program.output)
             self.assertTrue(await deferToThread(left.wait, 60))
             self.assertEqual(numbers, list(range(300)), f"{transport}\n{program.output}")
+
+    goodbye = b"\x88\x16\x03\xe9server shutting down"
+
+    async def test_slowLine(self) -> None:
+        """A client whose line is slow hears all, though the closing handshake takes longer than it may."""
+        program, url = await self.serveShop("--drain-timeout", "50", "--handshake-timeout", "3")
+        heard = await deferToThread(self.hearSlowly, url)
+        self.assertEqual(heard.count(b'["number",'), 100, program.output)
+        self.assertTrue(heard.endswith(self.goodbye))
+        self.assertEqual(await program.whenEnded(20), 0, program.output)
+
+    def hearSlowly(self, url: str) -> bytes:
+        """Have a burst sent, and read it at 200 kB a second, until the server's close frame."""
+        connection = socket.socket()
+        self.addCleanup(connection.close)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+        connection.settimeout(30)
+        parts = urlsplit(url)
+        connection.connect((parts.hostname, parts.port))
+        connection.sendall(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Sec-WebSocket-Version: 13\r\n\r\n"
+            + clientFrame(1, b"40", True, 0, b"0000")
+            + clientFrame(1, b'42["burst",100]', True, 0, b"0000")
+        )
+        heard = bytearray()
+        while not heard.endswith(self.goodbye):
+            data = connection.recv(10_000)
+            heard += data
+            if not data:
+                break
+            time.sleep(len(data) / 200_000)
+        connection.sendall(clientFrame(8, b"\x03\xe9", True, 0, b"0000"))
+        return bytes(heard)
 
     def occupy(self, url: str) -> None:
         """A client that holds up the stop: it connects, and then never fetches what is left for it."""

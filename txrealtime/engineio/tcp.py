@@ -5,6 +5,10 @@ Operations on a transport beyond its interface: exchange its protocol, write to 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import socket
+import sys
+import termios
 from collections.abc import Callable
 from types import MethodType
 from typing import Any, Final
@@ -31,6 +35,8 @@ __all__ = [
     "readPlainly",
     "replaceProtocol",
     "setProtocol",
+    "takenBytes",
+    "unsentBytes",
     "whenLost",
     "writeNow",
 ]
@@ -39,6 +45,9 @@ __all__ = [
 _PLAIN: Final[frozenset[Any]] = frozenset([Server, UNIXServer, Client, UNIXClient])
 
 _UNIX: Final[frozenset[Any]] = frozenset([UNIXServer, UNIXClient])
+
+# The place of tcpi_bytes_acked in Linux's struct tcp_info.
+_ACKED: Final = slice(120, 128)
 
 QUEUE: Final = 1024
 """Connections that may wait to be accepted."""
@@ -137,6 +146,31 @@ def endConnection(transport: Any) -> None:
     # TLS waits for the producer, and TCP for one that is paused.
     transport.unregisterProducer()
     transport.loseConnection()
+
+
+def unsentBytes(transport: Any) -> int:
+    """Return the bytes in the system's queue that the peer has not acknowledged (``SIOCOUTQ``)."""
+    try:
+        data = fcntl.ioctl(_socketOf(transport), termios.TIOCOUTQ, bytes(4))
+    except (AttributeError, OSError):  # no connection of the system, or it is lost
+        return 0
+    return int.from_bytes(data, sys.byteorder)
+
+
+def takenBytes(transport: Any) -> int:
+    """Return the bytes that the peer has acknowledged; 0 where the system does not tell, for UNIX sockets."""
+    try:
+        data = _socketOf(transport).getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED.stop)
+    except (AttributeError, OSError):
+        return 0
+    return int.from_bytes(data[_ACKED], sys.byteorder)
+
+
+def _socketOf(transport: Any) -> socket.socket:
+    while isinstance(transport, ProtocolWrapper):  # TLS
+        transport = transport.transport
+    handle: socket.socket = transport.getHandle()
+    return handle
 
 
 class _Discard(Protocol):

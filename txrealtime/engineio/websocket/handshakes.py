@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
@@ -22,7 +22,7 @@ from twisted.web.http import INTERNAL_SERVER_ERROR, RESPONSES
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.refusals import logRefusal, refusal
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.tcp import endConnection, endOutput, peerAddress
+from txrealtime.engineio.tcp import endConnection, endOutput, peerAddress, takenBytes, unsentBytes
 from txrealtime.engineio.websocket.opening import Closing, closeFrame
 from txrealtime.errors import HandshakeError
 from txrealtime.logs import Logger
@@ -30,6 +30,9 @@ from txrealtime.logs import Logger
 __all__ = ["FrameMaker", "FullWebSocket", "Handshakes"]
 
 _log = Logger()
+
+_SLOWEST: Final = 4096
+"""Bytes a second that a closing connection must take if it is to stay."""
 
 
 class FullWebSocket(Interface):
@@ -269,12 +272,12 @@ class Handshakes(Protocol):
     def closing(self, violation: str) -> None:
         """Called when a close frame was sent."""
         self._autobahnReads = True
-        self._closeWithin(self.factory.settings.handshakeTimeout)
+        self._awaitEnd()
         self.ended(violation)
 
     def closeWithoutFrame(self) -> None:
         """End the output behind all written frames, then drop what is read until the peer ends its own."""
-        self._closeWithin(self.factory.settings.handshakeTimeout)
+        self._awaitEnd()
         endOutput(self.transport)
         self.ended("")
 
@@ -294,6 +297,25 @@ class Handshakes(Protocol):
     def _late(self) -> None:
         self._deadline = None
         self.transport.abortConnection()
+
+    def _awaitEnd(self, taken: int | None = None) -> None:
+        """
+        Drop the connection if the closing handshake does not end in time.
+
+        :param taken: the bytes that the peer has taken so far; ``None`` at first.
+        """
+        if self._deadline is None:
+            seconds = self.factory.settings.handshakeTimeout
+            self._deadline = self.factory.reactor.callLater(seconds, self._checkEnd, seconds, taken)
+
+    def _checkEnd(self, seconds: float, taken: int | None) -> None:
+        """Wait on for a peer that still takes what was sent before the close frame, and reads it then."""
+        now = takenBytes(self.transport)
+        if unsentBytes(self.transport) if taken is None else now - taken >= _SLOWEST * seconds:
+            self._deadline = None
+            self._awaitEnd(now)
+        else:
+            self._late()
 
     def _cancelDeadline(self) -> None:
         deadline, self._deadline = self._deadline, None
