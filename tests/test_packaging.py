@@ -73,7 +73,7 @@ client.dataReceived(
 )
 for text in (b"40", b'421["double",2]'):
     client.dataReceived(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
-print(transport.value().partition(b"31")[2].decode())
+print(transport.value().rpartition(b"431")[2].decode())
 """
 "A client's event and the ack."
 
