@@ -288,7 +288,7 @@ class NodeSessions:
             self._written.pop(forgotten, None)
 
     async def check(self, ticket: Ticket) -> None:
-        """Called in no case: no ticket is parked."""
+        """Do nothing: no ticket is parked, so no other server can have taken one."""
 
     def ended(self, ticket: Ticket) -> None:
         last = self._written.pop(ticket.pid, b"")

@@ -48,7 +48,9 @@ class Settings:
         30.0, "seconds that a closing session waits for a polling client to fetch its last messages"
     )
     handshakeTimeout: float = setting(
-        10.0, "seconds that each of the opening and the closing handshake of a WebSocket may take"
+        10.0,
+        "seconds that each of the opening and the closing handshake of a WebSocket may take; a closing one "
+        "has longer while the client still takes what was sent before",
     )
     requestTimeout: float = setting(
         30.0,
