@@ -69,11 +69,12 @@ class Proxy:
     def serverOptions(self) -> list[str]:
         """Return the options of `twistd realtime` at the head of the example; the endpoint is at `PORT`."""
         [line] = re.findall(
-            "twistd -n realtime (.*)", re.sub(r"\b8000\b", "PORT", withPorts(self._text(), self.ports))
+            "twistd -n realtime (.*)", re.sub(r"\b8000\b", "PORT", withPorts(self.text(), self.ports))
         )
         return shlex.split(line)
 
-    def _text(self) -> str:
+    def text(self) -> str:
+        """Return the example with the edits, and the ports as printed."""
         text = (EXAMPLES / self.example).read_text()
         for old, new in {**self.edits, "localhost": "127.0.0.1"}.items():
             text = text.replace(old, new)
@@ -85,7 +86,7 @@ class Proxy:
 
         :param backend: the server's port, in place of 8000.
         """
-        self.file.write_text(withPorts(self._text(), {**self.ports, 8000: backend}))
+        self.file.write_text(withPorts(self.text(), {**self.ports, 8000: backend}))
         command = [self._program, *self.command()]
         # Caddy keeps files at home.
         home = {"HOME": str(self.folder)}

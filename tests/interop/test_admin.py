@@ -67,11 +67,20 @@ class Operator(Window):
         return rows
 
     def seesRows(self, what: str, test: Callable[[list[list[str]]], bool]) -> list[list[str]]:
+        """
+        Wait until the rows in view pass a test, and return them.
+
+        A row of a table that is being drawn has fewer cells, or empty ones: a test that fails over them
+        looks again.
+        """
         rows: list[list[str]] = []
 
         def seen() -> bool:
             rows[:] = self.rows()
-            return test(rows)
+            try:
+                return test(rows)
+            except (IndexError, ValueError):
+                return False
 
         self.waitFor(what, seen)
         return rows

@@ -176,7 +176,7 @@ class PathTests(ClientsTestCase):
     async def test_nginx(self) -> None:
         """nginx with `keepalive 32`, and without ip_hash."""
         proxy = proxies.Nginx(self, edits={"events {}": "events { worker_connections 4096; }"})
-        self.assertIn("keepalive 32;", proxy._text({}))
+        self.assertIn("keepalive 32;", proxy.text())
         await self.throughProxy(proxy, "nginx")
 
     async def test_haproxy(self) -> None:
