@@ -267,7 +267,7 @@ class EngineIO3Tests(EngineIOCase):
         ours = EngineIO3(base64)
 
         def encode(payload: Sequence[engine.Packet]) -> str | bytes:
-            data, isBinary = ours.encodeMessage(*payload, base64)
+            data, isBinary = ours.encodeMessage(payload[0], base64)
             return data if isBinary else data.decode()
 
         def decode(wire: str | bytes) -> Sequence[engine.Packet]:

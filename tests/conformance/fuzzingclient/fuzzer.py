@@ -128,7 +128,7 @@ class Verdicts:
 
     def __init__(self, specification: dict[str, Any]) -> None:
         self.verdicts: dict[str, dict[str, Any]] = {}
-        super().__init__(specification)
+        super().__init__(specification)  # type: ignore[call-arg]
 
     def logCase(self, caseResults: dict[str, Any]) -> None:
         kept = ("behavior", "behaviorClose", "result", "resultClose", "remoteCloseCode", "duration")

@@ -268,7 +268,7 @@ def view():
 # -- a blueprint's namespace as a class, and the end --------------------------------------------------------
 
 
-class Office(library.Namespace):
+class Office(library.Namespace):  # type: ignore[name-defined]
     def on_connect(self):
         self.emit("hello", {"sid": True}, room=flask.request.sid)
 
