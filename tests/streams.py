@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from tests.clusters import FaultyHub
-from txrealtime.cluster import keeping, nodesessions
+from txrealtime.cluster import keeping, nodereturns
 from txrealtime.cluster.bus.entries import NativeEntries, NodeEntries
 from txrealtime.cluster.bus.interfaces import IKeepingBus, IKeepingPublisher, IPublisher, IPublisherOwner
 from txrealtime.cluster.bus.memory import MemoryBus, _Publisher
@@ -62,7 +62,7 @@ class StreamsHub(FaultyHub):
             self.keys[rest[0]] = rest[1]
             return "OK"
         if name == b"EVAL":
-            return self._take(*rest[2:]) if rest[0] == nodesessions._TAKE.encode() else self._write(*rest[2:])
+            return self._take(*rest[2:]) if rest[0] == nodereturns._TAKE.encode() else self._write(*rest[2:])
         assert name == b"XRANGE"
         low, high = (
             {b"-": 0, b"+": 1 << 60}[each] if each in b"-+" else int(each.partition(b"-")[0])

@@ -13,7 +13,7 @@ from typing import Any
 from tests.streams import NODE_STREAMS, StreamsBus, StreamsHub
 from tests.test_handover import HandoverTestCase
 from txrealtime import ConnectionRejected, Server
-from txrealtime.cluster import nodesessions
+from txrealtime.cluster import nodereturns
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.msgpack import packed, unpacked
 from txrealtime.testing import Client
@@ -399,7 +399,7 @@ class FaultTests(StreamsTestCase):
         self.assertEqual(self.results(self.two), {"unknown": 1})
 
     def test_trimmedWhileItIsRead(self) -> None:
-        self.patch(nodesessions, "_PAGE", 2)
+        self.patch(nodereturns, "_PAGE", 2)
         self.alice.lose()
         for number in range(5):
             self.one.emit("n", number)
@@ -415,7 +415,7 @@ class FaultTests(StreamsTestCase):
 
     def test_longGap(self) -> None:
         """The stream is read page by page."""
-        self.patch(nodesessions, "_PAGE", 7)
+        self.patch(nodereturns, "_PAGE", 7)
         self.alice.lose()
         for number in range(50):
             self.one.emit("n", number)
