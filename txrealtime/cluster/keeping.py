@@ -15,9 +15,9 @@ server are in the stream too, on a topic that nobody else reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -34,6 +34,7 @@ from txrealtime.cluster.dialects.native import UID_LENGTH, NativeDialect
 from txrealtime.cluster.dialects.nativereading import NativeReader
 from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.cluster.joins import Joins
+from txrealtime.cluster.link.again import askedAgain
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.link.links import Links
 from txrealtime.cluster.missedevents import Missed, startOf
@@ -54,16 +55,11 @@ __all__ = ["Keeping"]
 
 _log = Logger()
 
-T = TypeVar("T")
-
 _LOOK: Final = 1.0
 """Seconds between two looks at the data of all sockets."""
 
 _REFRESH: Final = 3
 """Times that a key is refreshed before it expires."""
-
-_PATIENCE: Final = 3.0
-"""Seconds that a client waits for the link."""
 
 _WAIT: Final = 0.05
 _MOST_WAITS: Final = 200
@@ -294,8 +290,9 @@ class Keeping:
         return recovery.tickets.get(claim.pid)
 
     async def _fetched(self, link: Link, recovery: Recovery, claim: Claim, address: str) -> None:
+        clock = self._namespaces.reactor
         try:
-            taken = await self._again(link, lambda: self._take(link, recovery, claim, address))
+            taken = await askedAgain(link, clock, lambda: self._take(link, recovery, claim, address))
         except BusError as error:
             _log.warn("a client cannot be looked up in Redis: {error}", error=error)
             return
@@ -307,23 +304,12 @@ class Keeping:
             self._deputies.takeOver(link, ticket, taken["server"])
             await self._requests.handover.listening(recovery.namespace, ticket.rooms)
             missed = Missed(self._conversation.uid, ticket, claim, taken, recovery.log.top)
-            if await self._again(link, lambda: self._read(link, missed)):
+            if await askedAgain(link, clock, lambda: self._read(link, missed)):
                 carried = {"events": missed.upTo(_placeOf(link))}
         except BusError as error:
             _log.warn("the events of a client cannot be read from Redis: {error}", error=error)
         finally:
             recovery.arrived(ticket, carried)
-
-    async def _again(self, link: Link, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Ask Redis, and ask again if the link fails meanwhile and is ready soon after."""
-        for isLast in (False, True):
-            try:
-                await link.whenReady().addTimeout(_PATIENCE, self._namespaces.reactor, _notReady)
-                return await ask()
-            except BusError:
-                if isLast:
-                    raise
-        raise AssertionError
 
     async def _take(
         self, link: Link, recovery: Recovery, claim: Claim, address: str
@@ -382,7 +368,7 @@ class Keeping:
             await deferLater(self._namespaces.reactor, _WAIT)
         return False
 
-    def _eventOf(self, id: bytes, fields: list[bytes]) -> Found | None:
+    def _eventOf(self, id: bytes, fields: list[bytes], paths: Container[str]) -> Found | None:
         """Read an entry of the stream: an event for clients."""
         if len(fields) < 4 or not fields[3].startswith(b'["emit"', _HEAD):
             return None
@@ -422,7 +408,3 @@ def _placeOf(link: Link) -> Id:
 def _notFetched(failure: Failure) -> None:
     """Called when a key makes no sense."""
     _log.failure("a client that came back could not be fetched from Redis", failure)
-
-
-def _notReady(result: object, seconds: float) -> NoReturn:
-    raise BusError(f"the link was not ready within {seconds:g} s")

@@ -3,28 +3,30 @@ Clients that come back from the streams of Node's servers, to this server from a
 
 A client's session is a key of Redis, written by a server of Node or by
 :class:`~txrealtime.cluster.nodesessions.NodeSessions`.  The events that the client has missed are read from
-the stream, from the id of its last one on.
+the stream, from the id of its last one on: :class:`~txrealtime.cluster.rereading.Rereading` reads for all
+clients that come at the same time.
 """
 
 from __future__ import annotations
 
 import re
 from base64 import b64decode
+from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
-from twisted.python.failure import Failure
 
 from txrealtime.cluster.bus.entries import NodeEntries
 from txrealtime.cluster.bus.places import Id, idOf
-from txrealtime.cluster.dialects.messages import Emit
 from txrealtime.cluster.dialects.nodestreams import NodeStreamsDialect
 from txrealtime.cluster.dialects.nodevalues import readRooms, readText
+from txrealtime.cluster.link.again import askedAgain
 from txrealtime.cluster.link.link import Link
+from txrealtime.cluster.rereading import Found, Rereading
 from txrealtime.engineio import packet as engineio
 from txrealtime.errors import BusError, PacketError
 from txrealtime.logs import Logger
@@ -33,18 +35,15 @@ from txrealtime.socketio.eventlog import sizeOf
 from txrealtime.socketio.msgpack import unpacked
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.settings import Settings
-from txrealtime.socketio.streamed import StreamedRecovery, concerns
+from txrealtime.socketio.streamed import StreamedRecovery
 from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["NodeReturns", "Session", "readSession"]
 
 _log = Logger()
 
-_PAGE: Final = 500
-"""Entries of the stream in one reply."""
-
 _PATIENCE: Final = 3.0
-"""Seconds that a client waits for the link, or for this server to have read as far as the last one."""
+"""Seconds that a client waits for this server to have read as far as the last one."""
 
 _WAIT: Final = 0.02
 """Seconds between two looks."""
@@ -65,6 +64,9 @@ return 1
 """Deletes a key if it is as it was read: only one server gets 1."""
 
 
+_Encode = Callable[[StreamedRecovery, Found], list[engineio.Packet]]
+
+
 class Session(NamedTuple):
     """A session as a key has it."""
 
@@ -73,6 +75,45 @@ class Session(NamedTuple):
     data: dict[str, Any]
     offset: str | None
     address: str | None
+
+
+class _Missed:
+    """
+    The events that one client has missed.
+
+    :param place: the id of the client's last entry.
+    :param end: the id of the last entry that this server had read when the client came.  Later events come to
+        the client's arrival.
+    :param encode: returns an event as clients get it.
+    """
+
+    def __init__(
+        self, recovery: StreamedRecovery, rooms: frozenset[str], place: Id, end: Id, encode: _Encode
+    ) -> None:
+        self.path = recovery.namespace.path
+        self.rooms = rooms
+        self.place = place
+        self.events: list[engineio.Packet] = []
+        self._recovery = recovery
+        self._end = end
+        self._encode = encode
+        self._left = recovery.parking.settings.maxBuffered
+
+    def found(self, event: Found) -> None:
+        """Called with each event for the client behind its place in the stream."""
+        if event.id > self._end or not self.rooms.isdisjoint(event.emit.target.excluded):
+            return
+        messages = self._encode(self._recovery, event)
+        self._left -= sizeOf(messages)
+        if self.isBounded:
+            self.events += messages
+        else:
+            self.events.clear()
+
+    @property
+    def isBounded(self) -> bool:
+        """False if more has come than a client may have missed."""
+        return self._left >= 0
 
 
 class NodeReturns:
@@ -85,22 +126,28 @@ class NodeReturns:
     def __init__(
         self, link: Link, dialect: NodeStreamsDialect, settings: Settings, reactor: IReactorTime
     ) -> None:
+        bus: Any = link.bus
         self._link = link
+        self._entries: NodeEntries = bus.entries
         self._dialect = dialect
         self._settings = settings
         self._reactor = reactor
         self._window = str(round(settings.recoveryWindow * 1000))
+        self._rereadings = {stream: Rereading(stream, self._eventOf) for stream in bus.entries.streams}
+        # The event that was encoded last: it is told to all clients in a row.
+        self._encoded: tuple[Found | None, list[engineio.Packet]] = None, []
 
     async def fetch(self, namespace: Namespace, claim: Claim, address: str) -> Ticket | None:
         """Fetch a client from Redis.  ``None`` if no server has left it there, or events are gone."""
         link, recovery = self._link, namespace._recovery
         if not isinstance(recovery, StreamedRecovery) or not claim.isSound:
             return None
-        bus: Any = link.bus
-        if isinstance(bus.entries, NodeEntries) and not bus.entries.isWhole(namespace.path):
+        if not self._entries.isWhole(namespace.path):
             return None  # events of Node's servers are in a stream with ids of its own
         try:
-            return await self._fetched(link, recovery, claim, address)
+            return await askedAgain(
+                link, self._reactor, lambda: self._fetched(link, recovery, claim, address)
+            )
         except BusError as error:
             _log.warn("a client cannot be fetched from Redis: {error}", error=error)
             return None
@@ -108,20 +155,19 @@ class NodeReturns:
     async def _fetched(
         self, link: Link, recovery: StreamedRecovery, claim: Claim, address: str
     ) -> Ticket | None:
-        await link.whenReady().addTimeout(_PATIENCE, self._reactor).addErrback(_asBusError)
-        key = f"{self._dialect.sessions}{claim.pid}"
+        key, path = f"{self._dialect.sessions}{claim.pid}", recovery.namespace.path
         value = await self._valueAt(link, key)
-        session = None if value is None else readSession(value, claim.pid, recovery.namespace.path)
+        session = None if value is None else readSession(value, claim.pid, path)
         if value is None or session is None:
             return None
         place = _startOf(session, claim)
         if place is None or (self._settings.recoveryAddress and session.address != address):
             return None  # the session stays: the client may come back with a better offset
-        if not await self._hasRead(link, recovery.namespace.path, place):
+        if not await self._hasRead(link, path, place):
             return None
         with recovery.arriving(session.rooms) as arrival:
-            events = await self._missed(link, recovery, session, place)
-            if events is None or not await self._take(link, key, value):
+            missed = _Missed(recovery, session.rooms, place, _placeOf(link, path), self._encode)
+            if not await self._read(link, missed) or not await self._take(link, key, value):
                 return None
             found = {
                 "id": session.id,
@@ -131,7 +177,7 @@ class NodeReturns:
             }
             if not arrival.isWhole or not recovery.isFree(claim.pid, found):
                 return None
-            return recovery.take(claim.pid, found, [*events, *arrival.events])
+            return recovery.take(claim.pid, found, [*missed.events, *arrival.events])
 
     async def _valueAt(self, link: Link, key: str) -> bytes | None:
         for turn in range(_TRIES):
@@ -146,61 +192,44 @@ class NodeReturns:
         """Wait until this server has read an entry, which the server that the client left had read."""
         clock = self._reactor
         until = clock.seconds() + _PATIENCE
-        while idOf(link.placeOf(path).replace(".", "-").encode()) < place:
+        while _placeOf(link, path) < place:
             if clock.seconds() > until:
                 return False
             await deferLater(clock, _WAIT)
         return True
 
-    async def _missed(
-        self, link: Link, recovery: StreamedRecovery, session: Session, place: Id
-    ) -> list[engineio.Packet] | None:
-        """
-        Read the events that a client has missed, up to those that this server reads from now on.
+    async def _read(self, link: Link, missed: _Missed) -> bool:
+        """Read the events from the stream that a client has missed.  ``False`` if they are not all there."""
+        stream = self._entries.streamOf(missed.path)
+        assert stream is not None
+        if not await self._rereadings[stream].tell(link.command, missed):
+            why = "the stream does not reach back so far: raise maxlen in the URL of the bus"
+        elif not missed.isBounded:
+            why = "it missed more than maxBuffered (--max-buffered) allows"
+        else:
+            return True
+        self._refused(missed.path, why)
+        return False
 
-        :return: ``None`` if the stream does not reach back so far, or there are too many.
-        """
-        bus: Any = link.bus
-        path = recovery.namespace.path
-        stream, end = bus.streamOf(path), link.placeOf(path).replace(".", "-")
-        events: list[engineio.Packet] = []
-        left, at = self._settings.maxBuffered, f"{place[0]}-{place[1]}"
-        while True:
-            page = await link.command("XRANGE", stream, at, end, "COUNT", str(_PAGE))
-            for id, fields in page:
-                entry = bus.entries.read(id, fields)
-                if idOf(id) == place or entry is None or entry[0] != path.encode():
-                    continue
-                with suppress(PacketError):
-                    event = self._dialect.readEvent(path, entry[1])
-                    if event is not None and concerns(
-                        event.target.rooms, event.target.excluded, session.rooms
-                    ):
-                        messages = self._encoded(recovery, event)
-                        left -= sizeOf(messages)
-                        events += messages
-            if left < 0:
-                self._refused(path, "it missed more than maxBuffered (--max-buffered) allows")
-                return None
-            if len(page) < _PAGE:
-                break
-            milliseconds, number = idOf(page[-1][0])
-            at = f"{milliseconds}-{number + 1}"
-        # Asked for last: the stream may be trimmed while it is read.
-        oldest = await link.command("XRANGE", stream, "-", "+", "COUNT", "1")
-        if not oldest or idOf(oldest[0][0]) > place:
-            self._refused(path, "the stream does not reach back so far: raise maxlen in the URL of the bus")
-            return None
-        return events
+    def _eventOf(self, id: bytes, fields: list[bytes], paths: Container[str]) -> Found | None:
+        """Read an entry of the stream: an event for clients."""
+        topic, entry = self._entries.read(id, fields) or (b"", b"")
+        path = topic.decode("utf-8", "surrogateescape")
+        if path in paths:
+            with suppress(PacketError):
+                emit = self._dialect.readEvent(path, entry)
+                return None if emit is None else Found(idOf(id), emit)
+        return None
 
-    @staticmethod
-    def _encoded(recovery: StreamedRecovery, event: Emit) -> list[engineio.Packet]:
-        packet = event.packet
-        assert packet is not None
-        try:
-            return recovery.replayed(recovery.namespace._encode(packet), packet, event.place)
-        except (TypeError, ValueError):
-            raise PacketError("an event that clients cannot be sent") from None
+    def _encode(self, recovery: StreamedRecovery, event: Found) -> list[engineio.Packet]:
+        """Return an event as clients get it: nothing if they cannot be sent such an event."""
+        if event is not self._encoded[0]:
+            packet, messages = event.emit.packet, list[engineio.Packet]()
+            assert packet is not None
+            with suppress(TypeError, ValueError, RecursionError):
+                messages = recovery.replayed(recovery.namespace._encode(packet), packet, event.emit.place)
+            self._encoded = event, messages
+        return self._encoded[1]
 
     @staticmethod
     def _refused(path: str, why: str) -> None:
@@ -226,11 +255,9 @@ class NodeReturns:
         return bool(await taken == 1)
 
 
-def _asBusError(failure: Failure) -> None:
-    """Called when the link is not ready in time."""
-    if failure.check(CancelledError):
-        failure.raiseException()
-    raise BusError("the link is not ready")
+def _placeOf(link: Link, path: str) -> Id:
+    """Return the id of the last entry that this server has read in a namespace's stream."""
+    return idOf(link.placeOf(path).replace(".", "-").encode())
 
 
 def _startOf(session: Session, claim: Claim) -> Id | None:
