@@ -48,7 +48,7 @@ class RecoveryTestCase(TalkTestCase):
                 self.assertEqual(server._namespaces.parking.store.bytes, 0)
                 for namespace in server.namespaces:
                     self.assertEqual(namespace._recovery.tickets, {})
-                    self.assertEqual(namespace._recovery._absent, {})
+                    self.assertEqual(namespace._recovery.absence.rooms, {})
                     self.assertEqual(namespace._recovery._plain, set())
         super().tearDown()
 

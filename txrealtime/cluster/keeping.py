@@ -49,6 +49,7 @@ from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import Packet
 from txrealtime.socketio.recovery import Recovery
+from txrealtime.socketio.refusals import REASONS, logRefusal
 from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["Keeping"]
@@ -330,9 +331,8 @@ class Keeping:
             return None
         if startOf(session, claim) is None:
             # The session stays: the client may come back with a better offset.
-            _refused(
-                recovery, "its offset is none, or it had a part of what it had missed when its server died"
-            )
+            why = "its offset is none, or it had a part of what it had missed when its server died"
+            logRefusal(session["path"], why)
             return None
         if recovery.parking.settings.recoveryAddress and session["address"] != address:
             return None
@@ -349,13 +349,13 @@ class Keeping:
             link.publish(_NOBODY, b"", published)
             await published
         missed.clear()
-        recovery = missed.ticket.recovery
+        path = missed.path
         if not await self._rereading.tell(link.command, missed):
-            _refused(recovery, "the stream does not reach back so far: raise maxlen in the URL of the bus")
+            logRefusal(path, REASONS["trimmed"])
         elif not missed.isBounded:
-            _refused(recovery, "it missed more than maxBuffered (--max-buffered) allows")
+            logRefusal(path, REASONS["size"])
         elif not await self._hasRead(link, missed.place):
-            _refused(recovery, "this server is behind the one that died: is the machine overloaded?")
+            logRefusal(path, "this server is behind the one that died: is the machine overloaded?")
         else:
             return True
         return False
@@ -389,16 +389,6 @@ def _plain(data: dict[str, Any]) -> dict[str, Any]:
             json.dumps(value)
             plain[key] = value
     return plain
-
-
-def _refused(recovery: Recovery, why: str) -> None:
-    _log.limited(
-        why,
-        LogLevel.info,
-        "{namespace}: a client came back and gets a fresh session: {why}",
-        namespace=recovery.namespace.path,
-        why=why,
-    )
 
 
 def _placeOf(link: Link) -> Id:

@@ -18,7 +18,6 @@ from typing import Any, Final, NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.logger import LogLevel
 
 from txrealtime.cluster.bus.entries import NodeEntries
 from txrealtime.cluster.bus.places import Id, idOf
@@ -34,6 +33,7 @@ from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.eventlog import sizeOf
 from txrealtime.socketio.msgpack import unpacked
 from txrealtime.socketio.namespace import Namespace
+from txrealtime.socketio.refusals import REASONS, logRefusal
 from txrealtime.socketio.settings import Settings
 from txrealtime.socketio.streamed import StreamedRecovery
 from txrealtime.socketio.tickets import Ticket
@@ -203,12 +203,11 @@ class NodeReturns:
         stream = self._entries.streamOf(missed.path)
         assert stream is not None
         if not await self._rereadings[stream].tell(link.command, missed):
-            why = "the stream does not reach back so far: raise maxlen in the URL of the bus"
+            logRefusal(missed.path, REASONS["trimmed"])
         elif not missed.isBounded:
-            why = "it missed more than maxBuffered (--max-buffered) allows"
+            logRefusal(missed.path, REASONS["size"])
         else:
             return True
-        self._refused(missed.path, why)
         return False
 
     def _eventOf(self, id: bytes, fields: list[bytes], paths: Container[str]) -> Found | None:
@@ -230,16 +229,6 @@ class NodeReturns:
                 messages = recovery.replayed(recovery.namespace._encode(packet), packet, event.emit.place)
             self._encoded = event, messages
         return self._encoded[1]
-
-    @staticmethod
-    def _refused(path: str, why: str) -> None:
-        _log.limited(
-            why[:8],
-            LogLevel.info,
-            "{namespace}: a client came back and gets a fresh session: {why}",
-            namespace=path,
-            why=why,
-        )
 
     async def _take(self, link: Link, key: str, value: bytes) -> bool:
         """Take a session, or leave it if the client goes meanwhile."""
