@@ -602,6 +602,16 @@ class AwayTests(RecoveryTestCase):
         self.assertEqual(self.successResultOf(gone), CloseReason.CLIENT_DISCONNECT)
         self.assertEqual(self.names(), ["connected"] * 2 + ["disconnecting", "disconnected"])
 
+    def test_disconnectedByAnAck(self) -> None:
+        """The errback of a pending ack disconnects the client that has just gone away."""
+        self.socket.call("ask").addErrback(lambda failure: self.socket.disconnect())
+        self.alice.lose()
+        self.assertEqual(len(self.server._namespaces.parking), 0)
+        self.assertNotIn(self.socket.id, self.namespace.sockets)
+        self.back(self.alice)
+        self.assertFalse(self.alice.recovered())
+        self.assertEqual(self.names(), ["connected", "disconnecting", "disconnected", "connected"])
+
     def test_windowOver(self) -> None:
         self.alice.lose()
         self.clock.advance(WINDOW)

@@ -252,10 +252,11 @@ class Recovery:
         ticket.data = socket.data
         if self.parking.settings.recoveryAway:
             socket.away = True
-            socket._cut()
+            self.absence.park(ticket)
+            socket._cut()  # last: the application's errbacks may end the ticket
         else:
             ticket.rooms = frozenset((socket.id, *socket._joined))
-        self.absence.park(ticket)
+            self.absence.park(ticket)
 
     def end(self, ticket: Ticket) -> None:
         """End a ticket: its client does not come back.  Tell the application, unless it knows of the cut."""
