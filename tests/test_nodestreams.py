@@ -304,6 +304,9 @@ class ChoiceTests(SynchronousTestCase):
             ("redis+streams://host?streams=2", "only with dialect=node-streams"),
             ("redis+streams://host?dialect=node-streams&streams=0", "1 to 100"),
             ("redis+streams://host?dialect=node-streams&streams=x", "1 to 100"),
+            ("redis+streams://host?sharded=true", "only with dialect=node-streams"),
+            ("redis+streams://host?dialect=node-streams&sharded=yes", "expected true or false"),
+            ("redis://host?sharded=true", "unknown option sharded"),
             ("redis+streams://host?dialect=node-streams&key=/x", "does not begin like a namespace"),
         ):
             error = self.assertRaises(ValueError, DialectChoice.fromURL, url)
