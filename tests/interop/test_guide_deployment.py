@@ -27,6 +27,8 @@ ADDRESSES = [f"127.0.{number}.1" for number in range(1, 8)]
 
 
 class DeploymentTests(TestCase):
+    timeout = 600
+
     def setUp(self) -> None:
         requirePart(socketio, "no python-socketio: pip install --group test")
         self.folder = Path(self.mktemp()).resolve()

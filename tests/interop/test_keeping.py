@@ -24,7 +24,7 @@ class KilledTests(TestCase):
     Two servers in this process on a real Redis, one of which loses all connections to Redis at once.
     """
 
-    timeout = 180
+    timeout = 300
 
     async def setUp(self) -> None:
         self.redis = await Redis(self).start()

@@ -53,7 +53,7 @@ def reports(client: Program) -> list[dict[str, Any]]:
 class _VersionTests:
     """One client, on one transport after the other."""
 
-    timeout = 300
+    timeout = 600
     steps = STEPS
     options = [ALLOW]
 

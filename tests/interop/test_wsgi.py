@@ -77,7 +77,7 @@ class Seen(NamedTuple):
 def exchange(port: int, request: str) -> Seen:
     """Send a request, and read until the server ends the connection."""
     got = b""
-    with socket.create_connection(("127.0.0.1", port), 3) as client:
+    with socket.create_connection(("127.0.0.1", port), 20) as client:
         client.sendall(request.encode("latin-1"))
         try:
             while data := client.recv(65536):
@@ -150,7 +150,7 @@ class DifferentialTests(TestCase):
     Clients and applications see the same as with Werkzeug's server and gunicorn.
     """
 
-    timeout = 240
+    timeout = 300
 
     async def start(self, name: str) -> int:
         port = freePort()
@@ -186,7 +186,7 @@ class CostTests(TestCase):
     The cost of slow clients and large bodies, on real sockets.
     """
 
-    timeout = 240
+    timeout = 300
 
     async def start(self, code: str, *arguments: str) -> RealtimeServer:
         folder = Path(self.mktemp())

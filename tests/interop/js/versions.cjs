@@ -16,7 +16,7 @@ const TRANSPORTS = { polling: ["polling"], websocket: ["websocket"], upgrade: ["
 const FINAL_TRANSPORT = TRANSPORTS.at(-1);
 const TEXT = "Größe € 日本 𝄞";
 const NAME = "Zoë & 1/2=½";
-const STEP_TIMEOUT = 30_000;
+const STEP_TIMEOUT = 60_000;
 const KEPT_INTERVALS = 3;
 
 const options = { transports: TRANSPORTS, forceNew: true, reconnection: false, forceBase64: format === "base64" };
