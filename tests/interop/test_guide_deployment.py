@@ -45,6 +45,8 @@ class DeploymentTests(TestCase):
         command = [TWISTD, "-n", "--pidfile=", "realtime", "--app", app, "--listen", listen, *options]
         program = self.start(*command, **environment)
         await untilListening(program, port)
+        if "QUEUE" in environment:
+            await program.whenPrinted("is ready")  # until then it hears nobody
         return program, port
 
     async def nginx(self, file: Path, ports: dict[int, int]) -> int:

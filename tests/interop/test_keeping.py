@@ -68,7 +68,7 @@ class KilledTests(TestCase):
         await self.until(look)
         self.assertIsInstance(done[0], str | list)
 
-    async def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 90.0) -> None:
         deadline = reactor.seconds() + seconds
         while not condition():
             self.assertLess(reactor.seconds(), deadline)
