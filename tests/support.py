@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import indent
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -265,8 +266,9 @@ def startProgram(
     async def stop() -> None:
         await program.stop()
         if not getattr(case, "_passed", True):  # as trial marks a test
-            print(f"\n{' '.join(command)}, which ended with {program.exitCode}, printed:")
-            print(program.output[-SHOWN:], flush=True)
+            ended = f"{' '.join(command)}\nended with {program.exitCode}, and printed:"
+            # tests/__main__.py finds these blocks, and shows them again beside the failures.
+            print(f"\n[PROGRAM]\n{ended}\n{indent(program.output[-SHOWN:], '    ')}\n=====", flush=True)
 
     case.addCleanup(stop)
     return program
