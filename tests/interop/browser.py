@@ -26,6 +26,7 @@ try:
         ElementNotInteractableException,
         JavascriptException,
         NoSuchElementException,
+        SessionNotCreatedException,
         StaleElementReferenceException,
     )
     from selenium.webdriver.common.by import By
@@ -179,7 +180,7 @@ class Window:
             options.add_argument(flag)
         self.url = url
         self.downloads = Path(folder, "downloads")
-        self.driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+        self.driver = self._start(options)
         self.devtools(
             "Emulation.setDeviceMetricsOverride",
             width=size[0],
@@ -189,6 +190,14 @@ class Window:
         )
         self.devtools("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
         self.driver.set_script_timeout(120)
+
+    def _start(self, options: Any) -> Any:
+        """Start Chromium; on a busy machine it may need longer than chromedriver waits: then once more."""
+        try:
+            return webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+        except SessionNotCreatedException as error:
+            print(f"Chromium did not start, and is started again: {error.msg}")
+            return webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
 
     def devtools(self, command: str, **parameters: Any) -> None:
         self.driver.execute_cdp_cmd(command, parameters)
