@@ -91,7 +91,7 @@ class DrainTests(DrainTestCase):
         while left:
             look = time.monotonic()
             statuses = await self.statuses(url, left)
-            draining |= {worker(sid) for sid, status in zip(left, statuses, strict=True) if status != 200}
+            draining |= {worker(sid) for sid, status in zip(left, statuses, strict=True) if status == 400}
             left = [sid for sid, status in zip(left, statuses, strict=True) if status == 200]
             seen.append(len(left))
             looks += 1 < time.monotonic() - begun < 4
