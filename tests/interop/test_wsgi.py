@@ -24,6 +24,7 @@ REQUESTS = {
     "no query": f"GET /a? HTTP/1.1\r\n{PLAIN}\r\n",
     "slashes": f"GET /a//b%2Fc/../d/ HTTP/1.1\r\n{PLAIN}\r\n",
     "escapes": f"GET /%00%FF%25 HTTP/1.1\r\n{PLAIN}\r\n",
+    "a fragment": f"GET /a?b#c HTTP/1.1\r\n{PLAIN}\r\n",
     "headers": f"GET / HTTP/1.1\r\n{PLAIN}X-Two: 1\r\nX-Two: 2\r\nAccept:  a , b \r\nX-Empty:\r\n\r\n",
     "underscores": f"GET / HTTP/1.1\r\n{PLAIN}X-User: alice\r\nX_User: admin\r\nOnly_Mine: x\r\n\r\n",
     "HEAD": f"HEAD / HTTP/1.1\r\n{PLAIN}\r\n",
