@@ -156,7 +156,7 @@ class Program(ProcessProtocol):
         for ending in endings:
             ending.callback(self.exitCode)
 
-    def whenPrinted(self, text: str, timeout: float = 60.0) -> Deferred[str]:
+    def whenPrinted(self, text: str, timeout: float = 120.0) -> Deferred[str]:
         """
         Fires with the first line that contains `text`, also when it has been printed already.
 
@@ -172,7 +172,7 @@ class Program(ProcessProtocol):
         self._answer()
         return waiter
 
-    def whenEnded(self, timeout: float = 60.0) -> Deferred[int | None]:
+    def whenEnded(self, timeout: float = 120.0) -> Deferred[int | None]:
         """
         Fires with the exit code (None when a signal ended it), also when it ended already.
         """

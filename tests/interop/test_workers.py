@@ -68,7 +68,7 @@ ADDRESS = re.compile(r"serving Socket.IO at (\S+?)/socket\.io/")
 HANDSHAKE = "/socket.io/?EIO=4&transport=polling"
 
 PATIENCE = 120
-"""Seconds for a response or an end, on a machine where other programs come first."""
+"""Seconds for a response, on a machine where other programs come first."""
 
 
 def alive(pid: int) -> bool:
@@ -127,7 +127,7 @@ class WorkersTestCase(TestCase):
     async def stopped(self, program: Program, name: str = "TERM") -> None:
         """Stop it: it ends with code 0, and its workers with it."""
         program.signal(name)
-        self.assertEqual(await program.whenEnded(PATIENCE), 0, program.output)
+        self.assertEqual(await program.whenEnded(), 0, program.output)
         self.assertEqual(
             [line for line in program.output.splitlines() if "Traceback" in line or "Error" in line], []
         )
