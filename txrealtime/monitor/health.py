@@ -171,6 +171,8 @@ class Live(_Probe):
     ``/livez``: the process is fit.
 
     The page is an answer by itself: a blocked reactor sends none.  The state of the broker does not matter.
+
+    :param server: the server, as for :class:`Ready`; the page does not look at it.
     """
 
     name = "livez"
