@@ -84,9 +84,9 @@ class MetricsListenTestCase(ServiceTestCase):
         link = Link().connect(port.factory)
         link.deliver(f"GET {path} HTTP/1.1\r\nHost: example.org\r\n\r\n".encode())
         exchange = Exchange(link)
-        while exchange.response is None:
-            self.reactor.advance(0)
-        return exchange.answer
+        answer = exchange.answer
+        link.lose()
+        return answer
 
     def health(self) -> tuple[int, dict[str, Any]]:
         response = self.ask("/health")

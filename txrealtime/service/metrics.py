@@ -86,7 +86,7 @@ def listenerOf(
             root = Beside(place, probe, root)
     if options["health"] is not None:
         root = Beside(options["health"], health, root)
-    site = Site(Beside(path, page, root))
+    site = Site(Beside(path, page, root), reactor=reactor)
     site.noisy = False
     # Every 15 seconds, the line of a scrape would say nothing.
     site.log = lambda request: None  # type: ignore[method-assign]
