@@ -147,6 +147,46 @@ class LoginTests(AdminTestCase):
         self.clock.advance(61)
         self.ui(server, ANN)
 
+    def test_sessionsDespiteFailures(self) -> None:
+        """Wrong passwords of a network block neither its clients that are connected nor their sessions."""
+        server = self.administered(PASSWORDS)
+        first = self.ui(server, ANN)
+        [(_, id), _] = self.told(first)
+        for _ in range(30):
+            self.rejection(server, {"username": "ann", "password": "?"})
+        self.assertIn("too many failed logins", self.rejection(server, ANN))
+        self.assertTrue(first.isConnected("/admin"))
+        self.assertEqual([each[0] for each in self.told(self.ui(server, {"sessionId": id}))], ["config"])
+        self.assertIn("too many failed logins", self.rejection(server, ANN), "sessions take nothing back")
+        # Whoever shows a session that has ended has tried no password.
+        self.assertEqual(self.rejection(server, {"sessionId": "x"}), "invalid credentials")
+
+    def test_unknownSessions(self) -> None:
+        """Sessions that nobody knows are no failed logins, and peers are asked for few of them."""
+        server = self.administered(PASSWORDS)
+        [(_, id), _] = self.told(self.ui(server, ANN))
+        asked: list[str] = []
+
+        async def askPeers(digest: str) -> float:
+            asked.append(digest)
+            return 0.0
+
+        self.admins[0]._logins._askPeers = askPeers
+        for number in range(10):
+            self.assertEqual(self.rejection(server, {"sessionId": f"x{number}"}), "invalid credentials")
+        for number in range(10):
+            self.assertIn("try again in 60 s", self.rejection(server, {"sessionId": f"y{number}"}))
+        self.assertEqual(len(asked), 10)
+        self.ui(server, {"sessionId": id})
+        self.ui(server, ANN)
+
+    def test_nothingTried(self) -> None:
+        """Without a password nothing has been tried."""
+        server = self.administered(PASSWORDS)
+        for _ in range(30):
+            self.assertEqual(self.rejection(server, {"username": "ann"}), "invalid credentials")
+        self.ui(server, ANN)
+
     def test_checksInThreads(self) -> None:
         """Few passwords are checked at a time; one who leaves counts until the thread ends."""
         waiting: list[Deferred[bool]] = []
@@ -160,7 +200,8 @@ class LoginTests(AdminTestCase):
         asked = [client.connect("/admin", ANN) for client in clients]
         clients[0].close()
         busy = "too many logins at a time: try again in a few seconds"
-        self.assertEqual(self.rejection(server, ANN), busy)
+        for _ in range(20):  # none of which is a failed login
+            self.assertEqual(self.rejection(server, ANN), busy)
         waiting[0].callback(True)
         late = self.makeClient(server).connect("/admin", ANN)
         self.assertEqual(len(waiting), 5)
@@ -749,6 +790,13 @@ class ClusterTests(AdminTestCase):
             self.assertEqual(refusal((one, two)[number % 2]), "invalid credentials")
         for server in (one, two):
             self.assertIn("too many failed logins", refusal(server))
+        # A session of one is good at both, nevertheless.
+        id = self.admins[0]._logins.sessions.make()
+        for server in (two, one):
+            admitted = self.makeClient(server).connect("/admin", {"sessionId": id})
+            self.settle()
+            self.advance(1)
+            self.successResultOf(admitted)
         self.advance(60)
         self.assertEqual(refusal(two), "invalid credentials")
 

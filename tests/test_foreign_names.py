@@ -264,11 +264,22 @@ TABLE = [
     ),
     Use(
         "txredisapi:HiredisProtocol",
-        "replyReceived execute_command auth select sentinel_get_master_addr_by_name",
+        "replyReceived execute_command",
+        "cluster.bus.redisconnection",
+        "Needed: commands while a connection starts.",
+    ),
+    Use(
+        "txredisapi:HiredisProtocol",
+        "auth select sentinel_get_master_addr_by_name",
         "cluster.bus.redis",
         "Needed: commands while a connection starts.",
     ),
-    Use("txredisapi", "HiredisProtocol InvalidData hiredis", "cluster.bus.redis", "Needed: the protocol."),
+    Use(
+        "txredisapi",
+        "HiredisProtocol InvalidData hiredis",
+        "cluster.bus.redisconnection",
+        "Needed: the protocol.",
+    ),
     # asyncio
     Use("asyncio", "_get_running_loop", "socketio.handler", "Needed, for handlers that are tasks."),
     Use(

@@ -104,7 +104,7 @@ class ReadyTests(ProbesTestCase):
             session.send("0 a last message")
         stopped = self.server.stopService()
         self.assertNoResult(stopped)
-        self.assertEqual(self.get("/readyz")[::2], (503, b"service: stops: no new clients are taken\n"))
+        self.assertEqual(self.get("/readyz")[::2], (503, b"service: draining: no new clients are taken\n"))
         self.assertEqual(self.get("/livez").status, 200)
         self.clock.advance(60)
         self.successResultOf(stopped)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -21,6 +22,7 @@ from tests.memory import Exchange, Link, Response, clientFrame
 from txrealtime import AckTimeout, Server, Socket, Watcher
 from txrealtime.engineio.counts import Histogram
 from txrealtime.engineio.http.site import Beside, EngineSite
+from txrealtime.engineio.session import CloseReason
 from txrealtime.monitor.exposition import Writer
 from txrealtime.monitor.metrics import Metrics, MetricsPage
 from txrealtime.pool import Threads
@@ -141,13 +143,15 @@ class MetricsTestCase(SynchronousTestCase):
         self.successResultOf(client.connect(path))
         return client
 
-    def webSocket(self, more: str = "", *messages: bytes) -> Link:
+    def webSocket(self, more: str = "", *messages: bytes, headers: Mapping[str, str] | None = None) -> Link:
         """Open a WebSocket and send messages: by default, join the default namespace."""
         link = Link().connect(self.server.webSocketFactory())
         link.deliver(
             f"GET /socket.io/?EIO=4&transport=websocket{more} HTTP/1.1\r\nHost: localhost\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+            "Sec-WebSocket-Version: 13\r\n".encode()
+            + "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items()).encode()
+            + b"\r\n"
         )
         for message in messages or (b"40",):
             link.deliver(textFrame(message))
@@ -354,6 +358,29 @@ class SessionTests(MetricsTestCase):
         link.deliver(textFrame(b'42["leave"]') + behind)
         self.assertEqual(counts.packetsReceived - before[0], 1)
         self.assertEqual(counts.receivedByWebSocket - before[1], 11)
+
+    def test_bytesBehindTheEnd(self) -> None:
+        """Messages do not count that come behind one that drops the WebSocket, whoever reads it."""
+        for reason, headers in (
+            (CloseReason.SLOW_CONSUMER, {}),
+            (CloseReason.SHUTTING_DOWN, {"User-Agent": "okhttp/4"}),
+            (CloseReason.SLOW_CONSUMER, {"Sec-WebSocket-Extensions": "permessage-deflate"}),
+            (CloseReason.SHUTTING_DOWN, {"Sec-WebSocket-Extensions": "permessage-deflate"}),
+        ):
+            self.server = Server(reactor=Clock(), perMessageDeflate=True)
+            self.server.startService()
+            self.addCleanup(self.server.stopService)
+            Metrics(self.server)
+            link = self.webSocket(headers=headers)
+            end = lambda socket, reason=reason: socket.session.abort(reason)  # noqa: E731
+            self.server.on("leave")(end)
+            counts = self.server.engine.counts
+            before = counts.packetsReceived, counts.receivedByWebSocket
+            behind = textFrame(b'42["news"]') + clientFrame(2, b"abc", True, 0, b"\0\0\0\0")
+            link.deliver(textFrame(b'42["leave"]') + behind)
+            link.deliver(behind)
+            self.assertEqual(counts.packetsReceived - before[0], 1, (reason, headers))
+            self.assertEqual(counts.receivedByWebSocket - before[1], 11)
 
     def test_alreadyOpen(self) -> None:
         """Messages count that come from clients who were there before."""

@@ -26,7 +26,7 @@ from tests.memory import (
     closeFrame,
 )
 from txrealtime.engineio.packet import message
-from txrealtime.engineio.session import CloseReason, ITransport, State
+from txrealtime.engineio.session import CloseReason, ITransport, Session, State
 
 DEFLATE = {"Sec-WebSocket-Extensions": "permessage-deflate"}
 
@@ -277,6 +277,28 @@ class ClosingTests(WireTestCase):
             self.assertEqual(client.messages(), ["4last"])
             self.assertEqual((client.link.outputEnded, client.link.disconnecting), (not secure, secure))
             self.assertEqual(self.owner.ends, [CloseReason.SHUTTING_DOWN])
+            client.link.lose()
+            self.assertNothingLeft()
+
+    def test_clientsOnOkHttpFromAHandler(self) -> None:
+        """A stop that a message leads to keeps the replies to the messages before."""
+        for secure in (False, True):
+            client = self.openWebSocket(headers={"User-Agent": "okhttp/3.13.1"})
+            if secure:
+                directlyProvides(client.link, ISSLTransport)
+            session = self.session
+
+            def heard(data: str | bytes, session: Session = session) -> None:
+                session.send("last")
+                if data == "stop":
+                    session.close(CloseReason.SHUTTING_DOWN)
+
+            self.owner.onMessage = heard
+            client.link.deliver(
+                clientFrame(TEXT, b"4go") + clientFrame(TEXT, b"4stop") + clientFrame(TEXT, b"4x")
+            )
+            self.assertEqual(client.messages(), ["4last", "4last"])
+            self.assertEqual(self.owner.heard, ["go", "stop"])
             client.link.lose()
             self.assertNothingLeft()
 

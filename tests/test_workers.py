@@ -110,7 +110,8 @@ class Process:
 
     def ready(self) -> None:
         self.beat("connecting", False)
-        facts = {"path": "/socket.io", "patience": 3.0, "status": "ready", "fit": True}
+        facts = {"path": "/socket.io", "root": "", "bus": "the hub", "patience": 3.0}
+        facts |= {"status": "ready", "fit": True}
         self.report(f"ready {json.dumps(facts)}")
 
     def states(self) -> list[tuple[int, str, bool]]:

@@ -29,7 +29,8 @@ APPLICATION = """
 import os, time
 from txrealtime import Server
 
-server = Server(pingInterval=60, pingTimeout=60)
+# Tests open sessions that join no namespace and post now and then: none ends by time on a starved machine.
+server = Server(pingInterval=300, pingTimeout=300, connectTimeout=600)
 
 @server.on("enter")
 def enter(socket, room):
@@ -66,6 +67,9 @@ ADDRESS = re.compile(r"serving Socket.IO at (\S+?)/socket\.io/")
 
 HANDSHAKE = "/socket.io/?EIO=4&transport=polling"
 
+PATIENCE = 120
+"""Seconds for a response, on a machine where other programs come first."""
+
 
 def alive(pid: int) -> bool:
     """Return whether a process runs."""
@@ -79,7 +83,7 @@ def alive(pid: int) -> bool:
 class WorkersTestCase(TestCase):
     """Tests of a supervisor with an application, `shop.py`, in a folder of its own."""
 
-    timeout = 300
+    timeout = 600
 
     def setUp(self) -> None:
         requirePart(Path("/proc/self/stat").exists(), "no /proc: the tests look for processes there")
@@ -104,7 +108,7 @@ class WorkersTestCase(TestCase):
         program = self.start(
             *("--app", "shop:server", "--workers", str(count), "--listen", listen), *arguments
         )
-        await program.whenPrinted("serving Socket.IO at", 120)
+        await program.whenPrinted("serving Socket.IO at", 2 * PATIENCE)
         found = ADDRESS.search(program.output)
         assert found is not None
         return program, found[1]
@@ -113,7 +117,7 @@ class WorkersTestCase(TestCase):
         """The processes that have served as workers, in the order of their starts."""
         return [int(pid) for pid in re.findall(r"worker \d+ serves, as process (\d+)", program.output)]
 
-    async def until(self, condition: Any, seconds: float = 120.0) -> None:
+    async def until(self, condition: Any, seconds: float = PATIENCE) -> None:
         """Wait until a condition holds."""
         deadline = reactor.seconds() + seconds
         while not condition():
@@ -146,13 +150,13 @@ class WorkersTestCase(TestCase):
 
     def open(self, url: str) -> str:
         """Open a session by polling and return its sid."""
-        with urlopen(url + HANDSHAKE, timeout=30) as response:
+        with urlopen(url + HANDSHAKE, timeout=PATIENCE) as response:
             sid: str = json.loads(response.read()[1:])["sid"]
             return sid
 
     def post(self, url: str, sid: str, body: bytes = b"3") -> bytes:
         """Send packets to a session."""
-        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=30) as response:
+        with urlopen(f"{url}{HANDSHAKE}&sid={sid}", data=body, timeout=PATIENCE) as response:
             answer: bytes = response.read()
             return answer
 
@@ -243,8 +247,8 @@ class LifeTests(WorkersTestCase):
                 outcomes[sid] = await deferToThread(self.post, url, sid)
             except HTTPError as error:
                 outcomes[sid] = error.read()
-                # Otherwise it would be the ping timeout, which is a minute.
-                self.assertLess(time.monotonic() - begun, 40)
+                # Otherwise it would be the ping timeout, which is five minutes.
+                self.assertLess(time.monotonic() - begun, 100)
         lost = {sid[-4:] for sid, outcome in outcomes.items() if outcome != b"ok"}
         self.assertLessEqual(len(lost), 1)
         self.assertEqual(

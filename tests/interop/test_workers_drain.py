@@ -12,12 +12,14 @@ import socket
 import ssl
 import time
 from collections import Counter
+from http.client import HTTPConnection
 from pathlib import Path
 from shutil import rmtree, which
 from subprocess import run
 from tempfile import mkdtemp
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from twisted.internet import reactor
@@ -125,6 +127,51 @@ class DrainTests(DrainTestCase):
         program, url = await self.serve(3, *self.options)
         await self.play(program, url)
         self.assertEqual([pid for pid in self.pids(program) if alive(pid)], [])
+
+    async def lookAtMetrics(self, program: Program, url: str, place: str) -> None:
+        """Read the endpoint of the metrics while a client that polls keeps the server draining."""
+        # The port is closed to new connections before the drain ends.
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
+        self.addCleanup(connection.close)
+
+        def request(path: str, body: str | None = None) -> str:
+            connection.request("GET" if body is None else "POST", HANDSHAKE + path, body)
+            return connection.getresponse().read().decode()
+
+        sid = json.loads((await deferToThread(request, ""))[1:])["sid"]
+        await deferToThread(request, f"&sid={sid}", "40")
+        program.signal("TERM")
+        await program.whenPrinted("stopping: 1 clients have")
+        await deferLater(reactor, 2.5)
+        status, page, _ = await deferToThread(self.ask, f"{place}/metrics")
+        self.assertEqual(status, 200)
+        self.assertIn(b'txrealtime_sessions{transport="polling"} 1', page.splitlines())
+        status, page, _ = await deferToThread(self.ask, f"{place}/readyz")
+        self.assertEqual(status, 503)
+        self.assertRegex(page, b"draining|stopping")
+        self.assertEqual((await self.health(place))[0], 503)
+        self.assertIn("40{", await deferToThread(request, f"&sid={sid}"))
+        self.assertEqual(await program.whenEnded(), 0, program.output)
+        self.assertNotIn("Traceback", program.output)
+
+    def monitored(self) -> tuple[str, list[str]]:
+        """Return the address of an endpoint for metrics, and the options."""
+        port = freePort()
+        options = ["--metrics-listen", f"tcp:{port}:interface=127.0.0.1", "--probes", "--health", "/health"]
+        return f"http://127.0.0.1:{port}", [*options, "--drain-timeout", "60", "--handshake-timeout", "90"]
+
+    async def test_metricsOfOneProcess(self) -> None:
+        place, options = self.monitored()
+        program = self.start("--app", "shop:server", "--listen", PLACE, *options)
+        await program.whenPrinted("serving Socket.IO at", 120)
+        found = ADDRESS.search(program.output)
+        assert found is not None
+        await self.lookAtMetrics(program, found[1], place)
+
+    async def test_metricsOfWorkers(self) -> None:
+        place, options = self.monitored()
+        program, url = await self.serve(2, *options)
+        await self.lookAtMetrics(program, url, place)
 
     async def test_reload(self) -> None:
         """After SIGHUP the old workers serve their clients until the slices; new ones have new code."""

@@ -19,7 +19,7 @@ from txrealtime.cluster.link.link import LinkStatus
 from txrealtime.engineio.http.site import Beside
 from txrealtime.server import Server
 
-__all__ = ["PROBES", "Check", "Fleet", "Health", "Live", "Probes", "Ready"]
+__all__ = ["PROBES", "Check", "Fleet", "FleetHealth", "FleetReady", "Health", "Live", "Probes", "Ready"]
 
 PROBES: Final = ("/livez", "/readyz")
 """The paths of :class:`Live` and :class:`Ready`."""
@@ -38,10 +38,8 @@ class _Page(Resource):
     isLeaf = True
     contentType = b"text/plain; charset=utf-8"
 
-    def __init__(self, server: Server, fleet: Fleet | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._server = server
-        self._fleet = fleet
 
     def render_GET(self, request: Request) -> bytes:
         fit, body = self._answer(request)
@@ -66,14 +64,19 @@ class Health(_Page):
     A page with status 200 while the server is ready, and 503 while its link to the other servers is down.
 
     The body is JSON: the ``status`` of the link, the number of ``clients``, and of the other ``servers``
-    if the dialect tells; of several ``buses`` the status of each.  None of this is a secret.  The access log
-    leaves these requests out.
+    if the dialect tells; of several ``buses`` the status of each; ``draining`` from the first moment of a
+    stop on.  None of this is a secret.  The access log leaves these requests out.
 
     Among workers, any of them answers for all: with status 200 while at least one is ready, with the clients
     of all, and with a list of ``workers``.
     """
 
     contentType = b"application/json"
+
+    def __init__(self, server: Server, fleet: Fleet | None = None) -> None:
+        super().__init__()
+        self._server = server
+        self._fleet = fleet
 
     def _answer(self, request: Request) -> tuple[bool, bytes]:
         server, cluster = self._server, self._server.cluster
@@ -84,13 +87,41 @@ class Health(_Page):
         }
         if len(cluster.links) > 1:
             body["buses"] = {link.bus.name: link.status.value for link in cluster.links}
+        if server.isRetiring:
+            body["draining"] = True
         fit = bool(server.running) and not server.isRetiring and cluster.isReady
         if self._fleet is not None:
-            body["workers"] = workers = self._fleet.report()
-            body["clients"] = sum(worker["clients"] for worker in workers)
+            workers = self._fleet.report()
+            body |= _countsOf(workers)
             # A worker that has just begun has not been told of any.
             fit = any(worker["fit"] for worker in workers) if workers else fit
-        return fit, json.dumps(body).encode() + b"\n"
+        return fit, _json(body)
+
+
+class FleetHealth(_Page):
+    """
+    :class:`Health` of a process that has workers and serves no clients itself.
+
+    The body has the ``workers`` and the ``clients`` of all.
+    """
+
+    contentType = Health.contentType
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__()
+        self._fleet = fleet
+
+    def _answer(self, request: Request) -> tuple[bool, bytes]:
+        workers = self._fleet.report()
+        return any(worker["fit"] for worker in workers), _json(_countsOf(workers))
+
+
+def _countsOf(workers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"workers": workers, "clients": sum(worker["clients"] for worker in workers)}
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    return json.dumps(body).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +171,14 @@ class Live(_Probe):
     ``/livez``: the process is fit.
 
     The page is an answer by itself: a blocked reactor sends none.  The state of the broker does not matter.
+
+    :param server: the server, as for :class:`Ready`; the page does not look at it.
     """
 
     name = "livez"
+
+    def __init__(self, server: Server | None = None) -> None:
+        super().__init__()
 
     def checks(self) -> list[Check]:
         return [Check("reactor", True, "turns")]
@@ -159,15 +195,17 @@ class Ready(_Probe):
 
     name = "readyz"
 
+    def __init__(self, server: Server, fleet: Fleet | None = None) -> None:
+        super().__init__()
+        self._server = server
+        self._fleet = fleet
+
     def checks(self) -> list[Check]:
         engine = self._server.engine
         room = Check("room", not engine.isFull, self._room())
         workers = self._fleet.report() if self._fleet is not None else []
         if workers:
-            shown = [
-                f"{each['number']} {each['status'] if each['fit'] else each['state']}" for each in workers
-            ]
-            return [Check("workers", any(each["fit"] for each in workers), ", ".join(shown)), room]
+            return [_checkOf(workers), room]
         return [self._service(), self._bus(), room]
 
     def _bus(self) -> Check:
@@ -179,9 +217,9 @@ class Ready(_Probe):
     def _service(self) -> Check:
         server = self._server
         if not server.engine.isOpen:
-            return Check("service", False, "stops: no new clients are taken")
+            return Check("service", False, "draining: no new clients are taken")
         if server.isRetiring:
-            return Check("service", False, "will stop: new clients should go elsewhere")
+            return Check("service", False, "draining: new clients should go elsewhere")
         if server.running:
             return Check("service", True, "runs")
         return Check("service", False, "has not started")
@@ -191,6 +229,28 @@ class Ready(_Probe):
         return (
             f"{count} of {most} sessions (maxConnections)" if most else f"{count} sessions, without a limit"
         )
+
+
+class FleetReady(_Probe):
+    """
+    :class:`Ready` of a process that has workers and serves no clients itself.
+
+    One worker that is ready is enough.
+    """
+
+    name = Ready.name
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__()
+        self._fleet = fleet
+
+    def checks(self) -> list[Check]:
+        return [_checkOf(self._fleet.report())]
+
+
+def _checkOf(workers: list[dict[str, Any]]) -> Check:
+    shown = [f"{each['number']} {each['status'] if each['fit'] else each['state']}" for each in workers]
+    return Check("workers", any(each["fit"] for each in workers), ", ".join(shown) or "none")
 
 
 class Probes(Beside):

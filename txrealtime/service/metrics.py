@@ -14,6 +14,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 
 from txrealtime.engineio.http.site import Beside
+from txrealtime.monitor.health import PROBES, Live
 from txrealtime.server import Server
 from txrealtime.service.listener import Listener
 from txrealtime.service.options import Options, StartupError
@@ -65,16 +66,27 @@ def pageOf(make: Maker) -> IResource:
     return MetricsPage(None, make=make)
 
 
-def listenerOf(options: Options, reactor: Any, page: IResource) -> Listener | None:
+def listenerOf(
+    options: Options, reactor: Any, page: IResource, health: IResource, ready: IResource
+) -> Listener | None:
     """
-    Make the listener of ``--metrics-listen``, for the page alone.
+    Make the listener of ``--metrics-listen``, for the page and the health checks.
 
+    :param page: the page of the metrics.
+    :param health: the page of ``--health``, served if the option is given.
+    :param ready: the page ``/readyz`` of ``--probes``, likewise.
     :raises StartupError: if the string makes no endpoint.
     """
     if options["metricsListen"] is None:
         return None
     path = options["metrics"] or "/metrics"
-    site = Site(Beside(path, page, Resource()))
+    root: IResource = Resource()
+    if options["probes"]:
+        for place, probe in zip(PROBES, (Live(), ready), strict=True):
+            root = Beside(place, probe, root)
+    if options["health"] is not None:
+        root = Beside(options["health"], health, root)
+    site = Site(Beside(path, page, root), reactor=reactor)
     site.noisy = False
     # Every 15 seconds, the line of a scrape would say nothing.
     site.log = lambda request: None  # type: ignore[method-assign]

@@ -175,8 +175,8 @@ class Options(usage.Options):
         self["metrics"] = _checkedPath("metrics", path)
 
     def opt_metrics_listen(self, endpoint: str) -> None:
-        """an endpoint string for the metrics alone, such as tcp:9090:interface=127.0.0.1, in place of
-        --listen's (default: none)"""
+        """an endpoint string for the metrics, such as tcp:9090:interface=127.0.0.1, in place of --listen's;
+        the pages of --probes and --health are there too (default: none)"""
         self["metricsListen"] = endpoint
 
     def opt_admin(self) -> None:

@@ -18,6 +18,7 @@ from txrealtime.clock import keepSteady
 from txrealtime.logs import Logger
 from txrealtime.monitor.admin.admin import Admin
 from txrealtime.monitor.blocked import Watch
+from txrealtime.monitor.health import Health, Ready
 from txrealtime.monitor.trace import Trace
 from txrealtime.server import Server
 from txrealtime.service.application import adminOf, rootOf, serverOf
@@ -76,9 +77,6 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         Listener(reactor, description, site, server.path, rootName)
         for description in options["listen"] or ["tcp:8000"]
     ]
-    ofMetrics = listenerOf(options, reactor, options["metricsPage"])
-    if ofMetrics is not None:
-        listeners.append(ofMetrics)
     if options["tracedClients"]:
         Trace(options["tracedClients"], options["traceShown"]).install(server.engine)
     hub = Hub(options["hub"], reactor) if options["hub"] else None
@@ -91,12 +89,13 @@ def makeService(options: Options, reactor: Any = None) -> Service:
         metrics=metrics,
         admin=admin,
         notice=options["notice"],
+        ofMetrics=listenerOf(options, reactor, options["metricsPage"], Health(server), Ready(server)),
     )
 
 
 class RealtimeService(MultiService):
     """
-    The services ``server`` and ``listen-0``, ``listen-1`` ..., and ``hub`` if there is one.
+    The services ``server`` and ``listen-0``, ``listen-1`` ..., and ``hub`` and ``metrics`` if there are such.
 
     On SIGTERM or SIGINT the server retires, the service stops in order, and the process ends with code 0; a
     second signal ends it at once.  SIGHUP reads TLS certificates again and reopens logs; SIGUSR1 reopens
@@ -106,9 +105,10 @@ class RealtimeService(MultiService):
         worker leaves signals to its supervisor.
     :param handoff: in a worker, the socket for connections from other workers.
     :param blockedAfter: seconds after which a blocked reactor is logged, 0 for never.
-    :param metrics: the metrics, started and stopped with the service.
+    :param metrics: the metrics, started with the service, and stopped behind the last client.
     :param admin: the server's side of the admin UI, likewise.
     :param notice: the words of a daemon to the terminal that started it.
+    :param ofMetrics: the endpoint of the metrics, which serves until the last client has gone.
     """
 
     def __init__(
@@ -123,6 +123,7 @@ class RealtimeService(MultiService):
         metrics: Metrics | None = None,
         admin: Admin | None = None,
         notice: Notice | None = None,
+        ofMetrics: Listener | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -137,11 +138,14 @@ class RealtimeService(MultiService):
         self._metrics = metrics
         self._admin = admin
         self._notice = notice
+        self._ofMetrics = ofMetrics
         self._watch = Watch(reactor, blockedAfter) if blockedAfter else None
         # The server connects to the hub.
         children: dict[str, Service] = {"hub": hub} if hub is not None else {}
         children["server"] = server
         children |= {f"listen-{number}": listener for number, listener in enumerate(listeners)}
+        if ofMetrics is not None:
+            children["metrics"] = ofMetrics
         for name, child in children.items():
             if child.parent is not None:
                 # An application that brings its own tree of services, for `twistd -y`.
@@ -174,6 +178,8 @@ class RealtimeService(MultiService):
         """Read TLS certificates again, for the connections to come."""
         for listener in self._listeners:
             listener.renew()
+        if self._ofMetrics is not None:
+            self._ofMetrics.renew()
 
     def retire(self, delay: float | None = None) -> Deferred[None]:
         """
@@ -206,13 +212,6 @@ class RealtimeService(MultiService):
         """
         # Not MultiService's, which stops all services at once.
         Service.stopService(self)
-        self._trimming.stop()
-        if self._watch is not None:
-            self._watch.stop()
-        if self._metrics is not None:
-            self._metrics.stop()
-        if self._admin is not None:
-            self._admin.stop()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -226,10 +225,7 @@ class RealtimeService(MultiService):
         deadline = reactor.seconds() + timeout
         await self._untilFetched(min(deadline, reactor.seconds() + _FETCH_TIME))
         for listener in self._listeners:
-            try:
-                await listener.stopService()
-            except Exception:
-                _log.failure("{name} did not stop", name=listener.name)
+            await self._stopListener(listener)
         # The server has its own timeout, which begins later.
         late = reactor.callLater(max(0.0, deadline - reactor.seconds()), self._server.engine.dropLate)
         await self._server.stopService()
@@ -249,11 +245,26 @@ class RealtimeService(MultiService):
             await deferLater(reactor, _LAST_REQUESTS)
             self._handoff.stop()
             await self._siblings.stopService()
+        await self._stopMonitors()
         await untilWritten(reactor, deadline)
         if self._hub is not None:
             # After the server, whose last messages go by the hub.
             await self._hub.stopService()
         _log.info("stopped")
+
+    async def _stopListener(self, listener: Listener) -> None:
+        try:
+            await listener.stopService()
+        except Exception:
+            _log.failure("{name} did not stop", name=listener.name)
+
+    async def _stopMonitors(self) -> None:
+        """Stop all that shows the server to operators, who look at a drain more than at anything else."""
+        if self._ofMetrics is not None:
+            await self._stopListener(self._ofMetrics)
+        for monitor in (self._trimming, self._watch, self._metrics, self._admin):
+            if monitor is not None:
+                monitor.stop()
 
     async def _untilPassedOn(self, siblings: WorkerSiblings) -> None:
         """Wait for the clients of other workers that stop: their requests may come by this worker."""

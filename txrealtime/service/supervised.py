@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from twisted.application.service import MultiService
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.python.failure import Failure
 
@@ -24,7 +25,8 @@ from txrealtime.cluster.bus.interfaces import IBus
 from txrealtime.cluster.bus.url import busFromURL
 from txrealtime.cluster.dialects.choice import DialectChoice
 from txrealtime.logs import Logger
-from txrealtime.service.listener import addressOf, announce, cannotListen, whyNoEndpoint
+from txrealtime.monitor.health import FleetHealth, FleetReady
+from txrealtime.service.listener import Listener, addressOf, announce, cannotListen, whyNoEndpoint
 from txrealtime.service.metrics import listenerOf, pageOf
 from txrealtime.service.options import Options, StartupError
 from txrealtime.service.reactors import moduleOf
@@ -45,11 +47,13 @@ _log = Logger()
 
 class SupervisedService(MultiService):
     """
-    The ports of a command line, and the service ``supervisor``.
+    The ports of a command line, and the services ``supervisor``, and ``metrics`` if they have an endpoint.
 
     On SIGTERM or SIGINT the workers drain together, and the process ends with code 0.  SIGHUP starts a new
     generation of workers and reopens logs, SIGUSR1 reopens logs, SIGTTIN and SIGTTOU ask for one worker more
     or less.
+
+    It provides :class:`~txrealtime.monitor.health.Fleet`.
     """
 
     def __init__(self, reactor: Any, options: Options) -> None:
@@ -63,20 +67,24 @@ class SupervisedService(MultiService):
         self.supervisor: Supervisor | None = None
         self._collection: Collection | None = None
         self._withMetrics = options["metrics"] is not None or options["metricsListen"] is not None
-        if self._withMetrics:
-            self._serveMetrics()
+        self._ofMetrics = self._listenerOfMetrics() if self._withMetrics else None
 
-    def _serveMetrics(self) -> None:
+    def _listenerOfMetrics(self) -> Listener | None:
         """
         Prepare the endpoint of the metrics, if they have one.
 
         :raises StartupError: if prometheus_client is not installed, or the string makes no endpoint.
         """
         page = pageOf(lambda accept: self._collected(accept))
-        listener = listenerOf(self._options, self._reactor, page)
+        listener = listenerOf(self._options, self._reactor, page, FleetHealth(self), FleetReady(self))
         if listener is not None:
             listener.setName("metrics")  # type: ignore[no-untyped-call]
             listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+        return listener
+
+    def report(self) -> list[dict[str, Any]]:
+        """Describe the workers."""
+        return [] if self.supervisor is None else self.supervisor.report()
 
     async def _collected(self, accept: str) -> Page:
         """Make the page of all workers."""
@@ -154,6 +162,31 @@ class SupervisedService(MultiService):
             options["notice"].tell([addressOf(description, port) for description, port in self._places])
         self._reactor.callWhenRunning(self._takeSignals)
 
+    def stopService(self) -> Deferred[None]:
+        """
+        Let the workers drain together.
+
+        :return: a Deferred that fires when all have ended, and the endpoint of the metrics has closed.
+        """
+        # Not MultiService's, which stops all services at once: operators look at the metrics of a drain.
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        try:
+            if self.supervisor is not None:
+                await self.supervisor.stopService()
+        finally:
+            if self._ofMetrics is not None:
+                await self._ofMetrics.stopService()
+
+    def _reload(self) -> None:
+        """Start a new generation of workers, and read the certificates of the metrics again."""
+        assert self.supervisor is not None
+        self.supervisor.reload()
+        if self._ofMetrics is not None:
+            self._ofMetrics.renew()
+
     @property
     def _withHub(self) -> bool:
         """True if the supervisor is the hub: the workers have no other bus, or others speak to it too."""
@@ -219,7 +252,7 @@ class SupervisedService(MultiService):
     def _takeSignals(self) -> None:
         supervisor = self.supervisor
         assert supervisor is not None
-        Signals(self._reactor, self._stopReactor, supervisor.reload).take()
+        Signals(self._reactor, self._stopReactor, self._reload).take()
         for number, action in ((signal.SIGTTIN, supervisor.more), (signal.SIGTTOU, supervisor.less)):
             with suppress(ValueError):  # not the main thread
                 signal.signal(number, lambda *_, act=action: self._reactor.callFromThread(act))

@@ -28,7 +28,9 @@ from twisted.internet.task import LoopingCall
 
 from txrealtime.logs import Logger
 from txrealtime.workers.child import Child, State
+from txrealtime.workers.fleet import Fleet
 from txrealtime.workers.folder import Folder, removeStale
+from txrealtime.workers.ledger import Ledger
 from txrealtime.workers.looks import HangLook, Limits, residentBytes
 from txrealtime.workers.marks import MOST_WORKERS, markOf
 from txrealtime.workers.notify import Notifier, withoutSystemd
@@ -127,6 +129,7 @@ class Supervisor(Service):
         self._makeHub = hub
         self._hub: Service | None = None
         self._folder = Folder()
+        self._fleet: Fleet | None = None
         self._served = False
         self._given = False
         self._tries = 0
@@ -145,6 +148,10 @@ class Supervisor(Service):
         found = [slot.current for slot in self._slots.values()]
         return [child for child in found if child is not None and child.state is State.READY]
 
+    def report(self) -> list[dict[str, Any]]:
+        """Describe the workers, for a health check."""
+        return [] if self._fleet is None else self._fleet.report()
+
     # -- as a service --------------------------------------------------------------------
 
     def startService(self) -> None:
@@ -152,6 +159,8 @@ class Supervisor(Service):
         super().startService()  # type: ignore[no-untyped-call]
         removeStale()
         self._folder.make()
+        # It counts nothing itself, so it has no mark.
+        self._fleet = Fleet("", Ledger(self._folder.path, ""), self._reactor.seconds)
         if self._makeHub is not None:
             self._hub = self._makeHub(os.path.join(self._folder.path, "hub"))
             self._hub.startService()
@@ -285,7 +294,10 @@ class Supervisor(Service):
     def _tellFleet(self) -> None:
         """Tell all workers the present ones."""
         ordered = sorted(self._children, key=lambda child: child.number)
-        fleet = json.dumps([child.member() for child in ordered]).encode()
+        members = [child.member() for child in ordered]
+        if self._fleet is not None:
+            self._fleet.update(members)
+        fleet = json.dumps(members).encode()
         for child in ordered:
             child.tell(fleet)
 

@@ -1,11 +1,6 @@
 """
 The bus over Redis, by its pub/sub.
 
-The only importer of txredisapi, and of its protocol alone: replies read by hiredis, and commands with
-Deferreds while a connection starts.  Its factory stops for good when a connection is lost while it
-authenticates, and does not subscribe again.  Once a connection has started, messages go past txredisapi,
-without a Deferred for each.
-
 Redis keeps nothing: a server that is not subscribed when a message is published does not get it.
 """
 
@@ -18,22 +13,16 @@ from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-import txredisapi  # type: ignore[import-untyped]
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.interfaces import IBus, IPublisher, IPublisherOwner, ISubscriber, Subscription
+from txrealtime.cluster.bus.redisconnection import Connection, RedisError
 from txrealtime.errors import BusError
 
-if txredisapi.hiredis is None:
-    raise ImportError("No module named 'hiredis'")
-
-__all__ = ["Connection", "Publisher", "RedisBus", "RedisError", "Reply"]
-
-RedisError = txredisapi.RedisError
+__all__ = ["Publisher", "RedisBus", "Reply"]
 
 TIMEOUT = 5.0
 "Seconds for TCP to connect.  The whole attempt has its own limit."
@@ -115,7 +104,7 @@ class RedisBus:
             await prepare()
         except BaseException as error:  # a cancelled attempt too
             connection.abort()
-            if isinstance(error, txredisapi.RedisError):
+            if isinstance(error, RedisError):
                 raise BusError(connection.why or str(error)) from None
             raise
         connection.established = True
@@ -165,85 +154,6 @@ class RedisBus:
             finally:
                 sentinel.abort()
         raise BusError(f"no Sentinel names the master of {self._address.service}: {problem}")
-
-
-class Connection(txredisapi.HiredisProtocol):  # type: ignore[misc]
-    """
-    A connection to Redis.
-
-    :ivar established: true once the login is done.  Replies then go to :meth:`received`.
-    :ivar why: the reason for the end of the connection, once it has ended.
-    """
-
-    def __init__(self) -> None:
-        # By default txredisapi turns payloads that look like numbers into numbers.
-        super().__init__(charset=None, convertNumbers=False)
-        self.established = False
-        self.why = ""
-        self._ended = False
-        # The one of HiredisProtocol has a private name.
-        self._replies = txredisapi.hiredis.Reader(
-            protocolError=txredisapi.InvalidData, replyError=txredisapi.ResponseError
-        )
-
-    def connectionMade(self) -> Any:
-        if hasattr(self.transport, "setTcpNoDelay"):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
-        return super().connectionMade()
-
-    def ask(self, *command: str) -> Deferred[Any]:
-        """
-        Send a command that the server may refuse.
-
-        :return: fires with the reply, which may be an error.
-        """
-        asked: Deferred[Any] = self.execute_command(*command)
-        return asked.addErrback(lambda failure: failure.trap(txredisapi.ResponseError) and failure.value)
-
-    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        # As in txredisapi, without its transactions and conversions.
-        reader = self._replies
-        try:
-            reader.feed(data)
-            while not self._ended and (reply := reader.gets()) is not False:
-                if self.established:
-                    self.received(reply)
-                else:
-                    self.replyReceived(reply)
-        except txredisapi.InvalidData as error:
-            self.fail(f"the server does not speak Redis's protocol: {error}")
-
-    def received(self, reply: Any) -> None:
-        """Called with each reply of an established connection."""
-
-    def connectionLost(self, why: Failure) -> None:
-        self.why = self.why or why.getErrorMessage()
-        super().connectionLost(why)
-        if not self._ended:
-            self._ended = True
-            self.ended(self.why)
-
-    def ended(self, reason: str) -> None:
-        """Called when the connection has ended by itself."""
-
-    def fail(self, reason: str) -> None:
-        """End the connection as if it had ended by itself."""
-        if not self._ended:
-            self.why = reason
-            self.abort()
-            self.ended(reason)
-
-    @property
-    def hasEnded(self) -> bool:
-        """True once the connection has ended."""
-        return self._ended
-
-    def abort(self) -> None:
-        """Abort the connection without calling :meth:`ended`."""
-        self._ended = True
-        if self.transport is not None:
-            self.transport.abortConnection()
 
 
 @implementer(IPublisher)

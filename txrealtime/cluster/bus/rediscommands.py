@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txrealtime.cluster.bus.address import Address
-from txrealtime.cluster.bus.redis import TIMEOUT, Connection, RedisBus, RedisError
+from txrealtime.cluster.bus.redis import TIMEOUT, RedisBus
+from txrealtime.cluster.bus.redisconnection import Connection, RedisError
 from txrealtime.errors import BusError
 
 __all__ = ["RedisCommands"]

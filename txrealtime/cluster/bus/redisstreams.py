@@ -41,7 +41,8 @@ from txrealtime.cluster.bus.interfaces import (
     Subscription,
 )
 from txrealtime.cluster.bus.places import Place, idOf, infoOf
-from txrealtime.cluster.bus.redis import Connection, Publisher, RedisBus, Reply
+from txrealtime.cluster.bus.redis import Publisher, RedisBus, Reply
+from txrealtime.cluster.bus.redisconnection import Connection
 from txrealtime.errors import BusError
 
 __all__ = ["Outbox", "RedisStreamsBus", "StreamPublisher", "StreamReader"]

@@ -30,6 +30,7 @@ __all__ = ["Autobahn", "FrameFactory", "takeOver"]
 _UPGRADE_REQUIRED: Final = 426
 
 _OPEN: Final = WebSocketServerProtocol.STATE_OPEN
+_CLOSED: Final = WebSocketServerProtocol.STATE_CLOSED
 
 # Attributes that tell how far Autobahn has read, once the handshake is complete.
 _READING: Final = ("state", "data", "current_frame", "inside_message")
@@ -97,7 +98,9 @@ class Autobahn(WebSocketServerProtocol):
         self.owner.handshakeDone()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self.owner.unusualReceived(payload, isBinary)
+        # Behind the server's close frame messages are dropped, as by Closing.
+        if self.state == _OPEN:
+            self.owner.unusualReceived(payload, isBinary)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         self.owner.write(data)
@@ -179,7 +182,13 @@ class Autobahn(WebSocketServerProtocol):
 
     def feed(self, data: bytes) -> None:
         """Read some bytes."""
-        _read(self, data)
+        # Of a closed WebSocket, Autobahn would keep them.
+        if self.state != _CLOSED:
+            _read(self, data)
+
+    def readNothing(self) -> None:
+        """Drop all that comes, also the messages behind the present one."""
+        self.state = _CLOSED
 
     def takeRest(self) -> bytes | None:
         """Give up the bytes behind the opening handshake; ``None`` to read the whole connection."""

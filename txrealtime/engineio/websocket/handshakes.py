@@ -73,6 +73,9 @@ class FullWebSocket(Interface):
     def sendCompressed(self, payload: bytes, isBinary: bool, /) -> None:
         """Send a message compressed (RFC 7692)."""
 
+    def readNothing(self) -> None:
+        """Drop all that comes, also the messages behind the present one."""
+
     def connectionLost(self, reason: Failure, /) -> None:
         """Called when the connection is lost."""
 
@@ -277,13 +280,24 @@ class Handshakes(Protocol):
 
     def closeWithoutFrame(self) -> None:
         """End the output behind all written frames, then drop what is read until the peer ends its own."""
+        self._uncork()
+        self._readNothing()
         self._awaitEnd()
         endOutput(self.transport)
         self.ended("")
 
     def abort(self) -> None:
         """Drop the connection at once."""
+        self._readNothing()
         self.transport.abortConnection()
+
+    def _readNothing(self) -> None:
+        """Drop all that comes: the messages behind the present one are received by nobody."""
+        self._autobahnReads = True
+        if self._autobahn is None:
+            self._autobahn = Closing(None)
+        else:
+            self._autobahn.readNothing()
 
     def _closeWithin(self, seconds: float) -> None:
         """

@@ -146,6 +146,10 @@ class Closing:
         self._skip = max(0, position - end)
         self._rest = data[position:]
 
+    def readNothing(self) -> None:
+        """Drop all that comes."""
+        self._transport = None
+
     def connectionLost(self, reason: Failure) -> None:
         self._transport = None
 

@@ -41,7 +41,7 @@ _MOST_CHECKS: Final = 4
 
 class Attempts:
     """
-    The failed logins of late, by the client's network.
+    The failures of late, by the client's network: wrong passwords, or unknown sessions.
 
     :param seconds: the clock.
     """
@@ -132,7 +132,9 @@ class Logins:
         the account of peer servers.
     :param tellPeers: called with the network of a client whose login failed: with many servers or workers, a
         client would have as many times the attempts.
-    :ivar attempts: the failed logins of late, here and on peer servers.
+    :ivar attempts: the wrong passwords of late, here and on peer servers.
+    :ivar unknown: the sessions of late that neither this server knew nor its peers.  They are counted apart,
+        since nobody guesses the id of a session: the count only spares the peers questions.
     :ivar sessions: the sessions of this server.
     """
 
@@ -149,12 +151,16 @@ class Logins:
         self._askPeers = askPeers
         self._tellPeers = tellPeers
         self.attempts = Attempts(seconds)
+        self.unknown = Attempts(seconds)
         self._checks = 0
         self.sessions = Sessions(seconds)
 
     async def admit(self, address: str, auth: Any) -> tuple[str | None, float]:
         """
         Admit a client of the admin namespace.
+
+        A session opens the door also while passwords from the same network are refused: one user's mistakes,
+        or an attack, must not lock out those who have logged in.
 
         :param auth: the client's: ``username`` and ``password``, or ``sessionId``.
         :return: the id of a new session after a login by password, else ``None``; and the seconds for which
@@ -168,35 +174,48 @@ class Logins:
         if "sessionId" in given and id is None and name is None:
             # The page of the UI, before it has asked for a password: without a message it shows its form.
             raise ConnectionRejected("")
-        self.attempts.begin(address)
-        left = await self._leftOf(id) if isinstance(id, str) and id else 0.0
-        if left:
-            self.attempts.succeeded(address)
-            return None, left
-        if isinstance(name, str) and isinstance(password, str) and await self._check(name, password):
-            self.attempts.succeeded(address)
-            _log.info("admin: {name!r} has logged in from {address}", name=name[:100], address=address)
-            return self.sessions.make(), LIFETIME
+        if isinstance(id, str) and id:
+            left = await self._leftOf(id, address)
+            if left:
+                return None, left
+        if isinstance(name, str) and isinstance(password, str):
+            if await self._check(address, name, password):
+                _log.info("admin: {name!r} has logged in from {address}", name=name[:100], address=address)
+                return self.sessions.make(), LIFETIME
+            self._tellPeers(networkOf(address))
         _log.limited("", LogLevel.warn, "admin: a login from {address} failed", address=address)
-        self._tellPeers(networkOf(address))
         # The UI translates this text.
         raise ConnectionRejected("invalid credentials")
 
-    async def _leftOf(self, id: str) -> float:
-        """Return the seconds that a session has left, on this server or on a peer."""
+    async def _leftOf(self, id: str, address: str) -> float:
+        """
+        Return the seconds that a session has left, on this server or on a peer.
+
+        :raises ConnectionRejected: if this server does not know the session, and many others of the client's
+            network were unknown.
+        """
         digest = Sessions.digest(id)
         left = self.sessions.left(digest)
         if not left:
+            self.unknown.begin(address)
             left = await self._askPeers(digest)
             if left:
+                self.unknown.succeeded(address)
                 self.sessions.keep(digest, left)
         return left
 
-    async def _check(self, name: str, password: str) -> bool:
-        """Check a password in a thread."""
+    async def _check(self, address: str, name: str, password: str) -> bool:
+        """
+        Check a password in a thread.
+
+        :raises ConnectionRejected: if the client's network has failed too often, or too many passwords wait
+            for their check.
+        """
         assert self._passwords is not None
         if self._checks >= _MOST_CHECKS:
+            # Before the attempt is counted: no password has been tried.
             raise ConnectionRejected("too many logins at a time: try again in a few seconds")
+        self.attempts.begin(address)
         self._checks += 1
         # Not the thread's own Deferred, which ends when the client leaves, while the thread goes on.
         checked: Deferred[bool] = Deferred()
@@ -207,4 +226,7 @@ class Logins:
                 checked.callback(result)
 
         self._inThread(self._passwords.check, name, password).addBoth(ended)
-        return await checked
+        isRight = await checked
+        if isRight:
+            self.attempts.succeeded(address)
+        return isRight

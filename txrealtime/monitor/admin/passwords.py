@@ -141,8 +141,7 @@ class Passwords:
                 if name in hashes:
                     raise ValueError("a second line for one name")
             except ValueError as error:
-                why = error if colon else "no colon"
-                raise ValueError(f"line {number}: {why}; expected a line of txrealtime password") from None
+                raise ValueError(f"line {number}: {error}; expected a line of txrealtime password") from None
             hashes[name] = text
         return cls(hashes)
 
