@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -56,16 +57,16 @@ CROWDS = {
 "Client -> its share of all clients, and whether it recovers."
 
 _TRIM = """
-local entries = redis.call("XREVRANGE", KEYS[1], "+", "-", "COUNT", 20000)
+local entries = redis.call("XRANGE", KEYS[1], ARGV[1], "+")
 redis.call("XTRIM", KEYS[1], "MAXLEN", 0)
+local function escape(char) return string.format("%%%02x", string.byte(char)) end
 local lines = {}
 for i, entry in ipairs(entries) do
-  local payload = string.gsub(entry[2][4], ".", function(c) return string.format("%02x", string.byte(c)) end)
-  lines[i] = entry[1] .. " " .. entry[2][2] .. " " .. payload
+  lines[i] = entry[1] .. " " .. entry[2][2] .. " " .. string.gsub(entry[2][4], "[^!-$&-~]", escape)
 end
 return lines
 """
-"""Trims a stream, and returns the id, the topic and the payload of each entry that was in it."""
+"""Trims a stream, and returns the id, the topic and the payload of each entry from one on."""
 
 OPTIONS = (
     *("--app", "tests.interop.recovery:server", "--allow-eio3", "--recovery-window", "60"),
@@ -196,7 +197,9 @@ class RecoveryTests(TestCase):
             self.began.append((time.time(), fault.__name__))
             await fault(self, servers[number // len(self.FAULTS) % 2])
         if FAULTS:
-            clients.signal("USR2")  # be calm: all are connected at last, and have all numbers
+            os.kill(
+                clients.transport.pid, signal.SIGUSR2
+            )  # be calm: all are connected at last, and have all numbers
             await deferLater(reactor, 25)
         clients.signal("TERM")
         await clients.whenEnded(timeout=60)
@@ -283,10 +286,10 @@ class RecoveryTests(TestCase):
         begin, before = time.time(), self.gapsOf(server)
         pauseProcess(server.program.transport.pid)
         await deferLater(reactor, 4)
-        entries = [
-            self.entry(line)
-            for line in (await self.redis.cli("EVAL", _TRIM, "1", "txrealtime:stream")).splitlines()
-        ]
+        # Redis does nothing else meanwhile, so the entries are those of the last seconds alone.
+        since = f"{(begin - 10) * 1000:.0f}"
+        trimmed = await self.redis.cli("EVAL", _TRIM, "1", "txrealtime:stream", since)
+        entries = [self.entry(line) for line in trimmed.splitlines()]
         os.kill(server.program.transport.pid, signal.SIGCONT)
         end = reactor.seconds() + 30
         while self.gapsOf(server) == before and reactor.seconds() < end:
@@ -298,7 +301,7 @@ class RecoveryTests(TestCase):
     @staticmethod
     def entry(line: str) -> Entry:
         id, topic, payload = line.split(" ")
-        return entryOf(id, topic, bytes.fromhex(payload))
+        return entryOf(id, topic, unquote_to_bytes(payload))
 
     @staticmethod
     def gapsOf(server: RealtimeServer) -> int:

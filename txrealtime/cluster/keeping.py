@@ -62,7 +62,7 @@ _LOOK: Final = 1.0
 _REFRESH: Final = 3
 """Times that a key is refreshed before it expires."""
 
-_PATIENCE: Final = 3.0
+_PATIENCE: Final = 9.0
 """Seconds that a client waits for the link."""
 
 _WAIT: Final = 0.05
@@ -240,6 +240,7 @@ class Keeping:
                 self._wasPut(0, ticket)
 
     def ended(self, ticket: Ticket) -> None:
+        self._requests.handover.had.ended(ticket)
         if self._link is not None:
             self._deputies.ended(self._link, ticket)
         if self._written.pop(ticket.pid, None) is not None and self._link is not None:
@@ -301,7 +302,11 @@ class Keeping:
             return
         if taken is None or not recovery.isFree(claim.pid, taken):
             return
+        start = startOf(taken, claim)
+        assert start is not None
+        taken["had"] = {**taken.get("had", {}), taken["server"]: start[1]}
         ticket = recovery.adopt(claim.pid, taken)
+        self._requests.handover.had.came(ticket)
         carried = None
         try:
             self._deputies.takeOver(link, ticket, taken["server"])
@@ -315,15 +320,16 @@ class Keeping:
             recovery.arrived(ticket, carried)
 
     async def _again(self, link: Link, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Ask Redis, and ask again if the link fails meanwhile and is ready soon after."""
-        for isLast in (False, True):
+        """Ask Redis, and ask again each time that the link has failed meanwhile and is ready in time."""
+        clock = self._namespaces.reactor
+        until = clock.seconds() + _PATIENCE
+        while True:
+            await link.whenReady().addTimeout(until - clock.seconds(), clock, _notReady)
             try:
-                await link.whenReady().addTimeout(_PATIENCE, self._namespaces.reactor, _notReady)
                 return await ask()
             except BusError:
-                if isLast:
+                if link.status is LinkStatus.READY or clock.seconds() >= until:
                     raise
-        raise AssertionError
 
     async def _take(
         self, link: Link, recovery: Recovery, claim: Claim, address: str
@@ -425,4 +431,4 @@ def _notFetched(failure: Failure) -> None:
 
 
 def _notReady(result: object, seconds: float) -> NoReturn:
-    raise BusError(f"the link was not ready within {seconds:g} s")
+    raise BusError(f"the link was not ready within {_PATIENCE:g} s")
