@@ -71,10 +71,10 @@ class OracleTests(SynchronousTestCase):
     def trimmed(self, *lines: dict[str, Any], count: int = 4, place: str = "100.0") -> int:
         """Trim six entries, of which the first server has read two."""
         entries = [
-            Entry((100, 1), f"all {TWO}", 4),
-            Entry((101, 0), f"tick {TWO}", 7, "anna"),
             Entry((99, 0), f"all {TWO}", 2),
             Entry((100, 0), f"all {TWO}", 3),
+            Entry((100, 1), f"all {TWO}", 4),
+            Entry((101, 0), f"tick {TWO}", 7, "anna"),
             Entry((101, 1), f"all {TWO}", 5),
             Entry((101, 2)),
         ]
@@ -99,6 +99,12 @@ class OracleTests(SynchronousTestCase):
     def test_trimmedCount(self) -> None:
         self.assertEqual(self.trimmed(count=3), 1)
         self.assertEqual(self.trimmed(place="99.0"), 1)
+
+    def test_trimmedNoticedLate(self) -> None:
+        """A server that has read on meanwhile: the last entries were gone, as many as it says."""
+        late = {"place": "150.0", "count": 2}
+        self.assertEqual(self.trimmed(missing(f"all {TWO}", 5, 6), **late), 0)
+        self.assertEqual(self.trimmed(missing(f"all {TWO}", 4, 6), **late), 1)
 
     def test_lost(self) -> None:
         """Counts of losses are complaints, and so are missed messages above the trimmed ones."""

@@ -82,13 +82,17 @@ class Trim(NamedTuple):
     end: float
     entries: Sequence[Entry]
 
-    def numbers(self, row: str, recipient: str, place: Id) -> set[int]:
-        """Return the numbers for a client that were trimmed behind a place."""
-        return {
-            entry.number
-            for entry in self.entries
-            if entry.id > place and entry.row == row and entry.recipient in ("", recipient)
-        }
+    def hole(self, gaps: Sequence[dict[str, Any]]) -> Sequence[Entry]:
+        """
+        Return the entries that a server has not read, by what it says: the last ones of all.
+
+        A server that was behind, but not suspended, notices the hole when it has read on: then its place is
+        behind the hole, and its clients alone tell if its count is right.
+        """
+        place, count = _placeOf(gaps[0]), sum(gap["count"] for gap in gaps)
+        if place >= self.entries[-1].id:
+            return self.entries[-count:]
+        return [entry for entry in self.entries if entry.id > place]
 
 
 def reports(output: str) -> Iterator[dict[str, Any]]:
@@ -198,7 +202,11 @@ class Oracle:
         gaps = self._gapsOf(trim, server)
         if not gaps or line["at"] < trim.begin:
             return None
-        return trim.numbers(line["row"], line["id"], _placeOf(gaps[0]))
+        return {
+            entry.number
+            for entry in trim.hole(gaps)
+            if entry.row == line["row"] and entry.recipient in ("", line["id"])
+        }
 
     def _explains(
         self, trim: Trim, at: float, server: str | None, before: str | None, isUnsure: bool
@@ -222,7 +230,7 @@ class Oracle:
             for name in self._servers:
                 gaps = self._gapsOf(trim, name)
                 count = sum(gap["count"] for gap in gaps)
-                expected = sum(entry.id > _placeOf(gaps[0]) for entry in trim.entries) if gaps else 0
+                expected = len(trim.hole(gaps)) if gaps else 0
                 if count != expected:
                     yield f"{name} counted {count} trimmed entries of {expected}"
 

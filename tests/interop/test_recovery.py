@@ -2,8 +2,9 @@
 Real clients over a faulty network: those that recover miss nothing, and all others are as ever.
 
 `scripts/recovery` runs it for longer; RECOVERY_MINUTES and RECOVERY_CLIENTS in the environment change it.
-`scripts/streams` runs the faults of Redis for longer, and changes FAULTS_MINUTES; FAULTS_OUTPUT names a
-folder for the outputs of the clients and of the servers.  tests/interop/oracle.py judges them.
+`scripts/streams` runs the faults of Redis for longer, and changes FAULTS_MINUTES; FAULTS_KINDS names some of
+the faults, and FAULTS_OUTPUT a folder for the outputs of the clients and of the servers.
+tests/interop/oracle.py judges them.
 """
 
 from __future__ import annotations
@@ -311,6 +312,8 @@ class RecoveryTests(TestCase):
     FAULTS = (redisIsKilled, serverIsKilled, redisHangs, connectionsAreCut)
     if "FAULTS_MINUTES" in os.environ:
         FAULTS = (*FAULTS, streamIsTrimmed)
+    if "FAULTS_KINDS" in os.environ:
+        FAULTS = tuple(fault for fault in FAULTS if fault.__name__ in os.environ["FAULTS_KINDS"].split(","))
 
     async def sleepInTurn(self, programs: list[Program], seconds: float) -> None:
         """Suspend one program after another for longer than the server waits for a pong, as laptops sleep."""
