@@ -68,6 +68,19 @@ class OracleTests(SynchronousTestCase):
         self.assertEqual(self.complaints(missing(f"all {TWO}", 3, 4), **away), 1)
         self.assertEqual(self.complaints({"violation": "it", "kind": "double", "at": 112.0}, **away), 1)
 
+    def test_deafLink(self) -> None:
+        """A server that took Redis for dead says so."""
+        told = [
+            {"report": "link", "name": TWO, "status": status, "at": at}
+            for status, at in (("ready", 1.0), ("deaf", 100.0), ("ready", 130.0))
+        ]
+        self.assertEqual(self.complaints(fresh(), told=told), 0)
+        self.assertEqual(self.complaints(fresh(opened=104.0), told=told), 1)
+        self.assertEqual(self.complaints(fresh(at=99.0, opened=80.0), told=told), 1)
+        self.assertEqual(
+            self.complaints(fresh(to="log1", **{"from": "log2"}), told=told), 1, "the other's link"
+        )
+
     def trimmed(self, *lines: dict[str, Any], count: int = 4, place: str = "100.0") -> int:
         """Trim six entries, of which the first server has read two."""
         entries = [

@@ -6,8 +6,8 @@ one of two promises of docs/howto/recovery.rst and docs/howto/scale-out.rst expl
 
 - A stream that is trimmed before a server has read it: the server's clients miss exactly the trimmed numbers,
   or get fresh sessions if they were away, and the server counts exactly the trimmed entries.
-- A Redis that is away: a client that comes to another server than its own gets a fresh session after nine
-  seconds.
+- A Redis that is away for a server, or so slow that the server takes it for dead: a client that comes to
+  another server than its own gets a fresh session after nine seconds.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Oracle:
     :param clients: the output of the clients.
     :param servers: the outputs of all servers that ran.
     :param began: the beginnings of the faults, and their names.
-    :param outages: the times from which and to which Redis was away for a server.
+    :param outages: the times from which and to which Redis was away.
     :param deaths: the times at which servers were killed, by their processes.
     :param trims: the trimmed streams.
     """
@@ -133,6 +133,7 @@ class Oracle:
         self._names = {line["log"]: name for name, line in self._servers.items()}
         self._gaps = [line for line in told if line["report"] == "trimmed"]
         self._ends = [line for line in told if line["report"] == "totals"]
+        self._links = [line for line in told if line["report"] == "link"]
         self._began, self._outages, self._trims = began, outages, trims
         self._deaths = {
             name: at
@@ -168,20 +169,21 @@ class Oracle:
 
     def _placed(self, line: dict[str, Any]) -> str:
         """Return a violation, with the fault before it and the seconds since that began."""
-        before = [(at, name) for at, name in self._began if at <= line["at"]]
+        before = [(at, name) for at, name in self._began if at <= line.get("at", 0.0)]
         when = f", {line['at'] - before[-1][0]:.1f} s after {before[-1][1]}" if before else ""
         more = {name: line[name] for name in ("from", "to", "attempts", "opened", "at") if name in line}
         return f"{line['violation']}{when} {more or ''}"
 
     def _isPromised(self, line: dict[str, Any]) -> bool:
-        if line["kind"] == "missing":
+        kind = line.get("kind")
+        if kind == "missing":
             missing = set(range(line["expected"], line["number"]))
             server = self._names.get(line["server"])
             if not any(missing == self._trimmed(trim, server, line) for trim in self._trims):
                 return False
             self.promised["missing"] += len(missing)
             return True
-        if line["kind"] != "fresh":
+        if kind != "fresh":
             return False
         server, before = self._names.get(line["to"]), self._names.get(line["from"])
         isUnsure = line["attempts"] > 1  # a server that it came to meanwhile may have fetched it
@@ -218,9 +220,17 @@ class Oracle:
     def _waitedForRedis(self, line: dict[str, Any]) -> bool:
         """Return true if a client waited as long as is promised, and Redis was away until the end."""
         waited = line["at"] - line["opened"]
+        outages = [*self._outages, *self._deaf(self._names.get(line["to"]))]
         return waited >= PATIENCE - SLACK and any(
-            begin <= line["at"] <= end + SLACK for begin, end in self._outages
+            begin <= line["at"] <= end + SLACK for begin, end in outages
         )
+
+    def _deaf(self, server: str | None) -> Iterator[tuple[float, float]]:
+        """Yield the times from which and to which the link of a server was not ready."""
+        links = [line for line in self._links if line["name"] == server]
+        for line, end in zip(links, [*(each["at"] for each in links[1:]), float("inf")], strict=False):
+            if line["status"] != "ready":
+                yield line["at"], end
 
     # -- counts ------------------------------------------------------------------------
 

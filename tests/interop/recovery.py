@@ -8,8 +8,9 @@ A client that comes anew gets ``begin`` with the number that comes next for ever
 happens to its connection.  The second argument names the server: its process, and the milliseconds of its
 start.
 
-For tests/interop/oracle.py the server prints lines of JSON: its name, each gap in a stream of Redis, and the
-totals when it stops.  With RECOVERY_FAULTY in the environment it is wrong three times.
+For tests/interop/oracle.py the server prints lines of JSON: its name, the status of its link, each gap in a
+stream of Redis, and the totals when it stops.  With RECOVERY_FAULTY in the environment it is wrong three
+times.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ def began() -> None:
     report("server", log=None if parking is None else parking.store.epoch)
     if link is None:
         return
+    link.watch(lambda status: report("link", status=status.value))
     tellServer, before = link.trimmed, 0
 
     def trimmed() -> None:
