@@ -151,17 +151,33 @@ class StreamsBus(MemoryBus):
 
 @implementer(IKeepingPublisher)
 class KeepingPublisher(_Publisher):
+    """A connection whose commands fail when it ends, before its owner knows of the end."""
+
+    def __init__(self, hub: FaultyHub, reactor: IReactorTime, owner: IPublisherOwner) -> None:
+        super().__init__(hub, reactor, owner)
+        self._commands: list[Deferred[Any]] = []
+
     def command(self, *words: str | bytes) -> Deferred[Any]:
         replied: Deferred[Any] = Deferred()
 
         def take() -> None:
+            if replied not in self._commands:
+                return
+            self._commands.remove(replied)
             try:
                 replied.callback(self._hub.command(*words))  # type: ignore[attr-defined]
             except BusError as error:
                 replied.errback(error)
 
+        self._commands.append(replied)
         self._hub.later(self._reactor, take)
         return replied
+
+    def abort(self) -> None:
+        commands, self._commands = self._commands, []
+        for replied in commands:
+            replied.errback(BusError("the connection was ended"))
+        super().abort()
 
 
 class NativeHub(FaultyHub):

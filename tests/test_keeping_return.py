@@ -233,6 +233,8 @@ class FailureTests(KeepingTestCase):
 
     def check(self, name: bytes) -> None:
         def fail() -> None:
+            for publisher in list(self.hub.publishers):
+                publisher.end("a test")
             raise BusError("the connection was ended")
 
         self.tell(2)
@@ -252,6 +254,138 @@ class FailureTests(KeepingTestCase):
 
     def test_xrange(self) -> None:
         self.check(b"XRANGE")
+
+
+class AwayTests(KeepingTestCase):
+    """
+    Redis is away when a client of a dead server comes, and is there again some seconds later.
+    """
+
+    def test_cut(self) -> None:
+        """The connection ends while a command waits for its reply."""
+        self.tell(2)
+        self.kill(self.one)
+        self.hub.pause()
+        (key,) = self.hub.keys
+        claim = Claim(key.decode().rpartition(":")[2], None, True)
+        fetching = self.two.cluster._keeping.fetch(self.two.namespace(), claim, "127.0.0.1")
+        fetched = Deferred.fromCoroutine(fetching)
+        self.settle()
+        for publisher in list(self.hub.publishers):
+            publisher.end("a test")
+        self.hub.resume()
+        self.advance(4)
+        self.assertEqual(self.successResultOf(fetched).id, self.sid)
+
+    def away(self, seconds: float) -> None:
+        """Let Redis be away for so long, from a moment before the client comes."""
+        self.tell(2)
+        self.kill(self.one)
+        self.hub.stop()
+        coming = self.alice.comeBack(server=self.two)
+        self.advance(seconds)
+        self.hub.start()
+        self.advance(4)
+        self.successResultOf(coming)
+
+    def test_nineSeconds(self) -> None:
+        self.away(9)
+        self.assertGot(self.alice, one=[2], two=[2])
+
+    def test_tooLong(self) -> None:
+        self.away(14)
+        self.assertFalse(self.alice.recovered())
+
+    def test_refused(self) -> None:
+        """A Redis that refuses the commands is not asked again and again."""
+        self.kill(self.one)
+
+        def refuse(words: list[bytes]) -> None:
+            raise BusError("OOM command not allowed")
+
+        self.hub.answers = refuse
+        self.hub.asked.clear()
+        self.back(self.alice, self.two, 7)
+        self.assertFalse(self.alice.recovered())
+        self.assertEqual([words[0] for words in self.hub.asked if words[0] == b"GET"], [b"GET"])
+
+
+class CutOffTests(KeepingTestCase):
+    """
+    The first server is cut off from Redis and speaks to its own clients; then alice comes to another one.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.back(self.alice, self.one)
+        self.hang(self.one)
+        self.outgoing = self.one.cluster.link._outgoing
+        self.outgoing._outlet = None
+        self.one.emit("one", 2)
+        self.one.to("red").emit("one", 3)
+        self.socketOf(self.one, self.alice).emit("one", 4)
+        self.assertGot(self.alice, one=[2, 3, 4])
+        self.alice.lose()
+        self.settle()
+        self.one.emit("one", 5)
+
+    def tearDown(self) -> None:
+        self.reconnect()
+        super().tearDown()
+
+    def reconnect(self) -> None:
+        """Let the first server publish what has waited."""
+        self.outgoing.proven()
+        self.settle()
+
+    def test_afterwards(self) -> None:
+        self.back(self.alice, self.two)
+        self.reconnect()
+        self.one.emit("one", 6)
+        self.assertGot(self.alice, one=[5, 6])
+
+    def test_whileItIsRead(self) -> None:
+        self.during(b"XINFO", self.outgoing.proven)
+        self.back(self.alice, self.two)
+        self.one.emit("one", 6)
+        self.assertGot(self.alice, one=[5, 6])
+
+    def test_movedOn(self) -> None:
+        """By the word of the second server, and without."""
+        self.back(self.alice, self.two)
+        self.alice.lose()
+        self.settle()
+        self.back(self.alice, self.three)
+        self.reconnect()
+        self.one.emit("one", 6)
+        self.assertGot(self.alice, one=[5, 6])
+
+    def test_twoServersGone(self) -> None:
+        self.back(self.alice, self.two)
+        self.two.emit("two", 2)
+        self.assertGot(self.alice, two=[2])
+        self.alice.lose()
+        self.settle()
+        self.hang(self.one, self.two)
+        self.back(self.alice, self.three)
+        self.reconnect()
+        self.one.emit("one", 6)
+        self.assertGot(self.alice, one=[5, 6])
+
+    def test_forgotten(self) -> None:
+        """Nothing is left when all has come, or the client is gone."""
+        self.back(self.alice, self.two)
+        had = self.two.cluster._requests.handover.had
+        self.assertTrue(had._tickets)
+        self.reconnect()
+        self.assertEqual(had._tickets, {})
+        self.assertEqual(self.two.namespace().sockets[self.sid]._ticket.had, {})
+
+    def test_clientLeft(self) -> None:
+        self.back(self.alice, self.two)
+        self.alice.close()
+        self.advance(100)
+        self.assertEqual(self.two.cluster._requests.handover.had._tickets, {})
 
 
 class HungTests(KeepingTestCase):

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.streams import NativeBus, NativeHub
 from txrealtime.cluster.bus import memory as bus
 from txrealtime.cluster.bus.interfaces import IPublisherOwner, Subscription
 from txrealtime.cluster.bus.memory import MemoryBus, MemoryHub
@@ -281,6 +282,34 @@ class StatusTests(LinkTestCase):
         self.say(1)
         self.assertHeard(1)
         self.successResultOf(self.link.whenSubscribed("a"))
+
+
+class CommandTests(LinkTestCase):
+    """
+    Commands to a broker that keeps messages.
+    """
+
+    def test_fails(self) -> None:
+        """A command fails with its connection when the link is deaf, so its caller can wait for the next."""
+        hub = NativeHub()
+        for end in ("the broker ends it", "the heartbeat is missing"):
+            link = self.ready(self.makeLink(NativeBus(hub)))
+            hub.pause()
+            statuses: list[LinkStatus] = []
+            failing = link.command("GET", "a key").addErrback(
+                lambda failure, link=link, s=statuses: s.append(link.status)
+            )
+            if end == "the broker ends it":
+                hub.stop()
+            self.elapse(11)
+            self.assertEqual(statuses, [LinkStatus.DEAF], end)
+            self.successResultOf(failing)
+            hub.start()
+            hub.resume()
+            self.elapse(3)
+            replied = link.command("GET", "a key")
+            self.clock.advance(0)
+            self.assertIsNone(self.successResultOf(replied))
 
 
 class OutgoingTests(LinkTestCase):

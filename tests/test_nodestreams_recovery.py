@@ -48,9 +48,9 @@ class StreamsTestCase(HandoverTestCase):
         fields: dict[str, Any] = unpacked(b64decode(self.hub.keys[self.key]))
         return fields
 
-    def back(self, client: Client, server: Server) -> None:
+    def back(self, client: Client, server: Server, seconds: float = 1.0) -> None:
         coming = client.comeBack(server=server)
-        for _ in range(4):
+        for _ in range(round(4 * seconds)):
             self.advance(0.25)
         self.successResultOf(coming)
 
@@ -654,13 +654,15 @@ class FailureTests(StreamsTestCase):
         def asked(words: Any) -> None:
             if [words[0]] == failing:
                 failing.clear()
+                for publisher in list(self.hub.publishers):
+                    publisher.end("a test")
                 raise BusError("the connection was ended")
 
         self.alice.lose()
         self.node("a")
         self.settle()
         hub = self.interfere(asked)
-        self.back(self.alice, self.two)
+        self.back(self.alice, self.two, 7)
         hub.restore()
         self.assertEqual(failing, [])
         self.assertEqual((self.alice.received(), self.alice.recovered()), ([("a",)], True))
@@ -677,12 +679,12 @@ class FailureTests(StreamsTestCase):
     def test_eval(self) -> None:
         self.check("EVAL")
 
-    def test_twice(self) -> None:
+    def test_refused(self) -> None:
         """The client gets a fresh session, and the one in Redis stays."""
 
         def asked(words: Any) -> None:
             if words[0] == "XRANGE":
-                raise BusError("the connection was ended")
+                raise BusError("OOM command not allowed")
 
         self.alice.lose()
         self.node("a")

@@ -15,7 +15,13 @@ from txrealtime.cluster import transfers
 from txrealtime.errors import PacketError
 
 ID = "bbbbbbbb01234567890123456789"
-SESSION = {"id": ID, "rooms": ["red"], "data": {"a": b"1"}, "address": "192.0.2.8"}
+SESSION = {
+    "id": ID,
+    "rooms": ["red"],
+    "data": {"a": b"1"},
+    "address": "192.0.2.8",
+    "had": {"cccccccc": 7},
+}
 MARK = ["bbbbbbbb", "txrealtime,/", 7]
 EVENTS = [
     ["abcdefgh-1", MARK, ['2["a"]']],
@@ -103,6 +109,8 @@ class WordsTests(SynchronousTestCase):
             ["take", "/", "p", "o", True],
             ["adopt", "/", [["p", {**SESSION, "rooms": [1]}]]],
             ["adopt", "/", [["p", {**SESSION, "data": []}]]],
+            ["adopt", "/", [["p", {**SESSION, "had": {"cccccccc": "7"}}]]],
+            ["adopt", "/", [["p", {**SESSION, "had": {"cccccccc": -1}}]]],
             ["adopt", "/", many],
             ["carry", "/", [["p", {}]]],
             ["history", "/"],

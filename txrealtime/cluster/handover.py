@@ -29,6 +29,7 @@ from txrealtime.cluster import transfers
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Reply, Target, Transfer
 from txrealtime.cluster.dialects.native import UID_LENGTH
+from txrealtime.cluster.hadevents import HadEvents
 from txrealtime.errors import BusError, PacketError
 from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim
@@ -63,12 +64,14 @@ class Handover:
     The clients that come from peer servers, and go to them.
 
     :ivar moved: the uids of the servers that have fetched clients, by pid and by socket's id.
+    :ivar had: the events that clients from other servers have before they come from the bus.
     """
 
     def __init__(self, conversation: Conversation, namespaces: Namespaces) -> None:
         self._conversation = conversation
         self._namespaces = namespaces
         self.moved: OrderedDict[str, str] = OrderedDict()
+        self.had = HadEvents()
         self._handlers: dict[str, Callable[..., Any]] = {
             "claim": self._claimed,
             "take": self._taken,
@@ -164,7 +167,9 @@ class Handover:
     def _adopt(self, recovery: Recovery, pid: str, session: dict[str, Any]) -> Ticket:
         for key in (pid, session["id"]):
             self.moved.pop(key, None)
-        return recovery.adopt(pid, session)
+        ticket = recovery.adopt(pid, session)
+        self.had.came(ticket)
+        return ticket
 
     def _take(self, recovery: Recovery, ticket: Ticket, owner: str, words: list[Any]) -> Deferred[None]:
         def arrived(carried: Any) -> None:

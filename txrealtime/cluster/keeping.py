@@ -237,6 +237,7 @@ class Keeping:
                 self._wasPut(0, ticket)
 
     def ended(self, ticket: Ticket) -> None:
+        self._requests.handover.had.ended(ticket)
         if self._link is not None:
             self._deputies.ended(self._link, ticket)
         if self._written.pop(ticket.pid, None) is not None and self._link is not None:
@@ -299,7 +300,11 @@ class Keeping:
             return
         if taken is None or not recovery.isFree(claim.pid, taken):
             return
+        start = startOf(taken, claim)
+        assert start is not None
+        taken["had"] = {**taken.get("had", {}), taken["server"]: start[1]}
         ticket = recovery.adopt(claim.pid, taken)
+        self._requests.handover.had.came(ticket)
         carried = None
         try:
             self._deputies.takeOver(link, ticket, taken["server"])

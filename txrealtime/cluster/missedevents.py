@@ -33,9 +33,10 @@ class Missed:
         self.ticket = ticket
         self.path = ticket.recovery.namespace.path
         self.rooms = ticket.rooms
-        self.place, self._number = start
+        self.place, number = start
         self._uid = uid
         self._server: str = session["server"]
+        self._had = {**ticket.had, self._server: number}
         self._top = top
         self.clear()
 
@@ -71,8 +72,10 @@ class Missed:
         return self._left >= 0
 
     def _isMissed(self, event: Found) -> bool:
+        if event.emit.logged <= self._had.get(event.sender, -1):
+            return False
         if event.sender == self._server:
-            return event.emit.logged > self._number
+            return True
         name, comma, _ = event.topic.partition(",")
         _, isOwn, owner = name.rpartition("@")
         if isOwn and not comma and owner not in (self._server, event.sender):

@@ -115,6 +115,9 @@ class Requests:
         if recovery is None:
             sockets = audience._deliver(messages, emit.volatile)
         else:
+            if emit.logged and isinstance(mark, list):
+                owners = self.handover.had.owners(mark[0], emit.target.path, emit.logged)
+                audience = audience.excluding(*owners) if owners else audience
             sockets, _ = recovery.deliver(audience, messages, emit.volatile, emit.packet, mark)
         told = audience.namespace._hooks.eventSent
         if told is not None:

@@ -103,6 +103,7 @@ def _session(value: Any) -> dict[str, Any]:
         "rooms": rooms(session.get("rooms")),
         "data": typed(session.get("data"), dict),
         "address": name(session.get("address")),
+        "had": {name(server): number(last) for server, last in typed(session.get("had", {}), dict).items()},
     }
 
 

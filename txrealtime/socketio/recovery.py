@@ -379,7 +379,8 @@ class Recovery:
             with suppress(TypeError, ValueError):
                 _json.encode({key: [value, b""]})
                 data[key] = value
-        return {"id": ticket.id, "rooms": sorted(rooms), "data": data, "address": ticket.address}
+        session = {"id": ticket.id, "rooms": sorted(rooms), "data": data, "address": ticket.address}
+        return session | ({"had": ticket.had} if ticket.had else {})
 
     def isFree(self, pid: str, session: dict[str, Any]) -> bool:
         """Return true if a client may come from another server: neither its pid nor its id is in use."""
@@ -393,6 +394,7 @@ class Recovery:
         self.tickets[pid] = ticket
         ticket.isArriving = True
         ticket.rooms = frozenset(session["rooms"])
+        ticket.had = dict(session.get("had", {}))
         self.absence.park(ticket)
         return ticket
 

@@ -44,6 +44,8 @@ class Ticket:
     :ivar isElsewhere: true when the client has moved to another server.
     :ivar offset: the offset behind which the client's events on this server are, once it is kept for others.
     :ivar carried: the events of a client from another server, until they are in this server's log.
+    :ivar had: the number of the client's last event in the log of each server that did not give its word when
+        the client went: it may not have published these events yet.
     :ivar waiting: fire when the application has been told of the cut.
     """
 
@@ -54,6 +56,7 @@ class Ticket:
         "data",
         "deadline",
         "floor",
+        "had",
         "id",
         "isArriving",
         "isElsewhere",
@@ -80,6 +83,7 @@ class Ticket:
         self.address = address
         self.isArriving = self.isElsewhere = False
         self.carried: Carried | None = None
+        self.had: dict[str, int] = {}
         self.offset = ""
         self.start = self.floor = self.known = start
         self.moves: dict[tuple[int, str], bool] = {}

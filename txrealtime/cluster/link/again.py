@@ -1,5 +1,5 @@
 """
-Commands to a broker that keeps messages, sent once more if the link fails meanwhile.
+Commands to a broker that keeps messages, sent again if the link fails meanwhile.
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
-from txrealtime.cluster.link.link import Link
+from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.errors import BusError
 
 __all__ = ["askedAgain"]
 
 T = TypeVar("T")
 
-_PATIENCE: Final = 3.0
+_PATIENCE: Final = 9.0
 """Seconds that a client waits for the link."""
 
 
-async def askedAgain(link: Link, reactor: IReactorTime, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def askedAgain(link: Link, clock: IReactorTime, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """
-    Ask a broker, and ask again if the link fails meanwhile and is ready soon after.
+    Ask a broker, and ask again each time that the link has failed meanwhile and is ready in time.
 
-    :param ask: sends the commands; may be called twice.
-    :raises BusError: if the link is not ready within three seconds, or fails both times.
+    :param ask: sends the commands; may be called several times.
+    :raises BusError: if the link is not ready within nine seconds, or fails for another reason.
     """
-    for isLast in (False, True):
+    until = clock.seconds() + _PATIENCE
+    while True:
+        await link.whenReady().addTimeout(until - clock.seconds(), clock, _notReady)
         try:
-            await link.whenReady().addTimeout(_PATIENCE, reactor, _notReady)
             return await ask()
         except BusError:
-            if isLast:
+            if link.status is LinkStatus.READY or clock.seconds() >= until:
                 raise
-    raise AssertionError
 
 
 def _notReady(result: object, seconds: float) -> NoReturn:
-    raise BusError(f"the link was not ready within {seconds:g} s")
+    raise BusError(f"the link was not ready within {_PATIENCE:g} s")

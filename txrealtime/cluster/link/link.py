@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 
 from txrealtime.cluster.bus.interfaces import IBus, IKeepingBus, Subscription
 from txrealtime.cluster.link.counts import Counts, Journal
@@ -211,12 +212,16 @@ class Link:
         return self._outgoing.isWaiting
 
     def command(self, *words: str | bytes) -> Deferred[Any]:
-        """Send a command to a broker that keeps messages: see :class:`IKeepingPublisher`."""
+        """
+        Send a command to a broker that keeps messages: see :class:`IKeepingPublisher`.
+
+        A command fails with its connection, but not before the link is deaf.
+        """
         publisher: Any = self._outgoing.reconnecting.connection
         if publisher is None:
             return fail(BusError(f"the link to {self.bus.name} is {self.status.value}"))
         replied: Deferred[Any] = publisher.command(*words)
-        return replied
+        return replied.addErrback(lambda failure: deferLater(self._reactor, 0, lambda: failure))
 
     # -- status ------------------------------------------------------------------------
 
