@@ -20,7 +20,7 @@ from txrealtime.client.recovery import Recovery
 from txrealtime.client.retries import Retries
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet as Message
-from txrealtime.engineio.packet import PacketType as MessageType
+from txrealtime.engineio.packet import message
 from txrealtime.errors import (
     Disconnected,
     LimitExceeded,
@@ -43,7 +43,6 @@ ACK_TIMEOUT: Final = -1.0
 
 
 # Members of an enumeration cost a call to look up.
-_MESSAGE: Final = MessageType.MESSAGE
 _EVENT: Final = PacketType.EVENT
 _ACK: Final = PacketType.ACK
 
@@ -189,15 +188,11 @@ class Namespace(Decorators):
         self, event: str, args: tuple[Any, ...], id: int | None, volatile: bool, reserved: bool = False
     ) -> None:
         connection = self._connection
-        # As connection.encode(), without the call.
         parts = connection.parser.encode(_newTuple(Packet, (_EVENT, self.path, [event, *args], id)))
         session = connection.session
-        if len(parts) == 1:
-            messages = [Message(_MESSAGE, parts[0])]
-            if self.id is not None and session is not None and session.sendNow(messages[0]):
-                return
-        else:
-            messages = [Message(_MESSAGE, part) for part in parts]
+        if len(parts) == 1 and self.id is not None and session is not None and session.sendNow(parts[0]):
+            return
+        messages = [message(part) for part in parts]
         isConnected = self.connected and not connection.isOverdue
         if isConnected:
             connection.checkSize(messages)
@@ -267,7 +262,7 @@ class Namespace(Decorators):
     @property
     def waiting(self) -> tuple[int, int]:
         """The number and the bytes of events that wait for handlers."""
-        return self._turns.waiting, self._turns.size
+        return len(self._turns.waiting), self._turns.size
 
     @property
     def awaitsAck(self) -> bool:
@@ -296,28 +291,32 @@ class Namespace(Decorators):
 
     def packetReceived(self, packet: Packet, size: int) -> None:
         """Called with each packet of this namespace, in order."""
-        type = packet.type
+        type, _, data, id = packet
         if type is _EVENT:
-            if self.id is None or self._turns.isBusy:
+            turns = self._turns
+            if self.id is None or turns.isBusy:
                 self._eventReceived(packet, size)
                 return
-            # As _eventReceived() and _handle(), without their calls.
-            turns, (event, *args), id = self._turns, packet.data, packet.id
+            # As _eventReceived(), _handle() and Turns.add(), without their calls.
+            args = data[1:]
             if id is None and self._recovery.isOffered:
                 args = self._recovery.stripped(args)
             turns.isBusy = True
-            result = self._handlers.dispatch(self, event, args)
+            result = self._handlers.dispatch(self, data[0], args)
             if id is not None:
                 result = self._acknowledgeWhen(result, id, self._era)
-            turns.ended(result)
+            if result is None and not turns.waiting:
+                turns.isBusy = False
+            else:
+                turns.ended(result)
         elif type is _ACK:
-            self._acks.received(packet.id, packet.data)
+            self._acks.received(id, data)
         elif type is PacketType.CONNECT:
             if self._admission is not None:
-                self._admitted(packet.data)
+                self._admitted(data)
         elif type is PacketType.CONNECT_ERROR:
             if self._admission is not None:
-                self._refused(rejection(packet.data))
+                self._refused(rejection(data))
         elif type is PacketType.DISCONNECT:
             self._dismissed()
 
@@ -440,7 +439,7 @@ class Namespace(Decorators):
             if self._admission is not None:
                 self._admission.hold(packet, size)
             return
-        event, *args = packet.data
+        event, args = packet.data[0], packet.data[1:]
         if packet.id is None and self._recovery.isOffered:
             args = self._recovery.stripped(args)
         self._turns.add(self._handle, event, args, packet.id, self._era, size=size)
@@ -460,8 +459,12 @@ class Namespace(Decorators):
         if result is NO_ACK or era != self._era or not self.connected:
             return
         data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
+        session = self._connection.session
         try:
-            messages = self._encode(Packet(_ACK, self.path, data, id))
+            parts = self._connection.parser.encode(_newTuple(Packet, (_ACK, self.path, data, id)))
+            if len(parts) == 1 and session is not None and session.sendNow(parts[0]):
+                return
+            messages = [message(part) for part in parts]
             self._connection.checkSize(messages)
             self._connection.checkRoom(_size(messages))
         except (TypeError, ValueError, LimitExceeded, PayloadTooLarge):

@@ -24,7 +24,7 @@ from txrealtime.client.handshake import readHandshake
 from txrealtime.client.interfaces import Receiver, Transport
 from txrealtime.client.settings import ClientSettings
 from txrealtime.engineio.interfaces import CloseReason
-from txrealtime.engineio.packet import Packet, PacketType
+from txrealtime.engineio.packet import Packet, PacketType, message
 from txrealtime.errors import ProtocolError, TransportError
 from txrealtime.logs import Logger
 
@@ -268,11 +268,11 @@ class Session:
             and not self._queue
         )
 
-    def sendNow(self, packet: Packet) -> bool:
+    def sendNow(self, data: str | bytes) -> bool:
         """
-        Send one packet on a fast path, if nothing at all is in its way.
+        Send the data of a MESSAGE on a fast path, if nothing at all is in its way.
 
-        :return: ``False`` if the packet was not sent: it would wait, or may be too large.
+        :return: ``False`` if the message was not sent: it would wait, or may be too large.
         """
         transport = self._transport
         if (
@@ -282,11 +282,11 @@ class Session:
             or self._switching
             or self.state is not _OPEN
             # UTF-8 has 4 bytes at most for a character, and one goes before.
-            or (4 * len(packet.data) >= self._easySize and len(packet.wire) > self._easySize)
+            or (4 * len(data) >= self._easySize and len(message(data).wire) > self._easySize)
             or self._reactor.seconds() >= self._lastPing + self._patience
         ):
             return False
-        transport.send((packet,))
+        transport.sendMessage(data)
         return True
 
     def send(self, packets: Sequence[Packet]) -> None:

@@ -31,7 +31,7 @@ from txrealtime.client.interfaces import TransportOwner
 from txrealtime.client.opening import Plain, PlainFactory
 from txrealtime.client.polling import explained
 from txrealtime.client.requests import MAX_HEAD, USER_AGENT
-from txrealtime.engineio.packet import DIGITS, EngineIO4, Packet
+from txrealtime.engineio.packet import DIGITS, EngineIO4, Packet, message
 from txrealtime.engineio.tcp import endConnection, setProtocol
 from txrealtime.engineio.websocket.autobahn import Autobahn
 from txrealtime.engineio.websocket.opening import acceptOf
@@ -264,6 +264,15 @@ class WebSocket:
                     if isinstance(data, bytes)
                     else maskedTextFrame(DIGITS[packet.type], data, nextMask())
                 )
+
+    def sendMessage(self, data: str | bytes) -> None:
+        protocol = self._protocol
+        if protocol is None or protocol.compresses:
+            self.send((message(data),))
+        elif isinstance(data, str):
+            protocol.write(maskedTextFrame("4", data, nextMask()))
+        else:
+            protocol.write(maskedFrame(data, True, nextMask()))
 
     def pauseWriting(self) -> None:
         """Called when the connection is full."""
