@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txrealtime.client.acks import Acks
@@ -18,6 +18,7 @@ from txrealtime.client.decorators import Decorators
 from txrealtime.client.handlers import NO_ACK, Handlers, Turns
 from txrealtime.client.recovery import Recovery
 from txrealtime.client.retries import Retries
+from txrealtime.client.waiters import Waiters
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet as Message
 from txrealtime.engineio.packet import message
@@ -79,7 +80,7 @@ class Namespace(Decorators):
         self._retries: Retries | None = None
         if self._settings.retries is not None:
             self._retries = Retries(self._settings.retries, self._askReserved)
-        self._waiters: list[tuple[Deferred[Namespace], list[int]]] = []
+        self._waiters = Waiters()
         # True while the namespace is to be connected whenever there is a connection.
         self._wanted = True
         self._lastError: Exception | None = None
@@ -224,7 +225,7 @@ class Namespace(Decorators):
         self._wanted = False
         self._lastError = Disconnected("the application has disconnected")
         self._leave()
-        self._failWaiters(self._lastError)
+        self._waiters.fail(self._lastError)
         self._connection.update(self)
 
     def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[Namespace]:
@@ -235,22 +236,11 @@ class Namespace(Decorators):
         :return: a Deferred of this object.  It fails with :exc:`~txrealtime.errors.ConnectionRejected` if the
             server refuses the client, and with the last error if the client gives up.
         """
-        waiter: Deferred[Namespace] = Deferred(self._forgetWaiter)
         if self.connected:
-            waiter.callback(self)
-        elif not self._wanted and self._lastError is not None:
-            waiter.errback(Failure(self._lastError))
-        else:
-            self._waiters.append((waiter, [] if failAfterFailures is None else [failAfterFailures]))
-        return waiter
-
-    def _forgetWaiter(self, waiter: Deferred[Namespace]) -> None:
-        self._waiters = [entry for entry in self._waiters if entry[0] is not waiter]
-
-    def _failWaiters(self, error: Exception) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter, _ in waiters:
-            waiter.errback(Failure(error))
+            return succeed(self)
+        if not self._wanted and self._lastError is not None:
+            return fail(self._lastError)
+        return self._waiters.add(failAfterFailures)
 
     # -- for the connection ----------------------------------------------------------
 
@@ -342,9 +332,7 @@ class Namespace(Decorators):
         if not self.connected:
             return
         self._turns.add(self._handlers.tell, "onConnect")
-        waiters, self._waiters = self._waiters, []
-        for waiter, _ in waiters:
-            waiter.callback(self)
+        self._waiters.fire(self)
 
     def _sendBuffered(self) -> None:
         for messages, id in self._buffer.take():
@@ -364,7 +352,7 @@ class Namespace(Decorators):
         self._wanted = False
         self._lastError = error
         self._tellError(error)
-        self._failWaiters(error)
+        self._waiters.fail(error)
         self._connection.update(self)
 
     def _dismissed(self) -> None:
@@ -373,7 +361,7 @@ class Namespace(Decorators):
             self._wanted = False
             self._lastError = Disconnected(f"the client was disconnected: {CloseReason.SERVER_DISCONNECT}")
             self.left(CloseReason.SERVER_DISCONNECT)
-            self._failWaiters(self._lastError)
+            self._waiters.fail(self._lastError)
             self._connection.update(self)
 
     def failed(self, error: Exception, final: bool) -> None:
@@ -386,15 +374,9 @@ class Namespace(Decorators):
         if final:
             self._wanted = False
             self._lastError = error
-            self._failWaiters(error)
-            return
-        for entry in list(self._waiters):
-            waiter, left = entry
-            if left:
-                left[0] -= 1
-                if left[0] <= 0:
-                    self._waiters.remove(entry)
-                    waiter.errback(Failure(error))
+            self._waiters.fail(error)
+        else:
+            self._waiters.attemptFailed(error)
 
     def _tellError(self, error: Exception) -> None:
         if self._handlers.has("onConnectError"):
@@ -410,7 +392,7 @@ class Namespace(Decorators):
         if self._retries is not None:
             self._retries.drop(error)
         self._acks.failAll(error, lambda id: True)
-        self._failWaiters(error)
+        self._waiters.fail(error)
 
     def _leave(self) -> None:
         if self.connected:
