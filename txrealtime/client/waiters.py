@@ -1,5 +1,5 @@
 """
-The Deferreds of those who wait for a connection.
+The Deferreds that ``whenConnected()`` returns before there is a connection.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Waiters"]
 
 class _Waiter(Deferred[Any]):
     """
-    The Deferred of one who waits.
+    The Deferred of one call.
 
     :ivar attempts: the attempts to connect after which it fails.
     """
