@@ -70,7 +70,7 @@ class Visit:
         self.test.assertEqual(got, expected)
 
 
-def within(waiting: Deferred[Any], seconds: float = 30) -> Deferred[Any]:
+def within(waiting: Deferred[Any], seconds: float = 60) -> Deferred[Any]:
     """Wait for a Deferred, but not for ever."""
     return waiting.addTimeout(seconds, reactor)
 
@@ -111,7 +111,7 @@ def wait(seconds: float) -> Deferred[None]:
 
 async def until(isTrue: Callable[[], bool]) -> None:
     """Wait until something is true, but not for ever."""
-    end = reactor.seconds() + 30
+    end = reactor.seconds() + 60
     while not isTrue():
         assert reactor.seconds() < end
         await wait(0.02)
