@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from tests.clientmemory import World
 from txrealtime import CloseReason, ConnectionRejected, Server
-from txrealtime.client import Client, websocket
+from txrealtime.client import Client, autobahn
 from txrealtime.engineio.packet import Packet, PacketType
 from txrealtime.errors import AckTimeout, Disconnected, LimitExceeded, PayloadTooLarge, TransportError
 
@@ -72,7 +72,7 @@ class TransportTests(World):
 
     def test_withoutTheFastPath(self) -> None:
         """Autobahn reads all frames if it has lost a name that the fast path needs."""
-        self.patch(websocket, "stands", lambda owner, *names, without: False)
+        self.patch(autobahn, "stands", lambda owner, *names, without: False)
         client = self.connect(transports=("websocket",))
         got = self.heard(client, "back")
         client.emit("back", "ä", b"b")

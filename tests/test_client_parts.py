@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -23,6 +24,7 @@ from txrealtime.client.frames import nextMask
 from txrealtime.client.polling import explained
 from txrealtime.client.session import encodedSize
 from txrealtime.client.tunnel import TunnelEndpoint
+from txrealtime.client.waiters import Waiters
 from txrealtime.engineio.packet import EngineIO4, message
 from txrealtime.engineio.websocket.plain import maskedFrame
 from txrealtime.errors import TransportError
@@ -272,6 +274,45 @@ class BufferTests(SynchronousTestCase):
         self.assertEqual(buffer.size, 5)
         self.assertEqual([id for _, id in buffer.take()], [None, 8])
         self.assertEqual((buffer.size, 8 in buffer), (0, False))
+
+
+class WaiterTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.waiters = Waiters()
+
+    def test_fire(self) -> None:
+        waiting = [self.waiters.add(None), self.waiters.add(1)]
+        self.waiters.fire("connected")
+        self.assertEqual([self.successResultOf(each) for each in waiting], ["connected"] * 2)
+        self.waiters.fail(TransportError("nobody waits"))
+
+    def test_attempts(self) -> None:
+        """Each fails after its own number of attempts, and one without a number only with all others."""
+        error = TransportError("no")
+        once, twice, ever = [self.waiters.add(attempts) for attempts in (1, 2, None)]
+        self.waiters.attemptFailed(error)
+        self.assertIs(self.failureResultOf(once).value, error)
+        self.assertNoResult(twice)
+        self.waiters.attemptFailed(error)
+        self.assertIs(self.failureResultOf(twice).value, error)
+        self.waiters.attemptFailed(error)
+        self.assertNoResult(ever)
+        self.waiters.fail(error)
+        self.assertIs(self.failureResultOf(ever).value, error)
+
+    def test_aCallbackCancelsOthers(self) -> None:
+        """The others are cancelled, no matter for which event they waited."""
+        error = TransportError("no")
+        for end in (
+            lambda: self.waiters.fire("connected"),
+            lambda: self.waiters.fail(error),
+            lambda: self.waiters.attemptFailed(error),
+        ):
+            first, second = self.waiters.add(1), self.waiters.add(1)
+            first.addBoth(lambda _, second=second: second.cancel())
+            end()
+            self.successResultOf(first)
+            self.failureResultOf(second, CancelledError)
 
 
 class ExplainedTests(SynchronousTestCase):

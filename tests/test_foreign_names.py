@@ -195,25 +195,25 @@ TABLE = [
         "engineio.websocket.autobahn",
         "Needed: failures, closing and output.",
     ),
-    Use(CLIENT, "_dataReceived", "client.websocket", "An unusual frame takes 3 us more."),
+    Use(CLIENT, "_dataReceived", "client.autobahn", "An unusual frame takes 3 us more."),
     Use(
         CLIENT,
         "state data current_frame inside_message",
-        "client.websocket",
+        "client.autobahn",
         "Autobahn reads all frames of each WebSocket of a client.",
     ),
     Use(
         CLIENT,
         "websocket_extensions_in_use websocket_key wasMaxFramePayloadSizeExceeded "
         "wasMaxMessagePayloadSizeExceeded log",
-        "client.websocket",
+        "client.autobahn",
         "Needed: the state behind the opening handshake, and the reason of a failure.",
     ),
     Use(
         CLIENT,
         "failedByMe sendCloseFrame onCloseFrame dropConnection sendData sendFrame message_data_total_length "
         "wasNotCleanReason remoteCloseReason CONFIG_ATTRS",
-        "client.websocket",
+        "client.autobahn",
         "Needed: failures, closing and output.",
     ),
     Use(

@@ -328,7 +328,7 @@ class ClientTests(SynchronousTestCase):
             self.receive(each)
         events = counted(lambda: [self.receive(each) for each in frames[ROUNDS:]])
         self.assertEqual((len(acks), len(self.wrote)), (2 * ROUNDS, 2 * ROUNDS + 1))
-        self.assertLessEqual(events["call"] / ROUNDS, 38.5)
+        self.assertLessEqual(events["call"] / ROUNDS, 37.5)
         self.assertLessEqual(events["c_call"] / ROUNDS, 36)
         asking.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
 
@@ -339,5 +339,16 @@ class ClientTests(SynchronousTestCase):
         self.receive(news)
         events = counted(lambda: self.receive(news))
         self.assertEqual(len(got), 2 * ROUNDS)
-        self.assertLessEqual(events["call"] / ROUNDS, 8.5)
+        self.assertLessEqual(events["call"] / ROUNDS, 7.5)
         self.assertLessEqual(events["c_call"] / ROUNDS, 7.5)
+
+    def test_eventWithAck(self) -> None:
+        """One in a read, whose ack leaves at once."""
+        self.client.on("ask")(lambda text: text)
+        asks = [frame(b'42%d["ask","%s"]' % (id, b"x" * 64), False) for id in range(ROUNDS)]
+        self.receive(asks[0])
+        del self.wrote[:]
+        events = counted(lambda: [self.receive(each) for each in asks])
+        self.assertEqual(len(self.wrote), ROUNDS)
+        self.assertLessEqual(events["call"] / ROUNDS, 25.5)
+        self.assertLessEqual(events["c_call"] / ROUNDS, 22.5)

@@ -20,7 +20,7 @@ LAYERS += ["__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."
 
 LIBRARIES = {
-    "autobahn": "txrealtime.engineio.websocket txrealtime.client.websocket",
+    "autobahn": "txrealtime.engineio.websocket txrealtime.client.autobahn",
     "orjson": "txrealtime.socketio.jsontext",
     "msgpack": "txrealtime.socketio.msgpack",
     "txredisapi": "txrealtime.cluster.bus.redisconnection",

@@ -111,15 +111,15 @@ class Confusing(Echo):
 
 
 class IgnoringPings(Echo):
-    def _buildProtocol(self, factory: Any) -> Any:
-        protocol = super()._buildProtocol(factory)
+    def becomeFull(self, transport: Any, key: bytes, isOpen: bool) -> Any:
+        protocol: Any = super().becomeFull(transport, key, isOpen)
         protocol.onPing = lambda payload: None  # type: ignore[method-assign]
         return protocol
 
 
 class AcceptingReservedBits(Echo):
-    def _buildProtocol(self, factory: Any) -> Any:
-        protocol = super()._buildProtocol(factory)
+    def becomeFull(self, transport: Any, key: bytes, isOpen: bool) -> Any:
+        protocol: Any = super().becomeFull(transport, key, isOpen)
         violation = protocol._protocol_violation
         protocol._protocol_violation = lambda reason: "RSV" not in reason and violation(reason)
         return protocol

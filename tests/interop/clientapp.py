@@ -16,7 +16,7 @@ from txrealtime import CloseReason, ConnectionRejected, Namespace, Server, on
 
 TEXTS = ["てすと", "Я Б Г Д Ж Й", "Ä ä Ü ü ß", "utf8 — string", "🎉"]
 
-server = Server(pingInterval=2, pingTimeout=10)
+server = Server(pingInterval=2, pingTimeout=10, perMessageDeflate=True)
 _seen: dict[str, int] = {}
 
 
@@ -85,6 +85,11 @@ class Talk(Namespace):
     @on("cut")
     def cut(self, socket: Any) -> None:
         socket.session.close(CloseReason.FORCED_CLOSE)
+
+    @on("count")
+    def count(self, socket: Any, key: str) -> int:
+        _seen[key] = _seen.get(key, 0) + 1
+        return _seen[key]
 
     @on("third")
     def third(self, socket: Any, key: str) -> Any:

@@ -17,7 +17,7 @@ from txrealtime.client.session import Session, State, encodedSize
 from txrealtime.client.settings import ClientSettings
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet as Message
-from txrealtime.engineio.packet import PacketType, message
+from txrealtime.engineio.packet import message
 from txrealtime.errors import LimitExceeded, PacketError, PayloadTooLarge, TransportError
 from txrealtime.logs import Logger
 from txrealtime.socketio.packet import IDecoder, IParser, Packet
@@ -28,9 +28,6 @@ _log = Logger()
 
 # With an ack still to come, which a handler may be waiting for, so many times as many events may wait.
 _PATIENCE: Final = 4
-
-# Members of an enumeration cost a call to look up.
-_MESSAGE: Final = PacketType.MESSAGE
 
 
 class Connection:
@@ -163,20 +160,22 @@ class Connection:
         decoder = self._decoder
         if decoder is None:
             return
-        self._arrived += len(data)
+        size = self._arrived + len(data)
         try:
             packet = decoder.feed(data)
-            if packet is None and self._arrived > self.settings.maxPayload:
+            if packet is None and size > self.settings.maxPayload:
                 raise PacketError("attachments of more than maxPayload")
         except PacketError as error:
             _log.warn("the server sent a packet that cannot be read: {reason}", reason=str(error))
             self.abort(CloseReason.PARSE_ERROR)
             return
-        if packet is not None:
-            size, self._arrived = self._arrived, 0
-            namespace = self.namespaces.get(packet.namespace)
-            if namespace is not None:
-                namespace.packetReceived(packet, size)
+        if packet is None:
+            self._arrived = size
+            return
+        self._arrived = 0
+        namespace = self.namespaces.get(packet.namespace)
+        if namespace is not None:
+            namespace.packetReceived(packet, size)
 
     def sessionClosed(self, reason: CloseReason) -> None:
         self._decoder = None
@@ -214,10 +213,7 @@ class Connection:
 
     def encode(self, packet: Packet) -> list[Message]:
         """Encode a packet as messages."""
-        parts = self.parser.encode(packet)
-        if len(parts) == 1:
-            return [Message(_MESSAGE, parts[0])]
-        return [message(part) for part in parts]
+        return [message(part) for part in self.parser.encode(packet)]
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send the messages of one packet, if there is a session."""

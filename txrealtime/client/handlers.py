@@ -127,6 +127,8 @@ class Handlers:
             ) <= handler.most:
                 # As _handle(), without the call.
                 result = handler.function(*args)
+                if result is None:
+                    return None  # Nearly always: the rest would do no more.
                 if result.__class__ is CoroutineType:
                     result = start(result)
             else:
@@ -209,22 +211,18 @@ class Turns:
     """
     Calls that are made one after the other, each when the Deferred of the one before has fired.
 
+    :ivar waiting: the calls that wait, with their arguments and the bytes of their events.
     :ivar size: the bytes of their events.
     :ivar isBusy: ``True`` while a call runs or waits.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self._waiting: deque[tuple[Callable[..., Any], tuple[Any, ...], int]] = deque()
+        self.waiting: deque[tuple[Callable[..., Any], tuple[Any, ...], int]] = deque()
         self._isRunning = False
         self._isDraining = False
         self.isBusy = False
         self._changed = changed
         self.size = 0
-
-    @property
-    def waiting(self) -> int:
-        """The number of calls that wait."""
-        return len(self._waiting)
 
     def add(self, call: Callable[..., Any], *args: Any, size: int = 0) -> None:
         """
@@ -233,7 +231,7 @@ class Turns:
         :param call: returns a value, or a Deferred that never fails.
         """
         if self.isBusy:
-            self._waiting.append((call, args, size))
+            self.waiting.append((call, args, size))
             self.size += size
             self._changed()
         else:
@@ -246,7 +244,7 @@ class Turns:
 
         :param result: a value, or a Deferred that never fails.
         """
-        if result.__class__ in PLAIN and not self._waiting:
+        if result.__class__ in PLAIN and not self.waiting:
             # Nearly always: the rest of _ran() and _done() would do no more.
             self.isBusy = False
         else:
@@ -267,16 +265,16 @@ class Turns:
         self._isRunning = False
         if self._isDraining:
             return  # The loop below goes on.
-        if not self._waiting:
+        if not self.waiting:
             self.isBusy = False
             return
         self._isDraining = True
         try:
-            while self._waiting and not self._isRunning:
-                call, args, size = self._waiting.popleft()
+            while self.waiting and not self._isRunning:
+                call, args, size = self.waiting.popleft()
                 self.size -= size
                 self._run(call, args)
         finally:
             self._isDraining = False
-            self.isBusy = self._isRunning or bool(self._waiting)
+            self.isBusy = self._isRunning or bool(self.waiting)
         self._changed()

@@ -37,6 +37,9 @@ class Transport(Protocol):
     def send(self, packets: Sequence[Packet]) -> None:
         """Send packets; called only while the transport is writable."""
 
+    def sendMessage(self, data: str | bytes) -> None:
+        """Send the data of a MESSAGE, as :meth:`send` does, on a fast path."""
+
     def pause(self, done: Callable[[], None]) -> None:
         """Stop exchanging packets, and call a function once none is on its way."""
 

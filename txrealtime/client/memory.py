@@ -19,7 +19,7 @@ from txrealtime.client.requests import USER_AGENT
 from txrealtime.client.session import Session
 from txrealtime.client.settings import Options
 from txrealtime.engineio.interfaces import CloseReason, ITransport
-from txrealtime.engineio.packet import EngineIO4, Packet
+from txrealtime.engineio.packet import EngineIO4, Packet, message
 from txrealtime.errors import HandshakeError, TransportError
 from txrealtime.socketio.packet import IParser
 
@@ -168,6 +168,9 @@ class _Link:
     def send(self, packets: Sequence[Packet]) -> None:
         for packet in packets:
             _turns.add(self._arrive, packet)
+
+    def sendMessage(self, data: str | bytes) -> None:
+        self.send((message(data),))
 
     def _arrive(self, packet: Packet) -> None:
         if self._session is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txrealtime.client.acks import Acks
@@ -18,9 +18,10 @@ from txrealtime.client.decorators import Decorators
 from txrealtime.client.handlers import NO_ACK, Handlers, Turns
 from txrealtime.client.recovery import Recovery
 from txrealtime.client.retries import Retries
+from txrealtime.client.waiters import Waiters
 from txrealtime.engineio.interfaces import CloseReason
 from txrealtime.engineio.packet import Packet as Message
-from txrealtime.engineio.packet import PacketType as MessageType
+from txrealtime.engineio.packet import message
 from txrealtime.errors import (
     Disconnected,
     LimitExceeded,
@@ -43,7 +44,6 @@ ACK_TIMEOUT: Final = -1.0
 
 
 # Members of an enumeration cost a call to look up.
-_MESSAGE: Final = MessageType.MESSAGE
 _EVENT: Final = PacketType.EVENT
 _ACK: Final = PacketType.ACK
 
@@ -80,7 +80,7 @@ class Namespace(Decorators):
         self._retries: Retries | None = None
         if self._settings.retries is not None:
             self._retries = Retries(self._settings.retries, self._askReserved)
-        self._waiters: list[tuple[Deferred[Namespace], list[int]]] = []
+        self._waiters = Waiters()
         # True while the namespace is to be connected whenever there is a connection.
         self._wanted = True
         self._lastError: Exception | None = None
@@ -189,15 +189,11 @@ class Namespace(Decorators):
         self, event: str, args: tuple[Any, ...], id: int | None, volatile: bool, reserved: bool = False
     ) -> None:
         connection = self._connection
-        # As connection.encode(), without the call.
         parts = connection.parser.encode(_newTuple(Packet, (_EVENT, self.path, [event, *args], id)))
         session = connection.session
-        if len(parts) == 1:
-            messages = [Message(_MESSAGE, parts[0])]
-            if self.id is not None and session is not None and session.sendNow(messages[0]):
-                return
-        else:
-            messages = [Message(_MESSAGE, part) for part in parts]
+        if len(parts) == 1 and self.id is not None and session is not None and session.sendNow(parts[0]):
+            return
+        messages = [message(part) for part in parts]
         isConnected = self.connected and not connection.isOverdue
         if isConnected:
             connection.checkSize(messages)
@@ -229,7 +225,7 @@ class Namespace(Decorators):
         self._wanted = False
         self._lastError = Disconnected("the application has disconnected")
         self._leave()
-        self._failWaiters(self._lastError)
+        self._waiters.fail(self._lastError)
         self._connection.update(self)
 
     def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[Namespace]:
@@ -240,22 +236,11 @@ class Namespace(Decorators):
         :return: a Deferred of this object.  It fails with :exc:`~txrealtime.errors.ConnectionRejected` if the
             server refuses the client, and with the last error if the client gives up.
         """
-        waiter: Deferred[Namespace] = Deferred(self._forgetWaiter)
         if self.connected:
-            waiter.callback(self)
-        elif not self._wanted and self._lastError is not None:
-            waiter.errback(Failure(self._lastError))
-        else:
-            self._waiters.append((waiter, [] if failAfterFailures is None else [failAfterFailures]))
-        return waiter
-
-    def _forgetWaiter(self, waiter: Deferred[Namespace]) -> None:
-        self._waiters = [entry for entry in self._waiters if entry[0] is not waiter]
-
-    def _failWaiters(self, error: Exception) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter, _ in waiters:
-            waiter.errback(Failure(error))
+            return succeed(self)
+        if not self._wanted and self._lastError is not None:
+            return fail(self._lastError)
+        return self._waiters.add(failAfterFailures)
 
     # -- for the connection ----------------------------------------------------------
 
@@ -267,7 +252,7 @@ class Namespace(Decorators):
     @property
     def waiting(self) -> tuple[int, int]:
         """The number and the bytes of events that wait for handlers."""
-        return self._turns.waiting, self._turns.size
+        return len(self._turns.waiting), self._turns.size
 
     @property
     def awaitsAck(self) -> bool:
@@ -296,28 +281,32 @@ class Namespace(Decorators):
 
     def packetReceived(self, packet: Packet, size: int) -> None:
         """Called with each packet of this namespace, in order."""
-        type = packet.type
+        type, _, data, id = packet
         if type is _EVENT:
-            if self.id is None or self._turns.isBusy:
+            turns = self._turns
+            if self.id is None or turns.isBusy:
                 self._eventReceived(packet, size)
                 return
-            # As _eventReceived() and _handle(), without their calls.
-            turns, (event, *args), id = self._turns, packet.data, packet.id
+            # As _eventReceived(), _handle() and Turns.add(), without their calls.
+            args = data[1:]
             if id is None and self._recovery.isOffered:
                 args = self._recovery.stripped(args)
             turns.isBusy = True
-            result = self._handlers.dispatch(self, event, args)
+            result = self._handlers.dispatch(self, data[0], args)
             if id is not None:
                 result = self._acknowledgeWhen(result, id, self._era)
-            turns.ended(result)
+            if result is None and not turns.waiting:
+                turns.isBusy = False
+            else:
+                turns.ended(result)
         elif type is _ACK:
-            self._acks.received(packet.id, packet.data)
+            self._acks.received(id, data)
         elif type is PacketType.CONNECT:
             if self._admission is not None:
-                self._admitted(packet.data)
+                self._admitted(data)
         elif type is PacketType.CONNECT_ERROR:
             if self._admission is not None:
-                self._refused(rejection(packet.data))
+                self._refused(rejection(data))
         elif type is PacketType.DISCONNECT:
             self._dismissed()
 
@@ -343,9 +332,7 @@ class Namespace(Decorators):
         if not self.connected:
             return
         self._turns.add(self._handlers.tell, "onConnect")
-        waiters, self._waiters = self._waiters, []
-        for waiter, _ in waiters:
-            waiter.callback(self)
+        self._waiters.fire(self)
 
     def _sendBuffered(self) -> None:
         for messages, id in self._buffer.take():
@@ -365,7 +352,7 @@ class Namespace(Decorators):
         self._wanted = False
         self._lastError = error
         self._tellError(error)
-        self._failWaiters(error)
+        self._waiters.fail(error)
         self._connection.update(self)
 
     def _dismissed(self) -> None:
@@ -374,7 +361,7 @@ class Namespace(Decorators):
             self._wanted = False
             self._lastError = Disconnected(f"the client was disconnected: {CloseReason.SERVER_DISCONNECT}")
             self.left(CloseReason.SERVER_DISCONNECT)
-            self._failWaiters(self._lastError)
+            self._waiters.fail(self._lastError)
             self._connection.update(self)
 
     def failed(self, error: Exception, final: bool) -> None:
@@ -387,15 +374,9 @@ class Namespace(Decorators):
         if final:
             self._wanted = False
             self._lastError = error
-            self._failWaiters(error)
-            return
-        for entry in list(self._waiters):
-            waiter, left = entry
-            if left:
-                left[0] -= 1
-                if left[0] <= 0:
-                    self._waiters.remove(entry)
-                    waiter.errback(Failure(error))
+            self._waiters.fail(error)
+        else:
+            self._waiters.attemptFailed(error)
 
     def _tellError(self, error: Exception) -> None:
         if self._handlers.has("onConnectError"):
@@ -411,7 +392,7 @@ class Namespace(Decorators):
         if self._retries is not None:
             self._retries.drop(error)
         self._acks.failAll(error, lambda id: True)
-        self._failWaiters(error)
+        self._waiters.fail(error)
 
     def _leave(self) -> None:
         if self.connected:
@@ -440,7 +421,7 @@ class Namespace(Decorators):
             if self._admission is not None:
                 self._admission.hold(packet, size)
             return
-        event, *args = packet.data
+        event, args = packet.data[0], packet.data[1:]
         if packet.id is None and self._recovery.isOffered:
             args = self._recovery.stripped(args)
         self._turns.add(self._handle, event, args, packet.id, self._era, size=size)
@@ -460,8 +441,12 @@ class Namespace(Decorators):
         if result is NO_ACK or era != self._era or not self.connected:
             return
         data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
+        session = self._connection.session
         try:
-            messages = self._encode(Packet(_ACK, self.path, data, id))
+            parts = self._connection.parser.encode(_newTuple(Packet, (_ACK, self.path, data, id)))
+            if len(parts) == 1 and session is not None and session.sendNow(parts[0]):
+                return
+            messages = [message(part) for part in parts]
             self._connection.checkSize(messages)
             self._connection.checkRoom(_size(messages))
         except (TypeError, ValueError, LimitExceeded, PayloadTooLarge):

@@ -17,7 +17,7 @@ from twisted.web.client import ResponseFailed
 from txrealtime.client.address import Address
 from txrealtime.client.interfaces import TransportOwner
 from txrealtime.client.requests import Reply, Requests
-from txrealtime.engineio.packet import EngineIO4, Packet, PacketType
+from txrealtime.engineio.packet import EngineIO4, Packet, PacketType, message
 from txrealtime.errors import PacketError, RealtimeError, TransportError
 
 __all__ = ["Polling", "explained"]
@@ -127,6 +127,9 @@ class Polling:
         self._post = self._request("POST", _CODEC.encodePayload(packets))
         self._deadline = self._reactor.callLater(self._requestTimeout, self._late)
         self._post.addCallbacks(self._posted, self._failed)
+
+    def sendMessage(self, data: str | bytes) -> None:
+        self.send((message(data),))
 
     def _posted(self, reply: Reply) -> None:
         self._post = None

@@ -21,10 +21,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from txrealtime.client.handshake import readHandshake
+from txrealtime.client.heartbeat import Heartbeat
 from txrealtime.client.interfaces import Receiver, Transport
 from txrealtime.client.settings import ClientSettings
 from txrealtime.engineio.interfaces import CloseReason
-from txrealtime.engineio.packet import Packet, PacketType
+from txrealtime.engineio.packet import Packet, PacketType, message
 from txrealtime.errors import ProtocolError, TransportError
 from txrealtime.logs import Logger
 
@@ -101,9 +102,7 @@ class Session:
         self._upgrades: list[Any] = []
         self._pongWaits = False
         self._easySize = 0
-        self._patience = 0.0
-        self._hasExpired = False
-        self._lastPing = 0.0
+        self._heartbeat = Heartbeat(reactor, self._pingMissed)
         self.isReading = True
         self._closed: list[Deferred[None]] = []
 
@@ -139,7 +138,7 @@ class Session:
 
     def _opened(self, transport: Transport, packet: Packet) -> None:
         try:
-            self.sid, self._upgrades, self._patience, self.maxPayload = readHandshake(packet.data)
+            self.sid, self._upgrades, patience, self.maxPayload = readHandshake(packet.data)
         except ProtocolError as error:
             self._fail(error)
             return
@@ -148,8 +147,7 @@ class Session:
         self._stopTimer()
         self.state = State.OPEN
         transport.joined(self.sid)
-        self._lastPing = self._reactor.seconds()
-        self._timer = self._reactor.callLater(self._patience, self._checkHeartbeat)
+        self._heartbeat.start(patience)
         self._receiver.sessionOpened()
         if (
             self.state is State.OPEN
@@ -162,16 +160,7 @@ class Session:
 
     # -- the heartbeat -----------------------------------------------------------
 
-    def _checkHeartbeat(self) -> None:
-        """Called when a PING is due; the timer is set again for the rest of the time after the last PING."""
-        rest = self._lastPing + self._patience - self._reactor.seconds()
-        if not self.isReading:
-            # The PING may wait among what is not read.
-            rest = self._patience
-        if rest > 0 and not self._hasExpired:
-            self._timer = self._reactor.callLater(rest, self._checkHeartbeat)
-            return
-        self._timer = None
+    def _pingMissed(self) -> None:
         self._end(CloseReason.PING_TIMEOUT)
 
     @property
@@ -181,16 +170,7 @@ class Session:
 
         The session ends then, even if the PING comes first: what was not sent now must not be sent later.
         """
-        if self._hasExpired:
-            return True
-        if self.state is not _OPEN or not self.isReading:
-            return False
-        if self._reactor.seconds() < self._lastPing + self._patience:
-            return False
-        self._hasExpired = True
-        if self._timer is not None:
-            self._timer.reset(0)
-        return True
+        return self.state is _OPEN and self._heartbeat.isOverdue()
 
     def _stopTimer(self) -> None:
         timer, self._timer = self._timer, None
@@ -218,8 +198,7 @@ class Session:
             if self.state is State.OPEN:
                 self._receiver.messageReceived(packet.data)
         elif type is PacketType.PING:
-            if not self._hasExpired:
-                self._lastPing = self._reactor.seconds()
+            self._heartbeat.pinged()
             if not self._pongWaits:
                 # A server that sends PINGs and does not read would fill the queue.
                 self._pongWaits = not self.writable
@@ -268,11 +247,11 @@ class Session:
             and not self._queue
         )
 
-    def sendNow(self, packet: Packet) -> bool:
+    def sendNow(self, data: str | bytes) -> bool:
         """
-        Send one packet on a fast path, if nothing at all is in its way.
+        Send the data of a MESSAGE on a fast path, if nothing at all is in its way.
 
-        :return: ``False`` if the packet was not sent: it would wait, or may be too large.
+        :return: ``False`` if the message was not sent: it would wait, or may be too large.
         """
         transport = self._transport
         if (
@@ -282,11 +261,11 @@ class Session:
             or self._switching
             or self.state is not _OPEN
             # UTF-8 has 4 bytes at most for a character, and one goes before.
-            or (4 * len(packet.data) >= self._easySize and len(packet.wire) > self._easySize)
-            or self._reactor.seconds() >= self._lastPing + self._patience
+            or (4 * len(data) >= self._easySize and len(message(data).wire) > self._easySize)
+            or self._reactor.seconds() >= self._heartbeat.due
         ):
             return False
-        transport.send((packet,))
+        transport.sendMessage(data)
         return True
 
     def send(self, packets: Sequence[Packet]) -> None:
@@ -333,6 +312,7 @@ class Session:
         """Take no more from the server; PINGs wait too, so the server may end the session."""
         if self.isReading:
             self.isReading = False
+            self._heartbeat.pause()
             if self._transport is not None:
                 self._transport.pauseReading()
 
@@ -340,7 +320,7 @@ class Session:
         """Go on after :meth:`pauseReading`."""
         if not self.isReading:
             self.isReading = True
-            self._lastPing = self._reactor.seconds()
+            self._heartbeat.resume()
             if self._transport is not None:
                 self._transport.resumeReading()
 
@@ -415,7 +395,7 @@ class Session:
             self._finish()
         elif self.state is State.OPEN:
             self.state = State.CLOSING
-            self._stopTimer()
+            self._heartbeat.stop()
             self._timer = self._reactor.callLater(self._settings.closeTimeout, self._finish)
             if not self._switching:
                 probe = self._dropProbe()
@@ -449,6 +429,7 @@ class Session:
     def _finish(self) -> None:
         """Let go of everything; nobody is told but those who wait for the end."""
         self.state = State.CLOSED
+        self._heartbeat.stop()
         self._stopTimer()
         transport, self._transport = self._transport, None
         for each in (self._dropProbe(), transport):

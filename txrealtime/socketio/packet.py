@@ -314,8 +314,13 @@ class JSONParser:
 
     def encode(self, packet: Packet) -> Sequence[str | bytes]:
         type, namespace, data, id = packet
-        text, attachments = ("", ()) if data is None else self._json.encode(data, type is _ACK)
+        path = "" if namespace == "/" else namespace + ","
         head = _DIGITS[type]
+        if id is not None and self._json.isAccelerated:
+            quick = self._json.encodeBehind(head + path, id, data)
+            if quick is not None:
+                return [quick]
+        text, attachments = ("", ()) if data is None else self._json.encode(data, type is _ACK)
         if attachments:
             if type is not PacketType.EVENT and type is not PacketType.ACK:
                 raise TypeError(
@@ -323,8 +328,7 @@ class JSONParser:
                 )
             binary = PacketType.BINARY_EVENT if type is PacketType.EVENT else PacketType.BINARY_ACK
             head = f"{binary.value}{len(attachments)}-"
-        if namespace != "/":
-            head += namespace + ","
+        head += path
         if id is not None:
             head += str(id)
         return [head + text, *attachments]

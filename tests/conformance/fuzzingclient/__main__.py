@@ -83,7 +83,7 @@ def state() -> str:
     """Changes with whatever the results could depend on."""
     files = [
         *(ROOT / "txrealtime").rglob("*.py"),
-        *(ROOT / "txrealtime").rglob("*.c"),
+        *(ROOT / "txrealtime").rglob("*.[ch]"),
         ROOT / "tests" / "conformance" / "servers.py",
     ]
     files += Path(__file__).parent.glob("*.py")

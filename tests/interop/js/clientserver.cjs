@@ -9,6 +9,7 @@ const io = new Server(Number(port), {
   pingInterval: 2000,
   pingTimeout: 10000,
   serveClient: false,
+  perMessageDeflate: true,
   ...(parser === "msgpack" ? { parser: msgpack } : {}),
   ...(recovery ? { connectionStateRecovery: { maxDisconnectionDuration: 60_000 } } : {}),
 });
@@ -45,6 +46,11 @@ function talk(namespace) {
     socket.on("cut then back", (...args) => {
       socket.conn.close();
       setTimeout(() => socket.emit("back", ...args), 50);
+    });
+    socket.on("count", (key, ack) => {
+      const count = (seen.get(key) || 0) + 1;
+      seen.set(key, count);
+      ack(count);
     });
     socket.on("third", (key, ack) => {
       const count = (seen.get(key) || 0) + 1;

@@ -55,6 +55,10 @@ class Talk(socketio.AsyncNamespace):
     async def on_false(self, sid):
         await self.emit("false", False, to=sid)
 
+    async def on_count(self, sid, key):
+        seen[key] = seen.get(key, 0) + 1
+        return seen[key]
+
     async def on_bye(self, sid):
         await self.disconnect(sid)
 
