@@ -653,6 +653,42 @@ class SendingTests(FlaskTestCase):
         self.socketio.emit("x", to=7)
         self.assertEqual(self.names(), "a")
 
+    def test_noRoom(self) -> None:
+        """``None`` is no room, as in Flask-SocketIO: who joins it is with nobody, and stays where it was."""
+        own = self.do(rooms)
+        for function in (join_room, leave_room, close_room):
+            for none in (None, []):
+                self.do(lambda function=function, none=none: function(none))
+                self.assertEqual(self.do(rooms), own, function)
+        for function in (emit, send):
+            self.do(lambda function=function: function("x", to=None))
+            self.assertEqual(self.names(), "a")
+        self.socketio.emit("x", to=None)
+        self.assertEqual(self.names(), "abc")
+
+    def test_notARoom(self) -> None:
+        """A value that cannot name a room is refused: strangers would meet in a room of its text."""
+        own = self.do(rooms)
+        functions = (join_room, leave_room, close_room, lambda room: emit("x", to=room))
+        for function in (*functions, lambda room: self.socketio.emit("x", to=room)):
+            for room, name in (
+                ([None], "NoneType"),
+                (["red", None], "NoneType"),
+                ({"room": "red"}, "dict"),
+                ([["red"]], "list"),
+            ):
+                error = self.do(lambda f=function, room=room: self.assertRaises(TypeError, f, room))
+                self.assertEqual(str(error), f"a room is named by a str or a number, not by {name}")
+        self.assertEqual(self.do(rooms), own)
+        self.assertEqual(self.names(), "")
+
+    def test_skippingNobody(self) -> None:
+        """A sid that an application has not is ``None``, and leaves out nobody."""
+        bob = self.do(lambda: flask.request.sid, by=self.bob)
+        for skip, expected in (([None], "abc"), ([None, bob], "ac"), (None, "abc"), ([], "abc")):
+            self.socketio.emit("x", skip_sid=skip)
+            self.assertEqual(self.names(), expected)
+
     def test_roomOfAnother(self) -> None:
         bob = self.do(lambda: flask.request.sid, by=self.bob)
         error = self.do(lambda: self.assertRaises(ValueError, join_room, bob))

@@ -151,6 +151,20 @@ class NotRunningTests(SenderTestCase):
         error = self.assertRaises(RuntimeError, socketio.call, "question", to="sid")
         self.assertIn("no running server", str(error))
 
+    def test_noRoom(self) -> None:
+        """Nothing is published for ``None``, which is no room; what cannot name a room is refused."""
+        socketio = SocketIO(Flask(__name__), message_queue=QUEUE)
+        for none in (None, []):
+            socketio.enter_room("sid", none)
+            socketio.leave_room("sid", none)
+            socketio.close_room(none)
+        for wrong in ([None], {"room": "red"}):
+            self.assertRaises(TypeError, socketio.enter_room, "sid", wrong)
+            self.assertRaises(TypeError, socketio.leave_room, "sid", wrong)
+            self.assertRaises(TypeError, socketio.close_room, wrong)
+            self.assertRaises(TypeError, socketio.emit, "news", to=wrong)
+        self.assertEqual(self.said(), [])
+
     def test_servesAfterAll(self) -> None:
         """A running server sends by itself, and so does a stopping one, for its disconnect handlers."""
         for state in ("running", "stopped"):

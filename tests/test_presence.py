@@ -215,6 +215,8 @@ class OneServerTests(TalkTestCase):
         ):
             raised = self.assertRaises(error, self.red.track, self.ann1, data, **options)
             self.assertIn(text, str(raised))
+        for name in (5, 0, b"red", ["red"]):
+            self.assertRaises(TypeError, self.server.presence, name)
         self.assertRaises(ValueError, self.server.presence("r" * 257).track, self.ann1)
         self.assertRaises(ValueError, self.server.presence(self.bob1.id).track, self.ann1)
         self.assertEqual((self.red.known, self.ann1.rooms), ([], {self.ann1.id}))

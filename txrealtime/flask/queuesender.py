@@ -81,15 +81,17 @@ class QueueSender:
         """Put a client into a room; refuse to wait for the past."""
         if rewind is not None:
             _refuse("rewind=")
-        receivers = self._to(path, sid)
-        if receivers is not None:
-            receivers.join(*roomNames(room))
+        self._move(Receivers.join, path, sid, room)
 
     def leave(self, path: str, sid: str, room: Any) -> None:
         """Take a client out of a room."""
-        receivers = self._to(path, sid)
-        if receivers is not None:
-            receivers.leave(*roomNames(room))
+        self._move(Receivers.leave, path, sid, room)
+
+    def _move(self, move: Callable[..., None], path: str, to: Any, room: Any) -> None:
+        """Publish that clients join or leave rooms, if there is a room."""
+        names, receivers = roomNames(room), self._to(path, to)
+        if names and receivers is not None:
+            move(receivers, *names)
 
     def close(self, path: str, room: Any) -> None:
         """Take everybody out of a room."""

@@ -250,7 +250,7 @@ class ServerSender:
         if own is not None:
             raise ValueError(f"room {own!r} is another client's own: nobody else can join it")
         audience = self._named(path, sid)
-        if audience is None:
+        if audience is None or not names:
             return
         if rewind is None:
             self._server.callFromThread(audience.join, *names)
@@ -294,9 +294,9 @@ class ServerSender:
 
     def leave(self, path: str, sid: str, room: Any) -> None:
         """Take a client out of a room."""
-        audience = self._named(path, sid)
-        if audience is not None:
-            self._server.callFromThread(audience.leave, *roomNames(room))
+        names, audience = roomNames(room), self._named(path, sid)
+        if names and audience is not None:
+            self._server.callFromThread(audience.leave, *names)
 
     def close(self, path: str, room: Any) -> None:
         """

@@ -28,7 +28,7 @@ from txrealtime.flask.flaskrun import refuseFlaskRun, takeOverRun
 from txrealtime.flask.greenlets import Task, leftGreenlets
 from txrealtime.flask.hosted import SocketIOPath
 from txrealtime.flask.interfaces import Sender
-from txrealtime.flask.names import roomNames
+from txrealtime.flask.names import sidsOf
 from txrealtime.flask.namespace import Namespace, attach
 from txrealtime.flask.options import configured, warning, warningOfOrigins
 from txrealtime.flask.queuesender import QueueSender
@@ -270,7 +270,7 @@ class SocketIO:
         :param callback: called with the arguments of each ack, in the contexts of the handler that emits.
         :raises TypeError: if a value cannot be sent, with the path to it.
         """
-        skip = roomNames(skip_sid)
+        skip = sidsOf(skip_sid)
         if not include_self:
             skip.append(_sidOfSender())
         if callback is not None:

@@ -31,7 +31,7 @@ from txrealtime.socketio.peers import Peers
 from txrealtime.socketio.presence import Presence, Roster
 from txrealtime.socketio.recovery import Recovery
 from txrealtime.socketio.registry import DECORATORS, Decorators, Registry, eventsOf, on
-from txrealtime.socketio.rooms import Rooms
+from txrealtime.socketio.rooms import Rooms, checkRooms
 
 if TYPE_CHECKING:
     from txrealtime.socketio.parking import Parking
@@ -344,8 +344,10 @@ class Namespace(Decorators):
         See :doc:`/howto/presence`.
 
         :param room: ``None`` for all rooms, to watch or list them.
+        :raises TypeError: if the room's name is not a string.
         :raises BusError: if the dialect of the cluster cannot carry presence: only the native one can.
         """
+        checkRooms(() if room is None else (room,))
         self._roster.use()
         return Presence(self._roster, room)
 

@@ -7,6 +7,7 @@ The buses and the blocking publishers take an :class:`Address`.  No error messag
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from ssl import SSLContext, create_default_context
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -282,6 +283,23 @@ class Address:
         return optionsForClientTLS(host, trustRoot=trusted, clientCertificate=own)
 
 
+def _split(url: str) -> SplitResult:
+    """
+    Split a URL that may name several hosts.
+
+    :raises ValueError: if urlsplit() refuses it.
+    """
+    scheme, separator, rest = url.partition("://")
+    place = re.match("[^/?#]*", rest)
+    assert place is not None
+    credentials, at, hosts = place[0].rpartition("@")
+    if "," not in hosts:
+        return urlsplit(url)
+    # Newer Pythons, and Debian's 3.11.2, take brackets around a whole host alone. _hosts() checks each host.
+    parts = urlsplit(f"{scheme}{separator}{credentials}{at}{rest[place.end() :]}")
+    return parts._replace(netloc=place[0])
+
+
 def splitURL(url: str) -> SplitResult:
     """
     Split a broker's URL.
@@ -291,7 +309,7 @@ def splitURL(url: str) -> SplitResult:
     if len(splitBuses(url)) > 1:
         raise ValueError("the URL names several brokers, and here one is expected")
     try:
-        parts = urlsplit(url)
+        parts = _split(url)
     except ValueError:
         raise ValueError(f"the URL of the bus is broken: {_example(url)}") from None
     scheme = parts.scheme.removesuffix(STREAMS) if parts.scheme.startswith("redis") else parts.scheme
