@@ -187,6 +187,15 @@ class MessageTests(SynchronousTestCase):
         for text in ("\n", "\r\n", ""):
             self.assertEqual(EngineIO4.decodeText("b" + text), message(b""))
 
+    def test_base64WithMuchPadding(self) -> None:
+        """Superfluous padding is nothing, whatever the length of the data."""
+        for data in (b"a", b"ab", b"abc", b"abcd"):
+            digits = b64encode(data).decode().rstrip("=")
+            for count in range(9):
+                text = "b" + digits + "=" * count
+                self.assertEqual(EngineIO4.decodeText(text), message(data), text)
+                self.assertEqual(EngineIO4.decodeText(text + "\r\n"), message(data), text)
+
     def test_base64OfNobody(self) -> None:
         """Any other deviation is an error, where Node's server takes what it can read."""
         for text in (

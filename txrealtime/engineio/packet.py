@@ -183,7 +183,7 @@ class Codec(Protocol):
 
 # RFC 4648, 4 and 5: a client may use either alphabet.
 _TO_STANDARD: Final = str.maketrans("-_", "+/", "\r\n")
-_BASE64: Final = re.compile("(?:[A-Za-z0-9+/]+={0,2})?")
+_BASE64: Final = re.compile("(?:[A-Za-z0-9+/]+=*)?")
 
 
 def _decodeBase64(text: str) -> bytes:
@@ -191,7 +191,7 @@ def _decodeBase64(text: str) -> bytes:
     Decode base64, also in the forms that some clients send and that Node's server accepts.
 
     Java's client breaks lines after 76 characters, and ends the last one too; others use the alphabet for
-    URLs or omit the padding.
+    URLs, omit the padding, or have too much of it.
     """
     try:
         return b64decode(text, validate=True)
