@@ -60,7 +60,7 @@ class HotPathTests(SynchronousTestCase):
         self.server.startService()
         self.addCleanup(self.server.stopService)
         withoutC(self)
-        self.patch(plain, "_unmask", lambda payload, mask: payload)
+        self.patch(plain, "unmask", lambda payload, mask: payload)
 
         @self.server.on("echo")
         def echo(socket: Socket, text: str) -> str:
@@ -254,10 +254,10 @@ class AcceleratedTests(SynchronousTestCase):
         link = self.connect()
         events = self.repeat(link, self.frame(b"421" + MESSAGE) * 8)
         self.assertLessEqual(events["call"], 114)
-        self.assertLessEqual(events["c_call"], 90)
+        self.assertLessEqual(events["c_call"], 98)
 
     def test_ackWithMetrics(self) -> None:
-        """Metrics add no call in Python, and two in C, which read the clock before a handler and after it."""
+        """Metrics add no call in Python, and two in C: the clock is read before a handler and after it."""
         link = self.connect()
         plain = self.repeat(link, self.frame(b"421" + MESSAGE))
         Metrics(self.server)
