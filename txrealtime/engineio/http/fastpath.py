@@ -230,7 +230,7 @@ class EngineChannel(Protocol):
             self._site.engine.serve(request)
 
     def _readHead(self, buffer: bytes, end: int) -> _PlainHead | None:
-        """Read the head of a plain request, up to its end.  If it is of another kind, give the connection away."""
+        """Read the head of a plain request, or give the connection away."""
         match = _HEAD.fullmatch(buffer, 0, end)
         fields = None if match is None or not self._site.isForEngine(match[2]) else _readFields(match[3])
         if match is None or fields is None:
