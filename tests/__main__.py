@@ -28,7 +28,7 @@ HUNG = 15 * 60
 
 COUNT = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 
-FAILURE = re.compile(r"^\[(?:FAIL|ERROR)\]\n.*?(?=^=====|^-----)", re.MULTILINE | re.DOTALL)
+FAILURE = re.compile(r"^\[(?:FAIL|ERROR|PROGRAM)\]\n.*?(?=^=====|^-----)", re.MULTILINE | re.DOTALL)
 
 LONG = (
     "tests.soak",
@@ -110,7 +110,8 @@ def runAll() -> Iterator[tuple[str, Count]]:
     """
     Run every module, print what each has printed, and tell its count; one that gave none has failed.
 
-    The reports of failures come again at the end, where they are found.
+    The reports of failures come again at the end, where they are found, with what the programs of a failed
+    test have printed.
     """
     failures = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -6,6 +6,7 @@ dialect.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from tests.clusters import FaultyHub
-from txrealtime.cluster import keeping, nodesessions
+from txrealtime.cluster import keeping, nodereturns
 from txrealtime.cluster.bus.entries import NativeEntries, NodeEntries
 from txrealtime.cluster.bus.interfaces import IKeepingBus, IKeepingPublisher, IPublisher, IPublisherOwner
 from txrealtime.cluster.bus.memory import MemoryBus, _Publisher
@@ -41,10 +42,12 @@ class StreamsHub(FaultyHub):
         self.asked: list[list[bytes]] = []
         self.last = int(time.time() * 1000)
         self.entries: list[tuple[int, str, bytes]] = [(self.last, "a heartbeat", b"1")]
+        self.added = 1
 
     def deliver(self, topic: str, payload: bytes) -> None:
         if topic.startswith("/"):
             self.last += 1
+            self.added += 1
             self.entries.append((self.last, topic, payload))
             payload = b"%d-0 %b" % (self.last, payload)
         super().deliver(topic, payload)
@@ -62,19 +65,18 @@ class StreamsHub(FaultyHub):
             self.keys[rest[0]] = rest[1]
             return "OK"
         if name == b"EVAL":
-            return self._take(*rest[2:]) if rest[0] == nodesessions._TAKE.encode() else self._write(*rest[2:])
+            return self._take(*rest[2:]) if rest[0] == nodereturns._TAKE.encode() else self._write(*rest[2:])
+        if name == b"XINFO":
+            state = [b"length", len(self.entries), b"last-generated-id", b"%d-0" % self.last]
+            return [*state, b"entries-added", self.added, b"first-entry", [b"%d-0" % self.entries[0][0], []]]
         assert name == b"XRANGE"
-        low, high = (
-            {b"-": 0, b"+": 1 << 60}[each] if each in b"-+" else int(each.partition(b"-")[0])
-            for each in rest[1:3]
-        )
-        after = rest[1].endswith(b"-1")
+        start, end = int(rest[1][1:].partition(b"-")[0]), int(rest[2].partition(b"-")[0])
         found = [
             [b"%d-0" % id, ENTRIES.write(topic, payload)]
             for id, topic, payload in self.entries
-            if low + after <= id <= high
+            if start < id <= end
         ]
-        return found[: int(rest[4])] if len(rest) > 3 else found
+        return found[: int(rest[4])]
 
     def _take(self, key: bytes, value: bytes) -> int:
         if self.keys.get(key) != value:
@@ -91,6 +93,42 @@ class StreamsHub(FaultyHub):
         else:
             self.keys.pop(key, None)
         return 1
+
+
+class SlowHub(StreamsHub):
+    """
+    A Redis that does one thing at a time.
+
+    :ivar cost: the seconds that an entry of a page takes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cost = 0.0
+        self._took = 0.0
+        self._line: deque[Callable[[], object]] = deque()
+
+    def later(self, reactor: IReactorTime, act: Callable[[], object]) -> None:
+        def work() -> None:
+            self._took = 0.0
+            self._line[0]()
+            took, self._took = self._took, 0.0
+            reactor.callLater(took, ended)
+
+        def ended() -> None:
+            self._line.popleft()
+            if self._line:
+                work()
+
+        self._line.append(act)
+        if len(self._line) == 1:
+            reactor.callLater(0, work)
+
+    def command(self, *words: str | bytes) -> Any:
+        reply = super().command(*words)
+        if words[0] == "XRANGE":
+            self._took = self.cost * len(reply)
+        return reply
 
 
 @implementer(IKeepingBus)

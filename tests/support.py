@@ -4,6 +4,7 @@ Shared means of several test modules: an optional part, a free port, a program t
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import ipaddress
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import indent
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -124,6 +126,10 @@ def run(*command: str | Path, cwd: Path | None = None, environment: Mapping[str,
     return done.stdout
 
 
+SHOWN = 6000
+"Characters of a program's output that a test shows if it fails, counted from the end."
+
+
 class Program(ProcessProtocol):
     """
     A running program: what it printed so far, and Deferreds for its next words and for its end.
@@ -131,7 +137,10 @@ class Program(ProcessProtocol):
     Standard output and standard error are read into one text, in the order of arrival.
     """
 
-    STOP_AFTER = 30.0
+    WITHIN = 120.0
+    "Seconds within which a program must print or end, unless a test says otherwise: a busy machine is slow."
+
+    STOP_AFTER = 60.0
     "Seconds between asking it to end (SIGTERM) and ending it (SIGKILL)."
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -141,12 +150,19 @@ class Program(ProcessProtocol):
         self.ended = False
         self._waiting: list[tuple[str, Deferred[str]]] = []
         self._endings: list[Deferred[int | None]] = []
+        # A character may arrive in two pieces.
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decoders = {file: decoder("replace") for file in (1, 2)}
 
-    def outReceived(self, data: bytes) -> None:
-        self.output += data.decode("utf-8", "replace")
+    @property
+    def lines(self) -> list[str]:
+        """The lines so far, without one of which the end has not arrived."""
+        whole = self.output if self.ended else self.output[: self.output.rfind("\n") + 1]
+        return whole.splitlines()
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self.output += self._decoders[childFD].decode(data)
         self._answer()
-
-    errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:
         self.ended = True
@@ -156,9 +172,9 @@ class Program(ProcessProtocol):
         for ending in endings:
             ending.callback(self.exitCode)
 
-    def whenPrinted(self, text: str, timeout: float = 60.0) -> Deferred[str]:
+    def whenPrinted(self, text: str, timeout: float = WITHIN) -> Deferred[str]:
         """
-        Fires with the first line that contains `text`, also when it has been printed already.
+        Fires with the first whole line that contains `text`, also when it has been printed already.
 
         Fails with AssertionError, which shows the output, after `timeout` seconds or when the program ends.
         """
@@ -172,16 +188,22 @@ class Program(ProcessProtocol):
         self._answer()
         return waiter
 
-    def whenEnded(self, timeout: float = 60.0) -> Deferred[int | None]:
+    def whenEnded(self, timeout: float = WITHIN) -> Deferred[int | None]:
         """
         Fires with the exit code (None when a signal ended it), also when it ended already.
+
+        Fails with AssertionError, which shows the output, after `timeout` seconds.
         """
         ending: Deferred[int | None] = Deferred(lambda d: self._endings.remove(d))
+
+        def late(result: object, seconds: float) -> object:
+            raise AssertionError(f"{self.command} did not end in {seconds} s:\n{self.output}")
+
         if self.ended:
             ending.callback(self.exitCode)
         else:
             self._endings.append(ending)
-            ending.addTimeout(timeout, reactor)
+            ending.addTimeout(timeout, reactor, late)
         return ending
 
     def signal(self, name: str) -> None:
@@ -210,7 +232,7 @@ class Program(ProcessProtocol):
     def _answer(self) -> None:
         for entry in list(self._waiting):
             text, waiter = entry
-            line = next((line for line in self.output.splitlines() if text in line), None)
+            line = next((line for line in self.lines if text in line), None)
             if line is not None:
                 self._waiting.remove(entry)
                 waiter.callback(line)
@@ -240,7 +262,15 @@ def startProgram(
     env = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     files = {0: "w", 1: "r", 2: "r", **(childFDs or {})}
     reactor.spawnProcess(program, command[0], list(command), env=env, path=cwd, childFDs=files)
-    case.addCleanup(program.stop)
+
+    async def stop() -> None:
+        await program.stop()
+        if not getattr(case, "_passed", True):  # as trial marks a test
+            ended = f"{' '.join(command)}\nended with {program.exitCode}, and printed:"
+            # tests/__main__.py finds these blocks, and shows them again beside the failures.
+            print(f"\n[PROGRAM]\n{ended}\n{indent(program.output[-SHOWN:], '    ')}\n=====", flush=True)
+
+    case.addCleanup(stop)
     return program
 
 

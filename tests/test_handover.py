@@ -33,7 +33,7 @@ class HandoverTestCase(ClusterTestCase):
             self.assertEqual(len(server._namespaces.parking), 0)
             for namespace in server.namespaces:
                 self.assertEqual(namespace._recovery.tickets, {})
-                self.assertEqual(namespace._recovery._absent, {})
+                self.assertEqual(namespace._recovery.absence.rooms, {})
 
     def back(self, client: Client, server: Server) -> None:
         coming = client.comeBack(server=server)

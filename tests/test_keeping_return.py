@@ -281,7 +281,7 @@ class HungTests(KeepingTestCase):
         self.alice.lose()
         self.two.to(self.sid).emit("two", 3)
         self.settle()
-        self.assertIn(self.sid, self.one.namespace()._recovery._ids)
+        self.assertIn(self.sid, self.one.namespace()._recovery.absence._ids)
         self.hub.heal()
         self.back(self.alice, self.one)
         self.assertGot(self.alice, two=[3])

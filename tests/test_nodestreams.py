@@ -20,7 +20,6 @@ from tests import test_dialects
 from tests.examples import given, st
 from tests.streams import NODE_STREAMS, StreamsBus, StreamsHub
 from txrealtime import AckTimeout
-from txrealtime.cluster import nodesessions
 from txrealtime.cluster.bus.address import Address
 from txrealtime.cluster.bus.entries import NodeEntries, entriesOf
 from txrealtime.cluster.dialects.choice import DialectChoice
@@ -39,6 +38,7 @@ from txrealtime.cluster.dialects.messages import (
 )
 from txrealtime.cluster.dialects.nodestreams import NodeStreamsDialect
 from txrealtime.cluster.dialects.ownevents import OwnEvents
+from txrealtime.cluster.nodereturns import readSession
 from txrealtime.errors import PacketError
 from txrealtime.socketio.msgpack import packed, unpacked
 from txrealtime.socketio.packet import Packet, PacketType
@@ -304,6 +304,9 @@ class ChoiceTests(SynchronousTestCase):
             ("redis+streams://host?streams=2", "only with dialect=node-streams"),
             ("redis+streams://host?dialect=node-streams&streams=0", "1 to 100"),
             ("redis+streams://host?dialect=node-streams&streams=x", "1 to 100"),
+            ("redis+streams://host?sharded=true", "only with dialect=node-streams"),
+            ("redis+streams://host?dialect=node-streams&sharded=yes", "expected true or false"),
+            ("redis://host?sharded=true", "unknown option sharded"),
             ("redis+streams://host?dialect=node-streams&key=/x", "does not begin like a namespace"),
         ):
             error = self.assertRaises(ValueError, DialectChoice.fromURL, url)
@@ -322,7 +325,7 @@ class SessionTests(SynchronousTestCase):
     """
 
     def test_ofNode(self) -> None:
-        session = nodesessions._read(SESSION.encode(), PID, "/")
+        session = readSession(SESSION.encode(), PID, "/")
         sid = "Pgq5OzI2I_ko_Dt_AAAA"
         self.assertEqual((session.id, session.rooms), (sid, {sid, "red", "b"}))
         self.assertEqual(session.data, {"n": {"d": DATE, "u": None, "b": b"x"}})
@@ -330,7 +333,7 @@ class SessionTests(SynchronousTestCase):
 
     def test_hostile(self) -> None:
         good = {"sid": "s", "pid": "p", "rooms": ["s"], "data": {}}
-        read = nodesessions._read
+        read = readSession
         self.assertEqual(read(b64encode(packed(good)), "p", "/").id, "s")
         for wrong in (
             {"pid": "q"},

@@ -151,9 +151,11 @@ class PublisherTests(SynchronousTestCase):
     Entries and messages of the pub/sub on one connection.
     """
 
+    options = ""
+
     def setUp(self) -> None:
         requirePart(nodestreams, "no txredisapi, or no hiredis: pip install '.[redis]'")
-        url = "redis+streams://broker?stream=s&streams=2&entries=node&maxlen=7"
+        url = f"redis+streams://broker?stream=s&streams=2&entries=node&maxlen=7{self.options}"
         self.bus = nodestreams.NodeStreamsBus(Address.fromURL(url))
         self.told: list[str] = []
         owner = type(
@@ -202,3 +204,21 @@ class PublisherTests(SynchronousTestCase):
         self.assertEqual(self.written.count(b"PUBLISH"), 1)
         self.assertEqual(self.publisher.unconfirmed, 0)
         self.assertEqual(list(self.publisher._expected), [Reply.BEAT] * 4 + [Reply.ROLE])
+
+
+class ShardedTests(PublisherTests):
+    """
+    The same with sharded pub/sub.
+    """
+
+    options = "&sharded=true"
+
+    def test_commands(self) -> None:
+        self.publisher.publish("socket.io#/#", b"x")
+        self.assertEqual(self.written, b"*3\r\n$8\r\nSPUBLISH\r\n$12\r\nsocket.io#/#\r\n$1\r\nx\r\n")
+        self.written = b""
+        counted = self.publisher.countSubscribers("socket.io#/#")
+        self.assertEqual(self.written, b"*3\r\n$6\r\nPUBSUB\r\n$11\r\nSHARDNUMSUB\r\n$12\r\nsocket.io#/#\r\n")
+        self.publisher.received(1)
+        self.publisher.received([b"socket.io#/#", 2])
+        self.assertEqual(self.successResultOf(counted), 2)

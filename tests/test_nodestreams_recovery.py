@@ -10,10 +10,12 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 
-from tests.streams import NODE_STREAMS, StreamsBus, StreamsHub
+from tests.streams import NODE_STREAMS, SlowHub, StreamsBus, StreamsHub
 from tests.test_handover import HandoverTestCase
 from txrealtime import ConnectionRejected, Server
-from txrealtime.cluster import nodesessions
+from txrealtime.cluster import rereading
+from txrealtime.cluster.link.link import LinkStatus
+from txrealtime.errors import BusError
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.msgpack import packed, unpacked
 from txrealtime.testing import Client
@@ -220,7 +222,7 @@ class ReturnTests(StreamsTestCase):
         self.settle()
         namespace = self.two.namespace()
         pid = self.key.decode().rpartition(":")[2]
-        for step in ("GET", "XRANGE", "EVAL"):
+        for step in ("GET", "XINFO", "XRANGE", "EVAL"):
             fetching: list[Any] = []
             hub = self.interfere(lambda words, step=step, its=fetching: words[0] == step and its[0].cancel())
             fetching.append(namespace._peers.fetchClient(namespace, Claim(pid, None, True), ""))
@@ -399,7 +401,7 @@ class FaultTests(StreamsTestCase):
         self.assertEqual(self.results(self.two), {"unknown": 1})
 
     def test_trimmedWhileItIsRead(self) -> None:
-        self.patch(nodesessions, "_PAGE", 2)
+        self.patch(rereading, "_PAGE", 2)
         self.alice.lose()
         for number in range(5):
             self.one.emit("n", number)
@@ -415,7 +417,7 @@ class FaultTests(StreamsTestCase):
 
     def test_longGap(self) -> None:
         """The stream is read page by page."""
-        self.patch(nodesessions, "_PAGE", 7)
+        self.patch(rereading, "_PAGE", 7)
         self.alice.lose()
         for number in range(50):
             self.one.emit("n", number)
@@ -491,6 +493,204 @@ class FaultTests(StreamsTestCase):
             if ticket is not None:
                 ticket.recovery._replays.clear()
                 ticket.recovery.end(ticket)
+
+
+class TogetherTests(StreamsTestCase):
+    """
+    Many clients that come back to one server at the same time.
+    """
+
+    HUB = SlowHub
+    hub: SlowHub
+
+    def away(self, count: int) -> list[Client]:
+        """Return clients of the first server in red that have gone."""
+        clients = [self.join(self.one) for _ in range(count)]
+        self.pids: dict[Client, str] = {}
+        for client in clients:
+            socket = self.socketOf(self.one, client)
+            socket.join("red")
+            self.pids[client] = socket._ticket.pid
+        self.settle()
+        for client in clients:
+            client.lose()
+        self.settle()
+        return clients
+
+    def come(self, clients: list[Client], seconds: float = 1.0) -> None:
+        """Let clients come back to the second server."""
+        self.hub.asked.clear()
+        coming = [client.comeBack(server=self.two) for client in clients]
+        self.advance(seconds)
+        for each in coming:
+            self.successResultOf(each)
+
+    def fetch(self, client: Client) -> Any:
+        """Fetch a client that has gone to the second server."""
+        namespace = self.two.namespace()
+        return namespace._peers.fetchClient(namespace, Claim(self.pids[client], None, True), "")
+
+    def pages(self) -> int:
+        return sum(words[0] == b"XRANGE" for words in self.hub.asked)
+
+    def test_once(self) -> None:
+        """One reading for all of them, and one encoding of each event, whatever places they come from."""
+        clients = self.away(10)
+        self.node("a", 1)
+        clients += self.away(10)
+        self.node("b", 2, rooms=["red"])
+        self.node("not theirs", rooms=["blue"])
+        self.one.excluding("red").emit("nor this")
+        self.settle()
+        self.node("c", b"3")
+        encoded: list[str] = []
+        recovery = self.two.namespace()._recovery
+        replayed = recovery.replayed
+
+        def replaying(messages: Any, packet: Any, place: str) -> Any:
+            encoded.append(packet.data[0])
+            return replayed(messages, packet, place)
+
+        self.patch(recovery, "replayed", replaying)
+        self.come(clients)
+        self.two.emit("live")
+        self.settle()
+        for number, client in enumerate(clients):
+            first = [("a", 1)] if number < 10 else []
+            self.assertEqual(client.received(), [*first, ("b", 2), ("c", b"3"), ("live",)])
+            self.assertTrue(client.recovered())
+        self.assertLess(self.pages(), 4)
+        self.assertLess(len(encoded), 3 * 3 + 1)
+        self.assertGreaterEqual(set(encoded), {"a", "b", "c"})
+        self.assertNotIn("not theirs", encoded)
+
+    def test_heartbeat(self) -> None:
+        """The heartbeat stands behind one page at most, however many clients come: the link stays ready."""
+        self.patch(rereading, "_PAGE", 50)
+        clients = self.away(30)
+        for number in range(400):
+            self.node("n", number)
+        statuses: list[LinkStatus] = []
+        link = self.two.cluster.link
+        link.watch(statuses.append)
+        self.hub.cost = 0.005
+        self.come(clients, 25)
+        self.hub.cost = 0.0
+        for client in clients:
+            self.assertEqual(client.received(), [("n", number) for number in range(400)])
+            self.assertTrue(client.recovered())
+        self.assertLess(self.pages(), 8 * 3 + 1)
+        self.assertEqual((statuses, link.counts.outages), ([], 0))
+
+    def test_tooMuch(self) -> None:
+        """A client that missed too much does not keep the others; without others the reading ends."""
+        self.patch(rereading, "_PAGE", 1)
+        (early,) = self.away(1)
+        for _ in range(5):
+            self.node("large", "x" * 1_000_000)
+        self.hub.asked.clear()
+        fetching = self.fetch(early)
+        self.advance(1)
+        self.assertIsNone(self.successResultOf(fetching))
+        self.assertEqual(self.pages(), 4)
+        (late,) = self.away(1)
+        for number in range(20):
+            self.node("n", number)
+        self.come([early, late])
+        self.assertEqual((early.received(), early.recovered()), ([], False))
+        self.assertEqual((late.received(), late.recovered()), ([("n", n) for n in range(20)], True))
+
+    def test_goneMeanwhile(self) -> None:
+        """Nothing is read for clients that have gone again: neither on, nor in the next turn."""
+        self.patch(rereading, "_PAGE", 1)
+        one, two, three = self.away(3)
+        for number in range(20):
+            self.node("n", number)
+        fetching = [self.fetch(one)]
+
+        def asked(words: Any) -> None:
+            if self.pages() == 3 and len(fetching) == 1:
+                fetching.append(self.fetch(two))
+            elif self.pages() == 6:
+                for each in fetching:
+                    each.cancel()
+
+        self.hub.asked.clear()
+        hub = self.interfere(asked)
+        self.advance(1)
+        hub.restore()
+        self.assertEqual([self.successResultOf(each) for each in fetching], [None, None])
+        self.assertEqual(self.pages(), 7, "the seventh had been asked for")
+        self.come([one, two, three])
+        for client in (one, two, three):
+            self.assertEqual(client.received(), [("n", number) for number in range(20)])
+
+    def test_namespaces(self) -> None:
+        """The events of namespaces of which nobody comes back are not decoded."""
+        clients = self.away(2)
+        self.hub.deliver("/news", b"4786061bfb020bae 3 {no JSON")
+        self.hub.deliver("/", b"4786061bfb020bae 3 {no JSON")
+        self.node("a")
+        read: list[str] = []
+        dialect: Any = self.two.cluster._conversation.dialect
+        readEvent = dialect.readEvent
+        self.patch(dialect, "readEvent", lambda path, entry: read.append(path) or readEvent(path, entry))
+        self.come(clients)
+        for client in clients:
+            self.assertEqual((client.received(), client.recovered()), ([("a",)], True))
+        self.assertEqual(set(read), {"/"})
+        fields = [b"uid", b"emitter", b"nsp", b"/\xff", b"type", b"3", b"data", b"{}"]
+        self.assertIsNone(self.two.cluster._keeping._returns._eventOf(b"1-0", fields, {"/"}))
+
+
+class FailureTests(StreamsTestCase):
+    """
+    The connection to Redis ends at each of the commands, and is there again.
+    """
+
+    def check(self, name: str) -> None:
+        failing = [name]
+
+        def asked(words: Any) -> None:
+            if [words[0]] == failing:
+                failing.clear()
+                raise BusError("the connection was ended")
+
+        self.alice.lose()
+        self.node("a")
+        self.settle()
+        hub = self.interfere(asked)
+        self.back(self.alice, self.two)
+        hub.restore()
+        self.assertEqual(failing, [])
+        self.assertEqual((self.alice.received(), self.alice.recovered()), ([("a",)], True))
+
+    def test_get(self) -> None:
+        self.check("GET")
+
+    def test_xinfo(self) -> None:
+        self.check("XINFO")
+
+    def test_xrange(self) -> None:
+        self.check("XRANGE")
+
+    def test_eval(self) -> None:
+        self.check("EVAL")
+
+    def test_twice(self) -> None:
+        """The client gets a fresh session, and the one in Redis stays."""
+
+        def asked(words: Any) -> None:
+            if words[0] == "XRANGE":
+                raise BusError("the connection was ended")
+
+        self.alice.lose()
+        self.node("a")
+        hub = self.interfere(asked)
+        self.back(self.alice, self.two)
+        hub.restore()
+        self.assertFalse(self.alice.recovered())
+        self.assertIn(self.key, self.hub.keys)
 
 
 class AddressTests(StreamsTestCase):

@@ -126,6 +126,17 @@ class SettingTests(SynchronousTestCase):
             "file://*.": "expected a host name after '*.'",
             "https://straße.de": "expected the host in its ASCII form, which begins with 'xn--'",
             "https://a.org:99999": "expected a port from 1 to 65535",
+            "https://.example.org": "expected a name before each dot",
+            "https://*..example.org": "expected a name before each dot",
+            "https://a..org:81": "expected a name before each dot",
+            "https://.": "expected a name before each dot",
+            "http://127.1": "expected an address of four numbers",
+            "http://0x7f000001:80": "expected an address of four numbers",
+            "http://example.256": "expected an address of four numbers",
+            "http://192.0.2.1.:8000": "expected an address of four numbers",
+            "https://*.example.1": "expected an address of four numbers",
+            "https://a|b.org": "expected a form like",
+            "https://<host>": "expected a form like",
         }.items():
             error = self.assertRaises(ValueError, Settings, origins=[text])
             self.assertIn(repr(text), str(error))

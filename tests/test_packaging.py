@@ -22,6 +22,8 @@ LEFT_OUT = (
     ".git",
     ".venv",
     "node_modules",
+    "__pycache__",
+    ".hypothesis",
     ".fetched",
     "_build",
     "build",

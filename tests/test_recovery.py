@@ -48,7 +48,7 @@ class RecoveryTestCase(TalkTestCase):
                 self.assertEqual(server._namespaces.parking.store.bytes, 0)
                 for namespace in server.namespaces:
                     self.assertEqual(namespace._recovery.tickets, {})
-                    self.assertEqual(namespace._recovery._absent, {})
+                    self.assertEqual(namespace._recovery.absence.rooms, {})
                     self.assertEqual(namespace._recovery._plain, set())
         super().tearDown()
 
@@ -601,6 +601,16 @@ class AwayTests(RecoveryTestCase):
         self.alice.disconnect()
         self.assertEqual(self.successResultOf(gone), CloseReason.CLIENT_DISCONNECT)
         self.assertEqual(self.names(), ["connected"] * 2 + ["disconnecting", "disconnected"])
+
+    def test_disconnectedByAnAck(self) -> None:
+        """The errback of a pending ack disconnects the client that has just gone away."""
+        self.socket.call("ask").addErrback(lambda failure: self.socket.disconnect())
+        self.alice.lose()
+        self.assertEqual(len(self.server._namespaces.parking), 0)
+        self.assertNotIn(self.socket.id, self.namespace.sockets)
+        self.back(self.alice)
+        self.assertFalse(self.alice.recovered())
+        self.assertEqual(self.names(), ["connected", "disconnecting", "disconnected", "connected"])
 
     def test_windowOver(self) -> None:
         self.alice.lose()

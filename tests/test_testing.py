@@ -14,7 +14,7 @@ from tests.talk import TalkTestCase
 from txrealtime import CloseReason, ConnectionRejected, Disconnected, HandshakeError, Server, Socket
 from txrealtime.engineio.packet import PacketType, message
 from txrealtime.engineio.session import ITransport
-from txrealtime.testing import Client, FakeTransport, makeServer
+from txrealtime.testing import Client, FakeTransport, MemoryClient, makeServer
 
 
 class MakeServerTests(TalkTestCase):
@@ -120,6 +120,21 @@ class OpeningTests(TalkTestCase):
         error = self.assertRaises(HandshakeError, Client, server, headers={"origin": "https://evil.example"})
         self.assertEqual(error.status, 403)
         self.makeClient(server, headers={"origin": "http://localhost"})
+
+    def test_theOneTransportServed(self) -> None:
+        for served, used in ((["polling"], "polling"), (["websocket"], "websocket"), (None, "websocket")):
+            server = self.makeServer(transports=served) if served else self.makeServer()
+            server.on("echo")(lambda socket, number: number)
+            client = Client(server)
+            client.connect()
+            self.assertEqual(client.transport.name, used)
+            memory = MemoryClient(server)
+            memory.startService()
+            for each in (client, memory):
+                self.assertEqual(self.successResultOf(each.call("echo", 3)), 3)
+            client.close()
+            memory.stopService()
+            self.clock.advance(0)
 
     def test_transportNotServed(self) -> None:
         server = self.makeServer(transports=["websocket"])

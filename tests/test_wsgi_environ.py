@@ -155,6 +155,18 @@ class EnvironTests(ViewsTestCase):
         self.assertEqual(self.environ("GET /a%2Fb HTTP/1.1", "Host: x")["PATH_INFO"], "/a/b")
         self.assertEqual(self.environ("GET x HTTP/1.1", "Host: x")["PATH_INFO"], "/x")
 
+    def test_fragment(self) -> None:
+        """A fragment, which no target has, is a part of neither path nor query; an escaped one is."""
+        for target, path, query in (
+            ("/a#b", "/a", ""),
+            ("/a?b#c?d", "/a", "b"),
+            ("/a#b?c", "/a", ""),
+            ("/a%23b?c%23d", "/a#b", "c%23d"),
+        ):
+            environ = self.environ(f"GET {target} HTTP/1.1", "Host: x")
+            self.assertEqual((environ["PATH_INFO"], environ["QUERY_STRING"]), (path, query), target)
+            self.assertEqual(environ["RAW_URI"], target)
+
     def test_oneThread(self) -> None:
         self.serve(self.application, threads=1)
         self.assertFalse(self.environ("GET / HTTP/1.1", "Host: x")["wsgi.multithread"])

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.application.internet import SSLServer, TCPServer
 from twisted.application.service import MultiService, Service
@@ -36,10 +36,19 @@ from txrealtime.engineio.websocket.frames import FrameProtocol
 from txrealtime.socketio.namespace import NO_ACK
 from txrealtime.socketio.sockets import Socket
 
-PING_INTERVAL = 0.3
-PING_TIMEOUT = 0.2
-CONNECT_TIMEOUT = 1.0
 DRAIN_TIMEOUT = 0.01
+
+
+class Times(NamedTuple):
+    """The times of a server, in seconds."""
+
+    pingInterval: float = 0.3
+    pingTimeout: float = 0.2
+    connectTimeout: float = 1.0
+
+
+OFFICIAL = Times()
+"As the official suites expect them."
 
 
 class EngineService(Service):
@@ -80,22 +89,23 @@ class ProtocolServers(MultiService):
 
     :param allowEIO3: whether to serve version 3 of Engine.IO too.
     :param shortWays: whether plain frames and requests are read without Autobahn and twisted.web.
+    :param times: the times of both servers.
     :ivar engine: the Engine.IO server.
     :ivar server: the Socket.IO server.
     """
 
-    def __init__(self, allowEIO3: bool = False, shortWays: bool = True) -> None:
+    def __init__(self, allowEIO3: bool = False, shortWays: bool = True, times: Times = OFFICIAL) -> None:
         super().__init__()
         settings = {
-            "pingInterval": PING_INTERVAL,
-            "pingTimeout": PING_TIMEOUT,
+            "pingInterval": times.pingInterval,
+            "pingTimeout": times.pingTimeout,
             "origins": "*",
             "allowEIO3": allowEIO3,
             "shortWays": shortWays,
         }
         self.engine = Engine(Echo, Settings(**settings), reactor)
         self.server = Server(
-            connectTimeout=CONNECT_TIMEOUT, drainTimeout=DRAIN_TIMEOUT, reactor=reactor, **settings
+            connectTimeout=times.connectTimeout, drainTimeout=DRAIN_TIMEOUT, reactor=reactor, **settings
         )
         answer(self.server)
         EngineService(self.engine).setServiceParent(self)

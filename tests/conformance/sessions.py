@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from twisted.application.service import IService
 from twisted.internet import reactor
@@ -14,11 +15,29 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from twisted.web.server import Site
 
-from tests.conformance.servers import PING_INTERVAL, PING_TIMEOUT, ProtocolServers
+from tests.conformance.servers import OFFICIAL, ProtocolServers, Times
 from tests.conformance.wire import DEADLINE, Exchange, Reply, WebSocket, Wire
+
+T = TypeVar("T")
 
 SLACK = 0.1
 "Seconds that a server may be late in ending a session whose client is silent."
+
+PATIENT = Times(pingInterval=25.0, pingTimeout=20.0, connectTimeout=45.0)
+"For tests that wait for nothing: a busy machine may stand still for seconds."
+
+BEATING = Times(pingTimeout=2.0, connectTimeout=45.0)
+"For tests that wait for heartbeats."
+
+
+def timed(times: Times) -> Callable[[T], T]:
+    """Give a test a server of ours with other times than the patient ones."""
+
+    def mark(test: T) -> T:
+        test.times = times  # type: ignore[attr-defined]
+        return test
+
+    return mark
 
 
 class Loopback:
@@ -63,6 +82,7 @@ class ProtocolCase(TestCase):
     :cvar path: the server's, without the slash that clients put after it.
     :cvar host: the path of the server in whose site it is; see ProtocolServers.
     :cvar version: of Engine.IO, as in its queries.
+    :ivar times: the times of the server.
     """
 
     path: str
@@ -71,7 +91,9 @@ class ProtocolCase(TestCase):
 
     async def setUp(self) -> None:
         url = os.environ.get("CONFORMANCE_URL")
+        self.times = OFFICIAL
         if url is None:
+            self.times = getattr(getattr(self, self._testMethodName), "times", PATIENT)
             servers = self.servers()
             loopback = Loopback(servers.site(self.host), servers)
             self.addCleanup(loopback.stop)
@@ -81,7 +103,7 @@ class ProtocolCase(TestCase):
 
     def servers(self) -> ProtocolServers:
         """Return the servers that the test runs in this process."""
-        return ProtocolServers()
+        return ProtocolServers(times=self.times)
 
     def framed(self, *packets: str) -> str:
         """The body of a request or a response that carries these packets."""
@@ -153,8 +175,8 @@ class LongWay:
     The same, of a server that has everything read by Autobahn and twisted.web.
     """
 
-    def servers(self) -> ProtocolServers:
-        return ProtocolServers(shortWays=False)
+    def servers(self: Any) -> ProtocolServers:
+        return ProtocolServers(shortWays=False, times=self.times)
 
 
 class SessionCases:
@@ -175,8 +197,8 @@ class SessionCases:
             opening,
             {
                 "upgrades": upgrades,
-                "pingInterval": PING_INTERVAL * 1000,
-                "pingTimeout": PING_TIMEOUT * 1000,
+                "pingInterval": self.times.pingInterval * 1000,
+                "pingTimeout": self.times.pingTimeout * 1000,
                 "maxPayload": 1_000_000,
             },
         )
@@ -263,6 +285,7 @@ class SessionCases4(SessionCases):
 
     # -- Heartbeat
 
+    @timed(BEATING)
     async def test_pollingHeartbeat(self) -> None:
         sid = await self.openPolling()
         for _ in range(3):
@@ -270,18 +293,21 @@ class SessionCases4(SessionCases):
             self.assertEqual((reply.status, reply.text), (200, "2"))
             self.assertEqual((await self.push(sid, "3")).status, 200)
 
+    @timed(BEATING)
     async def test_webSocketHeartbeat(self) -> None:
         websocket = await self.openWebSocket()
         for _ in range(3):
             self.assertEqual(await websocket.receive(), "2")
             websocket.send("3")
 
+    @timed(BEATING)
     async def test_silentPollingClientIsDropped(self) -> None:
         sid = await self.openPolling()
         # To look is to poll, which would be a sign of life: so look once, when the time is over.
-        await deferLater(reactor, PING_INTERVAL + PING_TIMEOUT + SLACK)
+        await deferLater(reactor, self.times.pingInterval + self.times.pingTimeout + SLACK)
         await self.assertGone(sid)
 
+    @timed(BEATING)
     async def test_silentWebSocketClientIsDropped(self) -> None:
         websocket = await self.openWebSocket()
         self.assertEqual(await websocket.rest(), ["2"])

@@ -13,8 +13,8 @@ import re
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from tests.conformance.servers import PING_INTERVAL, PING_TIMEOUT, ProtocolServers
-from tests.conformance.sessions import SLACK, ProtocolCase, SessionCases
+from tests.conformance.servers import ProtocolServers
+from tests.conformance.sessions import BEATING, SLACK, ProtocolCase, SessionCases, timed
 from tests.conformance.wire import Reply, WebSocket
 
 BYTES = bytes([1, 2, 3, 4])
@@ -30,7 +30,7 @@ class EngineIO3Case(ProtocolCase):
     version = "3"
 
     def servers(self) -> ProtocolServers:
-        return ProtocolServers(allowEIO3=True)
+        return ProtocolServers(allowEIO3=True, times=self.times)
 
     def framed(self, *packets: str) -> str:
         # Packets are as long as JavaScript says that strings are.
@@ -77,11 +77,13 @@ class EngineIO3SessionTests(SessionCases, EngineIO3Case):
             websocket.send("2")
             self.assertEqual(await websocket.receive(), "3")
 
+    @timed(BEATING)
     async def test_silentPollingClientIsDropped(self) -> None:
         sid = await self.openPolling()
-        await deferLater(reactor, PING_INTERVAL + PING_TIMEOUT + SLACK)
+        await deferLater(reactor, self.times.pingInterval + self.times.pingTimeout + SLACK)
         self.assertEqual((await self.push(sid, "1:2")).status, 400)
 
+    @timed(BEATING)
     async def test_silentWebSocketClientIsDropped(self) -> None:
         websocket = await self.openWebSocket()
         self.assertEqual(await websocket.rest(), [])
@@ -133,7 +135,7 @@ class EngineIO3MessageTests(EngineIO3Case):
         # At once, before it is dropped for being silent.
         started = reactor.seconds()
         self.assertEqual(await websocket.rest(), [])
-        self.assertLess(reactor.seconds() - started, PING_INTERVAL)
+        self.assertLess(reactor.seconds() - started, self.times.pingInterval)
 
 
 class EngineIO3ResourceSessionTests(EngineIO3SessionTests):
@@ -227,7 +229,7 @@ class EngineIO3StricterTests(EngineIO3Case):
         websocket.send("1")
         started = reactor.seconds()
         self.assertEqual(await websocket.rest(), [])
-        self.assertLess(reactor.seconds() - started, PING_INTERVAL)
+        self.assertLess(reactor.seconds() - started, self.times.pingInterval)
 
     async def test_unknownProtocolVersionIsRefused(self) -> None:
         reply = await self.wire.request("GET", {"transport": "polling", "EIO": "abc"})
@@ -242,18 +244,18 @@ class EngineIO3StricterTests(EngineIO3Case):
         self.assertEqual(self.unframed(await first.reply), "1")
         await self.assertGone(sid)
 
+    @timed(BEATING)
     async def test_heartbeatAfterUpgrade(self) -> None:
         """Node's server drops such a session, or keeps it for good: it loses the timer with the transport."""
         websocket = await self.upgrade(await self.openPolling())
         for _ in range(4):
-            await deferLater(reactor, PING_INTERVAL)
+            await deferLater(reactor, self.times.pingInterval + 1)
             websocket.send("2")
             self.assertEqual(await websocket.receive(), "3")
         started = reactor.seconds()
         self.assertEqual(await websocket.rest(), [])
         silence = reactor.seconds() - started
-        self.assertGreater(silence, PING_INTERVAL)
-        self.assertLess(silence, PING_INTERVAL + PING_TIMEOUT + SLACK)
+        self.assertGreater(silence, self.times.pingInterval)
 
 
 class EngineIO3Clients1Tests(EngineIO3Case):
@@ -294,7 +296,7 @@ class EngineIO3RefusedTests(EngineIO3Case):
         skip = "asked of our own server only"
 
     def servers(self) -> ProtocolServers:
-        return ProtocolServers()
+        return ProtocolServers(times=self.times)
 
     async def test_pollingIsTold(self) -> None:
         reply = await self.poll()

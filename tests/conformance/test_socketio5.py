@@ -12,8 +12,8 @@ import json
 
 from twisted.internet import reactor
 
-from tests.conformance.servers import CONNECT_TIMEOUT
-from tests.conformance.sessions import ProtocolCase, SessionCases4
+from tests.conformance.servers import Times
+from tests.conformance.sessions import BEATING, ProtocolCase, SessionCases4, timed
 from tests.conformance.wire import Closed, WebSocket
 
 
@@ -79,16 +79,18 @@ class SocketIO5ConnectTests(SocketIO5Case):
         websocket.send("4abc")
         self.assertEqual(await websocket.rest(), [])
 
+    @timed(Times(pingTimeout=3.0, connectTimeout=1.0))
     async def test_noConnect(self) -> None:
         websocket = await self.openWebSocket()
         opened = reactor.seconds()
         # The heartbeats are answered: it is for the missing CONNECT that the server closes.
         with self.assertRaises(Closed):
             await self.next(websocket)
-        self.assertGreater(reactor.seconds() - opened, CONNECT_TIMEOUT / 2)
+        self.assertGreater(reactor.seconds() - opened, self.times.connectTimeout / 2)
 
 
 class SocketIO5DisconnectTests(SocketIO5Case):
+    @timed(BEATING)
     async def test_mainNamespace(self) -> None:
         websocket = await self.join()
         websocket.send("41")

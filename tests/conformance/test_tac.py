@@ -67,7 +67,7 @@ class ConformanceTacTests(TestCase):
 
 def askForHeaders(port: int) -> list[dict[str, str]]:
     """Send ``sendHeaders`` several times over one connection, each with another header."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     received = []
 
     def request(method: str, query: str, number: int = 0, body: str | None = None) -> str:

@@ -25,7 +25,7 @@ from wsproto.extensions import Extension
 T = TypeVar("T")
 C = TypeVar("C", bound="Connection")
 
-DEADLINE = 5.0
+DEADLINE = 60.0
 "Seconds after which what a test waits for counts as missing; far more than any case needs."
 
 TEXT = "text/plain;charset=UTF-8"

@@ -37,7 +37,7 @@ def greetings(socket, *args):
 
 @server.on("ask")
 async def ask(socket, *args):
-    return await socket.call("question", *args, timeout=10)
+    return await socket.call("question", *args, timeout=60)
 
 
 @server.on("auth")
@@ -110,7 +110,7 @@ def tellEveryone(socket, text):
 
 @server.on("ask room")
 async def askRoom(socket, room, text):
-    return await server.to(room).call("question", text, timeout=10)
+    return await server.to(room).call("question", text, timeout=60)
 
 
 @server.on("gather")

@@ -74,7 +74,7 @@ class Redis:
         configuration.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
             f"sentinel monitor {service} 127.0.0.1 {master.port} 1\n"
-            f"sentinel down-after-milliseconds {service} 500\nsentinel failover-timeout {service} 5000\n"
+            f"sentinel down-after-milliseconds {service} 4000\nsentinel failover-timeout {service} 5000\n"
         )
         self.program = startProgram(self._case, [str(REDIS), str(configuration), "--sentinel"])
         await untilListening(self.program, self.port)

@@ -21,8 +21,23 @@ from tests.support import ROOT, TWISTD, freePort
 
 try:
     from selenium import webdriver
+    from selenium.common.exceptions import (
+        ElementClickInterceptedException,
+        ElementNotInteractableException,
+        JavascriptException,
+        NoSuchElementException,
+        SessionNotCreatedException,
+        StaleElementReferenceException,
+    )
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
+
+    HALF_THERE: tuple[type[Exception], ...] = (
+        *(ElementClickInterceptedException, ElementNotInteractableException, JavascriptException),
+        *(NoSuchElementException, StaleElementReferenceException),
+        *(IndexError, KeyError, TypeError, ValueError),
+    )
+    "Errors of a look at a page that is being drawn."
 except ImportError:
     webdriver = None
 
@@ -165,7 +180,7 @@ class Window:
             options.add_argument(flag)
         self.url = url
         self.downloads = Path(folder, "downloads")
-        self.driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+        self.driver = self._start(options)
         self.devtools(
             "Emulation.setDeviceMetricsOverride",
             width=size[0],
@@ -174,6 +189,15 @@ class Window:
             mobile=size == PHONE,
         )
         self.devtools("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
+        self.driver.set_script_timeout(120)
+
+    def _start(self, options: Any) -> Any:
+        """Start Chromium; on a busy machine it may need longer than chromedriver waits: then once more."""
+        try:
+            return webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+        except SessionNotCreatedException as error:
+            print(f"Chromium did not start, and is started again: {error.msg}")
+            return webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
 
     def devtools(self, command: str, **parameters: Any) -> None:
         self.driver.execute_cdp_cmd(command, parameters)
@@ -195,14 +219,34 @@ class Window:
     def waitFor(self, what: str, happened: Callable[[], Any]) -> None:
         """
         Wait until something has happened; AssertionError, with the text of the page, when it does not.
+
+        A page that is being drawn lacks elements, or replaces one between two looks at it: a look that fails
+        over that is no.
         """
         until = time.monotonic() + WITHIN
-        while not happened():
+        failed: Exception | None = None
+        while True:
+            try:
+                if happened():
+                    return
+            except HALF_THERE as error:
+                failed = error
             if time.monotonic() > until:
                 raise AssertionError(
                     f"not seen: {what}; the page says:\n{self['body'].text}\n{self.complaints()}"
-                )
+                ) from failed
             time.sleep(0.02)
+
+    def click(self, selector: str) -> None:
+        """
+        Click the first element of a CSS selector, once it is there and can be clicked.
+        """
+
+        def clicked() -> bool:
+            self[selector].click()
+            return True
+
+        self.waitFor(f"{selector} to click", clicked)
 
     def sees(self, selector: str, *texts: str) -> None:
         """
@@ -279,17 +323,20 @@ class Window:
         Open the only picture in the log and save it, and return what is in the file.
         """
         self.waitFor("the picture", lambda: self.texts(".shown") == [""])
-        self[".shown"].click()
-        self["#viewer-save"].click()
+        self.click(".shown")
+        self.click("#viewer-save")
         self.waitFor("the saved file", lambda: self.saved())
-        self["#viewer .icon:not(a)"].click()
+        self.click("#viewer .icon:not(a)")
         [file] = self.saved()
         content = file.read_bytes()
         file.unlink()
         return content
 
     def saved(self) -> list[Path]:
-        return [file for file in self.downloads.glob("*") if file.suffix != ".crdownload"]
+        """The saved files; none while Chromium writes one, under a name of its own."""
+        files = list(self.downloads.glob("*"))
+        whole = not any(file.suffix == ".crdownload" or file.name.startswith(".") for file in files)
+        return files if whole else []
 
     def offline(self, offline: bool) -> None:
         """

@@ -79,16 +79,17 @@ def oldBundle() -> str:
     """
     name = "socket.io-client-1.3.6"
     bundle = FETCHED / name / "package" / "socket.io.js"
-    if not bundle.exists():
-        requirePart(NPM, "no npm: apt install npm")
-        bundle.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            run(NPM, "pack", "--pack-destination", FETCHED, "socket.io-client@1.3.6")
-        except AssertionError as error:
-            requirePart(False, f"{name} cannot be fetched: {error}")
-        with tarfile.open(FETCHED / f"{name}.tgz") as archive:
-            bundle.write_bytes(archive.extractfile("package/socket.io.js").read())
-    return bundle.read_text("utf-8")
+    with alone(FETCHED / name):
+        if not bundle.exists():
+            requirePart(NPM, "no npm: apt install npm")
+            bundle.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                run(NPM, "pack", "--pack-destination", FETCHED, "socket.io-client@1.3.6")
+            except AssertionError as error:
+                requirePart(False, f"{name} cannot be fetched: {error}")
+            with tarfile.open(FETCHED / f"{name}.tgz") as archive:
+                bundle.write_bytes(archive.extractfile("package/socket.io.js").read())
+        return bundle.read_text("utf-8")
 
 
 def javaScript(script: str, *arguments: str) -> list[str]:
@@ -101,7 +102,7 @@ def python(script: str, *arguments: str) -> list[str]:
     return [sys.executable, str(FOLDER / "py" / script), *arguments]
 
 
-async def untilListening(program: Program, port: int, timeout: float = 60.0) -> None:
+async def untilListening(program: Program, port: int, timeout: float = Program.WITHIN) -> None:
     """
     Wait until a program accepts connections on a port of 127.0.0.1; AssertionError when it ends instead.
     """
@@ -139,7 +140,7 @@ class RealtimeServer:
         self._command = [TWISTD, "-n", "--pidfile=", "realtime", "--listen", listen, *arguments]
         self.environment = {"PYTHONPATH": str(ROOT)}
 
-    async def start(self, timeout: float = 30.0) -> None:
+    async def start(self, timeout: float = Program.WITHIN) -> None:
         """Start it, and wait until it accepts connections."""
         self.program = startProgram(self._case, self._command, environment=self.environment)
         await untilListening(self.program, self.port, timeout)
@@ -162,9 +163,9 @@ async def play(case: TestCase, command: Sequence[str], server: RealtimeServer) -
     :return: the steps that it passed, in order; AssertionError when one failed.
     """
     client = startProgram(case, command)
-    await client.whenPrinted('"ask"', timeout=90)
+    await client.whenPrinted('"ask"', timeout=180)
     await server.restart()
-    await client.whenEnded(timeout=120)
+    await client.whenEnded(timeout=180)
     reports = [json.loads(line) for line in client.output.splitlines() if line.startswith('{"step"')]
     failed = "\n".join(f"{report['step']}: {report['error']}" for report in reports if not report["ok"])
     case.assertFalse(failed, f"{failed}\nThe server's log:\n{server.program.output[-3000:]}")

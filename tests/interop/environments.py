@@ -15,6 +15,9 @@ from tests.support import ROOT, alone, requirePart, run
 OTHERS: Final = ("others", "eventlet>=0.40", "flask-socketio>=5.7", "gevent>=24", "waitress>=3")
 """The environment with other servers, as the arguments of :func:`environmentOf`."""
 
+BUILD: Final = FETCHED / "build"
+"""Stands for the folders of this project that pip builds in: two at a time would disturb each other."""
+
 
 def environmentOf(name: str, *requirements: str, later: Sequence[str] = ()) -> str:
     """
@@ -35,7 +38,8 @@ def environmentOf(name: str, *requirements: str, later: Sequence[str] = ()) -> s
                 run(sys.executable, "-m", "venv", "--clear", folder)
                 run(*install, *requirements)
                 # Afterwards: an application's own versions come first.
-                run(*install, "--editable", f"{ROOT}[flask]")
+                with alone(BUILD):
+                    run(*install, "--editable", f"{ROOT}[flask]")
                 if later:
                     run(*install, *later)
             except AssertionError as error:
@@ -56,7 +60,8 @@ def packagesFor(executable: str, name: str, extras: str) -> str:
         if not ready.exists():
             pip = [sys.executable, "-m", "pip", "--python", executable, "install", "--quiet"]
             try:
-                run(*pip, "--upgrade", "--target", folder, f"{ROOT}[{extras}]")
+                with alone(BUILD):
+                    run(*pip, "--upgrade", "--target", folder, f"{ROOT}[{extras}]")
             except AssertionError as error:
                 requirePart(False, f"packages for {executable} cannot be installed: {error}")
             shutil.rmtree(folder / "txrealtime")

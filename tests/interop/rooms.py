@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from txrealtime import Incoming, Server, Socket, once
 from txrealtime.socketio.namespace import NO_ACK
 
-LEASE = 3.0
+LEASE = 6.0
 
 server = Server()
 server.keepHistory(events=10_000)

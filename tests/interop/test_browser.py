@@ -147,7 +147,7 @@ class ChatPageTests(PageTestCase):
         ada.pick(self.file("fake.png", b"no picture either"))
         refusal = "A picture can be PNG, JPEG, GIF or WebP. Try again"
         ada.sees("#log .again", refusal)
-        ada["#log .again"].click()
+        ada.click("#log .again")
         ada.sees("#log .again", refusal)
 
     def test_pastedAndDropped(self) -> None:
@@ -173,7 +173,7 @@ class ChatPageTests(PageTestCase):
         ada.say("Anybody?")
         ada.sees("#log .again", "The server did not answer. Try again")
         self.server.signal(signal.SIGCONT)
-        ada["#log .again"].click()
+        ada.click("#log .again")
         ada.sees("#log .mine[data-state=delivered] .said", "Anybody?")
         ada.sees("#log .again")
         ada.say("Good.")
@@ -243,7 +243,7 @@ class ChatPageTests(PageTestCase):
         ada.sees("#log .event", "ada 2 joined", "ada 2 left")
         ada.sees("#rooms .grow", "lobby", "cats & dogs")
         ada.sees("#rooms .count", "1", "1")
-        ada["#rooms li:last-child a"].click()
+        ada.click("#rooms li:last-child a")
         ada.sees("#room-name", "cats & dogs")
         grace.sees("#log .event", "Ada 2 joined")
         grace.driver.back()
@@ -302,8 +302,8 @@ class ChatPageTests(PageTestCase):
         inert = "return document.getElementById('talk').inert"
         focus = "return document.activeElement.id"
         self.assertFalse(ada.driver.execute_script(inert))
-        ada["#side-open"].click()
-        self.assertTrue(ada.driver.execute_script(inert))
+        ada.click("#side-open")
+        ada.waitFor("the panel", lambda: ada.driver.execute_script(inert))
         ada.driver.execute_script(
             "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}))"
         )
@@ -365,6 +365,7 @@ class WorkersPageTests(PageTestCase):
         ada, grace = self.window(), self.window()
         ada.enter("Ada")
         grace.enter("Grace")
+        grace.sees("#link[data-state=connected] #link-text", "WebSocket")
         while self.workerOf(grace) == self.workerOf(ada):
             grace.driver.refresh()
             grace.sees("#link[data-state=connected] #link-text", "WebSocket")

@@ -23,7 +23,7 @@ from txrealtime.workers.hub import Hub
 class _BrokerTests(BusTestsMixin):
     """The tests of a bus, on a real clock."""
 
-    timeout = 180
+    timeout = 300
     reactor = reactor
 
     async def until(self, condition: Callable[[], object]) -> None:

@@ -77,7 +77,7 @@ class ProxyFactory(Factory):
 
 
 class EndpointTests(TestCase):
-    timeout = 120
+    timeout = 300
 
     def setUp(self) -> None:
         self.server = Server()
@@ -97,9 +97,9 @@ class EndpointTests(TestCase):
             client = Client(url, transports=transports, reactor=reactor, **options)
             client.startService()
             try:
-                await client.whenConnected(failAfterFailures=1).addTimeout(30, reactor)
-                self.assertEqual(await client.call("echo", "x" * 100_000, timeout=30), "x" * 100_000)
-                self.assertEqual(await client.call("secure", timeout=30), secure)
+                await client.whenConnected(failAfterFailures=1).addTimeout(90, reactor)
+                self.assertEqual(await client.call("echo", "x" * 100_000, timeout=60), "x" * 100_000)
+                self.assertEqual(await client.call("secure", timeout=60), secure)
             finally:
                 await client.stopService()
 

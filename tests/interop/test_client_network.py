@@ -125,7 +125,7 @@ class Visitor:
 
 
 class NetworkTests(TestCase):
-    timeout: ClassVar[float] = SECONDS + SETTLING + 60
+    timeout: ClassVar[float] = SECONDS + SETTLING + 240
 
     async def start(self, seed: int, *arguments: str) -> str:
         """Start a server behind a network of its own; return the URL."""

@@ -29,7 +29,7 @@ def commands(name: str) -> list[list[str]]:
 
 
 class ContainerTests(TestCase):
-    timeout = 180
+    timeout = 300
 
     async def test_dockerfile(self) -> None:
         """The server starts, its health check tells whether it serves, and SIGTERM ends it in order."""
@@ -50,8 +50,12 @@ class ContainerTests(TestCase):
         server = startProgram(self, command(serve), cwd=str(folder), environment=environment)
         await untilListening(server, int(port))
         for code in (0, 1):
-            check = startProgram(self, command(health), environment=environment)
-            self.assertEqual(await check.whenEnded(), code, check.output)
+            # A busy machine may keep the check waiting for longer than it waits: it comes again, as there.
+            for _ in range(6):
+                check = startProgram(self, command(health), environment=environment)
+                if await check.whenEnded() == code:
+                    break
+            self.assertEqual(check.exitCode, code, check.output)
             if code == 0:
                 self.assertEqual(await server.stop(), 0, server.output)
 

@@ -154,7 +154,7 @@ class RedisTests(EmittersTestCase):
 
 
 class RedisFaultTests(TestCase):
-    timeout = 180
+    timeout = 300
 
     async def setUp(self) -> None:
         self.redis = await Redis(self).start()
@@ -194,10 +194,10 @@ class RedisFaultTests(TestCase):
         self.assertEqual(heard, [topic, topic])
 
     async def test_hangs(self) -> None:
-        emitter = self.deferred(self.redis, 2)
+        emitter = self.deferred(self.redis, 5)
         await emitter.emit("hi")
         self.redis.pause()
-        with self.assertRaisesRegex(BusError, "no answer within 2 s"):
+        with self.assertRaisesRegex(BusError, "no answer within 5 s"):
             await emitter.emit("hi")
         self.redis.resume()
         await emitter.emit("hi")
@@ -205,7 +205,7 @@ class RedisFaultTests(TestCase):
         said = emitter.emit("hi")
         await gatherResults([emitter.close(), emitter.close()])
         self.redis.resume()
-        with self.assertRaisesRegex(BusError, "no answer within 2 s"):
+        with self.assertRaisesRegex(BusError, "no answer within 5 s"):
             await said
         await emitter.emit("hi")
 

@@ -39,10 +39,12 @@ class FlaskServer(RealtimeServer):
 
 
 class FlaskTests(TestCase):
+    timeout = 600
+
     async def play(self, *urls: str) -> None:
         """Run the whole scenario of a client."""
         client = startProgram(self, python("flask_scenario.py", *urls))
-        await client.whenEnded(timeout=120)
+        await client.whenEnded(timeout=240)
         reports = [json.loads(line) for line in client.output.splitlines() if line.startswith('{"step"')]
         self.assertEqual([report["step"] for report in reports if not report["ok"]], [], client.output)
         self.assertEqual(len(reports), 5, client.output)
@@ -156,8 +158,9 @@ class FlaskTests(TestCase):
                     await deferToThread(urlopen, self.request(url, **headers), timeout=30)
                 self.assertEqual(caught.exception.code, 403)
                 self.assertIn(setting, json.load(caught.exception)["message"])
-            self.assertEqual(program.output.count(setting), 1, program.output)
+            await program.whenPrinted(setting)
             await program.stop()
+            self.assertEqual(program.output.count(setting), 1, program.output)
 
     async def test_behindTrustedTLS(self) -> None:
         """With the settings that the log names, the pages come in."""
@@ -231,9 +234,7 @@ class FlaskTests(TestCase):
         server = FlaskServer(self)
         await server.start()
         crowd = startProgram(self, python("flask_crowd.py", server.url, str(SECONDS), "200"))
-        await crowd.whenEnded(timeout=SECONDS + 90)
-        (line,) = [line for line in crowd.output.splitlines() if line.startswith("{")]
-        report = json.loads(line)
+        report = json.loads(await crowd.whenPrinted('{"lost"', timeout=SECONDS + 240))
         self.assertEqual((report["lost"], report["errors"]), (0, []), crowd.output)
         self.assertGreater(report["fewest"], 0)
         self.assertGreater(report["poller"], 0)

@@ -27,12 +27,12 @@ def comparable(stories: Stories) -> Stories:
 
 
 class OrderTests(TestCase):
+    timeout = 600
+
     async def play(self, module: str, **options: Any) -> Stories:
         command = python("flask_order.py", module, str(freePort()), json.dumps(options))
         program = startProgram(self, command, environment={"PYTHONPATH": str(ROOT)})
-        await program.whenEnded(timeout=120)
-        (line,) = [line for line in program.output.splitlines() if line.startswith("{")]
-        stories: Stories = json.loads(line)
+        stories: Stories = json.loads(await program.whenPrinted("{", timeout=240))
         return stories
 
     async def compare(self, **options: Any) -> Stories:

@@ -125,7 +125,7 @@ def visit(url: str) -> dict[str, Any]:
 
 
 class StylesTests(TestCase):
-    timeout = 240
+    timeout = 600
     said: ClassVar[dict[str, dict[str, Any]]] = {}
 
     async def play(self, executable: str, module: str, *patched: str) -> dict[str, Any]:

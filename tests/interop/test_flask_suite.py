@@ -53,7 +53,7 @@ class SuiteTests(TestCase):
         program = startProgram(
             self, command, environment={"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
         )
-        await program.whenEnded(timeout=120)
+        await program.whenEnded(timeout=240)
         reports = re.findall(r"^(PASSED|FAILED|ERROR) \S+::(\w+)", program.output, re.M)
         outcomes = {name: outcome for outcome, name in reports}
         self.assertEqual(len(outcomes), text.count("    def test_"), program.output)

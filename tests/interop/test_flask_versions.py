@@ -15,6 +15,8 @@ OLDEST = "2.2.5"
 
 
 class OldestTests(TestCase):
+    timeout = 600
+
     async def test_oldest(self) -> None:
         folder = FETCHED / f"flask-{OLDEST}"
         if not folder.exists():
@@ -39,5 +41,5 @@ class OldestTests(TestCase):
             "tests.test_flask_order",
         ]
         program = startProgram(self, command, environment=environment)
-        self.assertEqual(await program.whenEnded(timeout=120), 0, program.output)
+        self.assertEqual(await program.whenEnded(timeout=400), 0, program.output)
         self.assertRegex(program.output, r"\n\d\d+ passed, 0 failed, 0 skipped\n$")

@@ -27,6 +27,8 @@ ADDRESSES = [f"127.0.{number}.1" for number in range(1, 8)]
 
 
 class DeploymentTests(TestCase):
+    timeout = 600
+
     def setUp(self) -> None:
         requirePart(socketio, "no python-socketio: pip install --group test")
         self.folder = Path(self.mktemp()).resolve()
@@ -43,6 +45,8 @@ class DeploymentTests(TestCase):
         command = [TWISTD, "-n", "--pidfile=", "realtime", "--app", app, "--listen", listen, *options]
         program = self.start(*command, **environment)
         await untilListening(program, port)
+        if "QUEUE" in environment:
+            await program.whenPrinted("is ready")  # until then it hears nobody
         return program, port
 
     async def nginx(self, file: Path, ports: dict[int, int]) -> int:

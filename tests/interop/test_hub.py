@@ -74,7 +74,7 @@ class SocketFileTests(TestCase):
     The file of the socket.
     """
 
-    timeout = 180
+    timeout = 300
 
     def setUp(self) -> None:
         self.folder = tempfile.mkdtemp()
@@ -214,7 +214,7 @@ class EmitterFaultTests(TestCase):
     Emitters whose hub dies, hangs, or is none.
     """
 
-    timeout = 180
+    timeout = 300
 
     async def setUp(self) -> None:
         self.hub = await HubProcess(self).start()
@@ -246,14 +246,14 @@ class EmitterFaultTests(TestCase):
             await self.count(2)
 
     async def test_hangs(self) -> None:
-        blocking = Emitter(self.hub.url, timeout=2)
-        deferred = DeferredEmitter(self.hub.url, reactor=reactor, timeout=2)
+        blocking = Emitter(self.hub.url, timeout=5)
+        deferred = DeferredEmitter(self.hub.url, reactor=reactor, timeout=5)
         self.addCleanup(deferred.close)
         await deferToThread(blocking.emit, "hi")
         pauseProcess(self.hub.program.transport.pid)
         with self.assertRaisesRegex(BusError, f"unix:{self.hub.path} has not taken the message: timed out"):
             await deferToThread(blocking.emit, "hi")
-        with self.assertRaisesRegex(BusError, "no answer within 2 s"):
+        with self.assertRaisesRegex(BusError, "no answer within 5 s"):
             await deferred.emit("hi")
         os.kill(self.hub.program.transport.pid, signal.SIGCONT)
         await deferToThread(blocking.emit, "hi")
@@ -309,7 +309,7 @@ class EmitterFaultTests(TestCase):
     async def test_large(self) -> None:
         """The largest payload, and a topic longer than 64 kB."""
         await self.listen()
-        publisher = publisherFromURL(self.hub.url, (), 5)
+        publisher = publisherFromURL(self.hub.url, (), 60)
         await deferToThread(publisher.publish, "t" * 100_000, bytes(2_000_000))
         await self.count(1)
         self.assertEqual(len(self.heard[0]), 2_000_000)

@@ -24,7 +24,7 @@ class KilledTests(TestCase):
     Two servers in this process on a real Redis, one of which loses all connections to Redis at once.
     """
 
-    timeout = 180
+    timeout = 300
 
     async def setUp(self) -> None:
         self.redis = await Redis(self).start()
@@ -68,7 +68,7 @@ class KilledTests(TestCase):
         await self.until(look)
         self.assertIsInstance(done[0], str | list)
 
-    async def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 90.0) -> None:
         deadline = reactor.seconds() + seconds
         while not condition():
             self.assertLess(reactor.seconds(), deadline)

@@ -180,7 +180,7 @@ class LastWordsTests(TestCase):
 
         :param told: returns what the server has heard, which may be later than a client ends.
         """
-        deadline = reactor.seconds() + 20
+        deadline = reactor.seconds() + 60
         while wrong := self.differences(rows, client, heard, told(), onNode):
             if reactor.seconds() > deadline:
                 break

@@ -32,6 +32,9 @@ INTERVAL = 0.005
 
 BACKOFF = Backoff(first=0.1, last=0.8, timeout=2.0, settle=1.0)
 
+SOON = 6.0
+"Seconds after which a heartbeat is missed, in tests of that: a busy machine may be late by some."
+
 SECRET = "s3cr3t"
 "A password that must not be in the log."
 
@@ -43,7 +46,7 @@ class LinkTestCase(TestCase):
     A busy machine may be late by seconds: heartbeats that are soon missed are for tests of that alone.
     """
 
-    timeout = 240
+    timeout = 300
 
     def setUp(self) -> None:
         self.logged: list[str] = []
@@ -139,13 +142,13 @@ class RedisFaultsTests(CountingTestCase):
 
     async def test_paused(self) -> None:
         """The heartbeat shows it, and what Redis had not read of the old connection overtakes nothing."""
-        await self.begin(heartbeatTimeout=3.0)
+        await self.begin(heartbeatTimeout=SOON)
         before = self.said
         self.redis.pause()
         for _ in range(3000):
             self.say(b"x" * 1000)
         await self.until(lambda: self.speaker.status is self.listener.status is LinkStatus.DEAF)
-        self.assertLogged("is deaf: the heartbeat did not come back within 3 s", 2)
+        self.assertLogged("is deaf: the heartbeat did not come back within 6 s", 2)
         await deferLater(reactor, 2)
         self.redis.resume()
         await self.recovered()
@@ -159,7 +162,7 @@ class RedisFaultsTests(CountingTestCase):
 
     async def test_pausedUntilTheQueueIsFull(self) -> None:
         """The oldest are dropped, counted, and logged once."""
-        await self.begin(maxQueued=100_000, heartbeatTimeout=3.0)
+        await self.begin(maxQueued=100_000, heartbeatTimeout=SOON)
         self.redis.pause()
         await self.until(lambda: self.speaker.status is LinkStatus.DEAF)
         for _ in range(1000):
@@ -251,14 +254,14 @@ class RabbitMQFaultsTests(CountingTestCase):
     async def test_memoryIsFull(self) -> None:
         """RabbitMQ accepts connections and subscriptions, but no message: numbers wait, and come later."""
         rabbit = await rabbitMQ()
-        await self.count(rabbit.url, rabbit.url, heartbeatTimeout=3.0)
+        await self.count(rabbit.url, rabbit.url, heartbeatTimeout=SOON)
         await rabbit.control("set_vm_memory_high_watermark", "absolute", "1MB")
         try:
             await self.until(lambda: self.speaker.status is self.listener.status is LinkStatus.DEAF)
             noticed = self.said
             await self.until(lambda: self.speaker._outgoing.open)
             await self.until(lambda: not self.speaker._outgoing.open)
-            self.assertEqual(self.speaker.reason, "the heartbeat did not come back within 3 s")
+            self.assertEqual(self.speaker.reason, "the heartbeat did not come back within 6 s")
         finally:
             await rabbit.control("set_vm_memory_high_watermark", "0.4")
         await self.recovered()
@@ -450,7 +453,7 @@ class RedisSentinelTests(LinkTestCase):
                 await sentinel.cli("INFO", "sentinel")
             ):
                 break
-            self.assertLess(number, 100)
+            self.assertLess(number, 300)
             await deferLater(reactor, 0.2)
         await master.stop()
         await self.until(lambda: link.status is LinkStatus.DEAF)

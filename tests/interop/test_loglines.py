@@ -38,12 +38,12 @@ def unsendable(socket):
 
 @server.on("block")
 def report(socket):
-    time.sleep(1.2)
+    time.sleep(4)
 """
 
 
 class LineTests(OperationsTestCase):
-    timeout = 180
+    timeout = 300
 
     def setUp(self) -> None:
         super().setUp()
@@ -132,9 +132,10 @@ class LineTests(OperationsTestCase):
         program, url = await self.start()
         client = await self.talk(url)
         client.emit("block")
-        line = await program.whenPrinted("the reactor is blocked for")
-        self.assertIn("by report, the handler of 'block' in /", line)
-        await program.whenPrinted("time.sleep(1.2)")
+        # On a busy machine, something before may have taken long enough for a line.
+        line = await program.whenPrinted("by report, the handler of 'block' in /")
+        self.assertIn("the reactor is blocked for", line)
+        await program.whenPrinted("time.sleep(4)")
         await program.whenPrinted("the reactor turns again after")
 
     async def test_json(self) -> None:
@@ -153,9 +154,9 @@ class LineTests(OperationsTestCase):
         self.assertEqual((refused["values"]["address"], refused["values"]["status"]), ("127.0.0.1", 403))
 
     async def test_flood(self) -> None:
-        """Thousands of refusals of a real server are a few lines."""
+        """More than a thousand refusals of a real server within a minute are a few lines."""
         program, url = await self.start()
-        await deferToThread(self.flood, url, 3000)
+        await deferToThread(self.flood, url, 1200)
         program.signal("TERM")
         await program.whenEnded()
         lines = [line for line in program.output.splitlines() if "refused 127.0.0.1" in line]

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from urllib.error import URLError
@@ -40,7 +41,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-server = Server(pingInterval=2, pingTimeout=5, maxBuffered=10_000)
+server = Server(pingInterval=2, pingTimeout=10, maxBuffered=10_000)
 
 @server.on("echo")
 def echo(socket, *args):
@@ -226,7 +227,7 @@ class Prometheus:
     async def values(self, query: str) -> list[str]:
         """Return the values that are numbers."""
         found = await self.ask("query", query=query)
-        values = [each["value"][1] for each in found["result"]]
+        values = [each["value"][1] for each in (found or {}).get("result", ())]
         return [value for value in values if value != "NaN"]
 
 
@@ -263,7 +264,7 @@ class RulesTests(MetricsTestCase):
 
 
 class PrometheusTests(MetricsTestCase):
-    timeout = 400
+    timeout = 600
 
     async def start(self) -> Servers:
         """Start a server that is alone, one for Flask with the hub of both, and one with workers."""
@@ -303,7 +304,7 @@ class PrometheusTests(MetricsTestCase):
         load = LoopingCall(lambda: [client.send('421["echo","hello"]') for client in (*crowd, *others)])
         load.start(0.2)
         self.addCleanup(lambda: load.running and load.stop())
-        await self.until(lambda: self.calm(prometheus), lambda: prometheus.program.output, 90)
+        await self.until(lambda: self.calm(prometheus), lambda: prometheus.program.output, 180)
         await self.causeAll(prometheus, servers, crowd)
         await self.showAll(prometheus)
         page = await self.page(f"{servers.workers}metrics")
@@ -383,17 +384,17 @@ class PrometheusTests(MetricsTestCase):
         late = {"RealtimeSessionsFell", "RealtimeClientsVanish", "RealtimeDown"}
         late |= {"RealtimeBusDown", "RealtimeBusLost"}
         missing = lambda: f"not fired: {sorted(wanted - fired)}"  # noqa: E731
-        await self.until(lambda: allFired(wanted - late), missing, 60)
+        await self.until(lambda: allFired(wanted - late), missing, 120)
         causing.stop()
         for client in silent[:18]:
             client._isLively = False
         servers.ofFlask.signal("KILL")
-        await self.until(prometheus.isDown, missing, 60)
+        await self.until(prometheus.isDown, missing, 120)
         # More than waits for a hub that is away; again and again, as a busy Prometheus misses pages.
         losing = LoopingCall(lambda: one.send('42["large"]'))
         losing.start(3)
         self.addCleanup(lambda: losing.running and losing.stop())
-        await self.until(lambda: allFired(wanted), missing, 60)
+        await self.until(lambda: allFired(wanted), missing, 120)
         losing.stop()
 
     def refused(self, url: str) -> None:
@@ -407,11 +408,11 @@ class PrometheusTests(MetricsTestCase):
         dashboard = json.loads((FOLDER / "dashboard.json").read_text())
         panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
         self.assertGreater(len(panels), 25)
-        empty = []
         for panel in panels:
             for target in panel["targets"]:
                 query = target["expr"].replace("$__rate_interval", "30s")
                 query = query.replace("$job", ".*").replace("$instance", ".*")
-                if not await prometheus.values(query):
-                    empty.append(f"{panel['title']}: {query}")
-        self.assertEqual(empty, [])
+                # A busy Prometheus misses pages.
+                await self.until(
+                    partial(prometheus.values, query), partial("{}: {}".format, panel["title"], query), 20
+                )

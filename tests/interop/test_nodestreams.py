@@ -30,15 +30,17 @@ class NodeStreamsTests(TestCase):
 
     timeout = 400 + THROWS
 
-    async def start(self, streams: int, *options: str) -> None:
+    async def start(self, streams: int, *options: str, sharded: bool = False) -> None:
         requireJavaScriptClient("@socket.io/redis-streams-adapter")
         self.redis = await Redis(self).start()
         bus = f"{self.redis.url.replace('redis', 'redis+streams', 1)}?dialect=node-streams&streams={streams}"
+        bus += "&sharded=true" if sharded else ""
         app = ("--app", "tests.interop.member:server", "--bus", bus)
         self.ours = [RealtimeServer(self, *app, *options) for _ in range(2)]
         for server in self.ours:
             await server.start()
-        node = javaScript("member.cjs", "PORT", self.redis.url, str(streams))
+        own = ("sharded",) if sharded else ()
+        node = javaScript("member.cjs", "PORT", self.redis.url, str(streams), *own)
         self.node = [await startMember(self, node) for _ in range(2)]
 
     async def stop(self) -> None:
@@ -65,11 +67,11 @@ class NodeStreamsTests(TestCase):
         self.assertTrue(totals["toNode"] and totals["numbers"] > THROWS)
         await self.stop()
 
-    async def test_withoutRecovery(self) -> None:
-        """Clients of txrealtime's servers get its own events at once, and no offsets."""
-        if THROWS < LONG:
-            return
-        await self.start(1)
+    async def test_sharded(self) -> None:
+        """By sharded pub/sub; clients of txrealtime's servers get its own events at once, and no offsets."""
+        await self.start(1, sharded=True)
         mixed = (self.node[0], self.ours[0].url, self.node[1], self.ours[1].url)
         self.assertEqual(await played(self, javaScript("cluster.cjs", "node-streams", *mixed)), STEPS)
+        self.assertEqual((await self.redis.cli("PUBSUB", "SHARDNUMSUB", "socket.io#/#")).split()[-1], "4")
+        self.assertEqual(await self.redis.cli("PUBSUB", "CHANNELS"), "")
         await self.stop()

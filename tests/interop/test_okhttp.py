@@ -18,7 +18,7 @@ JARS = [Path("/usr/share/java/okhttp.jar"), Path("/usr/share/java/okio.jar")]
 
 
 class OkHttpTests(TestCase):
-    timeout = 180
+    timeout = 300
 
     async def setUp(self) -> None:
         requirePart(JAVA and shutil.which("javac"), "no java: apt install default-jdk-headless")
@@ -41,6 +41,6 @@ class OkHttpTests(TestCase):
         client = await self.connect()
         began = reactor.seconds()
         await self.server.stop()
-        await client.whenPrinted("end: ", timeout=30)
-        self.assertLess(reactor.seconds() - began, 30)
+        await client.whenPrinted("end: ", timeout=40)
+        self.assertLess(reactor.seconds() - began, 40)
         self.assertIn("server shutting down", self.server.program.output)

@@ -116,4 +116,5 @@ class OldClientTests(SynchronousTestCase):
             [f"/test answered: {TEXT}", "connected", "my response: I'm connected!"],
         )
         self.assertEqual(window.complaints(), [])
-        self.assertIn("Received json: {'data': \"I'm connected!\"}", server.log.read_text())
+        line = "Received json: {'data': \"I'm connected!\"}"
+        window.waitFor("the line in the log", lambda: line in server.log.read_text())

@@ -157,7 +157,7 @@ class SignalTests(OperationsTestCase):
 
 
 class ClockTests(OperationsTestCase):
-    timeout = 240
+    timeout = 300
 
     async def test_steps(self) -> None:
         """Heartbeats go on, whatever the time of day does: nobody is closed or forgotten."""
@@ -213,7 +213,7 @@ class RollingRestartTests(OperationsTestCase):
     Workers restarted one after the other, behind nginx as the documents have it.
     """
 
-    timeout = 240
+    timeout = 300
     WORKERS = 3
 
     async def worker(self, port: int) -> Program:

@@ -38,7 +38,7 @@ COOKIE = "io=SID; Path=/; HttpOnly; SameSite=Lax"
 
 
 class ProxyTests(TestCase):
-    timeout = 180
+    timeout = 300
 
     def setUp(self) -> None:
         requireJavaScriptClient("socket.io-client-4")

@@ -65,7 +65,7 @@ OPTIONS = (
 
 
 class RecoveryTests(TestCase):
-    timeout = (MINUTES + 2 * FAULTS) * 60 + 240
+    timeout = (MINUTES + 2 * FAULTS) * 60 + 400
 
     killed: list[Program] = []
 

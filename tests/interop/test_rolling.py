@@ -19,7 +19,7 @@ CLIENTS = 40
 
 
 class RollingTests(TestCase):
-    timeout = 240
+    timeout = 300
 
     async def test_twoServers(self) -> None:
         """Servers with one Redis, each stopped by SIGTERM and started again."""
@@ -40,9 +40,9 @@ class RollingTests(TestCase):
             await deferLater(reactor, 1)
             await server.start()
             # Those of this server come back, on either.
-            while f'{{"all":{gone}}}' in clients.output.splitlines()[-1]:
+            while f'{{"all":{gone}}}' in clients.lines[-1]:
                 await deferLater(reactor, 0.1)
-            gone = json.loads(clients.output.splitlines()[-1])["all"]
+            gone = json.loads(clients.lines[-1])["all"]
         clients.transport.closeStdin()
         await clients.whenEnded()
         report = json.loads(clients.output.splitlines()[-1])

@@ -12,6 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, readBody
 
 from tests.interop.brokers import Redis
 from tests.interop.clients import RealtimeServer, javaScript, requireJavaScriptClient
@@ -28,19 +29,27 @@ def wait(seconds: float) -> Deferred[None]:
 
 
 class RoomsTestCase(TestCase):
-    timeout = 240
+    timeout = 300
 
     async def serve(self, bus: str, store: str | None = None) -> None:
         self.servers = []
         for _ in range(SERVERS):
-            server = RealtimeServer(self, "--app", "tests.interop.rooms:server", "--bus", bus)
+            options = ("--bus", bus, "--health", "/health")
+            server = RealtimeServer(self, "--app", "tests.interop.rooms:server", *options)
             if store is not None:
                 server.environment["ONCE_STORE"] = store
             self.servers.append(server)
         await gatherResults([Deferred.fromCoroutine(server.start()) for server in self.servers])
         for server in self.servers:
             await server.program.whenPrinted("is ready")
+            while (await self.health(server))["servers"] < SERVERS - 1:
+                await wait(0.1)
         await wait(1.5)
+
+    async def health(self, server: RealtimeServer) -> Any:
+        """Return the server's own report."""
+        response = await Agent(reactor).request(b"GET", f"{server.url}/health".encode())
+        return json.loads(await readBody(response))
 
     async def come(self, server: RealtimeServer, **options: Any) -> Client:
         client = Client(server.url, reactor=reactor, **options)
@@ -87,7 +96,7 @@ class OnceTests(RoomsTestCase):
         lost.addErrback(lambda failure: None)
         await self.servers[0].program.whenPrinted("ran a")
         waits = gatherResults([client.call("order", "a", 60) for client in others])
-        await wait(0.5)
+        await wait(2)
         self.servers[0].program.signal("KILL")
         for ack in await waits:
             self.assertIn("send it again", ack["error"])

@@ -43,8 +43,8 @@ class NamesTests(WorkersTestCase):
             )
         ports = []
         for program in self.programs:
-            await program.whenPrinted("serving Socket.IO at", 60)
-            await program.whenPrinted(f"the link to redis://127.0.0.1:{redis.port} is ready", 60)
+            await program.whenPrinted("serving Socket.IO at")
+            await program.whenPrinted(f"the link to redis://127.0.0.1:{redis.port} is ready")
             found = ADDRESS.search(program.output)
             assert found is not None
             ports.append(int(found[1].rpartition(":")[2]))
@@ -55,9 +55,9 @@ class NamesTests(WorkersTestCase):
         options = {"url": url, "package": "socket.io-client-4", "first": 0, "count": 24, "all": 24}
         options |= {"rooms": 4, "messages": 10, "transports": [transports], "by": by}
         client = startProgram(self, javaScript("cores.cjs", json.dumps(options)), cwd=str(self.folder))
-        workers = set(json.loads(await client.whenPrinted('{"entered"', 60))["entered"])
+        workers = set(json.loads(await client.whenPrinted('{"entered"', 180))["entered"])
         client.transport.write(b"go\n")
-        line = json.loads(await client.whenPrinted('"wrong"', 120))
+        line = json.loads(await client.whenPrinted('"wrong"', 180))
         self.assertEqual((line["got"], line["wrong"], line["lost"]), (4 * 6 * 6 * 10, [], []), client.output)
         client.transport.write(b"bye\n")
         await client.whenEnded()

@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from tests.interop.brokers import Redis
-from tests.interop.test_link import CountingTestCase
+from tests.interop.test_link import SOON, CountingTestCase
 from txrealtime.cluster.link.link import LinkStatus
 
 
@@ -48,7 +48,7 @@ class StreamFaultsTests(CountingTestCase):
         await self.assertComplete()
 
     async def test_paused(self) -> None:
-        await self.begin(heartbeatTimeout=3.0)
+        await self.begin(heartbeatTimeout=SOON)
         self.redis.pause()
         for _ in range(2000):
             self.say(b"x" * 1000)
@@ -59,7 +59,7 @@ class StreamFaultsTests(CountingTestCase):
 
     async def test_pausedUntilTheQueueIsFull(self) -> None:
         """The queue drops its oldest messages and counts them, and nothing else is missing."""
-        await self.begin(maxQueued=100_000, heartbeatTimeout=3.0)
+        await self.begin(maxQueued=100_000, heartbeatTimeout=SOON)
         self.redis.pause()
         await self.until(lambda: self.speaker.status is LinkStatus.DEAF)
         for _ in range(1000):
@@ -90,9 +90,11 @@ class StreamFaultsTests(CountingTestCase):
         away = reactor.seconds()
         self.listener._incoming.reconnecting.drop("a test")
         stopped = self.listener._incoming.reconnecting
-        stopped._delayed.reset(1.5)
+        stopped._delayed.reset(100)
         for _ in range(3000):
             self.say()
+        await self.until(lambda: not self.speaker._outgoing.reconnecting.connection.unconfirmed)
+        stopped._delayed.reset(0)
         await self.recovered()
         away = reactor.seconds() - away
         missing = await self.finished()

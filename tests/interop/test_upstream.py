@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -101,6 +102,9 @@ class SupervisedTests(WorkersTestCase):
         one, first = await self.serve(2, "--bus", redis.url)
         two, second = await self.serve(2, "--bus", redis.url, "--hub", str(place))
         self.assertRegex(one.output, rf"2 workers, redis://127\.0\.0\.1:{redis.port}")
+        # The hubs connect as the workers do, and the worker of the last line need not be the slowest.
+        while len(re.findall(r"^id=.* addr=", await redis.cli("CLIENT", "LIST"), re.M)) - 1 < 4:
+            await deferLater(reactor, 0.1)
         clients = await redis.cli("CLIENT", "LIST")
         self.assertEqual(len(re.findall(r"^id=.* addr=", clients, re.M)) - 1, 4, clients)
         members = [(url, self.open(url)) for url in (first, first, first, second, second, second)]
@@ -108,6 +112,8 @@ class SupervisedTests(WorkersTestCase):
             await deferToThread(self.post, url, sid, b"40")
             await deferToThread(self.post, url, sid, b'420["enter","red"]')
         # One delivery of an event for each machine, not for each worker.
+        while (await redis.cli("PUBSUB", "NUMSUB", "txrealtime,/,red")).split() < ["txrealtime,/,red", "2"]:
+            await deferLater(reactor, 0.1)
         self.assertEqual(await redis.cli("PUBSUB", "NUMSUB", "txrealtime,/,red"), "txrealtime,/,red\n2")
         await deferToThread(self.post, *members[0], b'42["post","red","me",1,""]')
         for url, sid in members:
@@ -121,7 +127,7 @@ class SupervisedTests(WorkersTestCase):
         await redis.start()
         for program in (one, two):
             await program.whenPrinted("ready again after", 60)
-        await self.until(lambda: one.output.count("ready again") == two.output.count("ready again") == 3)
+        await self.until(lambda: all(each.output.count("ready again") >= 3 for each in (one, two)))
         await deferToThread(self.post, *members[5], b'42["post","red","me",2,""]')
         for url, sid in members:
             body = b""

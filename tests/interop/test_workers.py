@@ -113,11 +113,11 @@ class WorkersTestCase(TestCase):
         """The processes that have served as workers, in the order of their starts."""
         return [int(pid) for pid in re.findall(r"worker \d+ serves, as process (\d+)", program.output)]
 
-    async def until(self, condition: Any, seconds: float = 60.0) -> None:
+    async def until(self, condition: Any, seconds: float = 120.0) -> None:
         """Wait until a condition holds."""
         deadline = reactor.seconds() + seconds
         while not condition():
-            self.assertLess(reactor.seconds(), deadline, "too late")
+            self.assertLess(reactor.seconds(), deadline, "too late; the programs of the test say more")
             await deferLater(reactor, 0.05)
 
     async def stopped(self, program: Program, name: str = "TERM") -> None:
@@ -244,7 +244,7 @@ class LifeTests(WorkersTestCase):
             except HTTPError as error:
                 outcomes[sid] = error.read()
                 # Otherwise it would be the ping timeout, which is a minute.
-                self.assertLess(time.monotonic() - begun, 20)
+                self.assertLess(time.monotonic() - begun, 40)
         lost = {sid[-4:] for sid, outcome in outcomes.items() if outcome != b"ok"}
         self.assertLessEqual(len(lost), 1)
         self.assertEqual(
@@ -284,10 +284,10 @@ class LifeTests(WorkersTestCase):
 
     async def test_hangs(self) -> None:
         """A worker that hangs is killed, after its stacks have gone to the log, and replaced."""
-        program, url = await self.serve(1, "--hang-timeout", "4")
+        program, url = await self.serve(1, "--hang-timeout", "8")
         sid = self.open(url)
         self.block(url, sid)
-        await self.until(lambda: len(self.pids(program)) == 2)
+        await self.until(lambda: len(self.pids(program)) >= 2)
         self.assertIn("hangs: its stacks follow", program.output)
         self.assertRegex(program.output, r'worker 0: +File ".*shop.py", line \d+ in connected')
         self.open(url)
@@ -316,7 +316,7 @@ class LifeTests(WorkersTestCase):
         try:
             self.application(APPLICATION.replace('"first"', '"second"'))
             program.signal("HUP")
-            await program.whenPrinted("new workers serve", 60)
+            await program.whenPrinted("new workers serve")
             await self.until(lambda: not any(map(alive, old)))
             count = len(seen)
             await self.until(lambda: len(seen) > count + 20)
@@ -334,7 +334,7 @@ class LifeTests(WorkersTestCase):
         sid = self.open(url)
         self.application("import nothere")
         program.signal("HUP")
-        await program.whenPrinted("the new workers are given up", 60)
+        await program.whenPrinted("the new workers are given up")
         self.assertEqual(await deferToThread(self.post, url, sid), b"ok")
         self.assertEqual(len([pid for pid in self.pids(program) if alive(pid)]), 2)
         program.signal("TERM")

@@ -26,7 +26,7 @@ from tests.interop.clients import (
     requireJavaScriptClient,
     requirePythonClient,
 )
-from tests.interop.test_workers import WorkersTestCase
+from tests.interop.test_workers import APPLICATION, WorkersTestCase
 from tests.support import Program, freePort, makeCertificate, requirePart, startProgram
 
 CLIENTS = int(os.environ.get("WORKERS_CLIENTS", "40"))
@@ -152,12 +152,16 @@ class ClientsTestCase(WorkersTestCase):
 class PathTests(ClientsTestCase):
     """Every way to the workers, with clients of all kinds."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        # A busy machine may be late by more than the second that a connection has for its request line.
+        self.application(f"{APPLICATION}\nfrom txrealtime.workers import ports\nports._PATIENCE = 20.0\n")
+
     def assertHardlyRelayed(self, counts: dict[str, int]) -> None:
         """
         Check that connections for one request were handed over.
 
-        A client that connects and sends its request line more than a second later, as on a busy machine, is
-        served where it came; so is one whose owner is busy for a second.
+        A client whose request line comes late is served where it came; so is one whose owner is busy.
         """
         self.assertLessEqual(counts["relayed"] + counts["carried"], counts["handed"] / 20)
 
@@ -258,7 +262,7 @@ PAGE = """<!doctype html>
 
 
 class BrowserTests(ClientsTestCase):
-    timeout = 240
+    timeout = 300
 
     async def test_jsonp(self) -> None:
         """JSONP in Chromium, of several clients of 2.5 over the connections of one browser."""

@@ -77,28 +77,38 @@ class DrainTests(DrainTestCase):
         # A worker that hears of it later than the first one is healthy until then.
         while (status := (await self.health(url))[0]) == 200 and time.monotonic() - begun < 1:
             await deferLater(reactor, 0.02)
-        sids.append(await deferToThread(self.open, url))
+        code, body, _ = await deferToThread(self.ask, url + HANDSHAKE)
         before = await self.statuses(url, sids)
         if time.monotonic() - begun < 1:  # else the machine was too busy for a judgement
-            self.assertEqual(status, 503)
-            self.assertEqual(before, [200] * 21)
-        left = sids
-        seen = []
+            self.assertEqual((status, code, before), (503, 200, [200] * 20))
+        if code == 200:
+            sids.append(json.loads(body[1:])["sid"])
+        # Without workers, all sessions are of one.
+        worker = (lambda sid: sid[-4:]) if self.pids(program) else (lambda sid: "")
+        left, draining = sids, set[str]()
+        seen, slowest = [], 0.0
         refused = looks = 0
         while left:
+            look = time.monotonic()
             statuses = await self.statuses(url, left)
+            draining |= {worker(sid) for sid, status in zip(left, statuses, strict=True) if status == 400}
             left = [sid for sid, status in zip(left, statuses, strict=True) if status == 200]
             seen.append(len(left))
             looks += 1 < time.monotonic() - begun < 4
-            if left and time.monotonic() - begun >= 1.5:
-                code, _, headers = await deferToThread(self.ask, url + HANDSHAKE)
-                if code:
+            if left and draining:
+                code, body, headers = await deferToThread(self.ask, url + HANDSHAKE)
+                if code == 200:  # of a worker that hears of it later
+                    self.assertNotIn(worker(json.loads(body[1:])["sid"]), draining)
+                elif code:
                     self.assertEqual((code, headers["Retry-After"]), (503, "3"))
                     refused += 1
             await deferLater(reactor, 0.2)
-        # A busy machine has time for few looks between the first slice and the last.
-        self.assertGreaterEqual(len({count for count in seen if 0 < count < 21}), min(3, looks // 2), seen)
-        self.assertTrue(refused or looks < 5, seen)
+            slowest = max(slowest, time.monotonic() - look)
+        # A busy machine has time for few looks between the first slice and the last, or stands still.
+        if slowest < 1:
+            slices = {count for count in seen if 0 < count < len(sids)}
+            self.assertGreaterEqual(len(slices), min(3, looks // 2), seen)
+            self.assertTrue(refused or looks < 5, seen)
         self.assertGreater(time.monotonic() - begun, 3)
         self.assertEqual(await program.whenEnded(), 0, program.output)
 
@@ -123,22 +133,31 @@ class DrainTests(DrainTestCase):
         sids = [self.open(url) for _ in range(20)]
         self.application(APPLICATION.replace('"first"', '"second"'))
         program.signal("HUP")
-        await program.whenPrinted("new workers serve", 60)
+        await program.whenPrinted("new workers serve")
         marks = {sid[-4:] for sid in sids}
         seen, left, looks, begun = [], sids, 0, reactor.seconds()
+        draining, slowest = set[str](), 0.0
         while left:
+            look = reactor.seconds()
             statuses = await self.statuses(url, left)
             self.assertTrue({200, 400} >= set(statuses), statuses)
+            draining |= {sid[-4:] for sid, status in zip(left, statuses, strict=True) if status == 400}
             left = [sid for sid, status in zip(left, statuses, strict=True) if status == 200]
             seen.append(len(left))
             looks += 1 < reactor.seconds() - begun < 4
             self.assertEqual((await self.health(url))[0], 200)
-            self.assertNotIn((await deferToThread(self.open, url))[-4:], marks)
+            # A busy worker may hear late that it stops, and takes clients until then.
+            self.assertNotIn((await deferToThread(self.open, url))[-4:], draining)
             _, body, _ = await deferToThread(self.ask, f"{url}/")
-            self.assertTrue(body.startswith(b"second"))
+            if draining == marks:
+                self.assertTrue(body.startswith(b"second"))
             await deferLater(reactor, 0.2)
-        # A busy machine has time for few looks between the first slice and the last.
-        self.assertGreaterEqual(len({count for count in seen if 0 < count < 20}), min(3, looks // 2), seen)
+            slowest = max(slowest, reactor.seconds() - look)
+        # A busy machine has time for few looks between the first slice and the last, or stands still.
+        if slowest < 1:
+            self.assertGreaterEqual(
+                len({count for count in seen if 0 < count < 20}), min(3, looks // 2), seen
+            )
         await self.until(lambda: not any(map(alive, old)))
         _, body = await self.health(url)
         self.assertEqual([worker["state"] for worker in body["workers"]], ["ready", "ready"])

@@ -24,6 +24,7 @@ REQUESTS = {
     "no query": f"GET /a? HTTP/1.1\r\n{PLAIN}\r\n",
     "slashes": f"GET /a//b%2Fc/../d/ HTTP/1.1\r\n{PLAIN}\r\n",
     "escapes": f"GET /%00%FF%25 HTTP/1.1\r\n{PLAIN}\r\n",
+    "a fragment": f"GET /a?b#c HTTP/1.1\r\n{PLAIN}\r\n",
     "headers": f"GET / HTTP/1.1\r\n{PLAIN}X-Two: 1\r\nX-Two: 2\r\nAccept:  a , b \r\nX-Empty:\r\n\r\n",
     "underscores": f"GET / HTTP/1.1\r\n{PLAIN}X-User: alice\r\nX_User: admin\r\nOnly_Mine: x\r\n\r\n",
     "HEAD": f"HEAD / HTTP/1.1\r\n{PLAIN}\r\n",
@@ -77,7 +78,7 @@ class Seen(NamedTuple):
 def exchange(port: int, request: str) -> Seen:
     """Send a request, and read until the server ends the connection."""
     got = b""
-    with socket.create_connection(("127.0.0.1", port), 3) as client:
+    with socket.create_connection(("127.0.0.1", port), 20) as client:
         client.sendall(request.encode("latin-1"))
         try:
             while data := client.recv(65536):
@@ -150,7 +151,7 @@ class DifferentialTests(TestCase):
     Clients and applications see the same as with Werkzeug's server and gunicorn.
     """
 
-    timeout = 240
+    timeout = 300
 
     async def start(self, name: str) -> int:
         port = freePort()
@@ -186,7 +187,7 @@ class CostTests(TestCase):
     The cost of slow clients and large bodies, on real sockets.
     """
 
-    timeout = 240
+    timeout = 300
 
     async def start(self, code: str, *arguments: str) -> RealtimeServer:
         folder = Path(self.mktemp())
@@ -249,24 +250,22 @@ class CostTests(TestCase):
                     got += data
                 return got
 
-        begun = time.monotonic()
         uploading = deferToThread(upload)
-        worst = await deferToThread(self.worstPoll, server.port, lambda: bool(uploading.called))
+        answered = await deferToThread(self.answered, server.port, lambda: bool(uploading.called))
         self.assertTrue((await uploading).endswith(b"100000000"))
         # A server that took the file in one go would answer no request for most of the time.
-        self.assertLess(worst, max(0.5, (time.monotonic() - begun) / 2))
+        self.assertGreater(answered, 50)
         self.assertLess(self.memory(server) - before, 20)
 
-    def worstPoll(self, port: int, isOver: Any) -> float:
-        """Return the seconds of the slowest of many requests to the engine."""
-        worst = 0.0
+    def answered(self, port: int, isOver: Any) -> int:
+        """Send requests to the engine one after the other, and return how many were answered."""
+        count = 0
         with socket.create_connection(("127.0.0.1", port), 30) as client:
             while not isOver():
-                begun = time.monotonic()
                 client.sendall(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n")
                 client.recv(65536)
-                worst = max(worst, time.monotonic() - begun)
-        return worst
+                count += 1
+        return count
 
     async def test_unixSocket(self) -> None:
         """A view over a UNIX socket, as behind nginx."""

@@ -43,7 +43,8 @@ class MemoryClient(Client):
     :param server: the server, made with a Clock.
     :param namespace: the client's own namespace.
     :param auth: as for the real client.
-    :param transport: the transport that the client pretends to use; an upgrade does not take place.
+    :param transport: the transport that the client pretends to use; by default ``websocket``, or ``polling``
+        if the server allows that alone.  An upgrade does not take place.
     :param parser: the client's parser; the server's by default.
     :param address: the client's address.
     :param options: any field of :class:`~txrealtime.client.ClientSettings` but ``transports``.
@@ -56,17 +57,18 @@ class MemoryClient(Client):
         namespace: str = "/",
         auth: Auth = None,
         *,
-        transport: Literal["polling", "websocket"] = "websocket",
+        transport: Literal["polling", "websocket"] | None = None,
         parser: IParser | None = None,
         address: str = "127.0.0.1",
         **options: Unpack[Options],
     ) -> None:
         options.setdefault("path", server.path)
         options.setdefault("randomizationFactor", 0.0)
+        usual = "websocket" if "websocket" in server.settings.transports else "polling"
         super().__init__(
             "http://localhost/" + namespace.strip("/"),
             auth,
-            (transport,),
+            (transport or usual,),
             server.namespace().reactor,
             parser=parser or server.parser,
             **options,

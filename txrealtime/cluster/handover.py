@@ -89,7 +89,7 @@ class Handover:
         namespace = self._namespaces.find(target.path)
         if namespace is None or namespace.rooms.find(rooms[0]) is not None:
             return ""
-        if namespace._recovery is not None and namespace._recovery.holds(rooms[0]):
+        if namespace._recovery is not None and namespace._recovery.absence.holds(rooms[0]):
             return ""
         return moved[rooms[0]]
 

@@ -15,9 +15,9 @@ server are in the stream too, on a topic that nobody else reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -34,6 +34,7 @@ from txrealtime.cluster.dialects.native import UID_LENGTH, NativeDialect
 from txrealtime.cluster.dialects.nativereading import NativeReader
 from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.cluster.joins import Joins
+from txrealtime.cluster.link.again import askedAgain
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.link.links import Links
 from txrealtime.cluster.missedevents import Missed, startOf
@@ -48,22 +49,18 @@ from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import Packet
 from txrealtime.socketio.recovery import Recovery
+from txrealtime.socketio.refusals import REASONS, logRefusal
 from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["Keeping"]
 
 _log = Logger()
 
-T = TypeVar("T")
-
 _LOOK: Final = 1.0
 """Seconds between two looks at the data of all sockets."""
 
 _REFRESH: Final = 3
 """Times that a key is refreshed before it expires."""
-
-_PATIENCE: Final = 3.0
-"""Seconds that a client waits for the link."""
 
 _WAIT: Final = 0.05
 _MOST_WAITS: Final = 200
@@ -294,8 +291,9 @@ class Keeping:
         return recovery.tickets.get(claim.pid)
 
     async def _fetched(self, link: Link, recovery: Recovery, claim: Claim, address: str) -> None:
+        clock = self._namespaces.reactor
         try:
-            taken = await self._again(link, lambda: self._take(link, recovery, claim, address))
+            taken = await askedAgain(link, clock, lambda: self._take(link, recovery, claim, address))
         except BusError as error:
             _log.warn("a client cannot be looked up in Redis: {error}", error=error)
             return
@@ -307,23 +305,12 @@ class Keeping:
             self._deputies.takeOver(link, ticket, taken["server"])
             await self._requests.handover.listening(recovery.namespace, ticket.rooms)
             missed = Missed(self._conversation.uid, ticket, claim, taken, recovery.log.top)
-            if await self._again(link, lambda: self._read(link, missed)):
+            if await askedAgain(link, clock, lambda: self._read(link, missed)):
                 carried = {"events": missed.upTo(_placeOf(link))}
         except BusError as error:
             _log.warn("the events of a client cannot be read from Redis: {error}", error=error)
         finally:
             recovery.arrived(ticket, carried)
-
-    async def _again(self, link: Link, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Ask Redis, and ask again if the link fails meanwhile and is ready soon after."""
-        for isLast in (False, True):
-            try:
-                await link.whenReady().addTimeout(_PATIENCE, self._namespaces.reactor, _notReady)
-                return await ask()
-            except BusError:
-                if isLast:
-                    raise
-        raise AssertionError
 
     async def _take(
         self, link: Link, recovery: Recovery, claim: Claim, address: str
@@ -344,9 +331,8 @@ class Keeping:
             return None
         if startOf(session, claim) is None:
             # The session stays: the client may come back with a better offset.
-            _refused(
-                recovery, "its offset is none, or it had a part of what it had missed when its server died"
-            )
+            why = "its offset is none, or it had a part of what it had missed when its server died"
+            logRefusal(session["path"], why)
             return None
         if recovery.parking.settings.recoveryAddress and session["address"] != address:
             return None
@@ -363,13 +349,13 @@ class Keeping:
             link.publish(_NOBODY, b"", published)
             await published
         missed.clear()
-        recovery = missed.ticket.recovery
+        path = missed.path
         if not await self._rereading.tell(link.command, missed):
-            _refused(recovery, "the stream does not reach back so far: raise maxlen in the URL of the bus")
+            logRefusal(path, REASONS["trimmed"])
         elif not missed.isBounded:
-            _refused(recovery, "it missed more than maxBuffered (--max-buffered) allows")
+            logRefusal(path, REASONS["size"])
         elif not await self._hasRead(link, missed.place):
-            _refused(recovery, "this server is behind the one that died: is the machine overloaded?")
+            logRefusal(path, "this server is behind the one that died: is the machine overloaded?")
         else:
             return True
         return False
@@ -382,7 +368,7 @@ class Keeping:
             await deferLater(self._namespaces.reactor, _WAIT)
         return False
 
-    def _eventOf(self, id: bytes, fields: list[bytes]) -> Found | None:
+    def _eventOf(self, id: bytes, fields: list[bytes], paths: Container[str]) -> Found | None:
         """Read an entry of the stream: an event for clients."""
         if len(fields) < 4 or not fields[3].startswith(b'["emit"', _HEAD):
             return None
@@ -405,16 +391,6 @@ def _plain(data: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _refused(recovery: Recovery, why: str) -> None:
-    _log.limited(
-        why,
-        LogLevel.info,
-        "{namespace}: a client came back and gets a fresh session: {why}",
-        namespace=recovery.namespace.path,
-        why=why,
-    )
-
-
 def _placeOf(link: Link) -> Id:
     return idOf(link.place.replace(".", "-").encode())
 
@@ -422,7 +398,3 @@ def _placeOf(link: Link) -> Id:
 def _notFetched(failure: Failure) -> None:
     """Called when a key makes no sense."""
     _log.failure("a client that came back could not be fetched from Redis", failure)
-
-
-def _notReady(result: object, seconds: float) -> NoReturn:
-    raise BusError(f"the link was not ready within {seconds:g} s")

@@ -8,47 +8,39 @@ although this one was killed; its keys have the fields ``nsp``, ``offset`` and `
 servers ignore.  Each write compares the key with the last one, so a client that has gone to another server is
 noticed, and that server's key stays.
 
-The events that a client has missed are read from the stream, from the id of its last one on.
+:class:`~txrealtime.cluster.nodereturns.NodeReturns` takes the clients that come, and
 :class:`~txrealtime.socketio.streamed.StreamedRecovery` has the other half.
 """
 
 from __future__ import annotations
 
-import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from txrealtime.cluster.bus.entries import NodeEntries
 from txrealtime.cluster.bus.interfaces import IKeepingBus
-from txrealtime.cluster.bus.places import Id, idOf
 from txrealtime.cluster.conversation import Conversation
 from txrealtime.cluster.dialects.messages import Emit
 from txrealtime.cluster.dialects.nodestreams import NodeStreamsDialect
-from txrealtime.cluster.dialects.nodevalues import readRooms, readText
 from txrealtime.cluster.dialects.ownevents import OwnEvents
 from txrealtime.cluster.joins import Joins
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.link.links import Links
+from txrealtime.cluster.nodereturns import NodeReturns
 from txrealtime.cluster.requests import Requests
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
-from txrealtime.errors import BusError, PacketError
 from txrealtime.logs import Logger
 from txrealtime.socketio.clients import Claim
-from txrealtime.socketio.eventlog import sizeOf
-from txrealtime.socketio.msgpack import packed, unpacked
+from txrealtime.socketio.msgpack import packed
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.namespaces import Namespaces
 from txrealtime.socketio.packet import Packet
-from txrealtime.socketio.streamed import StreamedRecovery, concerns
 from txrealtime.socketio.tickets import Ticket
 
 __all__ = ["NodeSessions"]
@@ -61,25 +53,8 @@ _LOOK: Final = 1.0
 _REFRESH: Final = 3
 """Times that a key is refreshed before it expires."""
 
-_PAGE: Final = 500
-"""Entries of the stream in one reply."""
-
-_PATIENCE: Final = 3.0
-"""Seconds that a client waits for the link, or for this server to have read as far as the last one."""
-
-_WAIT: Final = 0.02
-"""Seconds between two looks."""
-
-_TRIES: Final = 5
-_TRY: Final = 0.1
-"""Looks for a key, and seconds between two: Node's servers write it once they know of the cut."""
-
 _STUCK: Final = 5
 """Looks after which an event that has not come back is taken for lost: Redis has refused or trimmed it."""
-
-_MOST_ROOMS: Final = 10_000
-
-_OFFSET: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 _WRITE: Final = """
 local value = redis.call("GET", KEYS[1])
@@ -89,23 +64,6 @@ else redis.call("SET", KEYS[1], ARGV[2], "PX", ARGV[3]) end
 return 1
 """
 """Writes or deletes a key, unless another server has taken it.  ``ARGV[4]`` lets a key be missing."""
-
-_TAKE: Final = """
-if redis.call("GET", KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call("DEL", KEYS[1])
-return 1
-"""
-"""Deletes a key if it is as it was read: only one server gets 1."""
-
-
-class _Session(NamedTuple):
-    """A session as a key has it."""
-
-    id: str
-    rooms: frozenset[str]
-    data: dict[str, Any]
-    offset: str | None
-    address: str | None
 
 
 class NodeSessions:
@@ -150,6 +108,7 @@ class NodeSessions:
         link.watch(self._linkChanged)
         self._trimmed, link.trimmed = link.trimmed, self._wasTrimmed
         self._window = str(round(parking.settings.recoveryWindow * 1000))
+        self._returns = NodeReturns(link, dialect, parking.settings, self._namespaces.reactor)
         self._age = str(round(parking.store.age * 1000))
         self._refresh = max(1, int(parking.store.age / _REFRESH / _LOOK))
         self._timer = self._namespaces.reactor.callLater(_LOOK, self._look)
@@ -330,172 +289,4 @@ class NodeSessions:
 
     async def fetch(self, namespace: Namespace, claim: Claim, address: str) -> Ticket | None:
         """Fetch a client from Redis.  ``None`` if no server has left it there, or events are gone."""
-        link, recovery = self._link, namespace._recovery
-        if link is None or not isinstance(recovery, StreamedRecovery) or not claim.isSound:
-            return None
-        bus: Any = link.bus
-        if isinstance(bus.entries, NodeEntries) and not bus.entries.isWhole(namespace.path):
-            return None  # events of Node's servers are in a stream with ids of its own
-        try:
-            return await self._fetched(link, recovery, claim, address)
-        except BusError as error:
-            _log.warn("a client cannot be fetched from Redis: {error}", error=error)
-            return None
-
-    async def _fetched(
-        self, link: Link, recovery: StreamedRecovery, claim: Claim, address: str
-    ) -> Ticket | None:
-        await link.whenReady().addTimeout(_PATIENCE, self._namespaces.reactor).addErrback(_asBusError)
-        key = f"{self._dialect.sessions}{claim.pid}"
-        value = await self._valueAt(link, key)
-        session = None if value is None else _read(value, claim.pid, recovery.namespace.path)
-        if value is None or session is None:
-            return None
-        place = _startOf(session, claim)
-        if place is None or (self._parking.settings.recoveryAddress and session.address != address):
-            return None  # the session stays: the client may come back with a better offset
-        if not await self._hasRead(link, recovery.namespace.path, place):
-            return None
-        with recovery.arriving(session.rooms) as arrival:
-            events = await self._missed(link, recovery, session, place)
-            if events is None or not await self._take(link, key, value):
-                return None
-            found = {
-                "id": session.id,
-                "rooms": sorted(session.rooms),
-                "data": session.data,
-                "address": address,
-            }
-            if not arrival.isWhole or not recovery.isFree(claim.pid, found):
-                return None
-            return recovery.take(claim.pid, found, [*events, *arrival.events])
-
-    async def _valueAt(self, link: Link, key: str) -> bytes | None:
-        for turn in range(_TRIES):
-            if turn:
-                await deferLater(self._namespaces.reactor, _TRY)
-            value: bytes | None = await link.command("GET", key)
-            if value is not None:
-                return value
-        return None
-
-    async def _hasRead(self, link: Link, path: str, place: Id) -> bool:
-        """Wait until this server has read an entry, which the server that the client left had read."""
-        clock = self._namespaces.reactor
-        until = clock.seconds() + _PATIENCE
-        while idOf(link.placeOf(path).replace(".", "-").encode()) < place:
-            if clock.seconds() > until:
-                return False
-            await deferLater(clock, _WAIT)
-        return True
-
-    async def _missed(
-        self, link: Link, recovery: StreamedRecovery, session: _Session, place: Id
-    ) -> list[engineio.Packet] | None:
-        """
-        Read the events that a client has missed, up to those that this server reads from now on.
-
-        :return: ``None`` if the stream does not reach back so far, or there are too many.
-        """
-        bus: Any = link.bus
-        path = recovery.namespace.path
-        stream, end = bus.streamOf(path), link.placeOf(path).replace(".", "-")
-        events: list[engineio.Packet] = []
-        left, at = self._parking.settings.maxBuffered, f"{place[0]}-{place[1]}"
-        while True:
-            page = await link.command("XRANGE", stream, at, end, "COUNT", str(_PAGE))
-            for id, fields in page:
-                entry = bus.entries.read(id, fields)
-                if idOf(id) == place or entry is None or entry[0] != path.encode():
-                    continue
-                with suppress(PacketError):
-                    event = self._dialect.readEvent(path, entry[1])
-                    if event is not None and concerns(
-                        event.target.rooms, event.target.excluded, session.rooms
-                    ):
-                        messages = self._encoded(recovery, event)
-                        left -= sizeOf(messages)
-                        events += messages
-            if left < 0:
-                self._refused(path, "it missed more than maxBuffered (--max-buffered) allows")
-                return None
-            if len(page) < _PAGE:
-                break
-            milliseconds, number = idOf(page[-1][0])
-            at = f"{milliseconds}-{number + 1}"
-        # Asked for last: the stream may be trimmed while it is read.
-        oldest = await link.command("XRANGE", stream, "-", "+", "COUNT", "1")
-        if not oldest or idOf(oldest[0][0]) > place:
-            self._refused(path, "the stream does not reach back so far: raise maxlen in the URL of the bus")
-            return None
-        return events
-
-    @staticmethod
-    def _encoded(recovery: StreamedRecovery, event: Emit) -> list[engineio.Packet]:
-        packet = event.packet
-        assert packet is not None
-        try:
-            return recovery.replayed(recovery.namespace._encode(packet), packet, event.place)
-        except (TypeError, ValueError):
-            raise PacketError("an event that clients cannot be sent") from None
-
-    @staticmethod
-    def _refused(path: str, why: str) -> None:
-        _log.limited(
-            why[:8],
-            LogLevel.info,
-            "{namespace}: a client came back and gets a fresh session: {why}",
-            namespace=path,
-            why=why,
-        )
-
-    async def _take(self, link: Link, key: str, value: bytes) -> bool:
-        """Take a session, or leave it if the client goes meanwhile."""
-        taken: Deferred[Any] = Deferred()
-
-        def replied(result: Any) -> None:
-            if not taken.called:
-                taken.callback(result)
-            elif result == 1:
-                link.command("SET", key, value, "PX", self._window).addErrback(lambda failure: None)
-
-        link.command("EVAL", _TAKE, "1", key, value).addBoth(replied)
-        return bool(await taken == 1)
-
-
-def _asBusError(failure: Failure) -> None:
-    """Called when the link is not ready in time."""
-    if failure.check(CancelledError):
-        failure.raiseException()
-    raise BusError("the link is not ready")
-
-
-def _startOf(session: _Session, claim: Claim) -> Id | None:
-    """
-    Return the id behind which the events are that a client has missed.
-
-    JavaScript clients keep an offset that is older than their session.
-    """
-    offset, start = claim.offset, session.offset
-    if offset is not None and not _OFFSET.fullmatch(offset):
-        # A client that has had no event since it came from a server of another kind.
-        offset = None
-    places = [idOf(each.encode()) for each in (offset, start) if each is not None]
-    return max(places, default=None)
-
-
-def _read(value: bytes, pid: str, path: str) -> _Session | None:
-    """Read the value of a key.  ``None`` if it is none of the client's for the namespace."""
-    try:
-        fields = unpacked(b64decode(value, validate=True))
-        offset, address = fields.get("offset"), fields.get("address")
-        rooms, data = readRooms(fields["rooms"]), fields["data"]
-        if fields["pid"] != pid or fields.get("nsp", path) != path or len(rooms) > _MOST_ROOMS:
-            return None
-        if offset is not None and not (isinstance(offset, str) and _OFFSET.fullmatch(offset)):
-            return None
-        id = readText(fields["sid"])
-    except (PacketError, ValueError, TypeError, LookupError, AttributeError):
-        return None
-    data = data if isinstance(data, dict) else {}
-    return _Session(id, frozenset((id, *rooms)), data, offset, address if isinstance(address, str) else None)
+        return await self._returns.fetch(namespace, claim, address) if self._link is not None else None

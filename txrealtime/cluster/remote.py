@@ -205,6 +205,7 @@ def _targetOf(audience: Audience) -> Target | None:
     namespace, rooms = audience.namespace, audience.rooms
     if rooms is not None and len(rooms) == 1:
         recovery = namespace._recovery
-        if namespace.rooms.find(rooms[0]) is not None or (recovery is not None and recovery.holds(rooms[0])):
+        isAway = recovery is not None and recovery.absence.holds(rooms[0])
+        if isAway or namespace.rooms.find(rooms[0]) is not None:
             return None
     return Target(namespace.path, rooms, audience.excluded)

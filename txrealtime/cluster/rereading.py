@@ -9,7 +9,7 @@ the heartbeat, which uses the same connection, waits for one page at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
@@ -48,11 +48,15 @@ class Wanting(Protocol):
     :ivar path: the path of the client's namespace.
     :ivar rooms: the rooms of the client.
     :ivar place: the id of the entry behind which the events are.
+    :ivar isBounded: false once it has missed more than it may have: it needs no more events.
     """
 
     path: str
     rooms: frozenset[str]
     place: Id
+
+    @property
+    def isBounded(self) -> bool: ...
 
     def found(self, event: Found) -> None:
         """Called with each event behind the place, for everybody or for one of the rooms."""
@@ -61,19 +65,27 @@ class Wanting(Protocol):
 Command = Callable[..., Deferred[Any]]
 """Sends a command to Redis: :meth:`~txrealtime.cluster.link.link.Link.command`."""
 
+Reader = Callable[[bytes, list[bytes], Container[str]], Found | None]
+"""
+Returns the event in an entry; ``None`` if there is none.  Takes the id and the fields of the entry, and the
+paths of the namespaces of which events are wanted.
+"""
+
+_Turn = list[tuple[Wanting, Deferred[bool]]]
+
 
 class Rereading:
     """
     Reads one stream again, once for all clients that wait.
 
     :param stream: the name of the stream.
-    :param read: returns the event in an entry, from its id and its fields; ``None`` if there is none.
+    :param read: reads an entry.
     """
 
-    def __init__(self, stream: str, read: Callable[[bytes, list[bytes]], Found | None]) -> None:
+    def __init__(self, stream: str, read: Reader) -> None:
         self._stream = stream
         self._read = read
-        self._waiting: list[tuple[Wanting, Deferred[bool]]] = []
+        self._waiting: _Turn = []
         self._isReading = False
 
     def tell(self, command: Command, client: Wanting) -> Deferred[bool]:
@@ -92,9 +104,13 @@ class Rereading:
 
     async def _readAll(self, command: Command) -> None:
         while self._waiting:
-            turn, self._waiting = self._waiting, []
+            # Clients may have gone while they waited: then their Deferreds are cancelled.
+            turn = [(client, told) for client, told in self._waiting if not told.called]
+            self._waiting = []
+            if not turn:
+                break
             try:
-                state = await self._turn(command, [client for client, _ in turn])
+                state = await self._turn(command, turn)
             except Exception:
                 failure = Failure()
                 for _, told in turn:
@@ -104,7 +120,9 @@ class Rereading:
                     told.callback(state.reaches(client.place))
         self._isReading = False
 
-    async def _turn(self, command: Command, clients: list[Wanting]) -> Info:
+    async def _turn(self, command: Command, turn: _Turn) -> Info:
+        clients = [client for client, _ in turn]
+        paths = {client.path for client in clients}
         members: dict[tuple[str, str | None], list[Wanting]] = {}
         for client in clients:
             for room in (None, *client.rooms):
@@ -114,10 +132,10 @@ class Rereading:
         while start < last:
             page = await command("XRANGE", self._stream, f"({_text(start)}", _text(last), "COUNT", str(_PAGE))
             for id, fields in page:
-                event = self._read(id, fields)
+                event = self._read(id, fields, paths)
                 if event is not None:
                     _tell(event, members)
-            if len(page) < _PAGE:
+            if len(page) < _PAGE or not any(client.isBounded and not told.called for client, told in turn):
                 break
             start = idOf(page[-1][0])
         # Asked for last: the stream may be trimmed while it is read.

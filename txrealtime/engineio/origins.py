@@ -30,6 +30,11 @@ _SCHEMES: Final = {"ws": "http", "wss": "https"}
 
 _PORTS: Final = {"http": 80, "https": 443}
 
+# Browsers take a host that ends in a number for an address: "127.1" is 127.0.0.1.
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+_NO_NAME: Final = frozenset("<>^|")
+
 _log = Logger()
 
 _EXPECTED: Final = "expected a form like 'https://example.org', 'https://*.example.org', 'null' or '*'"
@@ -94,6 +99,7 @@ def listedOrigin(text: str) -> str:
     try:
         scheme, separator, host = text.partition("://*.")
         normal = normalOrigin(f"{scheme}://{host}" if separator else text)
+        _checkHost(normal)
         if not separator:
             return normal
         if not host or _isAddress(normal):
@@ -101,6 +107,24 @@ def listedOrigin(text: str) -> str:
         return normal.replace("://", "://*.", 1)
     except ValueError as error:
         raise ValueError(f"origin {text!r}, {error}") from None
+
+
+def _checkHost(normal: str) -> None:
+    """
+    Check that browsers send the host of an origin as it is (URL standard, "host parsing").
+
+    :raises ValueError: if a name is missing beside a dot, or if an address has another form.
+    """
+    scheme, _, host = normal.partition("://")
+    if scheme not in _PORTS or host.startswith("["):
+        return
+    labels = host.partition(":")[0].removesuffix(".").split(".")
+    if "" in labels:
+        raise ValueError("expected a name before each dot; 'https://*.example.org' is every host below one")
+    if _NUMBER.fullmatch(labels[-1]) and not _isAddress(normal):
+        raise ValueError("expected an address of four numbers, such as 'http://192.0.2.1'")
+    if not _NO_NAME.isdisjoint(host):
+        raise ValueError(_EXPECTED)
 
 
 def _isAddress(normal: str) -> bool:

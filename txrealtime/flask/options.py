@@ -151,7 +151,8 @@ def _origins(result: Configuration, value: Any) -> None:
         return
     if value is None or value is True:
         return
-    origins = [value] if isinstance(value, str) else list(value or ())
+    isOne = isinstance(value, str) or (value and not isinstance(value, Iterable))
+    origins = [value] if isOne else list(value or ())
     if not origins:
         # An empty list turns Flask-SocketIO's own check off.
         result.settings["origins"] = ("*",)

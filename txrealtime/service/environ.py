@@ -36,7 +36,8 @@ def environOf(request: Request, body: IO[bytes], size: int, multithread: bool) -
     :param size: the number of its bytes.
     :param multithread: true if several threads may call the application at a time.
     """
-    target, _, query = request.uri.partition(b"?")
+    # A fragment stays with the client (RFC 9110, 7.1): some clients send it by mistake.
+    target, _, query = request.uri.partition(b"#")[0].partition(b"?")
     script = b"".join(b"/" + segment for segment in request.prepath or ())
     secure = bool(request.isSecure())
     environ: dict[str, Any] = {

@@ -95,7 +95,7 @@ class History:
             [
                 room
                 for room in dict.fromkeys(audience.rooms or ())
-                if find(room) is None and (recovery is None or not recovery.holds(room))
+                if find(room) is None and (recovery is None or not recovery.absence.holds(room))
             ]
         )
         if not rooms:

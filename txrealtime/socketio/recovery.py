@@ -18,17 +18,15 @@ each change of rooms with the number of the log's newest entry.
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel
 
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason
-from txrealtime.logs import Logger
+from txrealtime.socketio.absence import Absence
 from txrealtime.socketio.clients import Claim
 from txrealtime.socketio.eventlog import EventLog, Mark, sizeOf
 from txrealtime.socketio.handshake import Handshake
@@ -36,6 +34,7 @@ from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.missed import Carried, Early, missed, numberOf
 from txrealtime.socketio.packet import Packet
 from txrealtime.socketio.parking import Parking
+from txrealtime.socketio.refusals import REASONS, logRefusal
 from txrealtime.socketio.tickets import Ticket
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from txrealtime.socketio.sockets import Socket
 
 __all__ = ["RECOVERABLE", "Recovery", "Return"]
-
-_log = Logger()
 
 _json: Final = JSONText()
 
@@ -81,6 +78,7 @@ class Recovery:
 
     :ivar log: the events that clients may have missed.
     :ivar tickets: the tickets by pid, of clients that are here and of those that are away.
+    :ivar absence: the clients that are away.
     """
 
     def __init__(self, namespace: Namespace, parking: Parking) -> None:
@@ -88,12 +86,8 @@ class Recovery:
         self.tickets: dict[str, Ticket] = {}
         self.parking = parking
         self.namespace = namespace
-        self._parked = 0
-        # The number of parked tickets by room, for those whose sockets have left.
-        self._absent: Counter[str] = Counter()
+        self.absence = Absence(namespace, parking)
         self._early = Early(parking.reactor)
-        # The ids of the sockets of parked tickets.
-        self._ids: set[str] = set()
         # The sockets without a ticket.  While there is none, an emit need not look at each ticket, which took
         # 8 % of the cost of a receiver.
         self._plain: set[Socket] = set()
@@ -101,7 +95,7 @@ class Recovery:
     @property
     def isEmpty(self) -> bool:
         """True if no client may come back to the namespace."""
-        return not self._parked
+        return not self.absence.count
 
     # -- events --------------------------------------------------------------------
 
@@ -144,9 +138,7 @@ class Recovery:
 
     def _concerns(self, rooms: tuple[str, ...] | None, sockets: Sequence[Socket]) -> bool:
         """Return true if a client that is here or away may come back for an event."""
-        if self._parked and (rooms is None or any(room in self._absent for room in rooms)):
-            return True
-        return any(socket._ticket is not None for socket in sockets)
+        return self.absence.hears(rooms) or any(socket._ticket is not None for socket in sockets)
 
     def emit(
         self, socket: Socket, messages: Sequence[engineio.Packet], volatile: bool, packet: Packet
@@ -202,7 +194,7 @@ class Recovery:
             del self.tickets[ticket.pid]
             if self.parking.keeper is not None:
                 self.parking.keeper.ended(ticket)
-        self._unpark(ticket)
+        self.absence.unpark(ticket)
         if ticket.socket is not None and not ticket.isElsewhere:
             self._setPlain(ticket.socket)
         self.told(ticket)
@@ -258,35 +250,13 @@ class Recovery:
         socket = ticket.socket
         assert socket is not None
         ticket.data = socket.data
-        ticket.isParked = True
-        self._parked += 1
-        self._ids.add(ticket.id)
         if self.parking.settings.recoveryAway:
             socket.away = True
-            socket._cut()
+            self.absence.park(ticket)
+            socket._cut()  # last: the application's errbacks may end the ticket
         else:
             ticket.rooms = frozenset((socket.id, *socket._joined))
-            self._hold(ticket.rooms, True)
-        self.parking.add(ticket)
-
-    def _unpark(self, ticket: Ticket) -> None:
-        if ticket.isParked:
-            ticket.isParked = False
-            self._parked -= 1
-            self._ids.discard(ticket.id)
-            rooms, ticket.rooms = ticket.rooms, frozenset()
-            self._hold(rooms, False)
-            self.parking.remove(ticket)
-
-    def _hold(self, rooms: frozenset[str], holds: bool) -> None:
-        """Go on hearing of rooms from other servers, or stop."""
-        absent, peers = self._absent, self.namespace._peers
-        for room in rooms:
-            absent[room] += 1 if holds else -1
-            if not absent[room]:
-                del absent[room]
-            if peers is not None:
-                peers.roomChanged(self.namespace, room, holds)
+            self.absence.park(ticket)
 
     def end(self, ticket: Ticket) -> None:
         """End a ticket: its client does not come back.  Tell the application, unless it knows of the cut."""
@@ -300,7 +270,7 @@ class Recovery:
     def dismiss(self, audience: Audience) -> None:
         """Called when an audience is disconnected: those of it who are away cannot come back."""
         rooms = audience.rooms
-        for ticket in list(self.tickets.values()) if self._absent else ():
+        for ticket in list(self.tickets.values()) if self.absence.rooms else ():
             wanted = rooms is None or not ticket.rooms.isdisjoint(rooms)
             if ticket.rooms and wanted and ticket.rooms.isdisjoint(audience.excluded):
                 self.end(ticket)
@@ -323,13 +293,7 @@ class Recovery:
         result, found = await self._claimed(claim, handshake.address)
         self.parking.results[result] += 1
         if found is None and result != "unknown":
-            _log.limited(
-                result,
-                LogLevel.info,
-                "{namespace}: a client came back and gets a fresh session: {why}",
-                namespace=self.namespace.path,
-                why=_WHY[result],
-            )
+            logRefusal(self.namespace.path, REASONS[result])
         return found
 
     async def _found(self, claim: Claim, address: str) -> tuple[str, Ticket | None]:
@@ -398,13 +362,9 @@ class Recovery:
             # Meanwhile a socket may have come whose id is the room's name: revision 4 has ids of sessions.
             if rooms.find(room) is None:
                 rooms.join(socket, room)
-        self._unpark(ticket)
+        self.absence.unpark(ticket)
 
     # -- from and to other servers -----------------------------------------------------
-
-    def holds(self, id: str) -> bool:
-        """Return true if a client is away whose socket has an id."""
-        return id in self._ids
 
     async def findFor(self, claim: Claim, address: str) -> Ticket | None:
         """Find the ticket of a client that comes back to another server, and see that it is parked."""
@@ -424,18 +384,16 @@ class Recovery:
     def isFree(self, pid: str, session: dict[str, Any]) -> bool:
         """Return true if a client may come from another server: neither its pid nor its id is in use."""
         id = session["id"]
-        return pid not in self.tickets and self.namespace.rooms.find(id) is None and not self.holds(id)
+        isHere = pid in self.tickets or self.namespace.rooms.find(id) is not None
+        return not isHere and not self.absence.holds(id)
 
     def adopt(self, pid: str, session: dict[str, Any]) -> Ticket:
         """Take a client from another server, whose events come next: see :meth:`arrived`."""
         ticket = Ticket(self, pid, session["id"], session["data"], session["address"])
         self.tickets[pid] = ticket
-        ticket.isParked = ticket.isArriving = True
+        ticket.isArriving = True
         ticket.rooms = frozenset(session["rooms"])
-        self._parked += 1
-        self._ids.add(ticket.id)
-        self._hold(ticket.rooms, True)
-        self.parking.add(ticket)
+        self.absence.park(ticket)
         return ticket
 
     def arrived(self, ticket: Ticket, carried: dict[str, Any] | None) -> None:
@@ -463,15 +421,3 @@ class Recovery:
         else:
             socket._cameBack(connection, handshake)
         return socket
-
-
-_WHY: Final = {
-    "address": "its address is another one (recoveryAddress)",
-    "offset": "its offset is none that this server has sent",
-    "dropped": "the log does not reach back so far: raise recoveryBytes (--recovery-bytes) or recoveryEvents "
-    "(--recovery-events)",
-    "expired": "it has handled no event for longer than recoveryWindow (--recovery-window)",
-    "hole": "events of other servers were lost meanwhile (server.cluster.missed)",
-    "size": "it missed more than maxBuffered (--max-buffered) allows",
-}
-"""The reasons of refusals, for the log."""

@@ -39,7 +39,8 @@ class Client:
     :param headers: the HTTP headers of the opening request, with names in lower case.
     :param query: the fields of the URL's query.
     :param address: the client's address.
-    :param transport: the name of the transport that the client pretends to use.
+    :param transport: the name of the transport that the client pretends to use; by default ``websocket``,
+        or ``polling`` if the server allows that alone.
     :param protocol: the Engine.IO protocol: 4, or 3 for a client of Socket.IO 1 or 2, for a server with
         ``allowEIO3``.
     :param recovers: ask a server with ``recoveryWindow`` to be offered recovery: see :meth:`comeBack`.
@@ -55,7 +56,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
         address: str = "127.0.0.1",
-        transport: Literal["polling", "websocket"] = "websocket",
+        transport: Literal["polling", "websocket"] | None = None,
         parser: socketio.IParser | None = None,
         protocol: Literal[3, 4] = 4,
         recovers: bool = True,
@@ -77,6 +78,8 @@ class Client:
         self._isOld = protocol == 3
         self._heartbeat: IDelayedCall | None = None
         self.disconnections: list[str] = []
+        if transport is None:
+            transport = "websocket" if "websocket" in server.settings.transports else "polling"
         asking = {"recover": "1"} if recovers and server.settings.recoveryWindow and not self._isOld else {}
         fields = {"EIO": str(protocol), "transport": transport, **asking, **(query or {})}
         self._url = f"{server.path}/?{urlencode(fields)}"

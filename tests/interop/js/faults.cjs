@@ -62,7 +62,7 @@ async function finish(counting) {
   const complete = () =>
     alive().every((client) =>
       urls.every((_, server) => gone.has(server) || client.last[server] === said[server].length - 1));
-  const deadline = Date.now() + 30_000;
+  const deadline = Date.now() + 60_000;
   while (!complete() && Date.now() < deadline) await sleep(50);
   const counts = [];
   for (const server of urls.keys()) counts.push(gone.has(server) ? null : await speaker(server).do("counts"));
@@ -88,7 +88,7 @@ async function ask() {
   const began = Date.now();
   const [people, answers] = await Promise.all([
     speaker(0).do("fetch"),
-    speaker(0).do("call", { event: "ready?", args: [], timeout: 3 }),
+    speaker(0).do("call", { event: "ready?", args: [], timeout: 8 }),
   ]);
   report({ event: "asked", people, answers, took: Date.now() - began });
 }

@@ -1,13 +1,14 @@
 // A server of a cluster that does what its clients tell it, as member.py does for ours:
 //
-//     node member.cjs PORT redis://127.0.0.1:PORT [STREAMS]
+//     node member.cjs PORT redis://127.0.0.1:PORT [STREAMS [sharded]]
 //
-// With STREAMS it has the Streams adapter, over so many streams, and its clients may come back.
+// With STREAMS it has the Streams adapter, over so many streams, and its clients may come back; "sharded" is its option
+// useShardedPubSub.
 const { createServer } = require("node:http");
 const { createClient } = require("redis");
 const { Server } = require("socket.io");
 
-const [port, url, streams] = process.argv.slice(2);
+const [port, url, streams, sharded] = process.argv.slice(2);
 
 const operations = {
   enter: (io, socket, audience, order) => socket.join(order.names),
@@ -47,7 +48,10 @@ async function main() {
 
   const http = createServer();
   const adapter = streams
-    ? require("@socket.io/redis-streams-adapter").createAdapter(publisher, { streamCount: Number(streams) })
+    ? require("@socket.io/redis-streams-adapter").createAdapter(publisher, {
+        streamCount: Number(streams),
+        useShardedPubSub: sharded === "sharded",
+      })
     : require("@socket.io/redis-adapter").createAdapter(publisher, subscriber);
   const io = new Server(http, { adapter, ...(streams && { connectionStateRecovery: {} }) });
   io.told = [];

@@ -2,7 +2,7 @@
 const { io } = require("../node_modules/socket.io-client-4");
 
 const [url, ...keys] = process.argv.slice(2);
-const socket = io(url, { retries: 5, ackTimeout: 300 });
+const socket = io(url, { retries: 200, ackTimeout: 300 });
 let left = keys.length;
 for (const key of keys) {
   socket.emit("order", key, 0, (error, ack) => {

@@ -137,7 +137,8 @@ async function main() {
     const making = noise(control, onlyOurs ? 0.4 : 0.25);
     await sleep(30 + random(50));
     for (const client of clients) client.go();
-    await sleep(60 + random(100)); // Node's servers write a session when they have noticed the cut
+    // Node's servers write a session when they have noticed the cut: the cut is before the first mark.
+    for (let mark = 0; mark < 2; mark++) await settled(control);
     if (!onlyOurs) {
       await making;
       await settled(control);

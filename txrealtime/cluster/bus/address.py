@@ -58,7 +58,7 @@ FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 STREAMS = "+streams"
 "The end of a scheme of Redis, for its streams in place of its pub/sub."
 
-STREAM_OPTIONS = ("stream", "maxlen", "streams", "entries")
+STREAM_OPTIONS = ("stream", "maxlen", "streams", "entries", "sharded")
 
 MAX_LENGTH = 10_000
 """Messages that Redis keeps in a stream, roughly, if the URL does not tell."""
@@ -125,6 +125,7 @@ class Address:
         if self.isStreams:
             _ = self.maxLength
             _ = self.streamCount
+            _ = self.isSharded
         if "ssl_keyfile" in self.options and "ssl_certfile" not in self.options:
             raise ValueError(f"{self.name} has the option ssl_keyfile without ssl_certfile")
         if len(self.hosts) > 1 and self.scheme != "redis+sentinel":
@@ -189,6 +190,20 @@ class Address:
                 f"{self.name} has streams={text}: only with dialect=node-streams there are several"
             )
         return int(text)
+
+    @property
+    def isSharded(self) -> bool:
+        """
+        True if messages that are not kept go by sharded pub/sub, as between Node's servers that are told so.
+
+        :raises ValueError: if the option is neither ``true`` nor ``false``, or servers are not Node's.
+        """
+        text = self.options.get("sharded", "false")
+        if text not in ("true", "false"):
+            raise ValueError(f"{self.name} has sharded={text}: expected true or false")
+        if text == "true" and not self.isNode:
+            raise ValueError(f"{self.name} has sharded=true: only with dialect=node-streams there is pub/sub")
+        return text == "true"
 
     @property
     def stream(self) -> str:

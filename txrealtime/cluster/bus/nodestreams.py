@@ -56,7 +56,7 @@ class _Publisher(StreamPublisher):
         name = topic.encode()
         self._expected.append(Reply.BEAT)
         self.transport.write(
-            b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(payload), payload)
+            b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._publishing, len(name), name, len(payload), payload)
         )
         super().beat(topic, payload)
 

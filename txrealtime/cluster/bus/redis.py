@@ -69,6 +69,7 @@ class RedisBus:
     A bus over one Redis, or over the master that Sentinels name.
 
     :param address: of a scheme that begins with ``redis``.
+    :ivar isSharded: true for SPUBLISH and SSUBSCRIBE in place of PUBLISH and SUBSCRIBE, in Redis 7.
     """
 
     patterns = True
@@ -76,6 +77,7 @@ class RedisBus:
     def __init__(self, address: Address) -> None:
         self.name = address.name
         self._address = address
+        self.isSharded = address.isSharded
         self._hosts = list(address.hosts) or [("", 0)]
         # By owner: the CLIENT ID and CLIENT SETNAME of its last publisher.
         self._formerly: WeakKeyDictionary[IPublisherOwner, tuple[str, str]] = WeakKeyDictionary()
@@ -87,7 +89,7 @@ class RedisBus:
         return Deferred.fromCoroutine(self._openPublisher(reactor, owner))
 
     async def _openPublisher(self, reactor: IReactorTime, owner: IPublisherOwner) -> IPublisher:
-        publisher = Publisher(owner)
+        publisher = Publisher(owner, self.isSharded)
         await self._connect(reactor, publisher, lambda: self._prepare(publisher, owner))
         return publisher
 
@@ -95,7 +97,7 @@ class RedisBus:
         return Deferred.fromCoroutine(self._openSubscriber(reactor, lost))
 
     async def _openSubscriber(self, reactor: IReactorTime, lost: Callable[[str], object]) -> ISubscriber:
-        subscriber = _Subscriber(lost)
+        subscriber = _Subscriber(lost, self.isSharded)
         await self._connect(reactor, subscriber, subscriber.whenConnected)
         return subscriber
 
@@ -250,8 +252,10 @@ class Publisher(Connection):
     A connection to publish on.  The replies come in the order of the commands.
     """
 
-    def __init__(self, owner: IPublisherOwner) -> None:
+    def __init__(self, owner: IPublisherOwner, sharded: bool = False) -> None:
         super().__init__()
+        self._publishing = b"*3\r\n$8\r\nSPUBLISH\r\n" if sharded else b"*3\r\n$7\r\nPUBLISH\r\n"
+        self._asking = b"$11\r\nSHARDNUMSUB" if sharded else b"$6\r\nNUMSUB"
         self.unconfirmed = 0
         self.pending = 0
         self._owner = owner
@@ -265,7 +269,7 @@ class Publisher(Connection):
         size = len(payload)
         self.expect(
             size,
-            b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, size, payload),
+            b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._publishing, len(name), name, size, payload),
             answer,
         )
 
@@ -345,7 +349,7 @@ class Publisher(Connection):
     def countSubscribers(self, topic: str) -> Deferred[int]:
         name = topic.encode("utf-8", "surrogatepass")
         self._expected.append(Reply.COUNT)
-        self.transport.write(b"*3\r\n$6\r\nPUBSUB\r\n$6\r\nNUMSUB\r\n$%d\r\n%b\r\n" % (len(name), name))
+        self.transport.write(b"*3\r\n$6\r\nPUBSUB\r\n%b\r\n$%d\r\n%b\r\n" % (self._asking, len(name), name))
         counting: Deferred[int] = Deferred()
         self._counting.append(counting)
         return counting
@@ -400,9 +404,10 @@ class Publisher(Connection):
 
 @implementer(ISubscriber)
 class _Subscriber(Connection):
-    def __init__(self, lost: Callable[[str], object]) -> None:
+    def __init__(self, lost: Callable[[str], object], sharded: bool = False) -> None:
         super().__init__()
         self._lost = lost
+        self._shard = b"S" if sharded else b""
         self._topics: dict[bytes, Subscription] = {}
         self._patterns: dict[bytes, Subscription] = {}
         self._asked: deque[Deferred[None]] = deque()
@@ -410,7 +415,7 @@ class _Subscriber(Connection):
     def subscribe(self, subscription: Subscription) -> Deferred[None]:
         name = subscription.topic.encode("utf-8", "surrogatepass")
         (self._patterns if subscription.pattern else self._topics)[name] = subscription
-        self._command(b"PSUBSCRIBE" if subscription.pattern else b"SUBSCRIBE", name)
+        self._command(b"PSUBSCRIBE" if subscription.pattern else self._shard + b"SUBSCRIBE", name)
         asked: Deferred[None] = Deferred()
         self._asked.append(asked)
         return asked
@@ -418,7 +423,7 @@ class _Subscriber(Connection):
     def unsubscribe(self, subscription: Subscription) -> None:
         name = subscription.topic.encode("utf-8", "surrogatepass")
         (self._patterns if subscription.pattern else self._topics).pop(name, None)
-        self._command(b"PUNSUBSCRIBE" if subscription.pattern else b"UNSUBSCRIBE", name)
+        self._command(b"PUNSUBSCRIBE" if subscription.pattern else self._shard + b"UNSUBSCRIBE", name)
 
     def _command(self, command: bytes, name: bytes) -> None:
         self.transport.write(b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(command), command, len(name), name))
@@ -430,7 +435,7 @@ class _Subscriber(Connection):
         if self._ended:
             return
         kind = reply[0] if isinstance(reply, list) and reply else reply
-        if kind == b"message":
+        if kind == b"message" or kind == b"smessage":
             subscription = self._topics.get(reply[1])
             if subscription is not None:
                 subscription.deliver(subscription.topic, reply[2])
@@ -438,7 +443,7 @@ class _Subscriber(Connection):
             subscription = self._patterns.get(reply[1])
             if subscription is not None:
                 subscription.deliver(reply[2].decode("utf-8", "replace"), reply[3])
-        elif kind in (b"subscribe", b"psubscribe"):
+        elif kind in (b"subscribe", b"psubscribe", b"ssubscribe"):
             self._asked.popleft().callback(None)
         elif isinstance(reply, Exception):
             if self._asked:

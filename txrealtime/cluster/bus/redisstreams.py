@@ -180,7 +180,7 @@ class StreamPublisher(Publisher):
     """A connection that adds entries to streams."""
 
     def __init__(self, owner: IPublisherOwner, bus: RedisStreamsBus, outboxes: dict[str, Outbox]) -> None:
-        super().__init__(owner)
+        super().__init__(owner, bus.isSharded)
         self._bus = bus
         self._outboxes = outboxes
         self._commands: deque[Deferred[Any]] = deque()

@@ -8,7 +8,8 @@ The choice of a dialect, by the URL of the bus.
     Node's servers with ``@socket.io/redis-adapter``; ``key`` is that adapter's option.
 ``redis+streams://host?dialect=node-streams&stream=socket.io&streams=1&key=socket.io&sessions=sio:session:``
     Node's servers with ``@socket.io/redis-streams-adapter``; the fields are that adapter's options
-    ``streamName``, ``streamCount``, ``channelPrefix`` and ``sessionKeyPrefix``, with its defaults.
+    ``streamName``, ``streamCount``, ``channelPrefix`` and ``sessionKeyPrefix``, with its defaults, and
+    ``sharded=true`` is ``useShardedPubSub``.
 ``redis://host?dialect=python-socketio&channel=flask-socketio``
     python-socketio and Flask-SocketIO; ``channel`` is their option, by default ``flask-socketio`` in
     Flask-SocketIO.
