@@ -33,7 +33,6 @@ setup(
         Extension(
             "txrealtime._speedups",
             ["txrealtime/_speedups.c"],
-            depends=["txrealtime/_counters.h", "txrealtime/_packets.h"],
             py_limited_api=limited,
             optional=True,
         )

@@ -106,8 +106,6 @@ def _recipe(packages: Sequence[str]) -> str:
         (ROOT / name).read_text()
         for name in (
             "setup.cfg",
-            "txrealtime/_counters.h",
-            "txrealtime/_packets.h",
             "txrealtime/_speedups.c",
         )
     )

@@ -101,6 +101,27 @@ class SamenessTests(ChannelTestCase):
         self.assertEqual([status for status, _ in answers], [200, 200, 200, 400])
         self.assertEqual(heard, ["ab", "ab"])
 
+    def test_repeated(self) -> None:
+        """A head that is repeated is of another body; one that differs by a byte is another."""
+        longer, same = self.POST.replace(b": 3\r\n\r\n4ab", b": 4\r\n\r\n4abc"), self.POST[:-2] + b"cd"
+        data = self.POST + same + longer + self.POST + self.GET + self.MISSING + self.MISSING
+        for cuts in ((), range(len(data) + 40), [len(self.POST) + 5, len(self.POST) + len(same) - 1]):
+            answers, _, heard = self.assertSame(data, cuts)
+            self.assertEqual([status for status, _ in answers], [200] * 5 + [400] * 2)
+            self.assertEqual(heard, ["ab", "cd", "abc", "ab"])
+
+    def test_headers(self) -> None:
+        """A request's headers are its own, also if its head is repeated."""
+        self.setUp()
+        link = Link().connect(self.site)
+        for _ in range(2):
+            self.deliver(link, self.OPEN)
+            headers = self.session.handshake.headers
+            self.assertEqual(headers, {"host": "example.org"})
+            headers["host"] = "changed"  # type: ignore[index]
+            self.session.close()
+            self.deliver(link, b"")
+
     def test_otherBetween(self) -> None:
         answers, _, heard = self.assertSame(self.POST + self.OTHER + self.GET + self.CHUNKED + self.POST)
         self.assertEqual([status for status, _ in answers], [200] * 5)

@@ -20,11 +20,13 @@ from twisted.web.resource import Resource
 
 from tests.memory import Exchange, Link, Response, clientFrame
 from txrealtime import AckTimeout, Server, Socket, Watcher
-from txrealtime.engineio.counts import Histogram
+from txrealtime.engineio.counts import BOUNDS, Histogram
 from txrealtime.engineio.http.site import Beside, EngineSite
 from txrealtime.engineio.session import CloseReason
 from txrealtime.monitor.exposition import Writer
+from txrealtime.monitor.families import FAMILIES
 from txrealtime.monitor.metrics import Metrics, MetricsPage
+from txrealtime.monitor.sums import snapshot
 from txrealtime.pool import Threads
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.testing import Client, MemoryBus, MemoryHub
@@ -691,3 +693,11 @@ class HistogramTests(SynchronousTestCase):
             histogram.add(seconds)
         self.assertEqual(histogram.buckets, [2, 2, 1])
         self.assertAlmostEqual(histogram.total, 3.200001)
+
+    def test_snapshot(self) -> None:
+        """A snapshot keeps its numbers while the histogram goes on."""
+        histogram = Histogram(BOUNDS)
+        taken = snapshot([(FAMILIES["ping_seconds"], {(): histogram})])
+        histogram.add(0.1)
+        ((_, buckets, total),) = taken["ping_seconds"]
+        self.assertEqual((sum(buckets), total, histogram.count), (0, 0.0, 1))

@@ -150,8 +150,6 @@ class PackagingTests(SynchronousTestCase):
             names = {name.partition("/")[2] for name in archive.getnames()}
         for name in (
             "setup.py",
-            "txrealtime/_counters.h",
-            "txrealtime/_packets.h",
             "txrealtime/_speedups.c",
             "docs/index.rst",
             "tac/chat.tac",

@@ -3,10 +3,9 @@
  *
  * Each function here has a reference in Python of the same name, marked by @accelerated of txrealtime/speedups.py, and
  * has the same results on the same arguments: tests/test_speedups.py compares the two. Without a compiler, or with
- * TXREALTIME_PURE=1, the references run.
+ * TXREALTIME_PURE=1, the references run. A function belongs here only if it takes 3 % off a workload at least.
  *
- * Only the limited API of Python 3.11 is used, so one build serves all later releases. Every function keeps the GIL,
- * except sendAll around its system calls.
+ * Only the limited API of Python 3.11 is used, so one build serves all later releases.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -19,15 +18,17 @@
 #include <string.h>
 
 #ifndef _WIN32
-#include <errno.h>
 #include <sys/socket.h>
 #endif
 
-/* RFC 6455, 5.2: a head has 2 bytes, at most 8 of length, and 4 of a client's mask. */
-#define MOST_HEAD 14
-
-/* A message up to this size is unmasked on the stack before it becomes a str. */
-#define ON_STACK 4096
+/* Check the number of arguments. */
+static int
+takes(const char *function, Py_ssize_t expected, Py_ssize_t given)
+{
+    if (given != expected)
+        PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, and %zd were given", function, expected, given);
+    return given == expected;
+}
 
 /* Fill a new tuple with new references. If one of them or the tuple is NULL, its exception is set already. */
 static PyObject *
@@ -48,11 +49,26 @@ filled(PyObject *tuple, int count, PyObject *const *items)
     return tuple;
 }
 
-/* -- frames ---------------------------------------------------------------------------------------------------- */
+/* Count messages and their bytes in a Meter, a list of the two sums, unless it is None. */
+static int
+addTo(PyObject *meter, Py_ssize_t messages, Py_ssize_t bytes)
+{
+    Py_ssize_t at, more[] = {messages, bytes};
 
-/* Apply a mask (RFC 6455, 5.3), 8 bytes at a time. The source and the target may be the same. */
+    for (at = 0; meter != Py_None && at < 2; at++) {
+        PyObject *sum = PyList_GetItem(meter, at);
+        long long before = sum == NULL ? -1 : PyLong_AsLongLong(sum);
+        if (PyErr_Occurred() || PyList_SetItem(meter, at, PyLong_FromLongLong(before + more[at])) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* -- frames (RFC 6455, 5.2) ------------------------------------------------------------------------------------- */
+
+/* Copy bytes under a mask (RFC 6455, 5.3), 8 at a time. The source and the target may be the same. */
 static void
-applyMask(unsigned char *target, const unsigned char *source, Py_ssize_t size, const unsigned char *mask)
+copyMasked(unsigned char *target, const unsigned char *source, Py_ssize_t size, const unsigned char *mask)
 {
     unsigned char twice[8];
     uint64_t wide, word;
@@ -70,79 +86,62 @@ applyMask(unsigned char *target, const unsigned char *source, Py_ssize_t size, c
         target[at] = source[at] ^ mask[at & 3];
 }
 
-static PyObject *
-unmasked(const unsigned char *source, Py_ssize_t size, const unsigned char *mask)
-{
-    PyObject *payload = PyBytes_FromStringAndSize(NULL, size);
-    if (payload != NULL)
-        applyMask((unsigned char *)PyBytes_AsString(payload), source, size, mask);
-    return payload;
-}
-
-/* Return the text of a payload, or NULL: without an exception if it is not UTF-8. */
-static PyObject *
-unmaskedText(const unsigned char *source, Py_ssize_t size, const unsigned char *mask)
-{
-    unsigned char onStack[ON_STACK], *plain = onStack;
-    PyObject *text;
-
-    if (size > ON_STACK && (plain = PyMem_Malloc(size)) == NULL)
-        return PyErr_NoMemory();
-    applyMask(plain, source, size, mask);
-    text = PyUnicode_DecodeUTF8((char *)plain, size, NULL);
-    if (plain != onStack)
-        PyMem_Free(plain);
-    if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
-        PyErr_Clear();
-    return text;
-}
-
-/* The head of a frame. */
+/* A plain data frame. */
 typedef struct {
-    unsigned char first, isMasked;
-    uint64_t size;
-    Py_ssize_t length; /* of the head itself */
-} Head;
+    int isText;
+    const unsigned char *payload;
+    Py_ssize_t size;
+} Frame;
 
 /*
- * Read the head of a plain data frame: whole, final, of type text or binary, its length in the shortest form, and with a
- * mask or without one, as is demanded.
+ * Find the plain data frame at the beginning of some data: whole, final, of type text or binary, its length in the
+ * shortest form, with a mask or without one as is demanded, and with a payload of the largest size at most.
  */
 static int
-readHead(const unsigned char *data, Py_ssize_t size, Head *head, int isMasked)
+findFrame(const unsigned char *data, Py_ssize_t available, int isMasked, Py_ssize_t maxPayload, Frame *frame)
 {
-    int at, most, mask = isMasked ? 4 : 0;
+    int at, length = 2; /* of the head, up to the mask */
+    uint64_t size;
 
-    if (size < 2 + mask || (data[0] != 0x81 && data[0] != 0x82) || !(data[1] & 0x80) != !isMasked)
+    if (available < 2 || (data[0] != 0x81 && data[0] != 0x82) || data[1] >> 7 != isMasked)
         return 0;
-    head->isMasked = (unsigned char)isMasked;
-    head->first = data[0];
-    head->size = data[1] & 0x7f;
-    most = head->size < 126 ? 2 : head->size == 126 ? 4 : 10;
-    head->length = most + mask;
-    if (most > 2) {
-        if (size < head->length)
+    size = data[1] & 0x7f;
+    if (size > 125) {
+        length = size == 126 ? 4 : 10;
+        if (available < length)
             return 0;
-        for (head->size = 0, at = 2; at < most; at++)
-            head->size = head->size << 8 | data[at];
-        if (head->size < (most == 4 ? 126 : 65536))
+        for (size = 0, at = 2; at < length; at++)
+            size = size << 8 | data[at];
+        if (size < (length == 4 ? 126 : 65536))
             return 0;
     }
+    if (isMasked)
+        length += 4;
+    if (available < length || size > (uint64_t)maxPayload || size > (uint64_t)(available - length))
+        return 0;
+    frame->isText = data[0] == 0x81;
+    frame->payload = data + length;
+    frame->size = (Py_ssize_t)size;
     return 1;
 }
 
-/* Return the message of a payload: see unmaskedText(). */
+/* Return the message of a frame, or NULL: without an exception if a text is not UTF-8. */
 static PyObject *
-messageOf(const Head *head, const unsigned char *payload)
+messageOf(const Frame *frame, int isMasked)
 {
-    PyObject *text;
-    Py_ssize_t size = (Py_ssize_t)head->size;
+    const char *plain = (const char *)frame->payload;
+    PyObject *message = NULL, *text = NULL;
 
-    if (head->isMasked)
-        return head->first == 0x81 ? unmaskedText(payload, size, payload - 4) : unmasked(payload, size, payload - 4);
-    if (head->first == 0x82)
-        return PyBytes_FromStringAndSize((const char *)payload, size);
-    text = PyUnicode_DecodeUTF8((const char *)payload, size, NULL);
+    if (isMasked || !frame->isText)
+        message = PyBytes_FromStringAndSize(isMasked ? NULL : plain, frame->size);
+    if (message != NULL && isMasked) {
+        plain = PyBytes_AsString(message);
+        copyMasked((unsigned char *)plain, frame->payload, frame->size, frame->payload - 4);
+    }
+    if (!frame->isText || PyErr_Occurred())
+        return message;
+    text = PyUnicode_DecodeUTF8(plain, frame->size, NULL);
+    Py_XDECREF(message);
     if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
         PyErr_Clear();
     return text;
@@ -150,17 +149,13 @@ messageOf(const Head *head, const unsigned char *payload)
 
 /* Read the plain data frames at a position, either with masks or without them. */
 static PyObject *
-readAll(PyObject *const *arguments, Py_ssize_t count, int areMasked)
+readAll(PyObject *const *arguments, int isMasked, PyObject *meter)
 {
     char *start;
-    Py_ssize_t end, position, most, maxPayload;
-    PyObject *messages;
-    Head head;
+    Py_ssize_t end, position, maxPayload, most, bytes = 0;
+    PyObject *messages, *message;
+    Frame frame;
 
-    if (count != 4) {
-        PyErr_SetString(PyExc_TypeError, "4 arguments are expected");
-        return NULL;
-    }
     if (PyBytes_AsStringAndSize(arguments[0], &start, &end) < 0)
         return NULL;
     position = PyLong_AsSsize_t(arguments[1]);
@@ -172,40 +167,31 @@ readAll(PyObject *const *arguments, Py_ssize_t count, int areMasked)
         PyErr_SetString(PyExc_ValueError, "a position outside of the data, or a negative limit");
         return NULL;
     }
-    if ((messages = PyList_New(0)) == NULL)
-        return NULL;
-    for (; most != 0 && readHead((unsigned char *)start + position, end - position, &head, areMasked); most--) {
-        const unsigned char *payload = (unsigned char *)start + position + head.length;
-        PyObject *message;
-        int failed;
-
-        if (head.size > (uint64_t)maxPayload || head.size > (uint64_t)(end - position - head.length))
+    messages = PyList_New(0);
+    for (; messages != NULL && most != 0; most--) {
+        if (!findFrame((unsigned char *)start + position, end - position, isMasked, maxPayload, &frame) ||
+            (message = messageOf(&frame, isMasked)) == NULL)
             break;
-        message = messageOf(&head, payload);
-        if (message == NULL) {
-            if (!PyErr_Occurred())
-                break;
-            Py_DECREF(messages);
-            return NULL;
-        }
-        failed = PyList_Append(messages, message);
+        if (PyList_Append(messages, message) < 0)
+            Py_CLEAR(messages);
         Py_DECREF(message);
-        if (failed) {
-            Py_DECREF(messages);
-            return NULL;
-        }
-        position += head.length + (Py_ssize_t)head.size;
+        bytes += frame.size;
+        position = (Py_ssize_t)(frame.payload - (unsigned char *)start) + frame.size;
+    }
+    if (messages == NULL || PyErr_Occurred() || addTo(meter, PyList_Size(messages), bytes) < 0) {
+        Py_XDECREF(messages);
+        return NULL;
     }
     return filled(PyTuple_New(2), 2, (PyObject *[]){messages, PyLong_FromSsize_t(position)});
 }
 
-PyDoc_STRVAR(readMessages_doc, "readMessages(data, position, maxPayload, most, /)\n--\n\n"
+PyDoc_STRVAR(readMessages_doc, "readMessages(data, position, maxPayload, most, meter, /)\n--\n\n"
                                "Read the plain data frames of a client: see engineio/websocket/plain.py.");
 
 static PyObject *
 readMessages(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
-    return readAll(arguments, count, 1);
+    return takes("readMessages", 5, count) ? readAll(arguments, 1, arguments[4]) : NULL;
 }
 
 PyDoc_STRVAR(readUnmasked_doc, "readUnmasked(data, position, maxPayload, most, /)\n--\n\n"
@@ -214,131 +200,51 @@ PyDoc_STRVAR(readUnmasked_doc, "readUnmasked(data, position, maxPayload, most, /
 static PyObject *
 readUnmasked(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
-    return readAll(arguments, count, 0);
+    return takes("readUnmasked", 4, count) ? readAll(arguments, 0, Py_None) : NULL;
 }
 
-/* Return the 4 bytes of a mask, or NULL with an exception. */
-static const unsigned char *
-maskOf(PyObject *given)
-{
-    char *mask;
-    Py_ssize_t size;
-
-    if (PyBytes_AsStringAndSize(given, &mask, &size) < 0)
-        return NULL;
-    if (size != 4) {
-        PyErr_SetString(PyExc_ValueError, "a mask has 4 bytes");
-        return NULL;
-    }
-    return (unsigned char *)mask;
-}
-
-PyDoc_STRVAR(unmask_doc, "unmask(payload, mask, /)\n--\n\nApply a mask of 4 bytes to a payload (RFC 6455, 5.3).");
-
+/* Build the frame of a text in two parts: with a mask, a client's. */
 static PyObject *
-unmask(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+makeFrame(PyObject *type, PyObject *text, const char *mask, PyObject *meter)
 {
-    const unsigned char *mask;
-    char *payload;
-    Py_ssize_t size;
-
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "unmask() takes 2 arguments");
-        return NULL;
-    }
-    if (PyBytes_AsStringAndSize(arguments[0], &payload, &size) < 0 || (mask = maskOf(arguments[1])) == NULL)
-        return NULL;
-    return unmasked((unsigned char *)payload, size, mask);
-}
-
-/* Build a frame of a payload in two parts: with a mask, a client's. */
-static PyObject *
-makeFrame(int isBinary, const char *type, Py_ssize_t typeSize, const char *payload, Py_ssize_t payloadSize,
-          const unsigned char *mask)
-{
-    unsigned char head[MOST_HEAD];
-    uint64_t size = (uint64_t)typeSize + (uint64_t)payloadSize;
-    int at, length = size < 126 ? 2 : size < 65536 ? 4 : 10;
+    unsigned char head[14]; /* 2 bytes, at most 8 of length, and 4 of a mask */
+    const char *parts[2];
+    Py_ssize_t sizes[2], size;
+    int at, length;
     PyObject *frame;
-    char *target;
+    unsigned char *target;
 
-    head[0] = isBinary ? 0x82 : 0x81;
+    if ((parts[0] = PyUnicode_AsUTF8AndSize(type, &sizes[0])) == NULL ||
+        (parts[1] = PyUnicode_AsUTF8AndSize(text, &sizes[1])) == NULL)
+        return NULL;
+    size = sizes[0] + sizes[1];
+    length = size < 126 ? 2 : size < 65536 ? 4 : 10;
+    head[0] = 0x81;
     head[1] = (unsigned char)(length == 2 ? size : length == 4 ? 126 : 127);
     for (at = 2; at < length; at++)
-        head[at] = (unsigned char)(size >> 8 * (length - 1 - at));
+        head[at] = (unsigned char)((uint64_t)size >> 8 * (length - 1 - at));
     if (mask != NULL) {
         head[1] |= 0x80;
         memcpy(head + length, mask, 4);
         length += 4;
     }
-    if ((frame = PyBytes_FromStringAndSize(NULL, length + typeSize + payloadSize)) == NULL)
+    if (addTo(meter, 1, size) < 0 || (frame = PyBytes_FromStringAndSize(NULL, length + size)) == NULL)
         return NULL;
-    target = PyBytes_AsString(frame);
+    target = (unsigned char *)PyBytes_AsString(frame);
     memcpy(target, head, length);
-    memcpy(target + length, type, typeSize);
-    memcpy(target + length + typeSize, payload, payloadSize);
+    memcpy(target + length, parts[0], sizes[0]);
+    memcpy(target + length + sizes[0], parts[1], sizes[1]);
     if (mask != NULL)
-        applyMask((unsigned char *)target + length, (unsigned char *)target + length, (Py_ssize_t)size, mask);
+        copyMasked(target + length, target + length, size, (const unsigned char *)mask);
     return frame;
 }
 
-PyDoc_STRVAR(frame_doc, "frame(payload, isBinary, /)\n--\n\n"
-                        "Build an unmasked, unfragmented data frame (RFC 6455, 5.2).");
-
-static PyObject *
-frame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
-{
-    char *payload;
-    Py_ssize_t size;
-    int isBinary;
-
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "frame() takes 2 arguments");
-        return NULL;
-    }
-    if (PyBytes_AsStringAndSize(arguments[0], &payload, &size) < 0 ||
-        (isBinary = PyObject_IsTrue(arguments[1])) < 0)
-        return NULL;
-    return makeFrame(isBinary, "", 0, payload, size, NULL);
-}
-
-PyDoc_STRVAR(textFrame_doc, "textFrame(type, text, /)\n--\n\nBuild the frame of a packet of text.");
+PyDoc_STRVAR(textFrame_doc, "textFrame(type, text, meter, /)\n--\n\nBuild the frame of a packet of text.");
 
 static PyObject *
 textFrame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
-    const char *type, *text;
-    Py_ssize_t typeSize, size;
-
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "textFrame() takes 2 arguments");
-        return NULL;
-    }
-    if ((type = PyUnicode_AsUTF8AndSize(arguments[0], &typeSize)) == NULL ||
-        (text = PyUnicode_AsUTF8AndSize(arguments[1], &size)) == NULL)
-        return NULL;
-    return makeFrame(0, type, typeSize, text, size, NULL);
-}
-
-PyDoc_STRVAR(maskedFrame_doc, "maskedFrame(payload, isBinary, mask, /)\n--\n\n"
-                              "Build a masked, unfragmented data frame (RFC 6455, 5.2 and 5.3).");
-
-static PyObject *
-maskedFrame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
-{
-    const unsigned char *mask;
-    char *payload;
-    Py_ssize_t size;
-    int isBinary;
-
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "maskedFrame() takes 3 arguments");
-        return NULL;
-    }
-    if (PyBytes_AsStringAndSize(arguments[0], &payload, &size) < 0 ||
-        (isBinary = PyObject_IsTrue(arguments[1])) < 0 || (mask = maskOf(arguments[2])) == NULL)
-        return NULL;
-    return makeFrame(isBinary, "", 0, payload, size, mask);
+    return takes("textFrame", 3, count) ? makeFrame(arguments[0], arguments[1], NULL, arguments[2]) : NULL;
 }
 
 PyDoc_STRVAR(maskedTextFrame_doc, "maskedTextFrame(type, text, mask, /)\n--\n\n"
@@ -347,144 +253,215 @@ PyDoc_STRVAR(maskedTextFrame_doc, "maskedTextFrame(type, text, mask, /)\n--\n\n"
 static PyObject *
 maskedTextFrame(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
-    const unsigned char *mask;
-    const char *type, *text;
-    Py_ssize_t typeSize, size;
+    char *mask;
+    Py_ssize_t size;
 
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "maskedTextFrame() takes 3 arguments");
+    if (!takes("maskedTextFrame", 3, count) || PyBytes_AsStringAndSize(arguments[2], &mask, &size) < 0)
+        return NULL;
+    if (size != 4) {
+        PyErr_SetString(PyExc_ValueError, "a mask has 4 bytes");
         return NULL;
     }
-    if ((type = PyUnicode_AsUTF8AndSize(arguments[0], &typeSize)) == NULL ||
-        (text = PyUnicode_AsUTF8AndSize(arguments[1], &size)) == NULL || (mask = maskOf(arguments[2])) == NULL)
-        return NULL;
-    return makeFrame(0, type, typeSize, text, size, mask);
+    return makeFrame(arguments[0], arguments[1], mask, Py_None);
 }
 
-#include "_packets.h"
+/* -- Socket.IO's events and acks -------------------------------------------------------------------------------- */
+
+/* JavaScript has exact integers up to 2**53, which has 16 digits. */
+#define MOST_ID_DIGITS 16
+
+/* The head of an event or ack. */
+typedef struct {
+    int isAck;
+    Py_ssize_t pathEnd; /* 0 without a namespace, whose path begins at 1 */
+    long long id; /* -1 without one */
+    Py_ssize_t length;
+} Head;
+
+/* Split the head of an event or ack from its arguments. Return 0 for any other packet, or with an exception. */
+static int
+splitHead(PyObject *message, Head *head)
+{
+    Py_ssize_t at = 1, end = PyUnicode_GetLength(message);
+    Py_UCS4 letter = end < 2 ? 0 : PyUnicode_ReadChar(message, 0);
+    int digits = 0;
+
+    if (letter != '2' && letter != '3')
+        return 0;
+    head->isAck = letter == '3';
+    head->pathEnd = 0;
+    if (PyUnicode_ReadChar(message, 1) == '/') {
+        while (at < end && (letter = PyUnicode_ReadChar(message, at)) != ',' && letter != '[')
+            at++;
+        if (letter != ',')
+            return 0;
+        head->pathEnd = at++;
+    }
+    head->id = 0;
+    for (; at < end && (letter = PyUnicode_ReadChar(message, at)) >= '0' && letter <= '9'; at++) {
+        if (++digits > MOST_ID_DIGITS)
+            return 0;
+        head->id = head->id * 10 + (letter - '0');
+    }
+    if (!digits)
+        head->id = -1;
+    head->length = at;
+    return at < end && letter == '[' && (!head->isAck || digits);
+}
+
+/* Read the arguments behind a head. Return NULL without an exception if they are not JSON, or begin with no name. */
+static PyObject *
+readArguments(PyObject *message, const Head *head, PyObject *loads, PyObject *reserved)
+{
+    PyObject *text = PyUnicode_Substring(message, head->length, PyUnicode_GetLength(message)), *data, *name;
+
+    if (text == NULL)
+        return NULL;
+    data = PyObject_CallFunctionObjArgs(loads, text, NULL);
+    Py_DECREF(text);
+    if (data == NULL && PyErr_ExceptionMatches(PyExc_ValueError))
+        PyErr_Clear();
+    if (data == NULL || head->isAck)
+        return data;
+    if (!PyList_Check(data) || PyList_Size(data) == 0 || !PyUnicode_CheckExact(name = PyList_GetItem(data, 0)) ||
+        PySet_Contains(reserved, name) != 0)
+        Py_CLEAR(data);
+    return data;
+}
+
+PyDoc_STRVAR(readPlain_doc, "readPlain(message, loads, packetType, types, reserved, /)\n--\n\n"
+                            "Read an event or ack without attachments: see socketio/packet.py.");
+
+static PyObject *
+readPlain(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    PyObject *message, *data;
+    Head head;
+
+    if (!takes("readPlain", 5, count))
+        return NULL;
+    if (!PyType_Check(arguments[2]) || !PyType_IsSubtype((PyTypeObject *)arguments[2], &PyTuple_Type) ||
+        !PyTuple_Check(arguments[3]) || PyTuple_Size(arguments[3]) != 2 || !PyAnySet_Check(arguments[4])) {
+        PyErr_SetString(PyExc_TypeError, "readPlain() takes a str, a function, a type of tuples, two values and a set");
+        return NULL;
+    }
+    message = arguments[0];
+    if (!splitHead(message, &head) || (data = readArguments(message, &head, arguments[1], arguments[4])) == NULL)
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    /* As tuple.__new__() makes an instance of a subclass. */
+    return filled(
+        PyType_GenericAlloc((PyTypeObject *)arguments[2], 4), 4,
+        (PyObject *[]){
+            Py_NewRef(PyTuple_GetItem(arguments[3], head.isAck)),
+            head.pathEnd ? PyUnicode_Substring(message, 1, head.pathEnd) : PyUnicode_FromStringAndSize("/", 1),
+            data,
+            head.id < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong(head.id),
+        });
+}
 
 /* -- a broadcast ------------------------------------------------------------------------------------------------ */
 
 #ifndef _WIN32
 
-/* Sockets that are written to before the interpreter looks at the results. */
+/*
+ * Sockets that are written to at a time, without the GIL. One after the other, between the look-ups of the next member's
+ * attributes, a send on loopback takes 5 % longer: the kernel and the interpreter drive each other out of the caches.
+ */
 #define AT_ONCE 64
 
-/* Members after which sendAll gives up if none was ready: none ever is that polls. */
-#define PATIENCE 8
-
 typedef struct {
-    PyObject *member, *transport; /* both owned */
-    int fd; /* of its socket, or -1 if the transport must write */
+    PyObject *member, *transport; /* both owned; no transport if the member must take the ordinary way */
+    int descriptor; /* of its socket, or -1 likewise */
     Py_ssize_t sent;
 } Receiver;
 
 /* Names of attributes, made when the module is imported. */
 static struct {
-    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send, *writeNow,
-        *fileno;
+    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send, *fileno;
 } names;
 
-/* Compare an attribute with an object: 1 if it is that one, 0 if not, -1 with an exception. */
+/* Compare an attribute with an object. Return 0 with an exception if there is no such attribute. */
 static int
-attributeIs(PyObject *object, PyObject *name, PyObject *expected)
+isAttribute(PyObject *object, PyObject *name, PyObject *expected)
 {
     PyObject *value = PyObject_GetAttr(object, name);
     Py_XDECREF(value);
-    return value == NULL ? -1 : value == expected;
+    return value == expected;
 }
 
-/* Return the descriptor of the socket whose send() a transport keeps, or -1: with an exception if something failed. */
-static int
-descriptorOf(PyObject *transport)
+/* Return the transport of a member that takes packets at once, as Session.sendPackets() finds it, or NULL. */
+static PyObject *
+transportOf(PyObject *member, PyObject *sessionType, PyObject *open)
 {
-    PyObject *send = PyObject_GetAttr(transport, names._send), *owner;
-    int fd = -1;
+    PyObject *session, *queue, *transport = NULL;
 
-    if (send != NULL && Py_IS_TYPE(send, &PyCFunction_Type) && (owner = PyCFunction_GetSelf(send)) != NULL) {
-        PyObject *number = PyObject_CallMethodObjArgs(owner, names.fileno, NULL);
-        if (number != NULL)
-            fd = (int)PyLong_AsLong(number);
-        Py_XDECREF(number);
+    if (!isAttribute(member, names.connected, Py_True) || (session = PyObject_GetAttr(member, names.session)) == NULL)
+        return NULL;
+    if (Py_IS_TYPE(session, (PyTypeObject *)sessionType) && isAttribute(session, names.state, open) &&
+        (queue = PyObject_GetAttr(session, names._queue)) != NULL) {
+        if (PyObject_Not(queue) == 1)
+            transport = PyObject_GetAttr(session, names.transport);
+        Py_DECREF(queue);
     }
-    Py_XDECREF(send);
-    return fd;
+    Py_DECREF(session);
+    return transport;
+}
+
+/* Return the socket's descriptor of a transport that takes a frame at once, as WebSocketTransport.send() does, or -1. */
+static int
+descriptorOf(PyObject *transport, PyObject *transportType)
+{
+    PyObject *send, *socket, *number;
+    int descriptor = -1;
+
+    if (!Py_IS_TYPE(transport, (PyTypeObject *)transportType) || !isAttribute(transport, names.writable, Py_True) ||
+        !isAttribute(transport, names._sharesFrames, Py_True) || !isAttribute(transport, names._cork, Py_None) ||
+        (send = PyObject_GetAttr(transport, names._send)) == NULL)
+        return -1;
+    /* The number is asked for each time: the socket may be closed, and its number another's. */
+    if (Py_IS_TYPE(send, &PyCFunction_Type) && (socket = PyCFunction_GetSelf(send)) != NULL &&
+        (number = PyObject_CallMethodObjArgs(socket, names.fileno, NULL)) != NULL) {
+        descriptor = (int)PyLong_AsLong(number);
+        Py_DECREF(number);
+    }
+    Py_DECREF(send);
+    return descriptor;
 }
 
 /*
- * See if a member can be written to at once, as Session.sendPackets() and WebSocketTransport.send() do.
- *
- * 1 if so, with what the receiver owns; 0 if the member must take the ordinary way; -1 with an exception.
+ * Write a frame to the members from a place in the list on, AT_ONCE at most. Add to the rest who must take the ordinary
+ * way, and tell the transport that has taken a part.
  */
 static int
-isReady(PyObject *member, PyObject *const *types, PyObject *open, Receiver *receiver)
+sendSome(PyObject *members, Py_ssize_t from, PyObject *frame, PyObject *const *types, PyObject *rest)
 {
-    PyObject *session = NULL, *transport = NULL, *queue = NULL;
-    int ready;
+    Receiver receivers[AT_ONCE], *each = receivers, *end;
+    const char *data = PyBytes_AsString(frame);
+    Py_ssize_t size = PyBytes_Size(frame);
 
-    receiver->fd = -1;
-    if ((ready = attributeIs(member, names.connected, Py_True)) == 1 &&
-        ((session = PyObject_GetAttr(member, names.session)) == NULL ||
-         (ready = Py_TYPE(session) == (PyTypeObject *)types[0]) == 0 ||
-         (ready = attributeIs(session, names.state, open)) != 1 ||
-         (queue = PyObject_GetAttr(session, names._queue)) == NULL || (ready = PyObject_Not(queue)) != 1 ||
-         (transport = PyObject_GetAttr(session, names.transport)) == NULL ||
-         (ready = Py_TYPE(transport) == (PyTypeObject *)types[1]) == 0 ||
-         (ready = attributeIs(transport, names.writable, Py_True)) != 1 ||
-         (ready = attributeIs(transport, names._sharesFrames, Py_True)) != 1 ||
-         (ready = attributeIs(transport, names._cork, Py_None)) != 1))
-        ready = 0;
-    else if (ready == 1)
-        receiver->fd = descriptorOf(transport);
-    if (PyErr_Occurred())
-        ready = -1;
-    if (ready == 1) {
-        receiver->member = Py_NewRef(member);
-        receiver->transport = Py_NewRef(transport);
+    for (; each < receivers + AT_ONCE && from < PyList_Size(members) && !PyErr_Occurred(); each++, from++) {
+        each->member = Py_NewRef(PyList_GetItem(members, from));
+        each->transport = transportOf(each->member, types[0], types[2]);
+        each->descriptor = each->transport == NULL ? -1 : descriptorOf(each->transport, types[1]);
     }
-    Py_XDECREF(session);
-    Py_XDECREF(queue);
-    Py_XDECREF(transport);
-    return ready;
-}
-
-/* Write a frame to some sockets. Add to the rest who has taken nothing, and tell the transport that has taken a part. */
-static int
-writeTo(Receiver *receivers, int count, PyObject *frame, PyObject *rest)
-{
-    char *data;
-    Py_ssize_t size;
-    int at, failed = PyBytes_AsStringAndSize(frame, &data, &size) < 0;
-
-    if (!failed) {
+    end = each;
+    if (!PyErr_Occurred()) {
         Py_BEGIN_ALLOW_THREADS
-        for (at = 0; at < count; at++)
-            receivers[at].sent = send(receivers[at].fd, data, size, MSG_DONTWAIT);
+        for (each = receivers; each < end; each++)
+            each->sent = each->descriptor < 0 ? 0 : send(each->descriptor, data, size, MSG_DONTWAIT);
         Py_END_ALLOW_THREADS
     }
-    for (at = 0; at < count; at++) {
-        Receiver *each = receivers + at;
-        if (!failed && each->sent <= 0 && size > 0)
-            failed = PyList_Append(rest, each->member) < 0;
-        else if (!failed && each->sent < size) {
-            PyObject *done = PyObject_CallMethod(each->transport, "wroteLess", "On", frame, each->sent);
-            failed = done == NULL;
-            Py_XDECREF(done);
-        }
+    for (each = receivers; each < end; each++) {
+        PyObject *done = NULL;
+        if (!PyErr_Occurred() && each->sent <= 0)
+            PyList_Append(rest, each->member);
+        else if (!PyErr_Occurred() && each->sent < size)
+            done = PyObject_CallMethod(each->transport, "wroteLess", "On", frame, each->sent);
+        Py_XDECREF(done);
+        Py_XDECREF(each->transport);
         Py_DECREF(each->member);
-        Py_DECREF(each->transport);
     }
-    return failed ? -1 : 0;
-}
-
-/* Have a transport write a frame, as over TLS. */
-static int
-writeBy(Receiver *receiver, PyObject *frame)
-{
-    PyObject *done = PyObject_CallMethodObjArgs(receiver->transport, names.writeNow, frame, NULL);
-
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 PyDoc_STRVAR(sendAll_doc, "sendAll(members, frame, sessionType, transportType, open, /)\n--\n\n"
@@ -493,59 +470,25 @@ PyDoc_STRVAR(sendAll_doc, "sendAll(members, frame, sessionType, transportType, o
 static PyObject *
 sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
-    Receiver receivers[AT_ONCE];
     PyObject *members, *rest;
-    Py_ssize_t at = 0;
-    int waiting = 0, ready = 0, someReady = 0;
+    Py_ssize_t at;
 
-    if (count != 5 || !PyList_Check(arguments[0]) || !PyBytes_Check(arguments[1])) {
+    if (!takes("sendAll", 5, count))
+        return NULL;
+    members = arguments[0];
+    if (!PyList_Check(members) || !PyBytes_Check(arguments[1])) {
         PyErr_SetString(PyExc_TypeError, "sendAll() takes a list, a frame, two types and a state");
         return NULL;
     }
-    members = arguments[0];
-    if ((rest = PyList_New(0)) == NULL)
-        return NULL;
+    rest = PyList_New(0);
     /* The list's size is read anew each time, as other threads run while the GIL is released. */
-    for (; ready >= 0 && at < PyList_Size(members); at++) {
-        if (at == PATIENCE && !someReady) {
-            Py_DECREF(rest);
-            return Py_NewRef(members);
-        }
-        PyObject *member = Py_NewRef(PyList_GetItem(members, at));
-        ready = isReady(member, arguments + 2, arguments[4], receivers + waiting);
-        if (ready == 1 && receivers[waiting].fd < 0) {
-            /* The transport's code may close the sockets of others: those that wait are written to before. */
-            Receiver slow = receivers[waiting];
-            ready = writeTo(receivers, waiting, arguments[1], rest) || writeBy(&slow, arguments[1]) ? -1 : 0;
-            waiting = 0;
-            someReady = 1;
-            Py_DECREF(slow.member);
-            Py_DECREF(slow.transport);
-        } else if (ready == 1)
-            someReady = ++waiting;
-        else if (ready == 0)
-            ready = PyList_Append(rest, member);
-        Py_DECREF(member);
-        if (waiting == AT_ONCE) {
-            ready = writeTo(receivers, waiting, arguments[1], rest);
-            waiting = 0;
-        }
-    }
-    if (ready >= 0)
-        ready = writeTo(receivers, waiting, arguments[1], rest);
-    else
-        for (; waiting > 0; waiting--) {
-            Py_DECREF(receivers[waiting - 1].member);
-            Py_DECREF(receivers[waiting - 1].transport);
-        }
-    if (ready < 0)
-        Py_CLEAR(rest);
+    for (at = 0; rest != NULL && at < PyList_Size(members); at += AT_ONCE)
+        if (sendSome(members, at, arguments[1], arguments + 2, rest) < 0)
+            Py_CLEAR(rest);
     return rest;
 }
 
 #endif
-
-#include "_counters.h"
 
 /* -- the module ------------------------------------------------------------------------------------------------- */
 
@@ -553,14 +496,10 @@ sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 
 static PyMethodDef methods[] = {
     FAST(readMessages),
-    FAST(unmask),
-    FAST(frame),
-    FAST(textFrame),
     FAST(readUnmasked),
-    FAST(maskedFrame),
+    FAST(textFrame),
     FAST(maskedTextFrame),
     FAST(readPlain),
-    FAST(encodeBehind),
 #ifndef _WIN32
     FAST(sendAll),
 #endif
@@ -577,16 +516,10 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC
 PyInit__speedups(void)
 {
-    PyObject *module;
-
 #ifndef _WIN32
     if (NAME(connected) || NAME(session) || NAME(state) || NAME(_queue) || NAME(transport) || NAME(writable) ||
-        NAME(_sharesFrames) || NAME(_cork) || NAME(_send) || NAME(writeNow) ||
-        NAME(fileno))
+        NAME(_sharesFrames) || NAME(_cork) || NAME(_send) || NAME(fileno))
         return NULL;
 #endif
-    module = PyModule_Create(&definition);
-    if (module != NULL && addCounters(module))
-        Py_CLEAR(module);
-    return module;
+    return PyModule_Create(&definition);
 }

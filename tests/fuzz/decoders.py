@@ -29,7 +29,7 @@ from txrealtime.engineio.packet3 import EngineIO3
 from txrealtime.engineio.polling.jsonp import JSONPRequest
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.websocket.autobahn import FrameFactory
-from txrealtime.engineio.websocket.plain import readMessages
+from txrealtime.engineio.websocket.plain import Meter, readMessages
 from txrealtime.errors import HandshakeError, PacketError
 from txrealtime.socketio.jsontext import JSONText
 from txrealtime.socketio.msgpack import MsgpackParser
@@ -241,8 +241,10 @@ def frames(data: bytes) -> None:
     """
     size, data = data[0] % 64 + 1 if data else 1, data[1:]
     for most in (-1, size % 4):
-        arguments = (data, min(size % 5, len(data)), 100_000, most)
-        assert readMessages(*arguments) == REFERENCES["readMessages"](*arguments), "C reads it in another way"
+        given = data, min(size % 5, len(data)), 100_000, most
+        meters = Meter(), Meter()
+        read, again = readMessages(*given, meters[0]), REFERENCES["readMessages"](*given, meters[1])
+        assert (read, meters[0]) == (again, meters[1]), "C reads it in another way"
     # Autobahn finds text that is not UTF-8 in a frame that is not complete: let every frame be.
     rest = bytes(600)
     outcomes = [

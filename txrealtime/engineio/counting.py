@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from txrealtime.engineio.counts import Counts
-from txrealtime.engineio.packet import DIGITS, Packet, PacketType, message
+from txrealtime.engineio.packet import Packet, PacketType, message
 from txrealtime.engineio.polling.request import HTTPRequest
 from txrealtime.engineio.polling.transport import PollingTransport
-from txrealtime.engineio.websocket.plain import Meter, payloadSize
-from txrealtime.engineio.websocket.transport import WebSocketTransport
+from txrealtime.engineio.websocket.plain import Meter, payloadSize, textFrame
+from txrealtime.engineio.websocket.transport import WebSocketTransport, framed
 
 if TYPE_CHECKING:
     from txrealtime.engineio.engine import Engine
@@ -31,27 +31,20 @@ def countBytes(engine: Engine) -> None:
     counts = engine.counts
     if counts.sent is None:
         counts.received, counts.sent = Meter(), Meter()
-        counts.read = counts.received.readMessages
         engine.webSocketType = counts.counting = _countingWebSocket(counts, counts.sent)
         engine.pollingType = _countingPolling(counts)
 
 
 def _countingWebSocket(counts: Counts, sent: Meter) -> type[WebSocketTransport]:
-    binaryFrame, textFrame = sent.frame, sent.textFrame
-
     def toFirst(packet: Packet) -> bytes:
         """Count a packet for a receiver, the first one unless it was framed for others; return the frame."""
         made = packet.frame
-        if made is None:
-            data = packet.data
-            packet.frame = made = (
-                binaryFrame(data, True) if isinstance(data, bytes) else textFrame(DIGITS[packet.type], data)
-            )
-        elif packet.type is _MESSAGE:
-            counts.share(packet)
-        else:
-            # Such as PING, the same object for all engines.
+        # A PING, say, is the same object for all engines.
+        if made is None or packet.type is not _MESSAGE:
+            made = made or framed(packet)
             sent.add(1, payloadSize(made))
+        else:
+            counts.share(packet)
         return made
 
     class CountingWebSocket(WebSocketTransport):
@@ -78,7 +71,7 @@ def _countingWebSocket(counts: Counts, sent: Meter) -> type[WebSocketTransport]:
 
         def sendMessage(self, text: str) -> None:
             if self._sharesFrames:
-                frame = textFrame("4", text)
+                frame = textFrame("4", text, sent)
                 if self._cork is None:
                     self.writeNow(frame)
                 else:

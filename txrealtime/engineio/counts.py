@@ -9,25 +9,22 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
-from time import perf_counter
+from collections.abc import Sequence
 from typing import Final
 
 from txrealtime.engineio.packet import Packet
 from txrealtime.engineio.websocket.plain import Meter, payloadSize
-from txrealtime.speedups import accelerated
 
 __all__ = ["BOUNDS", "Counts", "Histogram"]
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0)
 
 
-@accelerated
 class Histogram:
     """
     A count of durations by their size.
 
-    :ivar bounds: the largest duration of each bucket but the last, in seconds; at most 16 of them.
+    :ivar bounds: the largest duration of each bucket but the last, in seconds.
     :ivar buckets: the durations in each bucket; those of earlier ones are not in later ones.
     :ivar total: the sum of the durations, in seconds.
     """
@@ -46,17 +43,6 @@ class Histogram:
 
     def add(self, seconds: float, /) -> None:
         """Count a duration."""
-        self.buckets[bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
-
-    def begin(self) -> float:
-        """Return the time, for :meth:`end`."""
-        return perf_counter()
-
-    def end(self, begun: float, /) -> None:
-        """Count the time since a :meth:`begin`."""
-        # As add(), without the call.
-        seconds = perf_counter() - begun
         self.buckets[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
@@ -90,7 +76,6 @@ class Counts:
     :ivar packetsByPolling: Engine.IO packets sent in polling bodies, likewise.
     :ivar received: the messages that came by WebSocket, if they are counted.
     :ivar sent: the messages sent by WebSocket, likewise; see :meth:`settle`.
-    :ivar read: reads messages and counts them, if they are counted.
     :ivar counting: the class of the WebSockets that count what they send, if there is one.
     """
 
@@ -105,7 +90,6 @@ class Counts:
         "packetsByPolling",
         "paused",
         "pings",
-        "read",
         "received",
         "receivedByPolling",
         "refused",
@@ -130,7 +114,6 @@ class Counts:
         self.packetsByPolling = 0
         self.received: Meter | None = None
         self.sent: Meter | None = None
-        self.read: Callable[[bytes, int, int, int], tuple[list[str | bytes], int]] | None = None
         self.counting: type | None = None
         # The messages that count their receivers themselves.
         self._shared: list[Packet] = []

