@@ -518,7 +518,7 @@ class PropertyTests(SynchronousTestCase):
 
 
 class AckTests(SynchronousTestCase):
-    """The fast path of packets with an id, and the encoder of acks: the parser's own, in less time."""
+    """The encoder of acks: the parser's own, in less time."""
 
     def assertSame(self, path: str, data: list[Any], id: int) -> None:
         """Assert that all ways to encode make the same messages, or fail alike."""

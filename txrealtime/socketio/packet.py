@@ -316,10 +316,6 @@ class JSONParser:
         type, namespace, data, id = packet
         path = "" if namespace == "/" else namespace + ","
         head = _DIGITS[type]
-        if id is not None and self._json.isAccelerated:
-            quick = self._json.encodeBehind(head + path, id, data)
-            if quick is not None:
-                return [quick]
         text, attachments = ("", ()) if data is None else self._json.encode(data, type is _ACK)
         if attachments:
             if type is not PacketType.EVENT and type is not PacketType.ACK:
