@@ -134,7 +134,10 @@ def main(arguments: list[str]) -> bool:
         folders = [argument.partition("=")[2] for argument in arguments if argument not in names]
         total = run(names, *folders)
     else:
-        (ROOT / "_trial_temp").mkdir(exist_ok=True)
+        folder = ROOT / "_trial_temp"
+        folder.mkdir(exist_ok=True)
+        # Without it, trial refuses to use the folder for a run of its own afterwards.
+        (folder / "_trial_marker").touch()
         counts = dict(runAll())
         failed = [name for name, count in counts.items() if count.failed]
         if failed:
