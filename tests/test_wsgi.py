@@ -18,7 +18,7 @@ from twisted.web.server import Site
 
 from tests.memory import Link
 from tests.views import PATIENCE, Reactor, ViewsTestCase
-from txrealtime import Settings
+from txrealtime import Server
 from txrealtime.service.wsgi import Views
 
 
@@ -39,7 +39,8 @@ class StopTests(SynchronousTestCase):
         self.serve(2)
 
     def serve(self, size: int) -> None:
-        self.views = Views(self.reactor, self.application, size, Settings(drainTimeout=5))
+        self.server = Server(reactor=self.reactor, drainTimeout=5)
+        self.views = Views(self.reactor, self.application, size, self.server)
 
     def observe(self, event: Any) -> None:
         if event["log_namespace"] == "txrealtime.pool":
@@ -112,9 +113,30 @@ class StopTests(SynchronousTestCase):
         """A request on a connection that is open already is refused: otherwise the end would never come."""
         self.begin()
         self.reactor.stop()
+        self.reactor.advance(0.3)
         late = self.get("/late").value()
         self.assertTrue(late.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"), late)
         self.assertIn(b"\r\nConnection: close\r\n", late)
+
+    def test_portsAreOpen(self) -> None:
+        """A request is answered until a moment after the server has stopped; its connection ends with it."""
+        self.server.startService()
+        stopped = self.reactor.stop()
+        self.reactor.advance(0.3)
+        self.assertNoResult(stopped)
+        last = self.begin("/last")
+        self.server.stopService()
+        self.reactor.advance(0.02)
+        self.reactor.advance(0.2)
+        veryLast = self.begin("/veryLast")
+        self.go.set()
+        for _ in range(4):  # for each the response, and its end
+            self.reactor.turn()
+        self.until(lambda: stopped.called)
+        for transport in (last, veryLast):
+            self.assertTrue(transport.value().startswith(b"HTTP/1.1 200 OK\r\n"), transport.value())
+            self.assertIn(b"\r\nConnection: close\r\n", transport.value())
+        self.successResultOf(stopped)
 
     def test_leftBehind(self) -> None:
         """A view that does not end in time is named, and is told so if it calls into the reactor later."""

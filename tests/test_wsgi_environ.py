@@ -174,7 +174,7 @@ class EnvironTests(ViewsTestCase):
     def test_belowAPath(self) -> None:
         """In a site of another, below a path of its own."""
         root = Resource()
-        root.putChild(b"my shop", Views(self.reactor, self.application, 1, self.server.settings))
+        root.putChild(b"my shop", Views(self.reactor, self.application, 1, self.server))
         self.site = Site(root, reactor=self.reactor)
         environ = self.environ(
             "POST /my%20shop/a%20b HTTP/1.1",

@@ -134,7 +134,7 @@ class ViewsTestCase(SynchronousTestCase):
     def serve(self, application: Any, threads: int = 4, **settings: Any) -> None:
         """Serve an application."""
         self.server = Server(reactor=self.reactor, **settings)
-        self.views = Views(self.reactor, application, threads, self.server.settings)
+        self.views = Views(self.reactor, application, threads, self.server)
         self.site: Any = self.server.site(self.views)
         self.site.reactor = self.reactor
 

@@ -53,7 +53,7 @@ def rootOf(bridge: Bridge, reactor: Any, application: Any = None, threads: int |
     :param threads: the most threads; by default as many as handlers have.
     """
     threads = threads or bridge.configuration.threads
-    return Views(reactor, application or bridge.app, threads, bridge.server.settings, leftGreenlets)
+    return Views(reactor, application or bridge.app, threads, bridge.server, leftGreenlets)
 
 
 def run(bridge: Bridge, app: Flask, host: str | None, port: int | None, options: dict[str, Any]) -> None:

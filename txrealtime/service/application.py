@@ -246,7 +246,7 @@ def _pagesOf(options: Options, server: Server, reactor: Any) -> tuple[IResource,
         if not callable(application):
             kind = type(application).__qualname__
             raise StartupError(f"--wsgi {name}: expected a WSGI application, not {kind}")
-        return Views(reactor, application, options["wsgiThreads"], server.settings), name
+        return Views(reactor, application, options["wsgiThreads"], server), name
     application = options["application"]
     if IApplication.providedBy(application):
         return application.root(reactor), options["app"]

@@ -22,28 +22,32 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from txrealtime.pool import Leftovers, Threads
+from txrealtime.server import Server
 from txrealtime.service.body import Bodies, Body
 from txrealtime.service.environ import environOf
 from txrealtime.service.gateway import Call
 from txrealtime.service.outlet import Outlet
-from txrealtime.socketio.settings import Settings
 
 __all__ = ["Views", "untilWritten"]
 
 _SEND_TIMEOUT: Final = 60.0
 """Seconds that a client may take for a piece of a response: a view waits for it, in one of few threads."""
 
+_LAST_REQUESTS: Final = 0.3
+"""Seconds in which connections that were accepted at the last moment may bring their requests."""
+
 
 class Views(Resource):
     """
     A WSGI application.
 
-    When the reactor stops, it first answers the requests that have arrived, and refuses new ones. The
-    log names the views that do not end in time, and the process ends without them.
+    When the reactor stops, it answers requests until a moment after the ports of the server have closed, and
+    then refuses those that come on old connections.  The log names the views that do not end in time, and the
+    process ends without them.
 
     :param size: the most threads.
-    :param settings: supplies ``drainTimeout``, the seconds that views have when the reactor stops, and
-        ``maxUpload``.
+    :param server: the server beside it.  Its settings supply ``drainTimeout``, the seconds that views have
+        when the reactor stops, and ``maxUpload``.
     :param leftovers: see :class:`txrealtime.pool.Pool`.
     """
 
@@ -54,23 +58,24 @@ class Views(Resource):
         reactor: Any,
         application: Any,
         size: int,
-        settings: Settings,
+        server: Server,
         leftovers: Leftovers | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.reactor = reactor
         self.threads = Threads(size, "view", leftovers)
-        self.bodies = Bodies(reactor, settings.maxUpload)
+        self.bodies = Bodies(reactor, server.settings.maxUpload)
         self.stopped = False
         self._application = application
-        self._drainTimeout = settings.drainTimeout
-        self._stopping = False
+        self._server = server
+        self._stopping = self._refusing = False
         self._outlets: set[Outlet] = set()
         reactor.addSystemEventTrigger("before", "shutdown", self.drain)
 
     def render(self, request: Any) -> Any:
         if self._stopping:
             request.setHeader(b"connection", b"close")
+        if self._refusing:
             page = errorPage(SERVICE_UNAVAILABLE, "Service Unavailable", "The server is stopping.")
             return page.render(request)
         # The application decides if there is a Content-Type.
@@ -97,22 +102,28 @@ class Views(Resource):
 
     def drain(self) -> Deferred[None]:
         """
-        Take no more requests, and answer those that have come.
+        Answer the requests that have come, and those that come while the ports of the server are open.
 
-        :return: a Deferred that fires when all is done, or after ``drainTimeout``.
+        :return: a Deferred that fires when all is done, or ``drainTimeout`` after the ports have closed.
         """
         self._stopping = True
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> None:
-        deadline = self.reactor.seconds() + self._drainTimeout
-        await self.threads.drain(self.reactor, self._drainTimeout)
+        reactor, settings = self.reactor, self._server.settings
+        latest = reactor.seconds() + settings.drainDelay + settings.drain + settings.drainTimeout
+        while self._server.running and reactor.seconds() < latest:
+            await deferLater(reactor, 0.02)
+        await deferLater(reactor, _LAST_REQUESTS)
+        self._refusing = True
+        deadline = reactor.seconds() + settings.drainTimeout
+        await self.threads.drain(reactor, settings.drainTimeout)
         self.stopped = True
         # A stopped reactor releases no threads.
         for outlet in tuple(self._outlets):
             outlet.abandon()
         await self.bodies.drain(0)
-        await untilWritten(self.reactor, deadline)
+        await untilWritten(reactor, deadline)
 
 
 def _bodyOf(request: Request) -> tuple[IO[bytes], int, Callable[[], object]]:
