@@ -134,7 +134,8 @@ class Program(ProcessProtocol):
     """
     A running program: what it printed so far, and Deferreds for its next words and for its end.
 
-    Standard output and standard error are read into one text, in the order of arrival.
+    Standard output and standard error are read into one text, line by line in the order of arrival: a line of
+    one does not break a line of the other.
     """
 
     WITHIN = 120.0
@@ -153,19 +154,23 @@ class Program(ProcessProtocol):
         # A character may arrive in two pieces.
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {file: decoder("replace") for file in (1, 2)}
+        # The beginnings of lines of which the end has not arrived.
+        self._rests = {1: "", 2: ""}
 
     @property
     def lines(self) -> list[str]:
-        """The lines so far, without one of which the end has not arrived."""
-        whole = self.output if self.ended else self.output[: self.output.rfind("\n") + 1]
-        return whole.splitlines()
+        """The lines so far."""
+        return self.output.splitlines()
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        self.output += self._decoders[childFD].decode(data)
+        text = self._rests[childFD] + self._decoders[childFD].decode(data)
+        lines, end, self._rests[childFD] = text.rpartition("\n")
+        self.output += lines + end
         self._answer()
 
     def processEnded(self, reason: Failure) -> None:
         self.ended = True
+        self.output += "".join(self._rests.values())
         self.exitCode = reason.value.exitCode  # None when a signal ended it
         self._answer()
         endings, self._endings = self._endings, []

@@ -31,7 +31,8 @@ def came(auth):
 
 @socketio.on("disconnect")
 def left(reason):
-    print("left:", reason, flush=True)
+    # In one piece: the threads of the server print, too.
+    print(f"left: {reason}", flush=True)
 
 
 @socketio.on("echo")

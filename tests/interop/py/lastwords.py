@@ -101,5 +101,5 @@ while time.monotonic() - began < LONGEST and (
     time.monotonic() - last < SETTLED or not all(any(": " in word for word in heard[cell]) for cell in cells)
 ):
     time.sleep(0.05)
-print("RESULT", json.dumps(heard), flush=True)
+print(f"RESULT {json.dumps(heard)}", flush=True)
 os._exit(0)
