@@ -49,18 +49,22 @@ filled(PyObject *tuple, int count, PyObject *const *items)
     return tuple;
 }
 
-/* Count messages and their bytes in a Meter, a list of the two sums, unless it is None. */
+/* Count messages and their bytes in a Meter, a bytearray with the two sums, unless it is None. */
 static int
 addTo(PyObject *meter, Py_ssize_t messages, Py_ssize_t bytes)
 {
-    Py_ssize_t at, more[] = {messages, bytes};
+    int64_t sums[2];
 
-    for (at = 0; meter != Py_None && at < 2; at++) {
-        PyObject *sum = PyList_GetItem(meter, at);
-        long long before = sum == NULL ? -1 : PyLong_AsLongLong(sum);
-        if (PyErr_Occurred() || PyList_SetItem(meter, at, PyLong_FromLongLong(before + more[at])) < 0)
-            return -1;
+    if (meter == Py_None)
+        return 0;
+    if (!PyByteArray_Check(meter) || PyByteArray_Size(meter) != sizeof sums) {
+        PyErr_SetString(PyExc_TypeError, "a meter is a bytearray of two integers");
+        return -1;
     }
+    memcpy(sums, PyByteArray_AsString(meter), sizeof sums);
+    sums[0] += messages;
+    sums[1] += bytes;
+    memcpy(PyByteArray_AsString(meter), sums, sizeof sums);
     return 0;
 }
 

@@ -6,7 +6,8 @@ The functions marked by ``accelerated`` are the references of those in ``_speedu
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, SupportsIndex
 
 from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
 
@@ -26,33 +27,37 @@ __all__ = [
 
 _HEADS: Final = tuple(tuple(bytes((first, size)) for size in range(126)) for first in (0x81, 0x82))
 
+_ZEROS: Final = bytes(16)
 
-class Meter(list[int]):
+
+class Meter(bytearray):
     """
     A count of messages and of the bytes of their payloads, without the heads of frames.
 
-    A list of the two sums, so that the functions in C count without a call in Python.
+    The two sums are machine integers in a bytearray: the functions in C count without a call in Python, and
+    without an object for each sum.
     """
 
     __slots__ = ()
 
-    def __init__(self) -> None:
-        super().__init__((0, 0))
+    def __init__(self, sums: Iterable[SupportsIndex] = _ZEROS) -> None:
+        super().__init__(sums)
 
     @property
     def messages(self) -> int:
         """The number of messages."""
-        return self[0]
+        return memoryview(self).cast("q")[0]
 
     @property
     def bytes(self) -> int:
         """The bytes of their payloads."""
-        return self[1]
+        return memoryview(self).cast("q")[1]
 
     def add(self, messages: int, bytes: int) -> None:
         """Count some messages."""
-        self[0] += messages
-        self[1] += bytes
+        sums = memoryview(self).cast("q")
+        sums[0] += messages
+        sums[1] += bytes
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:
