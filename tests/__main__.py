@@ -37,6 +37,8 @@ LONG = (
     "tests.fuzz",
     "tests.hostile",
     "tests.differential",
+    "tests.test_docs",
+    "tests.test_packaging",
 )
 "Where the long modules are. They begin first, so that none is still running when all others are done."
 

@@ -26,7 +26,7 @@ from tests.interop.clients import (
 from tests.support import Program, startProgram
 
 # Short enough to be waited for, long enough for a client on a slow machine.
-OPTIONS = ["--app", "tests.interop.app:server", "--ping-interval", "0.3", "--ping-timeout", "2"]
+OPTIONS = ["--app", "tests.interop.app:server", "--ping-interval", "0.3", "--ping-timeout", "1.5"]
 ALLOW = "--allow-eio3"
 
 STEPS = [
