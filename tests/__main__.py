@@ -1,8 +1,8 @@
 """
 `python -m tests`: trial over all tests; the last line is the count.
 
-Each module has a process of its own, as many run at a time as there are processors, and what one prints is
-shown when it ends. `python -m tests NAME ...` runs those named in this process, and shows it as it comes.
+Each module has a process of its own, some run at a time, and what one prints is shown when it ends.
+`python -m tests NAME ...` runs those named in this process, and shows it as it comes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from twisted.trial.reporter import TreeReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
 ROOT = Path(__file__).resolve().parent.parent
+
+AT_A_TIME = (os.cpu_count() or 1) + 1
+"Modules that run at a time: one more than there are processors, because most of them often wait."
 
 HUNG = 15 * 60
 "Seconds after which a module in a process of its own shows where it stands, and ends."
@@ -116,7 +119,7 @@ def runAll() -> Iterator[tuple[str, Count]]:
     test have printed.
     """
     failures = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
         for future in as_completed([pool.submit(runApart, name) for name in modules()]):
             name, output, seconds = future.result()
             counts = COUNT.findall(output)

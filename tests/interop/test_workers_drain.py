@@ -56,6 +56,17 @@ class DrainTestCase(WorkersTestCase):
         status, body, _ = await deferToThread(self.ask, f"{url}/health")
         return status, json.loads(body or b"{}")
 
+    async def settled(self, url: str, workers: int) -> None:
+        """Wait until the page names so many workers, and all of them serve."""
+        deadline = reactor.seconds() + 60
+        while True:
+            _, body = await self.health(url)
+            states = [worker["state"] for worker in body["workers"]]
+            if states == ["ready"] * workers:
+                return
+            self.assertLess(reactor.seconds(), deadline, body)
+            await deferLater(reactor, 0.05)
+
     async def counted(self, url: str, clients: int) -> dict[str, Any]:
         """Return the healthy page, once the workers have told of so many clients."""
         deadline = reactor.seconds() + 60
@@ -206,8 +217,8 @@ class DrainTests(DrainTestCase):
                 len({count for count in seen if 0 < count < 20}), min(3, looks // 2), seen
             )
         await self.until(lambda: not any(map(alive, old)))
-        _, body = await self.health(url)
-        self.assertEqual([worker["state"] for worker in body["workers"]], ["ready", "ready"])
+        # The supervisor hears of an end a moment after it.
+        await self.settled(url, 2)
         program.signal("TERM")
         self.assertEqual(await program.whenEnded(), 0)
 
