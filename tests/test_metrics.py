@@ -700,4 +700,4 @@ class HistogramTests(SynchronousTestCase):
         taken = snapshot([(FAMILIES["ping_seconds"], {(): histogram})])
         histogram.add(0.1)
         ((_, buckets, total),) = taken["ping_seconds"]
-        self.assertEqual((sum(buckets), total, histogram.count), (0, 0.0, 1))
+        self.assertEqual((sum(buckets), total, histogram.number), (0, 0.0, 1))

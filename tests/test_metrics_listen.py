@@ -126,9 +126,9 @@ class AloneTests(MetricsListenTestCase):
             self.health(), (503, {"status": "alone", "clients": 1, "servers": 0, "draining": True})
         )
         lag = self.service._metrics._lag.seconds
-        before = lag.count
+        before = lag.number
         self.reactor.pump([0.1] * 5)
-        self.assertGreater(lag.count, before)
+        self.assertGreater(lag.number, before)
         client.transport.writable = True
         client.session.transportWritable(client.transport)
         self.reactor.pump([0, 0, 0])

@@ -19,6 +19,7 @@
 
 #ifndef _WIN32
 #include <sys/socket.h>
+#include <time.h>
 #endif
 
 /* Check the number of arguments. */
@@ -492,6 +493,74 @@ sendAll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     return rest;
 }
 
+/* -- the times of handlers -------------------------------------------------------------------------------------- */
+
+static double
+now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* Count a duration in a Histogram, a bytearray: the sum, the bounds, and one more bucket than bounds. */
+static void
+addTime(PyObject *histogram, double seconds)
+{
+    Py_ssize_t bounds = PyByteArray_Size(histogram) / 16 - 1, at = 0;
+    char *numbers = PyByteArray_AsString(histogram), *bucket;
+    double sum, bound;
+    int64_t count;
+
+    memcpy(&sum, numbers, 8);
+    sum += seconds;
+    memcpy(numbers, &sum, 8);
+    while (at < bounds && (memcpy(&bound, numbers + 8 * (at + 1), 8), bound < seconds))
+        at++;
+    bucket = numbers + 8 * (bounds + 1 + at);
+    memcpy(&count, bucket, 8);
+    count++;
+    memcpy(bucket, &count, 8);
+}
+
+PyDoc_STRVAR(timed_doc, "timed(function, first, others, counts, /)\n--\n\n"
+                        "Call a function, and count the time: see monitor/counts.py.");
+
+static PyObject *
+timed(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    PyObject *others, *given, *result;
+    Py_ssize_t at;
+    double begun, seconds;
+
+    if (!takes("timed", 4, count))
+        return NULL;
+    others = arguments[2];
+    if (!PyList_Check(others) || !PyByteArray_Check(arguments[3]) || PyByteArray_Size(arguments[3]) < 16) {
+        PyErr_SetString(PyExc_TypeError, "timed() takes a function, an argument, a list of others, and a histogram");
+        return NULL;
+    }
+    given = PyTuple_New(PyList_Size(others) + 1);
+    if (given == NULL)
+        return NULL;
+    PyTuple_SetItem(given, 0, Py_NewRef(arguments[1]));
+    for (at = 0; at < PyList_Size(others); at++)
+        PyTuple_SetItem(given, at + 1, Py_NewRef(PyList_GetItem(others, at)));
+    begun = now();
+    result = PyObject_Call(arguments[0], given, NULL);
+    seconds = now() - begun;
+    Py_DECREF(given);
+    if (result != NULL && result != Py_None && !PyUnicode_CheckExact(result) && !PyLong_CheckExact(result) &&
+        !PyBool_Check(result) && !PyDict_CheckExact(result) && !PyList_CheckExact(result)) {
+        PyObject *followed = PyObject_CallMethod(arguments[3], "follow", "Od", result, seconds);
+        Py_DECREF(result);
+        return followed;
+    }
+    addTime(arguments[3], seconds);
+    return result;
+}
+
 #endif
 
 /* -- the module ------------------------------------------------------------------------------------------------- */
@@ -506,6 +575,7 @@ static PyMethodDef methods[] = {
     FAST(readPlain),
 #ifndef _WIN32
     FAST(sendAll),
+    FAST(timed),
 #endif
     {NULL, NULL, 0, NULL},
 };

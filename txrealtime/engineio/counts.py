@@ -7,6 +7,7 @@ All that happens rarely is always counted.  The bytes of messages are counted on
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
@@ -20,31 +21,43 @@ __all__ = ["BOUNDS", "Counts", "Histogram"]
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0)
 
 
-class Histogram:
+class Histogram(bytearray):
     """
     A count of durations by their size.
 
+    The functions in C count in the bytearray: it has the sum of the durations and the bounds as doubles, then
+    the buckets as integers of 8 bytes.
+
     :ivar bounds: the largest duration of each bucket but the last, in seconds.
-    :ivar buckets: the durations in each bucket; those of earlier ones are not in later ones.
-    :ivar total: the sum of the durations, in seconds.
     """
 
-    __slots__ = ("bounds", "buckets", "total")
+    __slots__ = ("_buckets", "_total", "bounds")
 
     def __init__(self, bounds: Sequence[float], /) -> None:
+        super().__init__(array("d", [0.0, *bounds]).tobytes() + bytes(8 * (len(bounds) + 1)))
         self.bounds = tuple(bounds)
-        self.buckets = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self._buckets = memoryview(self).cast("q")[len(bounds) + 1 :]
+        self._total = memoryview(self).cast("d")[:1]
 
     @property
-    def count(self) -> int:
+    def buckets(self) -> list[int]:
+        """The durations in each bucket; those of earlier ones are not in later ones."""
+        return self._buckets.tolist()
+
+    @property
+    def total(self) -> float:
+        """The sum of the durations, in seconds."""
+        return self._total[0]
+
+    @property
+    def number(self) -> int:
         """The number of durations."""
-        return sum(self.buckets)
+        return sum(self._buckets)
 
     def add(self, seconds: float, /) -> None:
         """Count a duration."""
-        self.buckets[bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
+        self._buckets[bisect_left(self.bounds, seconds)] += 1
+        self._total[0] += seconds
 
     def addAll(self, buckets: list[int], total: float, /) -> None:
         """
@@ -54,8 +67,9 @@ class Histogram:
         """
         if len(buckets) != len(self.buckets):
             raise ValueError("a histogram with other bounds")
-        self.buckets = [one + other for one, other in zip(self.buckets, buckets, strict=True)]
-        self.total += total
+        for index, other in enumerate(buckets):
+            self._buckets[index] += other
+        self._total[0] += total
 
 
 class Counts:
