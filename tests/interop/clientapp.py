@@ -3,6 +3,7 @@ The application that the client's interop tests talk to::
 
     twistd -n realtime --app tests.interop.clientapp:server
 
+``recovering`` is the same server with recovery.
 js/clientserver.cjs and py/clientserver.py are the same on Node's socket.io and on python-socketio.
 """
 
@@ -17,6 +18,7 @@ from txrealtime import CloseReason, ConnectionRejected, Namespace, Server, on
 TEXTS = ["てすと", "Я Б Г Д Ж Й", "Ä ä Ü ü ß", "utf8 — string", "🎉"]
 
 server = Server(pingInterval=2, pingTimeout=10, perMessageDeflate=True)
+recovering = Server(pingInterval=2, pingTimeout=10, perMessageDeflate=True, recoveryWindow=60)
 _seen: dict[str, int] = {}
 
 
@@ -86,6 +88,11 @@ class Talk(Namespace):
     def cut(self, socket: Any) -> None:
         socket.session.close(CloseReason.FORCED_CLOSE)
 
+    @on("cut then back")
+    def cutThenBack(self, socket: Any, *args: Any) -> None:
+        socket.session.close(CloseReason.FORCED_CLOSE)
+        self.to(socket.id).emit("back", *args)
+
     @on("count")
     def count(self, socket: Any, key: str) -> int:
         _seen[key] = _seen.get(key, 0) + 1
@@ -99,4 +106,5 @@ class Talk(Namespace):
 
 
 for path in ("/", "/foo", "/bar", "/no"):
-    server.mount(path, Talk(concurrency=None))
+    for each in (server, recovering):
+        each.mount(path, Talk(concurrency=None))

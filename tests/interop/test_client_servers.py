@@ -41,7 +41,8 @@ class ServerCases:
     async def start(self: Any, *arguments: str) -> str:
         """Start the server; return its URL."""
         if self.server == "ours":
-            own = RealtimeServer(self, "--app", "tests.interop.clientapp:server")
+            name = "recovering" if "recovery" in arguments else "server"
+            own = RealtimeServer(self, "--app", f"tests.interop.clientapp:{name}")
             await own.start()
             return own.url
         port = freePort()
@@ -85,28 +86,10 @@ class ServerCases:
         await self.play("upgrade")
 
 
-class NodeTests(ServerCases, TestCase):
-    server = "node"
+class RecoveryCases(ServerCases):
+    """The cases of a server that lets its clients recover, which python-socketio's cannot."""
 
-    async def test_msgpack(self) -> None:
-        """The parser that Node's users have as socket.io-msgpack-parser."""
-        requirePythonClient("msgpack")
-        from txrealtime.socketio.msgpack import MsgpackParser
-
-        url = await self.start("msgpack")
-        for transports in WAYS.values():
-            visit = Visit(self, self.server, url, transports)
-            try:
-                client = await visit.connected(parser=MsgpackParser())
-                self.assertEqual(await within(client.call("echo", {"a": b"b"}, 1.5)), ({"a": b"b"}, 1.5))
-                client.on("ask")(lambda *args: args)
-                answer = events(client, "answer", 1)
-                client.emit("question", b"x", None)
-                self.assertEqual(await answer, [(b"x", None)])
-            finally:
-                await visit.leave()
-
-    async def test_recovery(self) -> None:
+    async def test_recovery(self: Any) -> None:
         """The same id after a cut, the events that were missed, and never an offset."""
         url = await self.start("json", "recovery")
         for transports in WAYS.values():
@@ -116,7 +99,7 @@ class NodeTests(ServerCases, TestCase):
             finally:
                 await visit.leave()
 
-    async def recovers(self, visit: Visit) -> None:
+    async def recovers(self: Any, visit: Visit) -> None:
         client = visit.client(start=False, reconnectionDelay=0.5)
         log: list[Any] = []
         client.on("back")(lambda *args: log.append(args))
@@ -137,9 +120,31 @@ class NodeTests(ServerCases, TestCase):
         self.assertEqual(log, [(1,), ("the end",), ("missed",)])
 
 
+class NodeTests(RecoveryCases, TestCase):
+    server = "node"
+
+    async def test_msgpack(self) -> None:
+        """The parser that Node's users have as socket.io-msgpack-parser."""
+        requirePythonClient("msgpack")
+        from txrealtime.socketio.msgpack import MsgpackParser
+
+        url = await self.start("msgpack")
+        for transports in WAYS.values():
+            visit = Visit(self, self.server, url, transports)
+            try:
+                client = await visit.connected(parser=MsgpackParser())
+                self.assertEqual(await within(client.call("echo", {"a": b"b"}, 1.5)), ({"a": b"b"}, 1.5))
+                client.on("ask")(lambda *args: args)
+                answer = events(client, "answer", 1)
+                client.emit("question", b"x", None)
+                self.assertEqual(await answer, [(b"x", None)])
+            finally:
+                await visit.leave()
+
+
 class PythonTests(ServerCases, TestCase):
     server = "python"
 
 
-class OwnTests(ServerCases, TestCase):
+class OwnTests(RecoveryCases, TestCase):
     server = "ours"
