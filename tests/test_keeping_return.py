@@ -155,6 +155,36 @@ class DiedTests(KeepingTestCase):
         self.back(self.alice, self.three)
         self.assertGot(self.alice, one=[2], two=[2, 3])
 
+    def test_takenMeanwhile(self) -> None:
+        """Another server, from which the client has gone, takes the key while this one has just read it."""
+        self.tell(2)
+        self.kill(self.one)
+        (key,) = self.hub.keys
+
+        def take() -> None:
+            uid, _, text = self.hub.keys[key].decode().partition(" ")
+            taken = json.dumps({"server": uid, **json.loads(text)})
+            self.hub.keys[key] = f"{self.two.cluster.uid} {taken}".encode()
+
+        self.during(b"EVAL", take)
+        self.back(self.alice, self.three)
+        self.assertGot(self.alice, one=[2], two=[2])
+
+    def test_takenAgainAndAgain(self) -> None:
+        """A key that changes each time is given up."""
+        self.kill(self.one)
+        (key,) = self.hub.keys
+
+        def change(words: list[bytes]) -> None:
+            if words[0] == b"EVAL":
+                self.hub.keys[key] += b" "
+
+        self.hub.answers = change
+        self.hub.asked.clear()
+        self.back(self.alice, self.two)
+        self.assertFalse(self.alice.recovered())
+        self.assertLess(len([words for words in self.hub.asked if words[0] == b"GET"]), 5)
+
     def test_heardWhileItIsRead(self) -> None:
         """An event that comes while the second server reads is in the stream and in that server's log."""
         self.kill(self.one)

@@ -66,6 +66,9 @@ _WAIT: Final = 0.05
 _MOST_WAITS: Final = 200
 """Seconds, and how often, to wait until this server has read as far as the one that died."""
 
+_MOST_TAKES: Final = 3
+"""How often a server tries to take a key that others take at the same time."""
+
 _NOBODY: Final = "txrealtime-nobody"
 """A topic without subscribers."""
 
@@ -323,11 +326,26 @@ class Keeping:
         """
         Take the key of a client.
 
-        :return: the session, with its ``server``, whose offset it has.  ``None`` if another server has taken
-            the key, or the client may not come.
+        :return: the session, with its ``server``, whose offset it has.  ``None`` if there is no key, or the
+            client may not come.
         """
         key = self._key(claim.pid)
-        value = await link.command("GET", key)
+        for _ in range(_MOST_TAKES):
+            value = await link.command("GET", key)
+            session = self._sessionOf(value, recovery, claim, address)
+            if session is None:
+                return None
+            taken = f"{self._conversation.uid} {json.dumps(session)}"
+            if await link.command("EVAL", _TAKE, "1", key, value, taken, self._milliseconds):
+                return session
+            # Another server has taken it meanwhile, for a connection that the client has left.
+        return None
+
+    @staticmethod
+    def _sessionOf(
+        value: bytes | None, recovery: Recovery, claim: Claim, address: str
+    ) -> dict[str, Any] | None:
+        """Read the value of a key.  ``None`` if there is none, or the client may not come."""
         if value is None:
             return None
         owner, _, text = value.decode().partition(" ")
@@ -340,9 +358,6 @@ class Keeping:
             logRefusal(session["path"], why)
             return None
         if recovery.parking.settings.recoveryAddress and session["address"] != address:
-            return None
-        taken = f"{self._conversation.uid} {json.dumps(session)}"
-        if not await link.command("EVAL", _TAKE, "1", key, value, taken, self._milliseconds):
             return None
         return session
 
