@@ -7,6 +7,8 @@ servers taking turns on one core while the load has another.  The load's own tim
 - All servers of a comparison get the same load from the same number of clients: 100 for each of 4 workers, so
   400 for one process too.  Each worker then finds as many messages at a wake-up as one process with 100
   clients does; with fewer clients, wake-ups are compared and not messages.
+- Here all workers share one core; in use each has its own, where messages for another do not interrupt it.
+  So all servers run under ``SCHED_BATCH``, which keeps them from it.
 - ``handed``: each request of a polling client has a connection of its own, also with one process.  Any worker
   accepts it, so three of four connections are handed over.  The cost is that of a POST and a GET, with both
   connections.
@@ -91,11 +93,21 @@ class RunningFamily(Running):
     def memory(self) -> int:
         return sum(map(machine.residentMemory, self.family))
 
-    def spread(self) -> None:
-        """Let all processes run on all cores."""
+    def _tasks(self) -> Iterator[int]:
+        """Yield the threads of all processes."""
         for pid in self.family:
             for task in Path(f"/proc/{pid}/task").iterdir():
-                os.sched_setaffinity(int(task.name), machine.CORES)
+                yield int(task.name)
+
+    def spread(self) -> None:
+        """Let all processes run on all cores."""
+        for task in self._tasks():
+            os.sched_setaffinity(task, machine.CORES)
+
+    def uninterrupted(self) -> None:
+        """Let no process interrupt another when a message wakes it up."""
+        for task in self._tasks():
+            os.sched_setscheduler(task, os.SCHED_BATCH, os.sched_param(0))
 
     def passed(self) -> tuple[int, ...]:
         """Return the connections handed over, requests relayed and WebSockets carried, after the end."""
@@ -273,6 +285,8 @@ def measureStart(workload: Steady, effort: Effort, number: int, costs: Costs, pa
     samples = []
     with ExitStack() as stack:
         running = {peer.name: stack.enter_context(RunningFamily(peer)) for peer in peers}
+        for server in running.values():
+            server.uninterrupted()
         for sample in workload.run(peers, effort, dict(running)):
             if sample.wrong:
                 say(f"   {workload.name}, {sample.peer}: {sample.wrong}: this start does not count")
