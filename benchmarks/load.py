@@ -29,6 +29,10 @@ class Wrong(Exception):
     """A server's answer is not what it must be, or did not come."""
 
 
+class Busy(Wrong):
+    """The load was too busy for a figure; another turn may be better."""
+
+
 class Loop:
     """
     Waits for sockets, and calls what reads them.

@@ -21,7 +21,7 @@ from statistics import quantiles
 from typing import Any
 
 from benchmarks.lives import PollingLife, WebSocketLife
-from benchmarks.load import Loop, Tally, Wrong, openAll
+from benchmarks.load import Busy, Loop, Tally, Wrong, openAll
 from benchmarks.peers import Peer, Running, RunningCluster
 from benchmarks.polling import PollingClient
 from benchmarks.websocket import Asker, Crowd, Exchange, Listener, Rotation, WebSocketClient, dumps
@@ -139,7 +139,7 @@ def measure(running: Running, loop: Loop, tally: Tally, seconds: float) -> dict[
         tally.stop(loop)
     values = meter.read(tally.done, tally.latencies)
     if values["generatorBusy"] > SATURATED:
-        raise Wrong(f"the load generator was busy for {values['generatorBusy']:.0%} of the time")
+        raise Busy(f"the load generator was busy for {values['generatorBusy']:.0%} of the time")
     return values
 
 
@@ -199,12 +199,12 @@ class Steady(Workload):
                             ready[other.name].loop.catchUp()
                 sample = Sample(self.name, peer.name, turn, self.connections)
                 if peer.name not in wrong:
-                    with _noted(wrong, peer):
+                    with _noted(wrong, peer, sample):
                         clients = ready[peer.name]
                         sample.values = measure(
                             running[peer.name], clients.loop, clients.tally, effort.seconds
                         )
-                sample.wrong = wrong.get(peer.name, "")
+                sample.wrong = wrong.get(peer.name, sample.wrong)
                 yield sample
         for clients in ready.values():
             clients.close()
@@ -225,10 +225,17 @@ class Clients:
 
 
 @contextmanager
-def _noted(wrong: dict[str, str], peer: Peer) -> Iterator[None]:
-    """Keep what a server does wrong for its samples; the others are measured all the same."""
+def _noted(wrong: dict[str, str], peer: Peer, sample: Sample | None = None) -> Iterator[None]:
+    """
+    Keep what a server does wrong for its samples; the others are measured all the same.
+
+    :param sample: the one being taken, which alone does not count if the load is too busy.
+    """
     try:
         yield
+    except Busy as error:
+        if sample is not None:
+            sample.wrong = str(error)
     except Wrong as error:
         wrong[peer.name] = str(error)
 
