@@ -70,7 +70,7 @@ def measureAll(given: argparse.Namespace, effort: Effort, peers: Sequence[Peer])
     for sample in run(workloads, peers, effort, say):
         samples.append(sample)
         values = sample.values
-        shown = sample.wrong or ", ".join(f"{name} {values[name]:.4g}" for name in values)
+        shown = sample.wrong or sample.busy or ", ".join(f"{name} {values[name]:.4g}" for name in values)
         print(f"   {sample.peer:18} {sample.connections:6} {shown}", file=sys.stderr)
     return samples
 

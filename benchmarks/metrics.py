@@ -175,13 +175,14 @@ def behindSockets(
             with Running(off) as one, Running(on) as other, meanwhile(other):
                 samples = list(workload.run(peers, effort, {off.name: one, on.name: other}))
             for pair in zip(samples[::2], samples[1::2], strict=True):
-                wrong = next((sample.wrong for sample in pair if sample.wrong), "")
-                if not wrong:
-                    for sample in pair:
-                        costs.setdefault((workload.name, sample.peer), []).append(sample.values["cpu"])
-                elif not wrong.startswith("the load"):
-                    raise SystemExit(f"{workload.name}: {wrong}")
-                busy += bool(wrong)
+                for sample in pair:
+                    if sample.wrong:
+                        raise SystemExit(f"{workload.name}: {sample.wrong}")
+                if any(sample.busy for sample in pair):
+                    busy += 1
+                    continue
+                for sample in pair:
+                    costs.setdefault((workload.name, sample.peer), []).append(sample.values["cpu"])
         print(f"{workload.name}: the load was too busy in {busy} of {given.starts * given.rounds} turns")
     for workload in workloads:
         report(workload.name, costs[workload.name, off.name], costs[workload.name, on.name])

@@ -35,15 +35,14 @@ class Results:
         """Drop what does not count."""
         for (workload, peer), samples in list(self._samples.items()):
             reason = next((sample.wrong for sample in samples if sample.wrong), "")
-            if not reason and "cpu" in samples[0].values:
-                for connections in {sample.connections for sample in samples}:
-                    server = self.figure(workload, peer, "cpu", connections)
-                    generator = self.figure(workload, peer, "generator", connections)
-                    if generator >= server:
-                        reason = f"the load generator needed {generator:.1f} us, the server {server:.1f}"
+            quiet = [sample for sample in samples if not sample.busy]
+            if not reason and len(quiet) * 2 < len(samples):
+                reason = next(sample.busy for sample in samples if sample.busy)
             if reason:
                 del self._samples[workload, peer]
                 yield f"{workload}, {peer}: {reason}"
+            else:
+                self._samples[workload, peer] = quiet
 
     def connections(self, workload: str) -> list[int]:
         """The numbers of connections that a workload was measured with."""

@@ -288,8 +288,8 @@ def measureStart(workload: Steady, effort: Effort, number: int, costs: Costs, pa
         for server in running.values():
             server.uninterrupted()
         for sample in workload.run(peers, effort, dict(running)):
-            if sample.wrong:
-                say(f"   {workload.name}, {sample.peer}: {sample.wrong}: this start does not count")
+            if wrong := sample.wrong or sample.busy:
+                say(f"   {workload.name}, {sample.peer}: {wrong}: this start does not count")
                 return False
             samples.append(sample)
             say(f"   {workload.name:10} {sample.peer:14} {sample.values['cpu']:8.2f} us")

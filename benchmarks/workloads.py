@@ -79,7 +79,8 @@ class Sample:
     :ivar values: what was measured, by name: ``cpu`` and ``generator`` in microseconds for each message (or
         connection), ``p50`` and ``p99`` in milliseconds, ``busy`` and ``generatorBusy`` as part of a core,
         ``memory`` and ``each`` (for each connection) in bytes, ``load`` in percent of a core.
-    :ivar wrong: why it does not count.
+    :ivar wrong: why nothing of the server and workload counts.
+    :ivar busy: why this sample alone does not count: the load was too busy.
     """
 
     workload: str
@@ -88,6 +89,7 @@ class Sample:
     connections: int
     values: dict[str, float] = field(default_factory=dict)
     wrong: str = ""
+    busy: str = ""
 
     def asDict(self) -> dict[str, Any]:
         """The sample for JSON."""
@@ -204,7 +206,7 @@ class Steady(Workload):
                         sample.values = measure(
                             running[peer.name], clients.loop, clients.tally, effort.seconds
                         )
-                sample.wrong = wrong.get(peer.name, sample.wrong)
+                sample.wrong = wrong.get(peer.name, "")
                 yield sample
         for clients in ready.values():
             clients.close()
@@ -235,7 +237,7 @@ def _noted(wrong: dict[str, str], peer: Peer, sample: Sample | None = None) -> I
         yield
     except Busy as error:
         if sample is not None:
-            sample.wrong = str(error)
+            sample.busy = str(error)
     except Wrong as error:
         wrong[peer.name] = str(error)
 
