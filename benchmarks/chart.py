@@ -20,12 +20,18 @@ from benchmarks.peers import REFERENCE
 from benchmarks.report import TITLES, Results
 from benchmarks.workloads import Sample
 
-COLOURS = ["#1b6ca8", "#0b3c61", "#7fb2d9", "#a9cfe8", "#5a9e4b", "#9fce8f", "#e0a030", "#b5533c"]
+COLOURS = [
+    *("#1b6ca8", "#0b3c61", "#7fb2d9", "#a9cfe8"),
+    *("#5a9e4b", "#9fce8f", "#e0a030"),
+    *("#b5533c", "#7d5ba6", "#b9a3d6", "#3f8f8a"),
+]
+"""One for each server, in the order of ``PEERS``."""
 
 
 def colours(results: Results) -> dict[str, str]:
     """A colour for each server, the same in all charts."""
-    return {peer: COLOURS[list(TITLES).index(peer) % len(COLOURS)] for peer in results.peers}
+    all = dict(zip(TITLES, COLOURS, strict=True))
+    return {peer: all[peer] for peer in results.peers}
 
 
 def drawRatios(results: Results, file: Path) -> None:
