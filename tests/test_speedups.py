@@ -94,7 +94,9 @@ class SameTests(SynchronousTestCase):
 
     def assertSame(self, name: str, *arguments: Any) -> None:
         """Assert that a function in C returns the same as its reference, of the same types."""
-        given = [list(map(copy, arguments)) for _ in range(2)]
+        given = [
+            [Meter(each) if isinstance(each, Meter) else copy(each) for each in arguments] for _ in range(2)
+        ]
         made, expected = (function(*each) for function, each in zip(self.both(name), given, strict=True))
         self.assertEqual(made, expected)
         self.assertEqual(repr(made), repr(expected))

@@ -38,24 +38,25 @@ class Meter(bytearray):
     without an object for each sum.
     """
 
-    __slots__ = ()
+    __slots__ = ("_sums",)
 
     def __init__(self, sums: Iterable[SupportsIndex] = _ZEROS) -> None:
         super().__init__(sums)
+        self._sums = memoryview(self).cast("q")
 
     @property
     def messages(self) -> int:
         """The number of messages."""
-        return memoryview(self).cast("q")[0]
+        return self._sums[0]
 
     @property
     def bytes(self) -> int:
         """The bytes of their payloads."""
-        return memoryview(self).cast("q")[1]
+        return self._sums[1]
 
     def add(self, messages: int, bytes: int) -> None:
         """Count some messages."""
-        sums = memoryview(self).cast("q")
+        sums = self._sums
         sums[0] += messages
         sums[1] += bytes
 
