@@ -382,7 +382,8 @@ typedef struct {
 
 /* Names of attributes, made when the module is imported. */
 static struct {
-    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send, *fileno;
+    PyObject *connected, *session, *state, *_queue, *transport, *writable, *_sharesFrames, *_cork, *_send, *fileno,
+        *follow;
 } names;
 
 /* Compare an attribute with an object. Return 0 with an exception if there is no such attribute. */
@@ -553,7 +554,10 @@ timed(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     Py_DECREF(given);
     if (result != NULL && result != Py_None && !PyUnicode_CheckExact(result) && !PyLong_CheckExact(result) &&
         !PyBool_Check(result) && !PyDict_CheckExact(result) && !PyList_CheckExact(result)) {
-        PyObject *followed = PyObject_CallMethod(arguments[3], "follow", "Od", result, seconds);
+        PyObject *time = PyFloat_FromDouble(seconds), *followed = NULL;
+        if (time != NULL)
+            followed = PyObject_CallMethodObjArgs(arguments[3], names.follow, result, time, NULL);
+        Py_XDECREF(time);
         Py_DECREF(result);
         return followed;
     }
@@ -592,7 +596,7 @@ PyInit__speedups(void)
 {
 #ifndef _WIN32
     if (NAME(connected) || NAME(session) || NAME(state) || NAME(_queue) || NAME(transport) || NAME(writable) ||
-        NAME(_sharesFrames) || NAME(_cork) || NAME(_send) || NAME(fileno))
+        NAME(_sharesFrames) || NAME(_cork) || NAME(_send) || NAME(fileno) || NAME(follow))
         return NULL;
 #endif
     return PyModule_Create(&definition);
