@@ -5,13 +5,14 @@ Clients that come back when their server has died or hangs: their sessions and e
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from tests.streams import NativeBus, NativeHub
 from tests.test_handover import HandoverTestCase
-from txrealtime import Server, Socket
+from txrealtime import Namespace, Server, Socket
 from txrealtime.cluster import missedevents
 from txrealtime.cluster.dialects.messages import Emit, Target
 from txrealtime.cluster.rereading import Found
@@ -306,6 +307,47 @@ class AwayTests(KeepingTestCase):
         self.hub.resume()
         self.advance(4)
         self.assertEqual(self.successResultOf(fetched).id, self.sid)
+
+    def leaves(self, seconds: float) -> None:
+        """
+        A server takes nothing for a client that has left it: the client is on another one, perhaps.
+
+        The application is not asked to let it in.
+        """
+        asked: list[Socket] = []
+        self.two.onConnect(asked.append)
+        self.kill(self.one)
+        self.hub.stop()
+        coming = self.alice.comeBack(server=self.two)
+        coming.addErrback(lambda failure: None)
+        self.advance(seconds)
+        self.alice.lose()
+        ((key, value),) = self.hub.keys.items()
+        self.hub.start()
+        self.advance(7)
+        self.assertEqual(self.hub.keys, {key: value})
+        self.assertEqual(asked, [])
+
+    def test_leavesANamespaceOfAPattern(self) -> None:
+        """A namespace that was made for the client goes with it."""
+        for server in (self.one, self.two):
+            server.mount(re.compile("/room-.*"), Namespace)
+        bob = self.join(self.one, "/room-1")
+        self.settle()
+        self.hub.stop()
+        bob.comeBack(server=self.two).addErrback(lambda failure: None)
+        self.advance(1)
+        self.assertEqual(len(self.two.namespaces), 2)
+        bob.lose()
+        self.advance(1)
+        self.assertEqual(len(self.two.namespaces), 1)
+        self.hub.start()
+
+    def test_leavesBeforeOthersAreAsked(self) -> None:
+        self.leaves(1)
+
+    def test_leavesBeforeRedisIsAsked(self) -> None:
+        self.leaves(5)
 
     def away(self, seconds: float) -> None:
         """Let Redis be away for so long, from a moment before the client comes."""

@@ -10,6 +10,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import CancelledError
+
 from tests.streams import NODE_STREAMS, SlowHub, StreamsBus, StreamsHub
 from tests.test_handover import HandoverTestCase
 from txrealtime import ConnectionRejected, Server
@@ -228,7 +230,7 @@ class ReturnTests(StreamsTestCase):
             fetching.append(namespace._peers.fetchClient(namespace, Claim(pid, None, True), ""))
             self.settle()
             hub.restore()
-            self.assertIsNone(self.successResultOf(fetching[0]))
+            self.failureResultOf(fetching[0], CancelledError)
             self.assertIn(self.key, self.hub.keys, step)
             self.assertEqual(namespace._recovery._arrivals, [])
         self.assertIn([b"SET", self.key], [words[:2] for words in self.hub.asked], "put back")
@@ -619,7 +621,8 @@ class TogetherTests(StreamsTestCase):
         hub = self.interfere(asked)
         self.advance(1)
         hub.restore()
-        self.assertEqual([self.successResultOf(each) for each in fetching], [None, None])
+        for each in fetching:
+            self.failureResultOf(each, CancelledError)
         self.assertEqual(self.pages(), 7, "the seventh had been asked for")
         self.come([one, two, three])
         for client in (one, two, three):

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults, succeed
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
@@ -123,7 +123,7 @@ class Handover:
         if link is None:
             return False
         ready = link.whenReady().addTimeout(_PATIENCE, self._namespaces.reactor)
-        await ready.addErrback(lambda failure: None)
+        await ready.addErrback(lambda failure: failure if failure.check(CancelledError) else None)
         if not link.status.carries:
             _log.limited(
                 "",

@@ -15,7 +15,7 @@ server are in the stream too, on a topic that nobody else reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -282,22 +282,26 @@ class Keeping:
         link, recovery = self._link, namespace._recovery
         if link is None or recovery is None or not claim.isSound:
             return None
-        # The client may go meanwhile: then it finds its ticket here the next time.
+        # The client may go meanwhile.  What is taken by then stays here, for the next server to take.
         waiter: Deferred[None] = Deferred()
 
         def fetched(_: object) -> None:
             if not waiter.called:
                 waiter.callback(None)
 
-        fetching = Deferred.fromCoroutine(self._fetched(link, recovery, claim, address))
+        fetching = Deferred.fromCoroutine(
+            self._fetched(link, recovery, claim, address, lambda: waiter.called)
+        )
         fetching.addErrback(_notFetched).addCallback(fetched)
         await waiter
         return recovery.tickets.get(claim.pid)
 
-    async def _fetched(self, link: Link, recovery: Recovery, claim: Claim, address: str) -> None:
+    async def _fetched(
+        self, link: Link, recovery: Recovery, claim: Claim, address: str, hasLeft: Callable[[], bool]
+    ) -> None:
         clock = self._namespaces.reactor
         try:
-            taken = await askedAgain(link, clock, lambda: self._take(link, recovery, claim, address))
+            taken = await askedAgain(link, clock, lambda: self._take(link, recovery, claim, address, hasLeft))
         except BusError as error:
             _log.warn("a client cannot be looked up in Redis: {error}", error=error)
             return
@@ -321,19 +325,20 @@ class Keeping:
             recovery.arrived(ticket, carried)
 
     async def _take(
-        self, link: Link, recovery: Recovery, claim: Claim, address: str
+        self, link: Link, recovery: Recovery, claim: Claim, address: str, hasLeft: Callable[[], bool]
     ) -> dict[str, Any] | None:
         """
         Take the key of a client.
 
+        :param hasLeft: tells if the client has gone: it may be on another server already.
         :return: the session, with its ``server``, whose offset it has.  ``None`` if there is no key, or the
-            client may not come.
+            client may not come, or has left.
         """
         key = self._key(claim.pid)
         for _ in range(_MOST_TAKES):
             value = await link.command("GET", key)
             session = self._sessionOf(value, recovery, claim, address)
-            if session is None:
+            if session is None or hasLeft():
                 return None
             taken = f"{self._conversation.uid} {json.dumps(session)}"
             if await link.command("EVAL", _TAKE, "1", key, value, taken, self._milliseconds):

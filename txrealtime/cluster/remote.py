@@ -89,13 +89,18 @@ class RemotePeers:
         return [conversation.uid, *numbers.latestSent]
 
     def fetchClient(self, namespace: Namespace, claim: Claim, address: str) -> Deferred[Ticket | None]:
-        fetched = Deferred.fromCoroutine(self._fetched(namespace, claim, address))
-        return fetched.addErrback(_notFetched)
+        return Deferred.fromCoroutine(self._fetched(namespace, claim, address))
 
     async def _fetched(self, namespace: Namespace, claim: Claim, address: str) -> Ticket | None:
         """Fetch a client from its owner, or if that has died, its session from Redis."""
-        ticket = await self._handover.fetch(namespace, claim, address)
-        return ticket or await self.keeping.fetch(namespace, claim, address)
+        try:
+            ticket = await self._handover.fetch(namespace, claim, address)
+            return ticket or await self.keeping.fetch(namespace, claim, address)
+        except CancelledError:
+            raise  # the client has gone
+        except Exception:
+            _log.failure("a client that came back could not be fetched: a reply makes no sense")
+            return None
 
     def call(
         self, audience: Audience, packet: Packet, answered: Callable[[Any], object], timeout: float
@@ -192,12 +197,6 @@ class RemotePeers:
 
     def whenPresenceKnown(self, namespace: Namespace) -> Deferred[None]:
         return self._rosters.whenKnown(namespace)
-
-
-def _notFetched(failure: Failure) -> None:
-    """Called when a peer server's reply makes no sense, or the client has gone meanwhile."""
-    if not failure.check(CancelledError):
-        _log.failure("a client that came back could not be fetched from a peer server", failure)
 
 
 def _targetOf(audience: Audience) -> Target | None:

@@ -28,6 +28,7 @@ from txrealtime.socketio.sockets import Socket
 
 if TYPE_CHECKING:
     from txrealtime.socketio.connection import Connection
+    from txrealtime.socketio.namespace import Namespace
 
 __all__ = ["Admission"]
 
@@ -63,6 +64,7 @@ class Admission:
         claim, wanted = None, False
         if namespaces.parking is not None and not revision.joinsUnasked:
             auth, claim, wanted = readClaim(auth)
+        namespace: Namespace | None = None
         socket: Socket | None = None
         missed: Sequence[engineio.Packet] = ()
         rejection: ConnectionRejected | None = None
@@ -102,7 +104,8 @@ class Admission:
                 connection.letIn(socket, missed)
                 return
             socket.namespace._remove(socket, CloseReason.FORCED_CLOSE)
-            namespaces.socketGone(socket.namespace)
+        if namespace is not None:
+            namespaces.socketGone(namespace)
         if rejection is not None and stillWanted:
             connection.refuse(path, rejection)
 
