@@ -367,7 +367,7 @@ class RecoveryTests(TestCase):
         """Judge a run with faults, and print the figures."""
         oracle = Oracle(clients.output, servers, self.began, self.hangs, self.deaths, self.trims)
         complaints = oracle.complaints()
-        print(f"\n{oracle.summary()}", file=sys.stderr, flush=True)
+        print("", oracle.summary(), *complaints, sep="\n", file=sys.stderr, flush=True)
         self.assertEqual(complaints[:5], [], f"{len(complaints)} complaints")
         self.assertGreater(oracle.totals["events"], 100)
         self.assertGreater(oracle.totals["recovered"], 0)
