@@ -34,12 +34,14 @@ class StreamsHub(FaultyHub):
     :ivar entries: the entries: id, topic and payload.
     :ivar keys: the values of the keys.
     :ivar asked: the commands so far.
+    :ivar now: the time by its clock, in seconds.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.keys: dict[bytes, bytes] = {}
         self.asked: list[list[bytes]] = []
+        self.now = 1_000
         self.last = int(time.time() * 1000)
         self.entries: list[tuple[int, str, bytes]] = [(self.last, "a heartbeat", b"1")]
         self.added = 1
@@ -59,6 +61,8 @@ class StreamsHub(FaultyHub):
     def command(self, *words: str | bytes) -> Any:
         name, *rest = [word if isinstance(word, bytes) else word.encode() for word in words]
         self.asked.append([name, *rest])
+        if name == b"TIME":
+            return [b"%d" % self.now, b"0"]
         if name == b"GET":
             return self.keys.get(rest[0])
         if name == b"SET":
@@ -78,8 +82,8 @@ class StreamsHub(FaultyHub):
         ]
         return found[: int(rest[4])]
 
-    def _take(self, key: bytes, value: bytes) -> int:
-        if self.keys.get(key) != value:
+    def _take(self, key: bytes, value: bytes, until: bytes) -> int:
+        if self.now > int(until) or self.keys.get(key) != value:
             return 0
         del self.keys[key]
         return 1
@@ -188,6 +192,7 @@ class NativeHub(FaultyHub):
     :ivar keys: the values of the keys.
     :ivar asked: the commands so far.
     :ivar answers: called before each command that reads or writes; may raise.
+    :ivar now: the time by its clock, in seconds.
     """
 
     ENTRIES = NativeEntries("txrealtime:stream")
@@ -197,6 +202,7 @@ class NativeHub(FaultyHub):
         self.keys: dict[bytes, bytes] = {}
         self.asked: list[list[bytes]] = []
         self.answers: Callable[[list[bytes]], object] = lambda words: None
+        self.now = 1_000
         self.last = 1_000
         self.entries: list[tuple[int, str, bytes]] = []
         self.added = 0
@@ -216,10 +222,13 @@ class NativeHub(FaultyHub):
     def get(self, key: bytes) -> bytes | None:
         return self.keys.get(key)
 
+    def time(self) -> list[bytes]:
+        return [b"%d" % self.now, b"0"]
+
     def eval(self, script: bytes, count: bytes, key: bytes, *words: bytes) -> int:
         present = self.keys.get(key)
         if script == keeping._TAKE.encode():
-            if present != words[0]:
+            if self.now > int(words[3]) or present != words[0]:
                 return 0
             self.keys[key] = words[1]
             return 1

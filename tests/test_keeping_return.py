@@ -171,6 +171,22 @@ class DiedTests(KeepingTestCase):
         self.back(self.alice, self.three)
         self.assertGot(self.alice, one=[2], two=[2])
 
+    def test_takenTooLate(self) -> None:
+        """A Redis that hung does nothing for those who asked long ago; they ask again, if they are there."""
+        self.tell(2)
+        self.kill(self.one)
+        ((key, value),) = self.hub.keys.items()
+        changed: list[bool] = []
+
+        def hang() -> None:
+            self.hub.now += 30
+            self.clock.callLater(0, lambda: changed.append(self.hub.keys[key] != value))
+
+        self.during(b"EVAL", hang)
+        self.back(self.alice, self.two)
+        self.assertEqual(changed, [False])
+        self.assertGot(self.alice, one=[2], two=[2])
+
     def test_takenAgainAndAgain(self) -> None:
         """A key that changes each time is given up."""
         self.kill(self.one)

@@ -217,6 +217,24 @@ class ReturnTests(StreamsTestCase):
         self.assertEqual(self.alice.received(), [])
         self.assertNotIn(self.key, self.hub.keys)
 
+    def test_takenTooLate(self) -> None:
+        """A Redis that hung leaves the session for the next server."""
+        self.alice.lose()
+        self.settle()
+        namespace = self.two.namespace()
+        pid = self.key.decode().rpartition(":")[2]
+
+        def hang(words: Any) -> None:
+            if words[0] == "EVAL":
+                self.hub.now += 30
+
+        hub = self.interfere(hang)
+        fetching = namespace._peers.fetchClient(namespace, Claim(pid, None, True), "")
+        self.advance(1)
+        hub.restore()
+        self.assertIsNone(self.successResultOf(fetching))
+        self.assertIn(self.key, self.hub.keys)
+
     def test_goesWhileAsked(self) -> None:
         """The session is put back, and the next attempt succeeds."""
         self.alice.lose()

@@ -34,7 +34,7 @@ from txrealtime.cluster.dialects.native import UID_LENGTH, NativeDialect
 from txrealtime.cluster.dialects.nativereading import NativeReader
 from txrealtime.cluster.dialects.numbers import Numbers
 from txrealtime.cluster.joins import Joins
-from txrealtime.cluster.link.again import askedAgain
+from txrealtime.cluster.link.again import askedAgain, latest
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.cluster.link.links import Links
 from txrealtime.cluster.missedevents import Missed, startOf
@@ -76,11 +76,12 @@ _HEAD: Final = len("txr1 ") + UID_LENGTH + 1
 """The place of the head in a message."""
 
 _TAKE: Final = """
+if tonumber(redis.call("TIME")[1]) > tonumber(ARGV[4]) then return 0 end
 if redis.call("GET", KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call("SET", KEYS[1], ARGV[2], "PX", ARGV[3])
 return 1
 """
-"""Replaces a key if it is as it was read: only one server gets 1."""
+"""Replaces a key if it is as it was read, and not too late: only one server gets 1."""
 
 _WRITE: Final = """
 local value = redis.call("GET", KEYS[1])
@@ -338,10 +339,13 @@ class Keeping:
         for _ in range(_MOST_TAKES):
             value = await link.command("GET", key)
             session = self._sessionOf(value, recovery, claim, address)
-            if session is None or hasLeft():
+            if session is None:
+                return None
+            until = await latest(link)
+            if hasLeft():
                 return None
             taken = f"{self._conversation.uid} {json.dumps(session)}"
-            if await link.command("EVAL", _TAKE, "1", key, value, taken, self._milliseconds):
+            if await link.command("EVAL", _TAKE, "1", key, value, taken, self._milliseconds, until):
                 return session
             # Another server has taken it meanwhile, for a connection that the client has left.
         return None

@@ -23,7 +23,7 @@ from txrealtime.cluster.bus.entries import NodeEntries
 from txrealtime.cluster.bus.places import Id, idOf
 from txrealtime.cluster.dialects.nodestreams import NodeStreamsDialect
 from txrealtime.cluster.dialects.nodevalues import readRooms, readText
-from txrealtime.cluster.link.again import askedAgain
+from txrealtime.cluster.link.again import askedAgain, latest
 from txrealtime.cluster.link.link import Link
 from txrealtime.cluster.rereading import Found, Rereading
 from txrealtime.engineio import packet as engineio
@@ -57,11 +57,12 @@ _MOST_ROOMS: Final = 10_000
 _OFFSET: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 _TAKE: Final = """
+if tonumber(redis.call("TIME")[1]) > tonumber(ARGV[2]) then return 0 end
 if redis.call("GET", KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call("DEL", KEYS[1])
 return 1
 """
-"""Deletes a key if it is as it was read: only one server gets 1."""
+"""Deletes a key if it is as it was read, and not too late: only one server gets 1."""
 
 
 _Encode = Callable[[StreamedRecovery, Found], list[engineio.Packet]]
@@ -232,6 +233,7 @@ class NodeReturns:
 
     async def _take(self, link: Link, key: str, value: bytes) -> bool:
         """Take a session, or leave it if the client goes meanwhile."""
+        until = await latest(link)
         taken: Deferred[Any] = Deferred()
 
         def replied(result: Any) -> None:
@@ -240,7 +242,7 @@ class NodeReturns:
             elif result == 1:
                 link.command("SET", key, value, "PX", self._window).addErrback(lambda failure: None)
 
-        link.command("EVAL", _TAKE, "1", key, value).addBoth(replied)
+        link.command("EVAL", _TAKE, "1", key, value, until).addBoth(replied)
         return bool(await taken == 1)
 
 

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from txrealtime.cluster.link.link import Link, LinkStatus
 from txrealtime.errors import BusError
 
-__all__ = ["askedAgain"]
+__all__ = ["askedAgain", "latest"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,16 @@ async def askedAgain(link: Link, clock: IReactorTime, ask: Callable[[], Coroutin
         except BusError:
             if link.status is LinkStatus.READY or clock.seconds() >= until:
                 raise
+
+
+async def latest(link: Link) -> str:
+    """
+    Return a time by Redis's clock, in seconds, after which a script that was sent now must do nothing.
+
+    A Redis that hung carries out what its sockets hold, long after those who asked have gone.
+    """
+    seconds, _ = await link.command("TIME")
+    return str(int(seconds) + round(_PATIENCE))
 
 
 def _notReady(result: object, seconds: float) -> NoReturn:
