@@ -43,6 +43,7 @@ class SessionTests(GuideTestCase):
 JAVASCRIPT = """
 const { io } = require("socket.io-client");
 const fs = require("fs");
+globalThis.crypto ??= require("crypto").webcrypto;  // as browsers have it, and Node from version 20 on
 eval(fs.readFileSync("upload.js", "utf8") + "\\nglobalThis.upload = upload;");
 const socket = io(process.argv[2], { transports: ["websocket"], reconnectionDelay: 100 });
 const data = Buffer.from(Array.from({ length: 1000000 }, (_, index) => index % 251));
