@@ -345,9 +345,11 @@ class ForegroundTests(ProcessTestCase):
     Commands as the pages print them, in one folder.
     """
 
-    async def started(self, *command: str) -> tuple[Program, str]:
+    async def started(self, *command: str, **environment: str) -> tuple[Program, str]:
         """Start a command, and return it with its address."""
-        program = startProgram(self, command, cwd=str(self.folder), environment=ENVIRONMENT)
+        program = startProgram(
+            self, command, cwd=str(self.folder), environment={**ENVIRONMENT, **environment}
+        )
         [url] = await self.serving(program)
         return program, url
 
@@ -386,6 +388,7 @@ class ForegroundTests(ProcessTestCase):
         program, url = await self.started(
             *[TXREALTIME, "serve", "--reload", "--app", "shop:server"],
             *["--listen", f"tcp:{port}:interface=127.0.0.1"],
+            PYTHONPATH="",  # or the files of all tests that run now would be watched
         )
         text = source.read_text()
         for change, words in (
