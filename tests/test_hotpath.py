@@ -118,7 +118,7 @@ class HotPathTests(SynchronousTestCase):
         self.assertLessEqual(events["c_call"], 178)
 
     def test_ackWithMetrics(self) -> None:
-        """Without the part in C, metrics add five calls in Python: for a read, a frame, and two times."""
+        """Without the part in C, metrics add four calls in Python: a read, a frame, and two for the time."""
         Metrics(self.server)
         link = self.connect()
         events = self.repeat(link, self.frame(b"421" + MESSAGE))

@@ -233,6 +233,7 @@ class ReturnTests(StreamsTestCase):
         self.advance(1)
         hub.restore()
         self.assertIsNone(self.successResultOf(fetching))
+        self.assertIn(b"EVAL", [words[0] for words in self.hub.asked])
         self.assertIn(self.key, self.hub.keys)
 
     def test_goesWhileAsked(self) -> None:

@@ -1,5 +1,5 @@
 """
-Commands to a broker that keeps messages, sent again if the link fails meanwhile.
+Commands to a broker that keeps messages: sent again if the link fails meanwhile, and void if they come late.
 """
 
 from __future__ import annotations
