@@ -97,7 +97,8 @@ class Client:
 
     def told(self, room, number):
         totals["told"] += 1
-        if self.rooms.get(room) != number:
+        # After its own goodbye python-socketio delivers events, but no acks, not even that of the "join".
+        if self.rooms.get(room) != number and not self.gone.is_set():
             violated(f"told {number} in {room}, expected {self.rooms.get(room)}")
         self.rooms[room] = number + 1
 
