@@ -192,6 +192,22 @@ class TransportTests(World):
         self.assertTrue(client.connected)
         self.assertNotEqual(client.id, first)
 
+    def test_anEarlierSessionIsNotHeard(self) -> None:
+        """What it still brings while it closes is not for the next one, which is there already."""
+        for name, client in self.eachWay():
+            got = self.heard(client, "back")
+            (earlier,) = self.server.namespace().sockets.values()
+            for end in self.endpoint.alive:
+                end.frozen = True  # The server does not hear of the end.
+            client.disconnect()
+            client.connect()
+            self.settle()
+            self.assertTrue(client.connected, name)
+            earlier.emit("back", "from the earlier")
+            client.emit("back", "again")
+            self.settle()
+            self.assertEqual(got, [("again",)], name)
+
     def test_stopWhileConnecting(self) -> None:
         self.endpoint.hangs = True
         client = self.makeClient()

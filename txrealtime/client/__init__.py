@@ -36,8 +36,9 @@ Objects, from the application down to the wire; each owns the next one:
     Both connect through one endpoint of Twisted, which
     :class:`~txrealtime.client.address.Address` makes of the URL and its options (TLS, proxy, Unix socket).
 
-In: transport, ``Session.messageReceived``, ``Connection.messageReceived``, ``Namespace.packetReceived``,
-handler.  Out: ``Namespace.emit``, ``Session.sendNow`` or ``send``, ``Transport.send``.
+In: transport, ``Connection.messageReceived``, ``Namespace.packetReceived``, handler.  What is no message of a
+WebSocket goes through ``Session.packetReceived``.  Out: ``Namespace.emit``, ``Session.sendNow`` or ``send``,
+``Transport.send``.
 """
 
 from __future__ import annotations

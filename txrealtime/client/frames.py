@@ -85,7 +85,10 @@ class Frames:
         try:
             self._readFrames(data)
         finally:
-            self.uncork()
+            if self._cork:
+                self.uncork()
+            else:
+                self._cork = None
 
     def _readFrames(self, data: bytes) -> None:
         """Read the complete plain frames, and keep the beginning of an incomplete one."""

@@ -19,10 +19,13 @@ class Transport(Protocol):
 
     :ivar name: ``polling`` or ``websocket``.
     :ivar writable: true while :meth:`send` may be called.
+    :ivar deliver: takes the data of each MESSAGE, past the owner, or is ``None``: a short way, which a
+        transport need not take.
     """
 
     name: str
     writable: bool
+    deliver: Callable[[str | bytes], None] | None
 
     def open(self, sid: str | None) -> None:
         """
@@ -66,10 +69,7 @@ class TransportOwner(Protocol):
         """Called when a WebSocket is open."""
 
     def packetReceived(self, transport: Transport, packet: Packet) -> None:
-        """Called for each packet, in order."""
-
-    def messageReceived(self, transport: Transport, data: str | bytes) -> None:
-        """Called instead of :meth:`packetReceived` with the data of a MESSAGE, the most frequent packet."""
+        """Called for each packet, in order, that does not take the short way."""
 
     def transportWritable(self, transport: Transport) -> None:
         """Called when the transport takes packets again."""

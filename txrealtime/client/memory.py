@@ -131,6 +131,7 @@ class _Link:
     def __init__(self, client: MemoryClient, name: str, owner: TransportOwner) -> None:
         self.name = name
         self.writable = False
+        self.deliver: Callable[[str | bytes], None] | None = None
         self.reading = True
         self._client = client
         self._owner: TransportOwner | None = owner

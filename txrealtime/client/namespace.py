@@ -288,11 +288,11 @@ class Namespace(Decorators):
                 self._eventReceived(packet, size)
                 return
             # As _eventReceived(), _handle() and Turns.add(), without their calls.
-            args = data[1:]
+            event = data.pop(0)
             if id is None and self._recovery.isOffered:
-                args = self._recovery.stripped(args)
+                data = self._recovery.stripped(data)
             turns.isBusy = True
-            result = self._handlers.dispatch(self, data[0], args)
+            result = self._handlers.dispatch(self, event, data)
             if id is not None:
                 result = self._acknowledgeWhen(result, id, self._era)
             if result is None and not turns.waiting:

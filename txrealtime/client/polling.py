@@ -50,6 +50,7 @@ class Polling:
         requestTimeout: float,
     ) -> None:
         self.writable = False
+        self.deliver: Callable[[str | bytes], None] | None = None
         self._owner: TransportOwner | None = owner
         self._address = address
         self._requests = requests

@@ -146,6 +146,7 @@ class Session:
         self._easySize = min((self.maxPayload or _MANY) * 3 // 4, self._settings.maxBuffered)
         self._stopTimer()
         self.state = State.OPEN
+        transport.deliver = self._receiver.messageReceived
         transport.joined(self.sid)
         self._heartbeat.start(patience)
         self._receiver.sessionOpened()
@@ -205,12 +206,6 @@ class Session:
                 self._enqueue((_PONG,))
         elif type is PacketType.CLOSE:
             self._end(CloseReason.TRANSPORT_CLOSE)
-
-    def messageReceived(self, transport: Transport, data: str | bytes) -> None:
-        if transport is self._transport and self.state is _OPEN:
-            self._receiver.messageReceived(data)
-        else:
-            self.packetReceived(transport, Packet(_MESSAGE, data))
 
     def transportWritable(self, transport: Transport) -> None:
         if transport is self._transport:
@@ -356,6 +351,7 @@ class Session:
             probe.pauseReading()
         probe.send([_UPGRADE])
         if self.state is State.OPEN:
+            probe.deliver = self._receiver.messageReceived
             self._receiver.sessionUpgraded()
         self._flush()
 
@@ -395,6 +391,8 @@ class Session:
             self._finish()
         elif self.state is State.OPEN:
             self.state = State.CLOSING
+            if self._transport is not None:
+                self._transport.deliver = None
             self._heartbeat.stop()
             self._timer = self._reactor.callLater(self._settings.closeTimeout, self._finish)
             if not self._switching:

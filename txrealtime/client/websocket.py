@@ -68,6 +68,7 @@ class WebSocket:
         deflate: bool,
     ) -> None:
         self.writable = False
+        self.deliver: Callable[[str | bytes], None] | None = None
         self.isFull = False
         self.cookies = cookies
         self.url = ""
@@ -135,11 +136,12 @@ class WebSocket:
 
     def textReceived(self, text: str) -> None:
         """Called with each text message."""
+        deliver = self.deliver
+        if deliver is not None and text[:1] == "4":
+            deliver(text[1:])
+            return
         owner = self._owner
         if owner is None:
-            return
-        if text[:1] == "4":
-            owner.messageReceived(self, text[1:])
             return
         try:
             packet = _CODEC.decodeText(text)
@@ -150,8 +152,10 @@ class WebSocket:
 
     def bytesReceived(self, data: bytes) -> None:
         """Called with each binary message."""
-        if self._owner is not None:
-            self._owner.messageReceived(self, data)
+        if self.deliver is not None:
+            self.deliver(data)
+        elif self._owner is not None:
+            self._owner.packetReceived(self, message(data))
 
     def closedByServer(self, code: int | None, reason: str) -> None:
         """Called when the server has begun or completed the closing handshake."""
@@ -244,6 +248,7 @@ class WebSocket:
     def abort(self) -> None:
         self._owner = None
         self.writable = False
+        self.deliver = None
         connecting, self._connecting = self._connecting, None
         protocol, self._protocol = self._protocol, None
         if connecting is not None:
