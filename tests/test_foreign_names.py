@@ -151,7 +151,8 @@ TABLE = [
     Use("twisted.web._http2:H2Stream", "_conn streamID", "service.outlet", "The same."),
     Use(
         "twisted.internet.epollreactor:EPollReactor",
-        "_poller _selectables _doReadOrWrite _disconnectSelectable",
+        "_poller _selectables _doReadOrWrite _disconnectSelectable "
+        "_started _justStopped threadCallQueue _newTimedCalls _pendingTimedCalls",
         "reactor",
         "quickepoll does what epoll does.",
     ),

@@ -57,7 +57,7 @@ class Selectable:
         self.socket.close()
 
 
-class QuickEPollTests(SynchronousTestCase):
+class QuickEPollTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         requirePart(txrealtime, "epoll is Linux's")
         self.reactor: Any = txrealtime.reactor.QuickEPollReactor()
@@ -73,6 +73,8 @@ class QuickEPollTests(SynchronousTestCase):
         self.reactor.waker.connectionLost(None)
         self.reactor._poller.close()
 
+
+class PollTests(QuickEPollTestCase):
     def watch(self, name: str, read: Callable[[], object] = lambda: None) -> Selectable:
         selectable = Selectable(self.log, name, read)
         self.watched.append(selectable)
@@ -154,6 +156,7 @@ class QuickEPollTests(SynchronousTestCase):
         self.assertEqual(moduleOf(reactor), "twisted.internet.epollreactor")
         quicken(reactor)
         self.assertTrue(txrealtime.reactor.isQuick(reactor))
+        self.assertIs(reactor.mainLoop.__func__, txrealtime.reactor.QuickEPollReactor.mainLoop)
         self.assertEqual(moduleOf(reactor), "txrealtime.reactor")
         one = Selectable(self.log, "one")
         self.watched.append(one)
@@ -175,6 +178,90 @@ class QuickEPollTests(SynchronousTestCase):
         self.addCleanup(other.waker.connectionLost, None)
         for reactor in other, Clock():
             quicken(reactor)
-            self.assertNotIn("doIteration", vars(reactor))
+            self.assertTrue({"doIteration", "mainLoop"}.isdisjoint(vars(reactor)))
             self.assertEqual(moduleOf(reactor), type(reactor).__module__)
         self.assertEqual(moduleOf(self.reactor), "txrealtime.reactor")
+
+
+class LoopTests(QuickEPollTestCase):
+    """The loop, on a clock."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.patch(self.reactor, "seconds", self.clock.seconds)
+
+    def loop(self, *turns: Callable[[], object]) -> list[float | None]:
+        """
+        Run the loop; one of the functions is called in each turn, after a second, and one turn more ends it.
+
+        :return: the seconds that each turn was to wait.
+        """
+        waits: list[float | None] = []
+        left = iter(turns)
+
+        def wait(timeout: float | None) -> None:
+            waits.append(timeout)
+            self.log.append("turn")
+            self.clock.advance(1 if timeout is None else min(1, timeout))
+            next(left, self.reactor.crash)()
+
+        self.patch(self.reactor, "doIteration", wait)
+        self.reactor._started = self.reactor.running = True
+        self.reactor._stopped = False
+        self.reactor.mainLoop()
+        return waits
+
+    def later(self, seconds: float, name: str) -> Any:
+        return self.reactor.callLater(seconds, self.log.append, name)
+
+    def nothing(self) -> None:
+        """A turn of connections that leave nothing to do."""
+
+    def test_turnsOfConnectionsAlone(self) -> None:
+        """Twisted's own look for calls is made once, and the loop waits as long as it may."""
+        looks: list[object] = []
+        real = self.reactor.runUntilCurrent
+        self.patch(self.reactor, "runUntilCurrent", lambda: (looks.append(0), real()))
+        self.assertEqual(self.loop(self.nothing, self.nothing, self.nothing), [None, None, None, None])
+        self.assertEqual(len(looks), 1)
+
+    def test_callsOfTheLoop(self) -> None:
+        """Made in their time, whether made before the loop, in a turn, or moved by one."""
+        self.later(3, "three")
+        moved = self.later(9, "moved")
+        waits = self.loop(
+            self.nothing,
+            lambda: self.later(0, "at once"),
+            lambda: self.later(1, "one"),
+            lambda: moved.reset(0.5),
+            self.nothing,
+        )
+        self.assertEqual(
+            self.log,
+            ["turn", "turn", "at once", "turn", "three", "turn", "one", "turn", "moved", "turn"],
+        )
+        self.assertEqual(waits, [3, 2, 1, 1, 0.5, None])
+
+    def test_callsFromThreads(self) -> None:
+        self.loop(
+            lambda: self.reactor.threadCallQueue.append((self.log.append, ("threads",), {})), self.nothing
+        )
+        self.assertEqual(self.log, ["turn", "threads", "turn", "turn"])
+
+    def test_farAway(self) -> None:
+        """More seconds than poll() takes are left to Twisted, which waits in parts."""
+        self.later(1e9, "far")
+        waits = self.loop(self.nothing)
+        self.assertLess(max(filter(None, waits)), 1 << 31)
+
+    def test_stop(self) -> None:
+        """The end of the reactor comes in the turn after it was asked for."""
+        self.reactor.addSystemEventTrigger("before", "shutdown", self.log.append, "shutdown")
+        self.loop(self.nothing, self.reactor.stop)
+        self.assertEqual(self.log[:3], ["turn", "turn", "shutdown"])
+
+    def test_aTurnThatFails(self) -> None:
+        self.loop(lambda: 1 / 0, self.nothing)
+        self.assertEqual(self.log, ["turn", "turn", "turn"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -55,6 +55,7 @@ WORKLOADS: list[tuple[str, str, int, int]] = [
     ("an ack, 100 in flight", "acks", 5000, 100),
     ("an event, one in a turn of the server", "events", 5000, 1),
     ("an event, 50 in a turn of the server", "events", 10000, 50),
+    ("an event, 50 in a write of the server", "answers", 10000, 50),
 ]
 "Title, command, and the command's arguments: how many, and how many at a time."
 

@@ -29,6 +29,9 @@ const commands = {
     left = count;
     await new Promise((resolve) => { done = resolve; client.emit("stream", payload, count, chunk); });
   },
+  async answers(count, chunk) {
+    for (let i = 0; i < count / chunk; i++) await commands.events(chunk, chunk);
+  },
   async idle(count) {
     const before = memory();
     for (let i = 0; i < count / 50; i++) {

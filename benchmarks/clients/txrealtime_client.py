@@ -79,6 +79,10 @@ class Bench(LineReceiver):
         self.client.emit("stream", PAYLOAD, count, chunk)
         await self.done
 
+    async def answers(self, count: int, chunk: int) -> None:
+        for _ in range(count // chunk):
+            await self.events(chunk, chunk)
+
     async def idle(self, count: int) -> dict[str, Any]:
         before = memory()
         for _ in range(count // 50):
