@@ -16,7 +16,7 @@ __all__ = ["moduleOf", "quicken"]
 
 def quicken(reactor: Any) -> None:
     """
-    Take the logging context out of Twisted's epoll reactor: see :mod:`txrealtime.reactor`.
+    Give Twisted's epoll reactor the quick loop: see :mod:`txrealtime.reactor`.
 
     ``twistd realtime`` calls this unless ``--reactor`` is given, as do ``socketio.run()`` and the worker
     class of gunicorn.
