@@ -104,7 +104,8 @@ class Recovery:
         if last.__class__ is not str or not _SHORTEST <= len(last) <= _LONGEST:
             return args
         if self._epoch is not None:
-            if _epochOf(last) != self._epoch or not last.rpartition("-")[2].isdecimal():
+            head, _, number = last.rpartition("-")
+            if head.partition(".")[0] != self._epoch or not number.isdecimal():
                 return args
             self._offset = last
             return args[:-1]
