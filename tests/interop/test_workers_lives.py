@@ -91,7 +91,7 @@ class Stayers:
 
 
 class LivesTestCase(WorkersTestCase):
-    timeout = 600
+    timeout = 600 + 5 * RELOADS
 
     def setUp(self) -> None:
         requireJavaScriptClient("socket.io-client-4")
