@@ -193,7 +193,7 @@ class TransportTests(World):
         self.assertNotEqual(client.id, first)
 
     def test_anEarlierSessionIsNotHeard(self) -> None:
-        """What it still brings while it closes is not for the next one, which is there already."""
+        """An event that it brings while it closes is not for the next one, which is there already."""
         for name, client in self.eachWay():
             got = self.heard(client, "back")
             (earlier,) = self.server.namespace().sockets.values()

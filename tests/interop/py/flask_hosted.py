@@ -31,7 +31,6 @@ def came(auth):
 
 @socketio.on("disconnect")
 def left(reason):
-    # In one piece: the threads of the server print, too.
     print(f"left: {reason}", flush=True)
 
 
