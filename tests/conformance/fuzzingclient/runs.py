@@ -74,9 +74,11 @@ class ServerRun(Run):
     The suite against the echo of tac/conformance.tac.
 
     :ivar shortWays: as the setting.
+    :ivar pure: without C.
     """
 
     shortWays: bool = True
+    pure: bool = False
 
     def outputOf(self, suite: Suite, cases: Sequence[str], log: Path) -> str:
         with self._echo(log) as url:
@@ -95,6 +97,7 @@ class ServerRun(Run):
         names = ("PORT", "EIO3_PORT", "ECHO_PORT", "CLIENT_PORT", "ENGINE_CLIENT_PORT")
         environment = {**os.environ, **{name: str(freePort()) for name in names}}
         environment["SHORT_WAYS"] = "yes" if self.shortWays else "no"
+        environment["TXREALTIME_PURE"] = "1" if self.pure else ""
         if self.tls:
             environment["CERTIFICATE"] = str(makeCertificate(log.with_suffix(".pem")))
         port = int(environment["ECHO_PORT"])
@@ -172,6 +175,7 @@ def _wait(program: subprocess.Popen[bytes], output: Path, listens: Callable[[], 
 
 SERVER: Final[tuple[Run, ...]] = (
     ServerRun("short", "On the fast paths"),
+    ServerRun("pure", "On the fast paths, in Python alone", pure=True),
     ServerRun("autobahn", "By Autobahn alone", shortWays=False),
     ServerRun("tls", "Over TLS, on the fast paths", QUICK, tls=True),
     ServerRun("tls-autobahn", "Over TLS, by Autobahn alone", QUICK, tls=True, shortWays=False),
