@@ -170,6 +170,10 @@ class OwnServer:
         """Return the seconds of CPU that the processes have used so far."""
         return sum(machine.cpuTime(pid) for pid in self.pids())
 
+    def ownTime(self) -> float:
+        """Return the part of `cpu` in user mode, by the kernel's ticks: compare hundredths of a second."""
+        return sum(machine.userTime(pid) for pid in self.pids())
+
     def memory(self) -> int:
         """Return the bytes of the processes that are in memory and of no other one."""
         return sum(_ownMemory(pid) for pid in self.pids())

@@ -43,6 +43,12 @@ def cpuTime(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)
 
 
+def userTime(pid: int) -> float:
+    """Seconds of CPU in user mode that a process has used in all its threads; proc_pid_stat(5), `utime`."""
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(") ")[2].split()[11]) / os.sysconf("SC_CLK_TCK")
+
+
 def residentMemory(pid: int) -> int:
     """Bytes of a process that are in memory."""
     with open(f"/proc/{pid}/statm") as file:
