@@ -147,9 +147,10 @@ class OwnServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for pid in self.pids():
-            os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        self.kill()
+        if kind is not None:
+            self.log.seek(0)
+            sys.stderr.writelines(self.log.readlines()[-20:])
         self.log.close()
 
     def pids(self) -> list[int]:
