@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import ROOT
 
 LAYERS = ["_version", "speedups", "errors", "logs", "foreign", "clock", "threads", "pool", "files"]
-LAYERS += ["engineio", "socketio", "clientfiles", "cluster", "server"]
+LAYERS += ["coroutines", "engineio", "socketio", "clientfiles", "cluster", "server"]
 LAYERS += ["reactor", "", "monitor", "client", "testing", "chat", "workers", "service", "flask", "gunicorn"]
 LAYERS += ["__main__"]
 "Each imports only itself and what stands before it; the empty one is the package itself, the public names."

@@ -7,14 +7,15 @@ Plain functions, ``async`` functions and functions that return a Deferred are ca
 from __future__ import annotations
 
 import inspect
-from asyncio import _get_running_loop, isfuture
+from asyncio import _get_running_loop
 from collections.abc import Callable, Generator
 from contextvars import copy_context
 from types import CoroutineType
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import inlineCallbacks
 
+from txrealtime.coroutines import steps
 from txrealtime.errors import ArgumentsMismatch
 from txrealtime.socketio.tasks import STEPS, runAsTask
 
@@ -143,28 +144,12 @@ def start(coroutine: Any) -> Any:
 
 @inlineCallbacks
 def _continue(coroutine: Any, waitsFor: Any) -> Generator[Any, Any, Any]:
-    """Run the rest of a coroutine that waits for a Deferred."""
-    while True:
-        try:
-            if waitsFor.__class__ is not Deferred and isfuture(waitsFor):
-                raise RuntimeError("await of a Future of asyncio, but no running event loop")
-            value = yield waitsFor
-        except GeneratorExit:
-            # Nothing can fire the Deferred any longer, and the garbage collector ends the wait.
-            coroutine.close()
-            raise
-        except BaseException as error:
-            step, argument = coroutine.throw, error
-        else:
-            step, argument = coroutine.send, value
-        try:
-            waitsFor = step(argument)
-        except StopIteration as stop:
-            return stop.value
+    """Run the rest of a handler that waits for a Deferred."""
+    return (yield from steps(coroutine, waitsFor))
 
 
 CONTINUING: Final = frozenset([_continue.__wrapped__.__code__, STEPS])  # type: ignore[attr-defined]
-"""The code that runs a coroutine step by step, as ``coroutine``, for those who read stacks."""
+"""The code that runs a handler step by step, as ``coroutine``, for those who read stacks."""
 
 PLAIN: Final = frozenset([type(None), str, int, float, bool, list, tuple, dict, bytes, object])
 """
