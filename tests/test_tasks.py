@@ -15,7 +15,8 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txrealtime import ConnectionRejected
+from txrealtime import ConnectionRejected, Namespace
+from txrealtime.errors import HandshakeError
 from txrealtime.socketio.handler import run
 from txrealtime.testing import Client, MemoryClient, makeServer
 
@@ -285,6 +286,44 @@ class ServerTests(LoopTestCase):
             client.close()
             await turns()
             self.assertEqual(log, ["gone"])
+
+        self.play(scene)
+
+    def test_allowRequest(self) -> None:
+        async def scene() -> None:
+            async def allow(handshake: Any) -> bool:
+                async with asyncio.timeout(60):
+                    await asyncio.sleep(0)
+                return handshake.query.get("key") == "right"
+
+            server = makeServer(allowRequest=allow)
+            for key, isAllowed in (("right", True), ("wrong", False)):
+                client = Client(server, query={"key": key})
+                await turns()
+                if isAllowed:
+                    self.successResultOf(client.whenOpen)
+                    self.successResultOf(client.connect())
+                else:
+                    self.failureResultOf(client.whenOpen, HandshakeError)
+
+        self.play(scene)
+
+    def test_namespacesByPredicate(self) -> None:
+        async def scene() -> None:
+            async def exists(path: str, auth: Any) -> bool:
+                async with asyncio.timeout(60):
+                    await asyncio.sleep(0)
+                return path == "/right"
+
+            server = makeServer()
+            server.mount(exists, Namespace)
+            client = Client(server)
+            there, missing = client.connect("/right"), client.connect("/wrong")
+            for _ in range(3):
+                await turns()
+            client.flush()
+            self.successResultOf(there)
+            self.failureResultOf(missing, ConnectionRejected)
 
         self.play(scene)
 

@@ -17,7 +17,7 @@ from txrealtime.engineio.pace import Pace
 from txrealtime.errors import ConnectionRejected
 from txrealtime.logs import Logger
 from txrealtime.socketio.counts import OTHER, TalkCounts
-from txrealtime.socketio.handler import Handler
+from txrealtime.socketio.handler import Handler, run
 from txrealtime.socketio.hooks import Hooks
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
@@ -251,7 +251,7 @@ class Namespaces:
 async def _matches(pattern: re.Pattern[str] | Predicate, path: str, auth: Any) -> bool:
     if isinstance(pattern, re.Pattern):
         return pattern.fullmatch(path) is not None
-    answer = pattern(path, auth)
+    answer = run(pattern, path, auth)
     if isinstance(answer, Awaitable):
         answer = await answer
     return not isRefusal(answer) and bool(answer)
