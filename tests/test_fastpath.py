@@ -122,6 +122,24 @@ class SamenessTests(ChannelTestCase):
             self.session.close()
             self.deliver(link, b"")
 
+    def test_otherHeaders(self) -> None:
+        """Headers are read again if one has changed, and also if the URL has not."""
+        self.setUp()
+        link = Link().connect(self.site)
+        urls = [
+            self.OPEN,
+            self.OPEN.replace(b" HTTP", b"&t=1 HTTP"),
+            self.OPEN.replace(b" HTTP", b"&t=2 HTTP"),
+        ]
+        for number, request in enumerate([*urls, *urls[1:]]):
+            cookie = number // 2
+            self.deliver(link, request.replace(b"\r\n\r\n", b"\r\nCookie: a=%d\r\n\r\n" % cookie))
+            handshake = self.session.handshake
+            self.assertEqual(handshake.headers, {"host": "example.org", "cookie": f"a={cookie}"})
+            self.assertEqual(handshake.query.get("t"), [None, "1", "2", "1", "2"][number])
+            self.session.close()
+            self.deliver(link, b"")
+
     def test_otherBetween(self) -> None:
         answers, _, heard = self.assertSame(self.POST + self.OTHER + self.GET + self.CHUNKED + self.POST)
         self.assertEqual([status for status, _ in answers], [200] * 5)

@@ -7,12 +7,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.tcp import Server
 from twisted.internet.testing import StringTransport
 from twisted.internet.unix import Server as UNIXServer
 from twisted.trial.unittest import SynchronousTestCase
 
-from txrealtime.engineio.tcp import lengthenQueue, peerAddress, writeNow
+from tests.memory import Link
+from txrealtime.engineio.tcp import endNow, lengthenQueue, peerAddress, writeNow
 
 
 class Socket:
@@ -45,7 +47,37 @@ def connection(socket: Socket | None, waiting: bytes = b"", kind: Any = Server) 
         transport.socket = socket
     transport.written = []
     transport.write = transport.written.append
+    transport.ends = []
+    transport.connectionLost = lambda reason: transport.ends.append(reason.type)
+    transport.unregisterProducer = lambda: transport.ends.append("unregisterProducer")
+    transport.loseConnection = lambda: transport.ends.append("loseConnection")
     return transport
+
+
+class EndNowTests(SynchronousTestCase):
+    def test_nothingIsLeft(self) -> None:
+        for kind in (Server, UNIXServer):
+            transport = connection(Socket(), kind=kind)
+            endNow(transport)
+            self.assertEqual(transport.ends, [ConnectionDone])
+
+    def test_behindWhatWaits(self) -> None:
+        """A producer that is paused would keep the connection from its end."""
+        transport = connection(Socket(), b"before")
+        endNow(transport)
+        self.assertEqual(transport.ends, ["unregisterProducer", "loseConnection"])
+
+    def test_otherTransports(self) -> None:
+        link = Link()
+        endNow(link)
+        self.assertTrue(link.disconnecting)
+
+    def test_lost(self) -> None:
+        """A connection that is lost is told nothing, as by loseConnection()."""
+        transport = connection(None)
+        transport.connected = False
+        endNow(transport)
+        self.assertNotIn(ConnectionDone, transport.ends)
 
 
 class WriteNowTests(SynchronousTestCase):

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NO_CONTENT, REQUEST_ENTITY_TOO_LARGE
 
+from txrealtime.coroutines import begin
 from txrealtime.engineio.admission import Admission, AllowRequest
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.drain import Drain, Slices
@@ -158,8 +159,9 @@ class Engine:
             elif sid is None:
                 if self.files is not None and self.files(request):
                     return
-                opening = Deferred.fromCoroutine(self._openPolling(request, self._read(request)))
-                opening.addErrback(self._failed, request)
+                opening = begin(self._openPolling(request, self._read(request)))
+                if opening is not None:
+                    opening.addErrback(self._failed, request)
             else:
                 self._servePolling(request, self._admission.checkJoining(query, sid, "polling"))
         except Exception:

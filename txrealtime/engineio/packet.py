@@ -14,6 +14,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, Protocol, final
 
 from txrealtime.errors import PacketError
@@ -119,14 +120,21 @@ def openPacket(
     :param pingTimeout: seconds, rounded to milliseconds.
     :param maxPayload: bytes.
     """
+    terms = _terms(tuple(upgrades), pingInterval, pingTimeout, maxPayload)
+    return Packet(PacketType.OPEN, f'{{"sid":{json.dumps(sid)},{terms}')
+
+
+# The same for all sessions of a server.
+@lru_cache
+def _terms(upgrades: tuple[str, ...], pingInterval: float, pingTimeout: float, maxPayload: int) -> str:
+    """Return an open packet's JSON behind the sid."""
     data = {
-        "sid": sid,
-        "upgrades": list(upgrades),
+        "upgrades": upgrades,
         "pingInterval": round(pingInterval * 1000),
         "pingTimeout": round(pingTimeout * 1000),
         "maxPayload": maxPayload,
     }
-    return Packet(PacketType.OPEN, json.dumps(data, separators=(",", ":")))
+    return json.dumps(data, separators=(",", ":"))[1:]
 
 
 class Codec(Protocol):

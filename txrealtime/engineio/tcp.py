@@ -4,7 +4,6 @@ Operations on a transport beyond its interface: exchange its protocol, write to 
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import socket
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, Final
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Client, Connection, Server
@@ -29,6 +29,7 @@ __all__ = [
     "directSend",
     "endAndDiscard",
     "endConnection",
+    "endNow",
     "endOutput",
     "lengthenQueue",
     "peerAddress",
@@ -108,8 +109,10 @@ def writeNow(transport: Any, data: bytes) -> bool:
     """
     send = directSend(transport)
     if send is not None:
-        with contextlib.suppress(OSError):  # it would block or is broken: the transport handles both
+        try:  # noqa: SIM105 - suppress() takes 0.3 us
             data = data[send(data) :]
+        except OSError:
+            pass  # it would block or is broken: the transport handles both
         if not data:
             return True
     transport.write(data)
@@ -146,6 +149,18 @@ def endConnection(transport: Any) -> None:
     # TLS waits for the producer, and TCP for one that is paused.
     transport.unregisterProducer()
     transport.loseConnection()
+
+
+def endNow(transport: Any) -> None:
+    """
+    Close a connection behind all written data: in this call, if all of it has left.
+
+    ``loseConnection`` waits for a turn of the reactor in any case, and registers for it: 9 us.
+    """
+    if directSend(transport) is None:
+        endConnection(transport)
+    else:
+        transport.connectionLost(Failure(ConnectionDone()))
 
 
 def unsentBytes(transport: Any) -> int:

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import LogLevel
 from zope.interface import implementer
 
+from txrealtime.coroutines import begin
 from txrealtime.engineio import packet as engineio
 from txrealtime.engineio.session import CloseReason, IReceiver, Session
 from txrealtime.errors import ConnectionRejected, ProtocolError
@@ -183,9 +184,11 @@ class Connection:
             return
         admission = Admission(self, self._namespaces, self._admissions, path)
         self._admissions[path] = admission
-        asked = Deferred.fromCoroutine(admission.decide(self._revision, auth))
+        asked = begin(admission.decide(self._revision, auth))
+        if asked is None:  # decided
+            return
         if self._admissions.get(path) is not admission:
-            # Decided already; or the client left while the coroutine ran its first step.
+            # The client left while the coroutine ran its first step.
             asked.cancel()
             return
         admission.asked = asked

@@ -282,7 +282,13 @@ class Namespace(Decorators):
                 handler=getattr(handler.function, "__qualname__", "a handler"),
             )
 
-        maybeDeferred(handler.callWith, socket, reason).addErrback(failed)
+        try:
+            telling = handler.callWith(socket, reason)
+        except Exception:
+            failed(Failure())
+        else:
+            if telling is not None:
+                maybeDeferred(lambda: telling).addErrback(failed)
 
     # -- on a server -----------------------------------------------------------------
 

@@ -173,6 +173,10 @@ _EVENT: Final = PacketType.EVENT
 _ACK: Final = PacketType.ACK
 _DIGITS: Final = tuple(str(type.value) for type in PacketType)
 _PLAIN: Final = (_EVENT, _ACK)
+# How nearly every client comes and goes.
+_BARE: Final = {
+    str(type.value): Packet(type, "/", None, None) for type in (PacketType.CONNECT, PacketType.DISCONNECT)
+}
 
 
 @implementer(IDecoder)
@@ -197,6 +201,9 @@ class _Decoder:
         plain = readPlain(message, self._loads, Packet, _PLAIN, RESERVED)
         if plain is not None:
             return plain
+        bare = _BARE.get(message)
+        if bare is not None:
+            return bare
         packet, attachments = self._parse(message)
         if not attachments:
             return packet

@@ -86,6 +86,7 @@ class _PlainHead(NamedTuple):
     """The head of a plain request, as it came and as it was read."""
 
     text: bytes
+    lines: bytes
     method: str
     url: str
     fields: dict[str, str]
@@ -232,7 +233,10 @@ class EngineChannel(Protocol):
     def _readHead(self, buffer: bytes, end: int) -> _PlainHead | None:
         """Read the head of a plain request, or give the connection away."""
         match = _HEAD.fullmatch(buffer, 0, end)
-        fields = None if match is None or not self._site.isForEngine(match[2]) else _readFields(match[3])
+        last, fields = self._head, None
+        if match is not None and self._site.isForEngine(match[2]):
+            # A browser changes its URL with each GET, and nothing else.
+            fields = last.fields if last is not None and last.lines == match[3] else _readFields(match[3])
         if match is None or fields is None:
             self._giveWay()
         elif "upgrade" in fields:
@@ -240,7 +244,7 @@ class EngineChannel(Protocol):
         else:
             size = self._bodySize(match[1], fields)
             if size is not None:
-                return _PlainHead(buffer[:end], match[1].decode(), match[2].decode(), fields, size)
+                return _PlainHead(buffer[:end], match[3], match[1].decode(), match[2].decode(), fields, size)
             self._giveWay()
         return None
 

@@ -210,6 +210,7 @@ class EngineSite(Site):
             most += getattr(root, "reserved", 0)
         self.tally = Tally("connections", most, settings.maxConnectionsPerAddress)
         self._segments = [segment.encode() for segment in path.strip("/").split("/")]
+        self._start = b"/%b/" % b"/".join(self._segments)
 
     @property
     def firstTimeOut(self) -> float | None:
@@ -218,6 +219,8 @@ class EngineSite(Site):
 
     def isForEngine(self, uri: bytes) -> bool:
         """Return whether a request with this path and query is for the engine."""
+        if uri.startswith(self._start):
+            return True  # nearly always
         path = uri.partition(b"?")[0]
         segments = path.split(b"/")[1 : len(self._segments) + 1]
         if b"%" in path:  # as twisted.web reads it

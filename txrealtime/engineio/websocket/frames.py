@@ -161,7 +161,7 @@ class FrameProtocol(Handshakes):
         """
         Read a control frame (RFC 6455, 5.5).
 
-        :return: the length of the frame, or 0 if Autobahn must read it.
+        :return: the bytes that were read, or 0 if Autobahn must read the frame.
         """
         start = position + 6
         if not 0 <= size <= 125 or start + size > len(data):
@@ -172,6 +172,7 @@ class FrameProtocol(Handshakes):
             self.pinged(payload)
         elif first == 0x88 and isPlainClose(payload):
             self._closedByPeer()
+            return len(data) - position  # RFC 6455, 5.5.1: no data follows
         elif first != 0x8A:
             return 0
         return 6 + size

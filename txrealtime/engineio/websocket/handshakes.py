@@ -19,10 +19,11 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, RESPONSES
 
+from txrealtime.coroutines import begin
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.refusals import logRefusal, refusal
 from txrealtime.engineio.settings import Settings
-from txrealtime.engineio.tcp import endConnection, endOutput, peerAddress, takenBytes, unsentBytes
+from txrealtime.engineio.tcp import endNow, endOutput, peerAddress, takenBytes, unsentBytes
 from txrealtime.engineio.websocket.opening import Closing, closeFrame
 from txrealtime.errors import HandshakeError
 from txrealtime.logs import Logger
@@ -185,10 +186,16 @@ class Handshakes(Protocol):
         self._head = None
         # Bytes that come during an asynchronous check are kept.
         self._partial, self._wanted = bytearray(rest), sys.maxsize
-        opening = Deferred.fromCoroutine(self.handshakeReceived(headers, url, ()))
-        if not opening.called:
+        try:
+            opening = begin(self.handshakeReceived(headers, url, ()))
+        except Exception:
+            self._decline(Failure())
+            return
+        if isinstance(opening, Deferred):
             self._closeWithin(self.factory.settings.handshakeTimeout)
-        opening.addCallbacks(self._accept, self._decline, callbackArgs=(reply,))
+            opening.addCallbacks(self._accept, self._decline, callbackArgs=(reply,))
+        else:
+            self._accept(opening, reply)
 
     def _accept(self, protocol: object, reply: bytes) -> None:
         if self._autobahnReads:
@@ -269,8 +276,10 @@ class Handshakes(Protocol):
         self._autobahn = Closing(None)
         self.write(closeFrame(1000))
         self._uncork()
-        self.closing("")
-        endConnection(self.transport)
+        self._autobahnReads = True
+        endNow(self.transport)
+        if self._autobahn is not None:  # it is connected still
+            self.closing("")
 
     def closing(self, violation: str) -> None:
         """Called when a close frame was sent."""

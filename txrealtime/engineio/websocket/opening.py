@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from twisted.python.failure import Failure
 
-from txrealtime.engineio.tcp import endConnection
+from txrealtime.engineio.tcp import endNow
 
 __all__ = ["Closing", "acceptOf", "closeFrame", "isPlainClose", "replyTo"]
 
@@ -138,7 +138,7 @@ class Closing:
                 break
             if data[position] & 15 == 8:
                 transport, self._transport = self._transport, None
-                endConnection(transport)
+                endNow(transport)
                 return
             if size > 125:
                 size = int.from_bytes(data[position + 2 : start - 4], "big")

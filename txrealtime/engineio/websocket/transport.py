@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime, ISSLTranspo
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txrealtime.coroutines import begin
 from txrealtime.engineio.counts import Counts
 from txrealtime.engineio.handshake import OpeningRequest
 from txrealtime.engineio.packet import DIGITS, Packet, message
@@ -93,15 +94,17 @@ class WebSocketTransport(FrameProtocol):
         self, headers: Mapping[str, str], url: str, protocols: Sequence[str]
     ) -> str | None:
         transport = self.transport
-        # Data that a client sends before the reply must not be read as another request.
-        transport.pauseProducing()
-        try:
-            secure = ISSLTransport.providedBy(transport)
-            peer = peerAddress(transport)
-            self._handshake = handshake = self._opener.readHandshake(headers, url, peer, secure)
-            await self._opener.verify(handshake, self.name, "GET")
-        finally:
-            transport.resumeProducing()
+        secure = ISSLTransport.providedBy(transport)
+        peer = peerAddress(transport)
+        self._handshake = handshake = self._opener.readHandshake(headers, url, peer, secure)
+        verifying = begin(self._opener.verify(handshake, self.name, "GET"))
+        if verifying is not None:
+            # Data that a client sends before the reply must not be read as another request.
+            transport.pauseProducing()
+            try:
+                await verifying
+            finally:
+                transport.resumeProducing()
         # Engine.IO has no subprotocol, but a browser fails if the server accepts none of its offers.
         # Clients offer one for the sake of proxies.  Take the first, as Node's server does, among those
         # that are tokens (RFC 9110, 5.6.2), since the reply repeats it in a header.
