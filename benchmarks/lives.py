@@ -84,7 +84,7 @@ class PollingLife(PollingClient):
         self._post(JOIN)
 
     def _received(self, body: bytes, now: float) -> None:
-        self._down.request(self._waiting, self._received)
+        self._down.request(self._get(), self._received)
         for packet in body.split(b"\x1e"):
             if packet == b"2":
                 self._post(b"3")

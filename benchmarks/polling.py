@@ -107,7 +107,8 @@ class PollingClient:
     """
     A client that emits an event by POST and gets its acknowledgement by GET, over and over.
 
-    A GET always waits, as with the clients in browsers. A round trip is done when both have been answered.
+    A GET always waits, as with the clients in browsers, and as with these each URL has another ``t``. A round
+    trip is done when both have been answered.
 
     :cvar connection: makes its connections.
     """
@@ -125,7 +126,8 @@ class PollingClient:
         self._posting = self._acknowledged = False
         self._startedAt = 0.0
         self._down, self._up = self.connection(loop, address), self.connection(loop, address)
-        self._path = b"/socket.io/?EIO=4&transport=polling"
+        self._requests = 0
+        self._query = b""
         self._down.request(self._get(), self._handshaken)
 
     def close(self) -> None:
@@ -133,28 +135,24 @@ class PollingClient:
         self._down.close()
         self._up.close()
 
+    def _path(self) -> bytes:
+        self._requests += 1
+        return b"/socket.io/?EIO=4&transport=polling&t=%08x%b" % (self._requests, self._query)
+
     def _get(self) -> bytes:
-        return b"GET " + self._path + b" HTTP/1.1\r\n" + self._host + b"\r\n"
+        return b"GET %b HTTP/1.1\r\n%b\r\n" % (self._path(), self._host)
 
     def _handshaken(self, body: bytes, now: float) -> None:
         if body[:1] != b"0":
             raise Wrong(f"not the opening of a session: {body[:80]!r}")
-        self._path += b"&sid=" + loads(body[1:])["sid"].encode()
-        self._waiting = self._get()
-        self._posted = (
-            b"POST "
-            + self._path
-            + b" HTTP/1.1\r\n"
-            + self._host
-            + b"Content-Type: text/plain;charset=UTF-8\r\n"
-        )
+        self._query = b"&sid=" + loads(body[1:])["sid"].encode()
         self._post(b"40")
-        self._down.request(self._waiting, self._connected)
+        self._down.request(self._get(), self._connected)
 
     def _connected(self, body: bytes, now: float) -> None:
         if not body.startswith(b'40{"sid"'):
             raise Wrong(f"not let in: {body[:80]!r}")
-        self._down.request(self._waiting, self._received)
+        self._down.request(self._get(), self._received)
         self._opened()
 
     def ask(self, count: int, now: float) -> None:
@@ -169,7 +167,11 @@ class PollingClient:
             self._outgoing.append(body)
             return
         self._posting = True
-        self._up.request(self._posted + b"Content-Length: %d\r\n\r\n" % len(body) + body, self._taken)
+        self._up.request(
+            b"POST %b HTTP/1.1\r\n%bContent-Type: text/plain;charset=UTF-8\r\nContent-Length: %d\r\n\r\n%b"
+            % (self._path(), self._host, len(body), body),
+            self._taken,
+        )
 
     def _taken(self, body: bytes, now: float) -> None:
         if body not in (b"ok", b"OK"):
@@ -181,7 +183,7 @@ class PollingClient:
             self._finished(now)
 
     def _received(self, body: bytes, now: float) -> None:
-        self._down.request(self._waiting, self._received)
+        self._down.request(self._get(), self._received)
         for packet in body.split(b"\x1e"):
             if packet == b"2":
                 self._post(b"3")

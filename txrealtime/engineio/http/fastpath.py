@@ -39,10 +39,11 @@ from txrealtime.engineio.websocket.opening import replyTo
 
 __all__ = ["ChannelSite", "EngineChannel"]
 
-# RFC 9112, 3 and 5.  A value holds no control character but the tab.
-_HEAD: Final = re.compile(
-    rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*+)\r\n"
-)
+# RFC 9112, 3
+_REQUEST: Final = re.compile(rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n")
+
+# RFC 9112, 5.  A value holds no control character but the tab.
+_FIELDS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*+\r\n")
 
 _VERSION: Final = b"HTTP/1.1\r\n"
 
@@ -83,12 +84,11 @@ class ChannelSite(Interface):
 
 
 class _PlainHead(NamedTuple):
-    """The head of a plain request, as it came and as it was read."""
+    """The head of a plain request without its URL, as it came and as it was read."""
 
-    text: bytes
+    verb: bytes
     lines: bytes
     method: str
-    url: str
     fields: dict[str, str]
     size: int
     """Bytes of the body."""
@@ -99,9 +99,9 @@ class _ChannelRequest:
 
     __slots__ = ("_body", "_channel", "_fields", "_lost", "extra", "method", "url")
 
-    def __init__(self, channel: EngineChannel, head: _PlainHead, body: bytes) -> None:
+    def __init__(self, channel: EngineChannel, head: _PlainHead, url: str, body: bytes) -> None:
         self.method = head.method
-        self.url = head.url
+        self.url = url
         self.extra = {b"Vary": b"Origin"}
         self._channel: EngineChannel | None = channel
         self._fields = head.fields
@@ -213,12 +213,10 @@ class EngineChannel(Protocol):
             else:
                 self._awaitRest()
             return
+        url = self._readHead(buffer, end)
         head = self._head
-        if head is None or buffer[:end] != head.text:
-            # A client repeats its heads: a POST and a GET take a third less, in memory, without reading them.
-            self._head = head = self._readHead(buffer, end)
-            if head is None:
-                return
+        if url is None or head is None:
+            return
         end += head.size
         if len(buffer) < end:
             self._partial, self._wanted, self._buffer = bytearray(buffer), end, b""
@@ -227,26 +225,30 @@ class EngineChannel(Protocol):
             if self._deadline is not None:
                 self._stopWaiting()
             self._buffer = buffer[end:]
-            self._request = request = _ChannelRequest(self, head, buffer[end - head.size : end])
+            self._request = request = _ChannelRequest(self, head, url, buffer[end - head.size : end])
             self._site.engine.serve(request)
 
-    def _readHead(self, buffer: bytes, end: int) -> _PlainHead | None:
-        """Read the head of a plain request, or give the connection away."""
-        match = _HEAD.fullmatch(buffer, 0, end)
-        last, fields = self._head, None
-        if match is not None and self._site.isForEngine(match[2]):
-            # A browser changes its URL with each GET, and nothing else.
-            fields = last.fields if last is not None and last.lines == match[3] else _readFields(match[3])
-        if match is None or fields is None:
+    def _readHead(self, buffer: bytes, end: int) -> str | None:
+        """Read the head of a plain request, and return its URL; or give the connection away."""
+        start = buffer.find(b"\r\n") + 2
+        match = _REQUEST.fullmatch(buffer, 0, start)
+        if match is None or not self._site.isForEngine(match[2]):
             self._giveWay()
-        elif "upgrade" in fields:
-            self._upgrade(match[1], match[2].decode(), fields, end)
-        else:
-            size = self._bodySize(match[1], fields)
-            if size is not None:
-                return _PlainHead(buffer[:end], match[3], match[1].decode(), match[2].decode(), fields, size)
-            self._giveWay()
-        return None
+            return None
+        verb, target = match[1], match[2]
+        lines, last = buffer[start:end], self._head
+        # A browser changes its URL with each request, and nothing else but the length of a body.
+        if last is None or lines != last.lines or verb != last.verb:
+            fields = _readFields(lines[:-2]) if _FIELDS.fullmatch(lines) else None
+            if fields is not None and "upgrade" in fields:
+                self._upgrade(verb, target.decode(), fields, end)
+                return None
+            size = None if fields is None else self._bodySize(verb, fields)
+            if fields is None or size is None:
+                self._giveWay()
+                return None
+            self._head = _PlainHead(verb, lines, verb.decode(), fields, size)
+        return target.decode()
 
     def _mayBeOurs(self, beginning: bytes) -> bool:
         """Return whether an unfinished head can still become that of a request for the engine."""
