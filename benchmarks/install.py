@@ -6,6 +6,7 @@ They are made at the first run, and made anew when what they are made of changes
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ PYTHON = {
         "simple-websocket==1.1.0",
     ],
     "flask": ["--editable", f"{ROOT}[flask]"],
+    "plain": ["--editable", f"{ROOT}[redis,emitter]"],
     "report": ["matplotlib>=3.10"],
 }
 
@@ -55,6 +57,9 @@ NODE = {
     "eiows": ["socket.io@4.8.4", "eiows@9.2.0"],
 }
 
+PLAIN = os.environ.get("PLAIN_PYTHON", "")
+"A Python that was compiled without optimizations; its environment is made only if there is one."
+
 OPTIONAL = {"eiows"}
 "Built from Node's own sources, which its installation fetches: it fails in many places."
 
@@ -71,7 +76,7 @@ def install(again: bool = False, only: Sequence[str] = ()) -> list[str]:
     ENVIRONMENTS.mkdir(exist_ok=True)
     missing = []
     for name, packages in {**PYTHON, **NODE}.items():
-        if only and name not in only:
+        if (only and name not in only) or (name == "plain" and not PLAIN):
             continue
         folder = ENVIRONMENTS / name
         recipe = _recipe(packages)
@@ -112,7 +117,7 @@ def _recipe(packages: Sequence[str]) -> str:
 
 
 def _installPython(folder: Path, packages: Sequence[str]) -> None:
-    _run(sys.executable, "-m", "venv", str(folder))
+    _run(PLAIN if folder.name == "plain" else sys.executable, "-m", "venv", str(folder))
     pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
     _run(*pip, *packages)
 

@@ -86,6 +86,15 @@ OURS = ("txrealtime", "twisted", "autobahn", "orjson")
 PEERS = [
     Peer("txrealtime", "txrealtime", "txrealtime", twistd(), versions=OURS, tls=twistd(listen=SSL)),
     Peer(
+        "txrealtime-plain",
+        "txrealtime, plain Python",
+        "plain",
+        twistd(),
+        versions=OURS,
+        tls=twistd(listen=SSL),
+        optional=True,
+    ),
+    Peer(
         "txrealtime-pure",
         "txrealtime, Python alone",
         "txrealtime",
