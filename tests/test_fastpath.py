@@ -140,6 +140,21 @@ class SamenessTests(ChannelTestCase):
             self.session.close()
             self.deliver(link, b"")
 
+    def test_sharedHeaders(self) -> None:
+        """Clients share the texts of equal headers, for the sake of memory, but no long ones."""
+        self.setUp()
+        found = []
+        for agent in (b"Browser/1.0 (a text)", b"Browser/1.0 " + b"x" * 300):
+            request = self.OPEN.replace(b"\r\n\r\n", b"\r\nUser-Agent: %s \r\n\r\n" % agent)
+            for _ in range(2):
+                self.deliver(Link().connect(self.site), request)
+                found.append(self.session.handshake.headers)
+            self.assertEqual([each["user-agent"] for each in found[-2:]], 2 * [agent.decode()])
+        first, second, *long = [each["user-agent"] for each in found]
+        self.assertIs(first, second)
+        self.assertIsNot(long[0], long[1])
+        self.assertIsNot(found[0], found[1])
+
     def test_otherBetween(self) -> None:
         answers, _, heard = self.assertSame(self.POST + self.OTHER + self.GET + self.CHUNKED + self.POST)
         self.assertEqual([status for status, _ in answers], [200] * 5)

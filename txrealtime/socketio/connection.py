@@ -85,7 +85,7 @@ class Connection:
         self._sockets: dict[str, Socket] = {}
         self._admissions: dict[str, Admission] = {}
         # The paths from which the server has disconnected the client; packets to them may be on their way.
-        self._parted: set[str] = set()
+        self._parted: set[str] | tuple[()] = ()
         self._size = 0
         self._waiting = 0
         self._waitingSize = 0
@@ -170,7 +170,8 @@ class Connection:
         if path in self._sockets or path in self._admissions:
             self._violated(CloseReason.FORCED_SERVER_CLOSE, "a second CONNECT to one namespace")
             return
-        self._parted.discard(path)
+        if self._parted:
+            self._parted.discard(path)
         if len(self._sockets) + len(self._admissions) >= self.settings.maxNamespaces:
             _log.limited(
                 "",
@@ -395,6 +396,7 @@ class Connection:
             if socket._ticket is not None:
                 # The client stays away after a DISCONNECT.
                 socket._ticket.recovery.forget(socket._ticket)
+            self._parted = self._parted or set()
             if len(self._parted) >= self.settings.maxNamespaces:
                 # A packet to the forgotten path that is still on its way will close the connection.
                 self._parted.pop()
