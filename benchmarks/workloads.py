@@ -44,7 +44,7 @@ class Effort:
     :ivar opened: connections that come and go in a turn of `life`.
     :ivar idle: numbers of idle connections whose memory is measured.
     :ivar secure: the same over TLS.
-    :ivar beating: idle clients whose heartbeats are measured; 0 for none.
+    :ivar beating: idle clients whose heartbeats are measured; 0 for none.  Over TLS, the last of `secure`.
     :ivar growth: numbers of connections at which the cost of a message is measured.
     """
 
@@ -432,18 +432,19 @@ class Heartbeats(Fresh):
     kind = "load"
 
     def measure(self, running: Running, effort: Effort) -> Iterator[tuple[int, dict[str, float]]]:
+        clients = effort.secure[-1] if self._secure else effort.beating
         if not effort.beating:
             return
         loop = Loop()
-        openAll(loop, effort.beating, partial(_idle, loop, running, None))
+        openAll(loop, clients, partial(_idle, loop, running, _trusting() if self._secure else None))
         _untilIdle(running)
         loop.run(1.0)
         meter = Meter(running)
         loop.run(HEARTBEAT)
-        values = meter.read(effort.beating, [0.0, 0.0])
+        values = meter.read(clients, [0.0, 0.0])
         if values["generatorBusy"] > SATURATED:
             raise Wrong("the load generator was saturated")
-        yield effort.beating, {"load": values["busy"] * 100, "generatorBusy": values["generatorBusy"]}
+        yield clients, {"load": values["busy"] * 100, "generatorBusy": values["generatorBusy"]}
 
 
 class Growth(Fresh):
@@ -522,6 +523,7 @@ WORKLOADS: list[Workload] = [
     Memory("memory", "idle WebSocket connections", "connection"),
     Memory("memory-tls", "idle WebSocket connections over TLS", "connection", secure=True),
     Heartbeats("heartbeat", "heartbeats of idle clients", "client"),
+    Heartbeats("heartbeat-tls", "heartbeats of idle clients over TLS", "client", secure=True),
     Growth("growth", "ack, 64 bytes, 100 in flight over all connections", "message"),
 ]
 
