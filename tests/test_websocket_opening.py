@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.memory import CLOSE, PING, PONG, TEXT, Link, WireTestCase, clientFrame
 from txrealtime.engineio.handshake import OpeningRequest
-from txrealtime.engineio.http.fastpath import _HEAD, _readFields
+from txrealtime.engineio.http.fastpath import _FIELDS, _REQUEST, _readFields
 from txrealtime.engineio.settings import Settings
 from txrealtime.engineio.websocket.autobahn import Autobahn, FrameFactory
 from txrealtime.engineio.websocket.frames import FrameProtocol
@@ -41,8 +41,9 @@ def request(url: str = "/engine.io/?EIO=4&transport=websocket", **changes: str |
 
 def fastReply(data: bytes) -> bytes | None:
     """The fast path's response to a request; None where Autobahn reads the request."""
-    head = _HEAD.fullmatch(data)
-    fields = _readFields(head[3]) if head is not None else None
+    start = data.find(b"\r\n") + 2
+    head, lines = _REQUEST.fullmatch(data, 0, start), data[start:]
+    fields = _readFields(lines[:-2]) if head is not None and _FIELDS.fullmatch(lines) else None
     if head is None or fields is None or head[1] != b"GET":
         return None
     return replyTo(head[2].decode(), fields)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 
@@ -252,7 +253,7 @@ async def _matches(pattern: re.Pattern[str] | Predicate, path: str, auth: Any) -
     if isinstance(pattern, re.Pattern):
         return pattern.fullmatch(path) is not None
     answer = run(pattern, path, auth)
-    if isinstance(answer, Awaitable):
+    if isinstance(answer, Deferred):
         answer = await answer
     return not isRefusal(answer) and bool(answer)
 
