@@ -21,7 +21,7 @@ from benchmarks.report import TITLES, Results
 from benchmarks.workloads import Sample
 
 COLOURS = [
-    *("#1b6ca8", "#0b3c61", "#7fb2d9", "#a9cfe8"),
+    *("#1b6ca8", "#4a90c2", "#0b3c61", "#7fb2d9", "#a9cfe8"),
     *("#5a9e4b", "#9fce8f", "#e0a030"),
     *("#b5533c", "#7d5ba6", "#b9a3d6", "#3f8f8a"),
 ]

@@ -11,7 +11,7 @@ import gc
 import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -57,6 +57,9 @@ class Effort:
     beating: int = 10_000
     growth: Sequence[int] = (100, 300, 1000, 3000, 10_000)
 
+
+_OPENING = 30.0
+"Seconds in which the clients of an exchange connect: the other servers await their heartbeats meanwhile."
 
 SHORT = Effort(
     rounds=3,
@@ -190,15 +193,13 @@ class Steady(Workload):
         ready: dict[str, Clients] = {}
         wrong: dict[str, str] = {}
         for peer in peers:
+            _catchUp(peers, ready, wrong)
             with _noted(wrong, peer):
                 ready[peer.name] = clients = self.prepare(Loop(), running[peer.name])
                 measure(running[peer.name], clients.loop, clients.tally, effort.warm)
         for turn in range(effort.rounds):
             for peer in peers:
-                for other in peers:
-                    if other.name not in wrong:
-                        with _noted(wrong, other):
-                            ready[other.name].loop.catchUp()
+                _catchUp(peers, ready, wrong)
                 sample = Sample(self.name, peer.name, turn, self.connections)
                 if peer.name not in wrong:
                     with _noted(wrong, peer, sample):
@@ -224,6 +225,14 @@ class Clients:
         """End them."""
         for client in self.opened:
             client.close()
+
+
+def _catchUp(peers: Sequence[Peer], ready: Mapping[str, Clients], wrong: dict[str, str]) -> None:
+    """Answer the heartbeats of servers whose turn it is not."""
+    for peer in peers:
+        if peer.name in ready and peer.name not in wrong:
+            with _noted(wrong, peer):
+                ready[peer.name].loop.catchUp()
 
 
 @contextmanager
@@ -274,6 +283,7 @@ class Acknowledged(Steady):
             loop,
             self.connections,
             lambda opened: self._client(loop, running.address, opened, exchange, next(numbers)),
+            seconds=_OPENING,
         )
         return Clients(loop, exchange, exchange.clients)
 
@@ -340,13 +350,14 @@ class Lives(Workload):
         with ExitStack() as stack:
             if self._secure:
                 running = {peer.name: stack.enter_context(Running(peer, secure=True)) for peer in peers}
+            wrong: dict[str, str] = {}
             for turn in range(effort.rounds):
                 for peer in peers:
                     sample = Sample(self.name, peer.name, turn, effort.opened)
-                    try:
-                        sample.values = self._measure(running[peer.name], effort.opened)
-                    except Wrong as error:
-                        sample.wrong = str(error)
+                    if peer.name not in wrong:
+                        with _noted(wrong, peer, sample):
+                            sample.values = self._measure(running[peer.name], effort.opened)
+                    sample.wrong = wrong.get(peer.name, "")
                     yield sample
 
     def _measure(self, running: Running, number: int) -> dict[str, float]:
