@@ -75,7 +75,7 @@ class Model:
         return cls(
             memory=over("memory", float),
             idle=over("idle", float),
-            ack=over("ack us", math.log10),
+            ack=_rising(points, over("ack us", math.log10)),
             delivery=line([(p["clients"], p["broadcast us"] * p["clients"]) for p in points]),
             opening=median(point["open us"] for point in points),
             kernel=kernel,
@@ -144,6 +144,13 @@ class Load:
             "network, bits a second": 8 * (packets * 2 * OVERHEAD + (2 * sent + delivered) * self.size),
             "a restart of all, s": self.clients * model.opening / 1e6 / (self.machines * self.cores),
         }
+
+
+def _rising(points: Sequence[Point], fitted: tuple[float, float]) -> tuple[float, float]:
+    """Return the line of acks, a level one in place of one that falls: more clients make no ack cheaper."""
+    if fitted[1] > 0:
+        return fitted
+    return median(point["ack us"] for point in points), 0.0
 
 
 def split(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
