@@ -180,6 +180,15 @@ class PatternTests(TalkTestCase):
             self.assertRefused(self.makeClient(self.server), "/any")
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
+    def test_anyAwaitable(self) -> None:
+        class Answer:
+            def __await__(self) -> Any:
+                yield from ()
+                return True
+
+        self.server.mount(lambda path, auth: Answer(), Game)
+        self.successResultOf(self.makeClient(self.server).connect("/any"))
+
     def test_madeOnDemand(self) -> None:
         self.server.mount(GAME, Game)
         self.assertEqual(self.paths(), ["/"])

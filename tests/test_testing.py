@@ -4,6 +4,7 @@ The testing kit, for an application's own tests.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -145,6 +146,20 @@ class OpeningTests(TalkTestCase):
         server = self.makeServer(allowRequest=lambda handshake: handshake.query.get("key") == "right")
         self.assertRaises(HandshakeError, Client, server, query={"key": "wrong"})
         self.join(server, query={"key": "right"})
+
+    def test_allowRequestForgetsToWait(self) -> None:
+        """Its answer is a coroutine, which is true and admits nobody."""
+
+        async def later() -> bool:
+            return True
+
+        async def allow(handshake: Any) -> Any:
+            return later()
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            self.assertRaises(HandshakeError, Client, self.makeServer(allowRequest=allow))
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_allowRequestWaits(self) -> None:
         wait: Deferred[bool] = Deferred()

@@ -9,9 +9,11 @@ from typing import Any
 
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
+from tests import memory
 from tests.memory import (
     BINARY,
     CLOSE,
@@ -25,6 +27,7 @@ from tests.memory import (
     clientFrame,
     closeFrame,
 )
+from txrealtime.engineio import tcp
 from txrealtime.engineio.packet import message
 from txrealtime.engineio.session import CloseReason, ITransport, Session, State
 
@@ -550,6 +553,54 @@ class UpgradeTests(WireTestCase):
 
 class FastPathMessageTests(MessageTests):
     fastPath = True
+
+
+class PlainLink(Link):
+    """A connection with the attributes that tell a plain socket with nothing to write."""
+
+    dataBuffer = b""
+    _tempDataBuffer: tuple[()] = ()
+
+    @property
+    def socket(self) -> Any:
+        return self
+
+    def send(self, data: bytes) -> int:
+        self.write(data)
+        return len(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.disconnected = True
+        super().connectionLost(reason)
+
+
+class EndNowTests(WireTestCase):
+    """A plain connection is lost in the call that reads the client's close frame."""
+
+    fastPath = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(memory, "Link", PlainLink)
+        self.patch(tcp, "_PLAIN", frozenset([PlainLink]))
+
+    def test_closedByTheClient(self) -> None:
+        client = self.openWebSocket()
+        client.link.deliver(clientFrame(CLOSE, b"\x03\xe8") + clientFrame(TEXT, b"4late"))
+        self.assertTrue(client.link.disconnected)
+        self.assertFalse(client.link.disconnecting)  # there was no loseConnection
+        self.assertEqual(client.frames(), [closeFrame(1000)])
+        self.assertEqual((self.owner.heard, self.owner.ends), ([], [CloseReason.TRANSPORT_CLOSE]))
+        self.assertNothingLeft()
+
+    def test_closedByTheServer(self) -> None:
+        client = self.openWebSocket()
+        self.session.close()
+        self.assertFalse(client.link.disconnected)
+        client.link.deliver(clientFrame(CLOSE, b"\x03\xe8") + clientFrame(TEXT, b"4late"))
+        self.assertTrue(client.link.disconnected)
+        self.assertEqual(self.owner.heard, [])
+        self.assertNothingLeft()
 
 
 class FastPathClosingTests(ClosingTests):

@@ -30,7 +30,7 @@ from txrealtime.engineio.websocket.transport import WebSocketFactory
 from txrealtime.pool import Threads
 from txrealtime.socketio.audience import Audience, Person
 from txrealtime.socketio.connection import Connection
-from txrealtime.socketio.handler import Handler, run
+from txrealtime.socketio.handler import Handler, asTask
 from txrealtime.socketio.handshake import Handshake
 from txrealtime.socketio.hooks import Watcher, Watchers
 from txrealtime.socketio.namespace import Namespace
@@ -215,7 +215,7 @@ class Server(Decorators, Service):
     def engine(self) -> Engine:
         """The Engine.IO server underneath."""
         allowRequest = self._allowRequest
-        asked = None if allowRequest is None else lambda request: run(allowRequest, Handshake(request))
+        asked = None if allowRequest is None else lambda request: asTask(allowRequest(Handshake(request)))
         namespaces = self._namespaces
         namespaces.recover(self.settings)
         namespaces.pace = pace = Pace(namespaces.reactor, self.settings.handshakeTimeout)

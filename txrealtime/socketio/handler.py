@@ -13,13 +13,13 @@ from contextvars import copy_context
 from types import CoroutineType
 from typing import Any, Final
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 
 from txrealtime.coroutines import steps
 from txrealtime.errors import ArgumentsMismatch
 from txrealtime.socketio.tasks import STEPS, runAsTask
 
-__all__ = ["CONTINUING", "PLAIN", "Handler", "run", "start"]
+__all__ = ["CONTINUING", "PLAIN", "Handler", "asTask", "run", "start"]
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -140,6 +140,20 @@ def start(coroutine: Any) -> Any:
     except StopIteration as stop:
         return stop.value
     return context.run(_continue, coroutine, waitsFor)
+
+
+def asTask(answer: Any) -> Any:
+    """
+    Return an application's answer; for a coroutine one that runs as a handler does: see :func:`start`.
+
+    It is for those who await the answer themselves.
+    """
+    return _awaited(answer) if answer.__class__ is CoroutineType else answer
+
+
+async def _awaited(coroutine: Any) -> Any:
+    result = start(coroutine)
+    return await result if isinstance(result, Deferred) else result
 
 
 @inlineCallbacks

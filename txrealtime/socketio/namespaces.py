@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 
@@ -18,7 +17,7 @@ from txrealtime.engineio.pace import Pace
 from txrealtime.errors import ConnectionRejected
 from txrealtime.logs import Logger
 from txrealtime.socketio.counts import OTHER, TalkCounts
-from txrealtime.socketio.handler import Handler, run
+from txrealtime.socketio.handler import Handler, asTask
 from txrealtime.socketio.hooks import Hooks
 from txrealtime.socketio.namespace import Namespace
 from txrealtime.socketio.overrides import checkClass, checkInstance
@@ -252,8 +251,8 @@ class Namespaces:
 async def _matches(pattern: re.Pattern[str] | Predicate, path: str, auth: Any) -> bool:
     if isinstance(pattern, re.Pattern):
         return pattern.fullmatch(path) is not None
-    answer = run(pattern, path, auth)
-    if isinstance(answer, Deferred):
+    answer = asTask(pattern(path, auth))
+    if isinstance(answer, Awaitable):
         answer = await answer
     return not isRefusal(answer) and bool(answer)
 
