@@ -591,6 +591,7 @@ class EndNowTests(WireTestCase):
         self.assertFalse(client.link.disconnecting)  # there was no loseConnection
         self.assertEqual(client.frames(), [closeFrame(1000)])
         self.assertEqual((self.owner.heard, self.owner.ends), ([], [CloseReason.TRANSPORT_CLOSE]))
+        self.assertIsNone(client.link.protocol._autobahn)  # it would read for a connection that is lost
         self.assertNothingLeft()
 
     def test_closedByTheServer(self) -> None:
